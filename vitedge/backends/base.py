@@ -1,0 +1,49 @@
+"""The seam between vitedge and a runtime: build an artifact, open it, run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from vitedge.spec import Target
+
+
+class TensorSpec(NamedTuple):
+    """One input or output of a model."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    """None marks the dynamic batch dimension."""
+    dtype: str
+    """numpy's name, e.g. `uint8`."""
+
+
+class Session(Protocol):
+    """A model loaded and ready on its device."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once; returns when the outputs are on the host."""
+        ...
+
+
+class Backend(Protocol):
+    """One runtime."""
+
+    name: str
+
+    def build(self, model: Path, target: Target, out: Path) -> None:
+        """Lower the ONNX file `model` for `target` into the folder `out`."""
+        ...
+
+    def open(self, bundle: Path, target: Target) -> AbstractContextManager[Session]:
+        """Load the model in the folder `bundle`. The caller has verified the files' hashes."""
+        ...

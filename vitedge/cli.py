@@ -1,0 +1,374 @@
+"""The command line: parse, call one function, render. No logic, and nothing heavy imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitedge import __version__
+from vitedge.errors import InputError, VitedgeError, nearest
+
+if TYPE_CHECKING:
+    from vitedge.spec import Batch, Precision
+
+app = typer.Typer(
+    help="Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Listing(str, Enum):
+    """What a catalogue command does."""
+
+    list = "list"
+    show = "show"
+
+
+DEFAULT_OUTPUT = Path("artifacts")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Output = Annotated[Path, typer.Option(help="Folder that holds the artifacts.")]
+Action = Annotated[Listing, typer.Argument(help="What to do.")]
+Name = Annotated[str, typer.Argument(help="With show: which one.")]
+Artifact = Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)]
+Threads = Annotated[int, typer.Option(min=0, help="Inference threads; 0: every usable core.")]
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    _Debug.on = debug
+
+
+class _Debug:
+    """Whether --debug was given."""
+
+    on = False
+
+
+@app.command()
+def demo(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+    """Run the whole job on the embedded reference model and real images."""
+    from vitedge import demo as job
+    from vitedge import tables
+    from vitedge.progress import steps
+
+    with steps() as progress:
+        result = job.run(output, progress)
+    if as_json:
+        _print_json(
+            {
+                "torch": {"accuracy": result.torch_accuracy, "latency": result.torch_latency},
+                "artifacts": [
+                    {"path": str(path), "report": report}
+                    for path, report in zip(result.paths, result.reports, strict=True)
+                ],
+            }
+        )
+        return
+    tables.show(tables.demo(result))
+    _say_int8_note()
+    typer.echo(tables.next_commands(result.paths))
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Empty: the embedded reference. Else a name of 'vitedge models list', "
+            "FILE.onnx, or FILE.safetensors / FILE.pt with --arch.",
+            show_default=False,
+        ),
+    ] = "",
+    target: Annotated[
+        list[str] | None, typer.Option(help="A target, or a runtime for the target that fits here.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default.")] = False,
+    calib_data: Annotated[
+        str, typer.Option(help="Calibration images: folder, .npz, 'digits' or 'random'.")
+    ] = "",
+    calibration: Annotated[str, typer.Option(help="Calibration recipe, or a .toml.")] = "default",
+    num_samples: Annotated[
+        int | None, typer.Option(min=1, help="Calibration images; default: the recipe's.")
+    ] = None,
+    eval_data: Annotated[str, typer.Option(help="Labelled images: folder, .npz or 'digits'.")] = "",
+    max_drop: Annotated[
+        float | None, typer.Option(help="Write nothing if accuracy drops more points than this.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of a named model.")] = None,
+    arch: Annotated[str, typer.Option(help="Architecture of a weights file.")] = "",
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Untrained weights: latency only.")
+    ] = False,
+    preprocess: Annotated[Path | None, typer.Option(help="Preprocessing, a .toml.")] = None,
+    batch: Annotated[str, typer.Option(help="Images a run, or 'dynamic'.")] = "",
+    opset: Annotated[int | None, typer.Option(help="ONNX opset; default: the target's.")] = None,
+    output: Output = DEFAULT_OUTPUT,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing artifacts.")] = False,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Evaluate on calibration images, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Export a model to one or more targets, and prove each artifact against FP32."""
+    from vitedge import pipeline, tables
+    from vitedge.models.sources import Request
+    from vitedge.progress import steps
+
+    if not target:
+        raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
+    request = pipeline.ExportRequest(
+        model=Request(model, arch, weights, preprocess, random_weights),
+        targets=tuple(target),
+        precision=_precision(int8, fp16, fp32),
+        calib_data=calib_data,
+        calibration=calibration,
+        num_samples=num_samples,
+        eval_data=eval_data,
+        max_drop_pp=max_drop,
+        batch=_batch(batch),
+        opset=opset,
+        output=output,
+        force=force,
+        allow_overlap=allow_overlap,
+    )
+    with steps() as progress:
+        made = pipeline.export(request, progress)
+    if as_json:
+        _print_json(
+            {
+                "artifacts": [
+                    {
+                        "path": str(m.bundle.path),
+                        "parity": m.bundle.manifest.parity,
+                        "report": m.report,
+                    }
+                    for m in made
+                ]
+            }
+        )
+        return
+    parity = made[0].bundle.manifest.parity
+    typer.echo(
+        f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
+        f"({parity.max_rel_error:.1e} relative)"
+    )
+    tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
+    for note in dict.fromkeys(m.bundle.manifest.accuracy_note for m in made):
+        if note:
+            typer.echo(f"accuracy not measurable: {note}")
+    typer.echo(tables.next_commands([m.bundle.path for m in made]))
+
+
+@app.command()
+def validate(
+    artifact: Artifact,
+    data: Annotated[str, typer.Option(help="Labelled images: folder, .npz or 'digits'.")] = "",
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Accept calibration images.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure an artifact's accuracy and numerics against FP32."""
+    from vitedge import proof, tables
+    from vitedge.artifact import open_bundle
+    from vitedge.progress import steps
+
+    bundle = open_bundle(artifact)
+    with steps() as progress:
+        report = proof.validate_bundle(
+            bundle, proof.evaluation_images(bundle, data), progress, allow_overlap=allow_overlap
+        )
+    if as_json:
+        _print_json(report)
+        return
+    tables.show(tables.reports([report], f"{artifact}"))
+    accuracy = report["accuracy"]
+    skipped = "".join(f"; skipped {n}: {why}" for why, n in accuracy["skipped"].items())
+    typer.echo(f"{accuracy['n']} images of {accuracy['data']}{skipped}")
+
+
+@app.command()
+def bench(
+    artifacts: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Artifacts to time; default: all in artifacts/.", show_default=False),
+    ] = None,
+    against: Annotated[str, typer.Option(help="'fp32', or another artifact.")] = "fp32",
+    duration: Annotated[float, typer.Option(help="Seconds for each artifact.")] = 3.0,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images a run.")] = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
+    from vitedge import proof, tables
+    from vitedge.artifact import bundles_in, open_bundle
+    from vitedge.progress import steps
+
+    paths = artifacts or bundles_in(DEFAULT_OUTPUT)
+    if not paths:
+        raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
+    bundles = [open_bundle(path) for path in paths]
+    with steps() as progress:
+        reports, _ = proof.bench_bundles(
+            bundles,
+            progress,
+            against=against,
+            duration_s=duration,
+            batch=batch,
+            threads=threads,
+        )
+    if as_json:
+        _print_json(reports[0] if len(reports) == 1 else {"reports": reports})
+        return
+    tables.show(tables.reports(reports, f"latency in turn, against {against}"))
+    _say_int8_note()
+
+
+@app.command()
+def targets(action: Action = Listing.list, name: Name = "", as_json: Json = False) -> None:
+    """The devices and runtimes artifacts are built for."""
+    from vitedge import catalog
+
+    _catalogue("target", catalog.targets(), action, name, as_json)
+
+
+@app.command()
+def calibrations(action: Action = Listing.list, name: Name = "", as_json: Json = False) -> None:
+    """The recipes that choose calibration images and ranges."""
+    from vitedge import catalog
+
+    _catalogue("calibration recipe", catalog.calibrations(), action, name, as_json)
+
+
+@app.command()
+def models(action: Action = Listing.list, name: Name = "", as_json: Json = False) -> None:
+    """The models vitedge knows by name."""
+    from vitedge.models.zoo import ZOO
+
+    cards = {key: model.card() for key, model in ZOO.items()}
+    _catalogue("model", cards, action, name, as_json, columns=("params", "macs", "task"))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine can run, and what is missing."""
+    from vitedge import doctor as checks
+    from vitedge import tables
+
+    findings = checks.examine()
+    if as_json:
+        _print_json(findings)
+        return
+    typer.echo(findings.machine)
+    rows = [(c.name, c.status, c.detail) for c in findings.checks]
+    tables.show(tables.listing(("what", "here", "detail"), rows))
+    _say_int8_note()
+
+
+def _catalogue(
+    what: str,
+    known: dict[str, Any],
+    action: Listing,
+    name: str,
+    as_json: bool,
+    columns: tuple[str, ...] = ("description",),
+) -> None:
+    """Print a list of `known`, or the one called `name`."""
+    from vitedge import tables
+
+    plain = {key: _builtins(entry) for key, entry in known.items()}
+    if action is Listing.list:
+        if name:
+            raise InputError(f"'list' takes no name, but got '{name}'", fix=f"use 'show {name}'")
+        if as_json:
+            _print_json(list(plain.values()))
+            return
+        rows = [(key, *(str(entry[c]) for c in columns)) for key, entry in plain.items()]
+        tables.show(tables.listing(("name", *columns), rows))
+        return
+    if name not in plain:
+        wanted = f"unknown {what} '{name}'" if name else f"which {what}?"
+        raise InputError(wanted, fix=nearest(name, plain))
+    if as_json:
+        _print_json(plain[name])
+        return
+    rows = [(key, str(value)) for key, value in plain[name].items()]
+    tables.show(tables.listing(("key", "value"), rows))
+
+
+def _precision(int8: bool, fp16: bool, fp32: bool) -> Precision:
+    given = [name for name, on in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if on]
+    if len(given) > 1:
+        raise InputError(
+            f"--{given[0]} and --{given[1]} exclude each other", fix="pass one precision"
+        )
+    return given[0] if given else "fp32"  # type: ignore[return-value]
+
+
+def _batch(text: str) -> Batch | None:
+    if not text or text == "dynamic":
+        return text or None  # type: ignore[return-value]
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"--batch '{text}' is no number of images", fix="pass 1, 2, … or dynamic")
+    return int(text)
+
+
+def _builtins(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def _print_json(document: Any) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def _say_int8_note() -> None:
+    """Warn on stderr where the CPU gives INT8 no advantage."""
+    from vitedge import host
+
+    note = host.int8_note(host.describe(threads=0))
+    if note:
+        typer.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def _errors_to_exit_codes() -> Iterator[None]:
+    """One message and the right exit code instead of a traceback."""
+    try:
+        yield
+    except VitedgeError as error:
+        if _Debug.on:
+            raise
+        typer.echo(f"error: {error.what}", err=True)
+        if error.fix:
+            typer.echo(f"  fix: {error.fix}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was written", err=True)
+        sys.exit(130)
+
+
+def run() -> None:
+    """The `vitedge` command."""
+    with _errors_to_exit_codes():
+        app()

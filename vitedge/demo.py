@@ -1,0 +1,47 @@
+"""`vitedge demo`: the whole job on the embedded reference model and real images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitedge import bench, host, report
+from vitedge.data import open_images
+from vitedge.errors import missing
+from vitedge.models.sources import Request, resolve
+from vitedge.pipeline import ExportRequest, export
+from vitedge.progress import Steps
+from vitedge.proof import bench_bundles
+from vitedge.validate import validate
+
+TARGETS = ("onnxruntime", "openvino")
+DURATION_S = 2.0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo measured."""
+
+    torch_accuracy: report.Accuracy
+    torch_latency: bench.Latency
+    reports: list[dict[str, Any]]
+    paths: list[Path]
+
+
+def run(output: Path, steps: Steps) -> Demo:
+    """Export `digits` in INT8 for both CPU runtimes, validate and time everything in one run."""
+    try:
+        from vitedge.models.eager import EagerSession
+    except ImportError as error:
+        raise missing(error.name or "torch", "export") from error
+    request = ExportRequest(Request(), TARGETS, "int8", output=output, force=True)
+    made = export(request, steps)
+    model = resolve(Request())
+    eager = EagerSession(model, host.usable_cores())
+    images = open_images("digits", "evaluation", model.preprocess, model.labels)
+    accuracy, _ = validate(eager, eager, images, calibration=frozenset())
+    reports, others = bench_bundles(
+        [m.bundle for m in made], steps, duration_s=DURATION_S, others={"torch": eager}
+    )
+    return Demo(accuracy, others["torch"], reports, [m.bundle.path for m in made])

@@ -1,0 +1,61 @@
+"""What can go wrong, as one tree: every error knows its exit code and how to mend it.
+
+VitedgeError
+├── LimitError          1  an artifact broke a limit the user set
+├── InputError          2  the user's mistake: bad input, bad flag
+└── UnavailableError    3  a dependency or hardware is missing
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VitedgeError(Exception):
+    """Base of all errors shown to a user without a traceback.
+
+    `what` says what is wrong and where; `fix` says what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+
+class LimitError(VitedgeError):
+    """An artifact does not meet a limit the user asked for."""
+
+    exit_code = 1
+
+
+class InputError(VitedgeError):
+    """Something the user gave is wrong: a file, a flag, a name, an image."""
+
+    exit_code = 2
+
+
+class UnavailableError(VitedgeError):
+    """A package or a piece of hardware this step needs is not here."""
+
+    exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a fix hint for the unknown `name`: the closest known one, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"choose one of: {', '.join(known)}"
+
+
+def missing(package: str, extra: str) -> UnavailableError:
+    """The error for an optional package that is not installed."""
+    return UnavailableError(
+        f"this step needs the package '{package}', which is not installed",
+        fix=f"pip install 'vitedge[{extra}]'",
+    )

@@ -1,0 +1,213 @@
+"""A reference model into an FP32 ONNX file that takes uint8 images, with parity checked."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+
+from vitedge.backends.base import TensorSpec
+from vitedge.errors import InputError
+from vitedge.graph import files, preprocess
+from vitedge.models.sources import ReferenceModel
+from vitedge.spec import Batch
+
+PARITY_LIMIT = 1e-3
+"""Largest |exported − reference| allowed, relative to the largest |reference| logit."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The FP32 ONNX file, and how close it is to its source."""
+
+    path: Path
+    input: TensorSpec
+    output: TensorSpec
+    max_abs_error: float
+    max_rel_error: float
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits (n, classes) of `images` (n, H, W, 3), on ONNX Runtime."""
+        fixed = self.input.shape[0] or len(images)
+        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
+        runs = [run_file(self.path, padded[i : i + fixed]) for i in range(0, len(padded), fixed)]
+        return np.concatenate(runs)[: len(images)]
+
+
+def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exported:
+    """Write `folder/model.onnx`: `image` (B, H, W, 3) uint8 -> logits (B, classes) float32.
+
+    Its weights lie beside it as external data. Raises InputError when the graph's output
+    differs from the source's by more than PARITY_LIMIT.
+    """
+    path = folder / "model.onnx"
+    spec = model.preprocess
+    lower = _from_onnx if isinstance(model.content, ModelProto) else _from_torch
+    reference = lower(model, path, batch, opset)
+    rng = np.random.default_rng(0)
+    count = 3 if batch == "dynamic" else batch
+    images = rng.integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
+    got, want = run_file(path, images), reference(images)
+    error = float(np.abs(got - want).max())
+    relative = error / max(float(np.abs(want).max()), 1e-12)
+    if not relative <= PARITY_LIMIT:
+        raise InputError(
+            f"{model.name}: the exported graph differs from its source by {relative:.1e} relative "
+            f"(limit {PARITY_LIMIT:.0e})",
+            fix="the model computes something its export does not; report it with the model",
+        )
+    lead = None if batch == "dynamic" else batch
+    graph = onnx.load(path, load_external_data=False).graph
+    return Exported(
+        path=path,
+        input=TensorSpec(graph.input[0].name, (lead, spec.height, spec.width, 3), "uint8"),
+        output=TensorSpec(graph.output[0].name, (lead, *got.shape[1:]), str(got.dtype)),
+        max_abs_error=error,
+        max_rel_error=relative,
+    )
+
+
+def run_file(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run an ONNX file once on ONNX Runtime's CPU and return its first output."""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: images})
+    return outputs[0]
+
+
+def _from_torch(
+    model: ReferenceModel, path: Path, batch: Batch, opset: int
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    import torch
+
+    spec, module = model.preprocess, model.content
+    assert isinstance(module, torch.nn.Module)
+    example = torch.zeros(2 if batch == "dynamic" else batch, 3, spec.height, spec.width)
+    dynamic = ({0: torch.export.Dim("batch")},) if batch == "dynamic" else None
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path, external_data=True)
+    proto = onnx.load(path, load_external_data=False)
+    _name_nodes(proto)
+    preprocess.prepend(proto, spec)
+    onnx.save(proto, path)
+
+    def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            pixels = torch.from_numpy(preprocess.apply_numpy(images, spec))
+            logits: NDArray[np.float32] = module(pixels).numpy()
+        return logits
+
+    return reference
+
+
+def _name_nodes(proto: ModelProto) -> None:
+    """Name nodes after their module (`blocks.0.attn.qkv/MatMul`); drop the exporter's notes.
+
+    The notes hold the paths and stack traces of the machine that exported.
+    """
+    seen: dict[str, int] = {}
+    for node in proto.graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        module = next((s for s in reversed(scopes[:-1]) if s), "model")
+        name = f"{module}/{node.op_type}"
+        seen[name] = seen.get(name, -1) + 1
+        node.name = f"{name}_{seen[name]}" if seen[name] else name
+        del node.metadata_props[:]
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+    for tensor in proto.graph.initializer:
+        del tensor.metadata_props[:]
+
+
+def _from_onnx(
+    model: ReferenceModel, path: Path, batch: Batch, opset: int
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    assert isinstance(model.content, ModelProto)
+    proto = ModelProto()
+    proto.CopyFrom(model.content)
+    files.check_opset(proto, opset, model.source)
+    _set_batch(proto, batch, model.source)
+    proto = onnx.shape_inference.infer_shapes(proto)
+    _name_anonymous(proto)
+    source = path.with_name("source.onnx")
+    _save_external(proto, source)
+    embedded = proto.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    if not embedded:
+        preprocess.prepend(proto, model.preprocess)
+    _save_external(proto, path)
+
+    def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = images if embedded else preprocess.apply_numpy(images, model.preprocess)
+        return run_file(source, pixels)
+
+    return reference
+
+
+def _name_anonymous(proto: ModelProto) -> None:
+    """Give every node a name of its own, where a foreign exporter has not."""
+    taken: set[str] = set()
+    for index, node in enumerate(proto.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+        taken.add(node.name)
+
+
+def _set_batch(proto: ModelProto, batch: Batch, path: str) -> None:
+    """Give a foreign model the batch asked for, where its graph allows it."""
+    dim = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    fixed = dim.dim_value
+    if fixed and fixed != batch:
+        raise InputError(
+            f"{path} is fixed at batch {fixed}, not {batch}",
+            fix=f"pass --batch {fixed}, or export it with a dynamic batch",
+        )
+    if not fixed and batch != "dynamic":
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+        del proto.graph.value_info[:]
+
+
+def _save_external(proto: ModelProto, path: Path) -> None:
+    copy = ModelProto()
+    copy.CopyFrom(proto)  # saving with external data empties the tensors it moves out
+    onnx.save(
+        copy, path, save_as_external_data=True, location=path.name + ".data", size_threshold=1024
+    )
+
+
+@contextlib.contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    """Keep the exporter's own progress and warnings off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

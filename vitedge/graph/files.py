@@ -1,0 +1,128 @@
+"""ONNX files in and out: foreign ones are checked before any runtime sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+
+from vitedge.errors import InputError
+from vitedge.spec import Preprocess
+
+OPSET_MIN = 17  # the first with LayerNormalization
+SINGLE_FILE_BYTES = 1536 * 2**20  # protobuf stops at 2 GiB
+
+
+def read(path: Path) -> ModelProto:
+    """Read a foreign ONNX file, its external data included.
+
+    Raises InputError when it is no valid ONNX, or when external data lies outside its folder
+    (CVE-2024-27318 and its kin: runtimes do not check).
+    """
+    if not path.is_file():
+        raise InputError(f"no ONNX file at {path}", fix="check the path")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's decode error, or an OS error
+        raise InputError(f"{path} is not an ONNX file: {error}", fix="export it again") from error
+    for tensor in _tensors(model.graph):
+        _check_external(tensor, path)
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(model)
+    except Exception as error:  # ValidationError, or an OS error on a missing data file
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} is not a valid model: {reason}", fix="export it again") from error
+    return model
+
+
+def write(model: ModelProto, path: Path) -> None:
+    """Write `model` as one file, or with `<name>.data` beside it where protobuf needs that."""
+    if model.ByteSize() < SINGLE_FILE_BYTES:
+        onnx.save(model, path)
+    else:
+        onnx.save(model, path, save_as_external_data=True, location=path.name + ".data")
+
+
+def _tensors(graph: GraphProto) -> list[TensorProto]:
+    """Every tensor a graph stores, subgraphs and attributes included."""
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                tensors.append(attribute.t)
+            elif attribute.type == AttributeProto.GRAPH:
+                tensors.extend(_tensors(attribute.g))
+    return tensors
+
+
+def _check_external(tensor: TensorProto, path: Path) -> None:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return
+    location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+    folder = path.parent.resolve()
+    data = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or folder not in data.parents:
+        raise InputError(
+            f"{path}: tensor '{tensor.name}' keeps its data at '{location}', "
+            "outside the model's folder",
+            fix="do not run this file; if you trust it, save it again with its data beside it",
+        )
+
+
+def image_classifier(
+    model: ModelProto, path: Path, preprocess: Preprocess | None
+) -> tuple[Preprocess, int]:
+    """The preprocessing and the number of classes of a foreign image classifier.
+
+    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8.
+    Raises InputError for anything else. Stored tensors listed as inputs are dropped in place.
+    """
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise InputError(f"{path} is quantized already", fix="give the FP32 model")
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    shape = model.graph.output[0].type.tensor_type.shape.dim
+    if len(shape) != 2 or not shape[1].dim_value:
+        raise InputError(
+            f"{path}: its first output is not (B, classes) logits",
+            fix="export the classifier with its head, and a fixed number of classes",
+        )
+    tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
+    dims = [d.dim_value for d in tensor.shape.dim] if tensor else []
+    kind = tensor.elem_type if tensor else TensorProto.UNDEFINED
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    if kind == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
+        return preprocess or Preprocess(height=dims[1], width=dims[2]), shape[1].dim_value
+    if kind != TensorProto.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
+        found = ", ".join(value.name for value in inputs) or "none"
+        raise InputError(
+            f"{path} has no single image input (inputs: {found})",
+            fix="export it with one input, height and width fixed: "
+            "(B, 3, H, W) float32 or (B, H, W, 3) uint8",
+        )
+    if preprocess is None:
+        raise InputError(
+            f"{path} takes normalised float pixels, and does not say how they are made",
+            fix="pass --preprocess FILE.toml with height, width, mean and std "
+            "(see 'Preprocessing' in the README)",
+        )
+    if (preprocess.height, preprocess.width) != (dims[2], dims[3]):
+        raise InputError(
+            f"{path} takes {dims[2]}×{dims[3]} pixels, but --preprocess says "
+            f"{preprocess.height}×{preprocess.width}",
+            fix="set height and width to the model's",
+        )
+    return preprocess, shape[1].dim_value
+
+
+def check_opset(model: ModelProto, opset: int, name: str) -> None:
+    """Refuse a model of a newer opset than `opset`, or too old to have LayerNormalization."""
+    found = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if not OPSET_MIN <= found <= opset:
+        raise InputError(
+            f"{name} has opset {found}; this target takes {OPSET_MIN} to {opset}",
+            fix=f"export it again with opset {opset}",
+        )

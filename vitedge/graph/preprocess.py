@@ -1,0 +1,48 @@
+"""Preprocessing as part of the graph, so that no host code can get it wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from vitedge.spec import Preprocess
+
+INPUT = "image"
+
+
+def prepend(model: ModelProto, preprocess: Preprocess) -> None:
+    """Replace the model's (B, 3, H, W) float32 input by `image`, (B, H, W, 3) uint8 RGB.
+
+    In place. Adds x·1/(255·std) − mean/std per channel, then NHWC → NCHW.
+    """
+    graph = model.graph
+    old = graph.input[0]
+    batch = old.type.tensor_type.shape.dim[0]
+    shape = [batch.dim_param or batch.dim_value, preprocess.height, preprocess.width, 3]
+    std = np.array(preprocess.std, np.float64)
+    constants = {
+        "image.scale": 1.0 / (255.0 * std),
+        "image.shift": -np.array(preprocess.mean) / std,
+    }
+    graph.initializer.extend(
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
+    )
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["image.float"], "image.cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["image.float", "image.scale"], ["image.scaled"], "image.mul"),
+        helper.make_node("Add", ["image.scaled", "image.shift"], ["image.norm"], "image.add"),
+        helper.make_node(
+            "Transpose", ["image.norm"], [old.name], "image.transpose", perm=[0, 3, 1, 2]
+        ),
+        *graph.node,
+    ]
+    del graph.node[:], graph.input[:]
+    graph.node.extend(nodes)
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
+
+
+def apply_numpy(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """The same arithmetic on the host: (B, H, W, 3) uint8 -> (B, 3, H, W) float32."""
+    mean, std = (np.array(v, np.float32) for v in (preprocess.mean, preprocess.std))
+    normalised = (images.astype(np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))

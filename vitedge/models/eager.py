@@ -1,0 +1,32 @@
+"""The reference model in PyTorch eager mode, behind the same seam as every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vitedge.backends.base import TensorSpec
+from vitedge.models.sources import ReferenceModel
+
+
+class EagerSession:
+    """Takes the artifact's own input, `image` (B, H, W, 3) uint8; preprocesses in torch."""
+
+    def __init__(self, model: ReferenceModel, threads: int) -> None:
+        assert isinstance(model.content, nn.Module)
+        torch.set_num_threads(threads)
+        self._module = model.content.eval()
+        spec = model.preprocess
+        self.inputs = (TensorSpec("image", (None, spec.height, spec.width, 3), "uint8"),)
+        self.outputs = (TensorSpec("logits", (None, len(model.labels)), "float32"),)
+        self._scale = 1 / (255 * torch.tensor(spec.std))
+        self._shift = -torch.tensor(spec.mean) / torch.tensor(spec.std)
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with torch.inference_mode():
+            pixels = torch.from_numpy(feed["image"]) * self._scale + self._shift
+            return {"logits": self._module(pixels.permute(0, 3, 1, 2)).numpy()}

@@ -1,0 +1,389 @@
+"""The whole job: reference model → FP32 ONNX → INT8 QDQ ONNX → bundles → accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge import artifact, catalog, host, report
+from vitedge.artifact import Bundle, CalibrationSet, Golden, Manifest, Quantized
+from vitedge.backends import BACKENDS, open_session
+from vitedge.backends.base import TensorSpec
+from vitedge.data import ImageSet, open_images
+from vitedge.errors import InputError, LimitError, missing
+from vitedge.models.sources import ReferenceModel, Request, resolve
+from vitedge.progress import Steps
+from vitedge.proof import validate_bundle
+from vitedge.spec import Batch, Calibration, Precision, Target
+from vitedge.validate import predict_all
+
+if TYPE_CHECKING:
+    from vitedge.graph.export import Exported
+
+GOLDEN_IMAGES = 8
+PARITY_LIMIT = 1e-3
+"""Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
+TOOLS = ("vitedge", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What `vitedge export` was asked to do."""
+
+    model: Request
+    targets: tuple[str, ...]
+    precision: Precision = "fp32"
+    calib_data: str = ""
+    calibration: str = "default"
+    num_samples: int | None = None
+    eval_data: str = ""
+    max_drop_pp: float | None = None
+    batch: Batch | None = None
+    opset: int | None = None
+    output: Path = Path("artifacts")
+    force: bool = False
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """One bundle that was written, and its report."""
+
+    bundle: Bundle
+    report: dict[str, Any]
+
+
+def export(request: ExportRequest, steps: Steps) -> list[Made]:
+    """Export a model to every target asked for; an INT8 export writes its FP32 bundle too.
+
+    Nothing appears under `request.output` before all of it is built and checked.
+    Raises InputError, UnavailableError or LimitError.
+    """
+    plan = _plan(request)
+    steps.say("loading the model")
+    try:
+        model = resolve(request.model)
+    except ImportError as error:
+        raise missing(error.name or "torch", "export") from error
+    calibration = evaluation = None
+    if plan.recipe:
+        calibration = open_images(plan.calib_data, "calibration", model.preprocess, model.labels)
+    if plan.eval_data:
+        evaluation = open_images(plan.eval_data, "evaluation", model.preprocess, model.labels)
+    job = _Job(plan, model, calibration, evaluation, steps)
+    for target in plan.targets:
+        for precision in job.precisions:
+            final = request.output / job.bundle_name(target, precision)
+            if final.exists() and not request.force:
+                raise InputError(
+                    f"{final} exists already", fix="pass --force to replace it, or --output DIR"
+                )
+    with artifact.workspace(request.output) as work:
+        staged = [made for target in plan.targets for made in job.build(target, work)]
+        for made in staged:
+            artifact.publish(made.bundle.path, request.output / made.bundle.manifest.name)
+    return [
+        Made(Bundle(request.output / made.bundle.manifest.name, made.bundle.manifest), made.report)
+        for made in staged
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A request with every name resolved and every check done that needs no model."""
+
+    request: ExportRequest
+    targets: tuple[Target, ...]
+    recipe: Calibration | None
+    """None unless the precision is INT8."""
+    calib_data: str
+    eval_data: str
+
+
+def _plan(request: ExportRequest) -> _Plan:
+    here = host.describe(threads=0)
+    targets = tuple(
+        _adapt(catalog.find_target(name, here), request) for name in dict.fromkeys(request.targets)
+    )
+    quantizing = request.precision == "int8"
+    embedded = request.model.model in ("", "digits")
+    if not quantizing and (request.calib_data or request.num_samples):
+        raise InputError(
+            "--calib-data and --num-samples apply to INT8 only", fix="add --int8, or drop them"
+        )
+    calib_data = request.calib_data or ("digits" if embedded else "")
+    if quantizing and not calib_data:
+        raise InputError(
+            "INT8 needs calibration images, and none were given",
+            fix="pass --calib-data with a folder of images or an .npz (a few hundred that look "
+            "like the real ones), or --calib-data random to measure latency only",
+        )
+    measurable = not request.model.random_weights and not (quantizing and calib_data == "random")
+    if request.eval_data and not measurable:
+        raise InputError(
+            "accuracy is not measurable with random weights or random calibration",
+            fix="drop --eval-data, or give real weights and calibration images",
+        )
+    eval_data = request.eval_data or ("digits" if embedded and measurable else "")
+    if request.max_drop_pp is not None and not (quantizing and eval_data):
+        raise InputError(
+            "--max-drop compares INT8 with FP32 on evaluation images",
+            fix="pass --int8 and --eval-data too",
+        )
+    recipe = catalog.find_calibration(request.calibration) if quantizing else None
+    if recipe and request.num_samples is not None:
+        recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
+    return _Plan(request, targets, recipe, calib_data, eval_data)
+
+
+def _adapt(target: Target, request: ExportRequest) -> Target:
+    """`target` with the request's batch and opset, which it must allow."""
+    if request.precision not in target.precisions:
+        raise InputError(
+            f"target '{target.name}' does not run {request.precision}",
+            fix=f"pass {' or '.join(f'--{p}' for p in target.precisions)}",
+        )
+    opset = target.opset if request.opset is None else request.opset
+    if not target.opset_min <= opset <= target.opset_max:
+        raise InputError(
+            f"target '{target.name}' does not take opset {opset}",
+            fix=f"pass --opset {target.opset_min} to {target.opset_max}",
+        )
+    batch = target.batch if request.batch is None else request.batch
+    return msgspec.structs.replace(target, opset=opset, batch=batch)
+
+
+class _Job:
+    """One model on its way to one or more targets; targets alike share the ONNX export."""
+
+    def __init__(
+        self,
+        plan: _Plan,
+        model: ReferenceModel,
+        calibration: ImageSet | None,
+        evaluation: ImageSet | None,
+        steps: Steps,
+    ) -> None:
+        self._plan, self._model, self._steps = plan, model, steps
+        self._calibration, self._evaluation = calibration, evaluation
+        self._host = host.describe(threads=0)
+        self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
+        self.precisions: tuple[Precision, ...] = tuple(
+            dict.fromkeys(("fp32", plan.request.precision))
+        )
+
+    def bundle_name(self, target: Target, precision: Precision) -> str:
+        """`<model>-<target>-<precision>`."""
+        return f"{self._model.name}-{target.name}-{precision}"
+
+    def build(self, target: Target, work: Path) -> Iterator[Made]:
+        """Stage the FP32 bundle of `target`, and the INT8 one where that was asked for."""
+        exported, golden = self._export(target, work)
+        fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
+        yield Made(fp32, self._report(fp32, fp32))
+        if self._plan.recipe:
+            assert self._calibration is not None
+            quantized = self._quantize(exported, target, work)
+            int8 = self._stage(target, "int8", exported, golden, work, quantized, fp32)
+            measured = self._report(int8, fp32)
+            self._check_drop(int8, measured)
+            yield Made(int8, measured)
+
+    def _export(self, target: Target, work: Path) -> tuple[Exported, Golden]:
+        from vitedge.graph.export import export as export_onnx
+
+        key = (target.batch, target.opset)
+        if key not in self._exports:
+            self._steps.say("exporting to ONNX")
+            folder = work / f"onnx-{target.batch}-{target.opset}"
+            folder.mkdir()
+            exported = export_onnx(self._model, folder, target.batch, target.opset)
+            self._exports[key] = exported, self._golden(exported)
+        return self._exports[key]
+
+    def _golden(self, exported: Exported) -> Golden:
+        """A few images, evaluation's if there are any, and FP32's logits on ONNX Runtime."""
+        spec = self._model.preprocess
+        source = self._evaluation or self._calibration
+        if source is None:
+            source = open_images("random", "calibration", spec, self._model.labels)
+        drawn = list(source.sample(GOLDEN_IMAGES, seed=0))
+        images = np.concatenate([batch.images for batch in drawn])
+        logits = exported.logits(images)
+        return Golden(images, logits, np.concatenate([batch.labels for batch in drawn]))
+
+    def _quantize(self, exported: Exported, target: Target, work: Path) -> _Int8:
+        from vitedge.graph import files
+        from vitedge.quant.ptq import quantize
+
+        recipe, images = self._plan.recipe, self._calibration
+        assert recipe is not None and images is not None
+        digests: list[str] = []
+
+        def batches() -> Iterator[NDArray[np.uint8]]:
+            waiting: list[NDArray[np.uint8]] = []
+            size = 1 if target.batch == "dynamic" else target.batch
+            for image in images.sample(recipe.num_samples, recipe.seed):
+                digests.extend(image.digests)
+                waiting.append(image.images)
+                if len(waiting) == size:
+                    yield np.concatenate(waiting)
+                    waiting.clear()
+            if waiting:
+                waiting += waiting[-1:] * (size - len(waiting))
+                yield np.concatenate(waiting)
+
+        model, decisions = quantize(
+            exported.path, batches(), recipe, target.quantization, self._steps
+        )
+        folder = work / f"int8-{target.name}"
+        folder.mkdir()
+        path = folder / "model.onnx"
+        files.write(model, path)
+        calibration = CalibrationSet(
+            recipe=recipe,
+            source=images.name,
+            images=len(digests),
+            digest=hashlib.sha256("".join(digests).encode()).hexdigest(),
+            image_digests=tuple(digests),
+            skipped=dict(images.skipped),
+        )
+        layers = tuple(artifact.Layer(**vars(decision)) for decision in decisions)
+        return _Int8(path, Quantized(layers=layers, calibration=calibration))
+
+    def _stage(
+        self,
+        target: Target,
+        precision: Precision,
+        exported: Exported,
+        golden: Golden,
+        work: Path,
+        int8: _Int8 | None,
+        fp32: Bundle | None,
+    ) -> Bundle:
+        """Build one complete bundle under `work` and run it once on the golden images."""
+        model, name = self._model, self.bundle_name(target, precision)
+        folder = work / name
+        folder.mkdir()
+        self._steps.say(f"building {name}")
+        backend = BACKENDS[target.runtime]
+        backend.build(int8.path if int8 else exported.path, target, folder)
+        golden.write(folder)
+        labels = "".join(f"{label}\n" for label in model.labels)
+        (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
+        note = _not_measurable(model, int8)
+        bundle = artifact.seal(
+            folder,
+            Manifest(
+                schema=artifact.SCHEMA,
+                name=name,
+                precision=precision,
+                model=artifact.Model(
+                    name=model.name,
+                    source=model.source,
+                    task="classification",
+                    num_classes=len(model.labels),
+                    weights_sha256=model.weights_sha256,
+                ),
+                inputs=(_tensor(exported.input, "NHWC, RGB"),),
+                outputs=(_tensor(exported.output, "NC, logits"),),
+                preprocessing=artifact.Preprocessing(host=model.preprocess),
+                target=target,
+                quantization=int8.record if int8 else None,
+                parity=artifact.Parity(
+                    max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
+                ),
+                accuracy="not measurable" if note else "measurable",
+                accuracy_note=note,
+                reference=artifact.Reference(bundle=fp32.path.name, files=fp32.model_files)
+                if fp32
+                else None,
+                tools=_versions(),
+                files={},
+            ),
+        )
+        self._check_golden(bundle, golden)
+        return bundle
+
+    def _check_golden(self, bundle: Bundle, golden: Golden) -> None:
+        """Run what was built, where this machine can; an FP32 bundle must agree with the graph."""
+        if not catalog.runs_on(bundle.manifest.target, self._host):
+            return
+        with open_session(bundle) as session:
+            logits = predict_all(session, golden.images)
+        limit = float(np.abs(golden.logits).max())
+        error = float(np.abs(logits - golden.logits).max())
+        broken = not np.isfinite(logits).all()
+        if broken or (bundle.manifest.precision == "fp32" and error > PARITY_LIMIT * limit):
+            raise InputError(
+                f"{bundle.manifest.name} does not compute what it was built from "
+                f"(error {error:.1e} on logits up to {limit:.1e})",
+                fix="is the disk full? Otherwise report it with the model",
+            )
+
+    def _report(self, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
+        """Validate a staged bundle, if there are images to do it with, and report its size."""
+        size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
+        images = self._evaluation
+        if images is None or not catalog.runs_on(bundle.manifest.target, self._host):
+            return report.merge(bundle, size=size)
+        return validate_bundle(
+            bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
+        )
+
+    def _check_drop(self, bundle: Bundle, measured: dict[str, Any]) -> None:
+        limit = self._plan.request.max_drop_pp
+        if limit is None:
+            return
+        if "accuracy" not in measured:
+            raise InputError(
+                f"--max-drop cannot be checked: {bundle.manifest.target.name} does not run here",
+                fix="drop --max-drop, and validate on the device",
+            )
+        drop = measured["accuracy"]["drop_pp"]
+        if drop > limit:
+            raise LimitError(
+                f"{bundle.manifest.name} loses {drop:.2f} points, more than --max-drop {limit:g}; "
+                "nothing was written",
+                fix="try --calibration thorough, or more calibration images",
+            )
+
+
+@dataclass(frozen=True)
+class _Int8:
+    """The quantized ONNX file, and the manifest's record of how it came to be."""
+
+    path: Path
+    record: Quantized
+
+
+def _not_measurable(model: ReferenceModel, int8: _Int8 | None) -> str:
+    """Why a number called accuracy would mean nothing; empty where it would."""
+    if not model.trained:
+        return "its weights are random"
+    if int8 and int8.record.calibration.source == "random":
+        return "it was calibrated on random noise"
+    return ""
+
+
+def _tensor(spec: TensorSpec, layout: str) -> artifact.Tensor:
+    shape: tuple[int | Literal["batch"], ...]
+    shape = tuple("batch" if dim is None else dim for dim in spec.shape)
+    return artifact.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in TOOLS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

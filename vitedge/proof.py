@@ -1,0 +1,165 @@
+"""Prove a bundle on this machine: accuracy on images, latency in turn with FP32, memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitedge import bench, host, report
+from vitedge.artifact import Bundle, open_bundle
+from vitedge.backends import open_session
+from vitedge.backends.base import Session
+from vitedge.data import ImageSet, open_images
+from vitedge.errors import InputError
+from vitedge.memory import peak_rss_bytes
+from vitedge.progress import Steps
+from vitedge.validate import LogitError, predict_all, validate
+
+
+def validate_bundle(
+    bundle: Bundle, images: ImageSet, steps: Steps, *, allow_overlap: bool
+) -> dict[str, Any]:
+    """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
+
+    Raises InputError when its accuracy is not measurable, or `images` overlap its
+    calibration images.
+    """
+    manifest = bundle.manifest
+    if manifest.accuracy == "not measurable":
+        raise InputError(
+            f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
+            fix="export it with real weights and calibration images",
+        )
+    calibration = manifest.quantization.calibration if manifest.quantization else None
+    digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
+    fp32 = bundle.reference()
+    step = f"validating {manifest.name}"
+
+    def show(seen: int) -> None:
+        steps(step, seen, len(images))
+
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(open_session(bundle))
+        reference = session
+        if fp32 is not None and fp32 is not bundle:
+            reference = stack.enter_context(open_session(fp32))
+        accuracy, numerics = validate(
+            session,
+            None if fp32 is None else reference,
+            images,
+            calibration=digests,
+            on_progress=show,
+        )
+        if numerics is None:
+            golden = bundle.golden()
+            error = LogitError()
+            error.update(golden.logits, predict_all(session, golden.images))
+            numerics = error.result()
+    size = report.Size(
+        bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
+    )
+    here = host.describe(host.usable_cores())
+    return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
+
+
+def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
+    """Open labelled images for `bundle`; the embedded reference has its own by default."""
+    manifest = bundle.manifest
+    if not data and manifest.model.source != "digits":
+        raise InputError("no images to validate on", fix="pass --data FOLDER or --data FILE.npz")
+    host_part = manifest.preprocessing.host
+    return open_images(data or "digits", "evaluation", host_part, bundle.labels())
+
+
+def bench_bundles(
+    bundles: Sequence[Bundle],
+    steps: Steps,
+    *,
+    against: str = "fp32",
+    duration_s: float,
+    batch: int | None = None,
+    threads: int = 0,
+    others: Mapping[str, Session] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, bench.Latency]]:
+    """Time every bundle in turn, in one run, with what it is compared against.
+
+    `against` is `fp32`, each bundle's own FP32 bundle where that is at hand, or the path of
+    another artifact. `others` are further sessions to time in the same run, by name. Returns
+    the merged report of each bundle, and the latency of each of `others`.
+    """
+    rival = None if against == "fp32" else open_bundle(Path(against))
+    cores = threads or host.usable_cores()
+    with contextlib.ExitStack() as stack:
+        sessions: dict[Path, Session] = {}
+        feeds = []
+
+        def load(bundle: Bundle) -> int:
+            """Open a bundle once; returns its place in the run."""
+            path = bundle.path.resolve()
+            if path not in sessions:
+                steps.say(f"loading {bundle.manifest.name}")
+                sessions[path] = stack.enter_context(open_session(bundle, threads))
+                feeds.append(_feed(bundle, sessions[path], batch))
+            return list(sessions).index(path)
+
+        pairs = []
+        for bundle in bundles:
+            other = rival or bundle.reference()
+            if other is not None and other.path.resolve() == bundle.path.resolve():
+                other = None
+            pairs.append((load(bundle), None if other is None else load(other)))
+        extra = dict(others or {})
+        image = next(iter(feeds[0].values()))
+        feeds += [{session.inputs[0].name: image} for session in extra.values()]
+        timed = bench.measure(
+            [*sessions.values(), *extra.values()],
+            feeds,
+            duration_s,
+            on_progress=lambda done: steps("timing in turn", done, 1.0),
+        )
+    reports = []
+    for bundle, (mine, its) in zip(bundles, pairs, strict=True):
+        steps.say(f"measuring the memory of {bundle.manifest.name}")
+        fp32 = bundle.reference()
+        speedup = interval = rival_timing = None
+        if its is not None:
+            speedup, interval = timed.speedup(mine, its)
+            rival_timing = report.Timing(**asdict(timed.latencies[its]))
+        sections: dict[str, report.Section] = {
+            "latency": report.Latency(
+                **asdict(timed.latencies[mine]),
+                batch=len(next(iter(feeds[mine].values()))),
+                against=None if its is None else against,
+                fp32=rival_timing if rival is None else None,
+                other=rival_timing if rival is not None else None,
+                speedup=speedup,
+                speedup_ci=interval,
+            ),
+            "size": report.Size(
+                bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
+            ),
+            "memory": report.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)),
+            "host": host.describe(cores),
+        }
+        reports.append(report.merge(bundle, **sections))
+    extras = dict(zip(extra, timed.latencies[len(sessions) :], strict=True))
+    return reports, extras
+
+
+def _feed(bundle: Bundle, session: Session, batch: int | None) -> dict[str, Any]:
+    """The golden images, as many as one run takes."""
+    fixed = session.inputs[0].shape[0]
+    if fixed and batch not in (None, fixed):
+        raise InputError(
+            f"{bundle.path} is fixed at batch {fixed}, not {batch}",
+            fix=f"drop --batch, or export with --batch {batch} or --batch dynamic",
+        )
+    count = fixed or batch or 1
+    images = bundle.golden().images
+    repeats = -(-count // len(images))
+    return {session.inputs[0].name: np.concatenate([images] * repeats)[:count]}

@@ -1,0 +1,90 @@
+"""Which operators of a ViT run in INT8 on a target, and why: the one place that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx import GraphProto, NodeProto
+
+from vitedge.spec import Quantization
+
+Role = Literal["linear", "conv", "qk", "pv", "product"]
+
+_LINEAR_OPS = ("MatMul", "Gemm")
+# what may stand between an attention product and its softmax
+_TRANSPARENT = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "Dropout", "Identity", "Transpose")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one operator that holds multiply-accumulates."""
+
+    node: str
+    op: str
+    role: Role
+    quantized: bool
+    why: str
+
+
+def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
+    """Decide for every MatMul, Gemm and Conv of `graph`, in graph order.
+
+    Residual additions, LayerNorm, GELU and Softmax are never touched: quantizing the
+    residual stream is what collapses ViTs.
+    """
+    stored = {tensor.name for tensor in graph.initializer if len(tensor.dims) >= 2}
+    users: dict[str, list[NodeProto]] = {}
+    makers: dict[str, NodeProto] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+        for name in node.output:
+            makers[name] = node
+    decisions = []
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in stored:
+            role: Role = "conv"
+        elif node.op_type in _LINEAR_OPS and node.input[1] in stored:
+            role = "linear"
+        elif node.op_type == "MatMul":
+            role = _product_role(node, users, makers)
+        else:
+            continue
+        quantized, why = _verdict(role, target)
+        decisions.append(Decision(node.name, node.op_type, role, quantized, why))
+    return decisions
+
+
+def _verdict(role: Role, target: Quantization) -> tuple[bool, str]:
+    if role == "linear":
+        return True, "linear layer with constant weights"
+    if role == "conv":
+        if target.convolutions:
+            return True, "convolution with constant weights"
+        return False, "the target's runtime has no INT8 convolution with float output"
+    if role in target.attention:
+        return True, "attention product, INT8 on this target"
+    if role == "product":
+        return False, "product of two activations outside attention"
+    return False, "attention product, float on this target"
+
+
+def _product_role(
+    node: NodeProto,
+    users: Mapping[str, list[NodeProto]],
+    makers: Mapping[str, NodeProto],
+) -> Role:
+    """Whether a product of two activations is Q·Kᵀ (feeds a softmax) or P·V (fed by one)."""
+    upstream = makers.get(node.input[0])
+    while upstream is not None and upstream.op_type in _TRANSPARENT:
+        upstream = makers.get(upstream.input[0])
+    if upstream is not None and upstream.op_type == "Softmax":
+        return "pv"
+    downstream = users.get(node.output[0], [])
+    while len(downstream) == 1 and downstream[0].op_type in _TRANSPARENT:
+        downstream = users.get(downstream[0].output[0], [])
+    if downstream and all(user.op_type == "Softmax" for user in downstream):
+        return "qk"
+    return "product"

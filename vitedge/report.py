@@ -1,0 +1,138 @@
+"""report.json: what was measured of an artifact. Sections are merged, never overwritten blindly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vitedge.artifact import REPORT, Bundle
+from vitedge.errors import InputError
+from vitedge.host import Host
+
+SCHEMA = "vitedge.report/1"
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the report's sections."""
+
+
+class Accuracy(_Section, frozen=True, kw_only=True):
+    """Top-1 on the same images, FP32 and artifact."""
+
+    metric: str = "top1"
+    fp32: float | None
+    """0-1; None where the FP32 bundle was left behind."""
+    artifact: float
+    drop_pp: float | None
+    """FP32 − artifact, percentage points."""
+    drop_ci_pp: tuple[float, float] | None
+    confidence: float
+    agreement: float | None
+    """Share of images on which both choose the same class."""
+    n: int
+    data: str
+    skipped: dict[str, int]
+    """Images left out, by reason."""
+
+
+class Numerics(_Section, frozen=True, kw_only=True):
+    """Logits of the artifact against FP32's."""
+
+    sqnr_db: float | None
+    """Signal to quantization noise, 10·log10(Σ fp32² / Σ (fp32 − artifact)²); None if equal."""
+    max_abs_error: float
+    cosine: float
+    """Mean over images."""
+
+
+class Timing(_Section, frozen=True, kw_only=True):
+    """Latency of one run, milliseconds. None where the sample is too small for a percentile."""
+
+    p50_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    mean_ms: float
+    n: int
+
+
+class Latency(Timing, frozen=True, kw_only=True):
+    """The artifact's timing, and that of what it was timed in turn with."""
+
+    batch: int
+    against: str | None
+    """`fp32`, or the path of the other artifact; None when it was timed alone."""
+    fp32: Timing | None
+    other: Timing | None
+    speedup: float | None
+    """p50 of `against` over the artifact's."""
+    speedup_ci: tuple[float, float] | None
+
+
+class Size(_Section, frozen=True, kw_only=True):
+    """Size of the files the runtime loads."""
+
+    bytes: int
+    fp32_bytes: int | None
+
+
+class Memory(_Section, frozen=True, kw_only=True):
+    """Of a fresh process that opens and runs the artifact."""
+
+    peak_rss_bytes: int
+
+
+Section = Accuracy | Numerics | Latency | Size | Memory | Host
+
+
+def merge(bundle: Bundle, **sections: Section) -> dict[str, Any]:
+    """Put `sections` into the bundle's report.json and return the whole report.
+
+    Sections not given stay as they are. A report of other model bytes is started afresh. Raises InputError for a report that cannot be read.
+    """
+    identity = {
+        "schema": SCHEMA,
+        "artifact": bundle.manifest.name,
+        "model": bundle.manifest.model.name,
+        "target": bundle.manifest.target.name,
+        "precision": bundle.manifest.precision,
+        "files": bundle.model_files,
+    }
+    report = read(bundle.path / REPORT)
+    if report.get("files") != identity["files"]:
+        report = {}
+    report = {**report, **identity}
+    report.update({name: msgspec.to_builtins(value) for name, value in sections.items()})
+    _write(report, bundle.path / REPORT)
+    return report
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The report at `path`, empty when there is none. Raises InputError."""
+    if not path.exists():
+        return {}
+    try:
+        report = msgspec.json.decode(path.read_bytes())
+    except (msgspec.MsgspecError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}", fix="delete it, then measure again"
+        ) from error
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise InputError(f"{path} is not of schema '{SCHEMA}'", fix="delete it, then measure again")
+    return report
+
+
+def _write(report: dict[str, Any], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        content = msgspec.json.format(msgspec.json.encode(report), indent=2)
+        temporary.write_bytes(content + b"\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="make the artifact's folder writable"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

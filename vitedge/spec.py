@@ -1,0 +1,133 @@
+"""The settings a user can write: targets, calibration recipes, preprocessing.
+
+Frozen and strict: an unknown key or a value of the wrong type is an error that names file and key.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from vitedge.errors import InputError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Precision = Literal["fp32", "fp16", "int8"]
+Batch = int | Literal["dynamic"]
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every strict, immutable setting."""
+
+
+class Preprocess(Spec, frozen=True, kw_only=True):
+    """How an image file becomes the model's input.
+
+    The host decodes, resizes and crops to `height` × `width` uint8 RGB; the rest
+    (scale to 0-1, normalise, NHWC to NCHW) is part of the exported graph.
+    """
+
+    height: int
+    """Input height, pixels."""
+    width: int
+    """Input width, pixels."""
+    resize: Literal["exact", "shorter_side"] = "shorter_side"
+    """`exact` squashes to height × width; `shorter_side` keeps the aspect ratio, then crops."""
+    resize_px: int = 0
+    """Shorter side after resizing, pixels; 0 means the input's own size, without a margin."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Per RGB channel, on the 0-1 scale."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Per RGB channel, on the 0-1 scale."""
+
+
+class Quantization(Spec, frozen=True, kw_only=True):
+    """What a target's kernels take: the dialect of the QDQ graph."""
+
+    activations: Literal["int8", "uint8"]
+    """Storage of activations. Both are symmetric around the same zero; with uint8 a tensor that is
+    never negative (attention probabilities) gets the whole range."""
+    weights: Literal["full", "pair_safe"]
+    """`full` uses -127..127. `pair_safe` also bounds the sum of two neighbouring weights, so that
+    16-bit accumulation (x86 without VNNI) cannot saturate."""
+    attention: tuple[Literal["qk", "pv"], ...]
+    """Which attention products run in INT8: Q·Kᵀ, P·V, both or none."""
+    convolutions: bool
+    """Whether convolutions (the patch embedding) run in INT8."""
+
+
+class Target(Spec, frozen=True, kw_only=True):
+    """One device or runtime that artifacts are built for: a file of `targets/`."""
+
+    name: str
+    description: str
+    runtime: Literal["onnxruntime", "openvino"]
+    machines: tuple[str, ...]
+    """Machine architectures this target runs on, as `platform.machine()` names them."""
+    isa: tuple[str, ...] = ()
+    """CPU features of which the machine must have at least one; empty means none is needed."""
+    precisions: tuple[Precision, ...]
+    opset: int
+    """ONNX opset of the exported graph."""
+    opset_min: int = 17
+    opset_max: int = 20
+    batch: Batch = 1
+    threads: int = 0
+    """Inference threads; 0 means every core this process may use."""
+    quantization: Quantization
+    options: dict[str, str] = {}
+    """Passed to the runtime as they are (session or compile options)."""
+
+
+class Calibration(Spec, frozen=True, kw_only=True):
+    """How quantization ranges are found: a file of `calibration/`."""
+
+    name: str
+    description: str
+    num_samples: int
+    """Calibration images drawn from the data given."""
+    seed: int = 0
+    """Seed of that draw."""
+    activations: Literal["minmax", "mse"]
+    """Range of an activation: the largest magnitude seen, or the clip of least squared error."""
+    weights: Literal["minmax", "mse"]
+    """Range of a weight's output channel, likewise."""
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
+    """Read a TOML file as `kind`.
+
+    Raises InputError, naming the file and the key, when it is not exactly that.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}", fix=_key_hint(str(error), data, kind)) from error
+
+
+def _key_hint(message: str, data: dict[str, object], kind: type[Spec]) -> str:
+    """The nearest known key when `message` complains of an unknown one."""
+    unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
+    if not unknown:
+        return f"see the fields of {kind.__name__} in vitedge/spec.py"
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    if unknown[2]:  # one level down: a nested table
+        fields = {field.name: field.type for field in msgspec.structs.fields(fields[unknown[2]])}
+    return nearest(unknown[1], fields)
