@@ -1,0 +1,41 @@
+# make demo   install and run the whole job    make test   every test CI runs
+# make lint   ruff and mypy                    make bench  slow comparisons with peers
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: install demo test lint bench reference clean
+
+install: $(VENV)/installed
+
+demo: install
+	$(BIN)/vitedge demo
+
+test: $(VENV)/installed-dev
+	$(BIN)/pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-dev
+	$(PIP) -e '.[bench]'
+	for name in help_time validate_throughput recipes export_cost vit_latency; do \
+		$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+
+reference: $(VENV)/installed
+	$(BIN)/python -m vitedge.models.digits --output vitedge/models/digits.safetensors
+
+clean:
+	rm -rf $(VENV) artifacts dist
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[all]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -e '.[all,dev]'
+	touch $@
