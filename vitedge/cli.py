@@ -170,9 +170,8 @@ def export(
         f"({parity.max_rel_error:.1e} relative)"
     )
     tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
-    for note in dict.fromkeys(m.bundle.manifest.accuracy_note for m in made):
-        if note:
-            typer.echo(f"accuracy not measurable: {note}")
+    for note in (note for m in made for note in m.notes()):
+        typer.echo(f"note: {note}", err=True)
     typer.echo(tables.next_commands([m.bundle.path for m in made]))
 
 
@@ -300,7 +299,7 @@ def _catalogue(
         if as_json:
             _print_json(list(plain.values()))
             return
-        rows = [(key, *(str(entry[c]) for c in columns)) for key, entry in plain.items()]
+        rows = [(key, *(tables.plain(entry[c]) for c in columns)) for key, entry in plain.items()]
         tables.show(tables.listing(("name", *columns), rows))
         return
     if name not in plain:
@@ -309,7 +308,7 @@ def _catalogue(
     if as_json:
         _print_json(plain[name])
         return
-    rows = [(key, str(value)) for key, value in plain[name].items()]
+    rows = [(key, tables.plain(value)) for key, value in plain[name].items()]
     tables.show(tables.listing(("key", "value"), rows))
 
 

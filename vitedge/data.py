@@ -92,7 +92,7 @@ class ImageSet:
         return self._batched(self._usable(indices, lookahead), batch_size)
 
     def sample(self, count: int, seed: int) -> Iterator[Batch]:
-        """Yield `count` single-image batches, drawn without replacement; fewer if there are no more.
+        """Yield `count` single-image batches, without replacement; fewer if the set runs out.
 
         A skipped image is replaced by the next of the draw. The same seed draws the same images on
         every machine. Raises InputError when not one image was usable.

@@ -61,6 +61,27 @@ class Made:
     bundle: Bundle
     report: dict[str, Any]
 
+    def notes(self) -> list[str]:
+        """What a user should know before trusting it."""
+        manifest = self.bundle.manifest
+        found = []
+        if manifest.accuracy_note:
+            found.append(f"accuracy is not measurable: {manifest.accuracy_note}")
+        if not catalog.runs_on(manifest.target, host.describe(threads=0)):
+            found.append("not run: this machine is not what the target needs")
+        if manifest.quantization:
+            used = manifest.quantization.calibration
+            found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
+            if used.images < used.recipe.num_samples:
+                found.append(
+                    f"calibrated on {used.images} images, not {used.recipe.num_samples}: "
+                    f"'{used.source}' has no more"
+                )
+        if accuracy := self.report.get("accuracy"):
+            skipped = accuracy["skipped"].items()
+            found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
+        return [f"{manifest.name}: {note}" for note in found]
+
 
 def export(request: ExportRequest, steps: Steps) -> list[Made]:
     """Export a model to every target asked for; an INT8 export writes its FP32 bundle too.

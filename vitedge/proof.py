@@ -30,6 +30,7 @@ def validate_bundle(
     calibration images.
     """
     manifest = bundle.manifest
+    report.check_writable(bundle)
     if manifest.accuracy == "not measurable":
         raise InputError(
             f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
@@ -92,6 +93,8 @@ def bench_bundles(
     another artifact. `others` are further sessions to time in the same run, by name. Returns
     the merged report of each bundle, and the latency of each of `others`.
     """
+    for bundle in bundles:
+        report.check_writable(bundle)
     rival = None if against == "fp32" else open_bundle(Path(against))
     cores = threads or host.usable_cores()
     with contextlib.ExitStack() as stack:

@@ -90,7 +90,8 @@ Section = Accuracy | Numerics | Latency | Size | Memory | Host
 def merge(bundle: Bundle, **sections: Section) -> dict[str, Any]:
     """Put `sections` into the bundle's report.json and return the whole report.
 
-    Sections not given stay as they are. A report of other model bytes is started afresh. Raises InputError for a report that cannot be read.
+    Sections not given stay as they are; a report of other model bytes is started afresh.
+    Raises InputError for a report that cannot be read.
     """
     identity = {
         "schema": SCHEMA,
@@ -107,6 +108,16 @@ def merge(bundle: Bundle, **sections: Section) -> dict[str, Any]:
     report.update({name: msgspec.to_builtins(value) for name, value in sections.items()})
     _write(report, bundle.path / REPORT)
     return report
+
+
+def check_writable(bundle: Bundle) -> None:
+    """Refuse a bundle whose report could not be written, before anything is measured."""
+    if not os.access(bundle.path, os.W_OK):
+        raise InputError(
+            f"{bundle.path} is read-only, so its report cannot be written",
+            fix="copy the artifact to a folder of your own",
+        )
+    read(bundle.path / REPORT)
 
 
 def read(path: Path) -> dict[str, Any]:

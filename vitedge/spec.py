@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -19,8 +19,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Becomes part of a folder's name."""
+Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
-Batch = int | Literal["dynamic"]
+Batch = Positive | Literal["dynamic"]
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,18 +40,18 @@ class Preprocess(Spec, frozen=True, kw_only=True):
     (scale to 0-1, normalise, NHWC to NCHW) is part of the exported graph.
     """
 
-    height: int
+    height: Positive
     """Input height, pixels."""
-    width: int
+    width: Positive
     """Input width, pixels."""
     resize: Literal["exact", "shorter_side"] = "shorter_side"
     """`exact` squashes to height × width; `shorter_side` keeps the aspect ratio, then crops."""
-    resize_px: int = 0
+    resize_px: Count = 0
     """Shorter side after resizing, pixels; 0 means the input's own size, without a margin."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[Level, Level, Level] = (0.5, 0.5, 0.5)
     """Per RGB channel, on the 0-1 scale."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[Spread, Spread, Spread] = (0.5, 0.5, 0.5)
     """Per RGB channel, on the 0-1 scale."""
 
 
@@ -67,7 +73,7 @@ class Quantization(Spec, frozen=True, kw_only=True):
 class Target(Spec, frozen=True, kw_only=True):
     """One device or runtime that artifacts are built for: a file of `targets/`."""
 
-    name: str
+    name: Name
     description: str
     runtime: Literal["onnxruntime", "openvino"]
     machines: tuple[str, ...]
@@ -80,7 +86,7 @@ class Target(Spec, frozen=True, kw_only=True):
     opset_min: int = 17
     opset_max: int = 20
     batch: Batch = 1
-    threads: int = 0
+    threads: Count = 0
     """Inference threads; 0 means every core this process may use."""
     quantization: Quantization
     options: dict[str, str] = {}
@@ -90,11 +96,11 @@ class Target(Spec, frozen=True, kw_only=True):
 class Calibration(Spec, frozen=True, kw_only=True):
     """How quantization ranges are found: a file of `calibration/`."""
 
-    name: str
+    name: Name
     description: str
-    num_samples: int
+    num_samples: Positive
     """Calibration images drawn from the data given."""
-    seed: int = 0
+    seed: Count = 0
     """Seed of that draw."""
     activations: Literal["minmax", "mse"]
     """Range of an activation: the largest magnitude seen, or the clip of least squared error."""

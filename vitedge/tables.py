@@ -63,6 +63,17 @@ def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
+def plain(value: object) -> str:
+    """A setting as people write it: `a, b`, `key = value`, 86,567,656."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {plain(entry)}" for key, entry in value.items()) or DASH
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(entry) for entry in value) or DASH
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
 def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table

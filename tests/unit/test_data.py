@@ -148,7 +148,7 @@ def test_a_phone_picture_with_a_preview_behind_it_is_the_picture(tmp_path: Path)
     preview = Image.fromarray(picture(seed=1))
     file = save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
     with Image.open(file) as image:
-        assert (image.format, image.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
+        assert (image.format, image.n_frames) == ("MPO", 2)
         np.testing.assert_array_equal(decoded(file), np.asarray(image))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 
@@ -11,16 +12,18 @@ from vitedge.artifact import Bundle
 from vitedge.backends.base import Backend, Session
 from vitedge.backends.onnxruntime import ONNXRuntime
 from vitedge.backends.openvino import OpenVINO
-from vitedge.errors import UnavailableError
+from vitedge.errors import InputError, UnavailableError, VitedgeError
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (ONNXRuntime(), OpenVINO())}
 
 
-def open_session(bundle: Bundle, threads: int = 0) -> AbstractContextManager[Session]:
+@contextmanager
+def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     """Load a verified bundle on `threads` threads (0: every core this process may use).
 
     Raises UnavailableError where this machine lacks what the artifact was built for: kernels
-    for other CPUs would run, and compute something else.
+    for other CPUs would run, and compute something else. Raises InputError where the runtime
+    does not take the model or the target's options.
     """
     target = bundle.manifest.target
     here = host.describe(threads=0)
@@ -33,4 +36,16 @@ def open_session(bundle: Bundle, threads: int = 0) -> AbstractContextManager[Ses
         )
     threads = threads or target.threads or host.usable_cores()
     backend = BACKENDS[target.runtime]
-    return backend.open(bundle.path, msgspec.structs.replace(target, threads=threads))
+    with ExitStack() as stack:
+        try:
+            opened = backend.open(bundle.path, msgspec.structs.replace(target, threads=threads))
+            session = stack.enter_context(opened)
+        except VitedgeError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{target.runtime} cannot load {bundle.path}: {reason}",
+                fix=f"check the options of target '{target.name}', and export it again",
+            ) from error
+        yield session

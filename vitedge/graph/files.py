@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from vitedge.errors import InputError
 from vitedge.spec import Preprocess
 
 OPSET_MIN = 17  # the first with LayerNormalization
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 SINGLE_FILE_BYTES = 1536 * 2**20  # protobuf stops at 2 GiB
 
 
@@ -34,6 +36,12 @@ def read(path: Path) -> ModelProto:
     except Exception as error:  # ValidationError, or an OS error on a missing data file
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a valid model: {reason}", fix="export it again") from error
+    for tensor in model.graph.initializer:
+        if tensor.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise InputError(
+                f"{path}: tensor '{tensor.name}' holds NaN or infinity",
+                fix="these weights are damaged: export it again from sound ones",
+            )
     return model
 
 
