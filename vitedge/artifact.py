@@ -10,116 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.errors import InputError, nearest
-from vitedge.spec import Calibration, Precision, Preprocess, Target
+from vitedge.manifest import SCHEMA, Manifest
 
-SCHEMA = "vitedge.artifact/1"
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
-
-
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the manifest's parts."""
-
-
-class Model(_Part, frozen=True, kw_only=True):
-    """Which model the artifact was made from."""
-
-    name: str
-    source: str
-    task: str
-    num_classes: int
-    weights_sha256: str
-
-
-class Tensor(_Part, frozen=True, kw_only=True):
-    """One input or output."""
-
-    name: str
-    shape: tuple[int | Literal["batch"], ...]
-    dtype: str
-    layout: str
-
-
-class Preprocessing(_Part, frozen=True, kw_only=True):
-    """Who does what to an image."""
-
-    host: Preprocess
-    graph: tuple[str, ...] = ("cast to float32", "scale and normalise", "NHWC to NCHW")
-
-
-class Layer(_Part, frozen=True, kw_only=True):
-    """What was decided for one operator, and why."""
-
-    node: str
-    op: str
-    role: str
-    quantized: bool
-    why: str
-
-
-class CalibrationSet(_Part, frozen=True, kw_only=True):
-    """Exactly which images the ranges were measured on."""
-
-    recipe: Calibration
-    source: str
-    images: int
-    digest: str
-    """SHA-256 over the images' digests in order."""
-    image_digests: tuple[str, ...]
-    """First 16 hex digits of the SHA-256 of each image's input pixels."""
-    skipped: dict[str, int]
-    """Images left out, by reason."""
-
-
-class Quantized(_Part, frozen=True, kw_only=True):
-    """How the graph was quantized."""
-
-    scheme: str = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
-    layers: tuple[Layer, ...]
-    calibration: CalibrationSet
-
-
-class Reference(_Part, frozen=True, kw_only=True):
-    """The FP32 bundle this artifact is compared with; it lies beside it."""
-
-    bundle: str
-    files: dict[str, str]
-    """Its model files and their SHA-256."""
-
-
-class Parity(_Part, frozen=True, kw_only=True):
-    """The exported FP32 graph against its source, on the same images."""
-
-    max_abs_error: float
-    max_rel_error: float
-
-
-class Manifest(_Part, frozen=True, kw_only=True):
-    """Everything that ties an artifact to where it came from."""
-
-    schema: str
-    name: str
-    precision: Precision
-    model: Model
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    preprocessing: Preprocessing
-    target: Target
-    quantization: Quantized | None
-    parity: Parity
-    accuracy: Literal["measurable", "not measurable"]
-    accuracy_note: str
-    """Why accuracy is not measurable; empty where it is."""
-    reference: Reference | None
-    tools: dict[str, str]
-    files: dict[str, str]
-    """SHA-256 of every file but the manifest and the report."""
 
 
 @dataclass(frozen=True)

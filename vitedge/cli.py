@@ -129,11 +129,12 @@ def export(
     """Export a model to one or more targets, and prove each artifact against FP32."""
     from vitedge import pipeline, tables
     from vitedge.models.sources import Request
+    from vitedge.plan import ExportRequest
     from vitedge.progress import steps
 
     if not target:
         raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
-    request = pipeline.ExportRequest(
+    request = ExportRequest(
         model=Request(model, arch, weights, preprocess, random_weights),
         targets=tuple(target),
         precision=_precision(int8, fp16, fp32),

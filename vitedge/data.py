@@ -19,26 +19,20 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from vitedge.decode import Skip, decode, fit, resized_size
 from vitedge.errors import InputError, nearest
+from vitedge.host import usable_cores
 from vitedge.spec import Preprocess
 
 Role = Literal["calibration", "evaluation"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_PIXELS = 64_000_000
-"""A larger image is skipped, before it is decoded and before it is resized."""
 NUM_RANDOM = 1000
 """Images in the set `random`."""
 UNLABELLED = -1
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _DIGITS = Path(__file__).parent / "models" / "digits.npz"
 _ACCEPTED = "an image folder (class_name/*.png|jpg|jpeg|webp) or an .npz with 'images' and 'labels'"
 
@@ -58,7 +52,7 @@ class Batch:
 class ImageSet:
     """A finite, indexable set of images, decoded only when iterated over.
 
-    `load(i)` returns image i, (H, W, 3) uint8 RGB, or raises _Skip; `decodes` says that it takes
+    `load(i)` returns image i, (H, W, 3) uint8 RGB, or raises Skip; `decodes` says that it takes
     long enough to be worth a thread.
     """
 
@@ -76,7 +70,7 @@ class ImageSet:
         """Reason -> images skipped for it, by the iteration that began last."""
         self._labels = labels
         self._load = load
-        self._threads = min(4, _usable_cores()) if decodes else 0
+        self._threads = min(4, usable_cores()) if decodes else 0
 
     def __len__(self) -> int:
         """How many images there are, those that will turn out to be skipped included."""
@@ -114,7 +108,7 @@ class ImageSet:
         self.skipped = Counter()
         good = 0
         for result in self._results(indices, lookahead):
-            if isinstance(result, _Skip):
+            if isinstance(result, Skip):
                 self.skipped[result.reason] += 1
             else:
                 good += 1
@@ -126,14 +120,14 @@ class ImageSet:
                 fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files",
             )
 
-    def _results(self, indices: Sequence[int], lookahead: int) -> Iterator[_Item | _Skip]:
+    def _results(self, indices: Sequence[int], lookahead: int) -> Iterator[_Item | Skip]:
         """Attempt the images in order, at most `lookahead` of them ahead of the consumer."""
         if not self._threads:
             yield from map(self._attempt, indices)
             return
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="vitedge-decode")
         try:
-            waiting: deque[Future[_Item | _Skip]] = deque()
+            waiting: deque[Future[_Item | Skip]] = deque()
             for index in indices:
                 waiting.append(pool.submit(self._attempt, index))
                 if len(waiting) > lookahead:
@@ -143,10 +137,10 @@ class ImageSet:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _attempt(self, index: int) -> _Item | _Skip:
+    def _attempt(self, index: int) -> _Item | Skip:
         try:
             image = self._load(index)
-        except _Skip as skip:
+        except Skip as skip:
             return skip
         return _Item(index, image, hashlib.sha256(image.data).hexdigest()[:16])
 
@@ -156,14 +150,6 @@ class _Item:
     index: int
     image: NDArray[np.uint8]
     digest: str
-
-
-class _Skip(Exception):
-    """This image is not usable, for `reason`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def open_images(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
@@ -192,9 +178,6 @@ def open_images(path: str, role: Role, preprocess: Preprocess, labels: Sequence[
         raise InputError(f"'{path}' is not a data set", fix=f"give {_ACCEPTED}")
     known = ("digits", "random") if role == "calibration" else ("digits",)
     raise InputError(f"there is no '{path}'", fix=f"{nearest(path, known)}, or give {_ACCEPTED}")
-
-
-# -- the four kinds of sets ---------------------------------------------------------------------
 
 
 def _open_digits(role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
@@ -289,11 +272,11 @@ def _in_memory(
 ) -> ImageSet:
     height, width = images.shape[1:3]
     size = (preprocess.width, preprocess.height)
-    if (width, height) == size == _resized(width, height, preprocess):
+    if (width, height) == size == resized_size(width, height, preprocess):
         return ImageSet(name, labels, np.ascontiguousarray(images).__getitem__, decodes=False)
 
     def resized(index: int) -> NDArray[np.uint8]:
-        return _fit(Image.fromarray(images[index]), preprocess)
+        return fit(Image.fromarray(images[index]), preprocess)
 
     return ImageSet(name, labels, resized, decodes=True)
 
@@ -317,8 +300,8 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
 
     def decoded(index: int) -> NDArray[np.uint8]:
         if role == "evaluation" and classes[index] == UNLABELLED:
-            raise _Skip("outside the class folders")
-        return _fit(_decode(files[index]), preprocess)
+            raise Skip("outside the class folders")
+        return fit(decode(files[index]), preprocess)
 
     return ImageSet(path, np.array(classes, np.int64), decoded, decodes=True)
 
@@ -371,85 +354,3 @@ def _class_indices(
         f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
         fix=f"name folders as the model's labels.txt does ({', '.join(labels[:3])}, …)",
     )
-
-
-# -- one image ----------------------------------------------------------------------------------
-
-
-def _decode(path: str) -> Image.Image:
-    """Read a file as 8-bit RGB, upright."""
-    if not os.path.isfile(path):  # a dangling link, or something that would block
-        raise _Skip("not a readable file")
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            _check_header(image)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _opaque_rgb(image)
-    except _Skip:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _Skip("too large") from None
-    except PermissionError:
-        raise _Skip("not a readable file") from None
-    except Exception:
-        raise _Skip("corrupt or truncated") from None
-
-
-def _check_header(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise _Skip("too large")
-    # An MPO is a phone's JPEG with a preview or depth map behind the picture, not an animation.
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise _Skip("animated")
-    if image.mode == "CMYK":
-        raise _Skip("CMYK")
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise _Skip(f"of pixel format {image.mode}")
-
-
-def _opaque_rgb(image: Image.Image) -> Image.Image:
-    """Drop an alpha channel that hides nothing.
-
-    16 bits a channel are cut to their high byte by Pillow: less than one 8-bit step, and what
-    torchvision and timm train on.
-    """
-    if image.mode == "RGB" and "transparency" in image.info:  # one colour is see-through
-        raise _Skip("transparent")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            raise _Skip("transparent")
-    return image.convert("RGB")
-
-
-def _fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resize, then crop the centre, with the rounding of torchvision's Resize and CenterCrop."""
-    height, width = preprocess.height, preprocess.width
-    size = _resized(image.width, image.height, preprocess)
-    if size[0] * size[1] > MAX_PIXELS:  # a sliver, blown up until its short side fits
-        raise _Skip("too large")
-    if image.size != size:
-        image = image.resize(size, _RESAMPLING[preprocess.interpolation])
-    if size != (width, height):
-        left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-        image = image.crop((left, top, left + width, top + height))
-    return np.asarray(image)
-
-
-def _resized(w: int, h: int, preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height of a w × h image before the crop."""
-    height, width = preprocess.height, preprocess.width
-    if preprocess.resize == "exact":
-        return width, height
-    if preprocess.resize_px:
-        height = width = preprocess.resize_px
-    if w * height <= h * width:  # the width needs the larger scale
-        return width, h * width // w
-    return w * height // h, height
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,7 +10,8 @@ from vitedge import bench, host, report
 from vitedge.data import open_images
 from vitedge.errors import missing
 from vitedge.models.sources import Request, resolve
-from vitedge.pipeline import ExportRequest, export
+from vitedge.pipeline import export
+from vitedge.plan import ExportRequest
 from vitedge.progress import Steps
 from vitedge.proof import bench_bundles
 from vitedge.validate import validate

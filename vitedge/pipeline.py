@@ -10,20 +10,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge import artifact, catalog, host, report
-from vitedge.artifact import Bundle, CalibrationSet, Golden, Manifest, Quantized
+from vitedge import artifact, catalog, host, manifest, report
+from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import TensorSpec
 from vitedge.data import ImageSet, open_images
 from vitedge.errors import InputError, LimitError, missing
-from vitedge.models.sources import ReferenceModel, Request, resolve
+from vitedge.models.sources import ReferenceModel, resolve
+from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
 from vitedge.proof import validate_bundle
-from vitedge.spec import Batch, Calibration, Precision, Target
+from vitedge.spec import Batch, Precision, Target
 from vitedge.validate import predict_all
 
 if TYPE_CHECKING:
@@ -36,25 +36,6 @@ TOOLS = ("vitedge", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "n
 
 
 @dataclass(frozen=True)
-class ExportRequest:
-    """What `vitedge export` was asked to do."""
-
-    model: Request
-    targets: tuple[str, ...]
-    precision: Precision = "fp32"
-    calib_data: str = ""
-    calibration: str = "default"
-    num_samples: int | None = None
-    eval_data: str = ""
-    max_drop_pp: float | None = None
-    batch: Batch | None = None
-    opset: int | None = None
-    output: Path = Path("artifacts")
-    force: bool = False
-    allow_overlap: bool = False
-
-
-@dataclass(frozen=True)
 class Made:
     """One bundle that was written, and its report."""
 
@@ -63,14 +44,14 @@ class Made:
 
     def notes(self) -> list[str]:
         """What a user should know before trusting it."""
-        manifest = self.bundle.manifest
+        made = self.bundle.manifest
         found = []
-        if manifest.accuracy_note:
-            found.append(f"accuracy is not measurable: {manifest.accuracy_note}")
-        if not catalog.runs_on(manifest.target, host.describe(threads=0)):
+        if made.accuracy_note:
+            found.append(f"accuracy is not measurable: {made.accuracy_note}")
+        if not catalog.runs_on(made.target, host.describe(threads=0)):
             found.append("not run: this machine is not what the target needs")
-        if manifest.quantization:
-            used = manifest.quantization.calibration
+        if made.quantization:
+            used = made.quantization.calibration
             found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
             if used.images < used.recipe.num_samples:
                 found.append(
@@ -80,7 +61,7 @@ class Made:
         if accuracy := self.report.get("accuracy"):
             skipped = accuracy["skipped"].items()
             found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
-        return [f"{manifest.name}: {note}" for note in found]
+        return [f"{made.name}: {note}" for note in found]
 
 
 def export(request: ExportRequest, steps: Steps) -> list[Made]:
@@ -89,7 +70,7 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
     Nothing appears under `request.output` before all of it is built and checked.
     Raises InputError, UnavailableError or LimitError.
     """
-    plan = _plan(request)
+    plan = plan_export(request)
     steps.say("loading the model")
     try:
         model = resolve(request.model)
@@ -118,77 +99,12 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
     ]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A request with every name resolved and every check done that needs no model."""
-
-    request: ExportRequest
-    targets: tuple[Target, ...]
-    recipe: Calibration | None
-    """None unless the precision is INT8."""
-    calib_data: str
-    eval_data: str
-
-
-def _plan(request: ExportRequest) -> _Plan:
-    here = host.describe(threads=0)
-    targets = tuple(
-        _adapt(catalog.find_target(name, here), request) for name in dict.fromkeys(request.targets)
-    )
-    quantizing = request.precision == "int8"
-    embedded = request.model.model in ("", "digits")
-    if not quantizing and (request.calib_data or request.num_samples):
-        raise InputError(
-            "--calib-data and --num-samples apply to INT8 only", fix="add --int8, or drop them"
-        )
-    calib_data = request.calib_data or ("digits" if embedded else "")
-    if quantizing and not calib_data:
-        raise InputError(
-            "INT8 needs calibration images, and none were given",
-            fix="pass --calib-data with a folder of images or an .npz (a few hundred that look "
-            "like the real ones), or --calib-data random to measure latency only",
-        )
-    measurable = not request.model.random_weights and not (quantizing and calib_data == "random")
-    if request.eval_data and not measurable:
-        raise InputError(
-            "accuracy is not measurable with random weights or random calibration",
-            fix="drop --eval-data, or give real weights and calibration images",
-        )
-    eval_data = request.eval_data or ("digits" if embedded and measurable else "")
-    if request.max_drop_pp is not None and not (quantizing and eval_data):
-        raise InputError(
-            "--max-drop compares INT8 with FP32 on evaluation images",
-            fix="pass --int8 and --eval-data too",
-        )
-    recipe = catalog.find_calibration(request.calibration) if quantizing else None
-    if recipe and request.num_samples is not None:
-        recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
-    return _Plan(request, targets, recipe, calib_data, eval_data)
-
-
-def _adapt(target: Target, request: ExportRequest) -> Target:
-    """`target` with the request's batch and opset, which it must allow."""
-    if request.precision not in target.precisions:
-        raise InputError(
-            f"target '{target.name}' does not run {request.precision}",
-            fix=f"pass {' or '.join(f'--{p}' for p in target.precisions)}",
-        )
-    opset = target.opset if request.opset is None else request.opset
-    if not target.opset_min <= opset <= target.opset_max:
-        raise InputError(
-            f"target '{target.name}' does not take opset {opset}",
-            fix=f"pass --opset {target.opset_min} to {target.opset_max}",
-        )
-    batch = target.batch if request.batch is None else request.batch
-    return msgspec.structs.replace(target, opset=opset, batch=batch)
-
-
 class _Job:
     """One model on its way to one or more targets; targets alike share the ONNX export."""
 
     def __init__(
         self,
-        plan: _Plan,
+        plan: Plan,
         model: ReferenceModel,
         calibration: ImageSet | None,
         evaluation: ImageSet | None,
@@ -270,7 +186,7 @@ class _Job:
         folder.mkdir()
         path = folder / "model.onnx"
         files.write(model, path)
-        calibration = CalibrationSet(
+        calibration = manifest.CalibrationSet(
             recipe=recipe,
             source=images.name,
             images=len(digests),
@@ -278,8 +194,8 @@ class _Job:
             image_digests=tuple(digests),
             skipped=dict(images.skipped),
         )
-        layers = tuple(artifact.Layer(**vars(decision)) for decision in decisions)
-        return _Int8(path, Quantized(layers=layers, calibration=calibration))
+        layers = tuple(manifest.Layer(**vars(decision)) for decision in decisions)
+        return _Int8(path, manifest.Quantized(layers=layers, calibration=calibration))
 
     def _stage(
         self,
@@ -304,11 +220,11 @@ class _Job:
         note = _not_measurable(model, int8)
         bundle = artifact.seal(
             folder,
-            Manifest(
-                schema=artifact.SCHEMA,
+            manifest.Manifest(
+                schema=manifest.SCHEMA,
                 name=name,
                 precision=precision,
-                model=artifact.Model(
+                model=manifest.Model(
                     name=model.name,
                     source=model.source,
                     task="classification",
@@ -317,15 +233,15 @@ class _Job:
                 ),
                 inputs=(_tensor(exported.input, "NHWC, RGB"),),
                 outputs=(_tensor(exported.output, "NC, logits"),),
-                preprocessing=artifact.Preprocessing(host=model.preprocess),
+                preprocessing=manifest.Preprocessing(host=model.preprocess),
                 target=target,
                 quantization=int8.record if int8 else None,
-                parity=artifact.Parity(
+                parity=manifest.Parity(
                     max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
                 ),
                 accuracy="not measurable" if note else "measurable",
                 accuracy_note=note,
-                reference=artifact.Reference(bundle=fp32.path.name, files=fp32.model_files)
+                reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
                 if fp32
                 else None,
                 tools=_versions(),
@@ -384,7 +300,7 @@ class _Int8:
     """The quantized ONNX file, and the manifest's record of how it came to be."""
 
     path: Path
-    record: Quantized
+    record: manifest.Quantized
 
 
 def _not_measurable(model: ReferenceModel, int8: _Int8 | None) -> str:
@@ -396,10 +312,10 @@ def _not_measurable(model: ReferenceModel, int8: _Int8 | None) -> str:
     return ""
 
 
-def _tensor(spec: TensorSpec, layout: str) -> artifact.Tensor:
+def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:
     shape: tuple[int | Literal["batch"], ...]
     shape = tuple("batch" if dim is None else dim for dim in spec.shape)
-    return artifact.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
+    return manifest.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
 
 
 def _versions() -> dict[str, str]:
