@@ -32,6 +32,7 @@ class Listing(str, Enum):
     show = "show"
 
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 DEFAULT_OUTPUT = Path("artifacts")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -363,9 +364,10 @@ def _errors_to_exit_codes() -> Iterator[None]:
         if error.fix:
             typer.echo(f"  fix: {error.fix}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: nothing was written", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("interrupted: no artifact was left half-written", err=True)
+        raise
 
 
 def run() -> None:

@@ -33,19 +33,11 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 def demo(result: Demo) -> Table:
     """The demo's table: PyTorch first, then FP32 and INT8 of each runtime."""
-    table = _table("digits: FP32 and INT8, accuracy on held-out images, latency in turn")
-    accuracy, latency = result.torch_accuracy, result.torch_latency
-    table.add_row(
-        "PyTorch eager FP32",
-        f"{100 * accuracy.artifact:.2f}%",
-        DASH,
-        DASH,
-        DASH,
-        *(_ms(value) for value in (latency.p50_ms, latency.p90_ms)),
-        DASH,
-        DASH,
-        DASH,
-    )
+    table = _table("digits: accuracy on held-out images, latency in turn")
+    timing, accuracy = result.torch_latency, result.torch_accuracy
+    latency = {"p50_ms": timing.p50_ms, "p90_ms": timing.p90_ms}
+    eager = {"artifact": "PyTorch eager FP32", "precision": "fp32", "latency": latency}
+    table.add_row(*_row({**eager, "accuracy": {"artifact": accuracy.artifact}}))
     for report in result.reports:
         table.add_row(*_row(report))
     return table
@@ -78,18 +70,20 @@ def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("artifact", no_wrap=True)
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.add_column("artifact", overflow="fold", min_width=18)
     for column in (
-        "top-1",
-        "drop, pp (95% CI)",
-        "agree",
-        "SQNR",
-        "p50",
-        "p90",
-        "speed-up (95% CI)",
-        "size",
-        "RSS",
+        "top-1\n%",
+        "drop\npp, 95% CI",
+        "agree\n%",
+        "SQNR\ndB",
+        "p50\nms",
+        "p90\nms",
+        "speed-up\n95% CI",
+        "size\nMB",
+        "RSS\nMB",
     ):
         table.add_column(column, justify="right", no_wrap=True)
     return table
@@ -101,46 +95,34 @@ def _row(report: Mapping[str, Any]) -> list[str]:
     latency = report.get("latency") or {}
     size = report.get("size") or {}
     memory = report.get("memory") or {}
-    is_fp32 = report["precision"] == "fp32"
+    if report["precision"] == "fp32":  # compared with itself: nothing to see
+        accuracy, numerics = {"artifact": accuracy.get("artifact")}, {}
     return [
         report["artifact"],
-        _format(accuracy.get("artifact"), lambda v: f"{100 * v:.2f}%"),
-        DASH
-        if is_fp32
-        else _interval(accuracy.get("drop_pp"), accuracy.get("drop_ci_pp"), "{:+.2f}"),
-        DASH if is_fp32 else _format(accuracy.get("agreement"), lambda v: f"{100 * v:.2f}%"),
-        DASH if is_fp32 else _format(numerics.get("sqnr_db"), lambda v: f"{v:.1f} dB"),
-        _ms(latency.get("p50_ms")),
-        _ms(latency.get("p90_ms")),
+        _number(accuracy.get("artifact"), "{:.2f}", 100),
+        _interval(accuracy.get("drop_pp"), accuracy.get("drop_ci_pp"), "{:+.2f}"),
+        _number(accuracy.get("agreement"), "{:.2f}", 100),
+        _number(numerics.get("sqnr_db"), "{:.1f}"),
+        _number(latency.get("p50_ms"), "{:.3g}"),
+        _number(latency.get("p90_ms"), "{:.3g}"),
         _interval(latency.get("speedup"), latency.get("speedup_ci"), "{:.2f}"),
-        _format(size.get("bytes"), _mb),
-        _format(memory.get("peak_rss_bytes"), _mb),
+        _number(size.get("bytes"), "{:.3g}", 1e-6),
+        _number(memory.get("peak_rss_bytes"), "{:.3g}", 1e-6),
     ]
 
 
-def _format(value: Any, how: Any) -> str:
-    return DASH if value is None else str(how(value))
-
-
-def _ms(value: float | None) -> str:
-    return DASH if value is None else f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-
-
-def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.3g} MB"
+def _number(value: float | None, how: str, unit: float = 1) -> str:
+    return DASH if value is None else how.format(value * unit)
 
 
 def _interval(value: float | None, interval: Sequence[float] | None, how: str) -> str:
-    if value is None:
-        return DASH
-    text = how.format(value)
-    if interval is not None:
-        text += f" ({how.format(interval[0])} to {how.format(interval[1])})"
-    return text
+    """The value, and its interval on a line of its own."""
+    if value is None or interval is None:
+        return _number(value, how)
+    return f"{how.format(value)}\n{how.format(interval[0])}…{how.format(interval[1])}"
 
 
 def next_commands(paths: Sequence[Path]) -> str:
     """What to type next, with the paths just written."""
     int8 = [path for path in paths if path.name.endswith("-int8")]
-    first = (int8 or list(paths))[0]
-    return f"next: vitedge bench {first} --duration 10"
+    return f"next: vitedge bench {(int8 or paths)[-1]} --duration 10"

@@ -1,0 +1,131 @@
+"""What is expensive is made once: exported graphs, and bundles as a user's `vitedge export`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vitedge.data import Batch, open_images
+from vitedge.models.zoo import ZOO
+from vitedge.spec import Batch as BatchSize
+
+DIGITS = ZOO["digits"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of the command line."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout; fails if there is anything else."""
+        return msgspec.json.decode(self.stdout)
+
+
+Vitedge = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def vitedge() -> Vitedge:
+    """Run `vitedge ARGUMENTS` in a process of its own and demand its exit code."""
+
+    def run(*arguments: object, code: int = 0, cwd: Path | None = None, **environment: str) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "vitedge", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Path:
+    """A folder with `digits` in FP32 and INT8 for both CPU runtimes. Copy what you change."""
+    output = tmp_path_factory.mktemp("artifacts")
+    vitedge("export", "--target", "onnxruntime", "--target", "openvino", "--int8", "--output", output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def bundles(artifacts: Path) -> dict[tuple[str, str], Path]:
+    """The bundle of each runtime and precision in `artifacts`."""
+    found = {}
+    for path in sorted(artifacts.iterdir()):
+        _, runtime, _, precision = path.name.split("-")  # digits-openvino-cpu-int8
+        found[runtime, precision] = path
+    return found
+
+
+@pytest.fixture(scope="session")
+def onnx_model(bundles: dict[tuple[str, str], Path]) -> Path:
+    """`digits` as somebody's ONNX file: uint8 NHWC in, batch 1. Exporting it takes no torch."""
+    return bundles["onnxruntime", "fp32"] / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def digits_graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BatchSize], Any]:
+    """`digits` exported to FP32 ONNX, once for each batch size asked for."""
+    made: dict[BatchSize, Any] = {}
+
+    def graph(batch: BatchSize) -> Any:
+        if batch not in made:
+            from vitedge.graph.export import export
+            from vitedge.models.sources import Request, resolve
+
+            folder = tmp_path_factory.mktemp(f"graph-{batch}")
+            made[batch] = export(resolve(Request()), folder, batch, 20)
+        return made[batch]
+
+    return graph
+
+
+@pytest.fixture(scope="session")
+def held_out() -> Batch:
+    """The 719 digits that neither training nor calibration has seen."""
+    images = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
+    (batch,) = images.batches(len(images))
+    return batch
+
+
+@pytest.fixture(scope="session")
+def calibration_batches() -> Callable[[int, int], list[NDArray[np.uint8]]]:
+    """`count` calibration digits, in runs of `size`."""
+
+    def batches(count: int, size: int) -> list[NDArray[np.uint8]]:
+        images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+        pictures = np.concatenate([batch.images for batch in images.sample(count, seed=0)])
+        return [pictures[start : start + size] for start in range(0, count, size)]
+
+    return batches
+
+
+@pytest.fixture(scope="session")
+def sqnr_db() -> Callable[[NDArray[Any], NDArray[Any]], float]:
+    """Signal to noise of `got` against `want`, decibels."""
+
+    def measure(want: NDArray[Any], got: NDArray[Any]) -> float:
+        noise = np.square(want.astype(np.float64) - got).sum()
+        return float(10 * np.log10(np.square(want.astype(np.float64)).sum() / max(noise, 1e-30)))
+
+    return measure

@@ -1,0 +1,206 @@
+"""One suite for every runtime: whatever is in BACKENDS must build, open and run like the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vitedge import catalog, host
+from vitedge.backends import BACKENDS
+from vitedge.backends.base import Session
+from vitedge.data import Batch
+from vitedge.errors import UnavailableError
+from vitedge.spec import Batch as BatchSize
+from vitedge.spec import Target
+from vitedge.validate import predict_all
+
+BATCHES: tuple[BatchSize, ...] = (1, 4, "dynamic")
+IMAGES = 64
+SQNR_DB, DROP_PP = 33.0, 0.3
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model built for one runtime."""
+
+    folder: Path
+    target: Target
+
+    def open(self, threads: int = 2) -> AbstractContextManager[Session]:
+        target = msgspec.structs.replace(self.target, threads=threads)
+        return BACKENDS[self.target.runtime].open(self.folder, target)
+
+
+Build = Callable[[BatchSize, str], Built]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def build(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    digits_graph: Callable[[BatchSize], Any],
+    calibration_batches: Callable[[int, int], list[NDArray[np.uint8]]],
+) -> Build:
+    """Build `digits` on one runtime, once for each batch size and precision."""
+    import onnx
+
+    from vitedge.quant.ptq import quantize
+
+    try:
+        target = catalog.find_target(request.param, host.describe(threads=0))
+    except UnavailableError as error:
+        pytest.skip(error.what)
+    made: dict[tuple[BatchSize, str], Built] = {}
+    recipe = catalog.calibrations()["default"]
+
+    def build(batch: BatchSize, precision: str) -> Built:
+        if (batch, precision) not in made:
+            model = digits_graph(batch).path
+            folder = tmp_path_factory.mktemp(f"{request.param}-{batch}-{precision}")
+            if precision == "int8":
+                size = 1 if batch == "dynamic" else batch
+                images = calibration_batches(recipe.num_samples, size)
+                dialect = target.quantization
+                proto, _ = quantize(model, images, recipe, dialect, lambda *step: None)
+                model = folder / "qdq.onnx"
+                onnx.save(proto, model)
+            BACKENDS[request.param].build(model, target, folder)
+            made[batch, precision] = Built(folder, target)
+        return made[batch, precision]
+
+    return build
+
+
+@pytest.fixture(params=BATCHES, ids=lambda batch: f"batch-{batch}")
+def batch(request: pytest.FixtureRequest) -> BatchSize:
+    return request.param
+
+
+@pytest.fixture(params=("fp32", "int8"))
+def built(request: pytest.FixtureRequest, build: Build, batch: BatchSize) -> Built:
+    return build(batch, request.param)
+
+
+@pytest.fixture
+def session(built: Built) -> Iterator[Session]:
+    with built.open() as session:
+        yield session
+
+
+def test_the_input_is_uint8_images_and_the_output_float_logits(
+    session: Session, batch: BatchSize
+) -> None:
+    lead = None if batch == "dynamic" else batch
+    assert session.inputs == (("image", (lead, 32, 32, 3), "uint8"),)
+    assert session.outputs == (("logits", (lead, 10), "float32"),)
+
+
+def test_a_run_gives_one_row_of_logits_for_each_image(
+    session: Session, batch: BatchSize, held_out: Batch
+) -> None:
+    for count in (1, 2, 5) if batch == "dynamic" else (batch,):
+        outputs = session.run({"image": held_out.images[:count]})
+        assert list(outputs) == ["logits"]
+        assert (outputs["logits"].shape, outputs["logits"].dtype) == ((count, 10), np.float32)
+        assert (outputs["logits"].argmax(axis=1) == held_out.labels[:count]).all()
+
+
+def test_a_result_survives_the_next_run(
+    session: Session, batch: BatchSize, held_out: Batch
+) -> None:
+    size = 2 if batch == "dynamic" else batch
+    first = session.run({"image": held_out.images[:size]})["logits"]
+    kept = first.copy()
+    second = session.run({"image": held_out.images[-size:]})["logits"]
+    np.testing.assert_array_equal(first, kept)
+    assert not np.array_equal(first, second)
+
+
+def test_the_users_images_are_left_as_they_are(session: Session, held_out: Batch) -> None:
+    images = held_out.images[: session.inputs[0].shape[0] or 3].copy()
+    session.run({"image": images})
+    np.testing.assert_array_equal(images, held_out.images[: len(images)])
+
+
+def test_images_that_are_not_contiguous_give_the_same_logits(
+    session: Session, held_out: Batch
+) -> None:
+    size = session.inputs[0].shape[0] or 3
+    every_other = held_out.images[: 2 * size : 2]
+    mirrored = held_out.images[:size, :, ::-1]
+    for view in (every_other, mirrored):
+        expected = session.run({"image": np.ascontiguousarray(view)})["logits"]
+        np.testing.assert_array_equal(session.run({"image": view})["logits"], expected)
+
+
+def test_one_thread_gives_the_result_of_two(
+    built: Built, session: Session, held_out: Batch
+) -> None:
+    images = held_out.images[:8]
+    with built.open(threads=1) as single:
+        got = predict_all(single, images)
+    np.testing.assert_allclose(got, predict_all(session, images), rtol=0, atol=1e-4)
+
+
+def test_one_thread_uses_one_core(build: Build, held_out: Batch) -> None:
+    feed = {"image": held_out.images[:128]}
+    with build("dynamic", "fp32").open(threads=1) as session:
+        session.run(feed)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(10):
+            session.run(feed)
+        cores = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    assert cores < 1.3
+
+
+def test_fp32_computes_what_torch_does(build: Build, batch: BatchSize, held_out: Batch) -> None:
+    from vitedge.models.eager import EagerSession
+    from vitedge.models.sources import Request, resolve
+
+    images = held_out.images[:IMAGES]
+    torch_logits = EagerSession(resolve(Request()), 2).run({"image": images})["logits"]
+    with build(batch, "fp32").open() as session:
+        got = predict_all(session, images)
+    error = np.abs(got - torch_logits).max() / np.abs(torch_logits).max()
+    assert error <= 1e-4
+
+
+def test_int8_stays_close_to_fp32_on_the_held_out_digits(
+    build: Build,
+    batch: BatchSize,
+    held_out: Batch,
+    sqnr_db: Callable[[NDArray[Any], NDArray[Any]], float],
+) -> None:
+    logits = {}
+    for precision in ("fp32", "int8"):
+        with build(batch, precision).open() as session:
+            logits[precision] = predict_all(session, held_out.images)
+    assert sqnr_db(logits["fp32"], logits["int8"]) >= SQNR_DB
+    top1 = {p: (v.argmax(axis=1) == held_out.labels).mean() for p, v in logits.items()}
+    assert 100 * (top1["fp32"] - top1["int8"]) <= DROP_PP
+    assert not np.array_equal(logits["fp32"], logits["int8"])
+
+
+def test_two_sessions_at_once_do_not_mix_their_results(built: Built, held_out: Batch) -> None:
+    halves = held_out.images[:IMAGES], held_out.images[IMAGES : 2 * IMAGES]
+    with built.open(threads=1) as one, built.open(threads=1) as two:
+        expected = [predict_all(one, half) for half in halves]
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(5):
+                got = list(pool.map(predict_all, (one, two), halves))
+                for mine, alone in zip(got, expected, strict=True):
+                    np.testing.assert_array_equal(mine, alone)
+
+
+def test_every_shipped_target_names_a_runtime_of_the_table() -> None:
+    assert {target.runtime for target in catalog.targets().values()} == set(BACKENDS)
