@@ -70,10 +70,8 @@ def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    table.add_column("artifact", overflow="fold", min_width=18)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("artifact", overflow="fold", min_width=16)
     for column in (
         "top-1\n%",
         "drop\npp, 95% CI",
@@ -101,7 +99,7 @@ def _row(report: Mapping[str, Any]) -> list[str]:
         report["artifact"],
         _number(accuracy.get("artifact"), "{:.2f}", 100),
         _interval(accuracy.get("drop_pp"), accuracy.get("drop_ci_pp"), "{:+.2f}"),
-        _number(accuracy.get("agreement"), "{:.2f}", 100),
+        _number(accuracy.get("agreement"), "{:.4g}", 100),
         _number(numerics.get("sqnr_db"), "{:.1f}"),
         _number(latency.get("p50_ms"), "{:.3g}"),
         _number(latency.get("p90_ms"), "{:.3g}"),
