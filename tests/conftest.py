@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vitedge.data import Batch, open_images
 from vitedge.models.zoo import ZOO
 from vitedge.spec import Batch as BatchSize
+from vitedge.spec import Preprocess
 
 DIGITS = ZOO["digits"]
 
@@ -63,7 +64,9 @@ def vitedge() -> Vitedge:
 def artifacts(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Path:
     """A folder with `digits` in FP32 and INT8 for both CPU runtimes. Copy what you change."""
     output = tmp_path_factory.mktemp("artifacts")
-    vitedge("export", "--target", "onnxruntime", "--target", "openvino", "--int8", "--output", output)
+    vitedge(
+        "export", "--target", "onnxruntime", "--target", "openvino", "--int8", "--output", output
+    )
     return output
 
 
@@ -129,3 +132,39 @@ def sqnr_db() -> Callable[[NDArray[Any], NDArray[Any]], float]:
         return float(10 * np.log10(np.square(want.astype(np.float64)).sum() / max(noise, 1e-30)))
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def small_bundle() -> Callable[..., Path]:
+    """Seal a bundle of a few bytes, no model in it, whose manifest is as `changes` say."""
+    from vitedge import artifact, catalog, manifest
+
+    def make(folder: Path, content: bytes = b"weights", **changes: Any) -> Path:
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(content)
+        images = np.zeros((2, 8, 8, 3), np.uint8)
+        artifact.Golden(images, np.zeros((2, 3), np.float32), np.array([0, 1])).write(folder)
+        (folder / "labels.txt").write_text("cat\ndog\nzèbre\n", encoding="utf-8")
+        plain = manifest.Manifest(
+            schema=manifest.SCHEMA,
+            name=folder.name,
+            precision="fp32",
+            model=manifest.Model(
+                name="small", source="test", task="", num_classes=3, weights_sha256=""
+            ),
+            inputs=(),
+            outputs=(),
+            preprocessing=manifest.Preprocessing(host=Preprocess(height=8, width=8)),
+            target=catalog.targets()["onnxruntime-cpu"],
+            quantization=None,
+            parity=manifest.Parity(max_abs_error=0, max_rel_error=0),
+            accuracy="measurable",
+            accuracy_note="",
+            reference=None,
+            tools={},
+            files={},
+        )
+        artifact.seal(folder, msgspec.structs.replace(plain, **changes))
+        return folder
+
+    return make

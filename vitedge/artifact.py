@@ -72,6 +72,8 @@ class Bundle:
         wanted = self.manifest.reference
         if wanted is None:
             return self
+        if Path(wanted.bundle).name != wanted.bundle:
+            raise InputError(f"{self.path}: '{wanted.bundle}' is no name", fix="export it again")
         path = self.path.resolve().parent / wanted.bundle
         if not path.is_dir():
             return None

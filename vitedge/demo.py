@@ -40,7 +40,8 @@ def run(output: Path, steps: Steps) -> Demo:
     made = export(request, steps)
     model = resolve(Request())
     eager = EagerSession(model, host.usable_cores())
-    images = open_images("digits", "evaluation", model.preprocess, model.labels)
+    identity = model.identity
+    images = open_images("digits", "evaluation", identity.preprocess, identity.labels)
     accuracy, _ = validate(eager, eager, images, calibration=frozenset())
     reports, others = bench_bundles(
         [m.bundle for m in made], steps, duration_s=DURATION_S, others={"torch": eager}

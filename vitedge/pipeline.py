@@ -17,9 +17,9 @@ from vitedge import artifact, catalog, host, manifest, report
 from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import TensorSpec
-from vitedge.data import ImageSet, open_images
+from vitedge.data import ImageSet, Role, open_images
 from vitedge.errors import InputError, LimitError, missing
-from vitedge.models.sources import ReferenceModel, resolve
+from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
 from vitedge.proof import validate_bundle
@@ -76,55 +76,68 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
         model = resolve(request.model)
     except ImportError as error:
         raise missing(error.name or "torch", "export") from error
-    calibration = evaluation = None
-    if plan.recipe:
-        calibration = open_images(plan.calib_data, "calibration", model.preprocess, model.labels)
-    if plan.eval_data:
-        evaluation = open_images(plan.eval_data, "evaluation", model.preprocess, model.labels)
-    job = _Job(plan, model, calibration, evaluation, steps)
-    for target in plan.targets:
-        for precision in job.precisions:
-            final = request.output / job.bundle_name(target, precision)
-            if final.exists() and not request.force:
-                raise InputError(
-                    f"{final} exists already", fix="pass --force to replace it, or --output DIR"
-                )
+    job = _Job(plan, model.identity, steps)
+    finals = [
+        request.output / job.bundle_name(target, precision)
+        for target in plan.targets
+        for precision in job.precisions
+    ]
+    for final in finals:
+        if final.exists() and not request.force:
+            raise InputError(
+                f"{final} exists already", fix="pass --force to replace it, or --output DIR"
+            )
     with artifact.workspace(request.output) as work:
+        job.export(model, work)
+        del model  # its weights are on disk now: hundreds of MB that the rest does not need
         staged = [made for target in plan.targets for made in job.build(target, work)]
-        for made in staged:
-            artifact.publish(made.bundle.path, request.output / made.bundle.manifest.name)
+        for made, final in zip(staged, finals, strict=True):
+            artifact.publish(made.bundle.path, final)
     return [
-        Made(Bundle(request.output / made.bundle.manifest.name, made.bundle.manifest), made.report)
-        for made in staged
+        Made(Bundle(final, made.bundle.manifest), made.report)
+        for made, final in zip(staged, finals, strict=True)
     ]
 
 
 class _Job:
     """One model on its way to one or more targets; targets alike share the ONNX export."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: ReferenceModel,
-        calibration: ImageSet | None,
-        evaluation: ImageSet | None,
-        steps: Steps,
-    ) -> None:
+    def __init__(self, plan: Plan, model: Identity, steps: Steps) -> None:
         self._plan, self._model, self._steps = plan, model, steps
-        self._calibration, self._evaluation = calibration, evaluation
         self._host = host.describe(threads=0)
         self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
+        self._calibration = self._evaluation = None
+        if plan.recipe:
+            self._calibration = self._open(plan.calib_data, "calibration")
+        if plan.eval_data:
+            self._evaluation = self._open(plan.eval_data, "evaluation")
         self.precisions: tuple[Precision, ...] = tuple(
             dict.fromkeys(("fp32", plan.request.precision))
         )
+
+    def _open(self, path: str, role: Role) -> ImageSet:
+        return open_images(path, role, self._model.preprocess, self._model.labels)
 
     def bundle_name(self, target: Target, precision: Precision) -> str:
         """`<model>-<target>-<precision>`."""
         return f"{self._model.name}-{target.name}-{precision}"
 
+    def export(self, model: ReferenceModel, work: Path) -> None:
+        """Export `model` to ONNX for every batch size and opset that a target needs."""
+        from vitedge.graph.export import export as export_onnx
+
+        for target in self._plan.targets:
+            key = (target.batch, target.opset)
+            if key not in self._exports:
+                self._steps.say("exporting to ONNX")
+                folder = work / f"onnx-{target.batch}-{target.opset}"
+                folder.mkdir()
+                exported = export_onnx(model, folder, target.batch, target.opset)
+                self._exports[key] = exported, self._golden(exported)
+
     def build(self, target: Target, work: Path) -> Iterator[Made]:
         """Stage the FP32 bundle of `target`, and the INT8 one where that was asked for."""
-        exported, golden = self._export(target, work)
+        exported, golden = self._exports[target.batch, target.opset]
         fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
         yield Made(fp32, self._report(fp32, fp32))
         if self._plan.recipe:
@@ -135,24 +148,9 @@ class _Job:
             self._check_drop(int8, measured)
             yield Made(int8, measured)
 
-    def _export(self, target: Target, work: Path) -> tuple[Exported, Golden]:
-        from vitedge.graph.export import export as export_onnx
-
-        key = (target.batch, target.opset)
-        if key not in self._exports:
-            self._steps.say("exporting to ONNX")
-            folder = work / f"onnx-{target.batch}-{target.opset}"
-            folder.mkdir()
-            exported = export_onnx(self._model, folder, target.batch, target.opset)
-            self._exports[key] = exported, self._golden(exported)
-        return self._exports[key]
-
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's logits on ONNX Runtime."""
-        spec = self._model.preprocess
-        source = self._evaluation or self._calibration
-        if source is None:
-            source = open_images("random", "calibration", spec, self._model.labels)
+        source = self._evaluation or self._calibration or self._open("random", "calibration")
         drawn = list(source.sample(GOLDEN_IMAGES, seed=0))
         images = np.concatenate([batch.images for batch in drawn])
         logits = exported.logits(images)
@@ -303,7 +301,7 @@ class _Int8:
     record: manifest.Quantized
 
 
-def _not_measurable(model: ReferenceModel, int8: _Int8 | None) -> str:
+def _not_measurable(model: Identity, int8: _Int8 | None) -> str:
     """Why a number called accuracy would mean nothing; empty where it would."""
     if not model.trained:
         return "its weights are random"

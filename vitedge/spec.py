@@ -66,8 +66,8 @@ class Quantization(Spec, frozen=True, kw_only=True):
     16-bit accumulation (x86 without VNNI) cannot saturate."""
     attention: tuple[Literal["qk", "pv"], ...]
     """Which attention products run in INT8: Q·Kᵀ, P·V, both or none."""
-    convolutions: bool
-    """Whether convolutions (the patch embedding) run in INT8."""
+    operators: tuple[Literal["MatMul", "Gemm", "Conv"], ...]
+    """Which operators with constant weights the runtime has INT8 kernels for."""
 
 
 class Target(Spec, frozen=True, kw_only=True):

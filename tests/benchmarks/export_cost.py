@@ -44,14 +44,28 @@ def _compare(model: str, options, folder: Path) -> None:
     )
     flags = ["--random-weights", "--calib-data", calib, "--num-samples", options.samples]
     for runtime in ("openvino", "onnxruntime"):  # the peers' FP32 input
-        _child("ours", [model, "--target", runtime, "--fp32", "--random-weights",
-                        "--output", folder / "fp32"])
+        _child(
+            "ours",
+            [model, "--target", runtime, "--fp32", "--random-weights", "--output", folder / "fp32"],
+        )
     (xml,) = (folder / "fp32").glob("*/model.xml")
     (onnx,) = (folder / "fp32").glob("*/model.onnx")
     jobs = {
-        "vitedge export --int8": ("ours", [model, "--target", "openvino", "--int8", *flags,
-                                           "--calibration", options.calibration,
-                                           "--output", folder / "ours", "--force"]),
+        "vitedge export --int8": (
+            "ours",
+            [
+                model,
+                "--target",
+                "openvino",
+                "--int8",
+                *flags,
+                "--calibration",
+                options.calibration,
+                "--output",
+                folder / "ours",
+                "--force",
+            ],
+        ),
         "nncf, OpenVINO model": ("nncf_openvino", [xml, calib, folder / "ov"]),
     }
     if not options.no_onnx:
@@ -65,9 +79,15 @@ def _compare(model: str, options, folder: Path) -> None:
     peers.table(
         ("", "wall s", "× nncf", "cpu s", "peak MiB", "× nncf", "anon MiB"),
         [
-            (name, f"{_med(run, 'wall'):.1f}", f"{_ratio(run, peer, 'wall'):.2f}",
-             f"{_med(run, 'cpu'):.1f}", f"{_med(run, 'peak'):.0f}",
-             f"{_ratio(run, peer, 'peak'):.2f}", f"{_med(run, 'anon'):.0f}")
+            (
+                name,
+                f"{_med(run, 'wall'):.1f}",
+                f"{_ratio(run, peer, 'wall'):.2f}",
+                f"{_med(run, 'cpu'):.1f}",
+                f"{_med(run, 'peak'):.0f}",
+                f"{_ratio(run, peer, 'peak'):.2f}",
+                f"{_med(run, 'anon'):.0f}",
+            )
             for name, run in runs.items()
         ],
     )
@@ -76,8 +96,13 @@ def _compare(model: str, options, folder: Path) -> None:
     peers.table(
         ("", "wall s", "cpu s", "peak MiB", "anon MiB"),
         [
-            (step, *(f"{median(run['steps'][step][i] for run in ours):.{digits}f}"
-                     for i, digits in enumerate((2, 2, 0, 0))))
+            (
+                step,
+                *(
+                    f"{median(run['steps'][step][i] for run in ours):.{digits}f}"
+                    for i, digits in enumerate((2, 2, 0, 0))
+                ),
+            )
             for step in ours[0]["steps"]
         ],
     )
@@ -177,7 +202,9 @@ def _run_child(kind: str, arguments: list[str]) -> None:
         fp32, calib, out = map(Path, arguments)
         images = np.load(calib)["images"]
         getattr(peers, kind)(
-            fp32, [images[i : i + 1] for i in range(len(images))], out,
+            fp32,
+            [images[i : i + 1] for i in range(len(images))],
+            out,
             subset_size=len(images),
         )
     print(json.dumps(phases.result()))

@@ -79,9 +79,7 @@ def export_bundles(
 def open_file(model: Path, like: Target) -> AbstractContextManager[Session]:
     """Open a peer's artifact with exactly the options that ours is opened with."""
     threads = like.threads or host.usable_cores()
-    return BACKENDS[like.runtime].open(
-        model.parent, msgspec.structs.replace(like, threads=threads)
-    )
+    return BACKENDS[like.runtime].open(model.parent, msgspec.structs.replace(like, threads=threads))
 
 
 def open_ours(bundle: Bundle) -> AbstractContextManager[Session]:

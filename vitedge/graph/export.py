@@ -52,7 +52,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
     differs from the source's by more than PARITY_LIMIT.
     """
     path = folder / "model.onnx"
-    spec = model.preprocess
+    spec = model.identity.preprocess
     lower = _from_onnx if isinstance(model.content, ModelProto) else _from_torch
     reference = lower(model, path, batch, opset)
     rng = np.random.default_rng(0)
@@ -63,8 +63,8 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
     relative = error / max(float(np.abs(want).max()), 1e-12)
     if not relative <= PARITY_LIMIT:
         raise InputError(
-            f"{model.name}: the exported graph differs from its source by {relative:.1e} relative "
-            f"(limit {PARITY_LIMIT:.0e})",
+            f"{model.identity.name}: the exported graph differs from its source by "
+            f"{relative:.1e} relative (limit {PARITY_LIMIT:.0e})",
             fix="the model computes something its export does not; report it with the model",
         )
     lead = None if batch == "dynamic" else batch
@@ -92,7 +92,7 @@ def _from_torch(
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     import torch
 
-    spec, module = model.preprocess, model.content
+    spec, module = model.identity.preprocess, model.content
     assert isinstance(module, torch.nn.Module)
     example = torch.zeros(2 if batch == "dynamic" else batch, 3, spec.height, spec.width)
     dynamic = ({0: torch.export.Dim("batch")},) if batch == "dynamic" else None
@@ -149,19 +149,19 @@ def _from_onnx(
     assert isinstance(model.content, ModelProto)
     proto = ModelProto()
     proto.CopyFrom(model.content)
-    files.check_opset(proto, opset, model.source)
-    _set_batch(proto, batch, model.source)
+    files.check_opset(proto, opset, model.identity.source)
+    _set_batch(proto, batch, model.identity.source)
     proto = onnx.shape_inference.infer_shapes(proto)
     _name_anonymous(proto)
     source = path.with_name("source.onnx")
     _save_external(proto, source)
     embedded = proto.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     if not embedded:
-        preprocess.prepend(proto, model.preprocess)
+        preprocess.prepend(proto, model.identity.preprocess)
     _save_external(proto, path)
 
     def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = images if embedded else preprocess.apply_numpy(images, model.preprocess)
+        pixels = images if embedded else preprocess.apply_numpy(images, model.identity.preprocess)
         return run_file(source, pixels)
 
     return reference

@@ -20,9 +20,9 @@ class EagerSession:
         assert isinstance(model.content, nn.Module)
         torch.set_num_threads(threads)
         self._module = model.content.eval()
-        spec = model.preprocess
+        spec = model.identity.preprocess
         self.inputs = (TensorSpec("image", (None, spec.height, spec.width, 3), "uint8"),)
-        self.outputs = (TensorSpec("logits", (None, len(model.labels)), "float32"),)
+        self.outputs = (TensorSpec("logits", (None, len(model.identity.labels)), "float32"),)
         self._scale = 1 / (255 * torch.tensor(spec.std))
         self._shift = -torch.tensor(spec.mean) / torch.tensor(spec.std)
 

@@ -31,17 +31,24 @@ class Request:
 
 
 @dataclass(frozen=True)
-class ReferenceModel:
-    """The model every artifact is measured against."""
+class Identity:
+    """What is known of a model besides its weights."""
 
     name: str
     source: str
-    content: nn.Module | ModelProto
-    """A torch module, (B, 3, H, W) float32 -> (B, classes) float32, or an ONNX graph."""
     weights_sha256: str
     preprocess: Preprocess
     labels: tuple[str, ...]
     trained: bool
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """The model every artifact is measured against."""
+
+    identity: Identity
+    content: nn.Module | ModelProto
+    """A torch module, (B, 3, H, W) float32 -> (B, classes) float32, or an ONNX graph."""
 
 
 def resolve(request: Request) -> ReferenceModel:
@@ -108,15 +115,15 @@ def _from_zoo(
     module = VisionTransformer(card.config).eval()
     if weights:
         checkpoints.load_into(module, checkpoints.read(weights), weights)
-    return ReferenceModel(
+    identity = Identity(
         name=name,
         source=card.name,
-        content=module,
         weights_sha256=checkpoints.digest(module.state_dict()),
         preprocess=preprocess or card.preprocess,
         labels=card.labels,
         trained=weights is not None,
     )
+    return ReferenceModel(identity, module)
 
 
 def _from_onnx(path: Path, preprocess: Preprocess | None) -> ReferenceModel:
@@ -124,12 +131,12 @@ def _from_onnx(path: Path, preprocess: Preprocess | None) -> ReferenceModel:
 
     model = files.read(path)
     spec, classes = files.image_classifier(model, path, preprocess)
-    return ReferenceModel(
+    identity = Identity(
         name=path.stem,
         source=path.name,
-        content=model,
         weights_sha256=sha256(path),
         preprocess=spec,
         labels=tuple(str(index) for index in range(classes)),
         trained=True,
     )
+    return ReferenceModel(identity, model)

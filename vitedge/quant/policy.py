@@ -52,18 +52,16 @@ def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
             role = _product_role(node, users, makers)
         else:
             continue
-        quantized, why = _verdict(role, target)
+        quantized, why = _verdict(node.op_type, role, target)
         decisions.append(Decision(node.name, node.op_type, role, quantized, why))
     return decisions
 
 
-def _verdict(role: Role, target: Quantization) -> tuple[bool, str]:
-    if role == "linear":
-        return True, "linear layer with constant weights"
-    if role == "conv":
-        if target.convolutions:
-            return True, "convolution with constant weights"
-        return False, "the target's runtime has no INT8 convolution with float output"
+def _verdict(op: str, role: Role, target: Quantization) -> tuple[bool, str]:
+    if role in ("linear", "conv"):
+        if op in target.operators:
+            return True, "constant weights"
+        return False, f"the target has no INT8 {op} with a float bias and output"
     if role in target.attention:
         return True, "attention product, INT8 on this target"
     if role == "product":

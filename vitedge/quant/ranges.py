@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vitedge.host import usable_cores
 
 Estimator = Literal["minmax", "mse"]
 
@@ -89,18 +92,24 @@ def quantize_weight(
     if pair_safe:
         limit = np.maximum(amax, _pair_sums(columns).max(axis=0) * (qmax / PAIR_SUM_MAX))
     clips = _MSE_WEIGHT_CLIPS if estimator == "mse" else np.ones(1)
-    best_error = np.full(columns.shape[1], np.inf, np.float32)
-    best = np.empty(columns.shape, np.int8)
-    scales = np.empty(columns.shape[1], np.float32)
-    for clip in clips:
+
+    def attempt(clip: float) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
         scale = (limit * clip / qmax).astype(np.float32)
         integers = np.clip(np.rint(columns / scale), -qmax, qmax)
         if pair_safe:
             _shrink_pairs(integers)
-        error = np.square(integers * scale - columns).sum(axis=0)
-        better = error < best_error
-        best_error[better], scales[better] = error[better], scale[better]
-        best[:, better] = integers[:, better]
+        difference = integers * scale
+        difference -= columns
+        error = np.einsum("kc,kc->c", difference, difference)
+        return integers.astype(np.int8), scale, error
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy lets go of the lock in each step
+        attempts = list(pool.map(attempt, clips))
+    chosen = np.argmin([error for _, _, error in attempts], axis=0)  # (channels,)
+    best, scales = attempts[0][0], attempts[0][1]
+    for index, (integers, scale, _) in enumerate(attempts[1:], start=1):
+        better = chosen == index
+        best[:, better], scales[better] = integers[:, better], scale[better]
     moved = best.reshape(*np.moveaxis(weight, axis, -1).shape)
     return np.ascontiguousarray(np.moveaxis(moved, -1, axis)), scales
 
@@ -119,8 +128,8 @@ def _shrink_pairs(integers: NDArray[np.float32]) -> None:
     """Pull neighbours that sum above PAIR_SUM_MAX together below it, in place."""
     rows = len(integers) // 2 * 2
     first, second = integers[0:rows:2], integers[1:rows:2]
-    excess = np.where(first * second > 0, np.abs(first + second) - PAIR_SUM_MAX, 0)
-    np.maximum(excess, 0, out=excess)
-    half = np.floor(excess / 2)
-    first -= np.sign(first) * half
-    second -= np.sign(second) * (excess - half)
+    excess = np.abs(first + second) - PAIR_SUM_MAX  # positive only where both have one sign
+    over = excess > 0
+    half = np.floor(excess[over] / 2)
+    first[over] -= np.sign(first[over]) * half
+    second[over] -= np.sign(second[over]) * (excess[over] - half)

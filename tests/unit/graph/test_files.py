@@ -1,0 +1,252 @@
+"""A foreign ONNX file is checked before any runtime sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from vitedge.errors import InputError
+from vitedge.graph import files
+from vitedge.spec import Preprocess
+
+SIZE_8 = Preprocess(height=8, width=8)
+PATH = Path("mine.onnx")
+
+
+def tensor(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def classifier(
+    inputs: list[onnx.ValueInfoProto] | None = None,
+    outputs: list[onnx.ValueInfoProto] | None = None,
+    opset: int = 17,
+) -> ModelProto:
+    """Sums of the pixels, times a weight: three logits."""
+    weight = np.arange(3, dtype=np.float32).reshape(1, 3)
+    axes = np.array([1, 2, 3], np.int64)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["pixels"], ["float"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["float", "axes"], ["sum"], "sum", keepdims=0),
+            helper.make_node("Unsqueeze", ["sum", "last"], ["column"], "column"),
+            helper.make_node("MatMul", ["column", "weight"], ["logits"], "linear"),
+        ],
+        "classifier",
+        inputs or [tensor("pixels", ["batch", 3, 8, 8])],
+        outputs or [tensor("logits", ["batch", 3])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(axes, "axes"),
+            numpy_helper.from_array(np.array([1], np.int64), "last"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def save(path: Path, model: ModelProto | None = None) -> Path:
+    path.write_bytes((model or classifier()).SerializeToString())
+    return path
+
+
+def with_external(location: str, where: str = "initializer") -> ModelProto:
+    """`weight`, 12 bytes, kept in another file: as an initializer, a constant or in a branch."""
+    model = classifier()
+    stored = model.graph.initializer[0]
+    stored.ClearField("raw_data")
+    stored.data_location = TensorProto.EXTERNAL
+    entry = stored.external_data.add()
+    entry.key, entry.value = "location", location
+    if where != "initializer":
+        moved = TensorProto()
+        moved.CopyFrom(stored)
+        del model.graph.initializer[0]
+        constant = helper.make_node("Constant", [], ["weight"], "constant", value=moved)
+        if where == "branch":
+            branch = helper.make_graph([constant], "branch", [], [tensor("weight", [1, 3])])
+            condition = numpy_helper.from_array(np.array(True), "yes")
+            model.graph.initializer.append(condition)
+            constant = helper.make_node(
+                "If", ["yes"], ["weight"], "if", then_branch=branch, else_branch=branch
+            )
+        model.graph.node.insert(0, constant)
+    return model
+
+
+def refusal(path: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        files.read(path)
+    assert str(path) in caught.value.what
+    assert caught.value.fix
+    return caught.value
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def test_a_sound_file_is_read(tmp_path: Path) -> None:
+    assert files.read(save(tmp_path / "a.onnx")) == classifier()
+
+
+def test_data_beside_the_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.data").write_bytes(np.arange(3, dtype=np.float32).tobytes())
+    model = files.read(save(tmp_path / "a.onnx", with_external("a.data")))
+    (weight,) = (t for t in model.graph.initializer if t.name == "weight")
+    np.testing.assert_array_equal(numpy_helper.to_array(weight), [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
+@pytest.mark.parametrize("location", ["../secret", "sub/../../secret", "{absolute}", "link", ""])
+def test_data_outside_the_folder_is_refused_wherever_the_tensor_hides(
+    tmp_path: Path, location: str, where: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(np.arange(3, dtype=np.float32).tobytes())
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link").symlink_to(secret)
+    model = with_external(location.format(absolute=secret), where)
+    assert "outside the model's folder" in refusal(save(folder / "a.onnx", model)).what
+
+
+def test_an_absolute_path_to_the_files_own_folder_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "a.data").write_bytes(b"\0" * 12)
+    refusal(save(tmp_path / "a.onnx", with_external(str(tmp_path / "a.data"))))
+
+
+def test_a_missing_data_file_is_refused(tmp_path: Path) -> None:
+    assert "not a valid model" in refusal(save(tmp_path / "a.onnx", with_external("a.data"))).what
+
+
+def test_a_data_file_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.data").write_bytes(b"\0" * 4)
+    refusal(save(tmp_path / "a.onnx", with_external("a.data")))
+
+
+@pytest.mark.parametrize("content", [b"no protobuf at all", b"", b"\x08"])
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    refusal(tmp_path / "a.onnx")
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.onnx")
+    path.write_bytes(path.read_bytes()[:-40])
+    refusal(path)
+
+
+def test_no_file_is_refused(tmp_path: Path) -> None:
+    assert "no ONNX file" in refusal(tmp_path / "a.onnx").what
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["initializer", "constant"])
+def test_nan_and_infinity_in_weights_are_refused(tmp_path: Path, bad: float, where: str) -> None:
+    model = classifier()
+    weight = numpy_helper.from_array(np.array([[0, bad, 0]], np.float32), "weight")
+    if where == "initializer":
+        model.graph.initializer[0].CopyFrom(weight)
+    else:
+        del model.graph.initializer[0]
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=weight))
+    assert "NaN or infinity" in refusal(save(tmp_path / "a.onnx", model)).what
+
+
+# -- what is an image classifier ----------------------------------------------------------------
+
+
+def test_float_pixels_need_their_preprocessing() -> None:
+    assert files.image_classifier(classifier(), PATH, SIZE_8) == (SIZE_8, 3)
+    with pytest.raises(InputError, match="does not say how they are made") as caught:
+        files.image_classifier(classifier(), PATH, None)
+    assert "--preprocess" in caught.value.fix
+
+
+def test_uint8_images_need_none() -> None:
+    model = classifier([tensor("pixels", ["batch", 8, 6, 3], TensorProto.UINT8)])
+    assert files.image_classifier(model, PATH, None) == (Preprocess(height=8, width=6), 3)
+
+
+def test_stored_tensors_listed_as_inputs_are_no_inputs() -> None:
+    model = classifier([tensor("pixels", ["batch", 3, 8, 8]), tensor("weight", [1, 3])])
+    files.image_classifier(model, PATH, SIZE_8)
+    assert [value.name for value in model.graph.input] == ["pixels"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [tensor("pixels", ["batch", 3, 8, 8]), tensor("mask", [1])],
+        [tensor("pixels", ["batch", 10])],
+        [tensor("pixels", ["batch", 1, 8, 8])],
+        [tensor("pixels", ["batch", 3, "height", "width"])],
+        [tensor("pixels", ["batch", 3, 8, 8], TensorProto.FLOAT16)],
+        [tensor("pixels", ["batch", 8, 8, 4], TensorProto.UINT8)],
+        [tensor("pixels", ["batch", 3, 8, 8], TensorProto.UINT8)],
+        [tensor("tokens", ["batch", 16], TensorProto.INT64)],
+    ],
+    ids=str,
+)
+def test_anything_but_one_image_input_is_refused(inputs: list[onnx.ValueInfoProto]) -> None:
+    with pytest.raises(InputError, match="no single image input") as caught:
+        files.image_classifier(classifier(inputs), PATH, SIZE_8)
+    assert inputs[0].name in caught.value.what
+    assert "(B, 3, H, W)" in caught.value.fix
+
+
+@pytest.mark.parametrize("shape", [["batch", 3, 4], ["batch", "classes"], ["batch"]], ids=str)
+def test_an_output_that_is_no_logits_is_refused(shape: list[Any]) -> None:
+    with pytest.raises(InputError, match="logits"):
+        files.image_classifier(classifier(outputs=[tensor("logits", shape)]), PATH, SIZE_8)
+
+
+@pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear", "MatMulInteger"])
+def test_a_quantized_model_is_refused(op: str) -> None:
+    model = classifier()
+    model.graph.node.append(helper.make_node(op, ["logits", "s", "z"], ["q"]))
+    with pytest.raises(InputError, match="quantized already") as caught:
+        files.image_classifier(model, PATH, SIZE_8)
+    assert "FP32" in caught.value.fix
+
+
+def test_preprocessing_for_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match="8×8 pixels, but --preprocess says 16×8"):
+        files.image_classifier(classifier(), PATH, Preprocess(height=16, width=8))
+
+
+@pytest.mark.parametrize("opset", [11, 16, 21, 23])
+def test_an_opset_the_target_does_not_take_is_refused(opset: int) -> None:
+    with pytest.raises(InputError, match=f"opset {opset}; this target takes 17 to 20") as caught:
+        files.check_opset(classifier(opset=opset), 20, "mine.onnx")
+    assert "opset 20" in caught.value.fix
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20])
+def test_an_opset_the_target_takes_is_accepted(opset: int) -> None:
+    files.check_opset(classifier(opset=opset), 20, "mine.onnx")
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_a_small_model_is_one_file(tmp_path: Path) -> None:
+    files.write(classifier(), tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_model_beyond_protobufs_limit_keeps_its_weights_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SINGLE_FILE_BYTES", 100)
+    model = classifier()
+    weight = np.arange(3000, dtype=np.float32).reshape(1, 3000)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "weight"))
+    files.write(model, tmp_path / "model.onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    read = files.read(tmp_path / "model.onnx")
+    np.testing.assert_array_equal(numpy_helper.to_array(read.graph.initializer[0]), weight)

@@ -1,0 +1,191 @@
+"""Weights files are data: nothing in one is run, and none that is damaged is used."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+from vitedge.errors import InputError  # noqa: E402
+from vitedge.models import checkpoints  # noqa: E402
+
+WEIGHT = torch.arange(6, dtype=torch.float32).view(2, 3)
+STATE = {"weight": WEIGHT, "bias": torch.tensor([0.5, -0.5])}
+
+
+def refusal(path: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        checkpoints.read(path)
+    assert str(path) in caught.value.what
+    assert caught.value.fix
+    return caught.value
+
+
+def assert_same(state: dict[str, Any]) -> None:
+    assert set(state) == set(STATE)
+    for name, tensor in STATE.items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def write_safetensors(path: Path, state: dict[str, Any] = STATE) -> Path:
+    safetensors_torch.save_file(state, path)
+    return path
+
+
+# -- what is read -------------------------------------------------------------------------------
+
+
+def test_a_safetensors_file_is_read(tmp_path: Path) -> None:
+    assert_same(checkpoints.read(write_safetensors(tmp_path / "w.safetensors")))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+@pytest.mark.parametrize(
+    "content",
+    [STATE, {"state_dict": STATE, "epoch": 3}, {"model": STATE}, {"model": {"state_dict": STATE}}],
+    ids=["bare", "state_dict", "model", "nested"],
+)
+def test_a_state_dict_is_found_where_training_scripts_keep_it(
+    tmp_path: Path, suffix: str, content: Any
+) -> None:
+    path = tmp_path / f"w.{suffix}"
+    torch.save(content, path)
+    if content == {"model": {"state_dict": STATE}}:
+        refusal(path)  # nobody writes this; it is refused, not guessed at
+    else:
+        assert_same(checkpoints.read(path))
+
+
+def test_the_digest_is_of_the_tensors_and_not_of_their_file(tmp_path: Path) -> None:
+    torch.save({"model": dict(reversed(STATE.items()))}, tmp_path / "w.pt")
+    one = checkpoints.digest(checkpoints.read(tmp_path / "w.pt"))
+    two = checkpoints.digest(checkpoints.read(write_safetensors(tmp_path / "w.safetensors")))
+    assert one == two
+    assert checkpoints.digest({**STATE, "bias": torch.tensor([0.5, 0.5])}) != one
+    assert checkpoints.digest({**STATE, "weight": WEIGHT.view(3, 2)}) != one
+
+
+# -- what is refused ----------------------------------------------------------------------------
+
+
+class Payload:
+    """Unpickling this writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, (f"touch {self.marker}",))
+
+
+def torch_zip(content: Any, path: Path) -> None:
+    torch.save(content, path)
+
+
+def torch_legacy(content: Any, path: Path) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def plain_pickle(content: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("save", [torch_zip, torch_legacy, plain_pickle])
+def test_code_in_a_pickle_is_refused_and_not_run(
+    tmp_path: Path, save: Callable[[Any, Path], None]
+) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "evil.pt"
+    save({**STATE, "payload": Payload(marker)}, path)
+    assert "safetensors" in refusal(path).fix
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists()  # it would have worked
+
+
+def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(3, 2), tmp_path / "model.pt")
+    assert "state_dict" in refusal(tmp_path / "model.pt").fix
+
+
+@pytest.mark.parametrize("content", [{"lr": 0.1}, [WEIGHT], WEIGHT, {"model": {"lr": 3}}], ids=str)
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    assert "no state dict" in refusal(tmp_path / "w.pt").what
+
+
+@pytest.mark.parametrize("keep", [0, 4, 20, -1, -20])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, keep: int) -> None:
+    path = tmp_path / f"w.{suffix}"
+    torch.save(STATE, path) if suffix == "pt" else write_safetensors(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    refusal(path)
+
+
+@pytest.mark.parametrize("size", [2**63, 2**40, 7])
+def test_a_safetensors_header_that_lies_about_its_size_is_refused(
+    tmp_path: Path, size: int
+) -> None:
+    path = write_safetensors(tmp_path / "w.safetensors")
+    path.write_bytes(size.to_bytes(8, "little") + path.read_bytes()[8:])
+    refusal(path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_nan_and_infinity_are_refused_by_the_tensors_name(
+    tmp_path: Path, bad: float, suffix: str, dtype: Any
+) -> None:
+    state = {**STATE, "bias": torch.tensor([0.5, bad], dtype=dtype)}
+    path = tmp_path / f"w.{suffix}"
+    torch.save(state, path) if suffix == "pt" else write_safetensors(path, state)
+    assert "'bias' holds NaN or infinity" in refusal(path).what
+
+
+def test_no_file_at_all_is_refused(tmp_path: Path) -> None:
+    assert "no weights file" in refusal(tmp_path / "w.pt").what
+    assert "no weights file" in refusal(tmp_path).what
+
+
+# -- what fits ----------------------------------------------------------------------------------
+
+
+def linear() -> Any:
+    return torch.nn.Linear(3, 2)
+
+
+def test_weights_that_fit_are_loaded(tmp_path: Path) -> None:
+    model = linear()
+    checkpoints.load_into(model, STATE, tmp_path)
+    assert_same(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("state", "listed"),
+    [
+        ({"weight": WEIGHT}, "1 missing (bias)"),
+        ({**STATE, "extra": WEIGHT}, "1 unexpected (extra)"),
+        ({**STATE, "weight": WEIGHT.T}, "1 misshaped (weight (3, 2), not (2, 3))"),
+        ({f"x{i}": WEIGHT for i in range(7)}, "7 unexpected (x0, x1, x2, x3, x4, …)"),
+    ],
+    ids=["missing", "extra", "misshaped", "many"],
+)
+def test_weights_that_do_not_fit_are_listed(
+    tmp_path: Path, state: dict[str, Any], listed: str
+) -> None:
+    model = linear()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError) as caught:
+        checkpoints.load_into(model, state, tmp_path / "w.pt")
+    assert listed in caught.value.what and "w.pt" in caught.value.what
+    assert caught.value.fix
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])  # none of it was loaded

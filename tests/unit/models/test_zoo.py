@@ -1,0 +1,136 @@
+"""The zoo's facts are the papers', and the models built from them have exactly these."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from vitedge.models.zoo import ZOO
+
+PUBLISHED = {  # parameters in millions and GMACs at the model's own resolution
+    "vit_tiny_patch16_224": (5.72, 1.26),
+    "vit_small_patch16_224": (22.05, 4.61),
+    "vit_small_patch32_224": (22.88, 1.15),
+    "vit_base_patch16_224": (86.57, 17.58),
+    "vit_base_patch32_224": (88.22, 4.41),
+    "vit_base_patch16_384": (86.86, 55.54),
+    "vit_large_patch16_224": (304.33, 61.6),
+    "vit_large_patch32_224": (305.51, 15.39),
+    "vit_huge_patch14_224": (630.76, 167.4),
+}
+
+
+def test_every_model_has_a_published_size_to_compare_with() -> None:
+    assert set(ZOO) == {"digits", *PUBLISHED}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
+    params, gmacs = PUBLISHED[name]
+    assert ZOO[name].config.params / 1e6 == pytest.approx(params, rel=0.003)
+    assert ZOO[name].config.macs / 1e9 == pytest.approx(gmacs, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name: str) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vitedge.models.vit import VisionTransformer
+
+    config = ZOO[name].config
+    with torch.device("meta"):  # shapes only
+        model = VisionTransformer(config)
+        images = torch.empty(1, 3, config.image_size, config.image_size)
+    assert sum(p.numel() for p in model.parameters()) == config.params
+    with FlopCounterMode(display=False) as counter:
+        assert model(images).shape == (1, config.num_classes)
+    assert counter.get_total_flops() == 2 * config.macs
+
+
+def test_the_layout_is_timms() -> None:
+    import torch
+
+    from vitedge.models.vit import VisionTransformer
+
+    with torch.device("meta"):
+        model = VisionTransformer(ZOO["vit_tiny_patch16_224"].config)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    timm = {  # a timm checkpoint's names, of the first and last block
+        "cls_token": (1, 1, 192),
+        "pos_embed": (1, 197, 192),
+        "patch_embed.proj.weight": (192, 3, 16, 16),
+        "patch_embed.proj.bias": (192,),
+        "blocks.0.norm1.weight": (192,),
+        "blocks.0.attn.qkv.weight": (576, 192),
+        "blocks.0.attn.qkv.bias": (576,),
+        "blocks.0.attn.proj.weight": (192, 192),
+        "blocks.11.norm2.bias": (192,),
+        "blocks.11.mlp.fc1.weight": (768, 192),
+        "blocks.11.mlp.fc2.bias": (192,),
+        "norm.weight": (192,),
+        "head.weight": (1000, 192),
+        "head.bias": (1000,),
+    }
+    assert timm.items() <= shapes.items()
+    assert len(shapes) == 2 + 2 + 12 * 12 + 2 + 2
+
+
+def test_a_vit_computes_the_equations_of_the_paper() -> None:
+    """Against torch's own encoder layer, an implementation nobody here has written."""
+    import torch
+    from torch import nn
+
+    from vitedge.models.vit import VisionTransformer
+
+    torch.manual_seed(0)
+    config = ZOO["digits"].config
+    model = VisionTransformer(config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        tokens = model.patch_embed.proj(images).flatten(2).mT
+        tokens = torch.cat([model.cls_token.expand(2, -1, -1), tokens], dim=1) + model.pos_embed
+        for block in model.blocks:
+            peer = nn.TransformerEncoderLayer(
+                config.width,
+                config.heads,
+                config.mlp_width,
+                dropout=0.0,
+                activation="gelu",
+                layer_norm_eps=1e-6,
+                batch_first=True,
+                norm_first=True,
+            ).eval()
+            state = block.state_dict()
+            names = {
+                "attn.qkv.weight": "self_attn.in_proj_weight",
+                "attn.qkv.bias": "self_attn.in_proj_bias",
+            }
+            for ours, theirs in (
+                ("attn.proj", "self_attn.out_proj"),
+                ("mlp.fc1", "linear1"),
+                ("mlp.fc2", "linear2"),
+                ("norm1", "norm1"),
+                ("norm2", "norm2"),
+            ):
+                names |= {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
+            peer.load_state_dict({names[name]: value for name, value in state.items()})
+            tokens = peer(tokens)
+        expected = model.head(model.norm(tokens)[:, 0])
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_card_answers_what_a_user_asks_before_choosing() -> None:
+    card = ZOO["vit_base_patch16_384"].card()
+    assert card["name"] == "vit_base_patch16_384"
+    assert card["input_size"] == [384, 384, 3]
+    assert card["num_classes"] == 1000
+    assert str(card["paper"]).startswith("https://arxiv.org/abs/")
+
+
+def test_the_zoo_is_read_without_torch() -> None:
+    code = "import sys, vitedge.models.zoo; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,126 @@
+"""Which operators of a real ViT go to INT8, by the structure of the graph alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+import pytest
+from onnx import GraphProto, TensorProto, helper
+
+from vitedge.quant.policy import Decision, decide
+from vitedge.spec import Quantization
+
+BLOCKS = 4
+
+
+def dialect(attention=(), operators=("MatMul", "Gemm")) -> Quantization:
+    return Quantization(
+        activations="uint8", weights="full", attention=attention, operators=operators
+    )
+
+
+@pytest.fixture(scope="module", params=[1, "dynamic"], ids=["static", "dynamic"])
+def graph(request, digits_graph) -> GraphProto:
+    return onnx.load(digits_graph(request.param).path, load_external_data=False).graph
+
+
+def counts(decisions: list[Decision]) -> Counter[tuple[str, bool]]:
+    return Counter((decision.role, decision.quantized) for decision in decisions)
+
+
+def test_every_product_of_the_vit_gets_one_decision_with_its_reason(graph: GraphProto) -> None:
+    decisions = decide(graph, dialect())
+    products = [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
+    assert [decision.node for decision in decisions] == products
+    assert all(decision.why for decision in decisions)
+    assert counts(decisions) == {
+        ("linear", True): 4 * BLOCKS + 1,  # qkv, proj, fc1, fc2; the head
+        ("qk", False): BLOCKS,
+        ("pv", False): BLOCKS,
+        ("conv", False): 1,
+    }
+
+
+def test_the_decisions_name_the_layers_as_the_model_does(graph: GraphProto) -> None:
+    linear = [d.node.rsplit("/")[0] for d in decide(graph, dialect()) if d.role == "linear"]
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert linear == [*(f"blocks.{i}.{name}" for i in range(BLOCKS) for name in layers), "head"]
+
+
+def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(graph: GraphProto) -> None:
+    everything = dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
+    assert {d.op for d in decide(graph, everything)} == {"MatMul", "Gemm", "Conv"}
+
+
+@pytest.mark.parametrize(
+    ("target", "quantized"),
+    [
+        (dialect(("qk",)), {"linear", "qk"}),
+        (dialect(("pv",)), {"linear", "pv"}),
+        (
+            dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv")),
+            {"linear", "qk", "pv", "conv"},
+        ),
+    ],
+)
+def test_a_target_widens_int8_to_what_its_kernels_take(graph, target, quantized) -> None:
+    decisions = decide(graph, target)
+    assert {d.role for d in decisions if d.quantized} == quantized
+
+
+def test_roles_do_not_depend_on_names(graph: GraphProto) -> None:
+    anonymous = GraphProto()
+    anonymous.CopyFrom(graph)
+    tensors: dict[str, str] = {}
+    for index, node in enumerate(anonymous.node):
+        node.name = f"n{index}"
+        for names in (node.input, node.output):
+            names[:] = [tensors.setdefault(name, f"t{len(tensors)}") for name in names]
+    for tensor in anonymous.initializer:
+        tensor.name = tensors.setdefault(tensor.name, f"t{len(tensors)}")
+    roles = [decision.role for decision in decide(graph, dialect())]
+    assert [decision.role for decision in decide(anonymous, dialect())] == roles
+
+
+def test_float_layers_say_why(graph: GraphProto) -> None:
+    why = {d.role: d.why for d in decide(graph, dialect()) if not d.quantized}
+    assert "attention" in why["qk"] and "attention" in why["pv"]
+    assert "Conv" in why["conv"]
+
+
+def test_a_product_of_activations_outside_attention_stays_float() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["a", "b"], ["c"], "gram"),
+            helper.make_node("Softmax", ["c"], ["d"], "softmax"),
+            helper.make_node("Relu", ["c"], ["e"], "relu"),  # not for a softmax alone
+        ],
+        "products",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "ab"],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "de"],
+    )
+    (decision,) = decide(graph, dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv")))
+    assert (decision.role, decision.quantized) == ("product", False)
+    assert "outside attention" in decision.why
+
+
+def test_masked_and_scaled_attention_is_still_attention() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["q", "k"], ["s"], "first"),
+            helper.make_node("Div", ["s", "root"], ["scaled"], "scale"),
+            helper.make_node("Add", ["scaled", "mask"], ["masked"], "mask"),
+            helper.make_node("Softmax", ["masked"], ["p"], "softmax"),
+            helper.make_node("Cast", ["p"], ["cast"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["cast", "v"], ["out"], "second"),
+        ],
+        "attention",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 2]) for n in ("q", "k", "v")],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [2, 2])],
+        [
+            helper.make_tensor("root", TensorProto.FLOAT, [], [1.4]),
+            helper.make_tensor("mask", TensorProto.FLOAT, [2, 2], [0, -9, 0, 0]),
+        ],
+    )
+    assert [d.role for d in decide(graph, dialect())] == ["qk", "pv"]

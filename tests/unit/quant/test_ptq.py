@@ -1,0 +1,322 @@
+"""The QDQ graph is symmetric INT8, and the runtimes compute in INT8 exactly what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from vitedge import catalog
+from vitedge.data import Batch
+from vitedge.errors import InputError
+from vitedge.quant.policy import Decision
+from vitedge.quant.ptq import quantize
+from vitedge.spec import Target
+
+IMAGES = 64
+EXACT_DB = 45.0
+"""Float rounding and INT8 rounding at ties leave about 50 dB; one saturated sum leaves 25."""
+RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=IMAGES)
+TARGETS = [target for target in catalog.targets().values() if "int8" in target.precisions]
+PAIR_SAFE = [target for target in TARGETS if target.quantization.weights == "pair_safe"]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    path: Path
+    model: ModelProto
+    decisions: list[Decision]
+    target: Target
+
+    def makers(self) -> dict[str, NodeProto]:
+        return {name: node for node in self.model.graph.node for name in node.output}
+
+    def constants(self) -> dict[str, NDArray[Any]]:
+        return {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
+
+    def planned(self) -> list[NodeProto]:
+        chosen = {decision.node for decision in self.decisions if decision.quantized}
+        return [node for node in self.model.graph.node if node.name in chosen]
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    tmp_path_factory: pytest.TempPathFactory,
+    digits_graph: Callable[..., Any],
+    calibration_batches: Callable[..., Any],
+) -> Callable[[Target], Quantized]:
+    """`digits` quantized for a target, once each."""
+    made: dict[str, Quantized] = {}
+
+    def make(target: Target) -> Quantized:
+        if target.name not in made:
+            fp32 = digits_graph("dynamic").path
+            images = calibration_batches(IMAGES, 16)
+            model, decisions = quantize(
+                fp32, images, RECIPE, target.quantization, lambda *step: None
+            )
+            path = tmp_path_factory.mktemp(target.name) / "model.onnx"
+            onnx.save(model, path)
+            made[target.name] = Quantized(path, onnx.load(path), decisions, target)
+        return made[target.name]
+
+    return make
+
+
+@pytest.fixture(params=TARGETS, ids=lambda target: target.name)
+def qdq(request: pytest.FixtureRequest, quantized: Callable[[Target], Quantized]) -> Quantized:
+    return quantized(request.param)
+
+
+def run_ort(path: Path, images: NDArray[np.uint8], **settings: Any) -> NDArray[np.float32]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    for name, value in settings.items():
+        setattr(options, name, value)
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def exactly(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the QDQ graph says: every operator on its own, between Q and DQ in float."""
+    off = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return run_ort(path, images, graph_optimization_level=off)
+
+
+def run_openvino(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(images)[0]
+
+
+RUNS = {"onnxruntime": run_ort, "openvino": run_openvino}
+
+
+# -- the graph ----------------------------------------------------------------------------------
+
+
+def test_the_graph_is_valid_onnx_with_unique_names(qdq: Quantized) -> None:
+    onnx.checker.check_model(qdq.path, full_check=True)
+    nodes = [node.name for node in qdq.model.graph.node]
+    tensors = [tensor.name for tensor in qdq.model.graph.initializer]
+    assert len(nodes) == len(set(nodes)) and all(nodes)
+    assert len(tensors) == len(set(tensors))
+
+
+def test_its_weights_are_inside_the_file(qdq: Quantized) -> None:
+    bare = onnx.load(qdq.path, load_external_data=False)
+    assert all(t.data_location == TensorProto.DEFAULT for t in bare.graph.initializer)
+
+
+def test_no_unused_tensor_is_left_in_the_file(qdq: Quantized) -> None:
+    used = {name for node in qdq.model.graph.node for name in node.input}
+    assert {tensor.name for tensor in qdq.model.graph.initializer} <= used
+
+
+def test_quantization_is_symmetric(qdq: Quantized) -> None:
+    constants = qdq.constants()
+    for node in qdq.model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero = constants[node.input[1]], constants[node.input[2]]
+            assert (scale > 0).all() and np.isfinite(scale).all()
+            allowed = {0} if zero.dtype == np.int8 else {0, 128}
+            assert set(np.unique(zero).tolist()) <= allowed
+
+
+def test_activations_have_one_scale_and_the_targets_type(qdq: Quantized) -> None:
+    constants = qdq.constants()
+    quantizers = [n for n in qdq.model.graph.node if n.op_type == "QuantizeLinear"]
+    assert quantizers
+    for node in quantizers:
+        assert constants[node.input[1]].shape == ()
+        assert str(constants[node.input[2]].dtype) == qdq.target.quantization.activations
+
+
+def test_weights_have_one_scale_for_each_output_channel(qdq: Quantized) -> None:
+    constants, makers = qdq.constants(), qdq.makers()
+    weighted = [n for n in qdq.planned() if makers[n.input[1]].input[0] in constants]
+    roles = {d.node: d.role for d in qdq.decisions}
+    assert [n.name for n in weighted] == [
+        n.name for n in qdq.planned() if roles[n.name] in ("linear", "conv")
+    ]
+    for node in weighted:
+        dequantize = makers[node.input[1]]
+        weight, scale, _ = (constants[name] for name in dequantize.input)
+        (axis,) = (a.i for a in dequantize.attribute if a.name == "axis")
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        assert axis == (0 if node.op_type == "Conv" or transposed else weight.ndim - 1)
+        assert weight.dtype == np.int8
+        assert scale.shape == (weight.shape[axis],)
+
+
+def test_only_the_planned_operators_read_quantized_values(qdq: Quantized) -> None:
+    planned = {node.name for node in qdq.planned()}
+    makers = qdq.makers()
+    for node in qdq.model.graph.node:
+        sources = [makers[n].op_type for n in node.input if n in makers]
+        if node.name in planned:
+            assert sources[:2].count("DequantizeLinear") == 2, node.name
+        elif node.op_type == "DequantizeLinear":
+            assert set(sources) <= {"QuantizeLinear"}
+        else:
+            assert "DequantizeLinear" not in sources, node.name
+
+
+def test_biases_stay_float(qdq: Quantized) -> None:
+    makers, constants = qdq.makers(), qdq.constants()
+    biases = [
+        constants[name]
+        for node in qdq.model.graph.node
+        if node.op_type == "Add"
+        for name, other in (node.input, reversed(node.input))
+        if name in constants and other in makers and makers[other] in qdq.planned()
+    ]
+    assert len(biases) >= 16  # the head's is inside its Gemm, or one more Add
+    assert all(bias.dtype == np.float32 for bias in biases)
+
+
+def test_layers_that_share_an_input_share_its_quantizer(qdq: Quantized) -> None:
+    inputs = [n.input[0] for n in qdq.model.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(inputs) == len(set(inputs))
+
+
+def test_the_fp32_file_is_left_as_it_was(digits_graph, quantized) -> None:
+    quantized(TARGETS[0])
+    fp32 = onnx.load(digits_graph("dynamic").path)
+    assert not any("Quantize" in node.op_type for node in fp32.graph.node)
+    folder = digits_graph("dynamic").path.parent
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "model.onnx.data"}
+
+
+def test_the_same_images_give_the_same_bytes(digits_graph, calibration_batches, quantized) -> None:
+    target = TARGETS[0]
+    fp32 = digits_graph("dynamic").path
+    model, _ = quantize(
+        fp32, calibration_batches(IMAGES, 16), RECIPE, target.quantization, lambda *step: None
+    )
+    assert model.SerializeToString() == quantized(target).model.SerializeToString()
+
+
+# -- what the runtimes make of it ---------------------------------------------------------------
+
+
+ORT_TARGETS = [target for target in TARGETS if target.runtime == "onnxruntime"]
+
+
+def fused_and_float(qdq: Quantized, images: NDArray[np.uint8]) -> tuple[list[str], list[str]]:
+    """The layers with weights that ONNX Runtime runs in INT8, and those it runs in float."""
+    optimized = qdq.path.with_name("optimized.onnx")
+    run_ort(qdq.path, images, optimized_model_filepath=str(optimized))
+    graph = onnx.load(optimized).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    constant |= {n.output[0] for n in graph.node if n.input and n.input[0] in constant}
+    fused = [n.name for n in graph.node if "QLinear" in n.op_type or "ToFloat" in n.op_type]
+    products = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
+    plain = [n.name for n in graph.node if n.op_type in products and n.input[1] in constant]
+    return fused, plain
+
+
+@pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
+def test_onnx_runtime_computes_every_layer_of_every_block_in_int8(
+    target, quantized, held_out
+) -> None:
+    fused, plain = fused_and_float(quantized(target), held_out.images[:2])
+    assert len(fused) >= 16
+    assert not [name for name in plain if name.startswith("blocks.")]
+
+
+@pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
+def test_what_the_manifest_calls_int8_is_int8_on_onnx_runtime(target, quantized, held_out) -> None:
+    fused, plain = fused_and_float(quantized(target), held_out.images[:2])
+    assert plain == [
+        d.node for d in quantized(target).decisions if d.op == "Gemm" and not d.quantized
+    ]
+    assert len(fused) == len(quantized(target).planned())
+
+
+@pytest.mark.parametrize("runtime", RUNS)
+@pytest.mark.parametrize("target", PAIR_SAFE, ids=lambda target: target.name)
+def test_a_runtime_computes_what_the_graph_says(
+    target: Target,
+    runtime: str,
+    quantized: Callable[[Target], Quantized],
+    held_out: Batch,
+    sqnr_db: Callable[..., float],
+) -> None:
+    path, images = quantized(target).path, held_out.images[:256]
+    assert sqnr_db(exactly(path, images), RUNS[runtime](path, images)) >= EXACT_DB
+
+
+def hostile(folder: Path) -> Path:
+    """A linear layer that overflows 16-bit sums: bright images on large weights of one sign."""
+    weight = np.full((192, 8), 1.0, np.float32)
+    weight[:, 1::2] = -1.0
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["pixels", "flat"], ["rows"], "rows"),
+            helper.make_node("MatMul", ["rows", "weight"], ["logits"], "linear"),
+        ],
+        "hostile",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, 8])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([1, 1, 192], np.int64), "flat"),
+        ],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    path = folder / "hostile.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("runtime", RUNS)
+@pytest.mark.parametrize("target", PAIR_SAFE, ids=lambda target: target.name)
+def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
+    tmp_path, target, runtime
+) -> None:
+    bright = np.full((1, 8, 8, 3), 255, np.uint8)
+    model, _ = quantize(
+        hostile(tmp_path), [bright], RECIPE, target.quantization, lambda *step: None
+    )
+    path = tmp_path / "qdq.onnx"
+    onnx.save(model, path)
+    expected = np.tile([255.0 * 192, -255.0 * 192], 4)
+    np.testing.assert_allclose(RUNS[runtime](path, bright).ravel(), expected, rtol=0.01)
+
+
+# -- what cannot be quantized -------------------------------------------------------------------
+
+
+def test_a_model_without_weights_to_quantize_is_refused(tmp_path) -> None:
+    model = onnx.load(hostile(tmp_path))
+    model.graph.node[2].CopyFrom(helper.make_node("Identity", ["rows"], ["logits"], "none"))
+    path = tmp_path / "empty.onnx"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="nothing in this model") as caught:
+        quantize(path, [], RECIPE, TARGETS[0].quantization, lambda *step: None)
+    assert "--fp32" in caught.value.fix
+
+
+def test_an_activation_that_overflows_is_named(tmp_path) -> None:
+    model = onnx.load(hostile(tmp_path))
+    model.graph.node.insert(1, helper.make_node("Div", ["pixels", "zero"], ["broken"], "divide"))
+    model.graph.node[2].input[0] = "broken"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
+    path = tmp_path / "overflow.onnx"
+    onnx.save(model, path)
+    images = [np.ones((1, 8, 8, 3), np.uint8)]
+    with pytest.raises(InputError, match="'rows' is NaN or infinite") as caught:
+        quantize(path, images, RECIPE, TARGETS[0].quantization, lambda *step: None)
+    assert caught.value.fix
