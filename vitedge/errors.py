@@ -53,6 +53,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"choose one of: {', '.join(known)}"
 
 
+def error_line(error: Exception) -> str:
+    """The first line of a library's message; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def missing(package: str, extra: str) -> UnavailableError:
     """The error for an optional package that is not installed."""
     return UnavailableError(

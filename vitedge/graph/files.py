@@ -8,11 +8,15 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
-from vitedge.errors import InputError
+from vitedge.errors import InputError, error_line
 from vitedge.spec import Preprocess
 
 OPSET_MIN = 17  # the first with LayerNormalization
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_QUANTIZED = (
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+    *("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger"),
+)
 SINGLE_FILE_BYTES = 1536 * 2**20  # protobuf stops at 2 GiB
 
 
@@ -34,7 +38,7 @@ def read(path: Path) -> ModelProto:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, or an OS error on a missing data file
-        reason = str(error).strip().splitlines()[0]
+        reason = error_line(error)
         raise InputError(f"{path} is not a valid model: {reason}", fix="export it again") from error
     for tensor in model.graph.initializer:
         if tensor.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(tensor)).all():
@@ -87,7 +91,7 @@ def image_classifier(
     Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8.
     Raises InputError for anything else. Stored tensors listed as inputs are dropped in place.
     """
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+    if any(node.op_type in _QUANTIZED for node in model.graph.node):
         raise InputError(f"{path} is quantized already", fix="give the FP32 model")
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]

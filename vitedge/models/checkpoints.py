@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vitedge.errors import InputError
+from vitedge.errors import InputError, error_line
 
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the state dict
 
@@ -47,7 +47,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and OS errors alike
         raise InputError(
-            f"{path} cannot be read as tensors only: {str(error).splitlines()[0]}",
+            f"{path} cannot be read as tensors only: {error_line(error)}",
             fix="save its state_dict() as safetensors; vitedge never unpickles code",
         ) from error
     for key in _WRAPPERS:

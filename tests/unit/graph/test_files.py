@@ -145,15 +145,10 @@ def test_no_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("where", ["initializer", "constant"])
-def test_nan_and_infinity_in_weights_are_refused(tmp_path: Path, bad: float, where: str) -> None:
+def test_nan_and_infinity_in_weights_are_refused(tmp_path: Path, bad: float) -> None:
     model = classifier()
     weight = numpy_helper.from_array(np.array([[0, bad, 0]], np.float32), "weight")
-    if where == "initializer":
-        model.graph.initializer[0].CopyFrom(weight)
-    else:
-        del model.graph.initializer[0]
-        model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=weight))
+    model.graph.initializer[0].CopyFrom(weight)
     assert "NaN or infinity" in refusal(save(tmp_path / "a.onnx", model)).what
 
 

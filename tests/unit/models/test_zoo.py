@@ -9,7 +9,7 @@ import pytest
 
 from vitedge.models.zoo import ZOO
 
-PUBLISHED = {  # parameters in millions and GMACs at the model's own resolution
+PUBLISHED = {  # parameters in millions and GMACs at the model's own resolution, head of 1,000 classes
     "vit_tiny_patch16_224": (5.72, 1.26),
     "vit_small_patch16_224": (22.05, 4.61),
     "vit_small_patch32_224": (22.88, 1.15),
@@ -17,8 +17,8 @@ PUBLISHED = {  # parameters in millions and GMACs at the model's own resolution
     "vit_base_patch32_224": (88.22, 4.41),
     "vit_base_patch16_384": (86.86, 55.54),
     "vit_large_patch16_224": (304.33, 61.6),
-    "vit_large_patch32_224": (305.51, 15.39),
-    "vit_huge_patch14_224": (630.76, 167.4),
+    "vit_large_patch32_224": (306.54, 15.39),
+    "vit_huge_patch14_224": (632.05, 167.4),
 }
 
 

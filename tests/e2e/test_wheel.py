@@ -1,0 +1,67 @@
+"""The wheel in a clean venv, as a device has it: one runtime, no torch, no onnx."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: object, cwd: Path, code: int = 0) -> str:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `venv` holds nothing but the wheel and ONNX Runtime."""
+    folder = tmp_path_factory.mktemp("device")
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    run(*build, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    pip = (folder / "venv" / "bin" / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
+    run(*pip, f"{wheel}[onnxruntime]", cwd=folder)
+    return folder
+
+
+def test_a_device_validates_and_benches_without_torch(
+    device: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    vitedge = device / "venv" / "bin" / "vitedge"
+    for precision in ("fp32", "int8"):
+        bundle = bundles["onnxruntime", precision]
+        shutil.copytree(bundle, device / bundle.name, dirs_exist_ok=True)
+    listed = run(device / "venv" / "bin" / "pip", "list", cwd=device)
+    assert not {"torch", "onnx", "nncf"} & {line.split()[0] for line in listed.splitlines()}
+    name = bundles["onnxruntime", "int8"].name
+    assert json.loads(run(vitedge, "validate", name, "--json", cwd=device))["accuracy"]["n"] == 719
+    report = json.loads(run(vitedge, "bench", name, "--duration", "0.5", "--json", cwd=device))
+    assert report["latency"]["speedup"] > 0
+    assert len(json.loads(run(vitedge, "targets", "list", "--json", cwd=device))) >= 5
+    assert len(json.loads(run(vitedge, "calibrations", "--json", cwd=device))) >= 3
+
+
+def test_a_device_says_what_export_needs(device: Path) -> None:
+    vitedge = device / "venv" / "bin" / "vitedge"
+    message = run(vitedge, "export", "--target", "onnxruntime", cwd=device, code=3)
+    assert "torch" in message and "vitedge[export]" in message
+
+
+def test_a_device_says_which_runtime_an_artifact_needs(
+    device: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    vitedge = device / "venv" / "bin" / "vitedge"
+    message = run(vitedge, "bench", bundles["openvino", "int8"], cwd=device, code=3)
+    assert "vitedge[openvino]" in message
