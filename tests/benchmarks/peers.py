@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import contextlib
+import io
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ from vitedge.artifact import Bundle
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import Session
 from vitedge.models.sources import Request
-from vitedge.pipeline import ExportRequest, export
+from vitedge.pipeline import export
+from vitedge.plan import ExportRequest
 from vitedge.progress import Steps
 from vitedge.spec import Target
 
@@ -58,7 +62,12 @@ def save_npz(path: Path, images: NDArray[np.uint8]) -> Path:
 
 
 def export_bundles(
-    model: str, runtime: str, folder: Path, calib_data: str, samples: int
+    model: str,
+    runtime: str,
+    folder: Path,
+    calib_data: str,
+    samples: int | None,
+    recipe: str = "default",
 ) -> tuple[Bundle, Bundle]:
     """Our own FP32 and INT8 bundles of `model`, with random weights unless it is `digits`."""
     made = export(
@@ -67,6 +76,7 @@ def export_bundles(
             targets=(runtime,),
             precision="int8",
             calib_data=calib_data,
+            calibration=recipe,
             num_samples=samples,
             output=folder,
             force=True,
@@ -100,15 +110,15 @@ def nncf_openvino(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path, **
     import nncf
     import openvino as ov
 
-    _hush_nncf()
     model = ov.Core().read_model(fp32)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(list(images)),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        model_type=nncf.ModelType.TRANSFORMER,
-        **how,
-    )
+    with _quiet_nncf():
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(list(images)),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            model_type=nncf.ModelType.TRANSFORMER,
+            **how,
+        )
     out.mkdir(parents=True, exist_ok=True)
     ov.save_model(quantized, out / "model.xml", compress_to_fp16=False)
     return out / "model.xml"
@@ -119,16 +129,16 @@ def nncf_onnx(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path, **how:
     import nncf
     import onnx
 
-    _hush_nncf()
     model = onnx.load(fp32)
     name = model.graph.input[0].name
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(list(images), lambda batch: {name: batch}),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        model_type=nncf.ModelType.TRANSFORMER,
-        **how,
-    )
+    with _quiet_nncf():
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(list(images), lambda batch: {name: batch}),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            model_type=nncf.ModelType.TRANSFORMER,
+            **how,
+        )
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(quantized, out / "model.onnx")
     return out / "model.onnx"
@@ -156,12 +166,14 @@ def ort_static(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path) -> Pa
     return out / "model.onnx"
 
 
-def _hush_nncf() -> None:
-    import logging
-
+@contextlib.contextmanager
+def _quiet_nncf() -> Iterator[None]:
+    """Keep its logs and progress bars out of the tables."""
     import nncf
 
     nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def sqnr_db(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:

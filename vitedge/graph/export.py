@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from vitedge.backends.base import TensorSpec
 from vitedge.errors import InputError
 from vitedge.graph import files, preprocess
+from vitedge.graph.run import Runner
 from vitedge.models.sources import ReferenceModel
 from vitedge.spec import Batch
 
@@ -41,7 +41,8 @@ class Exported:
         """Logits (n, classes) of `images` (n, H, W, 3), on ONNX Runtime."""
         fixed = self.input.shape[0] or len(images)
         padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
-        runs = [run_file(self.path, padded[i : i + fixed]) for i in range(0, len(padded), fixed)]
+        run = Runner(self.path)
+        runs = [run(padded[i : i + fixed])[0] for i in range(0, len(padded), fixed)]
         return np.concatenate(runs)[: len(images)]
 
 
@@ -58,7 +59,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
     rng = np.random.default_rng(0)
     count = 3 if batch == "dynamic" else batch
     images = rng.integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
-    got, want = run_file(path, images), reference(images)
+    got, want = Runner(path)(images)[0], reference(images)
     error = float(np.abs(got - want).max())
     relative = error / max(float(np.abs(want).max()), 1e-12)
     if not relative <= PARITY_LIMIT:
@@ -76,15 +77,6 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
         max_abs_error=error,
         max_rel_error=relative,
     )
-
-
-def run_file(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run an ONNX file once on ONNX Runtime's CPU and return its first output."""
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: images})
-    return outputs[0]
 
 
 def _from_torch(
@@ -162,7 +154,8 @@ def _from_onnx(
 
     def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         pixels = images if embedded else preprocess.apply_numpy(images, model.identity.preprocess)
-        return run_file(source, pixels)
+        logits: NDArray[np.float32] = Runner(source)(pixels)[0]
+        return logits
 
     return reference
 

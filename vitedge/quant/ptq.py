@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from vitedge.errors import InputError
+from vitedge.graph.run import Runner
 from vitedge.quant.policy import Decision, Role, decide
 from vitedge.quant.ranges import PAIR_SUM_MAX, QMAX, ActivationRange, quantize_weight
 from vitedge.spec import Calibration, Quantization
@@ -80,12 +80,11 @@ def collect_ranges(
     tapped.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in taps)
     path = fp32.with_name("tapped.onnx")  # shares fp32's external data
     onnx.save(tapped, path)
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    run = Runner(path)
     ranges = {name: ActivationRange() for name in taps}
     seen = 0
     for images in batches:
-        outputs = session.run(taps, {session.get_inputs()[0].name: images})
-        for name, values in zip(taps, outputs, strict=True):
+        for name, values in zip(taps, run(images), strict=True):
             try:
                 ranges[name].update(values)
             except FloatingPointError:

@@ -1,0 +1,481 @@
+"""Every line of "bad input gets a clear error and loses nothing", through the command line.
+
+Damaged images, one by one, are in tests/unit/test_data.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from vitedge.artifact import open_bundle
+from vitedge.data import Batch, open_images
+from vitedge.models.zoo import ZOO
+
+Bundles = dict[tuple[str, str], Path]
+CLI = Callable[..., Any]
+DIGITS = ZOO["digits"]
+TARGET = ("--target", "onnxruntime-cpu")
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, what begins with a dot included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(vitedge: CLI, *arguments: object, says: tuple[str, ...], code: int = 2) -> None:
+    """The command fails with one message: what is wrong, where, and how to fix it."""
+    ran = vitedge(*arguments, code=code)
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("error: ") and "\n  fix: " in ran.stderr
+    for part in says:
+        assert part in ran.stderr
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Path]:
+    """An output folder in which nothing must be left."""
+    folder = tmp_path / "out"
+    yield folder
+    assert not folder.exists() or names(folder) == []
+
+
+@pytest.fixture
+def int8(bundles: Bundles, tmp_path: Path) -> Path:
+    """An INT8 bundle of one's own, with its FP32 one beside it."""
+    for precision in ("fp32", "int8"):
+        source = bundles["onnxruntime", precision]
+        shutil.copytree(source, tmp_path / source.name)
+    return tmp_path / bundles["onnxruntime", "int8"].name
+
+
+# -- unknown names ------------------------------------------------------------------------------
+
+
+def test_an_unknown_target(vitedge: CLI, output: Path) -> None:
+    export = ("export", "--target", "openvino-cpuu", "--output", output)
+    refused(vitedge, *export, says=("unknown target 'openvino-cpuu'", "'openvino-cpu'"))
+
+
+def test_an_unknown_recipe(vitedge: CLI, output: Path) -> None:
+    export = ("export", *TARGET, "--int8", "--calibration", "thorogh", "--output", output)
+    refused(vitedge, *export, says=("unknown calibration recipe 'thorogh'", "'thorough'"))
+
+
+@pytest.mark.parametrize("flag", ["--target", "--calibration"])
+def test_an_unknown_key_in_a_file(vitedge: CLI, tmp_path: Path, output: Path, flag: str) -> None:
+    folder, name = {"--target": ("targets", "onnxruntime-cpu")}.get(flag, ("calibration", "fast"))
+    text = (Path(__file__).parents[2] / folder / f"{name}.toml").read_text()
+    mine = tmp_path / "mine.toml"
+    mine.write_text(text.replace("name =", "nmae ="))
+    target = () if flag == "--target" else TARGET
+    export = ("export", *target, "--int8", flag, mine, "--output", output)
+    refused(vitedge, *export, says=(str(mine), "`nmae`", "'name'"))
+
+
+# -- data ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--calib-data", "--eval-data"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "no images"])
+def test_a_folder_without_images(
+    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, flag: str, kind: str
+) -> None:
+    data = tmp_path / "data"
+    if kind != "missing":
+        data.mkdir()
+    if kind == "no images":
+        (data / "0").mkdir()
+        (data / "0" / "notes.txt").write_text("")
+    calibration = () if flag == "--calib-data" else ("--calib-data", "digits")
+    export = ("export", onnx_model, *TARGET, "--int8", *calibration, flag, data)
+    refused(vitedge, *export, "--output", output, says=(str(data),))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_validating_on_a_folder_without_images(
+    vitedge: CLI, tmp_path: Path, int8: Path, kind: str
+) -> None:
+    data = tmp_path / "data"
+    if kind == "empty":
+        data.mkdir()
+    before = (int8 / "report.json").read_bytes()
+    refused(vitedge, "validate", int8, "--data", data, says=(str(data),))
+    assert (int8 / "report.json").read_bytes() == before
+
+
+def test_int8_without_calibration_images(vitedge: CLI, output: Path, onnx_model: Path) -> None:
+    export = ("export", onnx_model, *TARGET, "--int8", "--output", output)
+    refused(vitedge, *export, says=("calibration images", "--calib-data", "random"))
+
+
+def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_labels_that_are_not_the_models(
+    vitedge: CLI, tmp_path: Path, int8: Path, held_out: Batch, kind: str
+) -> None:
+    if kind == "folder":
+        from PIL import Image
+
+        data = tmp_path / "data"
+        for name in ("cat", "dog"):
+            (data / name).mkdir(parents=True)
+            Image.fromarray(held_out.images[0]).save(data / name / "1.png")
+        says = ("2 class folders", "10 classes")
+    else:
+        labels = np.full(5, 10)
+        data = save_npz(tmp_path / "data.npz", held_out.images[:5], labels)
+        says = (str(data), "0 to 9")
+    refused(vitedge, "validate", int8, "--data", data, says=says)
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Path:
+    """Every digit a calibration may have drawn, as an .npz."""
+    images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+    (batch,) = images.batches(len(images))
+    return save_npz(tmp_path / "seen.npz", batch.images, batch.labels)
+
+
+def test_calibration_images_are_no_evaluation_images(vitedge: CLI, int8: Path, seen: Path) -> None:
+    validate = ("validate", int8, "--data", seen)
+    before = (int8 / "report.json").read_bytes()
+    refused(vitedge, *validate, says=("calibrated on", str(seen), "--allow-overlap"))
+    assert (int8 / "report.json").read_bytes() == before
+    accuracy = vitedge(*validate, "--allow-overlap", "--json").document["accuracy"]
+    assert accuracy["n"] == 1797 - 719
+
+
+def test_export_does_not_evaluate_on_calibration_images(
+    vitedge: CLI, output: Path, onnx_model: Path, seen: Path
+) -> None:
+    export = ("export", onnx_model, *TARGET, "--int8", "--num-samples", 8, "--output", output)
+    refused(
+        vitedge, *export, "--calib-data", "digits", "--eval-data", seen, says=("--allow-overlap",)
+    )
+
+
+# -- models -------------------------------------------------------------------------------------
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(
+    vitedge: CLI, tmp_path: Path, output: Path
+) -> None:
+    import torch
+
+    marker = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.system, (f"touch {marker}",))
+
+    torch.save({"head.weight": Payload()}, tmp_path / "evil.pt")
+    export = ("export", tmp_path / "evil.pt", "--arch", "digits", *TARGET, "--output", output)
+    refused(vitedge, *export, says=("evil.pt", "safetensors"))
+    assert not marker.exists()
+
+
+def damaged_weights(path: Path, kind: str) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    source = Path(__file__).parents[2] / "vitedge" / "models" / "digits.safetensors"
+    if kind == "truncated":
+        path.write_bytes(source.read_bytes()[:-100])
+        return path
+    state = load_file(source)
+    state["head.bias"][3] = float(kind)
+    save_file(state, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["truncated", "nan", "inf"])
+def test_damaged_weights(vitedge: CLI, tmp_path: Path, output: Path, kind: str) -> None:
+    weights = damaged_weights(tmp_path / "mine.safetensors", kind)
+    says = (str(weights), "whole" if kind == "truncated" else "'head.bias' holds NaN or infinity")
+    refused(vitedge, "export", *TARGET, "--weights", weights, "--output", output, says=says)
+
+
+def test_an_onnx_file_that_reads_outside_its_folder(
+    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path
+) -> None:
+    model = onnx.load(onnx_model)
+    stored = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (tmp_path / "secret").write_bytes(stored.raw_data)
+    stored.ClearField("raw_data")
+    stored.data_location = TensorProto.EXTERNAL
+    entry = stored.external_data.add()
+    entry.key, entry.value = "location", "../secret"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "mine.onnx").write_bytes(model.SerializeToString())
+    export = ("export", folder / "mine.onnx", *TARGET, "--output", output)
+    refused(vitedge, *export, says=("mine.onnx", stored.name, "../secret"))
+
+
+@pytest.mark.parametrize("opset", [12, 22])
+def test_an_onnx_file_of_an_unsupported_opset(
+    vitedge: CLI, tmp_path: Path, output: Path, opset: int
+) -> None:
+    from onnx import helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["float"], ["logits"]),
+        ],
+        "flat",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 2, 2, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 12])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, tmp_path / "mine.onnx")
+    export = ("export", tmp_path / "mine.onnx", *TARGET, "--output", output)
+    refused(vitedge, *export, says=("mine.onnx", f"opset {opset}", "17 to 20"))
+
+
+# -- the output folder --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "read-only"])
+def test_an_output_folder_that_cannot_be_written(
+    vitedge: CLI, tmp_path: Path, onnx_model: Path, kind: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    places = {
+        "a file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "out",
+        "read-only": Path("/proc/vitedge"),  # root writes everywhere else
+    }
+    export = ("export", onnx_model, *TARGET, "--output", places[kind])
+    refused(vitedge, *export, says=(str(places[kind]), "cannot write", "--output"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+EXPORT = (
+    "import sys, resource, runpy\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+    "sys.argv = ['vitedge', *sys.argv[2:]]\n"
+    "runpy.run_module('vitedge', run_name='__main__')"
+)
+
+
+@pytest.fixture
+def old(
+    tmp_path_factory: pytest.TempPathFactory, vitedge: CLI, onnx_model: Path
+) -> tuple[Path, list[str]]:
+    """A folder with the bundles of an older export, and the command that replaces them."""
+    folder = tmp_path_factory.mktemp("old")
+    command = [
+        *("export", str(onnx_model), *TARGET, "--target", "openvino-cpu", "--int8"),
+        *("--calib-data", "digits", "--num-samples", "4", "--force", "--output", str(folder)),
+    ]
+    vitedge(*command)
+    for bundle in folder.iterdir():
+        (bundle / "report.json").write_text('{"schema": "vitedge.report/1", "old": true}')
+    return folder, command
+
+
+def assert_old(folder: Path) -> None:
+    """Each bundle of an older export is there, whole, and nothing else is."""
+    assert len(names(folder)) == 4
+    for bundle in folder.iterdir():
+        open_bundle(bundle)
+        assert json.loads((bundle / "report.json").read_text())["old"]
+
+
+@pytest.mark.parametrize("kilobytes", [1, 20, 400, 700, 1850, 1900])
+def test_a_disk_that_fills_up_leaves_the_old_bundles(
+    old: tuple[Path, list[str]], kilobytes: int
+) -> None:
+    """The kernel refuses a file beyond this size as it refuses one on a full disk."""
+    folder, command = old
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(1000 * kilobytes), *command],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and "fix: " in done.stderr
+    assert_old(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MB, where one may mount such a thing."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root to mount a small disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("free_kilobytes", [0, 500, 3000])
+def test_a_full_disk_leaves_the_old_bundles(
+    old: tuple[Path, list[str]], small_disk: Path, vitedge: CLI, free_kilobytes: int
+) -> None:
+    folder, command = old
+    output = small_disk / "out"
+    shutil.copytree(folder, output)
+    space = os.statvfs(small_disk)
+    filler = space.f_bavail * space.f_bsize - 1000 * free_kilobytes
+    (small_disk / "filler").write_bytes(b"\0" * filler)
+    refused(vitedge, *command[:-1], output, says=(str(output),))
+    assert_old(output)
+
+
+# -- interrupted --------------------------------------------------------------------------------
+
+
+WATCHED = """
+import os, signal, sys
+from vitedge.cli import run
+
+event, count, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+output = sys.argv[-1]
+
+def watch(happens, arguments):
+    global count
+    if happens == event and str(arguments[0]).startswith(output):
+        count -= 1
+        if count == 0:
+            os.kill(os.getpid(), getattr(signal, name))
+
+sys.addaudithook(watch)
+sys.argv = ["vitedge", *sys.argv[4:]]
+run()
+"""
+
+
+def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
+    """Every bundle is old or new and whole; the next export leaves nothing else behind."""
+    for bundle in folder.iterdir():
+        if not bundle.name.startswith("."):
+            open_bundle(bundle)
+    vitedge(*command)
+    assert len(names(folder)) == 4
+    for bundle in folder.iterdir():
+        assert open_bundle(bundle).reference() is not None
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("event", "count"),
+    [("os.mkdir", 1), ("os.mkdir", 3), ("open", 5), ("os.rename", 1), ("os.rename", 2),
+     ("os.rename", 5), ("os.rename", 8), ("os.rename", 12)],
+)  # fmt: skip
+def test_stopped_at_a_chosen_moment(
+    old: tuple[Path, list[str]], vitedge: CLI, how: str, event: str, count: int
+) -> None:
+    """While the workspace is made, while it fills, and between the renames that publish it."""
+    folder, command = old
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, event, str(count), how, *command],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (130 if how == "SIGINT" else -signal.SIGKILL), done.stderr
+    assert "Traceback" not in done.stderr
+    if how == "SIGINT":
+        assert not [name for name in names(folder) if name.startswith(".")]
+    assert_whole(folder, vitedge, command)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
+def test_stopped_at_any_moment(
+    old: tuple[Path, list[str]], vitedge: CLI, how: signal.Signals
+) -> None:
+    folder, command = old
+    start = time.monotonic()
+    vitedge(*command)
+    usual = time.monotonic() - start
+    for part in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "vitedge", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(usual * (part + random.random()) / 4)
+        child.send_signal(how)
+        _, said = child.communicate()
+        assert child.returncode in (0, -how, 130), said
+        if child.returncode == 130:
+            assert "Traceback" not in said
+        for bundle in folder.iterdir():
+            if not bundle.name.startswith("."):
+                open_bundle(bundle)
+    assert_whole(folder, vitedge, command)
+
+
+# -- a bundle that is not what its manifest says ------------------------------------------------
+
+
+TAMPERED = """
+import sys
+from vitedge.cli import run
+
+sys.argv = ["vitedge", *sys.argv[1:]]
+try:
+    run()
+finally:
+    print("loaded:", sorted({"onnxruntime", "openvino"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", [("validate",), ("bench", "--duration", "0.1")], ids=str)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_tampered_bundle_reaches_no_runtime(
+    tmp_path: Path, bundles: Bundles, runtime: str, command: tuple[str, ...]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundles[runtime, "int8"], bundle)
+    model = bundle / ("model.onnx" if runtime == "onnxruntime" else "model.bin")
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1  # a weight: either runtime would load and run this
+    model.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-c", TAMPERED, *command, str(bundle)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"'{model.name}' is not the file the manifest describes" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "loaded: []" in done.stderr
+
+
+def test_a_tampered_fp32_bundle_is_no_reference(vitedge: CLI, int8: Path) -> None:
+    fp32 = int8.with_name(int8.name.replace("-int8", "-fp32"))
+    (fp32 / "model.onnx").write_bytes(b"something else")
+    before = (int8 / "report.json").read_bytes()
+    refused(vitedge, "bench", int8, says=(str(fp32), "model.onnx"))
+    assert (int8 / "report.json").read_bytes() == before
+
+
+def test_an_artifact_that_is_not_there(vitedge: CLI, int8: Path) -> None:
+    misspelt = int8.with_name(int8.name[:-1])
+    refused(vitedge, "validate", misspelt, says=(str(misspelt), f"'{int8.name}'"))
+
+
+def test_no_artifacts_at_all(tmp_path: Path, vitedge: CLI) -> None:
+    ran = vitedge("bench", code=2, cwd=tmp_path)
+    assert "artifacts/" in ran.stderr and "vitedge export" in ran.stderr

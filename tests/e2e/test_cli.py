@@ -1,0 +1,492 @@
+"""The command line as a user types it: every command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from vitedge import catalog
+from vitedge.artifact import bundles_in, open_bundle
+from vitedge.models.zoo import ZOO
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "vitedge" / "models" / "digits.safetensors"
+HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "PIL", "msgspec", "rich")
+
+Bundles = dict[tuple[str, str], Path]
+CLI = Callable[..., Any]
+RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, what begins with a dot included."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- start-up -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom vitedge.cli import run\n"
+        f"sys.argv = ['vitedge', *{arguments}]\n"
+        "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print(sorted(set({HEAVY[:6]}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+    assert done.stdout
+
+
+def test_the_commands_of_the_contract_are_there(vitedge: CLI) -> None:
+    text = vitedge("--help").stdout
+    for command in "demo export validate bench targets calibrations models doctor".split():
+        assert command in text
+
+
+def test_every_command_explains_itself(vitedge: CLI) -> None:
+    for command in "demo export validate bench targets calibrations models doctor".split():
+        assert "--json" in vitedge(command, "--help").stdout
+
+
+# -- export, validate, bench --------------------------------------------------------------------
+
+
+def test_export_writes_a_bundle_for_each_target_and_precision(bundles: Bundles) -> None:
+    assert set(bundles) == {(r, p) for r in ("onnxruntime", "openvino") for p in ("fp32", "int8")}
+    for (runtime, precision), path in bundles.items():
+        manifest = open_bundle(path).manifest
+        assert (manifest.precision, manifest.target.runtime) == (precision, runtime)
+        model = {"model.onnx"} if runtime == "onnxruntime" else {"model.xml", "model.bin"}
+        written = {*model, "manifest.json", "golden.npz", "labels.txt", "report.json"}
+        assert set(names(path)) == written
+        assert (path / "labels.txt").read_text().split() == list("0123456789")
+    first = next(iter(bundles.values()))
+    assert names(first.parent) == sorted(path.name for path in bundles.values())
+
+
+@RUNTIMES
+def test_the_manifest_ties_an_artifact_to_where_it_came_from(
+    bundles: Bundles, runtime: str
+) -> None:
+    manifest = json.loads((bundles[runtime, "int8"] / "manifest.json").read_text())
+    assert manifest["schema"] == "vitedge.artifact/1"
+    assert len(manifest["model"]["weights_sha256"]) == 64
+    assert manifest["inputs"] == [
+        {"name": "image", "shape": [1, 32, 32, 3], "dtype": "uint8", "layout": "NHWC, RGB"}
+    ]
+    assert manifest["outputs"][0]["shape"] == [1, 10]
+    assert manifest["preprocessing"]["host"]["height"] == 32
+    assert manifest["preprocessing"]["graph"]
+    calibration = manifest["quantization"]["calibration"]
+    assert calibration["recipe"]["name"] == "default"
+    assert calibration["images"] == len(calibration["image_digests"]) == 300
+    assert all(layer["why"] for layer in manifest["quantization"]["layers"])
+    assert {"vitedge", "torch", "onnx", runtime} <= set(manifest["tools"])
+    assert manifest["reference"]["bundle"] == bundles[runtime, "fp32"].name
+    assert str(ROOT) not in (bundles[runtime, "int8"] / "manifest.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def proven(
+    artifacts: Path, tmp_path_factory: pytest.TempPathFactory, vitedge: CLI
+) -> dict[str, Any]:
+    """What `validate --json` and `bench --json` printed of a copied INT8 bundle, and its report."""
+    folder = tmp_path_factory.mktemp("proven") / "artifacts"
+    shutil.copytree(artifacts, folder)
+    (int8,) = folder.glob("digits-onnxruntime-*-int8")
+    (int8 / "report.json").unlink()
+    validated = vitedge("validate", int8, "--data", "digits", "--json").document
+    benched = vitedge("bench", int8, "--duration", 0.5, "--json").document
+    report = json.loads((int8 / "report.json").read_text())
+    return {"validate": validated, "bench": benched, "report": report, "folder": folder}
+
+
+def test_validate_and_bench_fill_every_key_of_the_report(proven: dict[str, Any]) -> None:
+    report = proven["report"]
+    assert report == proven["bench"]
+    assert report["schema"] == "vitedge.report/1"
+    wanted = {
+        "accuracy": "metric fp32 artifact drop_pp drop_ci_pp confidence agreement n",
+        "numerics": "sqnr_db max_abs_error cosine",
+        "latency": "p50_ms p90_ms p99_ms mean_ms n fp32 speedup speedup_ci",
+        "size": "bytes fp32_bytes",
+        "memory": "peak_rss_bytes",
+        "host": "cpu isa accelerator os runtimes threads",
+    }
+    for section, keys in wanted.items():
+        assert set(keys.split()) <= set(report[section]), section
+    timing = {"p50_ms", "p90_ms", "p99_ms", "mean_ms", "n"}
+    assert timing <= set(report["latency"]["fp32"])
+
+
+def test_validate_measures_what_export_did(proven: dict[str, Any], bundles: Bundles) -> None:
+    exported = json.loads((bundles["onnxruntime", "int8"] / "report.json").read_text())
+    assert proven["validate"]["accuracy"] == exported["accuracy"]
+    assert proven["validate"]["numerics"] == pytest.approx(exported["numerics"])
+    assert proven["report"]["accuracy"] == proven["validate"]["accuracy"]  # bench has kept it
+
+
+def test_a_report_adds_up(proven: dict[str, Any]) -> None:
+    accuracy, latency = proven["report"]["accuracy"], proven["report"]["latency"]
+    assert accuracy["n"] == 719
+    drop = 100 * (accuracy["fp32"] - accuracy["artifact"])
+    assert accuracy["drop_pp"] == pytest.approx(drop)
+    assert accuracy["drop_ci_pp"][0] <= drop <= accuracy["drop_ci_pp"][1]
+    ratio = latency["fp32"]["p50_ms"] / latency["p50_ms"]
+    assert latency["speedup"] == pytest.approx(ratio)
+    assert (latency["p99_ms"] is None) == (latency["n"] < 662)
+    assert (latency["p90_ms"] is None) == (latency["n"] < 64)
+    assert proven["report"]["size"]["bytes"] < 0.5 * proven["report"]["size"]["fp32_bytes"]
+
+
+def test_bench_without_an_argument_times_every_bundle_there(
+    proven: dict[str, Any], vitedge: CLI
+) -> None:
+    folder = proven["folder"]
+    ran = vitedge("bench", "--duration", 0.1, cwd=folder.parent)
+    for path in bundles_in(folder):
+        assert path.name in ran.stdout
+        assert "latency" in json.loads((path / "report.json").read_text())
+
+
+def test_bench_against_another_artifact_compares_with_that(
+    proven: dict[str, Any], vitedge: CLI
+) -> None:
+    (one,) = proven["folder"].glob("digits-openvino-*-int8")
+    (two,) = proven["folder"].glob("digits-onnxruntime-*-int8")
+    ran = vitedge(
+        "bench", one, "--against", two, "--duration", 0.1, "--threads", 1, "--json"
+    ).document
+    assert ran["latency"]["against"] == str(two)
+    assert ran["latency"]["speedup"] > 0
+    assert ran["latency"]["fp32"] is None
+    assert ran["host"]["threads"] == 1
+
+
+@RUNTIMES
+def test_an_artifact_validates_on_a_folder_of_images(
+    tmp_path: Path, vitedge: CLI, bundles: Bundles, held_out: Any, runtime: str
+) -> None:
+    from PIL import Image
+
+    for index in range(40):
+        folder = tmp_path / "images" / str(held_out.labels[index])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(held_out.images[index]).save(folder / f"{index}.png")
+    (tmp_path / "images" / "0" / "broken.png").write_bytes(b"\x89PNG broken")
+    bundle = tmp_path / bundles[runtime, "int8"].name
+    shutil.copytree(bundles[runtime, "int8"], bundle)  # its FP32 bundle is left behind
+    accuracy = vitedge("validate", bundle, "--data", tmp_path / "images", "--json").document[
+        "accuracy"
+    ]
+    assert accuracy["n"] == 40
+    assert accuracy["artifact"] >= 0.95
+    assert accuracy["fp32"] is None
+    assert sum(accuracy["skipped"].values()) == 1
+
+
+# -- one JSON document, and nothing else, on stdout ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor",),
+        *((what, "list") for what in ("targets", "calibrations", "models")),
+        ("targets", "show", "openvino-cpu"),
+        ("calibrations", "show", "thorough"),
+        ("models", "show", "vit_base_patch16_224"),
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_document_on_stdout(vitedge: CLI, arguments: tuple[str, ...]) -> None:
+    assert vitedge(*arguments, "--json").document
+
+
+def test_export_prints_json_of_every_artifact(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    ran = vitedge("export", onnx_model, "--target", "onnxruntime", "--output", tmp_path, "--json")
+    (made,) = ran.document["artifacts"]
+    assert open_bundle(Path(made["path"])).manifest.precision == "fp32"
+    assert made["report"]["size"]["bytes"] > 0
+    assert made["parity"]["max_rel_error"] <= 1e-3
+    assert ran.stderr == ""  # and no progress bar where nobody watches
+
+
+# -- catalogues ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "known"),
+    [
+        ("targets", catalog.targets()),
+        ("calibrations", catalog.calibrations()),
+        ("models", ZOO),
+    ],
+)
+def test_a_catalogue_lists_and_shows_everything(vitedge: CLI, command: str, known: Any) -> None:
+    table = vitedge(command, "list").stdout
+    assert all(name in table for name in known)
+    assert [entry["name"] for entry in vitedge(command, "list", "--json").document] == list(known)
+    first = next(iter(known))
+    assert vitedge(command, "show", first, "--json").document["name"] == first
+    assert first in vitedge(command, "show", first).stdout
+
+
+@pytest.mark.parametrize("command", ["targets", "calibrations", "models"])
+def test_showing_what_is_not_there_names_the_nearest(vitedge: CLI, command: str) -> None:
+    name = {"targets": "openvino-cpu", "calibrations": "thorough", "models": "digits"}[command]
+    assert f"'{name}'" in vitedge(command, "show", name[:-1], code=2).stderr
+    assert "choose one of" in vitedge(command, "show", code=2).stderr
+
+
+def test_doctor_says_what_is_here_and_what_is_missing(vitedge: CLI) -> None:
+    found = vitedge("doctor", "--json").document
+    checks = {check["name"]: check["status"] for check in found["checks"]}
+    assert checks["onnxruntime"] == checks["openvino"] == checks["torch"] == "yes"
+    for name in catalog.targets():
+        assert checks[f"target {name}"] in ("yes", "no")
+    assert "onnxruntime-arm" in vitedge("doctor").stdout
+
+
+# -- demo ---------------------------------------------------------------------------------------
+
+
+def test_demo_ends_with_one_table_and_the_next_command(tmp_path: Path, vitedge: CLI) -> None:
+    ran = vitedge("demo", cwd=tmp_path)
+    paths = bundles_in(tmp_path / "artifacts")
+    assert len(paths) == 4
+    rows = {line.split("  ")[0].strip(): line for line in ran.stdout.splitlines()}
+    assert "PyTorch eager FP32" in rows
+    for path in paths:
+        assert sum(character.isdigit() for character in rows[path.name]) > 10
+        report = json.loads((path / "report.json").read_text())
+        assert {"accuracy", "numerics", "latency", "size", "memory", "host"} <= set(report)
+    for column in ("top-1", "drop", "agree", "SQNR", "p50", "p90", "speed-up", "size"):
+        assert column in ran.stdout
+    next_command = next(line for line in ran.stdout.splitlines() if "next:" in line)
+    assert any(str(path.relative_to(tmp_path)) in next_command for path in paths)
+
+
+# -- sources ------------------------------------------------------------------------------------
+
+
+def float_model(path: Path) -> Path:
+    """A linear classifier of 8×8 images, (batch, 3, 8, 8) float32 -> (batch, 4)."""
+    weight = np.random.default_rng(0).normal(0, 0.1, (192, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["pixels"], ["rows"], "flatten"),
+            helper.make_node("MatMul", ["rows", "weight"], ["logits"], "linear"),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_a_float_onnx_file_needs_its_preprocessing(tmp_path: Path, vitedge: CLI) -> None:
+    model, output = float_model(tmp_path / "mine.onnx"), tmp_path / "out"
+    export = ("export", model, "--target", "onnxruntime-cpu", "--output", output)
+    refused = vitedge(*export, code=2)
+    assert "--preprocess" in refused.stderr
+    assert not output.exists()
+    settings = tmp_path / "mine.toml"
+    settings.write_text("height = 8\nwidth = 8\nmean = [0.4, 0.5, 0.6]\nstd = [0.2, 0.2, 0.2]\n")
+    vitedge(*export, "--preprocess", settings, "--batch", "dynamic")
+    manifest = open_bundle(output / "mine-onnxruntime-cpu-fp32").manifest
+    assert manifest.preprocessing.host.mean == (0.4, 0.5, 0.6)
+    assert manifest.inputs[0].shape == ("batch", 8, 8, 3)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_weights_file_needs_its_architecture(
+    tmp_path: Path, vitedge: CLI, bundles: Bundles, suffix: str
+) -> None:
+    weights, output = tmp_path / f"mine.{suffix}", tmp_path / "out"
+    if suffix == "pt":
+        import torch
+        from safetensors.torch import load_file
+
+        torch.save({"state_dict": load_file(WEIGHTS)}, weights)
+    else:
+        shutil.copy(WEIGHTS, weights)
+    export = ("export", weights, "--target", "onnxruntime-cpu", "--output", output)
+    assert "--arch" in vitedge(*export, code=2).stderr
+    assert not output.exists()
+    vitedge(*export, "--arch", "digits")
+    model = open_bundle(output / "mine-onnxruntime-cpu-fp32").manifest.model
+    embedded = open_bundle(bundles["onnxruntime", "fp32"]).manifest.model
+    assert model.weights_sha256 == embedded.weights_sha256
+
+
+def test_a_zoo_model_without_weights_is_for_latency_only(tmp_path: Path, vitedge: CLI) -> None:
+    name = "vit_tiny_patch16_224"
+    export = ("export", name, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
+    refused = vitedge(*export, "--calib-data", "random", code=2)
+    assert "--random-weights" in refused.stderr and "--weights" in refused.stderr
+    vitedge(*export, "--random-weights", "--calib-data", "random", "--num-samples", 4)
+    path = tmp_path / f"{name}-onnxruntime-cpu-int8"
+    bundle = open_bundle(path)
+    assert bundle.manifest.accuracy == "not measurable"
+    assert bundle.manifest.quantization.calibration.images == 4
+    assert bundle.golden().logits.shape == (8, 1000)
+    assert "weights are random" in bundle.manifest.accuracy_note
+
+
+# -- flags of export ----------------------------------------------------------------------------
+
+
+def test_random_calibration_makes_accuracy_not_measurable(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    export = ("export", onnx_model, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
+    random = (*export, "--calib-data", "random", "--num-samples", 4)
+    assert "not measurable" in vitedge(*random, "--eval-data", "digits", code=2).stderr
+    assert names(tmp_path) == []
+    said = vitedge(*random)
+    assert "not measurable" in said.stdout + said.stderr
+    int8 = tmp_path / "model-onnxruntime-cpu-int8"
+    assert open_bundle(int8).manifest.accuracy == "not measurable"
+    refused = vitedge("validate", int8, "--data", "digits", code=2)
+    assert "not measurable" in refused.stderr
+    assert "accuracy" not in json.loads((int8 / "report.json").read_text())
+
+
+@pytest.mark.parametrize("batch", ["2", "dynamic"])
+def test_the_batch_asked_for_is_the_bundles(tmp_path: Path, vitedge: CLI, batch: str) -> None:
+    model, settings = float_model(tmp_path / "mine.onnx"), tmp_path / "mine.toml"
+    settings.write_text("height = 8\nwidth = 8\n")
+    output = tmp_path / "out"
+    vitedge(
+        *("export", model, "--preprocess", settings, "--batch", batch, "--output", output),
+        *("--target", "onnxruntime-cpu", "--target", "openvino-cpu"),
+    )
+    for path in bundles_in(output):
+        shape = open_bundle(path).manifest.inputs[0].shape
+        assert shape[0] == ("batch" if batch == "dynamic" else 2)
+        size = 2 if batch == "2" else 3
+        ran = vitedge("bench", path, "--batch", size, "--duration", 0.05, "--json").document
+        assert ran["latency"]["batch"] == size
+    if batch == "2":
+        refused = vitedge("bench", path, "--batch", 3, "--duration", 0.05, code=2)
+        assert "fixed at batch 2" in refused.stderr
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "two", "1.5"])
+def test_a_batch_that_is_no_number_is_refused(tmp_path: Path, vitedge: CLI, batch: str) -> None:
+    refused = vitedge(
+        "export", "--target", "onnxruntime", f"--batch={batch}", "--output", tmp_path, code=2
+    )
+    assert "--batch" in refused.stderr
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("opset", [16, 21])
+def test_an_opset_the_target_does_not_take_is_refused(
+    tmp_path: Path, vitedge: CLI, opset: int
+) -> None:
+    refused = vitedge(
+        "export", "--target", "onnxruntime", "--opset", opset, "--output", tmp_path, code=2
+    )
+    assert f"opset {opset}" in refused.stderr and "--opset 17 to 20" in refused.stderr
+    assert names(tmp_path) == []
+
+
+def test_a_drop_over_the_limit_writes_nothing(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    """Any drop, even none, is more than −100 points."""
+    refused = vitedge(
+        *("export", onnx_model, "--target", "onnxruntime-cpu", "--int8", "--output", tmp_path),
+        *("--calib-data", "digits", "--num-samples", 8, "--eval-data", "digits"),
+        "--max-drop=-100",
+        code=1,
+    )
+    assert "--max-drop" in refused.stderr
+    assert names(tmp_path) == []
+
+
+def test_an_existing_artifact_is_replaced_only_with_force(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    export = ("export", onnx_model, "--target", "onnxruntime-cpu", "--output", tmp_path)
+    vitedge(*export)
+    bundle = tmp_path / "model-onnxruntime-cpu-fp32"
+    (bundle / "report.json").write_text("of the old one")
+    before = bundle.stat().st_ino
+    assert "--force" in vitedge(*export, code=2).stderr
+    assert bundle.stat().st_ino == before
+    vitedge(*export, "--force")
+    assert bundle.stat().st_ino != before
+    assert json.loads((bundle / "report.json").read_text())["size"]
+    assert names(tmp_path) == [bundle.name]
+
+
+def test_targets_and_recipes_of_ones_own_are_used_by_path(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    target, recipe, output = tmp_path / "box.toml", tmp_path / "few.toml", tmp_path / "out"
+    text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
+    target.write_text("threads = 1\n" + text.replace('"onnxruntime-cpu"', '"my-box"', 1))
+    text = (ROOT / "calibration" / "fast.toml").read_text()
+    recipe.write_text(
+        text.replace('"fast"', '"few"').replace("num_samples = 32", "num_samples = 5")
+    )
+    vitedge(
+        *("export", onnx_model, "--target", target, "--int8", "--output", output),
+        *("--calibration", recipe, "--calib-data", "digits"),
+    )
+    manifest = open_bundle(output / "model-my-box-int8").manifest
+    assert (manifest.target.name, manifest.target.threads) == ("my-box", 1)
+    assert manifest.quantization.calibration.recipe.name == "few"
+    assert manifest.quantization.calibration.images == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--target", "onnxruntime", "--int8", "--fp32"], "exclude each other"),
+        (["--target", "onnxruntime", "--fp16"], "fp16"),
+        ([], "--target"),
+        (["--target", "onnxruntime", "--calib-data", "digits"], "--int8"),
+        (["--target", "onnxruntime", "--max-drop", "1"], "--int8"),
+        (["--target", "onnxruntime", "--arch", "digits"], "--arch"),
+        (["--target", "onnxruntime", "--weights", "x.pt", "--random-weights"], "exclude"),
+        (["vit_unknown", "--target", "onnxruntime"], "unknown model 'vit_unknown'"),
+        (["a.onnx", "--target", "onnxruntime", "--weights", "x.pt"], "--weights"),
+        (["vit_tiny_patch16_224", "--target", "onnxruntime", "--int8"], "--calib-data"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_that_do_not_belong_together_are_refused(
+    tmp_path: Path, vitedge: CLI, arguments: list[str], said: str
+) -> None:
+    refused = vitedge("export", *arguments, "--output", tmp_path / "out", code=2)
+    assert said in refused.stderr
+    assert "fix:" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vitedge", "--debug", "validate", str(tmp_path / "absent")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr and "InputError" in done.stderr
