@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -171,6 +172,12 @@ def workspace(output: Path) -> Iterator[Path]:
         ) from error
     try:
         yield work
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        raise InputError(
+            f"cannot write to {output}: {error.strerror}", fix="free some space, or use --output"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

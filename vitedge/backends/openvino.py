@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.backends.base import Session, TensorSpec
-from vitedge.errors import missing
+from vitedge.errors import InputError, error_line, missing
 from vitedge.spec import Target
 
 
@@ -24,7 +24,12 @@ class OpenVINO:
         """Read the ONNX file and save it as IR, weights as they are."""
         ov = _openvino()
         converted = ov.Core().read_model(model)
-        ov.save_model(converted, out / "model.xml", compress_to_fp16=False)
+        try:
+            ov.save_model(converted, out / "model.xml", compress_to_fp16=False)
+        except RuntimeError as error:  # a stream's, which does not say why
+            raise InputError(
+                f"OpenVINO cannot write {out}: {error_line(error)}", fix="is the disk full?"
+            ) from error
 
     @contextmanager
     def open(self, bundle: Path, target: Target) -> Iterator[Session]:

@@ -54,7 +54,7 @@ def test_it_takes_uint8_images_and_gives_float_logits(
     (entry,) = ort.InferenceSession(exported.path).get_inputs()
     lead = None if batch == "dynamic" else batch
     assert (entry.name, entry.type, entry.shape[1:]) == ("image", "tensor(uint8)", [32, 32, 3])
-    assert entry.shape[0] == lead or lead is None and isinstance(entry.shape[0], str)
+    assert entry.shape[0] == lead or (lead is None and isinstance(entry.shape[0], str))
     assert exported.input == ("image", (lead, 32, 32, 3), "uint8")
     assert exported.output == ("logits", (lead, 10), "float32")
 
