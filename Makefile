@@ -22,7 +22,7 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
-	for name in help_time validate_throughput recipes export_cost vit_latency; do \
+	for name in help_time validate_throughput saturation recipes export_cost vit_latency; do \
 		$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 reference: $(VENV)/installed
