@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vitedge import artifact
+from vitedge import artifact, manifest
 from vitedge.errors import InputError, VitedgeError
 from vitedge.memory import peak_rss_bytes
 from vitedge.spec import Preprocess, Target, load_toml
@@ -41,19 +41,19 @@ def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
     artifact.Golden(images, np.zeros((2, 1), np.float32), np.array([-1, -1])).write(folder)
     artifact.seal(
         folder,
-        artifact.Manifest(
-            schema=artifact.SCHEMA,
+        manifest.Manifest(
+            schema=manifest.SCHEMA,
             name="linear",
             precision="fp32",
-            model=artifact.Model(
+            model=manifest.Model(
                 name="linear", source="test", task="", num_classes=classes, weights_sha256=""
             ),
             inputs=(),
             outputs=(),
-            preprocessing=artifact.Preprocessing(host=Preprocess(height=8, width=8)),
+            preprocessing=manifest.Preprocessing(host=Preprocess(height=8, width=8)),
             target=TARGET,
             quantization=None,
-            parity=artifact.Parity(max_abs_error=0, max_rel_error=0),
+            parity=manifest.Parity(max_abs_error=0, max_rel_error=0),
             accuracy="not measurable",
             accuracy_note="",
             reference=None,
@@ -96,8 +96,8 @@ def test_a_damaged_artifact_is_the_users_mistake(tmp_path):
 
 def test_a_model_that_the_runtime_refuses_is_named(tmp_path):
     path = bundle(tmp_path / "b", 10)
-    manifest = artifact.open_bundle(path).manifest
+    described = artifact.open_bundle(path).manifest
     (path / "model.onnx").write_bytes(b"no model")
-    artifact.seal(path, manifest)
-    with pytest.raises(VitedgeError, match=r"failed to run.*(?i:protobuf|model)"):
+    artifact.seal(path, described)
+    with pytest.raises(VitedgeError, match=r"cannot load.*(?i:protobuf|model)"):
         peak_rss_bytes(path)

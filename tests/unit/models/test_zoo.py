@@ -9,7 +9,7 @@ import pytest
 
 from vitedge.models.zoo import ZOO
 
-PUBLISHED = {  # parameters in millions and GMACs at the model's own resolution, head of 1,000 classes
+PUBLISHED = {  # millions of parameters, GMACs; of the model's own resolution and 1,000 classes
     "vit_tiny_patch16_224": (5.72, 1.26),
     "vit_small_patch16_224": (22.05, 4.61),
     "vit_small_patch32_224": (22.88, 1.15),
