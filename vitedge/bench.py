@@ -6,6 +6,7 @@ Sessions are timed in turn within one run: a machine that drifts, drifts for all
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def measure(
     """
     if not sessions or len(sessions) != len(feeds):
         raise ValueError(f"{len(sessions)} sessions and {len(feeds)} feeds")
-    if not duration_s > 0:
+    if not 0 < duration_s < math.inf:
         raise InputError(f"duration is {duration_s} s", fix="give a duration above 0 seconds")
     budget_ms = duration_s * 1e3 * len(sessions)
     block_ms = min(BLOCK_MS, duration_s * 1e3 / ROUNDS)

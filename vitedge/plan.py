@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def plan_export(request: ExportRequest) -> Plan:
     targets = tuple(
         _adapt(catalog.find_target(name, here), request) for name in dict.fromkeys(request.targets)
     )
+    names = [target.name for target in targets]
+    if len(set(names)) < len(names):
+        raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
     quantizing = request.precision == "int8"
     embedded = request.model.model in ("", "digits")
     if not quantizing and (request.calib_data or request.num_samples):
@@ -70,6 +74,8 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="drop --eval-data, or give real weights and calibration images",
         )
     eval_data = request.eval_data or ("digits" if embedded and measurable else "")
+    if request.max_drop_pp is not None and math.isnan(request.max_drop_pp):
+        raise InputError("--max-drop nan is no limit", fix="pass a number of points")
     if request.max_drop_pp is not None and not (quantizing and eval_data):
         raise InputError(
             "--max-drop compares INT8 with FP32 on evaluation images",

@@ -470,6 +470,8 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
         ([], "--target"),
         (["--target", "onnxruntime", "--calib-data", "digits"], "--int8"),
         (["--target", "onnxruntime", "--max-drop", "1"], "--int8"),
+        (["--target", "onnxruntime", "--int8", "--max-drop", "nan"], "--max-drop"),
+        (["--target", "openvino-cpu", "--target", "openvino-cpu.toml"], "openvino-cpu"),
         (["--target", "onnxruntime", "--arch", "digits"], "--arch"),
         (["--target", "onnxruntime", "--weights", "x.pt", "--random-weights"], "exclude"),
         (["vit_unknown", "--target", "onnxruntime"], "unknown model 'vit_unknown'"),
@@ -481,10 +483,19 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
 def test_flags_that_do_not_belong_together_are_refused(
     tmp_path: Path, vitedge: CLI, arguments: list[str], said: str
 ) -> None:
-    refused = vitedge("export", *arguments, "--output", tmp_path / "out", code=2)
+    shutil.copy(ROOT / "targets" / "openvino-cpu.toml", tmp_path)
+    refused = vitedge("export", *arguments, "--output", "out", code=2, cwd=tmp_path)
     assert said in refused.stderr
     assert "fix:" in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("duration", ["0", "-1", "nan", "inf"])
+def test_a_duration_without_an_end_or_a_beginning_is_refused(
+    tmp_path: Path, vitedge: CLI, bundles: Bundles, duration: str
+) -> None:
+    bundle = bundles["onnxruntime", "fp32"]
+    assert "duration" in vitedge("bench", bundle, f"--duration={duration}", code=2).stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
