@@ -89,7 +89,6 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
             )
     with artifact.workspace(request.output) as work:
         job.export(model, work)
-        del model  # its weights are on disk now: hundreds of MB that the rest does not need
         staged = [made for target in plan.targets for made in job.build(target, work)]
         for made, final in zip(staged, finals, strict=True):
             artifact.publish(made.bundle.path, final)
@@ -125,6 +124,7 @@ class _Job:
     def export(self, model: ReferenceModel, work: Path) -> None:
         """Export `model` to ONNX for every batch size and opset that a target needs."""
         from vitedge.graph.export import export as export_onnx
+        from vitedge.graph.export import release
 
         for target in self._plan.targets:
             key = (target.batch, target.opset)
@@ -134,6 +134,7 @@ class _Job:
                 folder.mkdir()
                 exported = export_onnx(model, folder, target.batch, target.opset)
                 self._exports[key] = exported, self._golden(exported)
+        release(model)
 
     def build(self, target: Target, work: Path) -> Iterator[Made]:
         """Stage the FP32 bundle of `target`, and the INT8 one where that was asked for."""

@@ -79,6 +79,16 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
     )
 
 
+def release(model: ReferenceModel) -> None:
+    """Empty the weights of an exported torch model: hundreds of MB that are on disk by now.
+
+    Dropping the module is not enough: onnxscript's rewrite rules remember the last graph.
+    """
+    if not isinstance(model.content, ModelProto):
+        for parameter in model.content.parameters():
+            parameter.data = parameter.data.new_empty(0)
+
+
 def _from_torch(
     model: ReferenceModel, path: Path, batch: Batch, opset: int
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
