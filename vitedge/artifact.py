@@ -205,10 +205,15 @@ def publish(staged: Path, final: Path) -> None:
     Killed at any moment this leaves the old bundle, the new one, or none: never half of one.
     """
     _sync(staged)
+    old = staged.with_name(staged.name + ".old")
     if final.exists():
-        old = staged.with_name(staged.name + ".old")
         final.rename(old)
-    staged.rename(final)
+    try:
+        staged.rename(final)
+    except BaseException:  # Ctrl-C between the two renames, too
+        if old.exists() and not final.exists():
+            old.rename(final)
+        raise
 
 
 def _sync(folder: Path) -> None:

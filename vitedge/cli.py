@@ -40,7 +40,7 @@ Output = Annotated[Path, typer.Option(help="Folder that holds the artifacts.")]
 Action = Annotated[Listing, typer.Argument(help="What to do.")]
 Name = Annotated[str, typer.Argument(help="With show: which one.")]
 Artifact = Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)]
-Threads = Annotated[int, typer.Option(min=0, help="Inference threads; 0: every usable core.")]
+Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
 
 
 @app.callback(invoke_without_command=True)

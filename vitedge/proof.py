@@ -26,16 +26,10 @@ def validate_bundle(
 ) -> dict[str, Any]:
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
-    Raises InputError when its accuracy is not measurable, or `images` overlap its
-    calibration images.
+    Raises InputError when `images` overlap its calibration images.
     """
     manifest = bundle.manifest
     report.check_writable(bundle)
-    if manifest.accuracy == "not measurable":
-        raise InputError(
-            f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
-            fix="export it with real weights and calibration images",
-        )
     calibration = manifest.quantization.calibration if manifest.quantization else None
     digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
     fp32 = bundle.reference()
@@ -69,8 +63,16 @@ def validate_bundle(
 
 
 def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
-    """Open labelled images for `bundle`; the embedded reference has its own by default."""
+    """Open labelled images for `bundle`; the embedded reference has its own by default.
+
+    Raises InputError when they do not fit, or the bundle's accuracy is not measurable.
+    """
     manifest = bundle.manifest
+    if manifest.accuracy == "not measurable":
+        raise InputError(
+            f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
+            fix="export it with real weights and calibration images",
+        )
     if not data and manifest.model.source != "digits":
         raise InputError("no images to validate on", fix="pass --data FOLDER or --data FILE.npz")
     host_part = manifest.preprocessing.host
