@@ -17,7 +17,7 @@ from vitedge.proof import bench_bundles
 from vitedge.validate import validate
 
 TARGETS = ("onnxruntime", "openvino")
-DURATION_S = 2.0
+DURATION_S = 1.5
 
 
 @dataclass(frozen=True)
