@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Set
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from vitedge.interval import paired_drop_pp
 from vitedge.report import Accuracy, Numerics
 
 CONFIDENCE = 0.95
+FLUSH_RUNS = 64
+"""Runs whose logits are scored together."""
 DYNAMIC_BATCH = 8
 """Images per run where the artifact takes any number."""
 
@@ -34,11 +37,7 @@ def validate(
     `fp32` only the artifact's own accuracy is measured.
     """
     size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
-    correct: list[NDArray[np.bool_]] = []
-    fp32_correct: list[NDArray[np.bool_]] = []
-    agree: list[NDArray[np.bool_]] = []
-    numerics = LogitError()
-    seen = 0
+    score = _Score()
     for batch in images.batches(size):
         if not calibration.isdisjoint(batch.digests):
             raise InputError(
@@ -46,24 +45,17 @@ def validate(
                 fix="evaluate on other images, or pass --allow-overlap",
             )
         logits = predict(artifact, batch.images)
-        choice = logits.argmax(axis=-1)
-        correct.append(choice == batch.labels)
-        if fp32 is not None:
-            reference = predict(fp32, batch.images)
-            fp32_choice = reference.argmax(axis=-1)
-            fp32_correct.append(fp32_choice == batch.labels)
-            agree.append(fp32_choice == choice)
-            numerics.update(reference, logits)
-        seen += len(batch.images)
-        on_progress(seen)
-    right = np.concatenate(correct)
+        score.add(batch.labels, logits, None if fp32 is None else predict(fp32, batch.images))
+        on_progress(score.seen)
+    score.flush()
+    right = np.concatenate(score.correct)
     top1 = float(right.mean())
     fp32_top1 = drop = agreement = interval = None
     if fp32 is not None:
-        fp32_right = np.concatenate(fp32_correct)
+        fp32_right = np.concatenate(score.fp32_correct)
         fp32_top1 = float(fp32_right.mean())
         drop = 100 * (fp32_top1 - top1)
-        agreement = float(np.concatenate(agree).mean())
+        agreement = float(np.concatenate(score.agree).mean())
         interval = paired_drop_pp(fp32_right, right, CONFIDENCE)
     accuracy = Accuracy(
         fp32=fp32_top1,
@@ -72,11 +64,49 @@ def validate(
         drop_ci_pp=interval,
         confidence=CONFIDENCE,
         agreement=agreement,
-        n=seen,
+        n=score.seen,
         data=images.name,
         skipped=dict(images.skipped),
     )
-    return accuracy, numerics.result() if fp32 is not None else None
+    return accuracy, score.numerics.result() if fp32 is not None else None
+
+
+class _Score:
+    """What the logits say, worked out for many images at a time: the runtimes have the cores."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.correct: list[NDArray[np.bool_]] = []
+        self.fp32_correct: list[NDArray[np.bool_]] = []
+        self.agree: list[NDArray[np.bool_]] = []
+        self.numerics = LogitError()
+        self._waiting: list[tuple[NDArray[Any], ...]] = []
+
+    def add(
+        self,
+        labels: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        fp32: NDArray[np.float32] | None,
+    ) -> None:
+        """Take the labels (n,) and logits (n, classes) of one run."""
+        self.seen += len(labels)
+        self._waiting.append((labels, logits) if fp32 is None else (labels, logits, fp32))
+        if len(self._waiting) >= FLUSH_RUNS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Score what is waiting."""
+        if not self._waiting:
+            return
+        labels, logits, *fp32 = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        choice = logits.argmax(axis=-1)
+        self.correct.append(choice == labels)
+        if fp32:
+            fp32_choice = fp32[0].argmax(axis=-1)
+            self.fp32_correct.append(fp32_choice == labels)
+            self.agree.append(fp32_choice == choice)
+            self.numerics.update(fp32[0], logits)
 
 
 def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
