@@ -25,11 +25,13 @@ def main() -> None:
     parser = peers.arguments(__doc__, model="vit_base_patch16_224")
     parser.add_argument("--duration", type=float, default=15.0, help="seconds for each session")
     parser.add_argument("--samples", type=int, default=32, help="calibration images")
+    parser.add_argument("--runtime", nargs="+", default=["openvino", "onnxruntime"])
     options = parser.parse_args()
     here = host.describe(threads=0)
-    print(f"{options.model}, batch 1, {host.usable_cores()} threads, {here.cpu} ({here.isa})")
+    isa = ", ".join(here.isa)
+    print(f"{options.model}, batch 1, {host.usable_cores()} threads, {here.cpu} ({isa})")
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
-        for runtime in ("openvino", "onnxruntime"):
+        for runtime in options.runtime:
             _compare(runtime, options, Path(name) / runtime, bool(VNNI & set(here.isa)))
 
 

@@ -111,6 +111,8 @@ def _from_torch(
         )
     assert program is not None
     program.save(path, external_data=True)
+    for value in program.model.graph.initializers.values():
+        value.const_value = None  # views of the weights that would outlive `release`
     proto = onnx.load(path, load_external_data=False)
     _name_nodes(proto)
     preprocess.prepend(proto, spec)
