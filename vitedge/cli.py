@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ class Listing(str, Enum):
     show = "show"
 
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED = 128 + signal.SIGINT  # the shell's code for a command stopped by Ctrl-C
 DEFAULT_OUTPUT = Path("artifacts")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -355,19 +356,30 @@ def _say_int8_note() -> None:
 @contextmanager
 def _errors_to_exit_codes() -> Iterator[None]:
     """One message and the right exit code instead of a traceback."""
+    stopped = False
+
+    def stop(signum: int, frame: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        signal.default_int_handler(signum, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
+        signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except VitedgeError as error:
-        if _Debug.on:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        done = isinstance(error, SystemExit) and not error.code
+        if done or (_Debug.on and not isinstance(error, SystemExit)):
+            raise
+        if stopped:  # a library's own clean-up may have put another error in its place
+            typer.echo("interrupted: no artifact was left half-written", err=True)
+            sys.exit(INTERRUPTED)
+        if not isinstance(error, VitedgeError):
             raise
         typer.echo(f"error: {error.what}", err=True)
         if error.fix:
             typer.echo(f"  fix: {error.fix}", err=True)
         sys.exit(error.exit_code)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            typer.echo("interrupted: no artifact was left half-written", err=True)
-        raise
 
 
 def run() -> None:

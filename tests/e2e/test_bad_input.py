@@ -419,6 +419,30 @@ def test_stopped_at_a_chosen_moment(
     assert_whole(folder, vitedge, command)
 
 
+AMID_A_ZIP = """
+import os, signal, sys, zlib
+from vitedge.cli import run
+
+def compressobj(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+
+zlib.compressobj = compressobj
+sys.argv = ["vitedge", *sys.argv[1:]]
+run()
+"""
+
+
+def test_stopped_where_a_library_raises_its_own_error(old: Old, vitedge: CLI) -> None:
+    """zipfile answers Ctrl-C amid a file with a ValueError about its open handle."""
+    folder, command = old
+    done = subprocess.run(
+        [sys.executable, "-c", AMID_A_ZIP, *command], capture_output=True, text=True
+    )
+    assert done.returncode == 130, done.stderr
+    assert "interrupted" in done.stderr and "Traceback" not in done.stderr
+    assert_whole(folder, vitedge, command)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
 def test_stopped_at_any_moment(old: Old, vitedge: CLI, how: signal.Signals) -> None:
     folder, command = old
