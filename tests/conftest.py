@@ -168,3 +168,21 @@ def small_bundle() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def peers() -> None:
+    """Let timm, transformers and torchvision import beside CPU torch.
+
+    torchvision's wheel is a CUDA build whose native operators do not load; its Python parts only
+    ask that two of them be declared. Import the peers inside tests that use this fixture.
+    """
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")  # stays declared until the end
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    peers_declared.append(library)
+
+
+peers_declared: list[Any] = []

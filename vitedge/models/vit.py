@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitedge.models.zoo import ViTConfig
+from vitedge.models.configs import ViTConfig
 
 
 class PatchEmbed(nn.Module):
@@ -71,27 +71,46 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Images (B, 3, H, W) float32, normalised -> logits (B, num_classes) float32."""
+    """Images (B, 3, H, W) float32, normalised -> logits (B, num_classes) float32.
 
-    def __init__(self, config: ViTConfig) -> None:
+    With no classes, the pooled token (B, D). With DeiT's distillation token the answer is the mean
+    of both heads.
+    """
+
+    def __init__(self, config: ViTConfig, patch_embed: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(config)
+        self.patch_embed = patch_embed or PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        if config.distilled:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.width))
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
-        self.head = nn.Linear(config.width, config.num_classes)
+        norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.norm = norm if config.pool == "token" else nn.Identity()
+        self.fc_norm = norm if config.pool == "avg" else nn.Identity()
+        self.head = _classifier(config)
+        if config.distilled:
+            self.head_dist = _classifier(config)
         self.apply(_init_weights)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
-        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        prefix = [self.cls_token, self.dist_token] if self.config.distilled else [self.cls_token]
+        x = torch.cat([*(token.expand(x.shape[0], -1, -1) for token in prefix), x], dim=1)
         x = x + self.pos_embed  # z_0 = [x_cls; x_p E] + E_pos
-        x = self.blocks(x)
-        return self.head(self.norm(x)[:, 0])  # y = LN(z_L^0)
+        x = self.norm(self.blocks(x))
+        if self.config.pool == "avg":
+            return self.head(self.fc_norm(x[:, len(prefix) :].mean(dim=1)))
+        if self.config.distilled:
+            return (self.head(x[:, 0]) + self.head_dist(x[:, 1])) / 2
+        return self.head(x[:, 0])  # y = LN(z_L^0)
+
+
+def _classifier(config: ViTConfig) -> nn.Module:
+    return nn.Linear(config.width, config.num_classes) if config.num_classes else nn.Identity()
 
 
 def _init_weights(module: nn.Module) -> None:

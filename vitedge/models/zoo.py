@@ -1,54 +1,19 @@
-"""The models vitedge knows by name: shapes and facts, readable without torch."""
+"""The models vitedge knows by name, readable without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from vitedge.spec import Preprocess
+from vitedge.models.configs import ViTConfig
+from vitedge.spec import Preprocess, Task
 
 VIT_PAPER = "https://arxiv.org/abs/2010.11929"
+DEIT_PAPER = "https://arxiv.org/abs/2012.12877"
+MAE_PAPER = "https://arxiv.org/abs/2111.06377"
 
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """The shape of a ViT: table 1 of the paper, plus input and output sizes."""
-
-    image_size: int
-    """Height and width of the square input, pixels."""
-    patch_size: int
-    """Height and width of a patch, pixels; divides `image_size`."""
-    depth: int
-    """Number of encoder blocks, L."""
-    width: int
-    """Token width, D."""
-    mlp_width: int
-    """Hidden width of the MLP."""
-    heads: int
-    """Attention heads, k; divides `width`."""
-    num_classes: int = 1000
-
-    @property
-    def tokens(self) -> int:
-        """Sequence length N + 1: the patches and the class token."""
-        return (self.image_size // self.patch_size) ** 2 + 1
-
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        d, m = self.width, self.mlp_width
-        patch = 3 * self.patch_size**2 * d + d
-        block = (4 * d * d + 4 * d) + (2 * d * m + d + m) + 4 * d
-        head = 2 * d + d * self.num_classes + self.num_classes
-        return patch + d + self.tokens * d + self.depth * block + head
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image's convolution and matrix products."""
-        t, d = self.tokens, self.width
-        patch = (t - 1) * d * 3 * self.patch_size**2
-        block = 4 * t * d * d + 2 * t * t * d + 2 * t * d * self.mlp_width
-        return patch + self.depth * block + d * self.num_classes
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -59,7 +24,7 @@ class ZooModel:
     config: ViTConfig
     preprocess: Preprocess
     paper: str
-    task: str = "classification"
+    task: Task = "classification"
 
     def card(self) -> dict[str, object]:
         """What `vitedge models show` prints."""
@@ -67,7 +32,7 @@ class ZooModel:
             "name": self.name,
             "params": self.config.params,
             "macs": self.config.macs,
-            "input_size": [self.config.image_size, self.config.image_size, 3],
+            "input_size": [*self.config.image_size, 3],
             "num_classes": self.config.num_classes,
             "task": self.task,
             "paper": self.paper,
@@ -88,16 +53,12 @@ _SIZES = {
     "huge": (32, 1280, 5120, 16),
 }
 # timm's names: size, patch, image
-_VARIANTS = (
-    ("tiny", 16, 224),
-    ("small", 32, 224),
-    ("small", 16, 224),
-    ("base", 32, 224),
-    ("base", 16, 224),
-    ("base", 16, 384),
-    ("large", 32, 224),
-    ("large", 16, 224),
-    ("huge", 14, 224),
+_VIT = (
+    *(("tiny", 16, 224), ("tiny", 16, 384)),
+    *(("small", 32, 224), ("small", 32, 384), ("small", 16, 224), ("small", 16, 384)),
+    *(("base", 32, 224), ("base", 32, 384), ("base", 16, 224), ("base", 16, 384)),
+    *(("large", 32, 224), ("large", 32, 384), ("large", 16, 224), ("large", 16, 384)),
+    *(("large", 14, 224), ("huge", 14, 224)),
 )
 
 
@@ -107,19 +68,55 @@ def _vit(size: str, patch: int, image: int) -> ZooModel:
     resize_px = int(image / 0.9) if image == 224 else image
     return ZooModel(
         name=f"vit_{size}_patch{patch}_{image}",
-        config=ViTConfig(image, patch, depth, width, mlp_width, heads),
+        config=ViTConfig((image, image), patch, depth, width, mlp_width, heads),
         preprocess=Preprocess(height=image, width=image, resize_px=resize_px),
         paper=VIT_PAPER,
     )
 
 
+def _mae(size: str, patch: int) -> ZooModel:
+    """The fine-tuned encoder: mean of the patch tokens, then a norm, then the head."""
+    depth, width, mlp_width, heads = _SIZES[size]
+    return ZooModel(
+        name=f"vit_{size}_patch{patch}_224.mae",
+        config=ViTConfig((224, 224), patch, depth, width, mlp_width, heads, pool="avg"),
+        preprocess=Preprocess(
+            height=224, width=224, resize_px=256, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        ),
+        paper=MAE_PAPER,
+    )
+
+
+def _deit(size: str, distilled: bool, image: int = 224) -> ZooModel:
+    depth, width, mlp_width, heads = _SIZES[size]
+    return ZooModel(
+        name=f"deit_{size}_{'distilled_' if distilled else ''}patch16_{image}",
+        config=ViTConfig((image, image), 16, depth, width, mlp_width, heads, distilled=distilled),
+        preprocess=Preprocess(
+            height=image,
+            width=image,
+            resize_px=int(image / 0.9) if image == 224 else image,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        paper=DEIT_PAPER,
+    )
+
+
 _DIGITS = ZooModel(
     name="digits",
-    config=ViTConfig(32, 4, depth=4, width=96, mlp_width=384, heads=3, num_classes=10),
+    config=ViTConfig((32, 32), 4, depth=4, width=96, mlp_width=384, heads=3, num_classes=10),
     preprocess=Preprocess(height=32, width=32, resize="exact"),
     paper=VIT_PAPER,
 )
 
 ZOO: dict[str, ZooModel] = {
-    model.name: model for model in (_DIGITS, *(_vit(*variant) for variant in _VARIANTS))
+    model.name: model
+    for model in (
+        _DIGITS,
+        *(_vit(*variant) for variant in _VIT),
+        *(_mae(*variant) for variant in (("base", 16), ("large", 16), ("huge", 14))),
+        *(_deit(size, False) for size in ("tiny", "small", "base")),
+        *(_deit(size, True) for size in ("tiny", "small", "base")),
+    )
 }
