@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def small_bundle() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def peers() -> None:
+def peers() -> Iterator[None]:
     """Let timm, transformers and torchvision import beside CPU torch.
 
     torchvision's wheel is a CUDA build whose native operators do not load; its Python parts only
@@ -179,10 +179,7 @@ def peers() -> None:
     """
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")  # stays declared until the end
+    library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    peers_declared.append(library)
-
-
-peers_declared: list[Any] = []
+    yield  # the declarations go when `library` does

@@ -1,4 +1,4 @@
-"""The shapes of the reference models: parameters and MACs in closed form, readable without torch."""
+"""Shapes of the reference models: parameters and MACs in closed form, readable without torch."""
 
 from __future__ import annotations
 
