@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.data import Batch, open_images
+from vitedge.data import open_images
+from vitedge.imageset import Batch
 from vitedge.models.zoo import ZOO
 from vitedge.spec import Batch as BatchSize
 from vitedge.spec import Preprocess
@@ -150,11 +151,13 @@ def small_bundle() -> Callable[..., Path]:
             name=folder.name,
             precision="fp32",
             model=manifest.Model(
-                name="small", source="test", task="", num_classes=3, weights_sha256=""
+                name="small", source="test", task="classification", num_classes=3, weights_sha256=""
             ),
             inputs=(),
             outputs=(),
-            preprocessing=manifest.Preprocessing(host=Preprocess(height=8, width=8)),
+            preprocessing=manifest.Preprocessing(
+                host=Preprocess(height=8, width=8), graph=("cast to float32",)
+            ),
             target=catalog.targets()["onnxruntime-cpu"],
             quantization=None,
             parity=manifest.Parity(max_abs_error=0, max_rel_error=0),

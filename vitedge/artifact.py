@@ -28,14 +28,14 @@ class Golden:
 
     images: NDArray[np.uint8]
     """(k, H, W, 3)."""
-    logits: NDArray[np.float32]
-    """(k, classes), from the FP32 ONNX graph."""
-    labels: NDArray[np.int64]
-    """(k,); −1 where unknown."""
+    outputs: NDArray[np.float32]
+    """(k, …), from the FP32 ONNX graph; `logits` in the file."""
+    labels: NDArray[np.int64] | NDArray[np.int16]
+    """(k,), or (k, H, W) of masks; −1 where unknown."""
 
     def write(self, folder: Path) -> None:
         np.savez_compressed(
-            folder / GOLDEN, images=self.images, logits=self.logits, labels=self.labels
+            folder / GOLDEN, images=self.images, logits=self.outputs, labels=self.labels
         )
 
 
@@ -57,11 +57,11 @@ class Bundle:
         return sum((self.path / name).stat().st_size for name in self.model_files)
 
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits."""
+        """Class names in the order of the outputs."""
         return tuple((self.path / LABELS).read_text(encoding="utf-8").splitlines())
 
     def golden(self) -> Golden:
-        """The golden images and logits."""
+        """The golden images and outputs."""
         with np.load(self.path / GOLDEN, allow_pickle=False) as stored:
             return Golden(stored["images"], stored["logits"], stored["labels"])
 

@@ -16,7 +16,7 @@ from vitedge import __version__
 from vitedge.errors import InputError, VitedgeError, nearest
 
 if TYPE_CHECKING:
-    from vitedge.spec import Batch, Precision
+    from vitedge.spec import Batch, Precision, Task
 
 app = typer.Typer(
     help="Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof.",
@@ -91,8 +91,9 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="Empty: the embedded reference. Else a name of 'vitedge models list', "
-            "FILE.onnx, or FILE.safetensors / FILE.pt with --arch.",
+            help="Empty: the embedded reference. Else a name of 'vitedge models list', timm:NAME, "
+            "hf:ID-or-directory, torchvision:NAME, FILE.onnx, or FILE.safetensors / .pt / .npz "
+            "with --arch.",
             show_default=False,
         ),
     ] = "",
@@ -118,6 +119,9 @@ def export(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Untrained weights: latency only.")
     ] = False,
+    task: Annotated[
+        str, typer.Option(help="classification, segmentation or features; default: the source's.")
+    ] = "",
     preprocess: Annotated[Path | None, typer.Option(help="Preprocessing, a .toml.")] = None,
     batch: Annotated[str, typer.Option(help="Images a run, or 'dynamic'.")] = "",
     opset: Annotated[int | None, typer.Option(help="ONNX opset; default: the target's.")] = None,
@@ -137,7 +141,7 @@ def export(
     if not target:
         raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
     request = ExportRequest(
-        model=Request(model, arch, weights, preprocess, random_weights),
+        model=Request(model, arch, weights, preprocess, random_weights, _task(task)),
         targets=tuple(target),
         precision=_precision(int8, fp16, fp32),
         calib_data=calib_data,
@@ -322,6 +326,13 @@ def _precision(int8: bool, fp16: bool, fp32: bool) -> Precision:
             f"--{given[0]} and --{given[1]} exclude each other", fix="pass one precision"
         )
     return given[0] if given else "fp32"  # type: ignore[return-value]
+
+
+def _task(text: str) -> Task | None:
+    known = ("classification", "segmentation", "features")
+    if text and text not in known:
+        raise InputError(f"unknown --task '{text}'", fix=nearest(text, known))
+    return text or None  # type: ignore[return-value]
 
 
 def _batch(text: str) -> Batch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vitedge.spec import Preprocess
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 MAX_PIXELS = 64_000_000
 """A larger image is skipped, before it is decoded and before it is resized."""
@@ -77,7 +80,11 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resize, then crop the centre, with the rounding of torchvision's Resize and CenterCrop."""
+    """Resize and crop the centre: (H, W, 3) uint8. Raises Skip for what would grow too large.
+
+    Pillow's filters, and the rounding of torchvision's Resize and CenterCrop or, with
+    `crop_rounding` down, that of Hugging Face's image processors.
+    """
     height, width = preprocess.height, preprocess.width
     size = resized_size(image.width, image.height, preprocess)
     if size[0] * size[1] > MAX_PIXELS:  # a sliver, blown up until its short side fits
@@ -85,7 +92,8 @@ def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     if image.size != size:
         image = image.resize(size, _RESAMPLING[preprocess.interpolation])
     if size != (width, height):
-        left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+        half = round if preprocess.crop_rounding == "even" else math.floor
+        left, top = half((size[0] - width) / 2), half((size[1] - height) / 2)
         image = image.crop((left, top, left + width, top + height))
     return np.asarray(image)
 
@@ -93,10 +101,10 @@ def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 def resized_size(w: int, h: int, preprocess: Preprocess) -> tuple[int, int]:
     """Width and height of a w × h image before the crop."""
     height, width = preprocess.height, preprocess.width
-    if preprocess.resize == "exact":
-        return width, height
     if preprocess.resize_px:
         height = width = preprocess.resize_px
+    if preprocess.resize == "exact":
+        return width, height
     if w * height <= h * width:  # the width needs the larger scale
         return width, h * width // w
     return w * height // h, height

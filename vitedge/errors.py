@@ -44,13 +44,17 @@ class UnavailableError(VitedgeError):
     exit_code = 3
 
 
+LISTED = 30
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a fix hint for the unknown `name`: the closest known one, or all of them."""
+    """Return a fix hint for the unknown `name`: the closest known one, or those there are."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"choose one of: {', '.join(known)}"
+    more = f", … ({len(known)})" if len(known) > LISTED else ""
+    return f"choose one of: {', '.join(known[:LISTED])}{more}"
 
 
 def error_line(error: Exception) -> str:

@@ -5,8 +5,10 @@ A gate that acts on bare numbers fails on noise; one that acts on these does not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp, sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +66,33 @@ def _score_upper(b: int, c: int, n: int, z: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if accepted(middle) else (low, middle)
     return high
+
+
+def resampled_drop_pp(
+    fp32: NDArray[Any],
+    artifact: NDArray[Any],
+    metric: Callable[[NDArray[Any]], NDArray[Any]],
+    confidence: float = 0.95,
+) -> tuple[float, float] | None:
+    """Bound the drop of a metric of sums over images, percentage points; None below 10 images.
+
+    Images are resampled whole and for both models alike (percentile bootstrap), for metrics such
+    as mIoU that are no mean over images.
+
+    Args:
+        fp32: (n, …) what each image adds to FP32's sums.
+        artifact: the same for the artifact, in the same order.
+        metric: sums (resamples, …) -> the metric (resamples,), 0-1.
+        confidence: two-sided.
+    """
+    n = len(fp32)
+    if n < 10:
+        return None
+    weights = np.random.default_rng(0).multinomial(n, [1 / n] * n, RESAMPLES).astype(np.float64)
+    totals = [np.tensordot(weights, part.astype(np.float64), 1) for part in (fp32, artifact)]
+    drops = 100 * (metric(totals[0]) - metric(totals[1]))
+    low, high = np.quantile(drops, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def ratio_of_medians(

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from vitedge.spec import Calibration, Precision, Preprocess, Target
+from vitedge.spec import Calibration, Precision, Preprocess, Target, Task
 
 SCHEMA = "vitedge.artifact/1"
 
@@ -20,8 +20,9 @@ class Model(_Part, frozen=True, kw_only=True):
 
     name: str
     source: str
-    task: str
+    task: Task
     num_classes: int
+    """0 for features."""
     weights_sha256: str
 
 
@@ -38,7 +39,7 @@ class Preprocessing(_Part, frozen=True, kw_only=True):
     """Who does what to an image."""
 
     host: Preprocess
-    graph: tuple[str, ...] = ("cast to float32", "scale and normalise", "NHWC to NCHW")
+    graph: tuple[str, ...]
 
 
 class Layer(_Part, frozen=True, kw_only=True):

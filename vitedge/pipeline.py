@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,22 +18,33 @@ from vitedge import artifact, catalog, host, manifest, report
 from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import TensorSpec
-from vitedge.data import ImageSet, Role, open_images
+from vitedge.data import Role, open_images
 from vitedge.errors import InputError, LimitError, missing
+from vitedge.imageset import ImageSet
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
-from vitedge.proof import validate_bundle
-from vitedge.spec import Batch, Precision, Target
+from vitedge.proof import measure_numerics, validate_bundle
+from vitedge.spec import Batch, Precision, Preprocess, Target, Task
 from vitedge.validate import predict
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
 
 GOLDEN_IMAGES = 8
+GOLDEN_BYTES = 2**24
+"""Of outputs: a segmentation model's are large."""
 PARITY_LIMIT = 1e-3
 """Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
-TOOLS = ("vitedge", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow")
+LAYOUTS: dict[Task, str] = {
+    "classification": "NC, logits",
+    "segmentation": "NCHW, logits",
+    "features": "ND, features",
+}
+TOOLS = (
+    *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
+    *("onnxruntime", "openvino", "numpy", "pillow"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class Made:
         if not catalog.runs_on(made.target, host.describe(threads=0)):
             found.append("not run: this machine is not what the target needs")
         if made.quantization:
+            if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
+                found.append("no attention was found: what is done for ViTs alone was skipped")
             used = made.quantization.calibration
             found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
             if used.images < used.recipe.num_samples:
@@ -115,7 +129,8 @@ class _Job:
         )
 
     def _open(self, path: str, role: Role) -> ImageSet:
-        return open_images(path, role, self._model.preprocess, self._model.labels)
+        model = self._model
+        return open_images(path, role, model.preprocess, model.labels, model.task)
 
     def bundle_name(self, target: Target, precision: Precision) -> str:
         """`<model>-<target>-<precision>`."""
@@ -150,12 +165,14 @@ class _Job:
             yield Made(int8, measured)
 
     def _golden(self, exported: Exported) -> Golden:
-        """A few images, evaluation's if there are any, and FP32's logits on ONNX Runtime."""
+        """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
         source = self._evaluation or self._calibration or self._open("random", "calibration")
-        drawn = list(source.sample(GOLDEN_IMAGES, seed=0))
+        output_bytes = 4 * math.prod(size or 1 for size in exported.output.shape[1:])
+        count = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // output_bytes))
+        drawn = list(source.sample(count, seed=0))
         images = np.concatenate([batch.images for batch in drawn])
-        logits = exported.logits(images)
-        return Golden(images, logits, np.concatenate([batch.labels for batch in drawn]))
+        outputs = exported.outputs(images)
+        return Golden(images, outputs, np.concatenate([batch.labels for batch in drawn]))
 
     def _quantize(self, exported: Exported, target: Target, work: Path) -> _Int8:
         from vitedge.graph import files
@@ -226,13 +243,15 @@ class _Job:
                 model=manifest.Model(
                     name=model.name,
                     source=model.source,
-                    task="classification",
+                    task=model.task,
                     num_classes=len(model.labels),
                     weights_sha256=model.weights_sha256,
                 ),
                 inputs=(_tensor(exported.input, "NHWC, RGB"),),
-                outputs=(_tensor(exported.output, "NC, logits"),),
-                preprocessing=manifest.Preprocessing(host=model.preprocess),
+                outputs=(_tensor(exported.output, LAYOUTS[model.task]),),
+                preprocessing=manifest.Preprocessing(
+                    host=model.preprocess, graph=_graph_part(model.preprocess)
+                ),
                 target=target,
                 quantization=int8.record if int8 else None,
                 parity=manifest.Parity(
@@ -255,23 +274,26 @@ class _Job:
         if not catalog.runs_on(bundle.manifest.target, self._host):
             return
         with open_session(bundle) as session:
-            logits = predict(session, golden.images[: session.inputs[0].shape[0] or 1])
-        wanted = golden.logits[: len(logits)]
+            outputs = predict(session, golden.images[: session.inputs[0].shape[0] or 1])
+        wanted = golden.outputs[: len(outputs)]
         limit = float(np.abs(wanted).max())
-        error = float(np.abs(logits - wanted).max())
-        broken = not np.isfinite(logits).all()
+        error = float(np.abs(outputs - wanted).max())
+        broken = not np.isfinite(outputs).all()
         if broken or (bundle.manifest.precision == "fp32" and error > PARITY_LIMIT * limit):
             raise InputError(
                 f"{bundle.manifest.name} does not compute what it was built from "
-                f"(error {error:.1e} on logits up to {limit:.1e})",
+                f"(error {error:.1e} on outputs up to {limit:.1e})",
                 fix="is the disk full? Otherwise report it with the model",
             )
 
     def _report(self, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
-        """Validate a staged bundle, if there are images to do it with, and report its size."""
+        """Validate a staged bundle, if only on golden images, and report its size."""
         size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
         images = self._evaluation
-        if images is None or not catalog.runs_on(bundle.manifest.target, self._host):
+        if not catalog.runs_on(bundle.manifest.target, self._host):
+            return report.merge(bundle, size=size)
+        if images is None:
+            measure_numerics(bundle)
             return report.merge(bundle, size=size)
         return validate_bundle(
             bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
@@ -310,6 +332,12 @@ def _not_measurable(model: Identity, int8: _Int8 | None) -> str:
     if int8 and int8.record.calibration.source == "random":
         return "it was calibrated on random noise"
     return ""
+
+
+def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
+    """What the artifact does to pixels before the model, in order."""
+    flip = ("RGB to BGR",) if preprocess.channels == "BGR" else ()
+    return (*flip, "cast to float32", "scale and normalise", "NHWC to NCHW")
 
 
 def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:

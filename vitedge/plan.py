@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from vitedge import catalog, host
+from vitedge.data import EMBEDDED
 from vitedge.errors import InputError
 from vitedge.models.sources import Request
 from vitedge.spec import Batch, Calibration, Precision, Target
@@ -55,12 +56,13 @@ def plan_export(request: ExportRequest) -> Plan:
     if len(set(names)) < len(names):
         raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
     quantizing = request.precision == "int8"
-    embedded = request.model.model in ("", "digits")
+    model = request.model.model or "digits"
+    embedded = model if model in EMBEDDED else ""
     if not quantizing and (request.calib_data or request.num_samples):
         raise InputError(
             "--calib-data and --num-samples apply to INT8 only", fix="add --int8, or drop them"
         )
-    calib_data = request.calib_data or ("digits" if embedded else "")
+    calib_data = request.calib_data or embedded
     if quantizing and not calib_data:
         raise InputError(
             "INT8 needs calibration images, and none were given",
@@ -73,7 +75,7 @@ def plan_export(request: ExportRequest) -> Plan:
             "accuracy is not measurable with random weights or random calibration",
             fix="drop --eval-data, or give real weights and calibration images",
         )
-    eval_data = request.eval_data or ("digits" if embedded and measurable else "")
+    eval_data = request.eval_data or (embedded if measurable else "")
     if request.max_drop_pp is not None and math.isnan(request.max_drop_pp):
         raise InputError("--max-drop nan is no limit", fix="pass a number of points")
     if request.max_drop_pp is not None and not (quantizing and eval_data):

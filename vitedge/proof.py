@@ -14,11 +14,12 @@ from vitedge import bench, host, report
 from vitedge.artifact import Bundle, open_bundle
 from vitedge.backends import open_session
 from vitedge.backends.base import Session
-from vitedge.data import ImageSet, open_images
+from vitedge.data import EMBEDDED, open_images
 from vitedge.errors import InputError
+from vitedge.imageset import ImageSet
 from vitedge.memory import peak_rss_bytes
 from vitedge.progress import Steps
-from vitedge.validate import LogitError, predict_all, validate
+from vitedge.validate import OutputError, predict_all, validate
 
 
 def validate_bundle(
@@ -47,14 +48,12 @@ def validate_bundle(
             session,
             None if fp32 is None else reference,
             images,
+            manifest.model.task,
             calibration=digests,
             on_progress=show,
         )
         if numerics is None:
-            golden = bundle.golden()
-            error = LogitError()
-            error.update(golden.logits, predict_all(session, golden.images))
-            numerics = error.result()
+            numerics = _against_golden(bundle, session)
     size = report.Size(
         bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
     )
@@ -62,8 +61,21 @@ def validate_bundle(
     return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
 
 
+def measure_numerics(bundle: Bundle) -> dict[str, Any]:
+    """Compare a bundle with FP32 on its golden images alone; returns its merged report."""
+    with open_session(bundle) as session:
+        return report.merge(bundle, numerics=_against_golden(bundle, session))
+
+
+def _against_golden(bundle: Bundle, session: Session) -> report.Numerics:
+    golden = bundle.golden()
+    error = OutputError()
+    error.update(golden.outputs, predict_all(session, golden.images))
+    return error.result("golden")
+
+
 def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
-    """Open labelled images for `bundle`; the embedded reference has its own by default.
+    """Open images to evaluate `bundle` on; an embedded reference has its own by default.
 
     Raises InputError when they do not fit, or the bundle's accuracy is not measurable.
     """
@@ -73,10 +85,12 @@ def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
             f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
             fix="export it with real weights and calibration images",
         )
-    if not data and manifest.model.source != "digits":
+    source = manifest.model.source
+    if not data and source not in EMBEDDED:
         raise InputError("no images to validate on", fix="pass --data FOLDER or --data FILE.npz")
     host_part = manifest.preprocessing.host
-    return open_images(data or "digits", "evaluation", host_part, bundle.labels())
+    task = manifest.model.task
+    return open_images(data or source, "evaluation", host_part, bundle.labels(), task)
 
 
 def bench_bundles(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,24 +14,34 @@ from vitedge.host import Host
 
 SCHEMA = "vitedge.report/1"
 
+Metric = Literal["top1", "miou", "knn_agreement"]
+
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the report's sections."""
 
 
-class Accuracy(_Section, frozen=True, kw_only=True):
-    """Top-1 on the same images, FP32 and artifact."""
+class Compared(_Section, frozen=True, kw_only=True):
+    """One metric of FP32 and artifact on the same images, 0-1."""
 
-    metric: str = "top1"
     fp32: float | None
-    """0-1; None where the FP32 bundle was left behind."""
+    """None where the FP32 bundle was left behind."""
     artifact: float
     drop_pp: float | None
     """FP32 − artifact, percentage points."""
+
+
+class Accuracy(Compared, frozen=True, kw_only=True):
+    """The task's metric on the same images, FP32 and artifact."""
+
+    metric: Metric
     drop_ci_pp: tuple[float, float] | None
     confidence: float
     agreement: float | None
-    """Share of images on which both choose the same class."""
+    """Share of images (of pixels, in segmentation) on which both choose the same class; of
+    features, share of images with the same nearest neighbour."""
+    also: dict[str, Compared]
+    """Further metrics: `top5`, `pixel_accuracy`."""
     n: int
     data: str
     skipped: dict[str, int]
@@ -39,13 +49,16 @@ class Accuracy(_Section, frozen=True, kw_only=True):
 
 
 class Numerics(_Section, frozen=True, kw_only=True):
-    """Logits of the artifact against FP32's."""
+    """Outputs of the artifact against FP32's."""
 
     sqnr_db: float | None
     """Signal to quantization noise, 10·log10(Σ fp32² / Σ (fp32 − artifact)²); None if equal."""
     max_abs_error: float
     cosine: float
     """Mean over images."""
+    n: int
+    data: str
+    """The images' name; `golden` for those of the bundle."""
 
 
 class Timing(_Section, frozen=True, kw_only=True):

@@ -39,7 +39,7 @@ class Preprocess(Spec, frozen=True, kw_only=True):
     """How an image file becomes the model's input.
 
     The host decodes, resizes and crops to `height` × `width` uint8 RGB; the rest
-    (scale to 0-1, normalise, NHWC to NCHW) is part of the exported graph.
+    (scale to 0-1, normalise, channel order, NHWC to NCHW) is part of the exported graph.
     """
 
     height: Positive
@@ -47,14 +47,27 @@ class Preprocess(Spec, frozen=True, kw_only=True):
     width: Positive
     """Input width, pixels."""
     resize: Literal["exact", "shorter_side"] = "shorter_side"
-    """`exact` squashes to height × width; `shorter_side` keeps the aspect ratio, then crops."""
+    """`shorter_side` keeps the aspect ratio, `exact` does not. What is too large is cropped."""
     resize_px: Count = 0
-    """Shorter side after resizing, pixels; 0 means the input's own size, without a margin."""
+    """Side after resizing, pixels: the shorter one, or both with `exact`. 0 means the input's own
+    size, without a margin."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    crop_rounding: Literal["even", "down"] = "even"
+    """Left and top get half of the margin cropped off, rounded to `even` (torchvision, timm) or
+    `down` (Hugging Face)."""
     mean: tuple[Level, Level, Level] = (0.5, 0.5, 0.5)
     """Per RGB channel, on the 0-1 scale."""
     std: tuple[Spread, Spread, Spread] = (0.5, 0.5, 0.5)
     """Per RGB channel, on the 0-1 scale."""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    """Order in which the model, not the artifact, takes the channels."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.resize_px < max(self.height, self.width):
+            raise ValueError(
+                f"`resize_px` is {self.resize_px}, too small to crop {self.height}×{self.width}; "
+                f"set it to 0 or to at least {max(self.height, self.width)}"
+            )
 
 
 class Quantization(Spec, frozen=True, kw_only=True):

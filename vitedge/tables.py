@@ -23,9 +23,13 @@ def show(table: Table) -> None:
     Console(width=width, markup=False, highlight=False).print(table)
 
 
+METRICS = {"top1": "top-1", "miou": "mIoU", "knn_agreement": "k-NN"}
+
+
 def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
     """One row for each report, of what it holds."""
-    table = _table(title)
+    metrics = {METRICS[r["accuracy"]["metric"]] for r in measured if r.get("accuracy")}
+    table = _table(title, metrics.pop() if len(metrics) == 1 else "accuracy")
     for report in measured:
         table.add_row(*_row(report))
     return table
@@ -33,7 +37,7 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 def demo(result: Demo) -> Table:
     """The demo's table: PyTorch first, then FP32 and INT8 of each runtime."""
-    table = _table("digits: accuracy on held-out images, latency in turn")
+    table = _table("digits: accuracy on held-out images, latency in turn", METRICS["top1"])
     timing, accuracy = result.torch_latency, result.torch_accuracy
     latency = {"p50_ms": timing.p50_ms, "p90_ms": timing.p90_ms}
     eager = {"artifact": "PyTorch eager FP32", "precision": "fp32", "latency": latency}
@@ -66,14 +70,14 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def _table(title: str) -> Table:
+def _table(title: str, metric: str) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("artifact", overflow="fold", min_width=16)
     for column in (
-        "top-1\n%",
+        f"{metric}\n%",
         "drop\npp, 95% CI",
         "agree\n%",
         "SQNR\ndB",

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tests.benchmarks import peers
 from vitedge import catalog, host
 from vitedge.backends import BACKENDS
-from vitedge.data import Batch, open_images
+from vitedge.data import open_images
 from vitedge.graph import files
 from vitedge.graph.export import export
+from vitedge.imageset import Batch
 from vitedge.models.sources import Request, resolve
 from vitedge.quant.ptq import quantize
 from vitedge.validate import predict_all
@@ -44,7 +45,7 @@ def _rows(folder: Path) -> list[tuple[str, ...]]:
     spec, labels = model.identity.preprocess, model.identity.labels
     evaluation = open_images("digits", "evaluation", spec, labels)
     held_out = next(evaluation.batches(len(evaluation)))
-    fp32 = exported.logits(held_out.images)
+    fp32 = exported.outputs(held_out.images)
     recipe = catalog.find_calibration("default")
     calibration = open_images("digits", "calibration", spec, labels)
     images = [batch.images for batch in calibration.sample(recipe.num_samples, recipe.seed)]

@@ -19,7 +19,8 @@ from PIL import Image
 from tests.benchmarks import peers
 from vitedge.artifact import Bundle
 from vitedge.backends.base import Session
-from vitedge.data import ImageSet, open_images
+from vitedge.data import open_images
+from vitedge.imageset import ImageSet
 from vitedge.proof import evaluation_images, validate_bundle
 from vitedge.validate import DYNAMIC_BATCH, predict, validate
 

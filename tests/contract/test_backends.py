@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from vitedge import catalog, host
 from vitedge.backends import BACKENDS
 from vitedge.backends.base import Session
-from vitedge.data import Batch
 from vitedge.errors import UnavailableError
+from vitedge.imageset import Batch
 from vitedge.spec import Batch as BatchSize
 from vitedge.spec import Target
 from vitedge.validate import predict_all

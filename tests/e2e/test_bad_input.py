@@ -23,7 +23,8 @@ import pytest
 from onnx import TensorProto
 
 from vitedge.artifact import open_bundle
-from vitedge.data import Batch, open_images
+from vitedge.data import open_images
+from vitedge.imageset import Batch
 from vitedge.models.zoo import ZOO
 
 Bundles = dict[tuple[str, str], Path]

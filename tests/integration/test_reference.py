@@ -10,7 +10,7 @@ import pytest
 
 from vitedge.artifact import open_bundle
 from vitedge.backends import open_session
-from vitedge.data import Batch
+from vitedge.imageset import Batch
 from vitedge.validate import predict_all
 
 BUNDLES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -50,7 +50,7 @@ def test_a_sealed_bundle_opens_with_everything_in_it(bundle: Path) -> None:
     assert opened.size_bytes == len(b"weights")
     assert opened.labels() == ("cat", "dog", "zèbre")
     golden = opened.golden()
-    assert (golden.images.shape, golden.logits.shape) == ((2, 8, 8, 3), (2, 3))
+    assert (golden.images.shape, golden.outputs.shape) == ((2, 8, 8, 3), (2, 3))
     np.testing.assert_array_equal(golden.labels, [0, 1])
 
 

@@ -50,7 +50,9 @@ def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
             ),
             inputs=(),
             outputs=(),
-            preprocessing=manifest.Preprocessing(host=Preprocess(height=8, width=8)),
+            preprocessing=manifest.Preprocessing(
+                host=Preprocess(height=8, width=8), graph=("cast to float32",)
+            ),
             target=TARGET,
             quantization=None,
             parity=manifest.Parity(max_abs_error=0, max_rel_error=0),

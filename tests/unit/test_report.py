@@ -14,7 +14,7 @@ from vitedge.errors import InputError
 from vitedge.report import Memory, Numerics, Size
 
 SIZE = Size(bytes=10, fp32_bytes=40)
-NUMERICS = Numerics(sqnr_db=35.0, max_abs_error=0.1, cosine=0.999)
+NUMERICS = Numerics(sqnr_db=35.0, max_abs_error=0.1, cosine=0.999, n=8, data="golden")
 
 
 @pytest.fixture

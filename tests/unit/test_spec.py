@@ -91,6 +91,9 @@ def test_an_unknown_key_is_answered_with_the_nearest(
         ("height = 8\nwidth = 8\nstd = [0.5, 0.5, 0.0]", Preprocess, "std"),
         ("height = 8\nwidth = 8\nstd = [0.5, 0.5, nan]", Preprocess, "std"),
         ('height = 8\nwidth = 8\ninterpolation = "cubic"', Preprocess, "interpolation"),
+        ('height = 8\nwidth = 8\nresize = "longer_side"', Preprocess, "resize"),
+        ('height = 8\nwidth = 8\ncrop_rounding = "up"', Preprocess, "crop_rounding"),
+        ('height = 8\nwidth = 8\nchannels = "bgr"', Preprocess, "channels"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_key(
@@ -99,6 +102,33 @@ def test_a_wrong_value_is_named_by_its_key(
     what, fix = refusal(tmp_path, text, kind)
     assert f"$.{key}" in what or f".{key}" in what
     assert kind.__name__ in fix
+
+
+@pytest.mark.parametrize("resize", ["exact", "shorter_side"])
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (192, 224), (224, 192)])
+def test_a_crop_larger_than_the_resized_image_is_refused(
+    tmp_path: Path, resize: str, height: int, width: int
+) -> None:
+    text = f'height = {height}\nwidth = {width}\nresize = "{resize}"\nresize_px = 200'
+    what, _ = refusal(tmp_path, text, Preprocess)
+    assert f"`resize_px` is 200, too small to crop {height}×{width}" in what
+    assert "at least 224" in what
+
+
+def test_what_a_preprocess_file_leaves_out_is_as_it_always_was(tmp_path: Path) -> None:
+    """Bundles and files written before a field existed keep their meaning."""
+    (tmp_path / "old.toml").write_text("height = 224\nwidth = 224\nresize_px = 256")
+    assert load_toml(tmp_path / "old.toml", Preprocess) == Preprocess(
+        height=224,
+        width=224,
+        resize="shorter_side",
+        resize_px=256,
+        interpolation="bicubic",
+        crop_rounding="even",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        channels="RGB",
+    )
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

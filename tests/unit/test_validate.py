@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from vitedge.backends.base import TensorSpec
-from vitedge.data import ImageSet, open_images
+from vitedge.data import open_images
 from vitedge.errors import InputError
+from vitedge.imageset import ImageSet
 from vitedge.interval import paired_drop_pp
 from vitedge.spec import Preprocess
-from vitedge.validate import LogitError, predict, predict_all, validate
+from vitedge.validate import OutputError, predict, predict_all, validate
 
 CLASSES = 3
 LABELS = ("a", "b", "c")
@@ -56,7 +57,7 @@ def data(tmp_path: Path) -> Iterator[tuple[ImageSet, NDArray[np.uint8], NDArray[
 def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
     opened, images, labels = data
     artifact, fp32 = Linear(batch, error=10.0), Linear(batch)
-    accuracy, numerics = validate(artifact, fp32, opened, calibration=frozenset())
+    accuracy, numerics = validate(artifact, fp32, opened, "classification", calibration=frozenset())
     want = images.mean(axis=(1, 2)).astype(np.float32)
     got = want + np.array([10, 0, 0], np.float32)
     right, fp32_right = got.argmax(1) == labels, want.argmax(1) == labels
@@ -75,14 +76,18 @@ def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
 
 
 def test_an_artifact_equal_to_fp32_has_no_noise_to_speak_of(data) -> None:
-    accuracy, numerics = validate(Linear(1), Linear(1), data[0], calibration=frozenset())
+    accuracy, numerics = validate(
+        Linear(1), Linear(1), data[0], "classification", calibration=frozenset()
+    )
     assert (accuracy.drop_pp, accuracy.agreement) == (0, 1)
     assert (numerics.sqnr_db, numerics.max_abs_error) == (None, 0)
     assert numerics.cosine == pytest.approx(1)
 
 
 def test_an_artifact_alone_is_measured_alone(data) -> None:
-    accuracy, numerics = validate(Linear(1), None, data[0], calibration=frozenset())
+    accuracy, numerics = validate(
+        Linear(1), None, data[0], "classification", calibration=frozenset()
+    )
     assert accuracy.artifact == 0.9
     assert (accuracy.fp32, accuracy.drop_pp, accuracy.agreement) == (None, None, None)
     assert numerics is None
@@ -90,13 +95,15 @@ def test_an_artifact_alone_is_measured_alone(data) -> None:
 
 def test_both_see_the_same_images_in_the_same_runs(data) -> None:
     artifact, fp32 = Linear(7), Linear(7)
-    validate(artifact, fp32, data[0], calibration=frozenset())
+    validate(artifact, fp32, data[0], "classification", calibration=frozenset())
     assert artifact.sizes == fp32.sizes == [7] * 8  # the last one filled up
 
 
 def test_progress_counts_to_the_last_image(data) -> None:
     seen: list[int] = []
-    validate(Linear(7), None, data[0], calibration=frozenset(), on_progress=seen.append)
+    validate(
+        Linear(7), None, data[0], "classification", calibration=frozenset(), on_progress=seen.append
+    )
     assert seen == [7, 14, 21, 28, 35, 42, 49, 50]
 
 
@@ -104,9 +111,11 @@ def test_one_calibration_image_among_them_is_enough_to_refuse(data) -> None:
     opened = data[0]
     digests = [digest for batch in opened.batches(8) for digest in batch.digests]
     with pytest.raises(InputError, match="calibrated on") as caught:
-        validate(Linear(1), Linear(1), opened, calibration={"0" * 16, digests[-1]})
+        validate(
+            Linear(1), Linear(1), opened, "classification", calibration={"0" * 16, digests[-1]}
+        )
     assert "--allow-overlap" in caught.value.fix
-    validate(Linear(1), Linear(1), opened, calibration={"0" * 16})
+    validate(Linear(1), Linear(1), opened, "classification", calibration={"0" * 16})
 
 
 def test_a_short_batch_is_filled_up_and_its_filling_dropped() -> None:
@@ -120,14 +129,14 @@ def test_many_images_are_run_in_the_sessions_own_batches(batch: int | None) -> N
     np.testing.assert_array_equal(predict_all(Linear(batch), images), predict(Linear(None), images))
 
 
-def test_logit_error_over_batches_is_that_of_all_at_once() -> None:
+def test_output_error_over_batches_is_that_of_all_at_once() -> None:
     rng = np.random.default_rng(0)
     want = rng.normal(size=(20, 5)).astype(np.float32)
     got = want + rng.normal(0, 0.01, (20, 5)).astype(np.float32)
-    whole, parts = LogitError(), LogitError()
+    whole, parts = OutputError(), OutputError()
     whole.update(want, got)
     for start in range(0, 20, 3):
         parts.update(want[start : start + 3], got[start : start + 3])
     for field in ("sqnr_db", "max_abs_error", "cosine"):
-        value = getattr(whole.result(), field)
-        assert getattr(parts.result(), field) == pytest.approx(value, rel=1e-9)
+        value = getattr(whole.result("golden"), field)
+        assert getattr(parts.result("golden"), field) == pytest.approx(value, rel=1e-9)

@@ -18,13 +18,13 @@ from onnx import ModelProto, TensorProto
 
 from vitedge.backends.base import TensorSpec
 from vitedge.errors import InputError
-from vitedge.graph import files, preprocess
+from vitedge.graph import files, fold, preprocess
 from vitedge.graph.run import Runner
 from vitedge.models.sources import ReferenceModel
 from vitedge.spec import Batch
 
 PARITY_LIMIT = 1e-3
-"""Largest |exported − reference| allowed, relative to the largest |reference| logit."""
+"""Largest |exported − reference| allowed, relative to the largest |reference|."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Exported:
     max_abs_error: float
     max_rel_error: float
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits (n, classes) of `images` (n, H, W, 3), on ONNX Runtime."""
+    def outputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The output (n, …) for `images` (n, H, W, 3), on ONNX Runtime."""
         fixed = self.input.shape[0] or len(images)
         padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
         run = Runner(self.path)
@@ -47,7 +47,7 @@ class Exported:
 
 
 def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exported:
-    """Write `folder/model.onnx`: `image` (B, H, W, 3) uint8 -> logits (B, classes) float32.
+    """Write `folder/model.onnx`: `image` (B, H, W, 3) uint8 -> float32 logits or features.
 
     Its weights lie beside it as external data. Raises InputError when the graph's output
     differs from the source's by more than PARITY_LIMIT.
@@ -105,11 +105,12 @@ def _from_torch(
             dynamo=True,
             opset_version=opset,
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=["features" if model.identity.task == "features" else "logits"],
             dynamic_shapes=dynamic,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        fold.constants(program.model)
     program.save(path, external_data=True)
     for value in program.model.graph.initializers.values():
         value.const_value = None  # views of the weights that would outlive `release`
@@ -155,10 +156,12 @@ def _from_onnx(
     proto.CopyFrom(model.content)
     files.check_opset(proto, opset, model.identity.source)
     _set_batch(proto, batch, model.identity.source)
-    proto = onnx.shape_inference.infer_shapes(proto)
     _name_anonymous(proto)
     source = path.with_name("source.onnx")
     _save_external(proto, source)
+    with _quiet():
+        proto = onnx.shape_inference.infer_shapes(fold.constants(proto))
+    _name_anonymous(proto)
     embedded = proto.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     if not embedded:
         preprocess.prepend(proto, model.identity.preprocess)
@@ -207,12 +210,14 @@ def _save_external(proto: ModelProto, path: Path) -> None:
 @contextlib.contextmanager
 def _quiet():  # type: ignore[no-untyped-def]
     """Keep the exporter's own progress and warnings off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

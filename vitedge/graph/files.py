@@ -9,7 +9,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from vitedge.errors import InputError, error_line
-from vitedge.spec import Preprocess
+from vitedge.spec import Preprocess, Task
 
 OPSET_MIN = 17  # the first with LayerNormalization
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -83,31 +83,29 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
         )
 
 
-def image_classifier(
-    model: ModelProto, path: Path, preprocess: Preprocess | None
-) -> tuple[Preprocess, int]:
-    """The preprocessing and the number of classes of a foreign image classifier.
+def image_model(
+    model: ModelProto, path: Path, preprocess: Preprocess | None, task: Task | None
+) -> tuple[Preprocess, Task, int]:
+    """The preprocessing, the task and the number of classes (0 of features) of a foreign model.
 
-    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8.
-    Raises InputError for anything else. Stored tensors listed as inputs are dropped in place.
+    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8. Its
+    first output is taken as logits (B, classes) or (B, classes, h, w) unless `task` says that it
+    is features. Raises InputError for anything else. Stored tensors listed as inputs, and further
+    outputs, are dropped in place.
     """
     if any(node.op_type in _QUANTIZED for node in model.graph.node):
         raise InputError(f"{path} is quantized already", fix="give the FP32 model")
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
-    shape = model.graph.output[0].type.tensor_type.shape.dim
-    if len(shape) != 2 or not shape[1].dim_value:
-        raise InputError(
-            f"{path}: its first output is not (B, classes) logits",
-            fix="export the classifier with its head, and a fixed number of classes",
-        )
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    del model.graph.output[1:]
+    task, classes = _task(model, path, task)
     tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
     dims = [d.dim_value for d in tensor.shape.dim] if tensor else []
     kind = tensor.elem_type if tensor else TensorProto.UNDEFINED
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
     if kind == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
-        return preprocess or Preprocess(height=dims[1], width=dims[2]), shape[1].dim_value
+        return preprocess or Preprocess(height=dims[1], width=dims[2]), task, classes
     if kind != TensorProto.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
         found = ", ".join(value.name for value in inputs) or "none"
         raise InputError(
@@ -127,7 +125,24 @@ def image_classifier(
             f"{preprocess.height}×{preprocess.width}",
             fix="set height and width to the model's",
         )
-    return preprocess, shape[1].dim_value
+    return preprocess, task, classes
+
+
+def _task(model: ModelProto, path: Path, wanted: Task | None) -> tuple[Task, int]:
+    """What the first output is, by its rank, and its number of classes."""
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    by_rank: dict[int, Task] = {2: "classification", 4: "segmentation"}
+    task = wanted or by_rank.get(len(dims))
+    if task == "features":
+        return task, 0
+    if task is None or by_rank.get(len(dims)) != task or not dims[1].dim_value:
+        found = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dims)
+        raise InputError(
+            f"{path}: its first output, ({found}), is neither (B, classes) logits "
+            "nor (B, classes, h, w)",
+            fix="export it with its head and a fixed number of classes, or pass --task features",
+        )
+    return task, dims[1].dim_value
 
 
 def check_opset(model: ModelProto, opset: int, name: str) -> None:

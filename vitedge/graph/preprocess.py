@@ -13,22 +13,26 @@ INPUT = "image"
 def prepend(model: ModelProto, preprocess: Preprocess) -> None:
     """Replace the model's (B, 3, H, W) float32 input by `image`, (B, H, W, 3) uint8 RGB.
 
-    In place. Adds x·1/(255·std) − mean/std per channel, then NHWC → NCHW.
+    In place. Adds RGB → BGR where the model wants it, x·1/(255·std) − mean/std per channel, and
+    NHWC → NCHW.
     """
     graph = model.graph
     old = graph.input[0]
     batch = old.type.tensor_type.shape.dim[0]
     shape = [batch.dim_param or batch.dim_value, preprocess.height, preprocess.width, 3]
-    std = np.array(preprocess.std, np.float64)
-    constants = {
-        "image.scale": 1.0 / (255.0 * std),
-        "image.shift": -np.array(preprocess.mean) / std,
-    }
+    order = [2, 1, 0] if preprocess.channels == "BGR" else [0, 1, 2]
+    mean, std = np.array(preprocess.mean)[order], np.array(preprocess.std)[order]
+    constants = {"image.scale": 1.0 / (255.0 * std), "image.shift": -mean / std}
     graph.initializer.extend(
         numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
     )
-    nodes = [
-        helper.make_node("Cast", [INPUT], ["image.float"], "image.cast", to=TensorProto.FLOAT),
+    nodes, pixels = [], INPUT
+    if preprocess.channels == "BGR":
+        graph.initializer.append(numpy_helper.from_array(np.array(order), "image.order"))
+        pixels = "image.bgr"
+        nodes = [helper.make_node("Gather", [INPUT, "image.order"], [pixels], "image.flip", axis=3)]
+    nodes += [
+        helper.make_node("Cast", [pixels], ["image.float"], "image.cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", ["image.float", "image.scale"], ["image.scaled"], "image.mul"),
         helper.make_node("Add", ["image.scaled", "image.shift"], ["image.norm"], "image.add"),
         helper.make_node(
@@ -44,5 +48,5 @@ def prepend(model: ModelProto, preprocess: Preprocess) -> None:
 def apply_numpy(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """The same arithmetic on the host: (B, H, W, 3) uint8 -> (B, 3, H, W) float32."""
     mean, std = (np.array(v, np.float32) for v in (preprocess.mean, preprocess.std))
-    normalised = (images.astype(np.float32) / 255 - mean) / std
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+    normalised = ((images.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(normalised[:, ::-1] if preprocess.channels == "BGR" else normalised)

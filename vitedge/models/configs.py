@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from vitedge.models.cnn_configs import BiTConfig, ResNetConfig, TrunkConfig
+from vitedge.models.cost import Cost, conv
+from vitedge.models.vt_configs import FPNConfig, VTConfig, VTFPNConfig, VTResNetConfig
+
+__all__ = [
+    "BiTConfig",
+    "Config",
+    "FPNConfig",
+    "HybridConfig",
+    "ResNetConfig",
+    "TrunkConfig",
+    "VTConfig",
+    "VTFPNConfig",
+    "VTResNetConfig",
+    "ViTConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -67,3 +84,49 @@ class ViTConfig:
         patch = self.grid[0] * self.grid[1] * d * 3 * self.patch_size**2
         block = 4 * t * d * d + 2 * t * t * d + 2 * t * d * self.mlp_width
         return patch + self.depth * block + self.prefix_heads * d * self.num_classes
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """A ViT whose patches are cut from a CNN's feature map: section 3.1 of the paper."""
+
+    vit: ViTConfig
+    """The encoder; its `patch_size` is in pixels of the input: stride × patch of the map."""
+    backbone: BiTConfig
+
+    @property
+    def feature_patch(self) -> int:
+        """Height and width of a patch, positions of the feature map."""
+        return self.vit.patch_size // self.backbone.stride
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input, pixels."""
+        return self.vit.image_size
+
+    @property
+    def num_classes(self) -> int:
+        return self.vit.num_classes
+
+    @property
+    def cost(self) -> Cost:
+        d, grid = self.vit.width, self.vit.grid
+        encoder = Cost(self.vit.params, self.vit.macs)
+        pixels = conv(3, d, self.vit.patch_size, grid, bias=True)
+        features = conv(self.backbone.channels, d, self.feature_patch, grid, bias=True)
+        return encoder + pixels * -1 + features + self.backbone.cost(self.image_size)
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return self.cost.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image's convolutions and matrix products."""
+        return self.cost.macs
+
+
+Config: TypeAlias = (
+    ViTConfig | HybridConfig | ResNetConfig | VTResNetConfig | FPNConfig | VTFPNConfig
+)

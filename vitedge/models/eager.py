@@ -25,8 +25,11 @@ class EagerSession:
         self.outputs = (TensorSpec("logits", (None, len(model.identity.labels)), "float32"),)
         self._scale = 1 / (255 * torch.tensor(spec.std))
         self._shift = -torch.tensor(spec.mean) / torch.tensor(spec.std)
+        self._bgr = spec.channels == "BGR"
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with torch.inference_mode():
             pixels = torch.from_numpy(feed["image"]) * self._scale + self._shift
+            if self._bgr:
+                pixels = pixels.flip(-1)
             return {"logits": self._module(pixels.permute(0, 3, 1, 2)).numpy()}

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from vitedge.models.configs import ViTConfig
+from vitedge.models.configs import (
+    BiTConfig,
+    Config,
+    FPNConfig,
+    HybridConfig,
+    ResNetConfig,
+    TrunkConfig,
+    ViTConfig,
+    VTConfig,
+    VTFPNConfig,
+    VTResNetConfig,
+)
+from vitedge.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vitedge.spec import Preprocess, Task
 
 VIT_PAPER = "https://arxiv.org/abs/2010.11929"
 DEIT_PAPER = "https://arxiv.org/abs/2012.12877"
 MAE_PAPER = "https://arxiv.org/abs/2111.06377"
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
+VT_PAPER = "https://arxiv.org/abs/2006.03677"
+FPN_PAPER = "https://arxiv.org/abs/1612.03144"
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class ZooModel:
     """A named model: what it is, and what it expects to see."""
 
     name: str
-    config: ViTConfig
+    config: Config
     preprocess: Preprocess
     paper: str
     task: Task = "classification"
@@ -103,6 +115,87 @@ def _deit(size: str, distilled: bool, image: int = 224) -> ZooModel:
     )
 
 
+# timm's names: backbone and stride, size, blocks of the CNN's stages, input pixels a patch
+_HYBRIDS: tuple[tuple[str, str, tuple[int, ...], int], ...] = (
+    ("r_s16_p8", "tiny", (), 32),
+    ("r26_s32", "small", (2, 2, 2, 2), 32),
+    ("r50_s16", "base", (3, 4, 9), 16),
+    ("r50_s32", "large", (3, 4, 6, 3), 32),
+)
+
+
+def _hybrid(backbone: str, size: str, depths: tuple[int, ...], patch: int, image: int) -> ZooModel:
+    plain = _vit(size, patch, image)
+    assert isinstance(plain.config, ViTConfig)
+    return replace(
+        plain,
+        name=f"vit_{size}_{backbone}_{image}",
+        config=HybridConfig(plain.config, BiTConfig(depths)),
+    )
+
+
+# name: the four stages, and how many VT modules replace the last
+_RESNETS = {
+    "resnet18": (TrunkConfig(bottleneck=False, depths=(2, 2, 2, 2)), 2),
+    "resnet34": (TrunkConfig(bottleneck=False, depths=(3, 4, 6, 3)), 3),
+    "resnet50": (TrunkConfig(bottleneck=True, depths=(3, 4, 6, 3)), 3),
+    "resnet101": (TrunkConfig(bottleneck=True, depths=(3, 4, 23, 3)), 3),
+}
+_VTS = {
+    "resnet18": VTConfig(tokens=16, width=1024, groups=2, paired=True),
+    "resnet34": VTConfig(tokens=16, width=1024, paired=True),
+    "resnet50": VTConfig(tokens=16, width=1024, map_groups=8),
+    "resnet101": VTConfig(tokens=16, width=1024, map_groups=8),
+}
+_RESNET_INPUT = Preprocess(
+    height=224,
+    width=224,
+    resize_px=256,
+    interpolation="bilinear",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+# COCO-stuff at the size for which the VT paper gives its MACs
+_COCO_STUFF = Preprocess(
+    height=800,
+    width=1216,
+    resize="exact",
+    interpolation="bilinear",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+
+
+def _resnet(name: str) -> ZooModel:
+    trunk, _ = _RESNETS[name]
+    return ZooModel(name, ResNetConfig((224, 224), trunk), _RESNET_INPUT, RESNET_PAPER)
+
+
+def _vt_resnet(name: str) -> ZooModel:
+    """16 tokens of 1024 channels; `VTResNet` says why the maps differ."""
+    trunk, modules = _RESNETS[name]
+    config = VTResNetConfig(
+        image_size=(224, 224),
+        trunk=replace(trunk, depths=trunk.depths[:3]),
+        vt=_VTS[name],
+        modules=modules,
+    )
+    return ZooModel(f"vt_{name}", config, _RESNET_INPUT, VT_PAPER)
+
+
+def _fpn(name: str) -> ZooModel:
+    trunk, _ = _RESNETS[name]
+    config = FPNConfig((800, 1216), trunk)
+    return ZooModel(f"fpn_{name}", config, _COCO_STUFF, FPN_PAPER, task="segmentation")
+
+
+def _vt_fpn(name: str) -> ZooModel:
+    """8 tokens of 1024 channels from each level."""
+    trunk, _ = _RESNETS[name]
+    config = VTFPNConfig((800, 1216), trunk, vt=VTConfig(tokens=8, width=1024))
+    return ZooModel(f"vt_fpn_{name}", config, _COCO_STUFF, VT_PAPER, task="segmentation")
+
+
 _DIGITS = ZooModel(
     name="digits",
     config=ViTConfig((32, 32), 4, depth=4, width=96, mlp_width=384, heads=3, num_classes=10),
@@ -118,5 +211,10 @@ ZOO: dict[str, ZooModel] = {
         *(_mae(*variant) for variant in (("base", 16), ("large", 16), ("huge", 14))),
         *(_deit(size, False) for size in ("tiny", "small", "base")),
         *(_deit(size, True) for size in ("tiny", "small", "base")),
+        *(_hybrid(*cnn, image) for image in (224, 384) for cnn in _HYBRIDS),
+        *(_resnet(name) for name in _RESNETS),
+        *(_vt_resnet(name) for name in _RESNETS),
+        *(_fpn(name) for name in ("resnet50", "resnet101")),
+        *(_vt_fpn(name) for name in ("resnet50", "resnet101")),
     )
 }

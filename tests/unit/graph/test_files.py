@@ -156,20 +156,21 @@ def test_nan_and_infinity_in_weights_are_refused(tmp_path: Path, bad: float) -> 
 
 
 def test_float_pixels_need_their_preprocessing() -> None:
-    assert files.image_classifier(classifier(), PATH, SIZE_8) == (SIZE_8, 3)
+    found = files.image_model(classifier(), PATH, SIZE_8, None)
+    assert found == (SIZE_8, "classification", 3)
     with pytest.raises(InputError, match="does not say how they are made") as caught:
-        files.image_classifier(classifier(), PATH, None)
+        files.image_model(classifier(), PATH, None, None)
     assert "--preprocess" in caught.value.fix
 
 
 def test_uint8_images_need_none() -> None:
     model = classifier([tensor("pixels", ["batch", 8, 6, 3], TensorProto.UINT8)])
-    assert files.image_classifier(model, PATH, None) == (Preprocess(height=8, width=6), 3)
+    assert files.image_model(model, PATH, None, None)[0] == Preprocess(height=8, width=6)
 
 
 def test_stored_tensors_listed_as_inputs_are_no_inputs() -> None:
     model = classifier([tensor("pixels", ["batch", 3, 8, 8]), tensor("weight", [1, 3])])
-    files.image_classifier(model, PATH, SIZE_8)
+    files.image_model(model, PATH, SIZE_8, None)
     assert [value.name for value in model.graph.input] == ["pixels"]
 
 
@@ -189,15 +190,41 @@ def test_stored_tensors_listed_as_inputs_are_no_inputs() -> None:
 )
 def test_anything_but_one_image_input_is_refused(inputs: list[onnx.ValueInfoProto]) -> None:
     with pytest.raises(InputError, match="no single image input") as caught:
-        files.image_classifier(classifier(inputs), PATH, SIZE_8)
+        files.image_model(classifier(inputs), PATH, SIZE_8, None)
     assert inputs[0].name in caught.value.what
     assert "(B, 3, H, W)" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("shape", "task", "classes"),
+    [
+        (["batch", 7], "classification", 7),
+        (["batch", 7, 4, 4], "segmentation", 7),
+        (["batch", 7, 4, "w"], "segmentation", 7),
+    ],
+    ids=str,
+)
+def test_the_rank_of_the_output_says_what_it_is(shape: list[Any], task: str, classes: int) -> None:
+    model = classifier(outputs=[tensor("out", shape), tensor("more", ["batch", 3])])
+    assert files.image_model(model, PATH, SIZE_8, None)[1:] == (task, classes)
+    assert [value.name for value in model.graph.output] == ["out"]
+
+
+@pytest.mark.parametrize("shape", [["batch", 7], ["batch", 4, 7], ["batch", "n"]], ids=str)
+def test_any_output_may_be_features_when_the_user_says_so(shape: list[Any]) -> None:
+    model = classifier(outputs=[tensor("out", shape)])
+    assert files.image_model(model, PATH, SIZE_8, "features")[1:] == ("features", 0)
+
+
+def test_a_task_that_does_not_fit_the_output_is_refused() -> None:
+    with pytest.raises(InputError, match="neither"):
+        files.image_model(classifier(), PATH, SIZE_8, "segmentation")
 
 
 @pytest.mark.parametrize("shape", [["batch", 3, 4], ["batch", "classes"], ["batch"]], ids=str)
 def test_an_output_that_is_no_logits_is_refused(shape: list[Any]) -> None:
     with pytest.raises(InputError, match="logits"):
-        files.image_classifier(classifier(outputs=[tensor("logits", shape)]), PATH, SIZE_8)
+        files.image_model(classifier(outputs=[tensor("logits", shape)]), PATH, SIZE_8, None)
 
 
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear", "MatMulInteger"])
@@ -205,13 +232,13 @@ def test_a_quantized_model_is_refused(op: str) -> None:
     model = classifier()
     model.graph.node.append(helper.make_node(op, ["logits", "s", "z"], ["q"]))
     with pytest.raises(InputError, match="quantized already") as caught:
-        files.image_classifier(model, PATH, SIZE_8)
+        files.image_model(model, PATH, SIZE_8, None)
     assert "FP32" in caught.value.fix
 
 
 def test_preprocessing_for_another_size_is_refused() -> None:
     with pytest.raises(InputError, match="8×8 pixels, but --preprocess says 16×8"):
-        files.image_classifier(classifier(), PATH, Preprocess(height=16, width=8))
+        files.image_model(classifier(), PATH, Preprocess(height=16, width=8), None)
 
 
 @pytest.mark.parametrize("opset", [11, 16, 21, 23])

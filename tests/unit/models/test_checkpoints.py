@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -49,8 +50,15 @@ def test_a_safetensors_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["pt", "pth"])
 @pytest.mark.parametrize(
     "content",
-    [STATE, {"state_dict": STATE, "epoch": 3}, {"model": STATE}, {"model": {"state_dict": STATE}}],
-    ids=["bare", "state_dict", "model", "nested"],
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE},
+        {"model_ema": STATE, "epoch": 3},
+        {"model": STATE, "model_ema": {"weight": WEIGHT + 1}},
+        {"model": {"state_dict": STATE}},
+    ],
+    ids=["bare", "state_dict", "model", "average", "model and average", "nested"],
 )
 def test_a_state_dict_is_found_where_training_scripts_keep_it(
     tmp_path: Path, suffix: str, content: Any
@@ -61,6 +69,20 @@ def test_a_state_dict_is_found_where_training_scripts_keep_it(
         refusal(path)  # nobody writes this; it is refused, not guessed at
     else:
         assert_same(checkpoints.read(path))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_training_puts_before_every_name_is_dropped(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({prefix + name: tensor for name, tensor in STATE.items()}, path)
+    assert_same(checkpoints.read(path))
+    torch.save({prefix + "weight": WEIGHT, "bias": STATE["bias"]}, path)
+    assert set(checkpoints.read(path)) == {prefix + "weight", "bias"}
+
+
+def test_an_npz_file_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **{name: tensor.numpy() for name, tensor in STATE.items()})
+    assert_same(checkpoints.read(tmp_path / "w.npz"))
 
 
 def test_the_digest_is_of_the_tensors_and_not_of_their_file(tmp_path: Path) -> None:
@@ -109,6 +131,26 @@ def test_code_in_a_pickle_is_refused_and_not_run(
     assert marker.exists()  # it would have worked
 
 
+@pytest.mark.parametrize("save", [np.savez, plain_pickle], ids=["object array", "pickle"])
+def test_code_in_an_npz_is_refused_and_not_run(tmp_path: Path, save: Callable[..., None]) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "evil.npz"
+    payload = np.array([Payload(marker)], dtype=object)
+    save(path, payload) if save is np.savez else save(payload, path)
+    assert "never unpickles" in refusal(path).fix
+    assert not marker.exists()
+    np.load(path, allow_pickle=True)["arr_0" if save is np.savez else 0]
+    assert marker.exists()  # it would have worked
+
+
+def test_an_npz_that_is_not_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    np.savez(path, weight=np.array(["text"]))
+    refusal(path)
+    with path.open("wb") as file:
+        np.save(file, WEIGHT.numpy())  # one array, unnamed
+    refusal(path)
+
+
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(3, 2), tmp_path / "model.pt")
     assert "state_dict" in refusal(tmp_path / "model.pt").fix
@@ -121,10 +163,13 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) ->
 
 
 @pytest.mark.parametrize("keep", [0, 4, 20, -1, -20])
-@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz"])
 def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, keep: int) -> None:
     path = tmp_path / f"w.{suffix}"
-    torch.save(STATE, path) if suffix == "pt" else write_safetensors(path)
+    if suffix == "npz":
+        np.savez(path, weight=WEIGHT.numpy())
+    else:
+        torch.save(STATE, path) if suffix == "pt" else write_safetensors(path)
     path.write_bytes(path.read_bytes()[:keep])
     refusal(path)
 
@@ -148,6 +193,11 @@ def test_nan_and_infinity_are_refused_by_the_tensors_name(
     path = tmp_path / f"w.{suffix}"
     torch.save(state, path) if suffix == "pt" else write_safetensors(path, state)
     assert "'bias' holds NaN or infinity" in refusal(path).what
+
+
+def test_nan_in_an_npz_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **{"cls": np.array([np.nan])})
+    assert "'cls' holds NaN" in refusal(tmp_path / "w.npz").what
 
 
 def test_no_file_at_all_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,12 @@ PUBLISHED = {  # millions of parameters, GMACs; of the model's own resolution an
     "vit_large_patch16_224": (304.33, 61.6),
     "vit_large_patch32_224": (306.54, 15.39),
     "vit_huge_patch14_224": (632.05, 167.4),
+    "vit_tiny_r_s16_p8_224": (6.34, 0.44),
+    "vit_large_r50_s32_224": (328.99, 19.58),
+    "resnet18": (11.69, 1.814),
+    "resnet34": (21.80, 3.664),
+    "resnet50": (25.56, 4.089),
+    "resnet101": (44.55, 7.802),
 }
 
 
@@ -34,15 +40,16 @@ def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name: str) -
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vitedge.models.vit import VisionTransformer
+    from vitedge.models.build import build
 
-    config = ZOO[name].config
+    config, task = ZOO[name].config, ZOO[name].task
     with torch.device("meta"):  # shapes only
-        model = VisionTransformer(config)
+        model = build(config).eval()
         images = torch.empty(1, 3, *config.image_size)
     assert sum(p.numel() for p in model.parameters()) == config.params
-    with FlopCounterMode(display=False) as counter:
-        assert model(images).shape == (1, config.num_classes)
+    positions = [side // 4 for side in config.image_size] if task == "segmentation" else []
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert model(images).shape == (1, config.num_classes, *positions)
     assert counter.get_total_flops() == 2 * config.macs
 
 

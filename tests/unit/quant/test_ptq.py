@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from vitedge import catalog
-from vitedge.data import Batch
 from vitedge.errors import InputError
+from vitedge.imageset import Batch
 from vitedge.quant.policy import Decision
 from vitedge.quant.ptq import quantize
 from vitedge.spec import Target

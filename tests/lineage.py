@@ -1,0 +1,214 @@
+"""Every lineage model through the product's own pipeline: random weights, real photographs.
+
+tests/integration/test_lineage.py runs each family shallow; `python -m tests.benchmarks.lineage` at
+full depth prints the README's table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+
+from vitedge.backends import open_session
+from vitedge.data import open_images
+from vitedge.models.sources import Request
+from vitedge.pipeline import export
+from vitedge.plan import ExportRequest
+from vitedge.progress import Steps
+from vitedge.validate import OutputError, predict_all
+
+TARGETS = ("onnxruntime-cpu", "openvino-cpu")
+CALIBRATION_IMAGES, EVALUATION_IMAGES = 8, 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table."""
+
+    source: str
+    """`timm`, `torchvision` or `hf`."""
+    model: str
+    """timm's and torchvision's name; transformers' class."""
+    shallow: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of timm's model or transformers' config that keep every kind of part, but make it
+    fit for CI."""
+    processor: str = ""
+    """transformers' image processor."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """transformers: what differs from the defaults of the config class."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}:{self.model}"
+
+
+SWIN = {"depths": [2, 2, 2, 2], "embed_dim": 48}
+DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+ROWS = (
+    Row("timm", "vit_tiny_patch16_224", {"depth": 2}),
+    Row("timm", "deit_tiny_patch16_224", {"depth": 2}),
+    Row("timm", "deit_tiny_distilled_patch16_224", {"depth": 2}),
+    Row("timm", "vit_tiny_r_s16_p8_224", {"depth": 2}),
+    Row("timm", "swin_tiny_patch4_window7_224", SWIN),
+    Row("timm", "swinv2_tiny_window8_256", SWIN),
+    Row("timm", "beit_base_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3}),
+    Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}),
+    Row("timm", "eva02_tiny_patch14_224", {"depth": 2}),
+    Row("timm", "pvt_v2_b0", {"depths": [1, 1, 1, 1]}),
+    Row("timm", "mobilevit_xxs"),
+    Row("torchvision", "vit_b_16"),
+    Row("torchvision", "swin_t"),
+    Row("hf", "ViTForImageClassification", {"num_hidden_layers": 2, **DEEP}, "ViTImageProcessor"),
+    Row(
+        "hf",
+        "Dinov2ForImageClassification",
+        {"num_hidden_layers": 2, "hidden_size": 192, "num_attention_heads": 3},
+        "BitImageProcessor",
+    ),
+    Row(
+        "hf",
+        "Dinov2WithRegistersForImageClassification",
+        {"num_hidden_layers": 2, "hidden_size": 192, "num_attention_heads": 3},
+        "BitImageProcessor",
+    ),
+    Row("hf", "SwinForImageClassification", SWIN, "ViTImageProcessor"),
+    Row(
+        "hf",
+        "SegformerForSemanticSegmentation",
+        {"depths": [1, 1, 1, 1]},
+        "SegformerImageProcessor",
+        {"num_labels": 19},
+    ),
+    Row(
+        "hf",
+        "BeitForSemanticSegmentation",
+        {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4], **DEEP},
+        "BeitImageProcessor",
+        {"num_labels": 19, "use_relative_position_bias": True},
+    ),
+    Row(
+        "hf",
+        "DetrForObjectDetection",
+        {"encoder_layers": 1, "decoder_layers": 1},
+        "DetrImageProcessor",
+        {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One INT8 artifact of a row."""
+
+    sqnr_db: float
+    quantized: int
+    """Operators with multiply-accumulates that run in INT8."""
+    kept: dict[str, int]
+    """Reason -> operators kept in float for it, attention products aside."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a row."""
+
+    params: int
+    parity: float
+    """Largest error of the FP32 graph, relative to the source's largest output."""
+    int8: dict[str, Quantized]
+    """By target."""
+
+
+def run(row: Row, folder: Path, *, shallow: bool) -> Result:
+    """Export a row to FP32 and INT8 for both runtimes and compare INT8 with FP32."""
+    request, params = _request(row, folder / "source", shallow)
+    photographs = _photographs(CALIBRATION_IMAGES + EVALUATION_IMAGES)
+    np.savez(folder / "calibration.npz", images=photographs[:CALIBRATION_IMAGES])
+    made = export(
+        ExportRequest(
+            request,
+            TARGETS,
+            "int8",
+            calib_data=str(folder / "calibration.npz"),
+            output=folder / "artifacts",
+        ),
+        Steps(None),
+    )
+    np.savez(folder / "others.npz", images=photographs[CALIBRATION_IMAGES:])
+    int8 = {}
+    for bundle in (m.bundle for m in made if m.bundle.manifest.precision == "int8"):
+        reference = bundle.reference()
+        assert reference is not None
+        spec = bundle.manifest.preprocessing.host
+        others = open_images(str(folder / "others.npz"), "calibration", spec, ())
+        (batch,) = others.batches(EVALUATION_IMAGES)
+        error = OutputError()
+        with open_session(bundle) as artifact, open_session(reference) as fp32:
+            error.update(predict_all(fp32, batch.images), predict_all(artifact, batch.images))
+        layers = bundle.manifest.quantization.layers
+        int8[bundle.manifest.target.name] = Quantized(
+            sqnr_db=error.result("photographs").sqnr_db,
+            quantized=sum(layer.quantized for layer in layers),
+            kept=Counter(
+                layer.op
+                for layer in layers
+                if not layer.quantized and layer.role in ("linear", "conv")
+            ),
+        )
+    return Result(params, made[0].bundle.manifest.parity.max_rel_error, int8)
+
+
+def _request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
+    """How a user would name the row's model, and its number of parameters."""
+    folder.mkdir()
+    if row.source == "torchvision":
+        from torchvision import models
+
+        module = models.get_model(row.model, weights=None)
+        if row.model.startswith("vit_"):  # torchvision starts its head at zero: nothing to compare
+            module.heads.head.reset_parameters()
+        save_file(module.state_dict(), folder / "weights.safetensors")
+        return Request(row.name, weights=folder / "weights.safetensors"), _params(module)
+    if row.source == "timm":
+        import timm
+        from timm.models import save_for_hf
+
+        arguments = dict(row.shallow) if shallow else {}
+        module = timm.create_model(row.model, **arguments)
+        save_for_hf(module, folder, model_args=arguments)
+        return Request(f"timm:local-dir:{folder}"), _params(module)
+    import transformers
+
+    kind = getattr(transformers, row.model)
+    arguments = {**row.config, **(row.shallow if shallow else {})}
+    if row.processor == "DetrImageProcessor":
+        depths = [1, 1, 1, 1] if shallow else [3, 4, 6, 3]
+        arguments["backbone_config"] = transformers.ResNetConfig(
+            depths=depths, out_features=["stage4"]
+        )
+    module = kind(kind.config_class(**arguments))
+    module.save_pretrained(folder)
+    getattr(transformers, row.processor)().save_pretrained(folder)
+    return Request(f"hf:{folder}"), _params(module)
+
+
+def _params(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _photographs(count: int) -> NDArray[np.uint8]:
+    """Crops of two real photographs, (count, 300, 300, 3)."""
+    rng = np.random.default_rng(0)
+    crops = []
+    for index in range(count):
+        photograph = load_sample_images().images[index % 2]  # (427, 640, 3)
+        top, left = rng.integers(0, 127), rng.integers(0, 340)
+        crops.append(photograph[top : top + 300, left : left + 300])
+    return np.stack(crops)

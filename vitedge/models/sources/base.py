@@ -1,0 +1,104 @@
+"""What every source of models takes and gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitedge.errors import InputError, UnavailableError, error_line, missing
+from vitedge.spec import Preprocess, Task, load_toml
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Request:
+    """MODEL and the flags that say how to read it."""
+
+    model: str = ""
+    """Empty for the embedded reference, a zoo name, `timm:…`, `hf:…`, `torchvision:…`, a file."""
+    arch: str = ""
+    weights: Path | None = None
+    preprocess: Path | None = None
+    random_weights: bool = False
+    task: Task | None = None
+    """What to make of the model; None for what its source says."""
+
+    def own_preprocess(self) -> Preprocess | None:
+        """What --preprocess says, if it was given. Raises InputError."""
+        return load_toml(self.preprocess, Preprocess) if self.preprocess else None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is known of a model besides its weights."""
+
+    name: str
+    source: str
+    weights_sha256: str
+    preprocess: Preprocess
+    task: Task
+    labels: tuple[str, ...]
+    """One for each class; empty for features."""
+    trained: bool
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """The model every artifact is measured against."""
+
+    identity: Identity
+    content: nn.Module | ModelProto
+    """A torch module, (B, 3, H, W) float32 -> one float32 tensor, or an ONNX graph."""
+
+
+def refuse_flags(request: Request, **flags: str) -> None:
+    """Refuse each of `flags` (field of the request -> how the user spells it) where it is set."""
+    for field, flag in flags.items():
+        if getattr(request, field):
+            raise InputError(
+                f"{flag} does not apply to '{request.model or 'digits'}'", fix="drop the flag"
+            )
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Labels for classes whose names are not known."""
+    return tuple(str(index) for index in range(count))
+
+
+def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str, ...]:
+    """`labels`, or numbers where there are none. Raises InputError unless one for each class."""
+    if labels and len(labels) != classes:
+        raise InputError(
+            f"{source} names {len(labels)} classes, and its head has {classes} outputs",
+            fix="correct the labels in its config, or give weights of that many classes",
+        )
+    return tuple(label.replace("\n", " ") for label in labels) or numbered(classes)
+
+
+def bundle_name(text: str) -> str:
+    """`text` as part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-") or "model"
+
+
+def unimportable(package: str, extra: str, error: Exception) -> UnavailableError:
+    """The error of a library that is not installed, or not in a state to be imported."""
+    if isinstance(error, ImportError):
+        return missing(error.name or package, extra)
+    return UnavailableError(
+        f"{package} cannot be imported: {error_line(error)}",
+        fix="torch and torchvision must be builds of one kind: install both again",
+    )
+
+
+def unavailable(source: str, why: str) -> UnavailableError:
+    """The error of weights that are not on this machine and cannot be fetched."""
+    return UnavailableError(
+        f"the weights of '{source}' are not here and cannot be downloaded: {why}",
+        fix="connect, pass --weights FILE, or --random-weights to measure latency only",
+    )

@@ -1,0 +1,27 @@
+"""FILE.onnx: anybody's image model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitedge.artifact import sha256
+from vitedge.graph import files
+from vitedge.models.sources.base import Identity, ReferenceModel, Request, bundle_name, numbered
+
+
+def load(path: Path, request: Request) -> ReferenceModel:
+    """Read and check the file. Raises InputError."""
+    model = files.read(path)
+    preprocess, task, classes = files.image_model(
+        model, path, request.own_preprocess(), request.task
+    )
+    identity = Identity(
+        name=bundle_name(path.stem),
+        source=path.name,
+        weights_sha256=sha256(path),
+        preprocess=preprocess,
+        task=task,
+        labels=numbered(classes),
+        trained=True,
+    )
+    return ReferenceModel(identity, model)

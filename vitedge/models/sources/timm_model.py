@@ -1,0 +1,91 @@
+"""timm:NAME, with the weights, preprocessing and labels that timm has for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vitedge.errors import InputError, error_line, nearest
+from vitedge.models import checkpoints
+from vitedge.models.preprocessing import from_timm
+from vitedge.models.sources import hub
+from vitedge.models.sources.base import (
+    Identity,
+    ReferenceModel,
+    Request,
+    bundle_name,
+    check_labels,
+    unavailable,
+    unimportable,
+)
+
+LOCAL = ("local-dir:", "hf-hub:")
+"""Schemes of timm's own: a folder with config.json and weights, here or on the hub."""
+
+
+def load(name: str, request: Request) -> ReferenceModel:
+    """Build `name` by timm. Raises InputError and UnavailableError."""
+    hub.stay_offline_if_unreachable()
+    try:
+        import timm
+        import timm.data
+        import timm.layers
+    except (ImportError, RuntimeError) as error:
+        raise unimportable("timm", "timm", error) from error
+
+    if not name.startswith(LOCAL) and not timm.is_model(name):
+        known = timm.list_models()
+        raise InputError(f"timm has no model '{name}'", fix=nearest(name.split(".")[0], known))
+    if request.task == "segmentation":
+        raise InputError("timm's models classify or give features", fix="drop --task")
+    timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized
+    torch.manual_seed(0)
+    pretrained = not (request.random_weights or request.weights)
+    headless = {"num_classes": 0} if request.task == "features" else {}
+    try:
+        module = timm.create_model(name, pretrained=pretrained, **headless).eval()
+    except (OSError, RuntimeError) as error:
+        raise _refusal(name, pretrained, error) from error
+    if request.weights:
+        hub.load_weights(module, request.weights)
+    source = f"timm:{name}"
+    state = module.state_dict()
+    checkpoints.require_finite(state, source)
+    preprocess = request.own_preprocess() or from_timm(module.pretrained_cfg)
+    classes = module.num_classes
+    identity = Identity(
+        name=bundle_name(name.removeprefix("local-dir:").rstrip("/").rpartition("/")[2]),
+        source=source,
+        weights_sha256=checkpoints.digest(state),
+        preprocess=preprocess,
+        task="classification" if classes else "features",
+        labels=check_labels(_labels(module), classes, source) if classes else (),
+        trained=not request.random_weights,
+    )
+    return ReferenceModel(identity, module)
+
+
+def _refusal(name: str, pretrained: bool, error: Exception) -> Exception:
+    """What to tell the user of timm's `error`."""
+    if pretrained and (isinstance(error, OSError) or "No pretrained weights" in str(error)):
+        return unavailable(f"timm:{name}", error_line(error))
+    return InputError(
+        f"timm cannot make '{name}': {error_line(error)}", fix="check its config.json and weights"
+    )
+
+
+def _labels(module: Any) -> tuple[str, ...]:
+    """Class names from the weights' config, or ImageNet's where they were trained on that."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    cfg = module.pretrained_cfg
+    if names := cfg.get("label_names"):
+        return tuple(names)
+    subset = infer_imagenet_subset(cfg)
+    if subset is None:
+        return ()
+    info = ImageNetInfo(subset)
+    if info.num_classes() != module.num_classes:
+        return ()
+    return tuple(info.index_to_description(index) for index in range(module.num_classes))

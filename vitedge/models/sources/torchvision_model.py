@@ -1,0 +1,103 @@
+"""torchvision:NAME or NAME.WEIGHTS, with that entry's weights, transforms and categories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitedge.errors import InputError, error_line, nearest
+from vitedge.models import checkpoints
+from vitedge.models.preprocessing import from_torchvision
+from vitedge.models.sources import hub
+from vitedge.models.sources.base import (
+    Identity,
+    ReferenceModel,
+    Request,
+    bundle_name,
+    check_labels,
+    unavailable,
+    unimportable,
+)
+from vitedge.spec import Task
+
+SEGMENTATION_SIZE = (520, 520)
+"""What torchvision's segmentation weights were trained at, pixels."""
+
+
+class _Segmentation(nn.Module):
+    """The main output of a model that returns several by name."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)["out"]
+
+
+def load(name: str, request: Request) -> ReferenceModel:
+    """Build NAME by torchvision. Raises InputError and UnavailableError."""
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:
+        raise unimportable("torchvision", "torchvision", error) from error
+
+    arch, _, tag = name.partition(".")
+    known = [*models.list_models(models), *models.list_models(models.segmentation)]
+    if arch not in known:
+        raise InputError(f"torchvision has no model '{arch}'", fix=nearest(arch, known))
+    entry = _entry(models.get_model_weights(arch), name, tag)
+    task: Task = (
+        "segmentation" if arch in models.list_models(models.segmentation) else ("classification")
+    )
+    if request.task not in (None, task):
+        raise InputError(f"torchvision's {arch} does {task}, not {request.task}", fix="drop --task")
+    transforms = entry.transforms()
+    preprocess = request.own_preprocess() or from_torchvision(transforms, SEGMENTATION_SIZE)
+    torch.manual_seed(0)
+    module = models.get_model(arch, weights=None, **_options(arch, entry)).eval()
+    source = f"torchvision:{name}"
+    if request.weights:
+        hub.load_weights(module, request.weights)
+    elif not request.random_weights:
+        try:
+            state = torch.hub.load_state_dict_from_url(
+                entry.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            )
+        except OSError as error:
+            raise unavailable(source, error_line(error)) from error
+        module.load_state_dict(state)
+    state = module.state_dict()
+    checkpoints.require_finite(state, source)
+    labels = tuple(entry.meta["categories"])
+    identity = Identity(
+        name=bundle_name(name),
+        source=source,
+        weights_sha256=checkpoints.digest(state),
+        preprocess=preprocess,
+        task=task,
+        labels=check_labels(labels, len(labels), source),
+        trained=not request.random_weights,
+    )
+    return ReferenceModel(identity, _Segmentation(module) if task == "segmentation" else module)
+
+
+def _entry(weights: Any, name: str, tag: str) -> Any:
+    """The weights called `tag` of the enumeration `weights`; its default where that is empty."""
+    if not tag:
+        return weights.DEFAULT
+    if tag not in weights.__members__:
+        raise InputError(
+            f"torchvision has no weights '{name}'", fix=nearest(tag, list(weights.__members__))
+        )
+    return weights[tag]
+
+
+def _options(arch: str, entry: Any) -> dict[str, Any]:
+    """What the builder would set itself if it were given the weights."""
+    options: dict[str, Any] = {"num_classes": len(entry.meta["categories"])}
+    if arch.startswith("vit_"):
+        options["image_size"] = entry.meta["min_size"][0]
+    return options

@@ -1,0 +1,75 @@
+"""What the recipes of the embedded references share: one schedule, one way to write weights."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vitedge.models.build import build
+from vitedge.models.configs import Config
+
+Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+"""Model, indices (n,) of training images, source of randomness -> mean loss of these images."""
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    images: int,
+    epochs: int,
+    batch: int,
+    max_lr: float,
+    random: torch.Generator,
+) -> None:
+    """Train on `images` images with AdamW and one cycle of the learning rate."""
+    steps = epochs * -(-images // batch)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, steps, pct_start=0.1)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("training", total=steps)
+        for _ in range(epochs):
+            for chosen in torch.split(torch.randperm(images, generator=random), batch):
+                optimizer.zero_grad()
+                loss(model, chosen, random).backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                progress.advance(bar)
+
+
+def main(
+    name: str,
+    config: Config,
+    epochs: int,
+    train: Callable[[nn.Module, int, torch.Generator], None],
+    measure: Callable[[nn.Module], str],
+) -> None:
+    """The command line of `python -m vitedge.models.<name>`: train, write, print the measure."""
+    parser = argparse.ArgumentParser(prog=f"python -m vitedge.models.{name}")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--epochs", type=int, default=epochs, metavar="N")
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    torch.use_deterministic_algorithms(True)
+    model = build(config)
+    train(model, args.epochs, torch.Generator().manual_seed(args.seed))
+    write(model, args.output)
+    print(f"held-out {measure(model.eval())}")
+
+
+def write(model: nn.Module, path: Path) -> None:
+    """Save the state dict; a killed run leaves no half-written file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(save(model.state_dict()))
+    os.replace(partial, path)

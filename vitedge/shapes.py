@@ -1,0 +1,106 @@
+"""The embedded segmentation set: textured shapes that overlap, drawn by arithmetic alone.
+
+No rasteriser draws and no library's filter blurs: the pixels are the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE_PX = 64
+TRAINING = range(3000)
+"""Indices of the images to train and calibrate on."""
+HELD_OUT = range(3000, 3400)
+"""Indices of the images to evaluate on."""
+
+Map = NDArray[np.float64]
+"""One number a pixel, (64, 64), or one a channel of it, (64, 64, 3)."""
+
+
+def draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image `index`: (64, 64, 3) RGB, and its mask (64, 64) of indices into CLASSES.
+
+    Two to four shapes, each over those before it, in any place, size, turn, colour and texture;
+    colours and textures are those of the background, so that outlines alone tell classes apart.
+    """
+    random = np.random.RandomState(index)  # NumPy keeps its streams frozen
+    image = _texture(random)
+    mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    for _ in range(random.randint(2, 5)):
+        kind = random.randint(len(_FORMS))
+        radius = random.uniform(7, 17)
+        x, y = _turned(random)
+        distance = radius * _FORMS[CLASSES[1 + kind]](x / radius, y / radius)
+        cover = np.clip(0.5 - distance, 0, 1)[:, :, None]  # edges are a pixel wide
+        image = image * (1 - cover) + _texture(random) * cover
+        mask[distance < 0] = 1 + kind
+    noise = random.uniform(-1, 1, image.shape) + random.uniform(-1, 1, image.shape)
+    noisy = image + random.uniform(5, 25) * noise
+    return np.clip(np.floor(noisy + 0.5), 0, 255).astype(np.uint8), mask
+
+
+def _texture(random: np.random.RandomState) -> Map:
+    """A colour that changes smoothly from place to place, coarsely and finely."""
+    colour = random.uniform(40, 215, 3)
+    coarse, fine = random.randint(1, 5), random.randint(8, 25)
+    return colour + 35 * _cloud(random, coarse) + random.uniform(0, 35) * _cloud(random, fine)
+
+
+def _cloud(random: np.random.RandomState, cells: int) -> Map:
+    """-1..1: random at the corners of cells × cells squares, bilinear between them."""
+    corners = random.uniform(-1, 1, (cells + 1, cells + 1, 3))
+    at = np.arange(SIDE_PX) * cells / SIDE_PX
+    before = at.astype(np.int64)
+    part = (at - before)[:, None]
+    rows = corners[before] * (1 - part[:, None]) + corners[before + 1] * part[:, None]
+    return np.asarray(rows[:, before] * (1 - part) + rows[:, before + 1] * part)
+
+
+def _turned(random: np.random.RandomState) -> tuple[Map, Map]:
+    """Coordinates of every pixel's centre about a random place and turn, pixels."""
+    x0, y0, turn = random.uniform(4, 60), random.uniform(4, 60), random.uniform(0, 2 * np.pi)
+    centres = np.arange(SIDE_PX) + 0.5
+    x, y = centres[None, :] - x0, centres[:, None] - y0
+    return x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+
+
+def _circle(x: Map, y: Map) -> Map:
+    return np.sqrt(x * x + y * y) - 1
+
+
+def _ring(x: Map, y: Map) -> Map:
+    return np.abs(np.sqrt(x * x + y * y) - 0.75) - 0.3
+
+
+def _square(x: Map, y: Map) -> Map:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.85
+
+
+def _triangle(x: Map, y: Map) -> Map:
+    return np.asarray(_sides(x, y, 3).max(axis=0) - 0.65)
+
+
+def _star(x: Map, y: Map) -> Map:
+    """A pentagram's points lie outside at most one of a pentagon's five sides."""
+    return np.asarray(np.sort(_sides(x, y, 5), axis=0)[-2] - 0.45)
+
+
+def _sides(x: Map, y: Map, count: int) -> Map:
+    """Distance from the centre towards each side of a regular polygon, (count, 64, 64)."""
+    turns = [2 * np.pi * side / count for side in range(count)]
+    return np.stack([x * np.cos(turn) + y * np.sin(turn) for turn in turns])
+
+
+_FORMS: dict[str, Callable[[Map, Map], Map]] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "ring": _ring,
+}
+"""Signed distance from the outline, negative inside, of a shape of about radius 1."""
+
+CLASSES = ("background", *_FORMS)
