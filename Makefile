@@ -26,7 +26,9 @@ bench: $(VENV)/installed-dev
 		$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 reference: $(VENV)/installed
-	$(BIN)/python -m vitedge.models.digits --output vitedge/models/digits.safetensors
+	for name in digits shapes; do \
+		$(BIN)/python -m vitedge.models.$$name --output vitedge/models/$$name.safetensors || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) artifacts dist

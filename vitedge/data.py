@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge import masks
+from vitedge import masks, shapes
 from vitedge.decode import SUFFIXES, Skip, decode, fit, resized_size
 from vitedge.errors import InputError, nearest
 from vitedge.imageset import UNLABELLED, ImageSet, Sample
@@ -27,7 +28,7 @@ from vitedge.spec import Preprocess, Task
 
 Role = Literal["calibration", "evaluation"]
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "shapes")
 """Data sets that ship with vitedge, each with the model of the same name."""
 NUM_RANDOM = 1000
 """Images in the set `random`."""
@@ -42,7 +43,7 @@ def open_images(
     labels: Sequence[str],
     task: Task = "classification",
 ) -> ImageSet:
-    """Open `digits`, `random`, an .npz or an image folder, without decoding anything yet.
+    """Open `digits`, `shapes`, `random`, an .npz or an image folder, without decoding anything yet.
 
     `labels` are the model's class names, in the order of its outputs. Segmentation needs masks to
     evaluate on (`vitedge.masks`); features need no labels. Raises InputError when there is nothing
@@ -52,6 +53,8 @@ def open_images(
         return _open_random(role, preprocess)
     if path == "digits":
         return _open_digits(role, preprocess, labels, task)
+    if path == "shapes":
+        return _open_shapes(role, preprocess, labels, task)
     location = Path(path)
     masked = task == "segmentation" and role == "evaluation"
     if task == "features":
@@ -68,7 +71,7 @@ def open_images(
         return _open_npz(path, role, preprocess, labels)
     if location.exists():
         raise InputError(f"'{path}' is not a data set", fix=f"give {_ACCEPTED}")
-    known = ("digits", "random") if role == "calibration" else ("digits",)
+    known = (*EMBEDDED, "random") if role == "calibration" else EMBEDDED
     raise InputError(f"there is no '{path}'", fix=f"{nearest(path, known)}, or give {_ACCEPTED}")
 
 
@@ -100,6 +103,30 @@ def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
         labels.astype(np.int64),
         held_out,
     )
+
+
+def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
+    """Held-out images, with masks for segmentation, or unlabelled training images to calibrate."""
+    indices = shapes.HELD_OUT if role == "evaluation" else shapes.TRAINING
+    masked = role == "evaluation" and task == "segmentation"
+    if role == "evaluation" and task == "classification":
+        raise InputError("'shapes' has masks and no labels", fix="give images of one class each")
+    if masked and len(labels) != len(shapes.CLASSES):
+        raise InputError(
+            f"'shapes' has {len(shapes.CLASSES)} classes and the model has {len(labels)}",
+            fix="give images of the model's own classes",
+        )
+
+    nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
+
+    def drawn(index: int) -> Sample:
+        image, mask = shapes.draw(indices[index])
+        fitted = fit(Image.fromarray(image), preprocess)
+        if not masked:
+            return fitted, UNLABELLED
+        return fitted, fit(Image.fromarray(mask), nearest).astype(np.int16)
+
+    return ImageSet("shapes", len(indices), drawn, decodes=True)
 
 
 def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:

@@ -23,30 +23,31 @@ Map = NDArray[np.float64]
 def draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image `index`: (64, 64, 3) RGB, and its mask (64, 64) of indices into CLASSES.
 
-    Two to four shapes, each over those before it, in any place, size, turn, colour and texture;
-    colours and textures are those of the background, so that outlines alone tell classes apart.
+    Two to four shapes, each over those before it, in any place, size, turn and texture. The
+    colours of classes overlap, and the background has them all: outlines must be seen too.
     """
     random = np.random.RandomState(index)  # NumPy keeps its streams frozen
-    image = _texture(random)
+    image = _texture(random, random.uniform(40, 215, 3))
     mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     for _ in range(random.randint(2, 5)):
         kind = random.randint(len(_FORMS))
-        radius = random.uniform(7, 17)
+        signed_distance, colour = _FORMS[CLASSES[1 + kind]]
+        radius = random.uniform(11, 20)
         x, y = _turned(random)
-        distance = radius * _FORMS[CLASSES[1 + kind]](x / radius, y / radius)
+        distance = radius * signed_distance(x / radius, y / radius)
         cover = np.clip(0.5 - distance, 0, 1)[:, :, None]  # edges are a pixel wide
-        image = image * (1 - cover) + _texture(random) * cover
+        texture = _texture(random, colour + random.uniform(-35, 35, 3))
+        image = image * (1 - cover) + texture * cover
         mask[distance < 0] = 1 + kind
     noise = random.uniform(-1, 1, image.shape) + random.uniform(-1, 1, image.shape)
-    noisy = image + random.uniform(5, 25) * noise
+    noisy = image + random.uniform(2, 12) * noise
     return np.clip(np.floor(noisy + 0.5), 0, 255).astype(np.uint8), mask
 
 
-def _texture(random: np.random.RandomState) -> Map:
-    """A colour that changes smoothly from place to place, coarsely and finely."""
-    colour = random.uniform(40, 215, 3)
+def _texture(random: np.random.RandomState, colour: Map) -> Map:
+    """`colour` (3,), changed from place to place, coarsely and finely."""
     coarse, fine = random.randint(1, 5), random.randint(8, 25)
-    return colour + 35 * _cloud(random, coarse) + random.uniform(0, 35) * _cloud(random, fine)
+    return colour + 30 * _cloud(random, coarse) + random.uniform(0, 25) * _cloud(random, fine)
 
 
 def _cloud(random: np.random.RandomState, cells: int) -> Map:
@@ -61,7 +62,7 @@ def _cloud(random: np.random.RandomState, cells: int) -> Map:
 
 def _turned(random: np.random.RandomState) -> tuple[Map, Map]:
     """Coordinates of every pixel's centre about a random place and turn, pixels."""
-    x0, y0, turn = random.uniform(4, 60), random.uniform(4, 60), random.uniform(0, 2 * np.pi)
+    x0, y0, turn = random.uniform(6, 58), random.uniform(6, 58), random.uniform(0, 2 * np.pi)
     centres = np.arange(SIDE_PX) + 0.5
     x, y = centres[None, :] - x0, centres[:, None] - y0
     return x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
@@ -94,13 +95,13 @@ def _sides(x: Map, y: Map, count: int) -> Map:
     return np.stack([x * np.cos(turn) + y * np.sin(turn) for turn in turns])
 
 
-_FORMS: dict[str, Callable[[Map, Map], Map]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "ring": _ring,
+_FORMS: dict[str, tuple[Callable[[Map, Map], Map], Map]] = {
+    "circle": (_circle, np.array((190, 70, 70))),
+    "square": (_square, np.array((80, 180, 80))),
+    "triangle": (_triangle, np.array((80, 90, 200))),
+    "star": (_star, np.array((200, 180, 70))),
+    "ring": (_ring, np.array((180, 80, 190))),
 }
-"""Signed distance from the outline, negative inside, of a shape of about radius 1."""
+"""Signed distance from the outline of a shape of about radius 1, negative inside; mean RGB."""
 
 CLASSES = ("background", *_FORMS)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import nn
 
 from tests.benchmarks import peers
@@ -24,6 +23,7 @@ from vitedge.models import digits
 from vitedge.models.build import build
 from vitedge.models.configs import ResNetConfig, VTResNetConfig
 from vitedge.models.sources import Request
+from vitedge.models.training import write
 from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.pipeline import Made, export
 from vitedge.plan import ExportRequest
@@ -101,7 +101,7 @@ def main() -> None:
         for rival, seeds in zip(rivals, runs, strict=True)
     ]
     peers.table(
-        ("", "ResNet", "VT-ResNet", "paper: ResNet-18", "VT-ResNet-18"),
+        ("", "ResNet", "VT-ResNet", "paper: ResNet-18", "paper: VT-ResNet-18"),
         [
             (row, *(column.get(row, "–") for column in columns), *PAPER.get(row, ("–", "–")))
             for row in columns[1]  # it has INT8 wherever its rival has
@@ -115,12 +115,11 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, M
     torch.manual_seed(seed)
     model = build(rival.config)
     enlarged = nn.Sequential(nn.Upsample(scale_factor=2, mode="bicubic"), model)
-    with Progress(disable=True) as progress:
-        digits.train(enlarged, epochs, torch.Generator().manual_seed(seed), progress)
+    digits.train(enlarged, epochs, torch.Generator().manual_seed(seed))
     weights = folder / f"{rival.name}-{seed}.safetensors"
-    digits.write(model, weights)
+    write(model, weights)
     ZOO[rival.name] = ZooModel(rival.name, rival.config, INPUT, paper="")
-    found = {}
+    found: dict[str, Made] = {}
     for runtime in RUNTIMES:
         request = ExportRequest(
             model=Request(rival.name, weights=weights),

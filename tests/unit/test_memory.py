@@ -46,7 +46,11 @@ def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
             name="linear",
             precision="fp32",
             model=manifest.Model(
-                name="linear", source="test", task="", num_classes=classes, weights_sha256=""
+                name="linear",
+                source="test",
+                task="classification",
+                num_classes=classes,
+                weights_sha256="",
             ),
             inputs=(),
             outputs=(),

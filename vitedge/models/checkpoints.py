@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -141,6 +142,21 @@ def refuse_misfit(problems: Mapping[str, list[str]], source: str | Path, fix: st
     )
     if listing:
         raise InputError(f"{source} does not fit the model: {listing}", fix=fix)
+
+
+def misfit(error: Exception) -> dict[str, list[str]]:
+    """What torch's `load_state_dict` says does not fit, by kind; empty for any other error."""
+    said = str(error)
+    quoted = {
+        kind: re.findall(r'"([^"]+)"', found[1])
+        for kind, title in (("missing", "Missing"), ("unexpected", "Unexpected"))
+        if (found := re.search(rf"{title} key\(s\) in state_dict: (.*)", said))
+    }
+    shapes = re.findall(
+        r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", said
+    )
+    misshaped = [f"{name} ({theirs}), not ({ours})" for name, theirs, ours in shapes]
+    return quoted | ({"misshaped": misshaped} if misshaped else {})
 
 
 def _problems(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[str]]:

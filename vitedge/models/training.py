@@ -15,31 +15,29 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vitedge.models.build import build
-from vitedge.models.configs import Config
-
-Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
-"""Model, indices (n,) of training images, source of randomness -> mean loss of these images."""
+from vitedge.models.zoo import ZOO
 
 
 def fit(
     model: nn.Module,
-    loss: Loss,
-    images: int,
+    loss: Callable[[Tensor], Tensor],
+    count: int,
     epochs: int,
+    *,
     batch: int,
     max_lr: float,
     random: torch.Generator,
 ) -> None:
-    """Train on `images` images with AdamW and one cycle of the learning rate."""
-    steps = epochs * -(-images // batch)
+    """Minimise `loss`, of a batch's indices (n,) into `count` images: AdamW, one learning cycle."""
+    steps = epochs * -(-count // batch)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, steps, pct_start=0.1)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("training", total=steps)
         for _ in range(epochs):
-            for chosen in torch.split(torch.randperm(images, generator=random), batch):
+            for chosen in torch.split(torch.randperm(count, generator=random), batch):
                 optimizer.zero_grad()
-                loss(model, chosen, random).backward()  # type: ignore[no-untyped-call]
+                loss(chosen).backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
@@ -48,12 +46,11 @@ def fit(
 
 def main(
     name: str,
-    config: Config,
     epochs: int,
     train: Callable[[nn.Module, int, torch.Generator], None],
     measure: Callable[[nn.Module], str],
 ) -> None:
-    """The command line of `python -m vitedge.models.<name>`: train, write, print the measure."""
+    """`python -m vitedge.models.<name>`: train the zoo's model, write it, print its measure."""
     parser = argparse.ArgumentParser(prog=f"python -m vitedge.models.{name}")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -62,10 +59,10 @@ def main(
 
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(True)
-    model = build(config)
+    model = build(ZOO[name].config)
     train(model, args.epochs, torch.Generator().manual_seed(args.seed))
     write(model, args.output)
-    print(f"held-out {measure(model.eval())}")
+    print(measure(model.eval()))
 
 
 def write(model: nn.Module, path: Path) -> None:

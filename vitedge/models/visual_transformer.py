@@ -136,18 +136,20 @@ class VTStage(nn.Module):
 class VTResNet(Trunk):
     """Images (B, 3, H, W) float32, normalised -> logits (B, num_classes) float32.
 
-    The head is the mean of the tokens and a linear layer. Against the published figures, with
-    last-stage MACs "fewer" than ResNet's:
+    The head is the mean of the tokens and a linear layer. How the zoo's models compare with the
+    published parameters, total MACs, and how many times fewer MACs the last stage has:
 
-    - R18, `paired`, K Q V in 2 groups: 11.49 M parameters (of 11.7), 1.544 GMACs (of 1.569), 2.93×
-      fewer (of 2.4).
-    - R34, `paired`: 19.57 M (of 19.2), 3.221 G (of 3.236), 3.24× (of 5.0). A last stage 5.0 times
-      cheaper has 128 M MACs, which makes a total of 3.150 G; and 16 MACs for each parameter (a map
-      of 16 tokens) are 160 M for the 10.0 M parameters that the trunk and the head leave.
-    - R50 and R101, one matrix a pair, token-to-pixel maps in 8 groups: 14.85 M (of 21.4), 3.396 G
-      (of 3.412), 6.91× (of 6.1); 33.84 M (of 41.5), 7.108 G (of 7.129), 6.91× (of 6.9). Again 16
-      MACs for each of the 11.8 and 12.9 M parameters left are 189 and 207 M, where stages 6.1 and
-      6.9 times cheaper have 133 and 117 M: we meet MACs and ratios, with fewer parameters.
+    - R18, `paired`, K Q V in 2 groups: 11.49 M (11.7), 1.544 G (1.569), 2.93× (2.4×).
+    - R34, `paired`: 19.57 M (19.2), 3.221 G (3.236), 3.24× (5.0×). With 5.0× the total would be
+      3.150 G. Maps of 16 tokens take 16 MACs a parameter, so that the 10.0 M parameters left by
+      trunk and head, 160 M MACs, and 8 M for tokens times pixels allow at most 3.8×.
+    - R50, one matrix a pair, token-to-pixel maps in 8 groups: 14.85 M (21.4), 3.396 G (3.412),
+      6.91× (6.1×). The 11.8 M parameters left are 189 M MACs, where 6.1× allows 133 M.
+    - R101, likewise: 33.84 M (41.5), 7.108 G (7.129), 6.91× (6.9×). The 12.9 M left are 207 M MACs,
+      where 6.9× allows 117 M.
+
+    Where the published figures contradict each other we meet the total first, then the parameters
+    of R34, which is close to them, and the ratios of R50 and R101.
     """
 
     def __init__(self, config: VTResNetConfig) -> None:

@@ -37,6 +37,8 @@ class ZooModel:
     preprocess: Preprocess
     paper: str
     task: Task = "classification"
+    class_names: tuple[str, ...] = ()
+    """In the order of the outputs; empty where the weights do not say."""
 
     def card(self) -> dict[str, object]:
         """What `vitedge models show` prints."""
@@ -52,8 +54,8 @@ class ZooModel:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Class names; numbers where the weights do not say."""
-        return tuple(str(index) for index in range(self.config.num_classes))
+        """Class names; numbers where they are not known."""
+        return self.class_names or tuple(str(index) for index in range(self.config.num_classes))
 
 
 # name: depth, width, MLP width, heads (table 1 of the ViT paper; Ti and S from DeiT)
@@ -202,11 +204,27 @@ _DIGITS = ZooModel(
     preprocess=Preprocess(height=32, width=32, resize="exact"),
     paper=VIT_PAPER,
 )
+_SHAPES = ZooModel(
+    name="shapes",
+    config=VTFPNConfig(
+        (64, 64),
+        TrunkConfig(bottleneck=False, depths=(1, 1, 1), width=24),
+        width=48,
+        head_width=32,
+        num_classes=6,
+        vt=VTConfig(tokens=8, width=128),
+    ),
+    preprocess=Preprocess(height=64, width=64, resize="exact"),
+    paper=VT_PAPER,
+    task="segmentation",
+    class_names=("background", "circle", "square", "triangle", "star", "ring"),
+)
 
 ZOO: dict[str, ZooModel] = {
     model.name: model
     for model in (
         _DIGITS,
+        _SHAPES,
         *(_vit(*variant) for variant in _VIT),
         *(_mae(*variant) for variant in (("base", 16), ("large", 16), ("huge", 14))),
         *(_deit(size, False) for size in ("tiny", "small", "base")),

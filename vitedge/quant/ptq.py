@@ -42,9 +42,12 @@ def quantize(
     decisions = decide(model.graph, target)
     chosen = {d.node: d for d in decisions if d.quantized}
     if not chosen:
+        found = ", ".join(sorted({d.op for d in decisions if d.role in ("linear", "conv")}))
         raise InputError(
-            "nothing in this model can be quantized: it has no MatMul, Gemm or Conv with weights",
-            fix="export it with --fp32",
+            "nothing in this model can be quantized: its operators with weights are "
+            f"{found or 'none'}, and the target has INT8 kernels for "
+            f"{', '.join(target.operators)}",
+            fix="export it with --fp32, or for another target",
         )
     taps = list(
         dict.fromkeys(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,25 @@ class OneOutput(nn.Module):
     """A transformers model as (B, 3, H, W) float32 -> one tensor.
 
     Logits where it has a head; of a detector, class logits and boxes (B, queries, classes + 1 + 4);
-    of an encoder its pooled output, or the last hidden state.
+    of an encoder its pooled output, the class token, or the last feature map.
     """
 
     def __init__(self, module: nn.Module, options: dict[str, Any]) -> None:
         super().__init__()
         self.module = module
         self.options = options
+        self.class_token = any(name.endswith("cls_token") for name in module.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
         output = self.module(pixel_values=x, **self.options)
         if "pred_boxes" in output:
             return torch.cat([output["logits"], output["pred_boxes"]], dim=-1)
-        for name in ("logits", "pooler_output", "last_hidden_state"):
+        for name in ("logits", "pooler_output"):
             if output.get(name) is not None:
                 return output[name]
+        if output.get("last_hidden_state") is not None:
+            hidden = output["last_hidden_state"]
+            return hidden[:, 0] if self.class_token else hidden
         raise InputError(
             f"{type(self.module).__name__} has no logits and no hidden state",
             fix="export it to ONNX with the output you need, and pass FILE.onnx",
@@ -124,16 +129,23 @@ def _module(kind: Any, config: Any, name: str, source: str, request: Request) ->
     """The model with its own weights, those of --weights, or random ones."""
     if hasattr(config, "use_pretrained_backbone"):
         config.use_pretrained_backbone = False  # the checkpoint holds the backbone's weights
-    eager = {"attn_implementation": "eager"}  # its parts, not one operator, get quantized
+    options: dict[str, Any] = {"attn_implementation": "eager"}  # its parts get quantized
+    make = getattr(kind, "from_config", None) or kind._from_config
+    if request.task == "features" and _has_pooler_weights(make, config):
+        options["add_pooling_layer"] = False
     if request.random_weights or request.weights:
-        make = getattr(kind, "from_config", None) or kind._from_config
-        module: nn.Module = make(config, **eager)
+        module: nn.Module = make(config, **options)
         if request.weights:
             hub.load_weights(module, request.weights)
         return module
     try:
         module, found = kind.from_pretrained(
-            name, config=config, weights_only=True, output_loading_info=True, **eager
+            name,
+            config=config,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with the rest
+            **options,
         )
     except OSError as error:
         raise unavailable(source, error_line(error)) from error
@@ -160,6 +172,12 @@ def _module(kind: Any, config: Any, name: str, source: str, request: Request) ->
         fix="give the weights that belong to this config.json",
     )
     return module
+
+
+def _has_pooler_weights(make: Callable[..., nn.Module], config: Any) -> bool:
+    """Whether an encoder ends in a layer that no classifier's checkpoint has."""
+    with torch.device("meta"):
+        return any(name.startswith("pooler.") for name in make(config).state_dict())
 
 
 def _preprocess(name: str, config: Any) -> Preprocess:

@@ -45,7 +45,7 @@ def load(name: str, request: Request) -> ReferenceModel:
     headless = {"num_classes": 0} if request.task == "features" else {}
     try:
         module = timm.create_model(name, pretrained=pretrained, **headless).eval()
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # hub, OS, pickle, safetensors and shape errors alike
         raise _refusal(name, pretrained, error) from error
     if request.weights:
         hub.load_weights(module, request.weights)
@@ -68,7 +68,11 @@ def load(name: str, request: Request) -> ReferenceModel:
 
 def _refusal(name: str, pretrained: bool, error: Exception) -> Exception:
     """What to tell the user of timm's `error`."""
-    if pretrained and (isinstance(error, OSError) or "No pretrained weights" in str(error)):
+    checkpoints.refuse_misfit(
+        checkpoints.misfit(error), f"timm:{name}", fix="give the weights of this config.json"
+    )
+    fetching = isinstance(error, OSError) or "No pretrained weights" in str(error)
+    if pretrained and fetching and not name.startswith(LOCAL[0]):
         return unavailable(f"timm:{name}", error_line(error))
     return InputError(
         f"timm cannot make '{name}': {error_line(error)}", fix="check its config.json and weights"

@@ -68,6 +68,11 @@ def load(name: str, request: Request) -> ReferenceModel:
             )
         except OSError as error:
             raise unavailable(source, error_line(error)) from error
+        except Exception as error:  # pickle, zip and hash errors alike
+            raise InputError(
+                f"{source}: its weights cannot be read as tensors only: {error_line(error)}",
+                fix="delete the downloaded file, so that it is fetched again",
+            ) from error
         module.load_state_dict(state)
     state = module.state_dict()
     checkpoints.require_finite(state, source)

@@ -1,0 +1,25 @@
+"""Every family of the lineage exports and quantizes; shallow here, at full depth in the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lineage import ROWS, Row, run
+
+pytestmark = pytest.mark.usefixtures("peers")
+
+MIN_SQNR_DB = 20
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_model_of_the_lineage_exports_and_quantizes(row: Row, tmp_path: Path) -> None:
+    result = run(row, tmp_path, shallow=True)
+    assert 0 < result.parity < 1e-4
+    for target, int8 in result.int8.items():
+        assert int8.sqnr_db >= MIN_SQNR_DB, target
+        assert int8.quantized >= 8, target
+    on_ort, on_openvino = result.int8.values()
+    assert not on_openvino.kept  # every Linear and convolution is INT8
+    assert "MatMul" not in on_ort.kept  # of the others the runtime has no INT8 kernel

@@ -1,0 +1,362 @@
+"""timm:, hf: and torchvision: from files laid out as on their hubs, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vitedge.errors import InputError, UnavailableError
+from vitedge.models.sources import ReferenceModel, Request, resolve
+from vitedge.spec import Preprocess
+
+pytestmark = pytest.mark.usefixtures("peers")
+
+CLASSES = ("tench", "goldfish", "white shark")
+VIT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+class Shell:
+    """What a pickle with code in it looks like; running it leaves a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def hf_folder(tmp_path: Path) -> Path:
+    """A ViT classifier and its processor, saved by transformers."""
+    import transformers
+
+    torch.manual_seed(0)
+    labels = dict(enumerate(CLASSES))
+    config = transformers.ViTConfig(**VIT, id2label=labels)
+    folder = tmp_path / "my-vit"
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    transformers.ViTImageProcessor(size=size, image_mean=[0.4, 0.5, 0.6]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def timm_folder(tmp_path: Path) -> Path:
+    """A small DeiT with a config.json as timm's hub has it."""
+    import timm
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    arguments = {"depth": 1, "num_classes": 3}
+    module = timm.create_model("deit_tiny_patch16_224", **arguments)
+    folder = tmp_path / "my-deit"
+    save_for_hf(
+        module,
+        folder,
+        model_config={"label_names": list(CLASSES)},
+        model_args=arguments,
+        safe_serialization=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where torch keeps downloads, with ResNet-18's there: random, in torchvision's layout."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    url = models.ResNet18_Weights.DEFAULT.url
+    torch.save(models.resnet18().state_dict(), folder / url.rpartition("/")[2])
+    yield folder
+
+
+def same_answer(model: ReferenceModel, peer: Any, size: int) -> bool:
+    """Whether both give the same logits for the same pixels."""
+    assert isinstance(model.content, nn.Module)
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return torch.allclose(model.content(pixels), peer(pixels), rtol=1e-5, atol=1e-6)
+
+
+# -- what is read -------------------------------------------------------------------------------
+
+
+def test_a_transformers_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> None:
+    import transformers
+
+    model = resolve(Request(f"hf:{hf_folder}"))
+    known = model.identity
+    assert (known.name, known.task, known.labels) == ("my-vit", "classification", CLASSES)
+    assert known.trained
+    assert known.preprocess == Preprocess(
+        height=32,
+        width=32,
+        resize="exact",
+        interpolation="bilinear",
+        crop_rounding="down",
+        mean=(0.4, 0.5, 0.6),
+    )
+    peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).eval()
+    assert same_answer(model, lambda pixels: peer(pixels).logits, 32)
+
+
+def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
+    """Another road to the same answer, for a model of the zoo's shape."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=192, num_attention_heads=3, intermediate_size=768, layer_norm_eps=1e-6
+    )
+    peer = transformers.ViTForImageClassification(config).eval()
+    peer.save_pretrained(hf_folder)
+    file = hf_folder / "model.safetensors"
+    model = resolve(Request(str(file), arch="vit_tiny_patch16_224"))
+    assert same_answer(model, lambda pixels: peer(pixels).logits, 224)
+    assert model.identity.labels == ("0", "1")
+
+
+def test_features_are_the_encoder_of_a_classifier(hf_folder: Path) -> None:
+    model = resolve(Request(f"hf:{hf_folder}", task="features"))
+    assert (model.identity.task, model.identity.labels) == ("features", ())
+    assert isinstance(model.content, nn.Module)
+    assert model.content(torch.zeros(1, 3, 32, 32)).shape == (1, 32)
+
+
+def test_random_weights_need_the_config_alone(hf_folder: Path) -> None:
+    (hf_folder / "model.safetensors").unlink()
+    model = resolve(Request(f"hf:{hf_folder}", random_weights=True))
+    assert not model.identity.trained
+    again = resolve(Request(f"hf:{hf_folder}", random_weights=True))
+    assert model.identity.weights_sha256 == again.identity.weights_sha256
+
+
+def test_a_resolution_the_config_does_not_have_is_interpolated(hf_folder: Path) -> None:
+    mine = hf_folder / "mine.toml"
+    mine.write_text("height = 48\nwidth = 64\n")
+    model = resolve(Request(f"hf:{hf_folder}", preprocess=mine))
+    assert isinstance(model.content, nn.Module)
+    assert model.content(torch.zeros(1, 3, 48, 64)).shape == (1, 3)
+
+
+def test_a_timm_folder_brings_weights_preprocessing_and_labels(timm_folder: Path) -> None:
+    import timm
+
+    model = resolve(Request(f"timm:local-dir:{timm_folder}"))
+    known = model.identity
+    assert (known.name, known.task, known.labels) == ("my-deit", "classification", CLASSES)
+    assert (known.preprocess.resize_px, known.preprocess.mean[0]) == (248, 0.485)
+    peer = timm.create_model(f"local-dir:{timm_folder}", pretrained=True).eval()
+    assert same_answer(model, peer, 224)
+
+
+def test_a_timm_name_knows_imagenets_classes() -> None:
+    model = resolve(Request("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", random_weights=True))
+    known = model.identity
+    assert known.name == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert len(known.labels) == 1000
+    assert known.labels[0].startswith("tench")
+    assert known.preprocess.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_torchvision_name_reads_the_file_its_hub_left(torch_home: Path) -> None:
+    from torchvision import models
+
+    model = resolve(Request("torchvision:resnet18"))
+    known = model.identity
+    assert (known.task, known.labels[0], len(known.labels)) == ("classification", "tench", 1000)
+    assert (known.preprocess.resize_px, known.preprocess.interpolation) == (256, "bilinear")
+    peer = models.resnet18().eval()
+    peer.load_state_dict(torch.load(next(torch_home.iterdir()), weights_only=True))
+    assert same_answer(model, peer, 224)
+
+
+def test_a_torchvision_name_may_name_its_weights() -> None:
+    model = resolve(Request("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1", random_weights=True))
+    assert (model.identity.preprocess.height, model.identity.preprocess.resize_px) == (384, 384)
+
+
+@pytest.mark.parametrize("source", ["timm:deit_tiny_patch16_224", "torchvision:resnet18"])
+def test_weights_of_ones_own_go_into_a_librarys_model(tmp_path: Path, source: str) -> None:
+    random = resolve(Request(source, random_weights=True))
+    assert isinstance(random.content, nn.Module)
+    state = {name: tensor + 1 for name, tensor in random.content.state_dict().items()}
+    save_file(state, tmp_path / "mine.safetensors")
+    mine = resolve(Request(source, weights=tmp_path / "mine.safetensors"))
+    assert mine.identity.trained
+    assert mine.identity.weights_sha256 != random.identity.weights_sha256
+
+
+# -- what is refused ----------------------------------------------------------------------------
+
+
+def refusal(request: Request, kind: type[InputError] | type[UnavailableError]) -> str:
+    """What the user is told, the fix included."""
+    with pytest.raises(kind) as caught:
+        resolve(request)
+    assert caught.value.fix
+    return f"{caught.value.what} {caught.value.fix}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["timm:vit_tiny_patch16_224", "hf:google/vit-base-patch16-224", "torchvision:vit_b_32"],
+)
+def test_weights_that_cannot_be_fetched_name_the_flag(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    said = refusal(Request(source), UnavailableError)
+    assert source in said and "--random-weights" in said and "--weights" in said
+
+
+def test_a_folder_without_weights_names_the_flag(hf_folder: Path) -> None:
+    (hf_folder / "model.safetensors").unlink()
+    assert "--random-weights" in refusal(Request(f"hf:{hf_folder}"), UnavailableError)
+
+
+def test_a_folder_without_a_processor_asks_for_preprocess(hf_folder: Path) -> None:
+    (hf_folder / "preprocessor_config.json").unlink()
+    assert "--preprocess" in refusal(Request(f"hf:{hf_folder}"), InputError)
+
+
+def test_labels_that_are_not_the_heads_are_refused(hf_folder: Path) -> None:
+    config = json.loads((hf_folder / "config.json").read_text())
+    config["id2label"] = {"0": "cat", "1": "dog"}
+    config["label2id"] = {"cat": 0, "dog": 1}
+    (hf_folder / "config.json").write_text(json.dumps(config))
+    said = refusal(Request(f"hf:{hf_folder}"), InputError)
+    assert "classifier" in said and "(3, 32)" in said
+
+
+def test_timms_labels_that_are_not_the_heads_are_refused(timm_folder: Path) -> None:
+    config = json.loads((timm_folder / "config.json").read_text())
+    config["label_names"] = ["cat", "dog"]
+    (timm_folder / "config.json").write_text(json.dumps(config))
+    said = refusal(Request(f"timm:local-dir:{timm_folder}"), InputError)
+    assert "2 classes" in said and "3 outputs" in said
+
+
+@pytest.mark.parametrize("kind", ["timm", "hf"])
+def test_missing_extra_and_misshaped_tensors_are_listed(
+    kind: str, timm_folder: Path, hf_folder: Path
+) -> None:
+    folder = timm_folder if kind == "timm" else hf_folder
+    source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
+    state = load_file(folder / "model.safetensors")
+    names = sorted(name for name in state if name.endswith("bias"))
+    for name in names[:6]:
+        del state[name]
+    state["stray.weight"] = torch.zeros(3)
+    state[names[6]] = torch.zeros(7)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    said = refusal(Request(source), InputError)
+    assert "6 missing" in said and "…" in said
+    assert "1 unexpected (stray.weight)" in said
+    assert "1 misshaped" in said and "bias (7" in said
+
+
+@pytest.mark.parametrize("kind", ["timm", "hf"])
+def test_weights_with_nan_are_refused(kind: str, timm_folder: Path, hf_folder: Path) -> None:
+    folder = timm_folder if kind == "timm" else hf_folder
+    source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
+    state = load_file(folder / "model.safetensors")
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    assert "NaN" in refusal(Request(source), InputError)
+
+
+@pytest.mark.parametrize("kind", ["timm", "hf", "torchvision"])
+def test_code_in_weights_does_not_run(
+    kind: str, timm_folder: Path, hf_folder: Path, torch_home: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "it ran"
+    evil = pickle.dumps({"weight": Shell(mark)})
+    if kind == "torchvision":
+        next(torch_home.iterdir()).write_bytes(evil)
+        source = "torchvision:resnet18"
+    else:
+        folder = timm_folder if kind == "timm" else hf_folder
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(evil)
+        source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
+    refusal(Request(source), InputError)
+    assert not mark.exists()
+
+
+def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "it ran"
+    (hf_folder / "modeling.py").write_text(f"open({str(mark)!r}, 'w')")
+    config = json.loads((hf_folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "modeling.Config"}}
+    (hf_folder / "config.json").write_text(json.dumps(config))
+    refusal(Request(f"hf:{hf_folder}"), InputError)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("timm:vit_tinny_patch16_224", "'vit_tiny_patch16_224'"),
+        ("torchvision:vit_b_61", "'vit_b_16'"),
+        ("torchvision:vit_b_16.IMAGENET1K_V7", "'IMAGENET1K_V1'"),
+        ("vit_tinny_patch16_224", "'vit_tiny_patch16_224'"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest(model: str, says: str) -> None:
+    assert says in refusal(Request(model), InputError)
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        ("timm:vit_tiny_patch16_224", "segmentation"),
+        ("torchvision:resnet18", "segmentation"),
+        ("vit_tiny_patch16_224", "segmentation"),
+    ],
+)
+def test_a_task_the_model_does_not_do_is_refused(model: str, task: Any) -> None:
+    assert "--task" in refusal(Request(model, task=task, random_weights=True), InputError)
+
+
+def test_weights_and_random_weights_exclude_each_other(tmp_path: Path) -> None:
+    request = Request("timm:vit_tiny_patch16_224", weights=tmp_path / "a.pt", random_weights=True)
+    assert "exclude" in refusal(request, InputError)
+
+
+def test_a_size_the_patches_do_not_divide_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("height = 200\nwidth = 224\n")
+    request = Request(
+        "vit_tiny_patch16_224", preprocess=tmp_path / "mine.toml", random_weights=True
+    )
+    assert "multiples of 16" in refusal(request, InputError)
+
+
+def test_a_zoo_model_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("height = 96\nwidth = 160\n")
+    request = Request(
+        "vit_tiny_r_s16_p8_224", preprocess=tmp_path / "mine.toml", random_weights=True
+    )
+    model = resolve(request)
+    assert isinstance(model.content, nn.Module)
+    assert model.content(torch.zeros(1, 3, 96, 160)).shape == (1, 1000)
