@@ -1,0 +1,193 @@
+"""Models a user brings, typed as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+
+from vitedge.artifact import open_bundle
+from vitedge.models.vit import VisionTransformer
+from vitedge.models.zoo import ZOO
+
+CLI = Callable[..., Any]
+PEERS = {"PYTHONPATH": str(Path(__file__).parents[1] / "peers_without_cuda")}
+BOTH = ("--target", "onnxruntime-cpu", "--target", "openvino-cpu")
+CLASSES = ("cat", "dog", "newt")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 crops of two real photographs, with labels and with masks that follow their colours."""
+    rng = np.random.default_rng(0)
+    crops = []
+    for index in range(24):
+        photograph = load_sample_images().images[index % 2]
+        top, left = rng.integers(0, 427 - 96), rng.integers(0, 640 - 96)
+        crops.append(photograph[top : top + 96, left : left + 96])
+    images = np.stack(crops)
+    masks = images.astype(int).argmax(axis=-1)
+    path = tmp_path_factory.mktemp("photographs") / "photographs.npz"
+    np.savez(path, images=images, labels=np.arange(24) % 3, masks=masks)
+    return path
+
+
+def segmenter(path: Path) -> Path:
+    """An ONNX file that takes normalised pixels and gives logits (B, 3, 16, 16): the colours."""
+    rng = np.random.default_rng(0)
+    weights = np.eye(3, dtype=np.float32)[:, :, None, None] + np.zeros((1, 1, 4, 4), np.float32)
+    weights += rng.normal(scale=0.01, size=weights.shape)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["pixels", "w"], ["logits"], "colours", strides=[4, 4])],
+        "segmenter",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 64, 64])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+        [numpy_helper.from_array(weights.astype(np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.usefixtures("peers")
+def test_a_transformers_folder_to_proven_int8(
+    tmp_path: Path, vitedge: CLI, photographs: Path
+) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=192,
+        image_size=64,
+        id2label=dict(enumerate(CLASSES)),
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "pets")
+    size = {"height": 64, "width": 64}
+    transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path / "pets")
+    data = ("--calib-data", photographs, "--eval-data", photographs, "--allow-overlap")
+    said = vitedge(
+        *("export", f"hf:{tmp_path / 'pets'}", *BOTH, "--int8", *data, "--num-samples", 8),
+        *("--output", tmp_path / "out", "--json"),
+        **PEERS,
+    )
+    for made in said.document["artifacts"]:
+        bundle = open_bundle(Path(made["path"]))
+        assert bundle.labels() == CLASSES
+        assert bundle.manifest.name.startswith("pets-")
+        assert bundle.manifest.preprocessing.host.interpolation == "bilinear"
+        assert made["report"]["accuracy"]["metric"] == "top1"
+        assert made["report"]["accuracy"]["n"] == 24
+    assert made["report"]["numerics"]["sqnr_db"] > 20
+
+
+def test_segmentation_is_exported_validated_and_timed(
+    tmp_path: Path, vitedge: CLI, photographs: Path
+) -> None:
+    model, settings = segmenter(tmp_path / "colours.onnx"), tmp_path / "mine.toml"
+    settings.write_text('height = 64\nwidth = 64\nresize = "exact"\n')
+    vitedge(
+        *("export", model, "--preprocess", settings, "--target", "openvino-cpu", "--int8"),
+        *("--calib-data", photographs, "--num-samples", 8, "--output", tmp_path / "out"),
+    )
+    int8 = tmp_path / "out" / "colours-openvino-cpu-int8"
+    assert open_bundle(int8).manifest.model.task == "segmentation"
+    table = vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
+    assert "mIoU" in table
+    vitedge("bench", int8, "--duration", 0.3, "--json")
+    report = json.loads((int8 / "report.json").read_text())
+    accuracy = report["accuracy"]
+    assert (accuracy["metric"], accuracy["n"]) == ("miou", 24)
+    assert accuracy["fp32"] > 0.5
+    assert abs(accuracy["drop_pp"]) < 3
+    assert accuracy["also"]["pixel_accuracy"]["fp32"] > 0.7
+    assert report["latency"]["speedup"] > 0
+
+
+def test_features_are_exported_validated_and_timed(
+    tmp_path: Path, vitedge: CLI, photographs: Path
+) -> None:
+    torch.manual_seed(0)
+    state = VisionTransformer(ZOO["digits"].config).state_dict()
+    save_file(state, tmp_path / "mine.safetensors")
+    vitedge(
+        *("export", tmp_path / "mine.safetensors", "--arch", "digits", "--task", "features"),
+        *("--target", "openvino-cpu", "--int8", "--calib-data", photographs),
+        *("--num-samples", 8, "--output", tmp_path / "out"),
+    )
+    int8 = tmp_path / "out" / "mine-openvino-cpu-int8"
+    assert "k-NN" in vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
+    vitedge("bench", int8, "--duration", 0.3, "--json")
+    report = json.loads((int8 / "report.json").read_text())
+    assert report["accuracy"]["metric"] == "knn_agreement"
+    assert 0.5 < report["accuracy"]["artifact"] <= 1
+    assert report["numerics"]["cosine"] > 0.99
+    assert open_bundle(int8).manifest.model.num_classes == 0
+
+
+def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(
+    tmp_path: Path, vitedge: CLI
+) -> None:
+    said = vitedge(
+        *("export", "resnet18", "--random-weights", "--target", "openvino-cpu", "--int8"),
+        *("--calib-data", "random", "--num-samples", 2, "--calibration", "fast"),
+        *("--output", tmp_path),
+    )
+    assert "no attention was found" in said.stderr
+    assert open_bundle(tmp_path / "resnet18-openvino-cpu-int8").manifest.quantization
+
+
+def test_operators_the_target_has_no_int8_for_are_named(tmp_path: Path, vitedge: CLI) -> None:
+    said = vitedge(
+        *("export", "resnet18", "--random-weights", "--target", "onnxruntime-cpu", "--int8"),
+        *("--calib-data", "random", "--num-samples", 2, "--output", tmp_path),
+        code=2,
+    )
+    assert "Conv, Gemm" in said.stderr and "MatMul" in said.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_nearest_arch_by_shape_is_named(tmp_path: Path, vitedge: CLI) -> None:
+    torch.manual_seed(0)
+    state = VisionTransformer(ZOO["vit_tiny_patch16_224"].config).state_dict()
+    save_file(state, tmp_path / "mine.safetensors")
+    export = ("export", tmp_path / "mine.safetensors", "--target", "openvino-cpu")
+    for arch in ((), ("--arch", "vit_small_patch16_224")):
+        said = vitedge(*export, *arch, "--output", tmp_path / "out", code=2).stderr
+        assert "vit_tiny_patch16_224" in said
+    assert "misshaped" in said
+
+
+@pytest.mark.parametrize("source", ["timm:vit_tiny_patch16_224", "hf:google/vit-base-patch16-224"])
+def test_weights_out_of_reach_say_so_at_once(tmp_path: Path, vitedge: CLI, source: str) -> None:
+    said = vitedge(
+        *("export", source, "--target", "openvino-cpu", "--output", tmp_path / "out"),
+        code=3,
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path),
+        **PEERS,
+    )
+    assert source in said.stderr and "--random-weights" in said.stderr
+
+
+def test_every_model_has_a_card(vitedge: CLI) -> None:
+    cards = vitedge("models", "list", "--json").document
+    assert {"digits", "shapes", "vit_base_patch16_384", "vt_fpn_resnet50"} <= {
+        card["name"] for card in cards
+    }
+    for card in cards:
+        assert set(card) == {
+            *("name", "params", "macs", "input_size", "num_classes", "task", "paper")
+        }
+    assert vitedge("models", "show", "vt_resnet50", "--json").document in cards
