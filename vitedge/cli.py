@@ -35,6 +35,7 @@ class Listing(str, Enum):
 
 INTERRUPTED = 128 + signal.SIGINT  # the shell's code for a command stopped by Ctrl-C
 DEFAULT_OUTPUT = Path("artifacts")
+EVALUATION_IMAGES = "Images to measure on: folder, .npz, 'digits' or 'shapes'."
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Output = Annotated[Path, typer.Option(help="Folder that holds the artifacts.")]
@@ -104,13 +105,15 @@ def export(
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default.")] = False,
     calib_data: Annotated[
-        str, typer.Option(help="Calibration images: folder, .npz, 'digits' or 'random'.")
+        str, typer.Option(help="Calibration images: folder, .npz, 'digits', 'shapes' or 'random'.")
     ] = "",
     calibration: Annotated[str, typer.Option(help="Calibration recipe, or a .toml.")] = "default",
     num_samples: Annotated[
         int | None, typer.Option(min=1, help="Calibration images; default: the recipe's.")
     ] = None,
-    eval_data: Annotated[str, typer.Option(help="Labelled images: folder, .npz or 'digits'.")] = "",
+    eval_data: Annotated[
+        str, typer.Option(help="Labelled images: folder, .npz, 'digits' or 'shapes'.")
+    ] = "",
     max_drop: Annotated[
         float | None, typer.Option(help="Write nothing if accuracy drops more points than this.")
     ] = None,
@@ -185,7 +188,7 @@ def export(
 @app.command()
 def validate(
     artifact: Artifact,
-    data: Annotated[str, typer.Option(help="Labelled images: folder, .npz or 'digits'.")] = "",
+    data: Annotated[str, typer.Option(help=EVALUATION_IMAGES)] = "",
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Accept calibration images.")
     ] = False,

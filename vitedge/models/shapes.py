@@ -1,4 +1,4 @@
-"""How the embedded segmentation reference was trained: a small VT-FPN on shapes drawn on the fly.
+"""How the embedded segmentation reference was trained: a small VT-FPN on the shapes we draw.
 
 python -m vitedge.models.shapes --output shapes.safetensors     (minutes on two cores)
 """

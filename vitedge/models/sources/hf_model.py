@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitedge.errors import InputError, error_line
+from vitedge.errors import InputError, UnavailableError, error_line
 from vitedge.models import checkpoints
 from vitedge.models.preprocessing_hf import from_hf
 from vitedge.models.sources import hub
@@ -99,7 +99,11 @@ def _config(name: str, source: str) -> Any:
                 f"{source}: its config.json cannot be used: {error_line(error)}",
                 fix="give a directory that save_pretrained() wrote, of a model transformers has",
             ) from error
-        raise unavailable(source, error_line(error)) from error
+        raise UnavailableError(
+            f"'{source}' is not here and cannot be downloaded: {error_line(error)}",
+            fix="connect, or give a directory with its config.json and weights "
+            "(the config alone with --weights FILE or --random-weights)",
+        ) from error
 
 
 def _class(config: Any, wanted: Task | None, source: str) -> tuple[Any, Task]:
