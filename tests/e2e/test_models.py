@@ -191,3 +191,15 @@ def test_every_model_has_a_card(vitedge: CLI) -> None:
             *("name", "params", "macs", "input_size", "num_classes", "task", "paper")
         }
     assert vitedge("models", "show", "vt_resnet50", "--json").document in cards
+
+
+def test_the_embedded_segmentation_model_needs_no_flags(tmp_path: Path, vitedge: CLI) -> None:
+    said = vitedge(
+        *("export", "shapes", "--target", "openvino-cpu", "--int8", "--output", tmp_path),
+        *("--calibration", "fast", "--json"),
+    )
+    fp32, int8 = (made["report"]["accuracy"] for made in said.document["artifacts"])
+    assert (int8["metric"], int8["n"], int8["data"]) == ("miou", 400, "shapes")
+    assert fp32["artifact"] > 0.85
+    assert int8["drop_pp"] < 0.5
+    assert open_bundle(tmp_path / "shapes-openvino-cpu-int8").labels()[0] == "background"
