@@ -92,7 +92,7 @@ ROWS = (
         "BeitForSemanticSegmentation",
         {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4], **DEEP},
         "BeitImageProcessor",
-        {"num_labels": 19, "use_relative_position_bias": True},
+        {"num_labels": 19, "use_relative_position_bias": True, "out_indices": [3, 5, 7, 11]},
     ),
     Row(
         "hf",

@@ -341,7 +341,7 @@ def _task(text: str) -> Task | None:
 def _batch(text: str) -> Batch | None:
     if not text or text == "dynamic":
         return text or None  # type: ignore[return-value]
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise InputError(f"--batch '{text}' is no number of images", fix="pass 1, 2, … or dynamic")
     return int(text)
 

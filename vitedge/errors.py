@@ -57,7 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"choose one of: {', '.join(known[:LISTED])}{more}"
 
 
-def error_line(error: Exception) -> str:
+def error_line(error: BaseException) -> str:
     """The first line of a library's message; its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 

@@ -96,7 +96,7 @@ class ImageSet:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.skipped.most_common())
             raise InputError(
                 f"none of the {len(indices)} images of '{self.name}' is usable: {reasons}",
-                fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files",
+                fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files, and PNGs for masks",
             )
 
     def _results(self, indices: Sequence[int], lookahead: int) -> Iterator[_Item | Skip]:

@@ -49,7 +49,10 @@ def open_folder(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet
 
 
 def open_npz(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet:
-    """An .npz with `images` (n, H, W, 3) uint8 and `masks` (n, H, W), 255 where ignored."""
+    """An .npz with `images` (n, H, W, 3) uint8 and `masks` (n, H, W).
+
+    Ignored are negative indices and, where the model has no such class, 255.
+    """
     images, masks = read_images(path, "masks")
     if masks is None or masks.dtype.kind not in "iu" or masks.shape != images.shape[:3]:
         found = "missing" if masks is None else f"{masks.dtype} {masks.shape}"
@@ -57,11 +60,9 @@ def open_npz(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet:
             f"'masks' of '{path}' is {found}, not integer {images.shape[:3]}",
             fix="save one class index for every pixel",
         )
-    ignored = (masks < 0) | (masks == IGNORED)
-    indices = np.where(ignored, IGNORED, np.clip(masks, 0, IGNORED - 1)).astype(np.uint8)
 
     def load(index: int) -> Sample:
-        mask = Image.fromarray(indices[index])
+        mask = Image.fromarray(masks[index].astype(np.int32))
         image = fit(Image.fromarray(images[index]), preprocess)
         return image, _fitted(mask, preprocess, num_classes, path)
 
@@ -69,21 +70,29 @@ def open_npz(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet:
 
 
 def _by_stem(folder: str) -> dict[str, str]:
-    """Image files of `folder` by name without suffix."""
+    """Image files of `folder` by name without suffix. Raises InputError where two share one."""
     if not os.path.isdir(folder):
         return {}
     with os.scandir(folder) as entries:
         paths = [e.path for e in entries if e.name[0] != "." and e.name.lower().endswith(SUFFIXES)]
-    return {os.path.splitext(os.path.basename(path))[0]: path for path in paths}
+    found: dict[str, str] = {}
+    for path in sorted(paths):
+        stem = os.path.splitext(os.path.basename(path))[0]
+        if stem in found:
+            raise InputError(
+                f"'{found[stem]}' and '{path}' have one name", fix="keep one of the two"
+            )
+        found[stem] = path
+    return found
 
 
 def _decode_mask(path: str) -> Image.Image:
-    """Class indices as 8-bit grey; a palette's colours are not looked at."""
+    """Class indices as 32-bit integers; a palette's colours are not looked at."""
     try:
         with Image.open(path, formats=("PNG",)) as mask:
             if mask.mode not in ("L", "P", "1"):
-                raise Skip(f"with a mask of pixel format {mask.mode}")
-            return Image.fromarray(np.asarray(mask).astype(np.uint8))
+                raise Skip(f"with a mask of pixel format {mask.mode}, not 8-bit grey or palette")
+            return Image.fromarray(np.asarray(mask).astype(np.int32))
     except Skip:
         raise
     except Exception:
@@ -95,12 +104,15 @@ def _fitted(
 ) -> NDArray[np.int16]:
     """The mask where the model's input has its pixels, (H, W); ignored ones are -1."""
     nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
-    indices = fit(mask, nearest).astype(np.int16)
-    indices[indices == IGNORED] = UNLABELLED
+    indices = fit(mask, nearest)
+    ignored = indices < 0
+    if num_classes <= IGNORED:
+        ignored |= indices == IGNORED
+    indices = np.where(ignored, UNLABELLED, indices)
     if indices.max() >= num_classes:
         raise InputError(
             f"a mask of '{path}' holds class {indices.max()}, "
             f"and the model's classes are 0 to {num_classes - 1}",
             fix="give class indices in the order of the model's outputs, and 255 where ignored",
         )
-    return indices
+    return indices.astype(np.int16)

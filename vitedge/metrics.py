@@ -123,6 +123,11 @@ class MeanIoU:
 
     def result(self, confidence: float) -> Measured:
         counts = np.stack(self._counts)
+        if not counts[:, 2].any():
+            raise InputError(
+                "no mask labels a single pixel: there is nothing to measure",
+                fix="give masks of class indices, 255 only where a pixel is to be ignored",
+            )
         fp32 = np.stack(self._fp32_counts) if self._fp32_counts else None
 
         def over(measure: Callable[[NDArray[Any]], NDArray[Any]]) -> Compared:

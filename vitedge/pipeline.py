@@ -19,7 +19,7 @@ from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import TensorSpec
 from vitedge.data import Role, open_images
-from vitedge.errors import InputError, LimitError, missing
+from vitedge.errors import InputError, LimitError, UnavailableError, error_line, missing
 from vitedge.imageset import ImageSet
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
@@ -36,11 +36,6 @@ GOLDEN_BYTES = 2**24
 """Of outputs: a segmentation model's are large."""
 PARITY_LIMIT = 1e-3
 """Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
-LAYOUTS: dict[Task, str] = {
-    "classification": "NC, logits",
-    "segmentation": "NCHW, logits",
-    "features": "ND, features",
-}
 TOOLS = (
     *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
     *("onnxruntime", "openvino", "numpy", "pillow"),
@@ -53,11 +48,12 @@ class Made:
 
     bundle: Bundle
     report: dict[str, Any]
+    model_notes: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """What a user should know before trusting it."""
         made = self.bundle.manifest
-        found = []
+        found = list(self.model_notes)
         if made.accuracy_note:
             found.append(f"accuracy is not measurable: {made.accuracy_note}")
         if not catalog.runs_on(made.target, host.describe(threads=0)):
@@ -89,7 +85,9 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
     try:
         model = resolve(request.model)
     except ImportError as error:
-        raise missing(error.name or "torch", "export") from error
+        if error.name is None:
+            raise UnavailableError(error_line(error), fix="install what it names") from error
+        raise missing(error.name, "export") from error
     job = _Job(plan, model.identity, steps)
     finals = [
         request.output / job.bundle_name(target, precision)
@@ -107,7 +105,7 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
         for made, final in zip(staged, finals, strict=True):
             artifact.publish(made.bundle.path, final)
     return [
-        Made(Bundle(final, made.bundle.manifest), made.report)
+        Made(Bundle(final, made.bundle.manifest), made.report, model.identity.notes)
         for made, final in zip(staged, finals, strict=True)
     ]
 
@@ -248,7 +246,7 @@ class _Job:
                     weights_sha256=model.weights_sha256,
                 ),
                 inputs=(_tensor(exported.input, "NHWC, RGB"),),
-                outputs=(_tensor(exported.output, LAYOUTS[model.task]),),
+                outputs=(_tensor(exported.output, _layout(exported.output, model.task)),),
                 preprocessing=manifest.Preprocessing(
                     host=model.preprocess, graph=_graph_part(model.preprocess)
                 ),
@@ -311,7 +309,7 @@ class _Job:
         drop = measured["accuracy"]["drop_pp"]
         if drop > limit:
             raise LimitError(
-                f"{bundle.manifest.name} loses {drop:.2f} points, more than --max-drop {limit:g}; "
+                f"{bundle.manifest.name} loses {drop:.2g} points, more than --max-drop {limit:g}; "
                 "nothing was written",
                 fix="try --calibration thorough, or more calibration images",
             )
@@ -338,6 +336,11 @@ def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
     """What the artifact does to pixels before the model, in order."""
     flip = ("RGB to BGR",) if preprocess.channels == "BGR" else ()
     return (*flip, "cast to float32", "scale and normalise", "NHWC to NCHW")
+
+
+def _layout(output: TensorSpec, task: Task) -> str:
+    axes = {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
+    return f"{axes}, {'features' if task == 'features' else 'logits'}"
 
 
 def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:

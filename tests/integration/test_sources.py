@@ -15,19 +15,10 @@ from torch import nn
 
 from vitedge.errors import InputError, UnavailableError
 from vitedge.models.sources import ReferenceModel, Request, resolve
-from vitedge.spec import Preprocess
 
 pytestmark = pytest.mark.usefixtures("peers")
 
 CLASSES = ("tench", "goldfish", "white shark")
-VIT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
 
 
 class Shell:
@@ -38,21 +29,6 @@ class Shell:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.mark,)
-
-
-@pytest.fixture
-def hf_folder(tmp_path: Path) -> Path:
-    """A ViT classifier and its processor, saved by transformers."""
-    import transformers
-
-    torch.manual_seed(0)
-    labels = dict(enumerate(CLASSES))
-    config = transformers.ViTConfig(**VIT, id2label=labels)
-    folder = tmp_path / "my-vit"
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    transformers.ViTImageProcessor(size=size, image_mean=[0.4, 0.5, 0.6]).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -98,64 +74,6 @@ def same_answer(model: ReferenceModel, peer: Any, size: int) -> bool:
 
 
 # -- what is read -------------------------------------------------------------------------------
-
-
-def test_a_transformers_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> None:
-    import transformers
-
-    model = resolve(Request(f"hf:{hf_folder}"))
-    known = model.identity
-    assert (known.name, known.task, known.labels) == ("my-vit", "classification", CLASSES)
-    assert known.trained
-    assert known.preprocess == Preprocess(
-        height=32,
-        width=32,
-        resize="exact",
-        interpolation="bilinear",
-        crop_rounding="down",
-        mean=(0.4, 0.5, 0.6),
-    )
-    peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).eval()
-    assert same_answer(model, lambda pixels: peer(pixels).logits, 32)
-
-
-def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
-    """Another road to the same answer, for a model of the zoo's shape."""
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=192, num_attention_heads=3, intermediate_size=768, layer_norm_eps=1e-6
-    )
-    peer = transformers.ViTForImageClassification(config).eval()
-    peer.save_pretrained(hf_folder)
-    file = hf_folder / "model.safetensors"
-    model = resolve(Request(str(file), arch="vit_tiny_patch16_224"))
-    assert same_answer(model, lambda pixels: peer(pixels).logits, 224)
-    assert model.identity.labels == ("0", "1")
-
-
-def test_features_are_the_encoder_of_a_classifier(hf_folder: Path) -> None:
-    model = resolve(Request(f"hf:{hf_folder}", task="features"))
-    assert (model.identity.task, model.identity.labels) == ("features", ())
-    assert isinstance(model.content, nn.Module)
-    assert model.content(torch.zeros(1, 3, 32, 32)).shape == (1, 32)
-
-
-def test_random_weights_need_the_config_alone(hf_folder: Path) -> None:
-    (hf_folder / "model.safetensors").unlink()
-    model = resolve(Request(f"hf:{hf_folder}", random_weights=True))
-    assert not model.identity.trained
-    again = resolve(Request(f"hf:{hf_folder}", random_weights=True))
-    assert model.identity.weights_sha256 == again.identity.weights_sha256
-
-
-def test_a_resolution_the_config_does_not_have_is_interpolated(hf_folder: Path) -> None:
-    mine = hf_folder / "mine.toml"
-    mine.write_text("height = 48\nwidth = 64\n")
-    model = resolve(Request(f"hf:{hf_folder}", preprocess=mine))
-    assert isinstance(model.content, nn.Module)
-    assert model.content(torch.zeros(1, 3, 48, 64)).shape == (1, 3)
 
 
 def test_a_timm_folder_brings_weights_preprocessing_and_labels(timm_folder: Path) -> None:
@@ -230,25 +148,6 @@ def test_weights_that_cannot_be_fetched_name_the_flag(
     assert source in said and "--random-weights" in said and "--weights" in said
 
 
-def test_a_folder_without_weights_names_the_flag(hf_folder: Path) -> None:
-    (hf_folder / "model.safetensors").unlink()
-    assert "--random-weights" in refusal(Request(f"hf:{hf_folder}"), UnavailableError)
-
-
-def test_a_folder_without_a_processor_asks_for_preprocess(hf_folder: Path) -> None:
-    (hf_folder / "preprocessor_config.json").unlink()
-    assert "--preprocess" in refusal(Request(f"hf:{hf_folder}"), InputError)
-
-
-def test_labels_that_are_not_the_heads_are_refused(hf_folder: Path) -> None:
-    config = json.loads((hf_folder / "config.json").read_text())
-    config["id2label"] = {"0": "cat", "1": "dog"}
-    config["label2id"] = {"cat": 0, "dog": 1}
-    (hf_folder / "config.json").write_text(json.dumps(config))
-    said = refusal(Request(f"hf:{hf_folder}"), InputError)
-    assert "classifier" in said and "(3, 32)" in said
-
-
 def test_timms_labels_that_are_not_the_heads_are_refused(timm_folder: Path) -> None:
     config = json.loads((timm_folder / "config.json").read_text())
     config["label_names"] = ["cat", "dog"]
@@ -304,16 +203,6 @@ def test_code_in_weights_does_not_run(
     assert not mark.exists()
 
 
-def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "it ran"
-    (hf_folder / "modeling.py").write_text(f"open({str(mark)!r}, 'w')")
-    config = json.loads((hf_folder / "config.json").read_text())
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "modeling.Config"}}
-    (hf_folder / "config.json").write_text(json.dumps(config))
-    refusal(Request(f"hf:{hf_folder}"), InputError)
-    assert not mark.exists()
-
-
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -360,3 +249,94 @@ def test_a_zoo_model_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None
     model = resolve(request)
     assert isinstance(model.content, nn.Module)
     assert model.content(torch.zeros(1, 3, 96, 160)).shape == (1, 1000)
+
+
+# -- the peers' own ways ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "height", "width"),
+    [
+        ("timm:vit_tiny_patch16_224", 96, 160),
+        ("timm:resnet18", 96, 160),
+        ("torchvision:vit_b_32", 96, 96),
+        ("torchvision:resnet18", 96, 160),
+    ],
+)
+def test_preprocess_sets_the_resolution_of_any_source(
+    tmp_path: Path, source: str, height: int, width: int
+) -> None:
+    (tmp_path / "mine.toml").write_text(f"height = {height}\nwidth = {width}\n")
+    model = resolve(Request(source, preprocess=tmp_path / "mine.toml", random_weights=True))
+    assert isinstance(model.content, nn.Module)
+    assert model.content(torch.zeros(1, 3, height, width)).shape == (1, 1000)
+
+
+def test_torchvisions_vits_are_square(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("height = 96\nwidth = 160\n")
+    request = Request(
+        "torchvision:vit_b_32", preprocess=tmp_path / "mine.toml", random_weights=True
+    )
+    assert "square" in refusal(request, InputError)
+
+
+@pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "googlenet"])
+def test_torchvisions_models_are_built_as_for_their_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Segmenters fetch no backbone; GoogLeNet normalises its input a second time."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    entry = models.get_model_weights(name).DEFAULT
+    own = {"weights_backbone": None} if name.startswith("lraspp") else {"init_weights": False}
+    state = models.get_model(name, weights=None, **own).state_dict()
+    torch.save(state, folder / entry.url.rpartition("/")[2])
+    model = resolve(Request(f"torchvision:{name}"))
+    peer = models.get_model(name, weights=entry).eval()
+    assert same_answer(model, lambda x: y["out"] if isinstance(y := peer(x), dict) else y, 64)
+
+
+def test_a_classifiers_weights_become_features(timm_folder: Path) -> None:
+    weights = timm_folder / "model.safetensors"
+    state = {f"module.{name}": tensor for name, tensor in load_file(weights).items()}
+    save_file(state, weights, {"format": "pt"})
+    (timm_folder / "config.json").write_text(
+        (timm_folder / "config.json").read_text().replace('"num_classes": 3', '"num_classes": 5')
+    )
+    source = f"timm:local-dir:{timm_folder}"
+    model = resolve(Request(source, weights=weights, task="features"))
+    assert (model.identity.task, model.identity.labels) == ("features", ())
+
+
+def test_weights_of_another_class_count_say_so(tmp_path: Path) -> None:
+    from torchvision import models
+
+    save_file(models.resnet18(num_classes=10).state_dict(), tmp_path / "ten.safetensors")
+    request = Request("torchvision:resnet18", weights=tmp_path / "ten.safetensors")
+    said = refusal(request, InputError)
+    assert "fc.weight (10, 512), not (1000, 512)" in said and "as many classes" in said
+
+
+def test_what_weights_do_not_say_is_noted(tmp_path: Path) -> None:
+    from vitedge.models.vit import VisionTransformer
+    from vitedge.models.zoo import ZOO
+
+    state = VisionTransformer(ZOO["vit_tiny_patch16_384"].config).state_dict()
+    save_file(state, tmp_path / "mine.safetensors")
+    model = resolve(Request(str(tmp_path / "mine.safetensors"), arch="vit_tiny_patch16_224"))
+    how, where = model.identity.notes
+    assert "mean 0.5" in how and "--preprocess" in how
+    assert "interpolated" in where
+
+
+@pytest.mark.parametrize(
+    "content", [{1: torch.zeros(2)}, {"weight": torch.eye(3).to_sparse()}], ids=["int", "sparse"]
+)
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "mine.pt")
+    for arch in ("", "digits"):
+        assert "no state dict" in refusal(Request(str(tmp_path / "mine.pt"), arch), InputError)

@@ -100,7 +100,7 @@ def test_a_mask_of_another_size_or_kind_is_skipped_and_counted(tmp_path: Path) -
     assert len(batch.images) == 1
     assert images.skipped == {
         "of another size than its mask": 1,
-        "with a mask of pixel format RGB": 1,
+        "with a mask of pixel format RGB, not 8-bit grey or palette": 1,
         "with a mask that is corrupt or no PNG": 1,
     }
 
@@ -138,3 +138,23 @@ def test_features_need_no_labels(tmp_path: Path) -> None:
     images = open_images(str(tmp_path / "images"), "evaluation", INPUT, (), "features")
     (batch,) = images.batches(1)
     np.testing.assert_array_equal(batch.labels, [-1])
+
+
+def test_more_than_255_classes_keep_their_indices(tmp_path: Path) -> None:
+    masks = np.full((1, 16, 16), 300)
+    masks[0, 0] = -1
+    np.savez(tmp_path / "a.npz", images=np.zeros((1, 16, 16, 3), np.uint8), masks=masks)
+    exact = Preprocess(height=16, width=16, resize="exact")
+    many = tuple(str(index) for index in range(400))
+    data = str(tmp_path / "a.npz")
+    (batch,) = open_images(data, "evaluation", exact, many, "segmentation").batches(1)
+    assert set(np.unique(batch.labels)) == {-1, 300}
+    with pytest.raises(InputError, match="holds class 300"):
+        list(open_images(data, "evaluation", exact, CLASSES, "segmentation").batches(1))
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", squares(0))
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="have one name"):
+        open_masks(tmp_path)

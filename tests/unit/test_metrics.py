@@ -100,6 +100,13 @@ def test_too_few_images_have_no_interval() -> None:
     assert score.result(CONFIDENCE).drop_ci_pp is None
 
 
+def test_masks_that_ignore_everything_measure_nothing() -> None:
+    score = metrics.score("segmentation")
+    score.add(np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
+    with pytest.raises(InputError, match="nothing to measure"):
+        score.result(CONFIDENCE)
+
+
 def test_knn_agreement_is_scikit_learns_neighbours_compared() -> None:
     rng = np.random.default_rng(0)
     fp32 = rng.normal(size=(300, 16)).astype(np.float32)

@@ -7,9 +7,10 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from vitedge.backends.base import TensorSpec
-from vitedge.errors import InputError
+from vitedge.errors import InputError, VitedgeError, error_line
 from vitedge.graph import files, fold, preprocess
 from vitedge.graph.run import Runner
-from vitedge.models.sources import ReferenceModel
+from vitedge.models.sources import Identity, ReferenceModel
 from vitedge.spec import Batch
 
 PARITY_LIMIT = 1e-3
@@ -55,11 +56,13 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
     path = folder / "model.onnx"
     spec = model.identity.preprocess
     lower = _from_onnx if isinstance(model.content, ModelProto) else _from_torch
-    reference = lower(model, path, batch, opset)
     rng = np.random.default_rng(0)
     count = 3 if batch == "dynamic" else batch
     images = rng.integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
-    got, want = Runner(path)(images)[0], reference(images)
+    with _explained(model.identity, batch):
+        reference = lower(model, path, batch, opset)
+        got, want = Runner(path)(images)[0], reference(images)
+    _check_output(got, model.identity)
     error = float(np.abs(got - want).max())
     relative = error / max(float(np.abs(want).max()), 1e-12)
     if not relative <= PARITY_LIMIT:
@@ -77,6 +80,42 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
         max_abs_error=error,
         max_rel_error=relative,
     )
+
+
+def _check_output(output: NDArray[Any], model: Identity) -> None:
+    """Refuse what is not one float32 row for each image, with one column for each class."""
+    classes = len(model.labels)
+    if output.dtype != np.float32 or output.ndim < 2:
+        raise InputError(
+            f"{model.name} gives {output.dtype} {output.shape}, not float32 logits or features",
+            fix="export it without what follows its logits",
+        )
+    if model.task != "features" and output.shape[1] != classes:
+        raise InputError(
+            f"{model.name} gives {output.shape[1]} logits for {classes} classes",
+            fix="correct its labels, or the class count its graph states",
+        )
+
+
+@contextlib.contextmanager
+def _explained(model: Identity, batch: Batch) -> Iterator[None]:
+    """One message for whatever an exporter or a runtime raises over a model it cannot take."""
+    try:
+        yield
+    except VitedgeError:
+        raise
+    except Exception as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        if isinstance(root, VitedgeError):
+            raise root from None
+        spec = model.preprocess
+        raise InputError(
+            f"{model.name} cannot be exported at {spec.height}×{spec.width}, batch {batch}: "
+            f"{error_line(root)}",
+            fix="try another --batch or --preprocess, or export it to ONNX yourself and give that",
+        ) from error
 
 
 def release(model: ReferenceModel) -> None:

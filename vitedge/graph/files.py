@@ -130,6 +130,14 @@ def image_model(
 
 def _task(model: ModelProto, path: Path, wanted: Task | None) -> tuple[Task, int]:
     """What the first output is, by its rank, and its number of classes."""
+    if not model.graph.output:
+        raise InputError(f"{path} has no output", fix="export it again")
+    kind = model.graph.output[0].type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        raise InputError(
+            f"{path}: its first output is {TensorProto.DataType.Name(kind)}, not FLOAT",
+            fix="export the model in float32, with its logits as the first output",
+        )
     dims = model.graph.output[0].type.tensor_type.shape.dim
     by_rank: dict[int, Task] = {2: "classification", 4: "segmentation"}
     task = wanted or by_rank.get(len(dims))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 
 from vitedge.spec import Preprocess
 
@@ -13,10 +13,13 @@ INPUT = "image"
 def prepend(model: ModelProto, preprocess: Preprocess) -> None:
     """Replace the model's (B, 3, H, W) float32 input by `image`, (B, H, W, 3) uint8 RGB.
 
-    In place. Adds RGB → BGR where the model wants it, x·1/(255·std) − mean/std per channel, and
-    NHWC → NCHW.
+    In place; names that clash with what is added get a prefix. Adds RGB → BGR where the model
+    wants it, x·1/(255·std) − mean/std per channel, and NHWC → NCHW.
     """
     graph = model.graph
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    if any(name == INPUT or name.startswith(f"{INPUT}.") for name in names):
+        compose.add_prefix_graph(graph, "model.", rename_outputs=False, inplace=True)
     old = graph.input[0]
     batch = old.type.tensor_type.shape.dim[0]
     shape = [batch.dim_param or batch.dim_value, preprocess.height, preprocess.width, 3]

@@ -95,9 +95,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         for key in keys:
             if isinstance(content, dict) and isinstance(content.get(key), dict):
                 content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in content.items()
+    ):
         raise InputError(
-            f"{path} holds no state dict (names to tensors)",
+            f"{path} holds no state dict (names to dense tensors)",
             fix="save model.state_dict() rather than the model",
         )
     return content
@@ -127,9 +130,8 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     Raises InputError with what does not fit, and leaves `model` as it was.
     """
     state = _at_resolution_of(model, state)
-    problems = _problems(model, state)
-    if problems:
-        refuse_misfit(problems, path, fix=_advice(state))
+    if misfits := problems(model, state):
+        refuse_misfit(misfits, path, fix=_advice(state))
     model.load_state_dict(state)
 
 
@@ -159,10 +161,10 @@ def misfit(error: Exception) -> dict[str, list[str]]:
     return quoted | ({"misshaped": misshaped} if misshaped else {})
 
 
-def _problems(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def problems(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """What of `state` does not fit `model`, by kind; empty where all does."""
     own = model.state_dict()
-    problems = {
+    found = {
         "missing": sorted(own.keys() - state.keys()),
         "unexpected": sorted(state.keys() - own.keys()),
         "misshaped": [
@@ -171,7 +173,7 @@ def _problems(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[s
             if state[name].shape != own[name].shape
         ],
     }
-    return {kind: names for kind, names in problems.items() if names}
+    return {kind: names for kind, names in found.items() if names}
 
 
 def _advice(state: Mapping[str, Tensor]) -> str:
@@ -211,9 +213,9 @@ def fitting_archs(state: Mapping[str, Tensor], zoo: Mapping[str, ZooModel]) -> l
             continue  # building takes longer; positions and buffers never make up the half
         with torch.device("meta"):  # shapes only
             model = build(config)
-        if not _problems(model, state):
+        if not problems(model, state):
             exact.append(name)
-        elif not _problems(model, _at_resolution_of(model, state)):
+        elif not problems(model, _at_resolution_of(model, state)):
             other_resolution.append(name)
     return exact or other_resolution
 

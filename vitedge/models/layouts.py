@@ -98,7 +98,7 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     exactly its logits as their mean. A layer between encoder and head (`pre_logits`) stays and fits
     no model: without it the head would read what it was not trained on.
     """
-    state = _without_training_prefixes(state)
+    state = without_training_prefixes(state)
     if "embedding/kernel" in state or _JAX_TARGET + "embedding/kernel" in state:
         return _from_jax(state)
     if "class_token" in state and "encoder.pos_embedding" in state:
@@ -117,10 +117,11 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _without_training_prefixes(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def without_training_prefixes(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`state` without what DistributedDataParallel and torch.compile put before every name."""
     for prefix in _TRAINING_PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
-            return _without_training_prefixes(
+            return without_training_prefixes(
                 {name.removeprefix(prefix): tensor for name, tensor in state.items()}
             )
     return state

@@ -29,16 +29,19 @@ def train(
 ) -> None:
     """Fit `model` to the training shapes, each batch turned and mirrored its own way."""
     images, masks = load(indices)
+    # convolutions on a CPU take half the time so
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(chosen: Tensor) -> Tensor:
         turns, mirror = torch.randint(4, (2,), generator=random).tolist()
         image, mask = images[chosen].rot90(turns, (2, 3)), masks[chosen].rot90(turns, (1, 2))
         if mirror % 2:
             image, mask = image.flip(3), mask.flip(2)
-        logits = F.interpolate(model(image), mask.shape[1:], mode="bilinear", align_corners=False)
+        logits = model(image.contiguous(memory_format=torch.channels_last))
+        logits = F.interpolate(logits, mask.shape[1:], mode="bilinear", align_corners=False)
         return F.cross_entropy(logits, mask)
 
-    fit(model, loss, len(images), epochs, batch=16, max_lr=6e-3, random=random)
+    fit(model, loss, len(images), epochs, batch=32, max_lr=1.2e-2, random=random)
 
 
 @torch.inference_mode()

@@ -68,5 +68,6 @@ def main(
 def write(model: nn.Module, path: Path) -> None:
     """Save the state dict; a killed run leaves no half-written file."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(model.state_dict()))
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    partial.write_bytes(save(state))
     os.replace(partial, path)

@@ -255,3 +255,51 @@ def test_somebodys_file_is_left_as_it_was(tmp_path: Path) -> None:
     export(model, out, 1, 20)
     assert (tmp_path / "mine.onnx").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"mine.onnx", "mine.toml", "out"}
+
+
+def renamed(model: ModelProto, names: dict[str, str]) -> ModelProto:
+    """`model` with its values called otherwise."""
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    return model
+
+
+@pytest.mark.parametrize("name", ["image", "image.float"])
+def test_names_of_ones_own_do_not_clash_with_the_preprocessings(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    exported = export(foreign(tmp_path, renamed(linear(1), {"pixels": name})), out, 1, 20)
+    assert exported.input.name == "image"
+    assert exported.output.name == "logits"
+
+
+def test_a_graph_that_takes_no_such_batch_is_refused(tmp_path: Path) -> None:
+    model = linear("batch")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 192]), "shape"))
+    model.graph.node[1].CopyFrom(helper.make_node("Reshape", ["float", "shape"], ["rows"], "one"))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match="cannot be exported at 8×8, batch 4") as caught:
+        export(foreign(tmp_path, model), out, 4, 20)
+    assert "--batch" in caught.value.fix
+
+
+def test_a_graph_with_other_logits_than_it_states_is_refused(tmp_path: Path) -> None:
+    model = foreign(tmp_path, linear(1))
+    seven = replace(model.identity, labels=tuple("abcdefg"))
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match="gives 3 logits for 7 classes"):
+        export(replace(model, identity=seven), out, 1, 20)
+
+
+def test_what_a_module_raises_itself_is_what_the_user_reads(tmp_path: Path) -> None:
+    class Choosy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise InputError("no logits here", fix="look elsewhere")
+
+    with pytest.raises(InputError, match="no logits here"):
+        export(replace(resolve(Request()), content=Choosy()), tmp_path, 1, 20)

@@ -46,6 +46,8 @@ class Identity:
     labels: tuple[str, ...]
     """One for each class; empty for features."""
     trained: bool
+    notes: tuple[str, ...] = ()
+    """What was assumed, and a user should know."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str,
             f"{source} names {len(labels)} classes, and its head has {classes} outputs",
             fix="correct the labels in its config, or give weights of that many classes",
         )
-    return tuple(label.replace("\n", " ") for label in labels) or numbered(classes)
+    return tuple(" ".join(str(label).split()) for label in labels) or numbered(classes)
 
 
 def bundle_name(text: str) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from torch import nn
 
 from vitedge.models import checkpoints
+from vitedge.models.layouts import without_training_prefixes
 
 
 def stay_offline_if_unreachable() -> None:
@@ -24,6 +25,21 @@ def stay_offline_if_unreachable() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill a library's own module from a weights file in its layout. Raises InputError."""
-    checkpoints.load_into(module, checkpoints.read_tensors(path), path)
+HEADS = ("head.", "head_dist.", "fc.", "classifier.")
+
+
+def load_weights(module: nn.Module, path: Path, *, headless: bool = False) -> None:
+    """Fill a library's own module from a weights file in its layout. Raises InputError.
+
+    Of a `headless` module, a classifier's head in the file is left out.
+    """
+    state = dict(without_training_prefixes(checkpoints.read_tensors(path)))
+    if headless:
+        own = module.state_dict().keys()
+        state = {k: v for k, v in state.items() if k in own or not k.startswith(HEADS)}
+    checkpoints.refuse_misfit(
+        checkpoints.problems(module, state),
+        path,
+        fix="give weights of this very architecture, in its library's layout, with as many classes",
+    )
+    module.load_state_dict(state)

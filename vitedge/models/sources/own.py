@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vitedge.data import EMBEDDED
 from vitedge.errors import InputError, nearest
@@ -19,7 +21,7 @@ from vitedge.models.sources.base import (
     bundle_name,
     numbered,
 )
-from vitedge.models.zoo import ZOO
+from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.spec import Preprocess
 
 EMBEDDED_WEIGHTS = {
@@ -86,8 +88,27 @@ def _build(arch: str, name: str, weights: Path | None, request: Request) -> Refe
         task=task,
         labels=card.labels if same_classes else numbered(config.num_classes),
         trained=weights is not None,
+        notes=tuple(_notes(card, config, state, request)),
     )
     return ReferenceModel(identity, module)
+
+
+def _notes(
+    card: ZooModel, config: Config, state: Mapping[str, Tensor], request: Request
+) -> Iterator[str]:
+    """What a weights file does not say, and was assumed."""
+    if not state or card.name in EMBEDDED:
+        return
+    if not request.preprocess:
+        mean = ", ".join(f"{value:g}" for value in card.preprocess.mean)
+        yield (
+            f"weights do not say how their images were made: as those of {card.name} "
+            f"(mean {mean}, {card.preprocess.interpolation}), unless --preprocess says otherwise"
+        )
+    vit = config.vit if isinstance(config, HybridConfig) else config
+    positions = state.get("pos_embed")
+    if isinstance(vit, ViTConfig) and positions is not None and positions.shape[1] != vit.tokens:
+        yield "the weights are of another resolution: their position embeddings were interpolated"
 
 
 def _headless(config: ViTConfig | HybridConfig) -> ViTConfig | HybridConfig:

@@ -19,6 +19,7 @@ from vitedge.models.sources.base import (
     unavailable,
     unimportable,
 )
+from vitedge.spec import Preprocess
 
 LOCAL = ("local-dir:", "hf-hub:")
 """Schemes of timm's own: a folder with config.json and weights, here or on the hub."""
@@ -42,28 +43,39 @@ def load(name: str, request: Request) -> ReferenceModel:
     timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized
     torch.manual_seed(0)
     pretrained = not (request.random_weights or request.weights)
-    headless = {"num_classes": 0} if request.task == "features" else {}
+    options = {"num_classes": 0} if request.task == "features" else {}
+    preprocess = request.own_preprocess()
     try:
-        module = timm.create_model(name, pretrained=pretrained, **headless).eval()
+        module = timm.create_model(name, pretrained=pretrained, **options)
+        if preprocess and _takes_size(module, preprocess):
+            size = (preprocess.height, preprocess.width)
+            module = timm.create_model(name, pretrained=pretrained, img_size=size, **options)
     except Exception as error:  # hub, OS, pickle, safetensors and shape errors alike
         raise _refusal(name, pretrained, error) from error
+    module.eval()
     if request.weights:
-        hub.load_weights(module, request.weights)
+        hub.load_weights(module, request.weights, headless=bool(options))
     source = f"timm:{name}"
     state = module.state_dict()
     checkpoints.require_finite(state, source)
-    preprocess = request.own_preprocess() or from_timm(module.pretrained_cfg)
     classes = module.num_classes
     identity = Identity(
         name=bundle_name(name.removeprefix("local-dir:").rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),
-        preprocess=preprocess,
+        preprocess=preprocess or from_timm(module.pretrained_cfg),
         task="classification" if classes else "features",
         labels=check_labels(_labels(module), classes, source) if classes else (),
         trained=not request.random_weights,
     )
     return ReferenceModel(identity, module)
+
+
+def _takes_size(module: Any, preprocess: Preprocess) -> bool:
+    """Whether a model is built for one resolution, and that is not the one of `preprocess`."""
+    embed = getattr(module, "patch_embed", None)
+    built = getattr(embed, "img_size", None)
+    return built is not None and tuple(built) != (preprocess.height, preprocess.width)
 
 
 def _refusal(name: str, pretrained: bool, error: Exception) -> Exception:

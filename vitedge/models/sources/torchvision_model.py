@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from vitedge.models.sources.base import (
     unavailable,
     unimportable,
 )
-from vitedge.spec import Task
+from vitedge.spec import Preprocess, Task
 
 SEGMENTATION_SIZE = (520, 520)
 """What torchvision's segmentation weights were trained at, pixels."""
@@ -57,23 +58,12 @@ def load(name: str, request: Request) -> ReferenceModel:
     transforms = entry.transforms()
     preprocess = request.own_preprocess() or from_torchvision(transforms, SEGMENTATION_SIZE)
     torch.manual_seed(0)
-    module = models.get_model(arch, weights=None, **_options(arch, entry)).eval()
+    module = models.get_model(arch, weights=None, **_options(arch, task, entry, preprocess)).eval()
     source = f"torchvision:{name}"
     if request.weights:
         hub.load_weights(module, request.weights)
     elif not request.random_weights:
-        try:
-            state = torch.hub.load_state_dict_from_url(
-                entry.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-            )
-        except OSError as error:
-            raise unavailable(source, error_line(error)) from error
-        except Exception as error:  # pickle, zip and hash errors alike
-            raise InputError(
-                f"{source}: its weights cannot be read as tensors only: {error_line(error)}",
-                fix="delete the downloaded file, so that it is fetched again",
-            ) from error
-        module.load_state_dict(state)
+        module.load_state_dict(_resampled(_fetched(entry.url, source), module))
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     labels = tuple(entry.meta["categories"])
@@ -89,6 +79,23 @@ def load(name: str, request: Request) -> ReferenceModel:
     return ReferenceModel(identity, _Segmentation(module) if task == "segmentation" else module)
 
 
+def _fetched(url: str, source: str) -> dict[str, Tensor]:
+    """The state dict at `url`, downloaded once. Raises UnavailableError and InputError."""
+    try:
+        state = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+        assert isinstance(state, dict)
+    except OSError as error:
+        raise unavailable(source, error_line(error)) from error
+    except Exception as error:  # pickle, zip and hash errors alike
+        raise InputError(
+            f"{source}: its weights cannot be read as tensors only: {error_line(error)}",
+            fix=f"delete {url.rpartition('/')[2]} from torch's download folder: it is damaged",
+        ) from error
+    return state
+
+
 def _entry(weights: Any, name: str, tag: str) -> Any:
     """The weights called `tag` of the enumeration `weights`; its default where that is empty."""
     if not tag:
@@ -100,9 +107,33 @@ def _entry(weights: Any, name: str, tag: str) -> Any:
     return weights[tag]
 
 
-def _options(arch: str, entry: Any) -> dict[str, Any]:
-    """What the builder would set itself if it were given the weights."""
+def _options(arch: str, task: Task, entry: Any, preprocess: Preprocess) -> dict[str, Any]:
+    """What the builder would set itself if it were given the weights, and fetch nothing."""
     options: dict[str, Any] = {"num_classes": len(entry.meta["categories"])}
+    if task == "segmentation":
+        options["weights_backbone"] = None
+        if not arch.startswith("lraspp"):
+            options["aux_loss"] = True
+    if arch in ("googlenet", "inception_v3"):
+        options |= {"transform_input": True, "init_weights": False}
     if arch.startswith("vit_"):
-        options["image_size"] = entry.meta["min_size"][0]
+        if preprocess.height != preprocess.width:
+            raise InputError(
+                f"torchvision's {arch} takes square images only, "
+                f"not {preprocess.height}×{preprocess.width}",
+                fix="set one height and width in --preprocess",
+            )
+        options["image_size"] = preprocess.height
     return options
+
+
+def _resampled(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """`state` with its position embeddings interpolated to the module's resolution, of a ViT."""
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    if not isinstance(module, VisionTransformer):
+        return state
+    resampled: dict[str, Tensor] = interpolate_embeddings(
+        module.image_size, module.patch_size, OrderedDict(state)
+    )
+    return resampled
