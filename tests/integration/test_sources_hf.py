@@ -1,0 +1,415 @@
+"""hf: from directories that transformers saved: what it makes of them, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vitedge.errors import InputError, UnavailableError, VitedgeError
+from vitedge.models.sources import Request, resolve
+from vitedge.spec import Preprocess
+
+pytestmark = pytest.mark.usefixtures("peers")
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+Saved = Callable[..., Path]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Saved:
+    """Save `ARCHITECTURE(CONFIG(SMALL and these settings))` with random weights, and its folder."""
+    import transformers
+
+    def save(architecture: str, config: str, **settings: Any) -> Path:
+        torch.manual_seed(0)
+        module = getattr(transformers, architecture)(
+            getattr(transformers, config)(**(SMALL | settings))
+        )
+        with torch.no_grad():  # where layers start as constants, a model hides what it leaves out
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+        folder = tmp_path / architecture
+        module.save_pretrained(folder)
+        size = {"height": 32, "width": 32}
+        transformers.ViTImageProcessor(size=size).save_pretrained(folder)
+        return folder
+
+    return save
+
+
+def answer(source: Path, pixels: Tensor = PIXELS, **request: Any) -> Tensor:
+    """What the model of a folder gives."""
+    content = resolve(Request(f"hf:{source}", **request)).content
+    assert isinstance(content, nn.Module)
+    with torch.inference_mode():
+        given: Tensor = content(pixels)
+    return given
+
+
+def same(got: Tensor, want: Tensor) -> bool:
+    return got.shape == want.shape and torch.allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def refusal(source: Path | str, kind: type[VitedgeError] = InputError, **request: Any) -> str:
+    """What the user is told, the fix included."""
+    with pytest.raises(kind) as caught:
+        resolve(Request(f"hf:{source}", **request))
+    assert caught.value.fix
+    return f"{caught.value.what} {caught.value.fix}"
+
+
+def edit_config(folder: Path, **settings: Any) -> None:
+    """Write `settings` into the folder's config.json."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+# -- what is read -------------------------------------------------------------------------------
+
+
+def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> None:
+    import transformers
+
+    known = resolve(Request(f"hf:{hf_folder}")).identity
+    assert (known.name, known.task) == ("my-vit", "classification")
+    assert known.labels == ("tench", "goldfish", "white shark")
+    assert known.trained
+    assert known.preprocess == Preprocess(
+        height=32,
+        width=32,
+        resize="exact",
+        interpolation="bilinear",
+        crop_rounding="down",
+        mean=(0.4, 0.5, 0.6),
+    )
+    peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).eval()
+    assert same(answer(hf_folder), peer(PIXELS).logits)
+
+
+def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
+    """Another road to the same answer, for a model of the zoo's shape."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=192, num_attention_heads=3, intermediate_size=768, layer_norm_eps=1e-6
+    )
+    peer = transformers.ViTForImageClassification(config).eval()
+    peer.save_pretrained(hf_folder)
+    file = hf_folder / "model.safetensors"
+    model = resolve(Request(str(file), arch="vit_tiny_patch16_224"))
+    assert isinstance(model.content, nn.Module)
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert same(model.content(pixels), peer(pixels).logits)
+    assert model.identity.labels == ("0", "1")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_stored_in_16_bits_compute_in_32(hf_folder: Path, dtype: torch.dtype) -> None:
+    import transformers
+
+    kind = transformers.ViTForImageClassification
+    kind.from_pretrained(hf_folder).to(dtype).save_pretrained(hf_folder)
+    assert {tensor.dtype for tensor in load_file(hf_folder / "model.safetensors").values()} == {
+        dtype
+    }
+    peer = kind.from_pretrained(hf_folder, dtype=torch.float32).eval()
+    assert same(answer(hf_folder), peer(PIXELS).logits)
+    for flags in ({"random_weights": True}, {"weights": hf_folder / "model.safetensors"}):
+        assert answer(hf_folder, **flags).dtype == torch.float32
+
+
+def test_random_weights_need_the_config_alone(hf_folder: Path) -> None:
+    (hf_folder / "model.safetensors").unlink()
+    model = resolve(Request(f"hf:{hf_folder}", random_weights=True))
+    assert not model.identity.trained
+    again = resolve(Request(f"hf:{hf_folder}", random_weights=True))
+    assert model.identity.weights_sha256 == again.identity.weights_sha256
+
+
+def test_a_resolution_the_config_does_not_have_is_interpolated(hf_folder: Path) -> None:
+    mine = hf_folder / "mine.toml"
+    mine.write_text("height = 48\nwidth = 64\n")
+    assert answer(hf_folder, torch.zeros(1, 3, 48, 64), preprocess=mine).shape == (1, 3)
+
+
+@pytest.mark.parametrize("value", [7, None])
+def test_labels_need_not_be_text(hf_folder: Path, value: int | None) -> None:
+    edit_config(hf_folder, id2label={"0": "cat", "1": value, "2": "dog"}, label2id={})
+    assert resolve(Request(f"hf:{hf_folder}")).identity.labels == ("cat", str(value), "dog")
+
+
+# -- --weights ----------------------------------------------------------------------------------
+
+
+def test_weights_may_have_the_hubs_names_or_those_of_the_modules(
+    hf_folder: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    hub_names = hf_folder / "model.safetensors"
+    module = transformers.ViTForImageClassification.from_pretrained(hf_folder)
+    torch.save({f"module.{k}": v for k, v in module.state_dict().items()}, tmp_path / "mine.pt")
+    stored = resolve(Request(f"hf:{hf_folder}")).identity
+    want = answer(hf_folder)
+    features = answer(hf_folder, task="features")
+    for file in (hub_names, tmp_path / "mine.pt"):
+        given = resolve(Request(f"hf:{hf_folder}", weights=file)).identity
+        assert given.trained and given.weights_sha256 == stored.weights_sha256
+        assert torch.equal(answer(hf_folder, weights=file), want)
+        assert torch.equal(answer(hf_folder, weights=file, task="features"), features)
+
+
+def test_weights_of_another_architecture_are_refused(hf_folder: Path, saved: Saved) -> None:
+    other = saved("BeitForImageClassification", "BeitConfig", num_labels=5) / "model.safetensors"
+    said = refusal(hf_folder, weights=other)
+    assert str(other) in said
+    assert "missing (vit." in said and "unexpected (beit." in said
+    assert "misshaped (classifier.bias (5,), not (3,)" in said
+    assert "missing (vit." in refusal(hf_folder, weights=other, task="features")
+
+
+# -- features -----------------------------------------------------------------------------------
+
+
+def test_features_are_the_class_token_of_a_classifiers_encoder(hf_folder: Path) -> None:
+    import transformers
+
+    known = resolve(Request(f"hf:{hf_folder}", task="features")).identity
+    assert (known.task, known.labels) == ("features", ())
+    peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).vit.eval()
+    assert same(answer(hf_folder, task="features"), peer(PIXELS).last_hidden_state[:, 0])
+
+
+@pytest.mark.parametrize("task", ["features", None])
+def test_a_pooler_that_was_saved_is_used(saved: Saved, task: Any) -> None:
+    import transformers
+
+    folder = saved("ViTModel", "ViTConfig")
+    peer = transformers.ViTModel.from_pretrained(folder).eval()
+    assert same(answer(folder, task=task), peer(PIXELS).pooler_output)
+
+
+def test_a_pooler_that_was_trained_with_a_classifier_is_used(saved: Saved) -> None:
+    import transformers
+
+    folder = saved("BeitForImageClassification", "BeitConfig", num_labels=5)
+    peer = transformers.BeitForImageClassification.from_pretrained(folder).beit.eval()
+    assert same(answer(folder, task="features"), peer(PIXELS).pooler_output)
+
+
+@pytest.mark.parametrize("task", ["features", None])
+def test_a_pooler_that_was_never_trained_is_not_made_up(saved: Saved, task: Any) -> None:
+    import transformers
+
+    folder = saved("ViTModel", "ViTConfig")
+    state = load_file(folder / "model.safetensors")
+    rest = {name: tensor for name, tensor in state.items() if "pooler" not in name}
+    assert len(rest) == len(state) - 2
+    save_file(rest, folder / "model.safetensors", {"format": "pt"})
+    peer = transformers.ViTModel.from_pretrained(folder).eval()
+    assert same(answer(folder, task=task), peer(PIXELS).last_hidden_state[:, 0])
+
+
+def test_features_of_a_convolutional_encoder_are_one_row_an_image(saved: Saved) -> None:
+    """transformers pools them to (B, D, 1, 1)."""
+    import transformers
+
+    folder = saved("ResNetModel", "ResNetConfig", hidden_sizes=[8, 16], depths=[1, 1])
+    peer = transformers.ResNetModel.from_pretrained(folder).eval()
+    assert same(answer(folder), peer(PIXELS).pooler_output[:, :, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["ViTMAEForPreTraining", "ViTMAEModel"])
+def test_features_of_mae_are_of_the_whole_image(saved: Saved, kind: str) -> None:
+    """transformers itself only shuffles the patches once its mask ratio is 0."""
+    import transformers
+
+    folder = saved(kind, "ViTMAEConfig")
+    model = resolve(Request(f"hf:{folder}"))
+    assert model.identity.task == "features"
+    first = answer(folder)
+    assert torch.equal(first, answer(folder))
+    peer = transformers.ViTMAEModel.from_pretrained(folder, mask_ratio=0.0).eval()
+    in_order = torch.arange(16.0).expand(2, -1)
+    assert same(first, peer(PIXELS, noise=in_order).last_hidden_state[:, 0])
+    edit_config(folder, mask_ratio=0.5)
+    assert torch.equal(first, answer(folder))
+
+
+def test_features_of_masked_image_modeling_are_the_encoders(saved: Saved) -> None:
+    import transformers
+
+    folder = saved("ViTForMaskedImageModeling", "ViTConfig")
+    peer = transformers.ViTForMaskedImageModeling.from_pretrained(folder).vit.eval()
+    assert same(answer(folder), peer(PIXELS).last_hidden_state[:, 0])
+
+
+def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path: Path) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    config = transformers.CLIPConfig(vision_config=SMALL, text_config=text)
+    peer = transformers.CLIPModel(config).eval()
+    peer.save_pretrained(tmp_path)
+    size = {"height": 32, "width": 32}
+    transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path)
+    said = refusal(tmp_path)
+    assert "CLIPModel" in said and "input_ids" in said and "--task features" in said
+    want = peer.vision_model(PIXELS).pooler_output
+    assert same(answer(tmp_path, task="features"), want)
+
+
+# -- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_folder_without_weights_names_the_flag(hf_folder: Path) -> None:
+    (hf_folder / "model.safetensors").unlink()
+    said = refusal(hf_folder)
+    assert "model.safetensors" in said and "--random-weights" in said
+
+
+def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
+    import transformers
+
+    module = transformers.ViTForImageClassification.from_pretrained(hf_folder)
+    (hf_folder / "model.safetensors").unlink()
+    module.save_pretrained(hf_folder, max_shard_size="20KB")
+    whole = answer(hf_folder)
+    assert same(whole, module.eval()(PIXELS).logits)
+    shard = sorted(hf_folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    said = refusal(hf_folder)
+    assert shard.name in said and "--random-weights" in said
+
+
+def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "connect" in refusal("google/vit-base-patch16-224", UnavailableError)
+
+
+def test_a_folder_without_a_processor_asks_for_preprocess(hf_folder: Path) -> None:
+    (hf_folder / "preprocessor_config.json").unlink()
+    said = refusal(hf_folder)
+    assert "has no preprocessor_config.json" in said and "--preprocess" in said
+
+
+@pytest.mark.parametrize("content", ["[1", "[1]", "\N{SNOWMAN}"])
+def test_a_processor_that_cannot_be_read_is_not_called_missing(
+    hf_folder: Path, content: str
+) -> None:
+    (hf_folder / "preprocessor_config.json").write_text(content, encoding="utf-8")
+    said = refusal(hf_folder)
+    assert "preprocessor_config.json cannot be read" in said and "--preprocess" in said
+
+
+def test_labels_that_are_not_the_heads_are_refused(hf_folder: Path) -> None:
+    edit_config(hf_folder, id2label={"0": "cat", "1": "dog"}, label2id={"cat": 0, "dog": 1})
+    said = refusal(hf_folder)
+    assert "classifier" in said and "(3, 32)" in said
+
+
+@pytest.mark.parametrize("random_weights", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"architectures": ["BertModel"]}, "BertModel takes no images"),
+        ({"architectures": ["SwinModel"]}, "no SwinModel can be made of its config.json"),
+        ({"architectures": ["NoSuchModel"]}, "no architecture of transformers (['NoSuchModel'])"),
+        ({"architectures": None}, "no architecture of transformers"),
+        ({"hidden_act": "zelu"}, "KeyError: 'zelu'"),
+        ({"num_channels": 1}, "takes 1-channel images, not RGB"),
+        ({"image_size": "large"}, "image_size"),
+    ],
+)
+def test_a_config_that_makes_no_model_is_explained(
+    hf_folder: Path, settings: dict[str, Any], says: str, random_weights: bool
+) -> None:
+    edit_config(hf_folder, **settings)
+    assert says in refusal(hf_folder, random_weights=random_weights)
+
+
+def test_a_model_without_logits_or_features_is_refused(saved: Saved) -> None:
+    depth = saved(
+        "DPTForDepthEstimation",
+        "DPTConfig",
+        num_hidden_layers=4,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+    )
+    said = refusal(depth)
+    assert "DPTForDepthEstimation gives predicted_depth" in said
+    assert "classification, semantic segmentation and encoders" in said
+
+
+def test_a_size_the_model_does_not_take_is_refused_before_the_export(saved: Saved) -> None:
+    folder = saved("ViTForMaskedImageModeling", "ViTConfig")
+    (folder / "mine.toml").write_text("height = 4\nwidth = 4\n")
+    assert "4×4" in refusal(folder, preprocess=folder / "mine.toml")
+
+
+def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "it ran"
+    (hf_folder / "modeling.py").write_text(f"open({str(mark)!r}, 'w')")
+    edit_config(hf_folder, model_type="mine", auto_map={"AutoConfig": "modeling.Config"})
+    refusal(hf_folder)
+    assert not mark.exists()
+
+
+# -- as a user runs it --------------------------------------------------------------------------
+
+WITH_PEERS = str(Path(__file__).parents[1] / "peers_without_cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_stored_in_16_bits_become_int8(
+    hf_folder: Path, dtype: torch.dtype, tmp_path: Path, vitedge: Any
+) -> None:
+    import transformers
+
+    kind = transformers.ViTForImageClassification
+    kind.from_pretrained(hf_folder).to(dtype).save_pretrained(hf_folder)
+    vitedge(
+        *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
+        *("--int8", "--calib-data", "random", "--num-samples", 4),
+        PYTHONPATH=WITH_PEERS,
+    )
+    manifests = [json.loads(file.read_text()) for file in tmp_path.glob("o/*/manifest.json")]
+    assert {manifest["precision"] for manifest in manifests} == {"fp32", "int8"}
+    for manifest in manifests:
+        assert [output["dtype"] for output in manifest["outputs"]] == ["float32"]
+
+
+def test_a_torchvision_that_cannot_be_imported_is_named_as_the_cause(
+    hf_folder: Path, tmp_path: Path, vitedge: Any
+) -> None:
+    broken = tmp_path / "broken" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('built for another torch')")
+    ran = vitedge(
+        *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
+        code=3,
+        PYTHONPATH=str(broken.parent),
+    )
+    assert "transformers cannot import what it needs: built for another torch" in ran.stderr
