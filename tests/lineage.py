@@ -44,6 +44,13 @@ class Row:
     """transformers' image processor."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """transformers: what differs from the defaults of the config class."""
+    small_input: bool = False
+    """Whether CI gives it 128×128 pixels."""
+
+    @property
+    def fits_ci(self) -> bool:
+        """Whether it can be made shallow; torchvision's names take no arguments."""
+        return self.source != "torchvision"
 
     @property
     def name(self) -> str:
@@ -86,6 +93,7 @@ ROWS = (
         {"depths": [1, 1, 1, 1]},
         "SegformerImageProcessor",
         {"num_labels": 19},
+        small_input=True,
     ),
     Row(
         "hf",
@@ -137,6 +145,7 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
             TARGETS,
             "int8",
             calib_data=str(folder / "calibration.npz"),
+            calibration="fast" if shallow else "default",
             output=folder / "artifacts",
         ),
         Steps(None),
@@ -195,7 +204,8 @@ def _request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
         )
     module = kind(kind.config_class(**arguments))
     module.save_pretrained(folder)
-    getattr(transformers, row.processor)().save_pretrained(folder)
+    sizes = {"size": {"height": 128, "width": 128}} if shallow and row.small_input else {}
+    getattr(transformers, row.processor)(**sizes).save_pretrained(folder)
     return Request(f"hf:{folder}"), _params(module)
 
 

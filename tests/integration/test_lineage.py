@@ -13,7 +13,10 @@ pytestmark = pytest.mark.usefixtures("peers")
 MIN_SQNR_DB = 20
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(r, id=r.name, marks=[pytest.mark.heavy] * (not r.fits_ci)) for r in ROWS],
+)
 def test_a_model_of_the_lineage_exports_and_quantizes(row: Row, tmp_path: Path) -> None:
     result = run(row, tmp_path, shallow=True)
     assert 0 < result.parity < 1e-4
