@@ -13,7 +13,7 @@ demo: install
 	$(BIN)/vitedge demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

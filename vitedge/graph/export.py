@@ -102,7 +102,7 @@ def _explained(model: Identity, batch: Batch) -> Iterator[None]:
     """One message for whatever an exporter or a runtime raises over a model it cannot take."""
     try:
         yield
-    except VitedgeError:
+    except (VitedgeError, OSError):  # a full disk is not the model's fault
         raise
     except Exception as error:
         root: BaseException = error
