@@ -75,7 +75,7 @@ def _folder(runtime: str, folder: Path, model: str, photos: Path, rounds: int) -
     with peers.open_ours(int8) as artifact, peers.open_ours(fp32) as reference:
 
         def ours() -> None:
-            validate(artifact, reference, images, calibration=frozenset())
+            validate(artifact, reference, images, "classification", calibration=frozenset())
 
         def bare() -> None:
             _run((artifact, reference), decoded)
