@@ -631,3 +631,14 @@ def test_sets_in_memory_need_no_thread_and_little_time() -> None:
     batches = images.batches(1)
     next(batches)
     assert threading.active_count() == before
+
+
+def test_imagenets_folders_are_in_the_order_of_its_classes(tmp_path: Path) -> None:
+    """Named by WordNet ID, which no model's labels are."""
+    for name in ("n02123045", "n01440764", "n02084071"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture()).save(tmp_path / name / "a.png")
+    named = ("tench", "tabby", "dog")
+    batch = everything(open_set(tmp_path, "evaluation", labels=named))
+    np.testing.assert_array_equal(batch.labels, [0, 1, 2])
+    assert "do not name a class" in refusal(tmp_path, labels=(*named, "newt")).what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vitedge.models.cost import Cost, conv, halve, linear
+from vitedge.models.cost import Cost, Costed, conv, halve, linear
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(Costed):
     """A ResNet classifier: the trunk, the mean over positions, a linear head."""
 
     image_size: tuple[int, int]
@@ -99,16 +99,6 @@ class ResNetConfig:
     def cost(self) -> Cost:
         head = linear(self.trunk.widths[-1], self.num_classes)
         return self.trunk.cost(self.image_size) + head
-
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        return self.cost.params
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image's convolutions and matrix products."""
-        return self.cost.macs
 
 
 def bottleneck(into: int, out: int, size: tuple[int, int], stride: int) -> Cost:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vitedge.models.cnn_configs import BiTConfig, ResNetConfig, TrunkConfig
-from vitedge.models.cost import Cost, conv
+from vitedge.models.cost import Cost, Costed, conv
 from vitedge.models.vt_configs import FPNConfig, VTConfig, VTFPNConfig, VTResNetConfig
 
 __all__ = [
@@ -87,7 +87,7 @@ class ViTConfig:
 
 
 @dataclass(frozen=True)
-class HybridConfig:
+class HybridConfig(Costed):
     """A ViT whose patches are cut from a CNN's feature map: section 3.1 of the paper."""
 
     vit: ViTConfig
@@ -115,16 +115,6 @@ class HybridConfig:
         pixels = conv(3, d, self.vit.patch_size, grid, bias=True)
         features = conv(self.backbone.channels, d, self.feature_patch, grid, bias=True)
         return encoder + pixels * -1 + features + self.backbone.cost(self.image_size)
-
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        return self.cost.params
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image's convolutions and matrix products."""
-        return self.cost.macs
 
 
 Config: TypeAlias = (

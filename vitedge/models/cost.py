@@ -20,6 +20,24 @@ class Cost:
         return Cost(self.params * times, self.macs * times)
 
 
+class Costed:
+    """A config that adds up its own cost."""
+
+    @property
+    def cost(self) -> Cost:
+        raise NotImplementedError
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return self.cost.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image's convolutions and matrix products."""
+        return self.cost.macs
+
+
 def conv(
     channels_in: int,
     channels_out: int,

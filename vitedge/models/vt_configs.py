@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from vitedge.models.cnn_configs import TrunkConfig
-from vitedge.models.cost import Cost, conv, linear
+from vitedge.models.cost import Cost, Costed, conv, linear
 
 Size = tuple[int, int]
 
@@ -54,7 +54,7 @@ class VTConfig:
 
 
 @dataclass(frozen=True)
-class VTResNetConfig:
+class VTResNetConfig(Costed):
     """A ResNet whose last stage is replaced by VT modules."""
 
     image_size: Size
@@ -79,19 +79,9 @@ class VTResNetConfig:
         head = linear(self.vt.width, self.num_classes)
         return self.trunk.cost(self.image_size) + self.stage_cost + head
 
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        return self.cost.params
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image's convolutions and matrix products."""
-        return self.cost.macs
-
 
 @dataclass(frozen=True)
-class FPNConfig:
+class FPNConfig(Costed):
     """Semantic segmentation: a ResNet, a feature pyramid (arXiv 1612.03144), a light head."""
 
     image_size: Size
@@ -130,16 +120,6 @@ class FPNConfig:
         head = conv(self.head_width, self.num_classes, 1, self.sizes[0], bias=True)
         levels = (conv(self.width, self.head_width, 3, size, norm=True) for size in self.sizes)
         return self.trunk.cost(self.image_size) + self.pyramid_cost + sum(levels, head)
-
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        return self.cost.params
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image's convolutions and matrix products."""
-        return self.cost.macs
 
 
 @dataclass(frozen=True, kw_only=True)
