@@ -21,6 +21,7 @@ from vitedge.quant.policy import Decision, Role, decide
 from vitedge.quant.ranges import PAIR_SUM_MAX, QMAX, ActivationRange, quantize_weight
 from vitedge.spec import Calibration, Quantization
 
+TINY = 1e-30
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
@@ -201,6 +202,8 @@ def _rewrite(
             progress("quantizing", done, len(chosen))
         elif node.op_type == "Add":
             _keep_bias_apart(node, biased, stored, folder, emitter)
+        elif node.op_type == "LayerNormalization":
+            _keep_shift(node, stored, folder, emitter)
         emitter.nodes.append(node)
     used = {name for node in emitter.nodes for name in node.input}
     used |= {value.name for value in graph.output}
@@ -254,3 +257,19 @@ def _keep_bias_apart(
                 numpy_helper.from_array(values.reshape((1,) * (rank - 1) + (-1,)), name)
             )
             add.input[other] = name
+
+
+def _keep_shift(
+    norm: NodeProto, stored: Mapping[str, TensorProto], folder: Path, emitter: _Emitter
+) -> None:
+    """Make a LayerNorm's β that is all zero tiny instead.
+
+    OpenVINO 2026 drops such a β, then takes γ through a mean over tokens, and loses it.
+    """
+    if len(norm.input) > 2 and norm.input[2] in stored:
+        shift = numpy_helper.to_array(stored[norm.input[2]], str(folder))
+        if not shift.any():
+            norm.input[2] = f"{norm.output[0]}.shift"
+            emitter.tensors.append(
+                numpy_helper.from_array(np.full_like(shift, TINY), norm.input[2])
+            )
