@@ -155,6 +155,9 @@ class _Tracer:
     def _scale(self, node: NodeProto, index: int, ids: Ids, power: int) -> None:
         self._found.factors.append(Factor(node, index, ids, power))
 
+    def _rank(self, name: str) -> int:
+        return len(self._stored[name].dims if name in self._stored else self._shapes.get(name, ()))
+
     def _is_weight(self, name: str, ndim: int = 0) -> bool:
         """Whether the constant `name` is float32 and nobody else reads it."""
         tensor = self._stored.get(name)
@@ -249,8 +252,7 @@ class _Tracer:
     def _product(self, node: NodeProto) -> list[Ids] | None:
         """P·V passes on the scales of V; in Q·Kᵀ those of Q and K must cancel."""
         left, right = (self._ids.get(name) for name in node.input)
-        shape = [self._shapes[name] for name in node.input]
-        if min(len(s) for s in shape) < 2:
+        if min(self._rank(name) for name in node.input) < 2:
             return None
         if left is None or right is None:
             ids, axis = (right, -2) if left is None else (left, -1)

@@ -152,6 +152,8 @@ def _check(model: ModelProto, fp32: Path, path: Path, images: NDArray[np.uint8])
 def _first_difference(model: ModelProto, fp32: Path, path: Path, images: NDArray[np.uint8]) -> str:
     """The first node of which the graphs must agree, because no scale is left, but do not."""
     fixed = {node.output[0]: node for node in model.graph.node if node.op_type in _UNSCALED}
+    if not fixed:
+        return "the output"
     original = onnx.load(fp32, load_external_data=False)
     runs = [tapped(m, p, [], list(fixed))(images) for m, p in ((original, fp32), (model, path))]
     for node, want, got in zip(fixed.values(), *runs, strict=True):

@@ -65,6 +65,8 @@ def measure(
 
     Raises InputError, naming the tensor, when one is NaN or infinite.
     """
+    if not keys:
+        return {}
     opset = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     nodes, outputs = [], []
     for index, (name, axes) in enumerate(keys):
