@@ -6,10 +6,13 @@ calibration. Must reach: within 1 dB of the model without outliers, at most 0.3 
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +28,7 @@ from vitedge.validate import predict_all
 
 DIGITS = ZOO["digits"]
 RUNTIMES = ("onnxruntime", "openvino")
-STRENGTHS = (1, 10, 100, 1000)
+STRENGTHS = (10, 100, 1000)
 SITES: tuple[Site, ...] = ("norm", "value", "query", "all")
 MAX_LOSS_DB, MAX_DROP_PP = 1.0, 0.3
 Row = tuple[str, ...]
@@ -34,6 +37,8 @@ Row = tuple[str, ...]
 def main() -> None:
     parser = peers.arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--sites", nargs="+", choices=SITES, default=SITES)
+    parser.add_argument("--strengths", nargs="+", type=float, default=STRENGTHS)
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     rows: list[Row] = []
@@ -43,18 +48,23 @@ def main() -> None:
         folder = Path(name)
         cases: list[tuple[Site, float, int]] = [("all", 1, 0)]
         cases += [
-            (s, k, seed) for s in SITES for k in STRENGTHS[1:] for seed in range(options.seeds)
+            (s, k, seed)
+            for s in options.sites
+            for k in options.strengths
+            for seed in range(options.seeds)
         ]
         plain: dict[str, float] = {}
         for site, strength, seed in cases:
-            case = folder / f"{site}-{strength}-{seed}"
+            case = folder / f"{site}-{strength:g}-{seed}"
             for runtime, found in _measure(case, site, strength, seed, options).items():
                 plain.setdefault(runtime, found["equalized"][0])
                 losses.append(plain[runtime] - found["equalized"][0])
                 drops.append(found["equalized"][1])
                 cells = [f"{db:.1f} ({drop:+.2f})" for db, drop in found.values()]
                 cells += ["–"] * (4 - len(cells))
-                rows.append((f"{site} ×{strength} seed {seed}", runtime, *cells))
+                row = (f"{site} ×{strength:g} seed {seed}", runtime, *cells)
+                rows.append(row)
+                print(*row, sep="  ", file=sys.stderr, flush=True)
     peers.table(("outliers", "runtime", "equalized", "not", "NNCF", "ORT static"), rows)
     print("SQNR dB (points of top-1 lost)")
     peers.verdict(
@@ -73,8 +83,8 @@ def _measure(  # type: ignore[no-untyped-def]
     folder.mkdir()
     weights = write_digits(folder / "weights.safetensors", site, strength, seed)
     recipe = folder / "off.toml"
-    default = catalog._folder("calibration") / "default.toml"
-    recipe.write_text(default.read_text().replace("equalize = true", "equalize = false"))
+    fields = msgspec.structs.asdict(catalog.calibrations()["default"]) | {"equalize": False}
+    recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
     on = _export(weights, folder / "on", "default")
     off = _export(weights, folder / "off", str(recipe))
     evaluation = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)

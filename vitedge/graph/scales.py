@@ -14,8 +14,9 @@ from vitedge.graph.moments import Key, Moments
 
 STRENGTHS = tuple(i / 10 for i in range(11))
 """SmoothQuant's α, from flat weights (0) to flat activations (1)."""
-MIN_GAIN = 0.9
-"""Channels are left as they are unless the predicted noise falls to this share of it."""
+MIN_GAIN = 0.5
+"""Channels are left as they are unless the predicted noise falls to this share of it: of smaller
+gains, measured at the output, as many are losses."""
 SCALE_LIMIT = 2.0**40
 LEVELS = 127
 

@@ -245,7 +245,9 @@ UNTOUCHED = {
     "a GELU lies between": f"{NORM}\n g = Gelu(n)\n y = MatMul(g, w)",
     "two layers share one weight": f"{NORM}\n p = MatMul(n, w)\n o = MatMul(p, w)\n y = Gelu(o)",
     "it multiplies another activation": f"{NORM}\n t = Mul(n, x)\n y = MatMul(t, w)",
-    "one consumer is no linear layer": f"{NORM}\n p = MatMul(n, w)\n e = Sigmoid(n)\n y = Add(p, e)",
+    "one consumer is no linear layer": (
+        f"{NORM}\n p = MatMul(n, w)\n e = Sigmoid(n)\n y = Add(p, e)"
+    ),
     "heads and channels are mixed up": (
         f"{NORM}\n t = Transpose <perm = [0, 2, 1]> (n)\n r = Reshape(t, tokens)\n y = MatMul(r, w)"
     ),
