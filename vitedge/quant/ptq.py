@@ -262,14 +262,16 @@ def _keep_bias_apart(
 def _keep_shift(
     norm: NodeProto, stored: Mapping[str, TensorProto], folder: Path, emitter: _Emitter
 ) -> None:
-    """Make a LayerNorm's β that is all zero tiny instead.
+    """Make a LayerNorm's β tiny where it is zero or absent.
 
-    OpenVINO 2026 drops such a β, then takes γ through a mean over tokens, and loses it.
+    OpenVINO 2026.4 drops such a β, takes γ through a mean over tokens, and loses it before Q/DQ.
     """
-    if len(norm.input) > 2 and norm.input[2] in stored:
-        shift = numpy_helper.to_array(stored[norm.input[2]], str(folder))
-        if not shift.any():
-            norm.input[2] = f"{norm.output[0]}.shift"
-            emitter.tensors.append(
-                numpy_helper.from_array(np.full_like(shift, TINY), norm.input[2])
-            )
+    shift = norm.input[2] if len(norm.input) > 2 else ""
+    if norm.input[1] not in stored or (shift and shift not in stored):
+        return
+    if shift and numpy_helper.to_array(stored[shift], str(folder)).any():
+        return
+    scale = numpy_helper.to_array(stored[norm.input[1]], str(folder))
+    name = f"{norm.output[0]}.shift"
+    emitter.tensors.append(numpy_helper.from_array(np.full_like(scale, TINY), name))
+    norm.input[:] = [*norm.input[:2], name]
