@@ -92,6 +92,7 @@ class _Tracer:
         self._shapes = shapes
         self._stored = {t.name: t for t in graph.initializer}
         self._uses = Counter(name for node in graph.node for name in node.input)
+        self._unread = self._uses.copy()
         self._hidden = set(_outer_names(graph)) | {value.name for value in graph.output}
         self._ids: dict[str, Ids] = {}
         self._fixed: list[Ids] = []
@@ -100,16 +101,24 @@ class _Tracer:
         self._found = Channels()
 
     def visit(self, node: NodeProto) -> None:
+        """Follow one node, and forget the ids that no later node reads."""
         labelled = [name for name in node.input if name in self._ids]
         outputs = self._follow(node, bool(labelled))
         if outputs is None:
-            self._fixed += [self._ids[name] for name in labelled]
-            return
-        for name, ids in zip(node.output, outputs, strict=False):
+            for name in labelled:
+                self._fix(self._ids[name])
+        for name, ids in zip(node.output, outputs or [], strict=False):
             if name in self._hidden:
-                self._fixed.append(ids)
+                self._fix(ids)
             elif ids.any():
                 self._ids[name] = ids
+        self._unread.subtract(node.input)
+        for name in labelled:
+            if not self._unread[name]:
+                self._ids.pop(name, None)
+
+    def _fix(self, ids: Ids) -> None:
+        self._fixed.append(np.unique(ids))
 
     def _follow(self, node: NodeProto, labelled: bool) -> list[Ids] | None:
         """The ids of the outputs; None fixes the scales of every input."""
@@ -180,7 +189,7 @@ class _Tracer:
 
     def _layer_norm(self, node: NodeProto) -> list[Ids] | None:
         if node.input[0] in self._ids:
-            self._fixed.append(self._ids[node.input[0]])
+            self._fix(self._ids[node.input[0]])
         vectors = [i for i in (1, 2) if i < len(node.input) and node.input[i]]
         if not all(self._is_vector(node.input[i]) for i in vectors):
             return None
@@ -243,7 +252,7 @@ class _Tracer:
             return
         channel = _along(ids, [axis % ids.ndim])
         if channel is None:
-            self._fixed.append(ids)
+            self._fix(ids)
             return
         weight_ids = to_weight(channel)
         self._scale(node, 1, weight_ids, 1)
@@ -357,7 +366,7 @@ def _join(count: int, ties: list[tuple[Ids, Ids]], fixed: list[Ids]) -> tuple[Id
 
     still = {0}
     for ids in fixed:
-        still.update(np.unique(ids).tolist())
+        still.update(ids.tolist())
     for left, right in ties:
         for a, b in np.unique(np.stack([left, right], axis=1), axis=0).tolist():
             (ra, sa), (rb, sb) = find_root(a), find_root(b)
