@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,16 +78,22 @@ class Channels:
     sign: Ids = field(default_factory=lambda: np.ones(1, np.int64))
 
 
-def find(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Channels:
-    """Follow every channel of `model`, whose tensors have `shapes` on some image."""
-    tracer = _Tracer(model, shapes)
+def find(model: ModelProto, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> Channels:
+    """Follow every channel of `model`, whose tensors have `shapes` on some image.
+
+    `folder` holds its external data.
+    """
+    tracer = _Tracer(model, shapes, folder)
     for node in model.graph.node:
         tracer.visit(node)
     return tracer.finish()
 
 
 class _Tracer:
-    def __init__(self, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, model: ModelProto, shapes: Mapping[str, tuple[int, ...]], folder: Path
+    ) -> None:
+        self._folder = str(folder)
         graph = model.graph
         self._opsets = {o.domain: o.version for o in model.opset_import}
         self._shapes = shapes
@@ -304,7 +311,7 @@ class _Tracer:
         keep = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
         if axes is None and len(node.input) > 1 and node.input[1] in self._stored:
-            axes = numpy_helper.to_array(self._stored[node.input[1]]).tolist()
+            axes = numpy_helper.to_array(self._stored[node.input[1]], self._folder).tolist()
         if axes is None:
             return None
         reduced = {axis % ids.ndim for axis in axes}
@@ -319,7 +326,7 @@ class _Tracer:
             if name in self._ids:
                 feed[name] = self._ids[name]
             elif name in self._stored:
-                feed[name] = numpy_helper.to_array(self._stored[name])
+                feed[name] = numpy_helper.to_array(self._stored[name], self._folder)
                 if node.op_type == "Pad" and index == 2:
                     if feed[name].any():  # only zeros have no scale
                         return None

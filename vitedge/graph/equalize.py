@@ -63,7 +63,7 @@ def equalize(
     model = onnx.load(fp32, load_external_data=False)
     images = next(batches())
     sizes = shapes(model, fp32, images)
-    found = channels.find(model, sizes)
+    found = channels.find(model, sizes, fp32.parent)
     moments = measure(model, fp32, _keys(found), sizes, batches(), total, progress)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
 
