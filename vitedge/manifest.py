@@ -66,12 +66,30 @@ class CalibrationSet(_Part, frozen=True, kw_only=True):
     """Images left out, by reason."""
 
 
+class Pair(_Part, frozen=True, kw_only=True):
+    """Channels that were rescaled before quantization, and the nodes where that cancels."""
+
+    sources: tuple[str, ...]
+    users: tuple[str, ...]
+    strength: float
+    """SmoothQuant's α: scales are max|x|^α / max|w|^(1−α)."""
+
+
+class Equalization(_Part, frozen=True, kw_only=True):
+    """What was rescaled, and the largest relative error that this left in FP32."""
+
+    pairs: tuple[Pair, ...]
+    max_rel_error: float
+
+
 class Quantized(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
     scheme: str = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
     layers: tuple[Layer, ...]
     calibration: CalibrationSet
+    equalization: Equalization | None = None
+    """None where the recipe does not ask for it."""
 
 
 class Reference(_Part, frozen=True, kw_only=True):

@@ -25,10 +25,11 @@ from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
 from vitedge.proof import measure_numerics, validate_bundle
-from vitedge.spec import Batch, Precision, Preprocess, Target, Task
+from vitedge.spec import Batch, Calibration, Precision, Preprocess, Target, Task
 from vitedge.validate import predict
 
 if TYPE_CHECKING:
+    from vitedge.graph.equalize import Equalized
     from vitedge.graph.export import Exported
 
 GOLDEN_IMAGES = 8
@@ -117,6 +118,7 @@ class _Job:
         self._plan, self._model, self._steps = plan, model, steps
         self._host = host.describe(threads=0)
         self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
+        self._equalized: dict[tuple[Batch, int], Equalized] = {}
         self._calibration = self._evaluation = None
         if plan.recipe:
             self._calibration = self._open(plan.calib_data, "calibration")
@@ -179,22 +181,14 @@ class _Job:
         recipe, images = self._plan.recipe, self._calibration
         assert recipe is not None and images is not None
         digests: list[str] = []
-
-        def batches() -> Iterator[NDArray[np.uint8]]:
-            waiting: list[NDArray[np.uint8]] = []
-            size = 1 if target.batch == "dynamic" else target.batch
-            for image in images.sample(recipe.num_samples, recipe.seed):
-                digests.extend(image.digests)
-                waiting.append(image.images)
-                if len(waiting) == size:
-                    yield np.concatenate(waiting)
-                    waiting.clear()
-            if waiting:
-                waiting += waiting[-1:] * (size - len(waiting))
-                yield np.concatenate(waiting)
-
+        size = 1 if target.batch == "dynamic" else target.batch
+        equalized = self._equalize(exported, target) if recipe.equalize else None
         model, decisions = quantize(
-            exported.path, batches(), recipe, target.quantization, self._steps
+            equalized.path if equalized else exported.path,
+            _batches(images, recipe, size, digests),
+            recipe,
+            target.quantization,
+            self._steps,
         )
         folder = work / f"int8-{target.name}"
         folder.mkdir()
@@ -209,7 +203,33 @@ class _Job:
             skipped=dict(images.skipped),
         )
         layers = tuple(manifest.Layer(**vars(decision)) for decision in decisions)
-        return _Int8(path, manifest.Quantized(layers=layers, calibration=calibration))
+        rescaled = (
+            manifest.Equalization(
+                pairs=tuple(manifest.Pair(**vars(pair)) for pair in equalized.pairs),
+                max_rel_error=equalized.max_rel_error,
+            )
+            if equalized
+            else None
+        )
+        record = manifest.Quantized(layers=layers, calibration=calibration, equalization=rescaled)
+        return _Int8(path, record)
+
+    def _equalize(self, exported: Exported, target: Target) -> Equalized:
+        """The equalized graph of `exported`, made once for all targets that share the export."""
+        from vitedge.graph.equalize import equalize
+
+        recipe, images = self._plan.recipe, self._calibration
+        assert recipe is not None and images is not None
+        key = (target.batch, target.opset)
+        if key not in self._equalized:
+            size = 1 if target.batch == "dynamic" else target.batch
+            self._equalized[key] = equalize(
+                exported.path,
+                lambda: _batches(images, recipe, size, []),
+                recipe.num_samples,
+                self._steps,
+            )
+        return self._equalized[key]
 
     def _stage(
         self,
@@ -321,6 +341,22 @@ class _Int8:
 
     path: Path
     record: manifest.Quantized
+
+
+def _batches(
+    images: ImageSet, recipe: Calibration, size: int, digests: list[str]
+) -> Iterator[NDArray[np.uint8]]:
+    """The recipe's calibration images, `size` a run; their digests are added to `digests`."""
+    waiting: list[NDArray[np.uint8]] = []
+    for image in images.sample(recipe.num_samples, recipe.seed):
+        digests.extend(image.digests)
+        waiting.append(image.images)
+        if len(waiting) == size:
+            yield np.concatenate(waiting)
+            waiting.clear()
+    if waiting:
+        waiting += waiting[-1:] * (size - len(waiting))
+        yield np.concatenate(waiting)
 
 
 def _not_measurable(model: Identity, int8: _Int8 | None) -> str:

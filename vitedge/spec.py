@@ -121,6 +121,9 @@ class Calibration(Spec, frozen=True, kw_only=True):
     """Range of an activation: the largest magnitude seen, or the clip of least squared error."""
     weights: Literal["minmax", "mse"]
     """Range of a weight's output channel, likewise."""
+    equalize: bool = False
+    """Rescale channels first, without changing what the model computes, so that outliers do not
+    take the range of the others. Costs a second pass over the images."""
 
 
 SpecT = TypeVar("SpecT", bound=Spec)

@@ -21,6 +21,7 @@ from vitedge.quant.policy import Decision, Role, decide
 from vitedge.quant.ranges import PAIR_SUM_MAX, QMAX, ActivationRange, quantize_weight
 from vitedge.spec import Calibration, Quantization
 
+TINY = 1e-30
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
@@ -201,6 +202,8 @@ def _rewrite(
             progress("quantizing", done, len(chosen))
         elif node.op_type == "Add":
             _keep_bias_apart(node, biased, stored, folder, emitter)
+        elif node.op_type == "LayerNormalization":
+            _keep_shift(node, stored, folder, emitter)
         emitter.nodes.append(node)
     used = {name for node in emitter.nodes for name in node.input}
     used |= {value.name for value in graph.output}
@@ -254,3 +257,21 @@ def _keep_bias_apart(
                 numpy_helper.from_array(values.reshape((1,) * (rank - 1) + (-1,)), name)
             )
             add.input[other] = name
+
+
+def _keep_shift(
+    norm: NodeProto, stored: Mapping[str, TensorProto], folder: Path, emitter: _Emitter
+) -> None:
+    """Make a LayerNorm's β tiny where it is zero or absent.
+
+    OpenVINO 2026.4 drops such a β, takes γ through a mean over tokens, and loses it before Q/DQ.
+    """
+    shift = norm.input[2] if len(norm.input) > 2 else ""
+    if norm.input[1] not in stored or (shift and shift not in stored):
+        return
+    if shift and numpy_helper.to_array(stored[shift], str(folder)).any():
+        return
+    scale = numpy_helper.to_array(stored[norm.input[1]], str(folder))
+    name = f"{norm.output[0]}.shift"
+    emitter.tensors.append(numpy_helper.from_array(np.full_like(scale, TINY), name))
+    norm.input[:] = [*norm.input[:2], name]

@@ -296,6 +296,48 @@ def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
     np.testing.assert_allclose(RUNS[runtime](path, bright).ravel(), expected, rtol=0.01)
 
 
+def unshifted(folder: Path, norm_inputs: list[str]) -> Path:
+    """LayerNorm without a shift, mean over tokens, linear layer: Swin's head without biases."""
+    rng = np.random.default_rng(0)
+    stored = {
+        "tokens": np.array([1, 16, 12]),
+        "gamma": rng.uniform(0.4, 2.4, 12).astype(np.float32),
+        "beta": np.zeros(12, np.float32),
+        "axis": np.array([1]),
+        "weight": rng.standard_normal((12, 8)).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["pixels", "tokens"], ["x"], "reshape"),
+            helper.make_node("LayerNormalization", norm_inputs, ["n"], "norm"),
+            helper.make_node("ReduceMean", ["n", "axis"], ["mean"], "mean", keepdims=0),
+            helper.make_node("MatMul", ["mean", "weight"], ["logits"], "linear"),
+        ],
+        "unshifted",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 8])],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    path = folder / "model.onnx"
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("runtime", RUNS)
+@pytest.mark.parametrize("inputs", [["x", "gamma", "beta"], ["x", "gamma"]], ids=["zero", "absent"])
+def test_a_norm_without_a_shift_before_a_mean_is_computed_as_the_graph_says(
+    tmp_path, inputs, runtime, sqnr_db
+) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3), np.uint8)
+    target = catalog.targets()["openvino-cpu"].quantization
+    model, _ = quantize(unshifted(tmp_path, inputs), [image], RECIPE, target, lambda *step: None)
+    path = tmp_path / "qdq.onnx"
+    onnx.save(model, path)
+    assert sqnr_db(exactly(path, image), RUNS[runtime](path, image)) >= EXACT_DB
+
+
 # -- what cannot be quantized -------------------------------------------------------------------
 
 
