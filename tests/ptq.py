@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from vitedge.quant.calibrate import calibrate
 from vitedge.quant.policy import Decision
-from vitedge.quant.ptq import calibrate, quantize
+from vitedge.quant.ptq import quantize
 from vitedge.spec import Calibration, Quantization
 
 
@@ -18,6 +19,5 @@ def ptq(
     fp32: Path, batches: Iterable[NDArray[np.uint8]], recipe: Calibration, target: Quantization
 ) -> tuple[ModelProto, list[Decision]]:
     """The QDQ model of the ONNX file `fp32`, calibrated on `batches`."""
-    images = list(batches)
-    calibrated = calibrate(fp32, lambda: iter(images), recipe, target, lambda *step: None)
+    calibrated, _ = calibrate(fp32, iter(batches), recipe, target, lambda *step: None)
     return quantize(calibrated, lambda *step: None, {})

@@ -19,7 +19,8 @@ from vitedge.spec import Calibration, Target
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
-    from vitedge.quant.ptq import Calibrated
+    from vitedge.quant.calibrate import Tried
+    from vitedge.quant.settle import Calibrated
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,16 @@ class Quantizer:
         from vitedge.graph import files
         from vitedge.quant.ptq import quantize
 
-        model, decisions = quantize(self.calibrated, self._steps, kept)
+        used, tried = self.calibrated
+        model, decisions = quantize(used, self._steps, kept)
         folder.mkdir()
         path = folder / "model.onnx"
         files.write(model, path)
         layers = tuple(manifest.Layer(**vars(decision)) for decision in decisions)
-        equalized = self.calibrated.equalized
-        rescaled = None
-        if equalized:
-            rescaled = manifest.Equalization(
-                pairs=tuple(manifest.Pair(**vars(pair)) for pair in equalized.pairs),
-                max_rel_error=equalized.max_rel_error,
-            )
+        rescaled = manifest.Equalization(
+            pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
+            max_rel_error=used.max_rel_error,
+        )
         calibration = manifest.CalibrationSet(
             recipe=self._recipe,
             source=self._images.name,
@@ -70,17 +69,31 @@ class Quantizer:
             image_digests=tuple(self._digests),
             skipped=dict(self._images.skipped),
         )
-        record = manifest.Quantized(layers=layers, calibration=calibration, equalization=rescaled)
+        settled = manifest.Settled(
+            equalize=used.settings.equalize,
+            activations=used.settings.activations,
+            tried=tuple(
+                manifest.Tried(
+                    equalize=one.settings.equalize,
+                    activations=one.settings.activations,
+                    sqnr_db=one.sqnr_db,
+                )
+                for one in tried
+            ),
+        )
+        record = manifest.Quantized(
+            layers=layers, calibration=calibration, settled=settled, equalization=rescaled
+        )
         return Int8(path, record)
 
     @cached_property
-    def calibrated(self) -> Calibrated:
-        """The ranges measured on the calibration images."""
-        from vitedge.quant.ptq import calibrate
+    def calibrated(self) -> tuple[Calibrated, list[Tried]]:
+        """What was measured on the calibration images, and the recipes tried on them."""
+        from vitedge.quant.calibrate import calibrate
 
         return calibrate(
             self._exported.path,
-            self._batches,
+            self._batches(),
             self._recipe,
             self._target.quantization,
             self._steps,

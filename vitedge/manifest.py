@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from vitedge.spec import Calibration, Precision, Preprocess, Target, Task
+from vitedge.spec import Calibration, Equalize, Estimator, Precision, Preprocess, Target, Task
 
 SCHEMA = "vitedge.artifact/1"
 
@@ -71,8 +71,6 @@ class Pair(_Part, frozen=True, kw_only=True):
 
     sources: tuple[str, ...]
     users: tuple[str, ...]
-    strength: float
-    """SmoothQuant's α: scales are max|x|^α / max|w|^(1−α)."""
 
 
 class Equalization(_Part, frozen=True, kw_only=True):
@@ -82,14 +80,31 @@ class Equalization(_Part, frozen=True, kw_only=True):
     max_rel_error: float
 
 
+class Tried(_Part, frozen=True, kw_only=True):
+    """One way to calibrate, and the SQNR of its output on calibration images."""
+
+    equalize: Equalize
+    activations: Estimator
+    sqnr_db: float
+
+
+class Settled(_Part, frozen=True, kw_only=True):
+    """What the recipe's `auto` came to."""
+
+    equalize: Equalize
+    activations: Estimator
+    tried: tuple[Tried, ...]
+    """Best first; empty where the recipe left nothing open."""
+
+
 class Quantized(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
     scheme: str = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
     layers: tuple[Layer, ...]
     calibration: CalibrationSet
-    equalization: Equalization | None = None
-    """None where the recipe does not ask for it."""
+    settled: Settled
+    equalization: Equalization
 
 
 class Reference(_Part, frozen=True, kw_only=True):

@@ -28,6 +28,9 @@ Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 Task = Literal["classification", "segmentation", "features"]
 """What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
+Estimator = Literal["minmax", "percentile", "mse", "entropy"]
+WeightEstimator = Literal["minmax", "mse"]
+Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
 
 
@@ -117,13 +120,16 @@ class Calibration(Spec, frozen=True, kw_only=True):
     """Calibration images drawn from the data given."""
     seed: Count = 0
     """Seed of that draw."""
-    activations: Literal["minmax", "mse"]
-    """Range of an activation: the largest magnitude seen, or the clip of least squared error."""
-    weights: Literal["minmax", "mse"]
-    """Range of a weight's output channel, likewise."""
-    equalize: bool = False
+    activations: Estimator | Literal["auto"]
+    """Range of an activation: the largest magnitude seen, the 99.99th percentile, the clip of least
+    squared error or of least KL divergence; `auto` takes the one with the best output."""
+    weights: WeightEstimator
+    """Range of a weight's output channel: the largest magnitude, or the clip of least squared
+    error."""
+    equalize: Equalize | Literal["auto"]
     """Rescale channels first, without changing what the model computes, so that outliers do not
-    take the range of the others. Costs a second pass over the images."""
+    take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);
+    `auto` takes the one with the best output."""
 
 
 SpecT = TypeVar("SpecT", bound=Spec)

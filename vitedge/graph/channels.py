@@ -45,9 +45,6 @@ class Linear:
     """A layer with constant weights that undoes the scales of its input."""
 
     node: NodeProto
-    activation: str
-    activation_ids: Ids
-    """1 along every axis on which they do not vary."""
     weight_ids: Ids
     """Broadcasts to the weight's shape."""
     output_axis: int
@@ -59,10 +56,8 @@ class Product:
     """A product of two activations in which the scales of both cancel: Q·Kᵀ."""
 
     node: NodeProto
-    left: Ids
-    """As `Linear.activation_ids`, of its first input (…, 1, K)."""
-    right: Ids
-    """Of its second input, (…, K, 1)."""
+    pairs: tuple[Ids, Ids]
+    """Ids of its first input's columns and its second's rows, in the order they meet."""
 
 
 @dataclass
@@ -70,6 +65,9 @@ class Channels:
     """What there is to choose: scale[id] = free[root[id]] ** sign[id], and 1 for root 0."""
 
     factors: list[Factor] = field(default_factory=list)
+    read: dict[str, Ids] = field(default_factory=dict)
+    """Of each activation that a layer or a product reads: 1 along every axis on which its ids do
+    not vary."""
     linears: list[Linear] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     sources: dict[int, NodeProto] = field(default_factory=dict)
@@ -263,7 +261,8 @@ class _Tracer:
             return
         weight_ids = to_weight(channel)
         self._scale(node, 1, weight_ids, 1)
-        self._found.linears.append(Linear(node, node.input[0], channel, weight_ids, output_axis))
+        self._found.read[node.input[0]] = channel
+        self._found.linears.append(Linear(node, weight_ids, output_axis))
 
     def _product(self, node: NodeProto) -> list[Ids] | None:
         """P·V passes on the scales of V; in Q·Kᵀ those of Q and K must cancel."""
@@ -275,7 +274,10 @@ class _Tracer:
             assert ids is not None
             others = [i for i in range(ids.ndim) if i != axis % ids.ndim]
             passed = _along(ids, others)
-            return None if passed is None else [self._spread(passed, node)]
+            if passed is None:
+                return None
+            self._found.read[node.input[0 if right is None else 1]] = _narrow(passed)
+            return [self._spread(passed, node)]
         rows = _along(left, [i for i in range(left.ndim) if i != left.ndim - 2])
         columns = _along(right, [i for i in range(right.ndim) if i != right.ndim - 1])
         if rows is None or columns is None:
@@ -284,7 +286,9 @@ class _Tracer:
         if not (a.all() and b.all()):
             return None
         self._ties.append((a.reshape(-1), b.reshape(-1)))
-        self._found.products.append(Product(node, _narrow(rows), _narrow(columns)))
+        self._found.read[node.input[0]] = _narrow(rows)
+        self._found.read[node.input[1]] = _narrow(columns)
+        self._found.products.append(Product(node, (a, b)))
         return []
 
     def _constant(self, node: NodeProto) -> list[Ids] | None:

@@ -5,8 +5,8 @@ NNCF's ONNX path does the same job in twice the time and memory; tests/benchmark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +16,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vitedge.errors import InputError
-from vitedge.graph.equalize import Equalized, equalize
-from vitedge.graph.run import Runner
-from vitedge.quant.policy import Decision, Role, decide
-from vitedge.quant.ranges import PAIR_SUM_MAX, QMAX, ActivationRange, quantize_weight
-from vitedge.spec import Calibration, Quantization
+from vitedge.quant.observe import Progress, activations
+from vitedge.quant.policy import Decision, Role
+from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels
+from vitedge.quant.settle import Calibrated
+from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
 
 TINY = 1e-30
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, steps done, steps in all."""
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """An FP32 graph, what a target's dialect makes of it, and the ranges of its activations."""
-
-    path: Path
-    """An ONNX file, its weights in external data: equalized where the recipe asks for it."""
-    decisions: tuple[Decision, ...]
-    ranges: Mapping[str, ActivationRange]
-    recipe: Calibration
-    target: Quantization
-    equalized: Equalized | None
-
-
-def calibrate(
-    fp32: Path,
-    batches: Callable[[], Iterator[NDArray[np.uint8]]],
-    recipe: Calibration,
-    target: Quantization,
-    progress: Progress,
-) -> Calibrated:
-    """Measure what quantizing the ONNX file `fp32` (uint8 NHWC input) takes.
-
-    `batches` starts a stream of calibration images (B, H, W, 3) of the graph's own batch size.
-    Raises InputError when an activation is NaN or infinite, or nothing can be quantized.
-    """
-    equalized = equalize(fp32, batches, recipe.num_samples, progress) if recipe.equalize else None
-    path = equalized.path if equalized else fp32
-    model = onnx.load(path, load_external_data=False)
-    decisions = decide(model.graph, target)
-    chosen = {d.node: d for d in decisions if d.quantized}
-    if not chosen:
-        found = ", ".join(sorted({d.op for d in decisions if d.role in ("linear", "conv")}))
-        raise InputError(
-            "nothing in this model can be quantized: its operators with weights are "
-            f"{found or 'none'}, and the target has INT8 kernels for "
-            f"{', '.join(target.operators)}",
-            fix="export it with --fp32, or for another target",
-        )
-    taps = list(
-        dict.fromkeys(
-            name
-            for node in model.graph.node
-            if node.name in chosen
-            for name in _activations(node, chosen[node.name])
-        )
-    )
-    ranges = collect_ranges(path, model, taps, batches(), recipe.num_samples, progress)
-    return Calibrated(path, tuple(decisions), ranges, recipe, target, equalized)
 
 
 def quantize(
@@ -95,62 +42,30 @@ def quantize(
     return model, decisions
 
 
-def _activations(node: NodeProto, decision: Decision) -> list[str]:
-    """The inputs of `node` that are activations."""
-    constant_weights = decision.role in ("linear", "conv")
-    return list(node.input[:1] if constant_weights else node.input[:2])
-
-
-def collect_ranges(
-    fp32: Path,
-    model: ModelProto,
-    taps: list[str],
-    batches: Iterable[NDArray[np.uint8]],
-    total: int,
-    progress: Progress,
-) -> dict[str, ActivationRange]:
-    """Run the FP32 graph on every batch and follow the range of each tensor in `taps`."""
-    tapped = ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    tapped.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in taps)
-    path = fp32.with_name("tapped.onnx")  # shares fp32's external data
-    onnx.save(tapped, path)
-    run = Runner(path)
-    ranges = {name: ActivationRange() for name in taps}
-    seen = 0
-    for images in batches:
-        for name, values in zip(taps, run(images), strict=True):
-            try:
-                ranges[name].update(values)
-            except FloatingPointError:
-                raise InputError(
-                    f"activation '{name}' is NaN or infinite on a calibration image",
-                    fix="check the weights and the preprocessing: FP32 itself is broken here",
-                ) from None
-        seen += len(images)
-        progress("calibrating", seen, total)
-    path.unlink()
-    return ranges
+def activation_scale(calibrated: Calibrated, name: str) -> NDArray[np.float32]:
+    """The quantization step of the activation `name`, a scalar."""
+    found, settings = calibrated.ranges[name], calibrated.settings
+    levels = quantized_levels(found, calibrated.target)
+    return np.array(quantization_step(found, settings.activations, levels), np.float32)
 
 
 class _Emitter:
     """Collects the nodes and tensors of the QDQ graph; each activation is quantized once."""
 
-    def __init__(self, target: Quantization) -> None:
+    def __init__(self, calibrated: Calibrated) -> None:
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
-        self._target = target
+        self._calibrated, self._target = calibrated, calibrated.target
         self._done: dict[str, str] = {}
 
-    def activation(self, name: str, found: ActivationRange, recipe: Calibration) -> str:
+    def activation(self, name: str) -> str:
         """Insert Q/DQ after the activation `name`; returns the dequantized name."""
         if name not in self._done:
             unsigned = self._target.activations == "uint8"
-            levels = 255 if unsigned and found.non_negative else QMAX
+            levels = quantized_levels(self._calibrated.ranges[name], self._target)
             zero = 128 if unsigned and levels == QMAX else 0
             kind = TensorProto.UINT8 if unsigned else TensorProto.INT8
-            scale = np.array(found.scale(recipe.activations, levels), np.float32)
+            scale = activation_scale(self._calibrated, name)
             self._pair(name, scale, helper.make_tensor(f"{name}.zero", kind, [], [zero]))
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
@@ -170,16 +85,14 @@ class _Emitter:
             ),
         ]
 
-    def weight(
-        self, name: str, weight: NDArray[np.float32], axis: int, role: Role, recipe: Calibration
-    ) -> str:
+    def weight(self, name: str, weight: NDArray[np.float32], axis: int, role: Role) -> str:
         """Store `weight` as INT8 with a scale for each index of `axis`, dequantized once."""
         if name not in self._done:
             safe = self._target.weights == "pair_safe"
             integers, scales = quantize_weight(
                 weight,
                 axis,
-                recipe.weights,
+                self._calibrated.settings.weights,
                 # a convolution's kernels choose their own order: bound every pair, not neighbours
                 qmax=PAIR_SUM_MAX // 2 if safe and role == "conv" else QMAX,
                 pair_safe=safe and role == "linear",
@@ -211,21 +124,20 @@ def _rewrite(
 ) -> None:
     """Turn `model`, in place, into the QDQ graph; FP32 weights are read one at a time."""
     graph, folder = model.graph, calibrated.path.parent
-    ranges, recipe, target = calibrated.ranges, calibrated.recipe, calibrated.target
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    emitter = _Emitter(target)
+    emitter = _Emitter(calibrated)
     biased: dict[str, int] = {}  # output of a quantized MatMul -> its rank
     ranks = _ranks(graph)
     done = 0
     for node in graph.node:
         if decision := chosen.get(node.name):
-            for index, name in enumerate(_activations(node, decision)):
-                node.input[index] = emitter.activation(name, ranges[name], recipe)
+            for index, name in enumerate(activations(node, decision)):
+                node.input[index] = emitter.activation(name)
             if decision.role in ("linear", "conv"):
                 name = node.input[1]
                 weight = numpy_helper.to_array(stored[name], str(folder)).astype(np.float32)
                 axis = _output_channel_axis(node, weight.ndim)
-                node.input[1] = emitter.weight(name, weight, axis, decision.role, recipe)
+                node.input[1] = emitter.weight(name, weight, axis, decision.role)
                 if node.op_type == "MatMul":
                     biased[node.output[0]] = ranks.get(node.output[0], 0)
             done += 1

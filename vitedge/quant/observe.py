@@ -1,0 +1,127 @@
+"""One pass over the calibration images: all that any recipe needs to know of the FP32 graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto
+
+from vitedge.errors import InputError
+from vitedge.graph import channels
+from vitedge.graph.channels import Channels, Ids
+from vitedge.graph.taps import shapes, tapped
+from vitedge.quant.policy import Decision, decide
+from vitedge.quant.statistics import ChannelStatistics
+from vitedge.spec import Calibration, Quantization
+
+Images = NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, steps done, steps in all."""
+
+KEPT_IMAGES = 8
+"""Calibration images whose FP32 output is kept, to compare with."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An FP32 graph, and what it did with the calibration images."""
+
+    fp32: Path
+    """An ONNX file, its weights in external data."""
+    decisions: tuple[Decision, ...]
+    channels: Channels
+    """Which can be rescaled; none where the recipe does not ask for it."""
+    layout: Mapping[str, Ids]
+    """Of each activation with such channels, their ids, (channels,)."""
+    statistics: Mapping[str, ChannelStatistics]
+    """Of every activation that is to be quantized."""
+    images: tuple[Images, ...]
+    """The first few batches."""
+    outputs: tuple[NDArray[np.float32], ...]
+    """Of the FP32 graph on them."""
+
+
+def observe(
+    fp32: Path,
+    batches: Iterator[Images],
+    recipe: Calibration,
+    target: Quantization,
+    progress: Progress,
+) -> Observed:
+    """Run the ONNX file `fp32` (uint8 NHWC input) on every batch (B, H, W, 3) of its own size.
+
+    Raises InputError when an activation is NaN or infinite, or nothing can be quantized.
+    """
+    model = onnx.load(fp32, load_external_data=False)
+    decisions = decide(model.graph, target)
+    taps = _to_quantize(model.graph, decisions, target)
+    first = next(batches)
+    found = Channels()
+    if recipe.equalize != "off":
+        found = channels.find(model, shapes(model, fp32, first), fp32.parent)
+    free = {name: ids for name, ids in found.read.items() if found.root[ids].any()}
+    statistics = {name: ChannelStatistics() for name in taps}
+    run = tapped(model, fp32, [*taps, model.graph.output[0].name], often=True)
+    images: list[Images] = []
+    outputs: list[NDArray[np.float32]] = []
+    seen = 0
+    for batch in chain([first], batches):
+        *values, output = run(batch)
+        for name, value in zip(taps, values, strict=True):
+            try:
+                statistics[name].update(_by_channel(value, free.get(name)))
+            except FloatingPointError:
+                raise InputError(
+                    f"activation '{name}' is NaN or infinite on a calibration image",
+                    fix="check the weights and the preprocessing: FP32 itself is broken here",
+                ) from None
+        if seen < KEPT_IMAGES:
+            images.append(batch)
+            outputs.append(output)
+        seen += len(batch)
+        progress("calibrating", seen, recipe.num_samples)
+    return Observed(
+        fp32=fp32,
+        decisions=tuple(decisions),
+        channels=found,
+        layout={name: ids.reshape(-1) for name, ids in free.items() if name in statistics},
+        statistics=statistics,
+        images=tuple(images),
+        outputs=tuple(outputs),
+    )
+
+
+def activations(node: NodeProto, decision: Decision) -> list[str]:
+    """The inputs of `node` that are activations."""
+    constant_weights = decision.role in ("linear", "conv")
+    return list(node.input[:1] if constant_weights else node.input[:2])
+
+
+def _to_quantize(graph: GraphProto, decisions: list[Decision], target: Quantization) -> list[str]:
+    """Every activation that is to be quantized, once."""
+    chosen = {d.node: d for d in decisions if d.quantized}
+    if not chosen:
+        found = ", ".join(sorted({d.op for d in decisions if d.role in ("linear", "conv")}))
+        raise InputError(
+            "nothing in this model can be quantized: its operators with weights are "
+            f"{found or 'none'}, and the target has INT8 kernels for "
+            f"{', '.join(target.operators)}",
+            fix="export it with --fp32, or for another target",
+        )
+    nodes = [node for node in graph.node if node.name in chosen]
+    return list(dict.fromkeys(x for node in nodes for x in activations(node, chosen[node.name])))
+
+
+def _by_channel(values: NDArray[np.float32], ids: Ids | None) -> NDArray[np.float32]:
+    """`values` as (n, channels): an axis of `ids` longer than 1 is one of channels."""
+    if ids is None:
+        return values.reshape(-1, 1)
+    axes = [axis for axis, size in enumerate(ids.shape) if size != 1]
+    moved = np.moveaxis(values, axes, range(-len(axes), 0))
+    return moved.reshape(-1, ids.size)

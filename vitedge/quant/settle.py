@@ -1,0 +1,97 @@
+"""Ranges, and scales of channels, settled on what the calibration images have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from vitedge.graph import equalize
+from vitedge.graph.channels import Channels
+from vitedge.quant.observe import Observed
+from vitedge.quant.policy import Decision
+from vitedge.quant.smoothing import Group, Weights, smooth
+from vitedge.quant.statistics import Distribution
+from vitedge.spec import Equalize, Estimator, Quantization, WeightEstimator
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A recipe with nothing left open."""
+
+    equalize: Equalize
+    activations: Estimator
+    weights: WeightEstimator
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Channels that were rescaled, and where that is undone."""
+
+    sources: tuple[str, ...]
+    """Nodes whose outputs are divided by the scales; of Q and K, one is multiplied."""
+    users: tuple[str, ...]
+    """Nodes in which the scales cancel."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """An FP32 graph, what a target's dialect makes of it, and the ranges of its activations."""
+
+    path: Path
+    """An ONNX file, its weights in external data: equalized where the settings say so."""
+    decisions: tuple[Decision, ...]
+    ranges: Mapping[str, Distribution]
+    settings: Settings
+    target: Quantization
+    pairs: tuple[Pair, ...]
+    """What was rescaled."""
+    max_rel_error: float
+    """What that left in the FP32 output."""
+
+
+def settle(observed: Observed, settings: Settings, target: Quantization) -> Calibrated:
+    """Rescale channels as the settings say, and take every range as it is then."""
+    fp32, strength = observed.fp32, settings.equalize
+    groups: list[Group] = []
+    scale = np.ones(len(observed.channels.root))
+    if strength != "off":
+        groups, scale = smooth(observed, _weights(fp32), strength)
+    path, error = fp32, 0.0
+    if groups:
+        path = fp32.with_name(f"equalized-{strength}.onnx")
+        equalize.rescale(fp32, observed.channels, scale, path)
+        error = equalize.check(fp32, path, observed.images[0], observed.outputs[0])
+    unscaled = np.zeros(1, np.int64)
+    return Calibrated(
+        path=path,
+        decisions=observed.decisions,
+        ranges={
+            name: statistics.distribution(scale[observed.layout.get(name, unscaled)])
+            for name, statistics in observed.statistics.items()
+        },
+        settings=settings,
+        target=target,
+        pairs=tuple(_describe(observed.channels, group) for group in groups),
+        max_rel_error=error,
+    )
+
+
+def _weights(fp32: Path) -> Weights:
+    graph = onnx.load(fp32, load_external_data=False).graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    return lambda node: numpy_helper.to_array(stored[node.input[1]], str(fp32.parent))
+
+
+def _describe(found: Channels, group: Group) -> Pair:
+    starts = np.array(sorted(found.sources))
+    members = np.flatnonzero(np.isin(found.root, group.roots))
+    owners = np.unique(np.searchsorted(starts, members, side="right") - 1)
+    return Pair(
+        sources=tuple(found.sources[int(starts[owner])].name for owner in owners),
+        users=tuple(read.node.name for read in group.reads),
+    )

@@ -1,0 +1,99 @@
+"""SmoothQuant's scales for every group of channels that can be rescaled (Xiao 2023, equation 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from vitedge.graph.channels import Ids, Linear, Product
+from vitedge.quant.observe import Observed
+from vitedge.quant.statistics import Array
+
+SCALE_LIMIT = 2.0**40
+
+Weights = Callable[[NodeProto], NDArray[np.float32]]
+"""The constant weights of a node."""
+_Extremes = tuple[Ids, Array, int]
+"""The largest magnitude of each id; 1 where it falls with its scale, -1 where it rises."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers and products that share channels, so that one choice serves all of them."""
+
+    reads: tuple[Linear | Product, ...]
+    roots: Ids
+    """The channels that are free to scale."""
+
+
+def smooth(observed: Observed, weights: Weights, strength: float) -> tuple[list[Group], Array]:
+    """The groups whose channels are rescaled, and the scale of every id.
+
+    A channel is divided by max|x|^α / max|w|^(1−α), where `strength` is α; in Q·Kᵀ, that of Q by
+    max|q|^α / max|k|^(1−α) and that of K is multiplied. The scales of a group have a geometric
+    mean of 1. A channel that is always zero keeps its own.
+    """
+    found = observed.channels
+    shrunk, grown = np.zeros(len(found.root)), np.zeros(len(found.root))
+    groups = _groups(observed)
+    for group in groups:
+        for ids, values, power in _extremes(group, observed, weights):
+            same = found.sign[ids] == power
+            np.maximum.at(shrunk, found.root[ids[same]], values[same])
+            np.maximum.at(grown, found.root[ids[~same]], values[~same])
+    free = np.ones(len(found.root))
+    for group in groups:
+        live = group.roots[(shrunk[group.roots] > 0) & (grown[group.roots] > 0)]
+        if live.size:
+            logs = strength * np.log(shrunk[live]) - (1 - strength) * np.log(grown[live])
+            free[live] = np.clip(np.exp(logs - logs.mean()), 1 / SCALE_LIMIT, SCALE_LIMIT)
+    scales: Array = free[found.root] ** found.sign
+    return [group for group in groups if (free[group.roots] != 1).any()], scales
+
+
+def _groups(observed: Observed) -> list[Group]:
+    """What is quantized, in parts that share no channel; those with nothing free are left out."""
+    found = observed.channels
+    owner: dict[int, int] = {}
+    parts: dict[int, Group] = {}
+    reads: list[Linear | Product] = [*found.linears, *found.products]
+    for index, read in enumerate(reads):
+        name = read.node.input[0]
+        if name not in observed.layout:
+            continue
+        part = Group((read,), np.setdiff1d(found.root[observed.layout[name]], [0]))
+        for other in sorted({owner[root] for root in part.roots.tolist() if root in owner}):
+            old = parts.pop(other)
+            part = Group(old.reads + part.reads, np.union1d(old.roots, part.roots))
+        parts[index] = part
+        owner.update(dict.fromkeys(part.roots.tolist(), index))
+    return list(parts.values())
+
+
+def _extremes(group: Group, observed: Observed, weights: Weights) -> list[_Extremes]:
+    found: list[_Extremes] = []
+    for read in group.reads:
+        if isinstance(read, Linear):
+            found += [_of_activation(read.node.input[0], observed), _of_weight(read, weights)]
+        else:
+            found += [_of_activation(name, observed) for name in read.node.input]
+    return found
+
+
+def _of_activation(name: str, observed: Observed) -> _Extremes:
+    return observed.layout[name], observed.statistics[name].amax, 1
+
+
+def _of_weight(linear: Linear, weights: Weights) -> _Extremes:
+    """The largest weight that reads each channel."""
+    weight = np.moveaxis(np.abs(weights(linear.node)), linear.output_axis, 0)
+    ids = np.moveaxis(linear.weight_ids, linear.output_axis, 0)
+    ids = ids.reshape(ids.shape[:2])  # (1 or out, in)
+    peaks = weight.reshape(*weight.shape[:2], -1).max(axis=2)  # (out, in)
+    if len(ids) == 1:  # a channel goes to every output
+        peaks = peaks.max(axis=0, keepdims=True)
+    return ids.reshape(-1), peaks.astype(np.float64).reshape(-1), -1

@@ -1,0 +1,96 @@
+"""Weights to symmetric INT8, a scale for each output channel."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.host import usable_cores
+from vitedge.quant.ranges import QMAX
+from vitedge.spec import WeightEstimator
+
+PAIR_SUM_MAX = 128  # 255 · 128 ≤ 32,767: two products of one sign stay within 16 bits
+_MSE_CLIPS = np.linspace(1.0, 0.7, 7)
+_BLOCK = 128
+"""Channels at a time: what one thread works on stays in its cache."""
+
+Floats = NDArray[np.float32]
+
+
+def quantize_weight(
+    weight: Floats,
+    axis: int,
+    estimator: WeightEstimator,
+    *,
+    qmax: int = QMAX,
+    pair_safe: bool = False,
+) -> tuple[NDArray[np.int8], Floats]:
+    """Quantize to INT8 with one symmetric scale for each index of `axis`, the output channel.
+
+    Returns the integers, shaped as `weight`, and the scales, (channels,) float32. With
+    `pair_safe`, no two neighbours along the first reduced axis have integers of one sign whose
+    sum exceeds 128: x86 CPUs without VNNI add two u8×s8 products in 16 bits and saturate.
+    """
+    moved = np.moveaxis(weight, axis, -1)
+    columns = moved.reshape(-1, weight.shape[axis])  # (K, channels)
+    integers = np.empty(columns.shape, np.int8)
+    scales = np.empty(columns.shape[1], np.float32)
+    clips = _MSE_CLIPS if estimator == "mse" else np.ones(1)
+
+    def block(start: int) -> None:
+        part = slice(start, start + _BLOCK)
+        found = np.ascontiguousarray(columns[:, part])
+        integers[:, part], scales[part] = _quantize_block(found, clips, qmax, pair_safe)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy lets go of the lock in each step
+        list(pool.map(block, range(0, columns.shape[1], _BLOCK)))
+    return np.ascontiguousarray(np.moveaxis(integers.reshape(moved.shape), -1, axis)), scales
+
+
+def _quantize_block(
+    columns: Floats, clips: NDArray[np.float64], qmax: int, pair_safe: bool
+) -> tuple[NDArray[np.int8], Floats]:
+    """Of every clip, the one with the least squared error in each column."""
+    limit = np.maximum(np.abs(columns).max(axis=0), 1e-8)
+    if pair_safe:
+        limit = np.maximum(limit, _pair_sums(columns).max(axis=0) * (qmax / PAIR_SUM_MAX))
+    best = np.empty(columns.shape, np.int8)
+    scales = np.empty_like(limit)
+    least = np.full(limit.shape, np.inf)
+    for clip in clips:
+        scale = (limit * clip / qmax).astype(np.float32)
+        rounded = columns / scale
+        np.rint(rounded, out=rounded)
+        np.clip(rounded, -qmax, qmax, out=rounded)
+        if pair_safe:
+            _shrink_pairs(rounded)
+        difference = rounded * scale
+        difference -= columns
+        error = np.einsum("kc,kc->c", difference, difference)
+        better = error < least
+        least[better], scales[better] = error[better], scale[better]
+        np.copyto(best, rounded, casting="unsafe", where=better)
+    return best, scales
+
+
+def _pair_sums(columns: Floats) -> Floats:
+    """|a| + |b| of neighbouring rows (2k, 2k+1) where both have one sign, else less: (K//2, C)."""
+    rows = len(columns) // 2 * 2
+    if rows == 0:
+        return np.zeros((1, columns.shape[1]), np.float32)
+    sums: Floats = np.abs(columns[0:rows:2] + columns[1:rows:2])
+    return sums
+
+
+def _shrink_pairs(integers: Floats) -> None:
+    """Pull neighbours that sum above PAIR_SUM_MAX together below it, in place."""
+    rows = len(integers) // 2 * 2
+    excess = np.abs(integers[0:rows:2] + integers[1:rows:2]) - PAIR_SUM_MAX
+    pair, column = np.nonzero(excess > 0)  # few: only where both have one sign
+    over = excess[pair, column]
+    sign = np.sign(integers[2 * pair, column])
+    half = np.floor(over / 2)
+    integers[2 * pair, column] -= sign * half
+    integers[2 * pair + 1, column] -= sign * (over - half)
