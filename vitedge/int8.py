@@ -51,7 +51,7 @@ class Quantizer:
         from vitedge.graph import files
         from vitedge.quant.ptq import quantize
 
-        used, tried = self.calibrated
+        used, tried = self._settled
         model, decisions = quantize(used, self._steps, kept)
         folder.mkdir()
         path = folder / "model.onnx"
@@ -86,9 +86,13 @@ class Quantizer:
         )
         return Int8(path, record)
 
+    @property
+    def calibrated(self) -> Calibrated:
+        """What was measured on the calibration images."""
+        return self._settled[0]
+
     @cached_property
-    def calibrated(self) -> tuple[Calibrated, list[Tried]]:
-        """What was measured on the calibration images, and the recipes tried on them."""
+    def _settled(self) -> tuple[Calibrated, list[Tried]]:
         from vitedge.quant.calibrate import calibrate
 
         return calibrate(
