@@ -115,8 +115,11 @@ class Calibration(Spec, frozen=True, kw_only=True):
     description: str
     num_samples: Positive
     """Calibration images drawn from the data given."""
+    selection: Literal["first", "random", "stratified", "diverse"] = "random"
+    """Which ones: the first of the set, any, equal numbers of each class, or those that look least
+    alike (`vitedge.selection`)."""
     seed: Count = 0
-    """Seed of that draw."""
+    """Seed of that draw; `first` draws nothing."""
     activations: Literal["minmax", "mse"]
     """Range of an activation: the largest magnitude seen, or the clip of least squared error."""
     weights: Literal["minmax", "mse"]
