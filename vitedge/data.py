@@ -85,7 +85,7 @@ def _open_digits(role: Role, preprocess: Preprocess, labels: Sequence[str], task
             fix="give images of the model's own classes",
         )
     part = held_out if role == "evaluation" else ~held_out
-    return _in_memory("digits", images[part], classes[part], preprocess)
+    return _in_memory("digits", images[part], classes[part], preprocess, classes[part])
 
 
 @cache
@@ -167,23 +167,33 @@ def _open_npz(path: str, role: Role, preprocess: Preprocess, labels: Sequence[st
             f"and the model's classes are 0 to {len(labels) - 1 if labels else '…'}",
             fix="give class indices in the order of the model's outputs",
         )
-    classes[outside] = UNLABELLED  # calibration needs no labels
-    return _in_memory(path, images, classes, preprocess)
+    known = np.where(outside, UNLABELLED, classes)  # calibration needs no labels
+    return _in_memory(path, images, known, preprocess, classes)
 
 
 def _in_memory(
-    name: str, images: NDArray[np.uint8], labels: NDArray[np.int64], preprocess: Preprocess
+    name: str,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    preprocess: Preprocess,
+    classes: NDArray[np.int64],
 ) -> ImageSet:
+    """`labels` are the model's, `classes` those of the set."""
     height, width = images.shape[1:3]
     size = (preprocess.width, preprocess.height)
-    if (width, height) == size == resized_size(width, height, preprocess):
-        ready = np.ascontiguousarray(images)
-        return ImageSet(name, len(labels), lambda i: (ready[i], int(labels[i])), decodes=False)
+    ready = (width, height) == size == resized_size(width, height, preprocess)
+    whole = np.ascontiguousarray(images)
 
-    def resized(index: int) -> Sample:
-        return fit(Image.fromarray(images[index]), preprocess), int(labels[index])
+    def loaded(index: int) -> Sample:
+        image = whole[index] if ready else fit(Image.fromarray(whole[index]), preprocess)
+        return image, int(labels[index])
 
-    return ImageSet(name, len(labels), resized, decodes=True)
+    return ImageSet(name, len(labels), loaded, decodes=not ready, strata=_strata(classes.tolist()))
+
+
+def _strata(classes: Sequence[int]) -> Sequence[int]:
+    """`classes`, or none where no image has one."""
+    return classes if any(index != UNLABELLED for index in classes) else ()
 
 
 def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
@@ -196,10 +206,12 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
         )
     index_of = _class_indices(path, folders, labels, role)
     classes = [UNLABELLED] * len(files)
-    for folder in folders:
+    strata = list(classes)
+    for number, folder in enumerate(folders):
         found = _images_below(os.path.join(path, folder), frozenset({os.path.realpath(path)}))
         files += found
         classes += [index_of.get(folder, UNLABELLED)] * len(found)
+        strata += [number] * len(found)
     if not files:
         raise InputError(f"there are no images in '{path}'", fix=f"give {_ACCEPTED}")
 
@@ -208,7 +220,7 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
             raise Skip("outside the class folders")
         return fit(decode(files[index]), preprocess), classes[index]
 
-    return ImageSet(path, len(files), decoded, decodes=True)
+    return ImageSet(path, len(files), decoded, decodes=True, strata=_strata(strata))
 
 
 def _listing(folder: str) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -38,15 +38,25 @@ class ImageSet:
     """A finite, indexable set of images, decoded only when iterated over.
 
     `load(i)` returns image i and its label, or raises Skip; `decodes` says that it takes long
-    enough to be worth a thread.
+    enough to be worth a thread. `strata` is the class of each image, known without decoding it.
     """
 
     def __init__(
-        self, name: str, size: int, load: Callable[[int], Sample], *, decodes: bool
+        self,
+        name: str,
+        size: int,
+        load: Callable[[int], Sample],
+        *,
+        decodes: bool,
+        strata: Sequence[int] = (),
     ) -> None:
         self.name = name
+        self.strata = strata
+        """Each image's class in the set's own numbering, -1 without one; empty if none has one."""
         self.skipped: Counter[str] = Counter()
         """Reason -> images skipped for it, by the iteration that began last."""
+        self.unusable: set[int] = set()
+        """Which images these are."""
         self._size = size
         self._load = load
         self._threads = min(4, usable_cores()) if decodes else 0
@@ -62,18 +72,29 @@ class ImageSet:
         """
         indices = range(len(self)) if order is None else order
         lookahead = batch_size + 2 * self._threads  # the next batch decodes during this inference
-        return self._batched(self._usable(indices, lookahead), batch_size)
+        return self._batched(self._usable([indices], lookahead), batch_size)
+
+    def drawn(self, seed: int) -> list[int]:
+        """The index of every image, in an order that is random and the same on every machine."""
+        # RandomState because NumPy keeps its streams frozen; those of default_rng may change.
+        return list(np.random.RandomState(seed).permutation(len(self)).tolist())
 
     def sample(self, count: int, seed: int) -> Iterator[Batch]:
         """Yield `count` single-image batches, without replacement; fewer if the set runs out.
 
-        A skipped image is replaced by the next of the draw. The same seed draws the same images on
-        every machine. Raises InputError when not one image was usable.
+        A skipped image is replaced by the next of the draw. Raises InputError when not one image
+        was usable.
         """
-        # RandomState because NumPy keeps its streams frozen; those of default_rng may change.
-        drawn = np.random.RandomState(seed).permutation(len(self)).tolist()
+        return self.take(count, [self.drawn(seed)])
+
+    def take(self, count: int, rounds: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """Yield the first `count` usable images that `rounds` list, as single-image batches.
+
+        The next round is asked for when `unusable` has all of the one before. Raises InputError
+        when not one image was usable.
+        """
         lookahead = min(count, 2 * self._threads)
-        return self._batched(islice(self._usable(drawn, lookahead), count), 1)
+        return self._batched(islice(self._usable(rounds, lookahead), count), 1)
 
     def _batched(self, items: Iterator[_Item], batch_size: int) -> Iterator[Batch]:
         while chunk := list(islice(items, batch_size)):
@@ -83,19 +104,21 @@ class ImageSet:
                 digests=tuple(item.digest for item in chunk),
             )
 
-    def _usable(self, indices: Sequence[int], lookahead: int) -> Iterator[_Item]:
-        self.skipped = Counter()
+    def _usable(self, rounds: Iterable[Sequence[int]], lookahead: int) -> Iterator[_Item]:
+        self.skipped, self.unusable = Counter(), set()
         good = 0
-        for result in self._results(indices, lookahead):
-            if isinstance(result, Skip):
-                self.skipped[result.reason] += 1
-            else:
-                good += 1
-                yield result
-        if not good and len(indices):
+        for indices in rounds:
+            for index, result in zip(indices, self._results(indices, lookahead), strict=True):
+                if isinstance(result, Skip):
+                    self.skipped[result.reason] += 1
+                    self.unusable.add(index)
+                else:
+                    good += 1
+                    yield result
+        if not good and self.unusable:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.skipped.most_common())
             raise InputError(
-                f"none of the {len(indices)} images of '{self.name}' is usable: {reasons}",
+                f"none of the {len(self.unusable)} images of '{self.name}' is usable: {reasons}",
                 fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files, and PNGs for masks",
             )
 

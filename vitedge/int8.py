@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge import manifest
-from vitedge.imageset import ImageSet
 from vitedge.progress import Steps
-from vitedge.spec import Calibration, Target
+from vitedge.selection import CalibrationImages
+from vitedge.spec import Target
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
@@ -35,16 +34,10 @@ class Quantizer:
     """Calibrates one export for one target once, and writes it with any layers kept in float."""
 
     def __init__(
-        self,
-        exported: Exported,
-        target: Target,
-        images: ImageSet,
-        recipe: Calibration,
-        steps: Steps,
+        self, exported: Exported, target: Target, images: CalibrationImages, steps: Steps
     ) -> None:
         self._exported, self._target = exported, target
-        self._images, self._recipe, self._steps = images, recipe, steps
-        self._digests: list[str] = []
+        self._images, self._steps = images, steps
 
     def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
@@ -61,14 +54,6 @@ class Quantizer:
             pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
             max_rel_error=used.max_rel_error,
         )
-        calibration = manifest.CalibrationSet(
-            recipe=self._recipe,
-            source=self._images.name,
-            images=len(self._digests),
-            digest=hashlib.sha256("".join(self._digests).encode()).hexdigest(),
-            image_digests=tuple(self._digests),
-            skipped=dict(self._images.skipped),
-        )
         settled = manifest.Settled(
             equalize=used.settings.equalize,
             activations=used.settings.activations,
@@ -82,7 +67,10 @@ class Quantizer:
             ),
         )
         record = manifest.Quantized(
-            layers=layers, calibration=calibration, settled=settled, equalization=rescaled
+            layers=layers,
+            calibration=self._images.record(),
+            settled=settled,
+            equalization=rescaled,
         )
         return Int8(path, record)
 
@@ -98,19 +86,17 @@ class Quantizer:
         return calibrate(
             self._exported.path,
             self._batches(),
-            self._recipe,
+            self._images.recipe,
             self._target.quantization,
             self._steps,
         )
 
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
         """The recipe's calibration images, (B, H, W, 3) as many as one run takes."""
-        self._digests.clear()
         size = 1 if self._target.batch == "dynamic" else self._target.batch
         waiting: list[NDArray[np.uint8]] = []
-        for image in self._images.sample(self._recipe.num_samples, self._recipe.seed):
-            self._digests.extend(image.digests)
-            waiting.append(image.images)
+        for image in self._images:
+            waiting.append(image)
             if len(waiting) == size:
                 yield np.concatenate(waiting)
                 waiting.clear()

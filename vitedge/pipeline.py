@@ -24,6 +24,7 @@ from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
 from vitedge.proof import measure_numerics, validate_bundle
+from vitedge.selection import CalibrationImages
 from vitedge.spec import Batch, Precision, Preprocess, Target, Task
 from vitedge.validate import predict
 
@@ -61,6 +62,8 @@ class Made:
             if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
                 found.append("no attention was found: what is done for ViTs alone was skipped")
             used = made.quantization.calibration
+            if copies := used.images - len(set(used.image_digests)):
+                found.append(f"{copies} of {used.images} calibration images are duplicates")
             found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
             if used.images < used.recipe.num_samples:
                 found.append(
@@ -116,9 +119,11 @@ class _Job:
         self._plan, self._model, self._steps = plan, model, steps
         self._host = host.describe(threads=0)
         self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
-        self._calibration = self._evaluation = None
+        self._calibration: CalibrationImages | None = None
+        self._evaluation: ImageSet | None = None
         if plan.recipe:
-            self._calibration = self._open(plan.calib_data, "calibration")
+            images = self._open(plan.calib_data, "calibration")
+            self._calibration = CalibrationImages(images, plan.recipe, steps)
         if plan.eval_data:
             self._evaluation = self._open(plan.eval_data, "evaluation")
         self.precisions: tuple[Precision, ...] = tuple(
@@ -153,11 +158,8 @@ class _Job:
         exported, golden = self._exports[target.batch, target.opset]
         fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
         yield Made(fp32, self._report(fp32, fp32))
-        if self._plan.recipe:
-            assert self._calibration is not None
-            quantizer = Quantizer(
-                exported, target, self._calibration, self._plan.recipe, self._steps
-            )
+        if self._calibration:
+            quantizer = Quantizer(exported, target, self._calibration, self._steps)
             quantized = quantizer.write(work / f"int8-{target.name}", {})
             int8 = self._stage(target, "int8", exported, golden, work, quantized, fp32)
             measured = self._report(int8, fp32)
@@ -166,7 +168,8 @@ class _Job:
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
-        source = self._evaluation or self._calibration or self._open("random", "calibration")
+        calibration = self._calibration and self._calibration.images
+        source = self._evaluation or calibration or self._open("random", "calibration")
         output_bytes = 4 * math.prod(size or 1 for size in exported.output.shape[1:])
         count = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // output_bytes))
         drawn = list(source.sample(count, seed=0))

@@ -118,15 +118,18 @@ class Calibration(Spec, frozen=True, kw_only=True):
     description: str
     num_samples: Positive
     """Calibration images drawn from the data given."""
+    selection: Literal["first", "random", "stratified", "diverse"] = "random"
+    """Which ones: the first of the set, any, equal numbers of each class, or those that look least
+    alike (`vitedge.selection`)."""
     seed: Count = 0
-    """Seed of that draw."""
+    """Seed of that draw; `first` draws nothing."""
     activations: Estimator | Literal["auto"]
     """Range of an activation: the largest magnitude seen, the 99.99th percentile, the clip of least
     squared error or of least KL divergence; `auto` takes the one with the best output."""
     weights: WeightEstimator
     """Range of a weight's output channel: the largest magnitude, or the clip of least squared
     error."""
-    equalize: Equalize | Literal["auto"]
+    equalize: Equalize | Literal["auto"] = 0.5
     """Rescale channels first, without changing what the model computes, so that outliers do not
     take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);
     `auto` takes the one with the best output."""

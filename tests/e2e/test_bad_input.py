@@ -178,6 +178,100 @@ def test_export_does_not_evaluate_on_calibration_images(
     )
 
 
+SELECTIONS = ("first", "random", "stratified", "diverse")
+
+
+def write_recipe(folder: Path, selection: str) -> Path:
+    """`fast`, choosing its images in another way."""
+    text = (Path(__file__).parents[2] / "calibration" / "fast.toml").read_text()
+    mine = folder / f"{selection}.toml"
+    mine.write_text(text.replace('"random"', f'"{selection}"'))
+    return mine
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_however_calibration_images_are_chosen_they_are_no_evaluation_images(
+    vitedge: CLI, tmp_path: Path, onnx_model: Path, held_out: Batch, selection: str
+) -> None:
+    recipe = write_recipe(tmp_path, selection)
+    export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
+    vitedge(*export, "--calib-data", "digits", "--num-samples", 8, "--output", tmp_path / "out")
+    made = tmp_path / "out" / "model-onnxruntime-cpu-int8"
+    used = open_bundle(made).manifest.quantization.calibration
+    assert (used.recipe.selection, used.images, len(set(used.image_digests))) == (selection, 8, 8)
+    images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+    last = next(b for b in images.batches(1) if b.digests[0] == used.image_digests[-1])
+    seen = save_npz(
+        tmp_path / "seen.npz",
+        np.concatenate([held_out.images[:9], last.images]),
+        np.concatenate([held_out.labels[:9], last.labels]),
+    )
+    refused(vitedge, "validate", made, "--data", seen, says=("calibrated on", str(seen)))
+
+
+def test_balanced_classes_of_images_without_labels(
+    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, held_out: Batch
+) -> None:
+    np.savez(tmp_path / "plain.npz", images=held_out.images)
+    recipe = write_recipe(tmp_path, "stratified")
+    export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
+    data = ("--calib-data", tmp_path / "plain.npz")
+    says = ("plain.npz", "no labels", '"random" or "diverse"')
+    refused(vitedge, *export, *data, "--output", output, says=says)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "default"])  # default runs equalisation first
+@pytest.mark.parametrize("kind", ["all the same", "black", "of one colour each"])
+def test_calibration_images_that_show_nothing(
+    vitedge: CLI,
+    tmp_path: Path,
+    output: Path,
+    onnx_model: Path,
+    held_out: Batch,
+    kind: str,
+    recipe: str,
+) -> None:
+    images = np.repeat(held_out.images[:1], 12, axis=0)
+    if kind == "black":
+        images[:] = 0
+    if kind == "of one colour each":
+        images[:] = 20 * np.arange(12)[:, None, None, None]
+    data = tmp_path / "mine.npz"
+    np.savez(data, images=images)
+    export = ("export", onnx_model, "--target", "onnxruntime", "--target", "openvino", "--int8")
+    says = (str(data), "all the same" if kind == "all the same" else "is blank", "look like")
+    refused(
+        vitedge,
+        *(*export, "--calibration", recipe, "--calib-data", data, "--output", output),
+        says=says,
+    )
+
+
+def test_calibration_images_that_are_few_and_double_are_noted(
+    vitedge: CLI, tmp_path: Path, onnx_model: Path, held_out: Batch
+) -> None:
+    data = tmp_path / "mine.npz"
+    np.savez(data, images=held_out.images[[0, 1, 2, 3, 4, 1, 1, 4]])
+    export = ("export", onnx_model, *TARGET, "--int8", "--calib-data", data)
+    said = vitedge(*export, "--calibration", "fast", "--output", tmp_path / "out").stderr
+    assert "3 of 8 calibration images are duplicates" in said
+    assert f"calibrated on 8 images, not 32: '{data}' has no more" in said
+
+
+@pytest.mark.parametrize("kind", ["no image", "no usable image"])
+def test_calibrating_on_nothing(
+    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, kind: str
+) -> None:
+    data = tmp_path / "mine"
+    data.mkdir()
+    if kind == "no image":
+        data = save_npz(tmp_path / "mine.npz", np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int))
+    else:
+        (data / "a.png").write_bytes(b"no picture")
+    export = ("export", onnx_model, *TARGET, "--int8", "--calib-data", data, "--output", output)
+    refused(vitedge, *export, says=(str(data),))
+
+
 # -- models -------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ def test_the_promised_ones_are_shipped(folder: str, names: set[str]) -> None:
         (TARGET.replace("opset =", "opzet ="), Target, "opzet", "opset"),
         (TARGET.replace("weights =", "wieghts ="), Target, "wieghts", "weights"),
         (RECIPE.replace("num_samples", "num_sample"), Calibration, "num_sample", "num_samples"),
+        (RECIPE.replace("selection", "selecton"), Calibration, "selecton", "selection"),
         ("height = 8\nwidth = 8\nmaen = [0, 0, 0]", Preprocess, "maen", "mean"),
     ],
 )
@@ -83,6 +84,8 @@ def test_an_unknown_key_is_answered_with_the_nearest(
         ("threads = -1\n" + TARGET, Target, "threads"),
         (RECIPE.replace("300", "0", 1).replace("300", "0"), Calibration, "num_samples"),
         (RECIPE.replace('"mse"', '"entropy"', 1), Calibration, "activations"),
+        (RECIPE.replace('"random"', '"best"'), Calibration, "selection"),
+        ("seed = -1\n" + RECIPE, Calibration, "seed"),
         ("height = 0\nwidth = 8", Preprocess, "height"),
         ("height = 8.5\nwidth = 8", Preprocess, "height"),
         ("height = 8\nwidth = 8\nresize_px = -1", Preprocess, "resize_px"),
@@ -129,6 +132,21 @@ def test_what_a_preprocess_file_leaves_out_is_as_it_always_was(tmp_path: Path) -
         std=(0.5, 0.5, 0.5),
         channels="RGB",
     )
+
+
+@pytest.mark.parametrize("selection", ["first", "random", "stratified", "diverse"])
+def test_a_recipe_says_which_images_it_takes(tmp_path: Path, selection: str) -> None:
+    text = RECIPE.replace('"random"', f'"{selection}"')
+    (tmp_path / "mine.toml").write_text("seed = 7\n" + text)
+    loaded = load_toml(tmp_path / "mine.toml", Calibration)
+    assert (loaded.selection, loaded.seed) == (selection, 7)
+
+
+def test_shipped_recipes_and_those_that_leave_it_out_draw_at_random(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text(RECIPE.replace('selection = "random"\n', ""))
+    for path in (tmp_path / "old.toml", *RECIPES):
+        loaded = load_toml(path, Calibration)
+        assert (loaded.selection, loaded.seed) == ("random", 0)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
