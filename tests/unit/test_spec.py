@@ -83,7 +83,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(
         ("batch = 0\n" + TARGET, Target, "batch"),
         ("threads = -1\n" + TARGET, Target, "threads"),
         (RECIPE.replace("300", "0", 1).replace("300", "0"), Calibration, "num_samples"),
-        (RECIPE.replace('"mse"', '"entropy"', 1), Calibration, "activations"),
+        (RECIPE.replace('"mse"', '"median"', 1), Calibration, "activations"),
         (RECIPE.replace('"random"', '"best"'), Calibration, "selection"),
         ("seed = -1\n" + RECIPE, Calibration, "seed"),
         ("height = 0\nwidth = 8", Preprocess, "height"),
