@@ -228,6 +228,25 @@ def test_export_prints_json_of_every_artifact(
     assert ran.stderr == ""  # and no progress bar where nobody watches
 
 
+def test_export_says_for_each_target_which_precision_to_ship(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    said = vitedge(
+        *("export", onnx_model, "--target", "onnxruntime-cpu", "--target", "openvino-cpu"),
+        *("--int8", "--calib-data", "digits", "--num-samples", 8, "--duration", 0.1),
+        *("--output", tmp_path),
+    )
+    for target in ("onnxruntime-cpu", "openvino-cpu"):
+        report = json.loads((tmp_path / f"model-{target}-int8" / "report.json").read_text())
+        chosen = report["recommendation"]
+        line = f"model on {target}: ship {chosen['precision'].upper()}: {chosen['reason']}"
+        assert said.stdout.splitlines().count(line) == 1
+        assert "accuracy was not measured" in line or "SQNR, less than" in line
+    int8 = tmp_path / "model-openvino-cpu-int8"
+    again = vitedge("bench", int8, "--duration", 0.1).stdout
+    assert "model on openvino-cpu: ship " in again
+
+
 # -- catalogues ---------------------------------------------------------------------------------
 
 
@@ -278,6 +297,8 @@ def test_demo_ends_with_one_table_and_the_next_command(tmp_path: Path, vitedge: 
     for path in paths:
         report = json.loads((path / "report.json").read_text())
         assert {"accuracy", "numerics", "latency", "size", "memory", "host"} <= set(report)
+    for target in {open_bundle(path).manifest.target.name for path in paths}:
+        assert ran.stdout.count(f"digits on {target}: ship ") == 1
     for column in ("top-1", "drop", "agree", "SQNR", "p50", "p90", "speed-up", "size"):
         assert column in ran.stdout
     next_command = next(line for line in ran.stdout.splitlines() if "next:" in line)
