@@ -146,6 +146,7 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
             "int8",
             calib_data=str(folder / "calibration.npz"),
             calibration="fast" if shallow else "default",
+            duration_s=0,
             output=folder / "artifacts",
         ),
         Steps(None),

@@ -83,6 +83,7 @@ def demo(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
         )
         return
     tables.show(tables.demo(result))
+    _say_recommendations(result.reports)
     _say_int8_note()
     typer.echo(tables.next_commands(result.paths))
 
@@ -117,6 +118,10 @@ def export(
     max_drop: Annotated[
         float | None, typer.Option(help="Write nothing if accuracy drops more points than this.")
     ] = None,
+    duration: Annotated[
+        float,
+        typer.Option(help="Seconds of timing for each precision; 0: none, and no recommendation."),
+    ] = 2.0,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model.")] = None,
     arch: Annotated[str, typer.Option(help="Architecture of a weights file.")] = "",
     random_weights: Annotated[
@@ -152,6 +157,7 @@ def export(
         num_samples=num_samples,
         eval_data=eval_data,
         max_drop_pp=max_drop,
+        duration_s=duration,
         batch=_batch(batch),
         opset=opset,
         output=output,
@@ -180,6 +186,7 @@ def export(
         f"({parity.max_rel_error:.1e} relative)"
     )
     tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
+    _say_recommendations([m.report for m in made])
     for note in (note for m in made for note in m.notes()):
         typer.echo(f"note: {note}", err=True)
     typer.echo(tables.next_commands([m.bundle.path for m in made]))
@@ -247,6 +254,7 @@ def bench(
         _print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         return
     tables.show(tables.reports(reports, f"latency in turn, against {against}"))
+    _say_recommendations(reports)
     _say_int8_note()
 
 
@@ -356,6 +364,14 @@ def _print_json(document: Any) -> None:
     import msgspec
 
     typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def _say_recommendations(reports: list[dict[str, Any]]) -> None:
+    """Which precision to ship, a line for each target that was timed with FP32."""
+    from vitedge import tables
+
+    for line in tables.recommendations(reports):
+        typer.echo(line)
 
 
 def _say_int8_note() -> None:

@@ -36,7 +36,10 @@ def run(output: Path, steps: Steps) -> Demo:
         from vitedge.models.eager import EagerSession
     except ImportError as error:
         raise missing(error.name or "torch", "export") from error
-    request = ExportRequest(Request(), TARGETS, "int8", output=output, force=True)
+    untimed = 0.0  # it is timed below, in one run with PyTorch
+    request = ExportRequest(
+        Request(), TARGETS, "int8", duration_s=untimed, output=output, force=True
+    )
     made = export(request, steps)
     model = resolve(Request())
     eager = EagerSession(model, host.usable_cores())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from vitedge.int8 import Int8, Quantizer
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
-from vitedge.proof import measure_numerics, validate_bundle
+from vitedge.proof import measure_numerics, recommend_among, time_bundles, validate_bundle
 from vitedge.selection import CalibrationImages
 from vitedge.spec import Batch, Precision, Preprocess, Target, Task
 from vitedge.validate import predict
@@ -58,6 +58,8 @@ class Made:
             found.append(f"accuracy is not measurable: {made.accuracy_note}")
         if not catalog.runs_on(made.target, host.describe(threads=0)):
             found.append("not run: this machine is not what the target needs")
+            if made.precision != "fp32":
+                found.append("not timed here: run 'vitedge bench' on the device")
         if made.quantization:
             if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
                 found.append("no attention was found: what is done for ViTs alone was skipped")
@@ -103,7 +105,9 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
             )
     with artifact.workspace(request.output) as work:
         job.export(model, work)
-        staged = [made for target in plan.targets for made in job.build(target, work)]
+        staged = [
+            made for target in plan.targets for made in job.recommend(list(job.build(target, work)))
+        ]
         for made, final in zip(staged, finals, strict=True):
             artifact.publish(made.bundle.path, final)
     return [
@@ -165,6 +169,16 @@ class _Job:
             measured = self._report(int8, fp32)
             self._check_drop(int8, measured)
             yield Made(int8, measured)
+
+    def recommend(self, staged: list[Made]) -> list[Made]:
+        """Time one target's bundles in turn, where it runs here, and say which one to ship."""
+        request, bundles = self._plan.request, [made.bundle for made in staged]
+        here = catalog.runs_on(bundles[0].manifest.target, self._host)
+        if not here or not request.duration_s or len(bundles) < 2:
+            return staged
+        time_bundles(bundles, self._steps, duration_s=request.duration_s)
+        reports = recommend_among(bundles, request.max_drop_pp)
+        return [replace(made, report=each) for made, each in zip(staged, reports, strict=True)]
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""

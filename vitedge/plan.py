@@ -27,6 +27,8 @@ class ExportRequest:
     num_samples: int | None = None
     eval_data: str = ""
     max_drop_pp: float | None = None
+    duration_s: float = 2.0
+    """Seconds of timing for each precision of a target; 0: none, and no recommendation."""
     batch: Batch | None = None
     opset: int | None = None
     output: Path = Path("artifacts")
@@ -76,8 +78,15 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="drop --eval-data, or give real weights and calibration images",
         )
     eval_data = request.eval_data or (embedded if measurable else "")
-    if request.max_drop_pp is not None and math.isnan(request.max_drop_pp):
-        raise InputError("--max-drop nan is no limit", fix="pass a number of points")
+    if request.max_drop_pp is not None and not math.isfinite(request.max_drop_pp):
+        raise InputError(
+            f"--max-drop {request.max_drop_pp} is no limit", fix="pass a number of points"
+        )
+    if not 0 <= request.duration_s < math.inf:
+        raise InputError(
+            f"duration is {request.duration_s} s",
+            fix="pass --duration with 0 seconds or more; 0 times nothing",
+        )
     if request.max_drop_pp is not None and not (quantizing and eval_data):
         raise InputError(
             "--max-drop compares INT8 with FP32 on evaluation images",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vitedge import bench, host, report
-from vitedge.artifact import Bundle, open_bundle
+from vitedge import bench, host, recommend, report
+from vitedge.artifact import REPORT, Bundle, open_bundle
 from vitedge.backends import open_session
 from vitedge.backends.base import Session
 from vitedge.data import EMBEDDED, open_images
@@ -103,11 +104,66 @@ def bench_bundles(
     threads: int = 0,
     others: Mapping[str, Session] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, bench.Latency]]:
+    """Time bundles as `time_bundles` does, measure their memory, and recommend a precision again.
+
+    Returns the merged report of each bundle, and the latency of each of `others`.
+    """
+    extras = time_bundles(
+        bundles,
+        steps,
+        against=against,
+        duration_s=duration_s,
+        batch=batch,
+        threads=threads,
+        others=others,
+    )
+    for bundle in bundles:
+        steps.say(f"measuring the memory of {bundle.manifest.name}")
+        report.merge(bundle, memory=report.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)))
+    return recommend_among(bundles), extras
+
+
+def recommend_among(
+    bundles: Sequence[Bundle], max_drop_pp: float | None = None
+) -> list[dict[str, Any]]:
+    """Write which precision to ship into the reports of bundles that were just timed together.
+
+    A model on a target gets one recommendation, from its reports; none, and an older one goes,
+    where nothing was compared with FP32. Without `max_drop_pp` the loss allowed before is
+    allowed again. Returns the merged report of each bundle.
+    """
+    models: defaultdict[Path, list[Bundle]] = defaultdict(list)
+    for bundle in bundles:
+        path, reference = bundle.path.resolve(), bundle.manifest.reference
+        models[path.with_name(reference.bundle) if reference else path].append(bundle)
+    merged = {}
+    for group in models.values():
+        measured = [report.read(bundle.path / REPORT) for bundle in group]
+        before = [each["recommendation"] for each in measured if "recommendation" in each]
+        limit = max_drop_pp
+        if limit is None:
+            limit = before[0]["max_drop_pp"] if before else recommend.MAX_DROP_PP
+        chosen = recommend.recommend(recommend.candidates(measured), limit)
+        for bundle in group:
+            merged[bundle.path] = report.merge(bundle, recommendation=chosen)
+    return [merged[bundle.path] for bundle in bundles]
+
+
+def time_bundles(
+    bundles: Sequence[Bundle],
+    steps: Steps,
+    *,
+    against: str = "fp32",
+    duration_s: float,
+    batch: int | None = None,
+    threads: int = 0,
+    others: Mapping[str, Session] | None = None,
+) -> dict[str, bench.Latency]:
     """Time every bundle in turn, in one run, with what it is compared against.
 
     `against` is `fp32`, each bundle's own FP32 bundle where that is at hand, or the path of
-    another artifact. `others` are further sessions to time in the same run, by name. Returns
-    the merged report of each bundle, and the latency of each of `others`.
+    another artifact. `others` are further sessions to time in the same run, by name. Writes the
+    reports, and returns the latency of each of `others`.
     """
     for bundle in bundles:
         report.check_writable(bundle)
@@ -141,9 +197,7 @@ def bench_bundles(
             duration_s,
             on_progress=lambda done: steps("timing in turn", done, 1.0),
         )
-    reports = []
     for bundle, (mine, its) in zip(bundles, pairs, strict=True):
-        steps.say(f"measuring the memory of {bundle.manifest.name}")
         fp32 = bundle.reference()
         speedup = interval = rival_timing = None
         if its is not None:
@@ -162,12 +216,10 @@ def bench_bundles(
             "size": report.Size(
                 bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
             ),
-            "memory": report.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)),
             "host": host.describe(cores),
         }
-        reports.append(report.merge(bundle, **sections))
-    extras = dict(zip(extra, timed.latencies[len(sessions) :], strict=True))
-    return reports, extras
+        report.merge(bundle, **sections)
+    return dict(zip(extra, timed.latencies[len(sessions) :], strict=True))
 
 
 def _feed(bundle: Bundle, session: Session, batch: int | None) -> dict[str, Any]:

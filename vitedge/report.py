@@ -11,6 +11,7 @@ import msgspec
 from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host
+from vitedge.spec import Precision
 
 SCHEMA = "vitedge.report/1"
 
@@ -97,13 +98,45 @@ class Memory(_Section, frozen=True, kw_only=True):
     peak_rss_bytes: int
 
 
-Section = Accuracy | Numerics | Latency | Size | Memory | Host
+class Candidate(_Section, frozen=True, kw_only=True):
+    """One precision of a model on a target, timed in one run with FP32."""
+
+    precision: Precision
+    p50_ms: float
+    speedup: float = 1.0
+    """Over FP32."""
+    speedup_ci: tuple[float, float] = (1.0, 1.0)
+    drop_pp: float | None = None
+    """Accuracy lost, percentage points; None where it was not measured."""
+    drop_ci_pp: tuple[float, float] | None = None
+    sqnr_db: float | None = None
+    """None where outputs equal FP32's, or were not compared."""
+    max_abs_error: float | None = None
+    """None where outputs were not compared."""
+    bytes: int
 
 
-def merge(bundle: Bundle, **sections: Section) -> dict[str, Any]:
+class Recommendation(_Section, frozen=True, kw_only=True):
+    """Which of the precisions timed together to ship, and why."""
+
+    precision: Precision
+    reason: str
+    candidates: tuple[Candidate, ...]
+    """Most exact first."""
+    confidence: float
+    """Of the intervals."""
+    max_drop_pp: float
+    """The loss that was allowed."""
+
+
+Section = Accuracy | Numerics | Latency | Size | Memory | Recommendation | Host
+
+
+def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
     """Put `sections` into the bundle's report.json and return the whole report.
 
-    Sections not given stay as they are; a report of other model bytes is started afresh.
+    Sections not given stay as they are, and one that is None is removed; a report of other model
+    bytes is started afresh.
     Raises InputError for a report that cannot be read.
     """
     identity = {
@@ -118,7 +151,11 @@ def merge(bundle: Bundle, **sections: Section) -> dict[str, Any]:
     if report.get("files") != identity["files"]:
         report = {}
     report = {**report, **identity}
-    report.update({name: msgspec.to_builtins(value) for name, value in sections.items()})
+    for name, value in sections.items():
+        if value is None:
+            report.pop(name, None)
+        else:
+            report[name] = msgspec.to_builtins(value)
     _write(report, bundle.path / REPORT)
     return report
 

@@ -26,6 +26,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
+"""Most exact first."""
 Task = Literal["classification", "segmentation", "features"]
 """What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]

@@ -35,6 +35,17 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each model and target that has a recommendation."""
+    lines = []
+    for report in measured:
+        if chosen := report.get("recommendation"):
+            precision = chosen["precision"].upper()
+            where = f"{report['model']} on {report['target']}"
+            lines.append(f"{where}: ship {precision}: {chosen['reason']}")
+    return list(dict.fromkeys(lines))
+
+
 def demo(result: Demo) -> Table:
     """The demo's table: PyTorch first, then FP32 and INT8 of each runtime."""
     table = _table("digits: accuracy on held-out images, latency in turn", METRICS["top1"])

@@ -58,6 +58,7 @@ def _compare(model: str, options, folder: Path) -> None:
                 "--target",
                 "openvino",
                 "--int8",
+                "--duration=0",
                 *flags,
                 "--calibration",
                 options.calibration,

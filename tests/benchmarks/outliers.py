@@ -130,6 +130,7 @@ def _export(weights: Path, folder: Path, recipe: str) -> list[Made]:
             precision="int8",
             calib_data="digits",
             calibration=recipe,
+            duration_s=0,
             output=folder,
         ),
         peers.SILENT,

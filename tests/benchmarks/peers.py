@@ -78,6 +78,7 @@ def export_bundles(
             calib_data=calib_data,
             calibration=recipe,
             num_samples=samples,
+            duration_s=0,
             output=folder,
             force=True,
         ),

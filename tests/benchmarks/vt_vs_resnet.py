@@ -125,6 +125,7 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, M
             model=Request(rival.name, weights=weights),
             targets=(runtime,),
             eval_data="digits",
+            duration_s=0,
             output=folder / f"seed{seed}",
         )
         try:

@@ -390,7 +390,7 @@ def older(
     made: dict[tuple[str, ...], Path] = {}
 
     def copy(folder: Path, *targets: str) -> Old:
-        command = ["export", str(onnx_model), "--int8", "--calib-data", "digits"]
+        command = ["export", str(onnx_model), "--int8", "--calib-data", "digits", "--duration", "0"]
         command += ["--num-samples", "4", "--force"]
         command += [word for target in targets for word in ("--target", target)]
         if targets not in made:

@@ -228,6 +228,25 @@ def test_export_prints_json_of_every_artifact(
     assert ran.stderr == ""  # and no progress bar where nobody watches
 
 
+def test_export_says_for_each_target_which_precision_to_ship(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    said = vitedge(
+        *("export", onnx_model, "--target", "onnxruntime-cpu", "--target", "openvino-cpu"),
+        *("--int8", "--calib-data", "digits", "--num-samples", 8, "--duration", 0.1),
+        *("--output", tmp_path),
+    )
+    for target in ("onnxruntime-cpu", "openvino-cpu"):
+        report = json.loads((tmp_path / f"model-{target}-int8" / "report.json").read_text())
+        chosen = report["recommendation"]
+        line = f"model on {target}: ship {chosen['precision'].upper()}: {chosen['reason']}"
+        assert said.stdout.splitlines().count(line) == 1
+        assert "accuracy was not measured" in line or "SQNR, less than" in line
+    int8 = tmp_path / "model-openvino-cpu-int8"
+    again = vitedge("bench", int8, "--duration", 0.1).stdout
+    assert "model on openvino-cpu: ship " in again
+
+
 # -- catalogues ---------------------------------------------------------------------------------
 
 
@@ -278,6 +297,8 @@ def test_demo_ends_with_one_table_and_the_next_command(tmp_path: Path, vitedge: 
     for path in paths:
         report = json.loads((path / "report.json").read_text())
         assert {"accuracy", "numerics", "latency", "size", "memory", "host"} <= set(report)
+    for target in {open_bundle(path).manifest.target.name for path in paths}:
+        assert ran.stdout.count(f"digits on {target}: ship ") == 1
     for column in ("top-1", "drop", "agree", "SQNR", "p50", "p90", "speed-up", "size"):
         assert column in ran.stdout
     next_command = next(line for line in ran.stdout.splitlines() if "next:" in line)
@@ -343,7 +364,8 @@ def test_a_zoo_model_without_weights_is_for_latency_only(tmp_path: Path, vitedge
     export = ("export", name, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
     refused = vitedge(*export, "--calib-data", "random", code=2)
     assert "--random-weights" in refused.stderr and "--weights" in refused.stderr
-    vitedge(*export, "--random-weights", "--calib-data", "random", "--num-samples", 4)
+    random = ("--random-weights", "--calib-data", "random", "--num-samples", 4)
+    vitedge(*export, *random, "--duration", 0)
     path = tmp_path / f"{name}-onnxruntime-cpu-int8"
     bundle = open_bundle(path)
     assert bundle.manifest.accuracy == "not measurable"
@@ -359,7 +381,7 @@ def test_random_calibration_makes_accuracy_not_measurable(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
     export = ("export", onnx_model, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
-    random = (*export, "--calib-data", "random", "--num-samples", 4)
+    random = (*export, "--calib-data", "random", "--num-samples", 4, "--duration", 0)
     assert "not measurable" in vitedge(*random, "--eval-data", "digits", code=2).stderr
     assert names(tmp_path) == []
     said = vitedge(*random)
@@ -454,7 +476,7 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
     )
     vitedge(
         *("export", onnx_model, "--target", target, "--int8", "--output", output),
-        *("--calibration", recipe, "--calib-data", "digits"),
+        *("--calibration", recipe, "--calib-data", "digits", "--duration", 0),
     )
     manifest = open_bundle(output / "model-my-box-int8").manifest
     assert (manifest.target.name, manifest.target.threads) == ("my-box", 1)
@@ -471,6 +493,7 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
         (["--target", "onnxruntime", "--calib-data", "digits"], "--int8"),
         (["--target", "onnxruntime", "--max-drop", "1"], "--int8"),
         (["--target", "onnxruntime", "--int8", "--max-drop", "nan"], "--max-drop"),
+        (["--target", "onnxruntime", "--int8", "--max-drop", "inf"], "--max-drop"),
         (["--target", "openvino-cpu", "--target", "openvino-cpu.toml"], "openvino-cpu"),
         (["--target", "onnxruntime", "--arch", "digits"], "--arch"),
         (["--target", "onnxruntime", "--weights", "x.pt", "--random-weights"], "exclude"),
@@ -488,6 +511,16 @@ def test_flags_that_do_not_belong_together_are_refused(
     assert said in refused.stderr
     assert "fix:" in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("duration", ["-1", "nan", "inf"])
+def test_an_export_cannot_be_timed_for_a_duration_that_is_none(
+    tmp_path: Path, vitedge: CLI, duration: str
+) -> None:
+    export = ("export", "--target", "onnxruntime", "--int8", f"--duration={duration}")
+    refused = vitedge(*export, "--output", tmp_path, code=2)
+    assert "duration" in refused.stderr and "--duration" in refused.stderr
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("duration", ["0", "-1", "nan", "inf"])

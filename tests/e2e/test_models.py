@@ -79,7 +79,7 @@ def test_a_transformers_folder_to_proven_int8(
     data = ("--calib-data", photographs, "--eval-data", photographs, "--allow-overlap")
     said = vitedge(
         *("export", f"hf:{tmp_path / 'pets'}", *BOTH, "--int8", *data, "--num-samples", 8),
-        *("--output", tmp_path / "out", "--json"),
+        *("--output", tmp_path / "out", "--duration", 0, "--json"),
         **PEERS,
     )
     for made in said.document["artifacts"]:
@@ -100,6 +100,7 @@ def test_segmentation_is_exported_validated_and_timed(
     vitedge(
         *("export", model, "--preprocess", settings, "--target", "openvino-cpu", "--int8"),
         *("--calib-data", photographs, "--num-samples", 8, "--output", tmp_path / "out"),
+        *("--duration", 0),
     )
     int8 = tmp_path / "out" / "colours-openvino-cpu-int8"
     assert open_bundle(int8).manifest.model.task == "segmentation"
@@ -124,7 +125,7 @@ def test_features_are_exported_validated_and_timed(
     vitedge(
         *("export", tmp_path / "mine.safetensors", "--arch", "digits", "--task", "features"),
         *("--target", "openvino-cpu", "--int8", "--calib-data", photographs),
-        *("--num-samples", 8, "--output", tmp_path / "out"),
+        *("--num-samples", 8, "--output", tmp_path / "out", "--duration", 0),
     )
     int8 = tmp_path / "out" / "mine-openvino-cpu-int8"
     assert "k-NN" in vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
@@ -142,7 +143,7 @@ def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(
     said = vitedge(
         *("export", "resnet18", "--random-weights", "--target", "openvino-cpu", "--int8"),
         *("--calib-data", "random", "--num-samples", 2, "--calibration", "fast"),
-        *("--output", tmp_path),
+        *("--output", tmp_path, "--duration", 0),
     )
     assert "no attention was found" in said.stderr
     assert open_bundle(tmp_path / "resnet18-openvino-cpu-int8").manifest.quantization
@@ -196,7 +197,7 @@ def test_every_model_has_a_card(vitedge: CLI) -> None:
 def test_the_embedded_segmentation_model_needs_no_flags(tmp_path: Path, vitedge: CLI) -> None:
     said = vitedge(
         *("export", "shapes", "--target", "openvino-cpu", "--int8", "--output", tmp_path),
-        *("--calibration", "fast", "--json"),
+        *("--calibration", "fast", "--duration", 0, "--json"),
     )
     fp32, int8 = (made["report"]["accuracy"] for made in said.document["artifacts"])
     assert (int8["metric"], int8["n"], int8["data"]) == ("miou", 400, "shapes")

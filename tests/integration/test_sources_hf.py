@@ -392,7 +392,7 @@ def test_weights_stored_in_16_bits_become_int8(
     kind.from_pretrained(hf_folder).to(dtype).save_pretrained(hf_folder)
     vitedge(
         *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
-        *("--int8", "--calib-data", "random", "--num-samples", 4),
+        *("--int8", "--calib-data", "random", "--num-samples", 4, "--duration", 0),
         PYTHONPATH=WITH_PEERS,
     )
     manifests = [json.loads(file.read_text()) for file in tmp_path.glob("o/*/manifest.json")]

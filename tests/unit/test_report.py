@@ -94,3 +94,11 @@ def test_a_report_that_cannot_be_written_is_the_users_mistake(bundle: Path) -> N
         report.merge(opened, size=SIZE)
     assert caught.value.fix
     assert not list(bundle.glob(".report*"))
+
+
+def test_a_section_that_no_longer_holds_goes(bundle: Path) -> None:
+    report.merge(open_bundle(bundle), size=SIZE, numerics=NUMERICS)
+    merged = report.merge(open_bundle(bundle), size=None, memory=None)
+    assert merged == stored(bundle)
+    assert "size" not in merged and "memory" not in merged
+    assert merged["numerics"]["sqnr_db"] == 35.0

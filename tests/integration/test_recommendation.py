@@ -1,0 +1,149 @@
+"""The recommendation agrees with the figures beside it, and goes when they do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitedge import catalog, host
+from vitedge.artifact import open_bundle
+from vitedge.imageset import Batch
+from vitedge.models.sources import Request
+from vitedge.pipeline import Made, export
+from vitedge.plan import ExportRequest
+from vitedge.progress import Steps
+from vitedge.proof import bench_bundles
+from vitedge.recommend import candidates, recommend
+
+QUIET = Steps(None)
+SHORT_S = 0.1
+
+Export = Callable[..., list[Made]]
+
+
+@pytest.fixture(scope="module")
+def export_digits(
+    onnx_model: Path, held_out: Batch, tmp_path_factory: pytest.TempPathFactory
+) -> Export:
+    """Export `digits` from its ONNX file, with few images and as little timing as it takes."""
+    data = tmp_path_factory.mktemp("data") / "some.npz"
+    np.savez(data, images=held_out.images[:40], labels=held_out.labels[:40])
+
+    def run(**changes: Any) -> list[Made]:
+        request = ExportRequest(
+            Request(str(onnx_model)),
+            ("onnxruntime-cpu",),
+            "int8",
+            calib_data="digits",
+            num_samples=8,
+            eval_data=str(data),
+            max_drop_pp=2.0,
+            duration_s=SHORT_S,
+            output=tmp_path_factory.mktemp("out"),
+        )
+        return export(replace(request, **changes), QUIET)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def timed(export_digits: Export) -> list[Made]:
+    """FP32 and INT8 for ONNX Runtime. Copy what you change."""
+    return export_digits()
+
+
+@pytest.fixture
+def copied(timed: list[Made], tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / made.bundle.path.name for made in timed]
+    for made, path in zip(timed, paths, strict=True):
+        shutil.copytree(made.bundle.path, path)
+    return paths
+
+
+def stored(path: Path) -> dict[str, Any]:
+    return json.loads((path / "report.json").read_text())
+
+
+def test_every_bundle_of_a_target_carries_the_recommendation(timed: list[Made]) -> None:
+    fp32, int8 = (stored(made.bundle.path) for made in timed)
+    assert timed[0].report["recommendation"] == timed[1].report["recommendation"]
+    assert timed[1].report["recommendation"]["reason"] == int8["recommendation"]["reason"]
+    assert fp32["recommendation"] == int8["recommendation"]
+    assert int8["recommendation"]["max_drop_pp"] == 2.0
+    assert int8["recommendation"]["reason"]
+
+
+def test_its_figures_are_those_measured(timed: list[Made]) -> None:
+    fp32, int8 = (stored(made.bundle.path) for made in timed)
+    first, second = int8["recommendation"]["candidates"]
+    assert first["precision"] == "fp32"
+    assert first["p50_ms"] == int8["latency"]["fp32"]["p50_ms"] == fp32["latency"]["p50_ms"]
+    assert (first["speedup"], first["speedup_ci"]) == (1, [1, 1])
+    assert first["bytes"] == fp32["size"]["bytes"]
+    assert second["precision"] == "int8"
+    for key in ("p50_ms", "speedup", "speedup_ci"):
+        assert second[key] == int8["latency"][key]
+    for key in ("drop_pp", "drop_ci_pp"):
+        assert second[key] == int8["accuracy"][key]
+    assert second["sqnr_db"] == int8["numerics"]["sqnr_db"]
+    assert second["bytes"] == int8["size"]["bytes"]
+
+
+def test_int8_is_recommended_only_where_it_was_faster(timed: list[Made]) -> None:
+    chosen = timed[-1].report["recommendation"]
+    low, _ = timed[-1].report["latency"]["speedup_ci"]
+    assert chosen["precision"] == ("int8" if low > 1 else "fp32")
+    assert ("faster than FP32" in chosen["reason"]) == (low > 1)
+
+
+@pytest.mark.parametrize("changes", [{"duration_s": 0.0}, {"precision": "fp32"}])
+def test_nothing_timed_is_nothing_recommended(
+    export_digits: Export, changes: dict[str, Any]
+) -> None:
+    unasked = {"calib_data": "", "num_samples": None, "max_drop_pp": None}
+    for made in export_digits(**changes, **(unasked if "precision" in changes else {})):
+        assert "recommendation" not in made.report and "latency" not in made.report
+        assert "accuracy" in made.report
+
+
+def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None:
+    here = host.describe(threads=0)
+    known = catalog.targets().values()
+    elsewhere = next(target.name for target in known if not catalog.runs_on(target, here))
+    made = export_digits(targets=(elsewhere,), max_drop_pp=None)
+    for each in made:
+        assert "recommendation" not in each.report and "latency" not in each.report
+    notes = [note for each in made for note in each.notes()]
+    assert sum("run 'vitedge bench' on the device" in note for note in notes) == 1
+
+
+@pytest.mark.parametrize("which", [slice(1, 2), slice(0, 2)], ids=["INT8", "both"])
+def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which: slice) -> None:
+    before = stored(copied[1])["latency"]
+    bench_bundles([open_bundle(path) for path in copied[which]], QUIET, duration_s=SHORT_S)
+    reports = [stored(path) for path in copied[which]]
+    for report in reports:
+        assert report["recommendation"]["max_drop_pp"] == 2.0
+        _, int8 = report["recommendation"]["candidates"]
+        assert int8["p50_ms"] == reports[-1]["latency"]["p50_ms"] != before["p50_ms"]
+    again = recommend(candidates(reports), 2.0)
+    assert again is not None
+    assert (again.precision, again.reason) == (
+        reports[-1]["recommendation"]["precision"],
+        reports[-1]["recommendation"]["reason"],
+    )
+
+
+def test_what_is_timed_without_fp32_loses_it(copied: list[Path]) -> None:
+    shutil.rmtree(copied[0])
+    (report,), _ = bench_bundles([open_bundle(copied[1])], QUIET, duration_s=SHORT_S)
+    assert report["latency"]["fp32"] is None
+    assert "recommendation" not in report
+    assert "accuracy" in report
