@@ -21,6 +21,11 @@ class Runner:
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
+    @property
+    def types(self) -> list[str]:
+        """The type of every output as ONNX Runtime names it: `tensor(float)`, …"""
+        return [output.type for output in self._session.get_outputs()]
+
     def __call__(self, images: NDArray[Any]) -> list[NDArray[Any]]:
         """Every output of one run, in the graph's order."""
         outputs: list[NDArray[Any]] = self._session.run(None, {self._input: images})
