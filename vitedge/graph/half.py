@@ -5,9 +5,9 @@ onnxruntime.transformers.float16 converts too, but clips what overflows and look
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ LIMITS = (FP16_MAX / 2, 2.0**11, 2.0**7)
 finite but not close, the massive values drown the small ones: the limit falls."""
 SQNR_LIMIT_DB = 30.0
 """Of the output against FP32's: a tenth of that noise is usual, more is worse than INT8."""
+EXACT_DB = 200.0
 CHECKED_RUNS = 8
 
 _SQUARES = (
@@ -82,9 +83,10 @@ def halve(
     """
     model = onnx.load(fp32, load_external_data=False)
     first = next(batches())
-    norms = Norms(model, shapes(model, fp32, first), fp32.parent)
+    sizes = shapes(model, fp32, first)
+    norms = Norms(model, sizes, fp32.parent)
     fused = norms.fuse()
-    guard = _Guard(model, fp32, norms.spelled_out(), shapes(model, fp32, first))
+    guard = _Guard(model, fp32, norms.spelled_out(), sizes)
     guard.measure(batches(), total, progress)
     path = folder / "model.onnx"
     failed: InputError | None = None
@@ -229,7 +231,7 @@ class _Guard:
         """The largest value a kernel may hold between input and output, where that is larger."""
         largest = self._amax.get(node.input[0], 0.0) if node.input else 0.0
         if node.op_type in _SUMS:
-            before, after = (prod(self._sizes[x]) for x in (node.input[0], node.output[0]))
+            before, after = (math.prod(self._sizes[x]) for x in (node.input[0], node.output[0]))
             return largest * max(1, before // max(1, after))
         tanh = any(a.name == "approximate" and a.s == b"tanh" for a in node.attribute)
         return largest**3 if node.op_type == "Gelu" and tanh else 0.0
@@ -285,7 +287,7 @@ def _check(
         want, got = (run(images)[0].astype(np.float64) for run in (want_run, got_run))
         signal += float(np.square(want).sum())
         noise += float(np.square(want - got).sum())
-        if not noise < signal * 10 ** (-SQNR_LIMIT_DB / 10):
+        if _sqnr_db(signal, noise) < SQNR_LIMIT_DB:
             break
     sqnr_db = _sqnr_db(signal, noise)
     if sqnr_db >= SQNR_LIMIT_DB:
@@ -300,31 +302,31 @@ def _check(
 
 
 def _sqnr_db(signal: float, noise: float) -> float:
-    """Signal to noise, decibels; -inf where either is not finite, at most 200."""
+    """Signal to noise, decibels: -inf where the noise is not finite, EXACT_DB where it is none."""
     if not np.isfinite(noise):
-        return -float("inf")
-    return float(10 * np.log10(max(signal, 1e-300) / max(noise, signal * 1e-20, 1e-300)))
+        return -math.inf
+    if noise <= signal * 10 ** (-EXACT_DB / 10):
+        return EXACT_DB
+    return float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
 def _first_failure(
     model: ModelProto, fp32: Path, exact: ModelProto, path: Path, images: NDArray[np.uint8]
 ) -> tuple[str, str]:
     """The first node whose output is not finite in `exact`; else the first that is not close."""
-    both = {name for node in exact.graph.node for name in node.output}
-    makers = {
-        name: node for node in model.graph.node for name in node.output if f"{name}.exact" in both
+    made = {name for node in exact.graph.node for name in node.output}
+    nodes = {
+        name: node.name
+        for node in model.graph.node
+        for name in node.output
+        if f"{name}.exact" in made
     }
-    want = tapped(model, fp32, [], list(makers))(images)
-    got = tapped(exact, path, [], [f"{name}.half.float" for name in makers])(images)
-    pairs = list(zip(makers.values(), want, got, strict=True))
-    for node, _, values in pairs:
-        if not np.isfinite(values).all():
-            return str(node.name), "is not finite"
-    for node, wanted, values in pairs:
-        noise = np.square(wanted.astype(np.float64) - values).sum()
-        if (
-            _sqnr_db(float(np.square(wanted.astype(np.float64)).sum()), float(noise))
-            < SQNR_LIMIT_DB
-        ):
-            return str(node.name), "drifts from FP32"
-    return str(model.graph.node[-1].name), "drifts from FP32"
+    want = tapped(model, fp32, [], list(nodes))(images)
+    got = tapped(exact, path, [], [f"{name}.half.float" for name in nodes])(images)
+    pairs = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(want, got, strict=True)]
+    broken = [not np.isfinite(y).all() for _, y in pairs]
+    if any(broken):
+        return list(nodes.values())[broken.index(True)], "is not finite"
+    far = [_sqnr_db(np.square(x).sum(), np.square(x - y).sum()) < SQNR_LIMIT_DB for x, y in pairs]
+    where = far.index(True) if any(far) else -1
+    return list(nodes.values())[where], "drifts from FP32"

@@ -88,11 +88,11 @@ class Norms:
         return [mean] if mean is not None and mean.op_type == "ReduceMean" else []
 
     def _with_constants(self, node: NodeProto) -> bool:
-        return sum(name != "" and name not in self._stored for name in node.input) == 1
+        return len([name for name in node.input if name and name not in self._stored]) == 1
 
     def _is_square(self, node: NodeProto) -> bool:
         if node.op_type == "Mul":
-            return bool(node.input[0] == node.input[1])
+            return len({*node.input}) == 1
         return bool(node.op_type == "Pow" and self._scalar(node.input[1]) == 2.0)
 
     def _scalar(self, name: str) -> float | None:
@@ -150,9 +150,12 @@ class Norms:
         elif list(divided.input) != [centred.output[0], root.output[0]]:
             return None
         epsilon = next((e for e in map(self._scalar, shifted.input) if e is not None), None)
-        private = {centred.output[0]: {id(square), id(pieces[-1])}, mean.output[0]: {id(centred)}}
+        private = {
+            centred.output[0]: {square.name, pieces[-1].name},
+            mean.output[0]: {centred.name},
+        }
         for name, readers in private.items():
-            if name in self._outputs or {id(n) for n in self._readers[name]} != readers:
+            if name in self._outputs or {node.name for node in self._readers[name]} != readers:
                 return None
         return None if epsilon is None else (pieces, self._fused(pieces, centred.input[0], epsilon))
 
