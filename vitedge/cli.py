@@ -103,7 +103,9 @@ def export(
         list[str] | None, typer.Option(help="A target, or a runtime for the target that fits here.")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Half precision, guarded against overflow.")
+    ] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default.")] = False,
     calib_data: Annotated[
         str, typer.Option(help="Calibration images: folder, .npz, 'digits', 'shapes' or 'random'.")

@@ -107,6 +107,34 @@ class Quantized(_Part, frozen=True, kw_only=True):
     equalization: Equalization
 
 
+class Kept(_Part, frozen=True, kw_only=True):
+    """An operator that stays in float32, and why."""
+
+    node: str
+    op: str
+    why: str
+
+
+class Half(_Part, frozen=True, kw_only=True):
+    """How the graph became float16, and what was done against overflow."""
+
+    kept: tuple[Kept, ...]
+    """What stays in float32."""
+    layer_norm: str
+    """How LayerNorm is computed."""
+    largest: float
+    """max|x| over all activations but pixels; float16 ends at 65,504."""
+    largest_node: str
+    """The operator that gave it."""
+    limit: float
+    """The largest |x| left in float16."""
+    sqnr_db: float
+    """Of the output against FP32's, every float16 result rounded."""
+    source: str
+    """The images it was measured on; `golden` for those of the bundle."""
+    images: int
+
+
 class Reference(_Part, frozen=True, kw_only=True):
     """The FP32 bundle this artifact is compared with; it lies beside it."""
 
@@ -142,3 +170,5 @@ class Manifest(_Part, frozen=True, kw_only=True):
     tools: dict[str, str]
     files: dict[str, str]
     """SHA-256 of every file but the manifest and the report."""
+    half: Half | None = None
+    """None unless the precision is FP16."""

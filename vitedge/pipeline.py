@@ -1,4 +1,4 @@
-"""The whole job: reference model → FP32 ONNX → INT8 QDQ ONNX → bundles → accuracy."""
+"""The whole job: reference model → FP32 ONNX → FP16 or INT8 QDQ ONNX → bundles → accuracy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vitedge import artifact, catalog, host, manifest, report
+from vitedge import artifact, catalog, fp16, host, manifest, report
 from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import TensorSpec
 from vitedge.data import Role, open_images
 from vitedge.errors import InputError, LimitError, UnavailableError, error_line, missing
+from vitedge.fp16 import Fp16
 from vitedge.imageset import ImageSet
 from vitedge.int8 import Int8, Quantizer
 from vitedge.models.sources import Identity, ReferenceModel, resolve
@@ -72,6 +73,8 @@ class Made:
                     f"calibrated on {used.images} images, not {used.recipe.num_samples}: "
                     f"'{used.source}' has no more"
                 )
+        if made.half:
+            found += _half_notes(made.half)
         if accuracy := self.report.get("accuracy"):
             skipped = accuracy["skipped"].items()
             found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
@@ -79,7 +82,7 @@ class Made:
 
 
 def export(request: ExportRequest, steps: Steps) -> list[Made]:
-    """Export a model to every target asked for; an INT8 export writes its FP32 bundle too.
+    """Export a model to every target asked for; an FP16 or INT8 export writes its FP32 bundle too.
 
     Nothing appears under `request.output` before all of it is built and checked.
     Raises InputError, UnavailableError or LimitError.
@@ -125,7 +128,7 @@ class _Job:
         self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
         self._calibration: CalibrationImages | None = None
         self._evaluation: ImageSet | None = None
-        if plan.recipe:
+        if plan.recipe and plan.calib_data:
             images = self._open(plan.calib_data, "calibration")
             self._calibration = CalibrationImages(images, plan.recipe, steps)
         if plan.eval_data:
@@ -158,11 +161,16 @@ class _Job:
         release(model)
 
     def build(self, target: Target, work: Path) -> Iterator[Made]:
-        """Stage the FP32 bundle of `target`, and the INT8 one where that was asked for."""
+        """Stage the FP32 bundle of `target`, and the one of the precision asked for."""
         exported, golden = self._exports[target.batch, target.opset]
         fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
         yield Made(fp32, self._report(fp32, fp32))
-        if self._calibration:
+        if self._plan.request.precision == "fp16":
+            halved = self._halve(exported, golden, target, work)
+            half = self._stage(target, "fp16", exported, golden, work, halved, fp32)
+            yield Made(half, self._report(half, fp32))
+        if self._plan.request.precision == "int8":
+            assert self._calibration is not None
             quantizer = Quantizer(exported, target, self._calibration, self._steps)
             quantized = quantizer.write(work / f"int8-{target.name}", {})
             int8 = self._stage(target, "int8", exported, golden, work, quantized, fp32)
@@ -179,6 +187,17 @@ class _Job:
         time_bundles(bundles, self._steps, duration_s=request.duration_s)
         reports = recommend_among(bundles, request.max_drop_pp)
         return [replace(made, report=each) for made, each in zip(staged, reports, strict=True)]
+
+    def _halve(self, exported: Exported, golden: Golden, target: Target, work: Path) -> Fp16:
+        """The float16 graph, guarded on calibration images, or on golden ones without any."""
+        folder = work / f"fp16-{target.name}"
+        if self._calibration is None:
+            images = np.split(golden.images, len(golden.images))
+            return fp16.write(exported, target, folder, images, len(images), "golden", self._steps)
+        drawn, total = self._calibration.images, self._calibration.recipe.num_samples
+        return fp16.write(
+            exported, target, folder, self._calibration, total, drawn.name, self._steps
+        )
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
@@ -198,7 +217,7 @@ class _Job:
         exported: Exported,
         golden: Golden,
         work: Path,
-        int8: Int8 | None,
+        lowered: Int8 | Fp16 | None,
         fp32: Bundle | None,
     ) -> Bundle:
         """Build one complete bundle under `work` and run it once on the golden images."""
@@ -207,11 +226,11 @@ class _Job:
         folder.mkdir()
         self._steps.say(f"building {name}")
         backend = BACKENDS[target.runtime]
-        backend.build(int8.path if int8 else exported.path, target, folder)
+        backend.build(lowered.path if lowered else exported.path, target, folder)
         golden.write(folder)
         labels = "".join(f"{label}\n" for label in model.labels)
         (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
-        note = _not_measurable(model, int8)
+        note = _not_measurable(model, lowered)
         bundle = artifact.seal(
             folder,
             manifest.Manifest(
@@ -231,7 +250,8 @@ class _Job:
                     host=model.preprocess, graph=_graph_part(model.preprocess)
                 ),
                 target=target,
-                quantization=int8.record if int8 else None,
+                quantization=lowered.record if isinstance(lowered, Int8) else None,
+                half=lowered.record if isinstance(lowered, Fp16) else None,
                 parity=manifest.Parity(
                     max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
                 ),
@@ -295,13 +315,29 @@ class _Job:
             )
 
 
-def _not_measurable(model: Identity, int8: Int8 | None) -> str:
+def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
     """Why a number called accuracy would mean nothing; empty where it would."""
     if not model.trained:
         return "its weights are random"
-    if int8 and int8.record.calibration.source == "random":
+    if isinstance(lowered, Int8) and lowered.record.calibration.source == "random":
         return "it was calibrated on random noise"
     return ""
+
+
+def _half_notes(half: manifest.Half) -> list[str]:
+    """What the guard against overflow did, where a user should know."""
+    found = []
+    if half.kept:
+        found.append(
+            f"{len(half.kept)} operators stay in float32 (|x| reaches {half.largest:.4g} in "
+            f"'{half.largest_node}'): see its manifest"
+        )
+    if half.source in ("golden", "random"):
+        found.append(
+            f"overflow was looked for on {half.images} images that may not look like real ones: "
+            "pass --calib-data"
+        )
+    return found
 
 
 def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:

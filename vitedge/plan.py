@@ -43,7 +43,7 @@ class Plan:
     request: ExportRequest
     targets: tuple[Target, ...]
     recipe: Calibration | None
-    """None unless the precision is INT8."""
+    """None where no images are measured: in FP32."""
     calib_data: str
     eval_data: str
 
@@ -58,11 +58,13 @@ def plan_export(request: ExportRequest) -> Plan:
     if len(set(names)) < len(names):
         raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
     quantizing = request.precision == "int8"
+    measuring = request.precision != "fp32"
     model = request.model.model or "digits"
     embedded = model if model in EMBEDDED else ""
-    if not quantizing and (request.calib_data or request.num_samples):
+    if not measuring and (request.calib_data or request.num_samples):
         raise InputError(
-            "--calib-data and --num-samples apply to INT8 only", fix="add --int8, or drop them"
+            "--calib-data and --num-samples do not apply to FP32",
+            fix="add --int8 or --fp16, or drop them",
         )
     calib_data = request.calib_data or embedded
     if quantizing and not calib_data:
@@ -92,7 +94,7 @@ def plan_export(request: ExportRequest) -> Plan:
             "--max-drop compares INT8 with FP32 on evaluation images",
             fix="pass --int8 and --eval-data too",
         )
-    recipe = catalog.find_calibration(request.calibration) if quantizing else None
+    recipe = catalog.find_calibration(request.calibration) if measuring else None
     if recipe and request.num_samples is not None:
         recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
     return Plan(request, targets, recipe, calib_data, eval_data)

@@ -488,7 +488,7 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
     ("arguments", "said"),
     [
         (["--target", "onnxruntime", "--int8", "--fp32"], "exclude each other"),
-        (["--target", "onnxruntime", "--fp16"], "fp16"),
+        (["--target", "onnxruntime-cpu", "--fp16"], "does not run fp16"),
         ([], "--target"),
         (["--target", "onnxruntime", "--calib-data", "digits"], "--int8"),
         (["--target", "onnxruntime", "--max-drop", "1"], "--int8"),

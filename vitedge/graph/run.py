@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, steps done, steps in all."""
 
 
 class Runner:
@@ -24,6 +28,11 @@ class Runner:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+
+    @property
+    def types(self) -> list[str]:
+        """The type of every output as ONNX Runtime names it: `tensor(float)`, …"""
+        return [output.type for output in self._session.get_outputs()]
 
     def __call__(self, images: NDArray[Any]) -> list[NDArray[Any]]:
         """Every output of one run, in the graph's order."""

@@ -10,8 +10,8 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from vitedge.graph import files
-from vitedge.graph.run import Runner
-from vitedge.quant.observe import Images, Observed, Progress, observe
+from vitedge.graph.run import Progress, Runner
+from vitedge.quant.observe import Images, Observed, observe
 from vitedge.quant.ptq import activation_scale, quantize
 from vitedge.quant.ranges import ESTIMATORS
 from vitedge.quant.settle import Calibrated, Settings, settle

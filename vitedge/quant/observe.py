@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,14 +15,13 @@ from onnx import GraphProto, NodeProto
 from vitedge.errors import InputError
 from vitedge.graph import channels
 from vitedge.graph.channels import Channels, Ids
+from vitedge.graph.run import Progress
 from vitedge.graph.taps import shapes, tapped
 from vitedge.quant.policy import Decision, decide
 from vitedge.quant.statistics import ChannelStatistics
 from vitedge.spec import Calibration, Quantization
 
 Images = NDArray[np.uint8]
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, steps done, steps in all."""
 
 KEPT_IMAGES = 8
 """Calibration images whose FP32 output is kept, to compare with."""

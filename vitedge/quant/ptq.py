@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from vitedge.quant.observe import Progress, activations
+from vitedge.graph.run import Progress
+from vitedge.quant.observe import activations
 from vitedge.quant.policy import Decision, Role
 from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels
 from vitedge.quant.settle import Calibrated

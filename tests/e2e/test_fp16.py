@@ -1,0 +1,133 @@
+"""`vitedge export --fp16` as a user types it: half the size, the same answers, never infinite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from tests.outliers import write_scaled
+from vitedge.artifact import Bundle, open_bundle
+from vitedge.backends import open_session
+from vitedge.imageset import Batch
+from vitedge.validate import predict_all
+
+CLI = Callable[..., Any]
+ORDINARY = 27.3
+"""max|x| of the residual stream of `digits`."""
+
+
+def report(bundle: Bundle) -> Any:
+    return json.loads((bundle.path / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory, vitedge: CLI) -> Bundle:
+    """`digits` in FP16 for OpenVINO, its FP32 bundle beside it."""
+    output = tmp_path_factory.mktemp("half")
+    vitedge("export", "--fp16", "--target", "openvino-cpu", "--output", output)
+    return open_bundle(output / "digits-openvino-cpu-fp16")
+
+
+def test_fp16_is_half_the_size_and_as_accurate(half: Bundle) -> None:
+    measured = report(half)
+    assert measured["precision"] == "fp16"
+    assert measured["accuracy"]["n"] == 719
+    assert abs(measured["accuracy"]["drop_pp"]) < 0.3
+    assert measured["numerics"]["sqnr_db"] > 60
+    reference = half.reference()
+    assert reference is not None and reference.manifest.precision == "fp32"
+    weights = [(b.path / "model.bin").stat().st_size for b in (half, reference)]
+    assert weights[0] < 0.51 * weights[1]
+    assert measured["size"]["bytes"] < 0.6 * measured["size"]["fp32_bytes"]
+
+
+def test_the_manifest_says_how_layer_norm_is_done_and_what_stays_in_float32(half: Bundle) -> None:
+    manifest = half.manifest
+    assert manifest.precision == "fp16" and manifest.quantization is None
+    assert manifest.half.layer_norm == "9 fused, adding up in float32 (stash_type 1)"
+    assert manifest.half.kept == ()
+    assert 20 < manifest.half.largest < 30
+    assert manifest.half.largest_node == "blocks.3/Add_1"
+    assert (manifest.half.source, manifest.half.images) == ("digits", 300)
+    assert (manifest.inputs[0].dtype, manifest.outputs[0].dtype) == ("uint8", "float32")
+
+
+def test_fp16_can_be_validated_and_timed(half: Bundle, vitedge: CLI) -> None:
+    validated = vitedge("validate", half.path, "--json").document
+    assert validated["accuracy"] == report(half)["accuracy"]
+    timed = vitedge("bench", half.path, "--duration", 0.2, "--json").document
+    assert timed["latency"]["speedup"] > 0
+
+
+@pytest.mark.parametrize("batch", [4, "dynamic"])
+def test_fp16_for_onnx_runtime_is_built_where_it_does_not_run(
+    tmp_path: Path, vitedge: CLI, held_out: Batch, batch: int | str
+) -> None:
+    ran = vitedge(
+        *("export", "--fp16", "--target", "onnxruntime-arm", "--batch", batch),
+        *("--num-samples", 10, "--output", tmp_path),
+    )
+    assert "not run" in ran.stderr
+    bundle = open_bundle(tmp_path / "digits-onnxruntime-arm-fp16")
+    assert bundle.manifest.half is not None and bundle.manifest.half.images == 10
+    graph = onnx.load(bundle.path / "model.onnx").graph
+    floats = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+    assert floats == {"image.scale", "image.shift"}
+    golden = bundle.golden()
+    import onnxruntime as ort
+
+    run = ort.InferenceSession(bundle.path / "model.onnx", providers=["CPUExecutionProvider"])
+    outputs = run.run(None, {"image": golden.images[:4]})[0]
+    assert outputs.dtype == np.float32
+    assert np.abs(outputs - golden.outputs[:4]).max() < 0.01 * np.abs(golden.outputs).max()
+
+
+def test_without_calibration_images_the_guard_says_what_it_looked_at(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    ran = vitedge("export", onnx_model, "--fp16", "--target", "openvino-cpu", "--output", tmp_path)
+    assert "pass --calib-data" in ran.stderr
+    bundle = open_bundle(tmp_path / "model-openvino-cpu-fp16")
+    assert bundle.manifest.half is not None
+    assert (bundle.manifest.half.source, bundle.manifest.half.images) == ("golden", 8)
+
+
+def test_a_residual_stream_beyond_float16_is_finite_in_fp16(
+    tmp_path: Path, vitedge: CLI, held_out: Batch
+) -> None:
+    weights = write_scaled(tmp_path / "scaled.safetensors", 1e5 / ORDINARY)
+    ran = vitedge(
+        *("export", "digits", "--weights", weights, "--fp16", "--target", "openvino-cpu"),
+        *("--output", tmp_path),
+    )
+    assert "stay in float32" in ran.stderr
+    bundle = open_bundle(tmp_path / "digits-openvino-cpu-fp16")
+    half = bundle.manifest.half
+    assert half is not None and half.largest > 65504
+    assert {"blocks.3/Add_1", "norm/LayerNormalization"} <= {kept.node for kept in half.kept}
+    assert "kept in float32" in half.layer_norm
+    assert half.sqnr_db > 50
+    measured = report(bundle)
+    assert measured["accuracy"]["fp32"] > 0.99
+    assert abs(measured["accuracy"]["drop_pp"]) < 0.3
+    with open_session(bundle) as session:
+        assert np.isfinite(predict_all(session, held_out.images[:64])).all()
+
+
+def test_a_massive_residual_stream_costs_int8_nothing(tmp_path: Path, vitedge: CLI) -> None:
+    weights = write_scaled(tmp_path / "scaled.safetensors", 1e4 / ORDINARY)
+    document = vitedge(
+        *("export", "digits", "--weights", weights, "--int8", "--output", tmp_path, "--json"),
+        *("--target", "onnxruntime", "--target", "openvino"),
+    ).document
+    reports = [made["report"] for made in document["artifacts"]]
+    drops = [r["accuracy"]["drop_pp"] for r in reports if r["precision"] == "int8"]
+    assert len(drops) == 2 and max(drops) <= 0.3
+    assert min(r["accuracy"]["fp32"] for r in reports) > 0.99

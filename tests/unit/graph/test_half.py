@@ -1,0 +1,291 @@
+"""A float16 graph is finite and close to FP32, or it is refused: on graphs made to overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
+
+from vitedge.errors import InputError
+from vitedge.graph.half import Halved, halve
+from vitedge.graph.run import Runner
+
+TOKENS, WIDTH = 16, 12
+IMAGES = [np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3), np.uint8) for seed in range(4)]
+CLOSE_DB = 50.0
+
+MOMENTS = """
+    m = ReduceMean(x, last)
+    d = Sub(x, m)
+    {square}
+    v = ReduceMean(s, last)
+    e = Add(v, epsilon)
+    r = Sqrt(e)
+"""
+AFFINE = "g = Mul(n, gamma)\n h = Add(g, beta)\n y = MatMul(h, w)"
+SPELLED_OUT = {
+    "Pow and Div": MOMENTS.format(square="s = Pow(d, two)") + "n = Div(d, r)\n" + AFFINE,
+    "Mul and Reciprocal": MOMENTS.format(square="s = Mul(d, d)")
+    + "i = Reciprocal(r)\n n = Mul(d, i)\n"
+    + AFFINE,
+    "no gamma": MOMENTS.format(square="s = Pow(d, two)") + "n = Div(d, r)\n y = MatMul(n, w)",
+}
+UNFUSED = {
+    "RMSNorm": """
+        s = Pow(x, two)
+        v = ReduceMean(s, last)
+        e = Add(v, epsilon)
+        r = Sqrt(e)
+        n = Div(x, r)
+        y = MatMul(n, w)
+    """,
+    "another axis": MOMENTS.format(square="s = Mul(d, d)").replace("last", "tokens_axis")
+    + "n = Div(d, r)\n y = MatMul(n, w)",
+    "moments that are read twice": MOMENTS.format(square="s = Pow(d, two)")
+    + "n = Div(d, r)\n k = Mul(m, small)\n j = Add(n, k)\n y = MatMul(j, w)",
+}
+
+
+def build(folder: Path, body: str, **changed: Any) -> Path:
+    """A graph of `body`, from `x` (1, tokens, width), in 0..255, to `y`."""
+    graph = parser.parse_graph(
+        f"""
+        g (uint8[1, 8, 8, 3] image) => (float y) {{
+            pixels = Cast <to = 1> (image)
+            unit = Add(pixels, nothing)
+            x0 = Reshape(unit, shape)
+            x = MatMul(x0, grow)
+            {body}
+        }}"""
+    )
+    graph.output[0].CopyFrom(helper.make_empty_tensor_value_info("y"))
+    for node in graph.node:
+        node.name = f"{node.op_type}_{node.output[0]}"
+    rng = np.random.default_rng(0)
+    constants: dict[str, Any] = {
+        "nothing": np.float32(0),
+        "shape": np.array([1, TOKENS, WIDTH]),
+        "grow": np.diag(rng.uniform(5, 20, WIDTH)),
+        "last": np.array([-1]),
+        "tokens_axis": np.array([1]),
+        "two": np.float32(2),
+        "epsilon": np.float32(1e-6),
+        "small": np.float32(1 / 1024),
+        "gamma": rng.normal(1, 0.1, WIDTH),
+        "beta": rng.normal(size=WIDTH),
+        "w": rng.normal(size=(WIDTH, WIDTH)),
+        "zeros": np.zeros(WIDTH),
+    }
+    used = {name for node in graph.node for name in node.input}
+    for name, value in {**constants, **changed}.items():
+        array = np.asarray(value)
+        array = array.astype(np.float32) if array.dtype.kind == "f" else array
+        if name in used or name in changed:
+            graph.initializer.append(numpy_helper.from_array(array, name))
+    path = folder / "model.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, path)
+    return path
+
+
+def halved(path: Path) -> Halved:
+    folder = path.parent / "half"
+    folder.mkdir()
+    return halve(path, folder, lambda: iter(IMAGES), len(IMAGES), lambda *step: None)
+
+
+def unguarded(path: Path) -> NDArray[Any]:
+    """What the graph gives with everything in float16."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            value = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    model.graph.node[0].attribute[0].i = TensorProto.FLOAT16
+    naive = path.with_name("naive.onnx")
+    onnx.save(model, naive)
+    return true_fp16(naive)
+
+
+def true_fp16(path: Path) -> NDArray[Any]:
+    """Its outputs with every operator computed in the types the graph states, by NumPy.
+
+    ONNX Runtime's CPU computes in float32 what it has no float16 kernel for, and hides overflow.
+    """
+    run = ReferenceEvaluator(onnx.load(path))
+    with np.errstate(all="ignore"):
+        return np.concatenate([run.run(None, {"image": image})[0] for image in IMAGES])
+
+
+def fp32(path: Path) -> NDArray[Any]:
+    return np.concatenate([Runner(path)(image)[0] for image in IMAGES])
+
+
+def ops(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
+
+
+def kept(made: Halved) -> dict[str, str]:
+    return {operator.node: operator.why for operator in made.kept}
+
+
+SQNR = Callable[[NDArray[Any], NDArray[Any]], float]
+
+
+@pytest.mark.parametrize("style", SPELLED_OUT)
+def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(
+    tmp_path: Path, sqnr_db: SQNR, style: str
+) -> None:
+    path = build(tmp_path, SPELLED_OUT[style])
+    made = halved(path)
+    assert made.largest > 2000
+    assert not sqnr_db(fp32(path), unguarded(path)) > 20  # not finite, or garbage
+    assert sqnr_db(fp32(path), fp32(made.path)) > CLOSE_DB
+    assert made.sqnr_db > CLOSE_DB
+    assert "LayerNormalization" in ops(made.path)
+    assert not {"Pow", "Sqrt", "ReduceMean"} & set(ops(made.path))
+    assert made.kept == ()
+    assert made.layer_norm.startswith("1 fused, adding up in float32")
+
+
+@pytest.mark.parametrize("style", UNFUSED)
+def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(
+    tmp_path: Path, sqnr_db: SQNR, style: str
+) -> None:
+    path = build(tmp_path, UNFUSED[style])
+    made = halved(path)
+    assert not sqnr_db(fp32(path), unguarded(path)) > 20
+    assert sqnr_db(fp32(path), true_fp16(made.path)) > CLOSE_DB
+    squares = [why for node, why in kept(made).items() if node.endswith("_s")]
+    assert len(squares) == 1 and "norm" in squares[0]
+    assert "MatMul_y" not in kept(made)
+    assert "kept in float32" in made.layer_norm
+
+
+def test_what_is_spelled_out_computes_the_same_when_fused(tmp_path: Path) -> None:
+    path = build(tmp_path, SPELLED_OUT["Pow and Div"], epsilon=np.float32(40.0))
+    made = halved(path)
+    want, got = fp32(path), fp32(made.path)
+    assert np.abs(want - got).max() < 2e-3 * np.abs(want).max()
+
+
+def test_activations_beyond_float16_keep_their_operators_in_float32(
+    tmp_path: Path, sqnr_db: SQNR
+) -> None:
+    body = """
+        b = Mul(x, large)
+        c = Add(b, x)
+        n = LayerNormalization(c, gamma, beta)
+        h = MatMul(n, w)
+        k = Relu(h)
+        y = MatMul(k, w)
+    """
+    path = build(tmp_path, body, large=np.float32(100))
+    made = halved(path)
+    assert made.largest > 65504
+    assert made.largest_node == "Add_c"
+    assert set(kept(made)) == {"Mul_b", "Add_c", "LayerNormalization_n"}
+    assert "reaches" in kept(made)["Add_c"]
+    assert "kept in float32" in made.layer_norm
+    assert sqnr_db(fp32(path), true_fp16(made.path)) > CLOSE_DB
+
+
+@pytest.mark.parametrize(
+    ("body", "changed", "node", "why"),
+    [
+        ("y = Add(x, c)", {"c": np.float32(-3e38)}, "Add_y", "'c' reaches 3e+38"),
+        ("a = Add(x, c)\n y = Sqrt(a)", {"c": np.float32(1e-12)}, "Add_a", "too small"),
+        ("y = ReduceMean(x, tokens_axis)", {}, "ReduceMean_y", "inside"),
+        ("y = ReduceL2(x, last)", {}, "ReduceL2_y", "squares"),
+        ('y = Gelu <approximate = "tanh"> (x)', {}, "Gelu_y", "inside"),
+        ("u = Mul(x, c)\n y = Exp(u)", {"c": np.float32(0.0025)}, "Exp_y", "'y' reaches"),
+    ],
+)
+def test_an_operator_is_kept_for_what_its_inputs_do_not_show(
+    tmp_path: Path, sqnr_db: SQNR, body: str, changed: dict[str, Any], node: str, why: str
+) -> None:
+    path = build(tmp_path, body, **changed)
+    made = halved(path)
+    assert why in kept(made)[node]
+    assert sqnr_db(fp32(path), true_fp16(made.path)) > 40
+
+
+def test_softmax_and_gelu_are_float16(tmp_path: Path, sqnr_db: SQNR) -> None:
+    path = build(tmp_path, "n = LayerNormalization(x, gamma, beta)\n g = Gelu(n)\n y = Softmax(g)")
+    made = halved(path)
+    assert made.kept == ()
+    assert sqnr_db(fp32(path), fp32(made.path)) > CLOSE_DB
+
+
+def test_massive_values_that_drown_small_ones_are_kept_in_float32(
+    tmp_path: Path, sqnr_db: SQNR
+) -> None:
+    path = build(
+        tmp_path, "u = Mul(x, small)\n a = Add(u, c)\n y = Sub(a, c)", c=np.float32(30_000)
+    )
+    made = halved(path)
+    assert made.limit < 30_000
+    assert "Add_a" in kept(made)
+    assert sqnr_db(fp32(path), true_fp16(made.path)) > CLOSE_DB
+
+
+def test_what_no_choice_can_save_is_refused_and_named(tmp_path: Path) -> None:
+    drowned = "u = Mul(x, tiny)\n a = Add(u, c)\n d = Sub(a, c)\n"
+    constants = {"tiny": np.float32(1e-4), "c": np.float32(100)}
+    path = build(tmp_path, drowned + "y = Mul(d, c)", **constants)
+    with pytest.raises(InputError, match="drifts from FP32 from 'Sub_d' on"):
+        halved(path)
+
+
+def test_an_overflow_that_no_choice_can_save_is_named(tmp_path: Path) -> None:
+    drowned = "u = Mul(x, tiny)\n a = Add(u, c)\n d = Sub(a, b)\n y = Reciprocal(d)"
+    constants = {"tiny": np.float32(1e-6), "c": np.float32(100), "b": np.float32(99.999)}
+    path = build(tmp_path, drowned, **constants)
+    with pytest.raises(InputError, match="not finite from 'Reciprocal_y' on"):
+        halved(path)
+
+
+def test_a_model_that_overflows_in_fp32_is_refused(tmp_path: Path) -> None:
+    path = build(tmp_path, "e = Exp(x)\n y = Mul(e, small)")
+    with pytest.raises(InputError, match="activation 'e' is NaN or infinite"):
+        halved(path)
+
+
+def test_subgraphs_and_inputs_without_a_float16_form_keep_their_types(
+    tmp_path: Path, sqnr_db: SQNR
+) -> None:
+    branch = """
+        then_graph () => (float t) { t = Mul(x, small) }
+    """
+    other = "else_graph () => (float f) { f = Add(x, small) }"
+    path = build(
+        tmp_path,
+        f"""
+        p = ReduceMax <keepdims = 0> (pixels)
+        c = Cast <to = 9> (p)
+        i = If <then_branch = {branch}, else_branch = {other}> (c)
+        four = Reshape(i, square)
+        z = Resize <mode = "nearest"> (four, , scales)
+        back = Reshape(z, flat)
+        y = MatMul(back, wide)
+        """,
+        small=np.float32(1 / 1024),
+        square=np.array([1, 1, TOKENS, WIDTH]),
+        scales=np.array([1.0, 1, 2, 2]),
+        flat=np.array([1, 2 * TOKENS, 2 * WIDTH]),
+        wide=np.random.default_rng(1).normal(size=(2 * WIDTH, 3)),
+    )
+    made = halved(path)
+    assert made.kept == ()
+    stored = onnx.load(made.path).graph.initializer
+    types = {tensor.name: tensor.data_type for tensor in stored}
+    assert types["wide.half"] == TensorProto.FLOAT16
+    assert types["scales"] == TensorProto.FLOAT
+    assert sqnr_db(fp32(path), fp32(made.path)) > CLOSE_DB

@@ -1,0 +1,179 @@
+"""An FP32 graph in float16, with every operator that would leave float16's range kept in float32.
+
+onnxruntime.transformers.float16 converts too, but clips what overflows and looks at no activation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from vitedge.errors import InputError
+from vitedge.graph.halving import Halves, rounded
+from vitedge.graph.norms import Norms
+from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard
+from vitedge.graph.run import Progress, Runner
+from vitedge.graph.taps import shapes, tapped
+
+LIMITS = (FP16_MAX / 2, 2.0**11, 2.0**7)
+"""Largest |x| left in float16. Half of the range leaves room for images not seen. Where that is
+finite but not close, the massive values drown the small ones: the limit falls."""
+SQNR_LIMIT_DB = 40.0
+"""Of the output against FP32's: 60 dB is usual, and below 40 INT8 would be as good."""
+EXACT_DB = 200.0
+CHECKED_RUNS = 8
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An operator that stays in float32, and why."""
+
+    node: str
+    op: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Halved:
+    """The float16 graph, and what was found on the way to it."""
+
+    path: Path
+    kept: tuple[Kept, ...]
+    layer_norm: str
+    largest: float
+    """max|x| over all activations and images."""
+    largest_node: str
+    """The operator it came from."""
+    limit: float
+    """The largest |x| left in float16."""
+    sqnr_db: float
+    """Of the output, with every float16 result rounded, against FP32's."""
+
+
+def halve(
+    fp32: Path,
+    folder: Path,
+    batches: Callable[[], Iterator[NDArray[np.uint8]]],
+    total: int,
+    progress: Progress,
+) -> Halved:
+    """Write the ONNX file `fp32` (uint8 NHWC in, float32 out) as `folder/model.onnx` in float16.
+
+    Input, output and preprocessing stay as they are. `batches` starts a stream of `total` images
+    (B, H, W, 3) on which max|x| of every activation is measured. Raises InputError when an
+    activation is not finite in FP32, or when no float16 graph is finite and close to FP32.
+    """
+    model = onnx.load(fp32, load_external_data=False)
+    first = next(batches())
+    sizes = shapes(model, fp32, first)
+    norms = Norms(model, sizes, fp32.parent)
+    fused = norms.fuse()
+    guard = Guard(model, fp32, norms.spelled_out(), sizes)
+    guard.measure(batches(), total, progress)
+    path = folder / "model.onnx"
+    failed: InputError | None = None
+    for limit in LIMITS:
+        kept = guard.keep(limit)
+        halves = Halves(model, fp32.parent, path, guard.ports(kept))
+        halves.write()
+        try:
+            sqnr_db = _check(model, fp32, path, halves.names, batches())
+        except InputError as error:
+            failed = failed or error
+            continue
+        largest, node = guard.largest()
+        how = _how_norms(model, kept, fused)
+        reasons = tuple(
+            Kept(n.name, n.op_type, kept[n.name]) for n in model.graph.node if n.name in kept
+        )
+        return Halved(path, reasons, how, largest, node, limit, sqnr_db)
+    assert failed is not None
+    raise failed
+
+
+def _how_norms(model: ModelProto, kept: Mapping[str, str], fused: int) -> str:
+    """How LayerNorm is computed, in words."""
+    norms = [n.name for n in model.graph.node if n.op_type == "LayerNormalization"]
+    spelled = sum(why == SPELLED_OUT for why in kept.values())
+    float32 = sum(name in kept for name in norms)
+    parts = []
+    if len(norms) > float32:
+        parts.append(f"{len(norms) - float32} fused, adding up in float32 (stash_type 1)")
+    if float32:
+        parts.append(f"{float32} fused, kept in float32")
+    if spelled:
+        parts.append("spelled-out norms kept in float32")
+    if fused:
+        parts.append(f"{fused} of them fused from their parts")
+    return "; ".join(parts) or "none in this model"
+
+
+def _check(
+    model: ModelProto,
+    fp32: Path,
+    path: Path,
+    halves: set[str],
+    batches: Iterator[NDArray[np.uint8]],
+) -> float:
+    """SQNR of the float16 graph's output, dB; InputError where it is not finite or not close."""
+    half = onnx.load(path, load_external_data=False)
+    exact = rounded(half, halves)
+    want_run = tapped(model, fp32, [value.name for value in model.graph.output])
+    got_run = tapped(exact, path, [value.name for value in model.graph.output])
+    Runner(path)  # its types fit
+    signal = noise = 0.0
+    images: NDArray[np.uint8] | None = None
+    for images, _ in zip(batches, range(CHECKED_RUNS), strict=False):
+        want, got = (run(images)[0].astype(np.float64) for run in (want_run, got_run))
+        signal += float(np.square(want).sum())
+        noise += float(np.square(want - got).sum())
+        if _sqnr_db(signal, noise) < SQNR_LIMIT_DB:
+            break
+    sqnr_db = _sqnr_db(signal, noise)
+    if sqnr_db >= SQNR_LIMIT_DB:
+        return sqnr_db
+    assert images is not None
+    where, what = _first_failure(model, fp32, exact, path, images)
+    raise InputError(
+        f"in float16 this model {what} from '{where}' on: its output keeps "
+        f"{sqnr_db:.1f} dB of {SQNR_LIMIT_DB:g}",
+        fix="export it with --fp32 or --int8",
+    )
+
+
+def _sqnr_db(signal: float, noise: float) -> float:
+    """Signal to noise, decibels: -inf where the noise is not finite, EXACT_DB where it is none."""
+    if not np.isfinite(noise):
+        return -math.inf
+    if noise <= signal * 10 ** (-EXACT_DB / 10):
+        return EXACT_DB
+    return float(10 * np.log10(max(signal, 1e-300) / noise))
+
+
+def _first_failure(
+    model: ModelProto, fp32: Path, exact: ModelProto, path: Path, images: NDArray[np.uint8]
+) -> tuple[str, str]:
+    """The first node whose output is not finite in `exact`; else the first that is not close."""
+    made = {name for node in exact.graph.node for name in node.output}
+    nodes = {
+        name: node.name
+        for node in model.graph.node
+        for name in node.output
+        if f"{name}.exact" in made
+    }
+    want = tapped(model, fp32, list(nodes))(images)
+    got = tapped(exact, path, [f"{name}.half.float" for name in nodes])(images)
+    pairs = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(want, got, strict=True)]
+    broken = [not np.isfinite(y).all() for _, y in pairs]
+    if any(broken):
+        return list(nodes.values())[broken.index(True)], "is not finite"
+    far = [_sqnr_db(np.square(x).sum(), np.square(x - y).sum()) < SQNR_LIMIT_DB for x, y in pairs]
+    where = far.index(True) if any(far) else -1
+    return list(nodes.values())[where], "drifts from FP32"
