@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitedge import artifact, catalog, fp16, host, manifest, report
 from vitedge.artifact import Bundle, Golden
@@ -70,7 +69,7 @@ class Made:
                     f"'{used.source}' has no more"
                 )
         if made.half:
-            found += _half_notes(made.half)
+            found += fp16.notes(made.half)
         if accuracy := self.report.get("accuracy"):
             skipped = accuracy["skipped"].items()
             found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
@@ -158,7 +157,9 @@ class _Job:
         fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
         yield Made(fp32, self._report(fp32, fp32))
         if self._plan.request.precision == "fp16":
-            halved = self._halve(exported, golden, target, work)
+            assert self._plan.recipe is not None
+            guard = fp16.Guard(self._calibration, golden.images, self._plan.recipe, self._steps)
+            halved = guard.write(exported, target, work / f"fp16-{target.name}")
             half = self._stage(target, "fp16", exported, golden, work, halved, fp32)
             yield Made(half, self._report(half, fp32))
         if self._plan.request.precision == "int8":
@@ -171,24 +172,6 @@ class _Job:
             measured = self._report(int8, fp32)
             self._check_drop(int8, measured)
             yield Made(int8, measured)
-
-    def _halve(self, exported: Exported, golden: Golden, target: Target, work: Path) -> Fp16:
-        """The float16 graph, guarded on calibration images, or on golden ones without any."""
-        assert self._plan.recipe is not None
-        source, count = "golden", len(golden.images)
-        if self._calibration is not None:
-            source = self._calibration.name
-            count = min(self._plan.recipe.num_samples, len(self._calibration))
-
-        def draw() -> Iterator[NDArray[np.uint8]]:
-            if self._calibration is None or self._plan.recipe is None:
-                yield from np.split(golden.images, count)
-            else:
-                drawn = self._calibration.sample(count, self._plan.recipe.seed)
-                yield from (batch.images for batch in drawn)
-
-        folder = work / f"fp16-{target.name}"
-        return fp16.write(exported, target, folder, draw, count, source, self._steps)
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
@@ -312,22 +295,6 @@ def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
     if isinstance(lowered, Int8) and lowered.record.calibration.source == "random":
         return "it was calibrated on random noise"
     return ""
-
-
-def _half_notes(half: manifest.Half) -> list[str]:
-    """What the guard against overflow did, where a user should know."""
-    found = []
-    if half.kept:
-        found.append(
-            f"{len(half.kept)} operators stay in float32 (|x| reaches {half.largest:.4g} in "
-            f"'{half.largest_node}'): see its manifest"
-        )
-    if half.source in ("golden", "random"):
-        found.append(
-            f"overflow was looked for on {half.images} images that may not look like real ones: "
-            "pass --calib-data"
-        )
-    return found
 
 
 def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
