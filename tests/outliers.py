@@ -20,6 +20,8 @@ SHARE = 0.05
 """Of the channels of every layer; at least one."""
 MASSIVE = [16, 55]
 """Channels of little weight in `digits`."""
+SIGNS = [1.0, -1.0]
+"""Opposite, so that the mean stays."""
 TUNED_AT = 1000.0
 
 
@@ -75,7 +77,7 @@ def write_scaled(path: Path, factor: float) -> Path:
 
 
 def tune_massive() -> dict[str, np.ndarray]:
-    """`digits` trained on with two massive channels, 1 and −1 of which `write_massive` multiplies.
+    """`digits` trained on with two massive channels, ±TUNED_AT, which `write_massive` sets.
 
     Trained checkpoints carry a few constant channels that no layer reads, but that set the scale
     of LayerNorm. Every γ makes up for the mean of that scale; training, four epochs, for the rest.
@@ -103,7 +105,7 @@ def tune_massive() -> dict[str, np.ndarray]:
         model(images[:64])
         for hook in hooks:
             hook.remove()
-        model.pos_embed[..., MASSIVE] += TUNED_AT * torch.tensor([1.0, -1.0])
+        model.pos_embed[..., MASSIVE] += TUNED_AT * torch.tensor(SIGNS)
         for norm in norms:
             norm.weight *= TUNED_AT * (2 / len(norm.weight)) ** 0.5 / spread[norm]
             norm.weight[MASSIVE] = 0
@@ -124,9 +126,10 @@ def write_massive(path: Path, tuned: dict[str, np.ndarray], largest: float) -> P
     state = dict(tuned)
     grown = largest / TUNED_AT
     state["pos_embed"] = state["pos_embed"].copy()
-    state["pos_embed"][..., MASSIVE] *= grown
+    state["pos_embed"][..., MASSIVE] += (largest - TUNED_AT) * np.array(SIGNS, np.float32)
     for name in state:
         if "norm" in name and name.endswith("weight"):
-            state[name] = state[name] * np.float32(grown)
+            read = ~np.isin(np.arange(len(state[name])), MASSIVE)  # theirs is constant as it is
+            state[name] = np.where(read, state[name] * np.float32(grown), state[name])
     save_file({name: np.ascontiguousarray(v, np.float32) for name, v in state.items()}, path)
     return path

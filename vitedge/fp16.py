@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +11,13 @@ from numpy.typing import NDArray
 
 from vitedge import manifest
 from vitedge.progress import Steps
+from vitedge.selection import CalibrationImages, batched
 from vitedge.spec import Target
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
+
+GOLDEN = "golden"
 
 
 @dataclass(frozen=True)
@@ -27,42 +28,55 @@ class Fp16:
     record: manifest.Half
 
 
-def write(
-    exported: Exported,
-    target: Target,
-    folder: Path,
-    images: Iterable[NDArray[np.uint8]],
-    count: int,
-    source: str,
-    steps: Steps,
-) -> Fp16:
-    """Write `folder/model.onnx`, guarded against overflow on images of `source`.
+@dataclass(frozen=True)
+class Guard:
+    """Where the guard against overflow looks: calibration images, or golden ones without any."""
 
-    Every pass over `images` gives the same ones, (1, H, W, 3), at most `count`.
-    """
-    from vitedge.graph.half import halve
+    calibration: CalibrationImages | None
+    golden: NDArray[np.uint8]
+    """(n, H, W, 3)"""
+    steps: Steps
 
-    size = 1 if target.batch == "dynamic" else target.batch
-    seen = 0
+    def write(self, exported: Exported, target: Target, folder: Path) -> Fp16:
+        """Write `folder/model.onnx` in float16, what would overflow kept in float32."""
+        from vitedge.graph.half import halve
 
-    def batches() -> Iterator[NDArray[np.uint8]]:
-        nonlocal seen
-        stream, drawn = iter(images), 0
-        while some := list(islice(stream, size)):
-            drawn += len(some)
-            seen = max(seen, drawn)
-            yield np.concatenate(some + some[-1:] * (size - len(some)))
+        size = 1 if target.batch == "dynamic" else target.batch
+        source, total, images = GOLDEN, len(self.golden), np.split(self.golden, len(self.golden))
+        if self.calibration:
+            source, total = self.calibration.images.name, self.calibration.recipe.num_samples
+        folder.mkdir()
+        half = halve(
+            exported.path,
+            folder,
+            lambda: batched(self.calibration or images, size),
+            total,
+            self.steps,
+        )
+        record = manifest.Half(
+            kept=tuple(manifest.Kept(**vars(kept)) for kept in half.kept),
+            layer_norm=half.layer_norm,
+            largest=half.largest,
+            largest_node=half.largest_node,
+            limit=half.limit,
+            sqnr_db=half.sqnr_db,
+            source=source,
+            images=self.calibration.record().images if self.calibration else total,
+        )
+        return Fp16(half.path, record)
 
-    folder.mkdir()
-    half = halve(exported.path, folder, batches, count, steps)
-    record = manifest.Half(
-        kept=tuple(manifest.Kept(**vars(kept)) for kept in half.kept),
-        layer_norm=half.layer_norm,
-        largest=half.largest,
-        largest_node=half.largest_node,
-        limit=half.limit,
-        sqnr_db=half.sqnr_db,
-        source=source,
-        images=seen,
-    )
-    return Fp16(half.path, record)
+
+def notes(half: manifest.Half) -> list[str]:
+    """What a user should know of what the guard did."""
+    found = []
+    if half.kept:
+        found.append(
+            f"{len(half.kept)} operators stay in float32 (|x| reaches {half.largest:.4g} in "
+            f"'{half.largest_node}'): see its manifest"
+        )
+    if half.source in (GOLDEN, "random"):
+        found.append(
+            f"overflow was looked for on {half.images} images that may not look like real ones: "
+            "pass --calib-data"
+        )
+    return found

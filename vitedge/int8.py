@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vitedge import manifest
 from vitedge.progress import Steps
-from vitedge.selection import CalibrationImages
+from vitedge.selection import CalibrationImages, batched
 from vitedge.spec import Target
 
 if TYPE_CHECKING:
@@ -83,23 +80,11 @@ class Quantizer:
     def _settled(self) -> tuple[Calibrated, list[Tried]]:
         from vitedge.quant.calibrate import calibrate
 
+        size = 1 if self._target.batch == "dynamic" else self._target.batch
         return calibrate(
             self._exported.path,
-            self._batches(),
+            batched(self._images, size),
             self._images.recipe,
             self._target.quantization,
             self._steps,
         )
-
-    def _batches(self) -> Iterator[NDArray[np.uint8]]:
-        """The recipe's calibration images, (B, H, W, 3) as many as one run takes."""
-        size = 1 if self._target.batch == "dynamic" else self._target.batch
-        waiting: list[NDArray[np.uint8]] = []
-        for image in self._images:
-            waiting.append(image)
-            if len(waiting) == size:
-                yield np.concatenate(waiting)
-                waiting.clear()
-        if waiting:
-            waiting += waiting[-1:] * (size - len(waiting))
-            yield np.concatenate(waiting)

@@ -74,7 +74,7 @@ class Made:
                     f"'{used.source}' has no more"
                 )
         if made.half:
-            found += _half_notes(made.half)
+            found += fp16.notes(made.half)
         if accuracy := self.report.get("accuracy"):
             skipped = accuracy["skipped"].items()
             found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
@@ -166,7 +166,9 @@ class _Job:
         fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
         yield Made(fp32, self._report(fp32, fp32))
         if self._plan.request.precision == "fp16":
-            halved = self._halve(exported, golden, target, work)
+            assert self._plan.recipe is not None
+            guard = fp16.Guard(self._calibration, golden.images, self._steps)
+            halved = guard.write(exported, target, work / f"fp16-{target.name}")
             half = self._stage(target, "fp16", exported, golden, work, halved, fp32)
             yield Made(half, self._report(half, fp32))
         if self._plan.request.precision == "int8":
@@ -187,17 +189,6 @@ class _Job:
         time_bundles(bundles, self._steps, duration_s=request.duration_s)
         reports = recommend_among(bundles, request.max_drop_pp)
         return [replace(made, report=each) for made, each in zip(staged, reports, strict=True)]
-
-    def _halve(self, exported: Exported, golden: Golden, target: Target, work: Path) -> Fp16:
-        """The float16 graph, guarded on calibration images, or on golden ones without any."""
-        folder = work / f"fp16-{target.name}"
-        if self._calibration is None:
-            images = np.split(golden.images, len(golden.images))
-            return fp16.write(exported, target, folder, images, len(images), "golden", self._steps)
-        drawn, total = self._calibration.images, self._calibration.recipe.num_samples
-        return fp16.write(
-            exported, target, folder, self._calibration, total, drawn.name, self._steps
-        )
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
@@ -322,22 +313,6 @@ def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
     if isinstance(lowered, Int8) and lowered.record.calibration.source == "random":
         return "it was calibrated on random noise"
     return ""
-
-
-def _half_notes(half: manifest.Half) -> list[str]:
-    """What the guard against overflow did, where a user should know."""
-    found = []
-    if half.kept:
-        found.append(
-            f"{len(half.kept)} operators stay in float32 (|x| reaches {half.largest:.4g} in "
-            f"'{half.largest_node}'): see its manifest"
-        )
-    if half.source in ("golden", "random"):
-        found.append(
-            f"overflow was looked for on {half.images} images that may not look like real ones: "
-            "pass --calib-data"
-        )
-    return found
 
 
 def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:

@@ -104,6 +104,13 @@ class CalibrationImages:
         return [usable[i] for i in farthest_points(np.stack(features), recipe.num_samples)]
 
 
+def batched(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Images (1, H, W, 3) as batches (`size`, H, W, 3), the last filled up with its last image."""
+    stream = iter(images)
+    while some := list(islice(stream, size)):
+        yield np.concatenate(some + some[-1:] * (size - len(some)))
+
+
 def _balanced(images: ImageSet, count: int, seed: int) -> Iterator[list[int]]:
     """Rounds of as many images of each class as of any other, until its images run out.
 
