@@ -101,7 +101,7 @@ class ChannelStatistics:
     def _magnitudes(self) -> Array:
         """The centre of each bin, (channels, bins)."""
         highest = (_INFINITY >> _MANTISSA_SHIFT) - 1
-        lowest = np.clip(self._base[:, None] + np.arange(_BINS, dtype=np.int32), 0, highest)
+        lowest = (self._base[:, None] + np.arange(_BINS, dtype=np.int32)).clip(0, highest)
         edges = (lowest << _MANTISSA_SHIFT).astype(np.int32)
         centres: Array = (edges + (1 << (_MANTISSA_SHIFT - 1))).view(np.float32).astype(np.float64)
         return centres

@@ -11,9 +11,10 @@ from onnx import TensorProto
 
 from tests.graphs import FUSED, IMAGES, NORM, build, run
 from vitedge.errors import InputError
-from vitedge.graph.channels import Channels, find
+from vitedge.graph.channels import Channels
 from vitedge.graph.equalize import check, rescale
 from vitedge.graph.taps import shapes, tapped
+from vitedge.graph.trace import find
 
 
 def doubled(path: Path) -> tuple[Channels, Path]:

@@ -10,8 +10,9 @@ import pytest
 
 from tests.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
 from vitedge.graph import equalize
-from vitedge.graph.channels import Channels, find
+from vitedge.graph.channels import Channels
 from vitedge.graph.taps import shapes
+from vitedge.graph.trace import find
 
 
 def found(path: Path) -> Channels:
