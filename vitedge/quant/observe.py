@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
 from vitedge.errors import InputError
-from vitedge.graph import channels
-from vitedge.graph.channels import Channels, Ids
+from vitedge.graph import trace
+from vitedge.graph.channels import Channels
+from vitedge.graph.ids import Ids
 from vitedge.graph.run import Progress
 from vitedge.graph.taps import shapes, tapped
 from vitedge.quant.policy import Decision, decide
@@ -63,7 +64,7 @@ def observe(
     first = next(batches)
     found = Channels()
     if recipe.equalize != "off":
-        found = channels.find(model, shapes(model, fp32, first), fp32.parent)
+        found = trace.find(model, shapes(model, fp32, first), fp32.parent)
     free = {name: ids for name, ids in found.read.items() if found.root[ids].any()}
     statistics = {name: ChannelStatistics() for name in taps}
     run = tapped(model, fp32, [*taps, model.graph.output[0].name], often=True)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from vitedge.graph.channels import Ids, Linear, Product
+from vitedge.graph.channels import Linear, Product
+from vitedge.graph.ids import Ids
 from vitedge.quant.observe import Observed
 from vitedge.quant.statistics import Array
 
@@ -62,10 +63,10 @@ def _groups(observed: Observed) -> list[Group]:
     parts: dict[int, Group] = {}
     reads: list[Linear | Product] = [*found.linears, *found.products]
     for index, read in enumerate(reads):
-        name = read.node.input[0]
-        if name not in observed.layout:
+        names = read.node.input[: 1 if isinstance(read, Linear) else 2]
+        if not all(name in observed.layout for name in names):
             continue
-        part = Group((read,), np.setdiff1d(found.root[observed.layout[name]], [0]))
+        part = Group((read,), np.setdiff1d(found.root[observed.layout[names[0]]], [0]))
         for other in sorted({owner[root] for root in part.roots.tolist() if root in owner}):
             old = parts.pop(other)
             part = Group(old.reads + part.reads, np.union1d(old.roots, part.roots))

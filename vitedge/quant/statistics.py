@@ -100,7 +100,8 @@ class ChannelStatistics:
 
     def _magnitudes(self) -> Array:
         """The centre of each bin, (channels, bins)."""
-        lowest = np.maximum(self._base[:, None] + np.arange(_BINS, dtype=np.int32), 0)
+        highest = (_INFINITY >> _MANTISSA_SHIFT) - 1
+        lowest = (self._base[:, None] + np.arange(_BINS, dtype=np.int32)).clip(0, highest)
         edges = (lowest << _MANTISSA_SHIFT).astype(np.int32)
         centres: Array = (edges + (1 << (_MANTISSA_SHIFT - 1))).view(np.float32).astype(np.float64)
         return centres

@@ -1,4 +1,4 @@
-"""Ranges keep what they must: no overflow, no saturation, and the least error on the way."""
+"""Each estimator finds the clip it is named for, on distributions whose answer is known."""
 
 from __future__ import annotations
 
@@ -6,183 +6,129 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.quant.ranges import PAIR_SUM_MAX, QMAX, ActivationRange, quantize_weight
+from vitedge.quant.ranges import ESTIMATORS, QMAX, quantization_step, quantized_levels
+from vitedge.quant.statistics import ChannelStatistics, Distribution
+from vitedge.spec import Estimator, Quantization
+
+BIN = 2 ** (1 / 16)
+SIGNED, UNSIGNED = (
+    Quantization(activations=kind, weights="full", attention=(), operators=("MatMul",))
+    for kind in ("int8", "uint8")
+)
 
 
-def streamed(*parts: NDArray[np.float32]) -> ActivationRange:
-    found = ActivationRange()
+def distribution(*parts: NDArray[np.floating]) -> Distribution:
+    found = ChannelStatistics()
     for part in parts:
-        found.update(part)
-    return found
+        found.update(part.astype(np.float32).reshape(-1, 1))
+    return found.distribution(np.ones(1))
 
 
-def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
+def clip(values: NDArray[np.floating], estimator: Estimator, levels: int = QMAX) -> float:
+    return quantization_step(distribution(values), estimator, levels) * levels
 
 
-def rounding_error(values: NDArray[np.float32], scale: float, levels: int) -> float:
-    integers = np.clip(np.rint(values / scale), -levels, levels)
-    return float(np.square(integers * scale - values).sum())
+def rounding_error(values: NDArray[np.floating], limit: float, levels: int) -> float:
+    step = limit / levels
+    integers = np.clip(np.rint(values / step), -levels, levels)
+    return float(np.square(integers * step - values).sum())
 
 
-# -- activations --------------------------------------------------------------------------------
+def draw(kind: str, size: int = 100_000) -> NDArray[np.float64]:
+    rng = np.random.default_rng(0)
+    draws = {
+        "normal": rng.standard_normal(size),
+        "Laplace": rng.laplace(size=size),
+        "heavy tail": rng.standard_t(3, size),
+        "uniform": rng.uniform(-1, 1, size),
+        "never negative": np.abs(rng.standard_normal(size)),
+        "one outlier": np.append(rng.standard_normal(size), 30.0),
+        "two scales": np.concatenate([rng.normal(0, 0.01, size), rng.normal(0, 1, size // 10)]),
+    }
+    return draws[kind]
 
 
-@pytest.mark.parametrize("growth", [1.0, 1.9, 7.0, 1e4])
-def test_a_stream_has_the_range_of_all_its_values_together(growth: float) -> None:
-    parts = [normal(64, 33, seed=i, scale=growth**i) for i in range(4)]
-    together = np.concatenate([part.ravel() for part in parts])
-    found = streamed(*parts)
-    assert found.amax == np.abs(together).max()
-    assert found.scale("minmax", QMAX) == pytest.approx(found.amax / QMAX)
-    assert not found.non_negative
+KINDS = ("normal", "Laplace", "heavy tail", "uniform", "never negative", "one outlier")
+KINDS += ("two scales",)
 
 
-@pytest.mark.parametrize("growth", [1.0, 1.9, 7.0])
-def test_the_mse_clip_of_a_stream_is_as_good_as_the_best_of_all_its_values(growth: float) -> None:
-    parts = [normal(20_000, seed=i, scale=growth**i) for i in range(4)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_minmax_is_the_largest_magnitude_exactly(kind: str) -> None:
+    values = draw(kind).astype(np.float32)
+    assert clip(values, "minmax") == pytest.approx(float(np.abs(values).max()), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_percentile_leaves_one_value_in_ten_thousand_out(kind: str) -> None:
+    values = draw(kind)
+    assert clip(values, "percentile") == pytest.approx(
+        np.percentile(np.abs(values), 99.99), rel=1.5 * (BIN - 1)
+    )
+
+
+@pytest.mark.parametrize("levels", [QMAX, 2 * QMAX + 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_mse_rounds_as_well_as_the_best_clip_there_is(kind: str, levels: int) -> None:
+    values = draw(kind)
+    largest = np.abs(values).max()
+    best = min(rounding_error(values, largest * s, levels) for s in np.linspace(0.02, 1, 200))
+    assert rounding_error(values, clip(values, "mse", levels), levels) <= 1.03 * best
+
+
+@pytest.mark.parametrize("growth", [1.9, 7.0])
+def test_mse_on_a_stream_that_grows_is_as_good(growth: float) -> None:
+    parts = [draw("normal", 20_000) * growth**i for i in range(4)]
     together = np.concatenate(parts)
-    found = streamed(*parts)
-    candidates = found.amax * np.linspace(0.2, 1.0, 161) / QMAX
-    best = min(rounding_error(together, scale, QMAX) for scale in candidates)
-    chosen = rounding_error(together, found.scale("mse", QMAX), QMAX)
-    assert chosen <= 1.03 * best
-    assert chosen <= rounding_error(together, found.scale("minmax", QMAX), QMAX)
+    found = quantization_step(distribution(*parts), "mse", QMAX) * QMAX
+    largest = np.abs(together).max()
+    best = min(rounding_error(together, largest * s, QMAX) for s in np.linspace(0.05, 1, 200))
+    assert rounding_error(together, found, QMAX) <= 1.03 * best
 
 
-def test_the_order_of_a_stream_changes_next_to_nothing() -> None:
-    small, large = normal(5000, seed=1, scale=0.1), normal(5000, seed=2, scale=10)
-    forwards = streamed(small, large).scale("mse", QMAX)
-    assert streamed(large, small).scale("mse", QMAX) == pytest.approx(forwards, rel=0.03)
+def test_entropy_clips_a_long_tail_and_keeps_what_has_none() -> None:
+    for kind in ("heavy tail", "one outlier"):
+        values = draw(kind)
+        assert clip(values, "entropy") < 0.5 * np.abs(values).max()
+        assert clip(values, "entropy") > np.percentile(np.abs(values), 90)
+    assert clip(draw("uniform"), "entropy") == pytest.approx(1.0, rel=0.05)
 
 
-def test_an_outlier_is_clipped_by_mse_and_kept_by_minmax() -> None:
-    values = normal(200_000)
-    values[0] = 12.0
-    found = streamed(values)
-    assert found.scale("minmax", QMAX) * QMAX == pytest.approx(12.0)
-    assert found.scale("mse", QMAX) * QMAX < 8.0
+def test_an_outlier_is_clipped_by_every_estimator_but_minmax() -> None:
+    values = draw("one outlier", 200_000)
+    clips = {estimator: clip(values, estimator) for estimator in ESTIMATORS}
+    assert clips.pop("minmax") == 30.0
+    assert max(clips.values()) < 20
 
 
-def test_memory_does_not_grow_with_the_values_seen() -> None:
-    found = streamed(normal(10))
-    before = found._counts.nbytes
-    for i in range(50):
-        found.update(normal(1000, seed=i, scale=2.0**i))
-    assert found._counts.nbytes == before
-    assert found._counts.sum() == 10 + 50 * 1000  # and none is forgotten
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_no_clip_lies_above_the_largest_value(estimator: Estimator) -> None:
+    for kind in KINDS:
+        values = draw(kind, 5000)
+        assert 0 < clip(values, estimator) <= np.abs(values).max() * (1 + 1e-6)
 
 
-def test_values_that_are_never_negative_are_known_to_be() -> None:
-    assert streamed(np.abs(normal(100)), np.zeros(5, np.float32)).non_negative
-    assert not streamed(np.abs(normal(100)), np.array([-1e-6], np.float32)).non_negative
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_unit_of_the_values_changes_nothing(estimator: Estimator) -> None:
+    values = draw("Laplace", 5000)
+    for unit in (2.0**-10, 2.0**30):
+        assert clip(values * unit, estimator) == pytest.approx(
+            unit * clip(values, estimator), rel=1e-3
+        )
 
 
-@pytest.mark.parametrize("estimator", ["minmax", "mse"])
-def test_a_tensor_of_zeros_has_a_positive_scale(estimator) -> None:
-    assert streamed(np.zeros((2, 3), np.float32)).scale(estimator, QMAX) > 0
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_tensor_of_zeros_has_a_positive_step(estimator: Estimator) -> None:
+    assert quantization_step(distribution(np.zeros(6)), estimator, QMAX) > 0
 
 
-def test_zeros_before_values_do_not_hide_them() -> None:
-    values = normal(1000)
-    zeros = np.zeros(10, np.float32)
-    assert streamed(zeros, values).scale("minmax", 255) == np.abs(values).max() / 255
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_tensor_of_one_value_keeps_it(estimator: Estimator) -> None:
+    values = np.full(1000, -3.25)
+    step = quantization_step(distribution(values), estimator, QMAX)
+    assert np.clip(np.rint(values[0] / step), -QMAX, QMAX) * step == pytest.approx(-3.25, rel=0.02)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_refused(bad: float) -> None:
-    values = normal(10)
-    values[3] = bad
-    with pytest.raises(FloatingPointError):
-        streamed(normal(10), values)
-
-
-# -- weights ------------------------------------------------------------------------------------
-
-WEIGHTS = {
-    "normal": normal(64, 32),
-    "odd K": normal(63, 32),
-    "K of one": normal(1, 32),
-    "all maximal": np.full((64, 8), 0.7, np.float32),
-    "all minimal": np.full((63, 8), -3.0, np.float32),
-    "one outlier a channel": np.where(np.arange(64)[:, None] == 5, 9.0, normal(64, 8)).astype("f4"),
-    "a channel of zeros": normal(64, 4) * np.array([1, 0, 1, 1], np.float32),
-    "tiny": normal(64, 8, scale=1e-7),
-}
-
-
-@pytest.mark.parametrize("estimator", ["minmax", "mse"])
-@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_no_neighbouring_pair_can_saturate_sixteen_bits(weight, estimator) -> None:
-    integers, _ = quantize_weight(weight, 1, estimator, pair_safe=True)
-    wide = integers.astype(np.int32)
-    assert np.abs(wide).max() <= QMAX
-    rows = len(wide) // 2 * 2
-    first, second = wide[0:rows:2], wide[1:rows:2]
-    same_sign = first * second > 0
-    assert (np.abs(first + second)[same_sign] <= PAIR_SUM_MAX).all()
-    assert np.iinfo(np.int16).max >= 255 * PAIR_SUM_MAX
-    # the products of one pair, at the largest activation, as vpmaddubsw adds them
-    assert (np.abs(255 * (first + second)) <= np.iinfo(np.int16).max + 1).all()
-
-
-@pytest.mark.parametrize("estimator", ["minmax", "mse"])
-@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_pair_safe_weights_are_no_worse_than_seven_bit_ones(weight, estimator) -> None:
-    def error(**options: object) -> NDArray[np.float64]:
-        integers, scales = quantize_weight(weight, 1, estimator, **options)
-        return np.square(integers * scales.astype(np.float64) - weight).sum(axis=0)
-
-    half_range = error(qmax=PAIR_SUM_MAX // 2)
-    assert (error(pair_safe=True) <= 1.05 * half_range + 1e-12).all()
-
-
-def test_pair_safe_costs_normal_weights_little() -> None:
-    weight = normal(768, 64)
-    full, full_scales = quantize_weight(weight, 1, "mse")
-    safe, safe_scales = quantize_weight(weight, 1, "mse", pair_safe=True)
-    noise = [np.square(i * s - weight).sum() for i, s in ((full, full_scales), (safe, safe_scales))]
-    assert noise[0] < noise[1] < 2 * noise[0]  # 7 bits would cost 4 times
-
-
-@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_minmax_weights_come_back_within_half_a_step(weight) -> None:
-    integers, scales = quantize_weight(weight, 1, "minmax")
-    assert (np.abs(integers * scales - weight) <= scales / 2 * (1 + 1e-4)).all()
-    assert (scales > 0).all()
-    assert integers.min() >= -QMAX  # -128 has no positive twin
-
-
-@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_mse_weights_are_no_worse_than_minmax_in_any_channel(weight) -> None:
-    errors = [
-        np.square(integers * scales - weight).sum(axis=0)
-        for integers, scales in (quantize_weight(weight, 1, e) for e in ("mse", "minmax"))
-    ]
-    assert (errors[0] <= errors[1] * (1 + 1e-5)).all()
-
-
-def test_mse_clips_the_tail_of_a_large_channel() -> None:
-    weight = normal(65_536, 1)
-    (_, mse), (_, minmax) = (quantize_weight(weight, 1, e) for e in ("mse", "minmax"))
-    assert mse[0] < minmax[0]
-
-
-@pytest.mark.parametrize(("shape", "axis"), [((48, 24), 1), ((24, 48), 0), ((24, 3, 4, 4), 0)])
-def test_every_output_channel_has_its_own_scale(shape, axis) -> None:
-    size = shape[axis]
-    gain = np.linspace(0.01, 10, size).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    weight = (normal(*shape) * gain).astype(np.float32)
-    integers, scales = quantize_weight(weight, axis, "minmax")
-    assert (integers.shape, integers.dtype, scales.shape) == (weight.shape, np.int8, (size,))
-    others = tuple(i for i in range(len(shape)) if i != axis)
-    np.testing.assert_allclose(scales, np.abs(weight).max(axis=others) / QMAX, rtol=1e-6)
-    assert (np.abs(integers).max(axis=others) == QMAX).all()
-
-
-def test_a_transposed_weight_has_the_same_integers() -> None:
-    weight = normal(48, 24)
-    integers, scales = quantize_weight(weight, 1, "mse", pair_safe=True)
-    turned, turned_scales = quantize_weight(weight.T.copy(), 0, "mse", pair_safe=True)
-    np.testing.assert_array_equal(turned.T, integers)
-    np.testing.assert_array_equal(turned_scales, scales)
+def test_what_is_never_negative_gets_the_whole_of_uint8() -> None:
+    positive, signed = distribution(draw("never negative")), distribution(draw("normal"))
+    assert quantized_levels(positive, UNSIGNED) == 255
+    assert {quantized_levels(positive, SIGNED), quantized_levels(signed, UNSIGNED)} == {127}

@@ -1,0 +1,155 @@
+"""Small attention graphs in ONNX's own text, with one outlier channel in every source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, parser
+
+from vitedge.graph.taps import tapped
+from vitedge.spec import Quantization
+
+OUTLIER = 1000.0
+"""Channel 1 of every source is so many times larger; what reads it undoes that."""
+TOKENS, WIDTH, HEADS = 16, 12, 2
+HEAD = WIDTH // HEADS
+
+NORM = "n = LayerNormalization <epsilon = 0.000001> (x, gamma, beta)"
+HEADED = """
+    s{0} = Reshape({1}, heads)
+    {0} = Transpose <perm = [0, 2, 1, 3]> (s{0})
+"""
+ATTEND = """
+    kt = Transpose <perm = [0, 1, 3, 2]> (k)
+    scaled = Mul(q, scale)
+    scores = MatMul(scaled, kt)
+    probabilities = Softmax(scores)
+    context = MatMul(probabilities, v)
+    mixed = Transpose <perm = [0, 2, 1, 3]> (context)
+    merged = Reshape(mixed, tokens)
+    projected = MatMul(merged, w_proj)
+    y = Add(projected, x)
+"""
+EVERYTHING = Quantization(
+    activations="int8",
+    weights="full",
+    attention=("qk", "pv"),
+    operators=("MatMul", "Gemm", "Conv"),
+)
+FUSED = f"""
+    {NORM}
+    product = MatMul(n, w_qkv)
+    qkv = Add(product, b_qkv)
+    split = Reshape(qkv, split_heads)
+    parts = Transpose <perm = [2, 0, 3, 1, 4]> (split)
+    q4, k4, v4 = Split <axis = 0, num_outputs = 3> (parts)
+    q = Squeeze(q4, first)
+    k = Squeeze(k4, first)
+    v = Squeeze(v4, first)
+    {ATTEND}
+"""
+SPLIT = f"""
+    {NORM}
+    q0 = MatMul(n, w_q)
+    k0 = MatMul(n, w_k)
+    v0 = MatMul(n, w_v)
+    v1 = Add(v0, b_v)
+    {HEADED.format("q", "q0")}
+    {HEADED.format("k", "k0")}
+    {HEADED.format("v", "v1")}
+    {ATTEND}
+"""
+IMAGES = [np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3), np.uint8) for seed in range(4)]
+
+
+def weights() -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    grown = np.ones(WIDTH, np.float32)
+    grown[1] = OUTLIER
+    qkv = normal(WIDTH, 3 * WIDTH) / grown[:, None]
+    columns = np.concatenate([grown, 1 / grown, grown])  # Q, K and V
+    return {
+        "gamma": (1 + normal(WIDTH) / 10) * grown,
+        "beta": normal(WIDTH) * grown,
+        "w": normal(WIDTH, WIDTH) / grown[:, None],
+        "w_t": (normal(WIDTH, WIDTH) / grown[:, None]).T.copy(),
+        "b": normal(WIDTH),
+        "w_plain": normal(WIDTH, WIDTH),
+        "w_grown": normal(WIDTH, WIDTH) * grown,
+        "b_grown": normal(WIDTH) * grown,
+        "w_qkv": qkv * columns,
+        "b_qkv": normal(3 * WIDTH) * columns,
+        "w_q": normal(WIDTH, WIDTH) / grown[:, None] * grown,
+        "w_k": normal(WIDTH, WIDTH) / grown[:, None] / grown,
+        "w_v": normal(WIDTH, WIDTH) / grown[:, None] * grown,
+        "b_v": normal(WIDTH) * grown,
+        "w_proj": normal(WIDTH, WIDTH) / grown[:, None],
+        "c_grown": np.abs(normal(WIDTH, 3, 3, 3)) * grown[:, None, None, None],
+        "c": normal(4, WIDTH, 3, 3) / grown[:, None, None],
+        "c_groups": normal(4, WIDTH // 2, 3, 3)
+        / np.repeat(grown.reshape(2, -1), 2, axis=0)[:, :, None, None],
+        "scale": np.float32(HEAD**-0.5),
+        "heads": np.array([1, TOKENS, HEADS, HEAD]),
+        "split_heads": np.array([1, TOKENS, 3, HEADS, HEAD]),
+        "tokens": np.array([1, TOKENS, WIDTH]),
+        "rows": np.array([TOKENS, WIDTH]),
+        "first": np.array([0]),
+    }
+
+
+def build(folder: Path, body: str, **changed: NDArray[Any]) -> Path:
+    """A graph of `body`, from `x` (1, tokens, width) or `pixels` (1, 3, 8, 8) to `y`."""
+    graph = parser.parse_graph(
+        f"""
+        g (uint8[1, 8, 8, 3] image) => (float y) {{
+            raw = Cast <to = 1> (image)
+            unit = Mul(raw, small)
+            pixels = Transpose <perm = [0, 3, 1, 2]> (unit)
+            x = Reshape(unit, tokens)
+            {body}
+        }}"""
+    )
+    del graph.output[0].type.tensor_type.shape.dim[:]
+    graph.output[0].CopyFrom(helper.make_empty_tensor_value_info("y"))
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{node.output[0]}" if index else "cast"
+    used = {name for node in graph.node for name in node.input}
+    stored = {**weights(), "small": np.float32(1 / 64), **changed}
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name)
+        for name, value in stored.items()
+        if name in used
+    )
+    path = folder / "model.onnx"
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+def run(path: Path, images: list[NDArray[np.uint8]] = IMAGES) -> NDArray[np.float32]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"image": image})[0] for image in images])
+
+
+def peaks(path: Path, name: str, axis: int) -> NDArray[np.float32]:
+    """The largest magnitude of each channel of a tensor, on one image."""
+    model = onnx.load(path, load_external_data=False)
+    (values,) = tapped(model, path, [name])(IMAGES[0])
+    found: NDArray[np.float32]
+    found = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
+    return found
+
+
+def spread(path: Path, name: str, axis: int) -> float:
+    """How much larger the largest channel of a tensor is than the median one."""
+    found = peaks(path, name, axis)
+    return float(found.max() / np.median(found))

@@ -1,0 +1,169 @@
+"""Which channels are free is read off a graph's structure; any scale of those changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
+from vitedge.graph import equalize
+from vitedge.graph.channels import Channels
+from vitedge.graph.taps import shapes
+from vitedge.graph.trace import find
+
+
+def found(path: Path) -> Channels:
+    model = onnx.load(path, load_external_data=False)
+    return find(model, shapes(model, path, IMAGES[0]), path.parent)
+
+
+def pairs(channels: Channels) -> set[tuple[str, str]]:
+    """Whose free channels are undone by whom."""
+    starts = sorted(channels.sources)
+    free = set()
+    reads: list[tuple[str, np.ndarray]]
+    reads = [(x.node.name, x.weight_ids) for x in channels.linears]
+    reads += [(x.node.name, ids) for x in channels.products for ids in x.pairs]
+    for user, ids in reads:
+        for one in np.unique(ids[channels.root[ids] != 0]).tolist():
+            start = starts[int(np.searchsorted(starts, one, side="right")) - 1]
+            free.add((channels.sources[start].name, user))
+    return free
+
+
+def rescaled_at_random(path: Path, channels: Channels, seed: int) -> Path:
+    free = np.exp(np.random.default_rng(seed).normal(0, 2, len(channels.root)))
+    free[0] = 1
+    scale = free[channels.root] ** channels.sign
+    equalize.rescale(path, channels, scale, path.with_name("rescaled.onnx"))
+    return path.with_name("rescaled.onnx")
+
+
+PAIRS: dict[str, tuple[str, set[tuple[str, str]]]] = {
+    "LayerNorm to MatMul": (
+        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
+        {("LayerNormalization_n", "MatMul_p")},
+    ),
+    "LayerNorm to Gemm": (
+        f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
+        {("LayerNormalization_n", "Gemm_y")},
+    ),
+    "LayerNorm spelled out": (
+        "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
+        {("Mul_u", "MatMul_y")},
+    ),
+    "LayerNorm through a Transpose and a mean": (
+        f"{NORM}\n t = Transpose <perm = [0, 2, 1]> (n)\n m = ReduceMean <keepdims = 0> (t, last)"
+        "\n y = Gemm(m, w, b)",
+        {("LayerNormalization_n", "Gemm_y")},
+    ),
+    "Linear, ReLU, Linear": (
+        "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
+        {("MatMul_h", "MatMul_y")},
+    ),
+    "Conv, ReLU, Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
+        {("Conv_h", "Conv_y")},
+    ),
+    "Conv, pool, grouped Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
+        "\n y = Conv <group = 2> (r, c_groups)",
+        {("Conv_h", "Conv_y")},
+    ),
+    "attention, fused": (
+        FUSED,
+        {
+            ("LayerNormalization_n", "MatMul_product"),
+            ("MatMul_product", "MatMul_scores"),
+            ("MatMul_product", "MatMul_projected"),
+        },
+    ),
+    "attention, split": (
+        SPLIT,
+        {
+            *(("LayerNormalization_n", f"MatMul_{x}") for x in ("q0", "k0", "v0")),
+            *((f"MatMul_{x}", "MatMul_scores") for x in ("q0", "k0")),
+            ("MatMul_v0", "MatMul_projected"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind: str, tmp_path: Path) -> None:
+    body, expected = PAIRS[kind]
+    path = build(tmp_path, body, last=np.array([2]))
+    channels = found(path)
+    assert pairs(channels) == expected
+    want = run(path)
+    for seed in range(3):
+        got = run(rescaled_at_random(path, channels, seed))
+        assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
+
+
+def test_a_rescaled_source_is_really_scaled(tmp_path: Path) -> None:
+    path = build(tmp_path, SPLIT)
+    channels = found(path)
+    stored = [
+        {tensor.name for tensor in onnx.load(p).graph.initializer}
+        for p in (path, rescaled_at_random(path, channels, 0))
+    ]
+    changed = stored[1] - stored[0]
+    assert {name.split("/")[0] for name in changed} == {
+        "LayerNormalization_n",
+        *(f"MatMul_{x}" for x in ("q0", "k0", "v0", "projected")),
+        "Add_v1",
+    }
+
+
+def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path: Path) -> None:
+    channels = found(build(tmp_path, SPLIT))
+    by_user = {
+        x.node.name: set(channels.root[x.weight_ids].ravel().tolist()) for x in channels.linears
+    }
+    assert by_user["MatMul_q0"] == by_user["MatMul_k0"] == by_user["MatMul_v0"]
+    assert not by_user["MatMul_q0"] & by_user["MatMul_projected"]
+
+
+def test_in_attention_scores_q_and_k_are_scaled_against_each_other(tmp_path: Path) -> None:
+    channels = found(build(tmp_path, SPLIT))
+    (product,) = channels.products
+    q, k = (ids.ravel() for ids in product.pairs)
+    np.testing.assert_array_equal(channels.root[q], channels.root[k])
+    np.testing.assert_array_equal(channels.sign[q], -channels.sign[k])
+
+
+UNTOUCHED = {
+    "a residual reads the norm": f"{NORM}\n p = MatMul(n, w)\n y = Add(p, n)",
+    "a GELU lies between": f"{NORM}\n g = Gelu(n)\n y = MatMul(g, w)",
+    "two layers share one weight": f"{NORM}\n p = MatMul(n, w)\n o = MatMul(p, w)\n y = Gelu(o)",
+    "it multiplies another activation": f"{NORM}\n t = Mul(n, x)\n y = MatMul(t, w)",
+    "one consumer is no linear layer": (
+        f"{NORM}\n p = MatMul(n, w)\n e = Sigmoid(n)\n y = Add(p, e)"
+    ),
+    "heads and channels are mixed up": (
+        f"{NORM}\n t = Transpose <perm = [0, 2, 1]> (n)\n r = Reshape(t, tokens)\n y = MatMul(r, w)"
+    ),
+    "the output shows it": "y = LayerNormalization(x, gamma, beta)\n p = MatMul(y, w)",
+    "there is no pair": "h = Gelu(x)\n y = MatMul(h, w)",
+}
+
+
+@pytest.mark.parametrize("why", UNTOUCHED)
+def test_nothing_is_free_where(why: str, tmp_path: Path) -> None:
+    path = build(tmp_path, UNTOUCHED[why])
+    channels = found(path)
+    assert pairs(channels) == set()
+    np.testing.assert_array_equal(run(rescaled_at_random(path, channels, 0)), run(path))
+
+
+def test_a_shared_bias_is_copied_not_scaled_for_both(tmp_path: Path) -> None:
+    body = f"{NORM}\n p = MatMul(n, w)\n q = Add(p, beta)\n y = Gelu(q)"
+    path = build(tmp_path, body)
+    channels = found(path)
+    assert pairs(channels) == {("LayerNormalization_n", "MatMul_p")}
+    want, got = run(path), run(rescaled_at_random(path, channels, 0))
+    assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()

@@ -1,0 +1,151 @@
+"""`auto` is settled by the output, measured; a recipe may fix any part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from tests.graphs import run
+from tests.outliers import write_digits
+from tests.ptq import ptq
+from vitedge import catalog
+from vitedge.imageset import Batch
+from vitedge.quant.calibrate import STRENGTHS, Tried, calibrate
+from vitedge.quant.ranges import ESTIMATORS
+from vitedge.quant.settle import Calibrated
+from vitedge.spec import Calibration
+
+IMAGES = 32
+TARGET = catalog.targets()["onnxruntime-cpu"].quantization
+AUTO = msgspec.structs.replace(catalog.calibrations()["auto"], num_samples=IMAGES)
+RECIPES = {
+    name: msgspec.structs.replace(catalog.calibrations()[name], num_samples=64)
+    for name in ("fast", "default")
+}
+Batches = Callable[[int, int], list[NDArray[np.uint8]]]
+
+
+def calibrated(
+    fp32: Path, images: list[NDArray[np.uint8]], **fixed: Any
+) -> tuple[Calibrated, list[Tried]]:
+    recipe = msgspec.structs.replace(AUTO, **fixed)
+    return calibrate(fp32, iter(images), recipe, TARGET, lambda *step: None)
+
+
+@pytest.fixture(scope="module")
+def found(digits_graph, calibration_batches: Batches) -> tuple[Calibrated, list[Tried]]:
+    return calibrated(digits_graph("dynamic").path, calibration_batches(IMAGES, 16))
+
+
+def test_auto_tries_every_strength_with_every_estimator_best_first(found) -> None:
+    used, tried = found
+    ways = {(one.settings.equalize, one.settings.activations) for one in tried}
+    assert ways == {(way, estimator) for way in STRENGTHS for estimator in ESTIMATORS}
+    assert len(tried) == len(ways)
+    measured = [one.sqnr_db for one in tried]
+    assert measured == sorted(measured, reverse=True)
+    assert measured[0] > measured[-1]
+    assert used.settings == tried[0].settings
+
+
+def test_what_auto_measured_is_what_the_fixed_recipe_gives(
+    found, digits_graph, calibration_batches: Batches, sqnr_db, tmp_path: Path
+) -> None:
+    fp32, images = digits_graph("dynamic").path, calibration_batches(IMAGES, 16)
+    _, tried = found
+    want = run(fp32, images[:1])
+    for one in (tried[0], tried[len(tried) // 2], tried[-1]):
+        how = one.settings
+        fixed = msgspec.structs.replace(
+            AUTO, equalize=how.equalize, activations=how.activations, weights=how.weights
+        )
+        model, _ = ptq(fp32, images, fixed, TARGET)
+        onnx.save(model, tmp_path / "fixed.onnx")
+        got = run(tmp_path / "fixed.onnx", images[:1])
+        assert one.sqnr_db == pytest.approx(sqnr_db(want, got), abs=0.01), how
+
+
+@pytest.mark.parametrize(
+    ("fixed", "tries"),
+    [
+        ({"equalize": "off"}, len(ESTIMATORS)),
+        ({"equalize": 0.5}, len(ESTIMATORS)),
+        ({"activations": "minmax"}, len(STRENGTHS)),
+        ({"activations": "entropy", "equalize": 1.0}, 0),
+    ],
+    ids=str,
+)
+def test_a_recipe_may_fix_any_part(
+    fixed: dict[str, Any], tries: int, digits_graph, calibration_batches: Batches
+) -> None:
+    used, tried = calibrated(digits_graph("dynamic").path, calibration_batches(16, 16), **fixed)
+    assert len(tried) == tries
+    for settings in (used.settings, *(one.settings for one in tried)):
+        for name, value in fixed.items():
+            assert getattr(settings, name) == value
+
+
+def test_auto_leaves_no_scratch_file(found, digits_graph) -> None:
+    names = {path.name for path in digits_graph("dynamic").path.parent.iterdir()}
+    assert not {name for name in names if name.startswith(("tried", "tapped"))}
+
+
+# -- outliers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def export_outliers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`digits` with 5% of the channels of one place scaled up or down."""
+
+    def make(site: str, strength: float) -> Path:
+        from vitedge.graph.export import export
+        from vitedge.models.sources import Request, resolve
+
+        folder = tmp_path_factory.mktemp("outliers")
+        file = write_digits(folder / "weights.safetensors", site, strength, seed=7)
+        return export(resolve(Request("digits", weights=file)), folder, "dynamic", 20).path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def noise_db(
+    digits_graph, calibration_batches: Batches, held_out: Batch, sqnr_db, tmp_path_factory
+) -> Callable[[Path, Calibration], float]:
+    """SQNR of a quantized graph on held-out digits, on ONNX Runtime; FP32 is without outliers."""
+    want = run(digits_graph("dynamic").path, [held_out.images])
+    images = calibration_batches(64, 16)
+    path = tmp_path_factory.mktemp("noise") / "model.onnx"
+
+    def measure(fp32: Path, recipe: Calibration) -> float:
+        model, _ = ptq(fp32, images, recipe, TARGET)
+        onnx.save(model, path)
+        return sqnr_db(want, run(path, [held_out.images]))
+
+    return measure
+
+
+@pytest.mark.parametrize("strength", [2, 10, 1000, 1e6])
+@pytest.mark.parametrize("site", ["norm", "value", "query", "all"])
+def test_outliers_cost_nothing(
+    site: str, strength: float, digits_graph, export_outliers, noise_db
+) -> None:
+    outliers = export_outliers(site, strength)
+    for name, recipe in RECIPES.items():
+        clean = noise_db(digits_graph("dynamic").path, recipe)
+        assert noise_db(outliers, recipe) > clean - 1, name
+
+
+def test_without_equalisation_outliers_ruin_the_model(
+    digits_graph, export_outliers, noise_db
+) -> None:
+    off = msgspec.structs.replace(RECIPES["default"], equalize="off")
+    clean = noise_db(digits_graph("dynamic").path, off)
+    assert noise_db(export_outliers("all", 1000), off) < clean - 20

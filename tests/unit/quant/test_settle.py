@@ -1,0 +1,203 @@
+"""Outlier channels are scaled away at any strength, exactly, and ranges are as they are then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.graphs import EVERYTHING, FUSED, IMAGES, NORM, SPLIT, build, peaks, run, spread, weights
+from vitedge import catalog
+from vitedge.graph.taps import tapped
+from vitedge.quant.observe import observe
+from vitedge.quant.settle import Calibrated, Settings, settle
+from vitedge.spec import Equalize, Quantization
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def settled(path: Path, equalize: Equalize = 0.5, target: Quantization = EVERYTHING) -> Calibrated:
+    recipe = msgspec.structs.replace(
+        catalog.calibrations()["default"], equalize=equalize, num_samples=len(IMAGES)
+    )
+    observed = observe(path, iter(IMAGES), recipe, target, lambda *step: None)
+    return settle(observed, Settings(equalize, "minmax", "minmax"), target)
+
+
+def pairs(made: Calibrated) -> set[tuple[str, str]]:
+    return {(source, user) for p in made.pairs for source in p.sources for user in p.users}
+
+
+PLAIN: dict[str, tuple[str, str, int, set[tuple[str, str]]]] = {
+    "LayerNorm to MatMul": (
+        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
+        "n",
+        2,
+        {("LayerNormalization_n", "MatMul_p")},
+    ),
+    "LayerNorm to Gemm": (
+        f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
+        "r",
+        1,
+        {("LayerNormalization_n", "Gemm_y")},
+    ),
+    "LayerNorm spelled out": (
+        "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
+        "n",
+        2,
+        {("Mul_u", "MatMul_y")},
+    ),
+    "Linear, ReLU, Linear": (
+        "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
+        "r",
+        2,
+        {("MatMul_h", "MatMul_y")},
+    ),
+    "Conv, ReLU, Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
+        "r",
+        1,
+        {("Conv_h", "Conv_y")},
+    ),
+    "Conv, pool, grouped Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
+        "\n y = Conv <group = 2> (r, c_groups)",
+        "r",
+        1,
+        {("Conv_h", "Conv_y")},
+    ),
+}
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("kind", PLAIN)
+def test_an_outlier_channel_is_scaled_away_exactly(
+    kind: str, strength: float, tmp_path: Path
+) -> None:
+    body, tensor, axis, expected = PLAIN[kind]
+    path = build(tmp_path, body)
+    made = settled(path, strength)
+    assert pairs(made) == expected
+    want = run(path)
+    assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
+    assert made.max_rel_error <= 1e-5
+    assert spread(path, tensor, axis) > 100
+    assert spread(made.path, tensor, axis) < 5
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("body", [FUSED, SPLIT], ids=["fused", "split"])
+def test_attention_is_equalized_at_its_three_places(
+    body: str, strength: float, tmp_path: Path
+) -> None:
+    path = build(tmp_path, body)
+    made = settled(path, strength)
+    by_user = {user: set(p.sources) for p in made.pairs for user in p.users}
+    q, k, v, readers = ("MatMul_q0", "MatMul_k0", "MatMul_v0", ("MatMul_q0", "MatMul_v0"))
+    if body is FUSED:
+        q, k, v, readers = ("MatMul_product",) * 3 + (("MatMul_product",),)
+    for reader in readers:
+        assert by_user[reader] == {"LayerNormalization_n"}
+    assert by_user["MatMul_projected"] == {v}
+    assert by_user["MatMul_scores"] == {q, k}
+    want = run(path)
+    assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
+    for tensor, axis in (("n", 2), ("merged", 2), ("scaled", 3)):
+        assert spread(made.path, tensor, axis) < 4 < 100 < spread(path, tensor, axis)
+
+
+def test_strength_one_makes_activations_flat_and_strength_zero_weights(tmp_path: Path) -> None:
+    path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)")
+    flat = settled(path, 1.0)
+    assert spread(flat.path, "n", 2) < 1.5  # over one image of the four
+    graph = onnx.load(settled(path, 0.0).path).graph
+    stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    rows = np.abs(stored["MatMul_y/equalized_1"]).max(axis=1)
+    np.testing.assert_allclose(rows, rows[0], rtol=1e-5)
+
+
+def test_ranges_are_those_of_the_rescaled_graph(tmp_path: Path) -> None:
+    path = build(tmp_path, SPLIT)
+    names = ["n", "merged", "scaled", "kt", "v", "probabilities"]
+    for strength in (0.5, 1.0):
+        made = settled(path, strength)
+        model = onnx.load(made.path, load_external_data=False)
+        look = tapped(model, made.path, names)
+        seen = np.max([[np.abs(value).max() for value in look(image)] for image in IMAGES], axis=0)
+        for name, largest in zip(names, seen, strict=True):
+            assert made.ranges[name].amax == pytest.approx(largest, rel=1e-4), name
+
+
+def test_off_leaves_the_graph_alone(tmp_path: Path) -> None:
+    path = build(tmp_path, FUSED)
+    made = settled(path, "off")
+    assert (made.path, made.pairs, made.max_rel_error) == (path, (), 0.0)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx"}
+
+
+def test_where_nothing_is_free_the_graph_is_used_as_it_is(tmp_path: Path) -> None:
+    path = build(tmp_path, f"{NORM}\n p = MatMul(n, w)\n y = Add(p, n)")
+    made = settled(path)
+    assert (made.path, made.pairs) == (path, ())
+
+
+def test_layers_that_stay_in_float_are_not_rescaled(tmp_path: Path) -> None:
+    only = msgspec.structs.replace(EVERYTHING, attention=())
+    made = settled(build(tmp_path, SPLIT), target=only)
+    assert "MatMul_scores" not in {user for _, user in pairs(made)}
+    assert ("LayerNormalization_n", "MatMul_q0") in pairs(made)
+
+
+def test_a_query_that_a_layer_reads_too_need_not_have_its_keys_quantized(tmp_path: Path) -> None:
+    body = f"""
+        {NORM}
+        k0 = MatMul(x, w_k)
+        kt = Transpose <perm = [0, 2, 1]> (k0)
+        scores = MatMul(n, kt)
+        p = Softmax(scores)
+        read = MatMul(n, w)
+        y = MatMul(p, read)
+    """
+    path = build(tmp_path, body)
+    made = settled(path, target=msgspec.structs.replace(EVERYTHING, attention=()))
+    want = run(path)
+    assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
+
+
+def test_a_channel_that_is_always_zero_keeps_its_scale(tmp_path: Path) -> None:
+    gamma, beta, w = (weights()[name] for name in ("gamma", "beta", "w"))
+    gamma[5] = beta[5] = 0
+    path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)", gamma=gamma, beta=beta)
+    made = settled(path)
+    graph = onnx.load(made.path).graph
+    stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    np.testing.assert_array_equal(stored["MatMul_y/equalized_1"][5], w[5])
+    assert all(np.isfinite(value).all() for value in stored.values())
+    want = run(path)
+    assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
+
+
+def test_a_channel_that_no_weight_reads_keeps_its_scale(tmp_path: Path) -> None:
+    w = weights()["w"]
+    w[5] = 0
+    path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)", w=w)
+    made = settled(path)
+    np.testing.assert_allclose(peaks(made.path, "n", 2)[5], peaks(path, "n", 2)[5])
+    want = run(path)
+    assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("outlier", [1e-12, 1e-6, 1e6, 1e12])
+def test_any_outlier_is_scaled_away(outlier: float, tmp_path: Path) -> None:
+    gamma, beta, w = (weights()[name] for name in ("gamma", "beta", "w"))
+    for vector in (gamma, beta):
+        vector[3] *= outlier
+    w[3] /= outlier
+    path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)", gamma=gamma, beta=beta, w=w)
+    made = settled(path)
+    assert spread(made.path, "n", 2) < 4
+    np.testing.assert_allclose(run(made.path), run(path), rtol=1e-3, atol=1e-3)

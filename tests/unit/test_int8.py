@@ -1,0 +1,57 @@
+"""The record of a quantized file says what it was calibrated on, and how it was settled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vitedge import catalog
+from vitedge.data import open_images
+from vitedge.int8 import Int8, Quantizer
+from vitedge.models.zoo import ZOO
+from vitedge.progress import Steps
+from vitedge.spec import Calibration
+
+DIGITS = ZOO["digits"]
+IMAGES = 16
+
+
+def written(digits_graph, folder: Path, recipe: Calibration) -> Int8:
+    images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+    target = msgspec.structs.replace(catalog.targets()["onnxruntime-cpu"], batch="dynamic")
+    exported = digits_graph("dynamic")
+    return Quantizer(exported, target, images, recipe, Steps(None)).write(folder / "int8", {})
+
+
+@pytest.fixture(scope="module")
+def auto(digits_graph, tmp_path_factory: pytest.TempPathFactory) -> Int8:
+    recipe = msgspec.structs.replace(catalog.calibrations()["auto"], num_samples=IMAGES)
+    return written(digits_graph, tmp_path_factory.mktemp("auto"), recipe)
+
+
+def test_the_manifest_says_what_auto_tried_best_first_and_took(auto: Int8) -> None:
+    settled = auto.record.settled
+    assert len(settled.tried) == 16
+    measured = [one.sqnr_db for one in settled.tried]
+    assert measured == sorted(measured, reverse=True)
+    best = settled.tried[0]
+    assert (settled.equalize, settled.activations) == (best.equalize, best.activations)
+    assert auto.record.calibration.recipe.activations == "auto"
+
+
+def test_the_record_is_the_same_after_json(auto: Int8) -> None:
+    text = msgspec.json.encode(auto.record)
+    assert msgspec.json.decode(text, type=type(auto.record)) == auto.record
+
+
+def test_a_recipe_with_nothing_open_tries_nothing(digits_graph, tmp_path: Path) -> None:
+    recipe = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=IMAGES)
+    made = written(digits_graph, tmp_path, recipe)
+    settled = made.record.settled
+    assert (settled.equalize, settled.activations, settled.tried) == (0.5, "minmax", ())
+    assert made.record.equalization.pairs
+    assert made.record.equalization.max_rel_error <= 1e-4
+    used = made.record.calibration
+    assert (used.images, len(set(used.image_digests))) == (IMAGES, IMAGES)

@@ -1,0 +1,54 @@
+"""The ids of channels: arrays shaped as the tensors they label, and what ties them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+"""One id for each value of a tensor; 0 where the value is a literal zero, whatever its scale."""
+
+
+def along(ids: Ids, axes: Iterable[int]) -> Ids | None:
+    """`ids` with 1 along every axis but `axes`; None where they differ along another axis."""
+    others = tuple(i for i in range(ids.ndim) if i not in axes)
+    channel: Ids = ids.max(axis=others, keepdims=True)
+    return channel if ((ids == channel) | (ids == 0)).all() else None
+
+
+def narrow(ids: Ids) -> Ids:
+    """`ids` with 1 along every axis on which they do not vary."""
+    for axis in range(ids.ndim):
+        first = ids.take([0], axis)
+        if (ids == first).all():
+            ids = first
+    return ids
+
+
+def join(count: int, ties: list[tuple[Ids, Ids]], fixed: list[Ids]) -> tuple[Ids, Ids]:
+    """Root and sign of each id, where scale[a] · scale[b] = 1 for every tie (a, b)."""
+    parent, sign = list(range(count)), [1] * count
+
+    def find_root(one: int) -> tuple[int, int]:
+        path = 1
+        while parent[one] != one:
+            path *= sign[one]
+            one = parent[one]
+        return one, path
+
+    still = {0}
+    for ids in fixed:
+        still.update(ids.tolist())
+    for left, right in ties:
+        for a, b in np.unique(np.stack([left, right], axis=1), axis=0).tolist():
+            (ra, sa), (rb, sb) = find_root(a), find_root(b)
+            if ra != rb:
+                parent[rb], sign[rb] = ra, -sa * sb
+            elif sa == sb:  # scale² = 1
+                still.add(ra)
+    found = [find_root(one) for one in range(count)]
+    fixed_roots = {found[one][0] for one in still}
+    root = np.array([0 if r in fixed_roots else r for r, _ in found], np.int64)
+    return root, np.array([s for _, s in found], np.int64)
