@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vitedge.graph.export import Exported
     from vitedge.quant.ptq import Calibrated
 
+EXAMINED_IMAGES = 2
+"""On which each layer's loss is measured."""
+
 
 @dataclass(frozen=True)
 class Int8:
@@ -44,17 +47,25 @@ class Quantizer:
         self._exported, self._target = exported, target
         self._images, self._recipe, self._steps = images, recipe, steps
         self._digests: list[str] = []
+        self._examined: list[NDArray[np.uint8]] = []
 
     def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
         from vitedge.graph import files
+        from vitedge.graph.lint import lint
+        from vitedge.quant.layers import examine
         from vitedge.quant.ptq import quantize
 
         model, decisions = quantize(self.calibrated, self._steps, kept)
         folder.mkdir()
         path = folder / "model.onnx"
+        findings = lint(model, self._target)
         files.write(model, path)
-        layers = tuple(manifest.Layer(**vars(decision)) for decision in decisions)
+        del model
+        self._steps.say("measuring every layer")
+        names = [decision.node for decision in decisions]
+        figures = examine(self.calibrated.path, path, names, np.concatenate(self._examined))
+        layers = tuple(manifest.Layer(**vars(d), figures=figures[d.node]) for d in decisions)
         equalized = self.calibrated.equalized
         rescaled = None
         if equalized:
@@ -70,7 +81,9 @@ class Quantizer:
             image_digests=tuple(self._digests),
             skipped=dict(self._images.skipped),
         )
-        record = manifest.Quantized(layers=layers, calibration=calibration, equalization=rescaled)
+        record = manifest.Quantized(
+            layers=layers, calibration=calibration, equalization=rescaled, lint=findings
+        )
         return Int8(path, record)
 
     @cached_property
@@ -89,10 +102,13 @@ class Quantizer:
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
         """The recipe's calibration images, (B, H, W, 3) as many as one run takes."""
         self._digests.clear()
+        self._examined.clear()
         size = 1 if self._target.batch == "dynamic" else self._target.batch
         waiting: list[NDArray[np.uint8]] = []
         for image in self._images.sample(self._recipe.num_samples, self._recipe.seed):
             self._digests.extend(image.digests)
+            if len(self._examined) < EXAMINED_IMAGES:
+                self._examined.append(image.images)
             waiting.append(image.images)
             if len(waiting) == size:
                 yield np.concatenate(waiting)

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 class Runner:
     """An ONNX file on ONNX Runtime's CPU, without the copies a session keeps to run for long."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, as_written: bool = False) -> None:
+        """With `as_written` nothing is fused: Q and DQ round, what is between is float."""
         options = ort.SessionOptions()
+        if as_written:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_prepacking", "1")
