@@ -86,6 +86,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What it is and where it came from, for people."""
     target: str | None
     notes: tuple[str, ...]
+    planned: bool = False
+    """Whether `quantized` is what the target would do with a float graph."""
     summary: Summary
     layers: tuple[Row, ...]
     quantizers: tuple[Quantized, ...]
@@ -197,6 +199,7 @@ def _inspect_model(path: Path, wanted: Target | None) -> Inspection:
         about=about,
         target=wanted.name if wanted else None,
         notes=tuple(notes),
+        planned=not quantized and wanted is not None,
         summary=_summary(rows),
         layers=rows,
         quantizers=quantizers,

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 960, 380
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
-MOST_ROWS = 2000
-"""Of a table: a page stays under 2 MB."""
+MOST_ROWS = 1000
+"""Of a table; with LONGEST it keeps a page under 2 MB."""
+LONGEST = 160
+"""Characters of a name that are shown."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #ffffff;
@@ -46,11 +48,12 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(-
   vertical-align: top; }
 th { background: var(--band); white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-td.name { min-width: 12rem; overflow-wrap: anywhere; font-family: ui-monospace, monospace; }
-td.text { min-width: 14rem; }
+td.name { min-width: 16rem; overflow-wrap: break-word; font-family: ui-monospace, monospace; }
+td.text { min-width: 15rem; }
 tr:last-child td { border-bottom: 0; }
-svg { display: block; width: 100%; min-width: 36rem; height: auto; }
-svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
+svg { display: block; width: 100%; min-width: 44rem; height: auto; }
+svg text { fill: var(--soft); font: 14px system-ui, sans-serif; }
+g:hover .hit { fill: var(--line); fill-opacity: .5; } .hit { fill: transparent; }
 .grid { stroke: var(--line); } .sofar { stroke: var(--sofar); fill: none; stroke-width: 2; }
 .sofar-dot { fill: var(--sofar); } .own-dot { fill: var(--own); }
 .float-dot { fill: var(--paper); stroke: var(--sofar); stroke-width: 2; }
@@ -58,7 +61,8 @@ svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
   margin: .5rem 0; font-size: .9rem; }
 .legend svg { display: inline-block; width: 1.5rem; min-width: 0; height: .8rem; }
 @media (max-width: 40rem) { body { padding: .9rem; } dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .4rem; } }
+  dd { margin-bottom: .4rem; }
+  svg text { font-size: 17px; } td.name { min-width: 10rem; } }
 """
 
 _LEGEND = """<ul class="legend">
@@ -154,17 +158,20 @@ def _chart(rows: Sequence[Row]) -> Iterable[str]:
     points = [(row, row.accumulated_sqnr_db) for row in rows]
     line = " ".join(f"{x(row):.1f},{y(v):.1f}" for row, v in points if v is not None)
     yield f'<polyline class="sofar" points="{line}"/>'
+    column = (WIDTH - LEFT - RIGHT) / count
     for row in rows:
-        title = f"<title>{escape(_hover(row))}</title>"
+        yield (
+            f'<g><title>{escape(_short(_hover(row)))}</title><rect class="hit" y="{TOP}" '
+            f'x="{x(row) - column / 2:.1f}" width="{column:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
+        )
         if row.accumulated_sqnr_db is not None:
             kind = "sofar-dot" if row.quantized else "float-dot"
-            yield (
-                f'<circle class="{kind}" cx="{x(row):.1f}" cy="{y(row.accumulated_sqnr_db):.1f}" '
-                f'r="4">{title}</circle>'
-            )
+            at = f'cx="{x(row):.1f}" cy="{y(row.accumulated_sqnr_db):.1f}"'
+            yield f'<circle class="{kind}" {at} r="4"/>'
         if row.sqnr_db is not None:
-            at = f"{x(row):.1f} {y(row.sqnr_db) - 6:.1f}"
-            yield f'<path class="own-dot" d="M{at}l5.5 10h-11Z">{title}</path>'
+            peak = f"{x(row):.1f} {y(row.sqnr_db) - 6:.1f}"
+            yield f'<path class="own-dot" d="M{peak}l5.5 10h-11Z"/>'
+        yield "</g>"
     yield "</svg></div></section>"
 
 
@@ -175,10 +182,21 @@ def _hover(row: Row) -> str:
     return f"{row.depth}. {row.node}: {own}, {so_far}"
 
 
+def _cell(text: str, kind: str) -> str:
+    """Escaped; a node's name may break after its separators."""
+    safe = escape(_short(text))
+    return safe.replace("/", "/<wbr>").replace(".", ".<wbr>") if kind == "name" else safe
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _layers(found: Inspection) -> Iterable[str]:
     if not found.layers:
         return
-    yield "<section><h2>Layers, worst first</h2>"
+    order = ", worst first" if found.summary.worst else ""
+    yield f"<section><h2>Layers{order}</h2>"
     rows = [cells.layer_cells(row) for row in found.worst_first()]
     numbers = {"#", "SQNR dB", "so far dB", "clipped %", "activation scale", "weight scales"}
     yield from _table("Layers", cells.LAYER_COLUMNS, rows, numbers, {"layer"})
@@ -230,7 +248,8 @@ def _table(
     yield f"<table><thead><tr>{heads}</tr></thead><tbody>"
     for row in rows[:MOST_ROWS]:
         cols = "".join(
-            f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(row, kinds, strict=True)
+            f'<td class="{kind}">{_cell(cell, kind)}</td>'
+            for cell, kind in zip(row, kinds, strict=True)
         )
         yield f"<tr>{cols}</tr>"
     yield "</tbody></table></div>"

@@ -96,7 +96,10 @@ def lint_rows(found: Inspection) -> list[tuple[str, ...]]:
 def summary(found: Inspection) -> str:
     """The whole inspection in one line."""
     total = found.summary
-    parts = [f"{total.quantized} of {total.operators} operators in INT8"]
+    if not total.operators:
+        return ""
+    verb = "operators would be in INT8" if found.planned else "operators in INT8"
+    parts = [f"{total.quantized} of {total.operators} {verb}"]
     if total.quantized_macs_share is not None:
         parts[0] += f" ({100 * total.quantized_macs_share:.1f}% of the MACs)"
     if total.worst is not None:
