@@ -215,7 +215,12 @@ def _read(path: Path) -> ModelProto:
     except ImportError as error:
         raise missing(error.name or "onnx", "export") from error
     model = files.read(path)
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    for node in model.graph.node:
+        if not node.name and node.output:
+            node.name = node.output[0]
+    return model
 
 
 def _lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
@@ -290,7 +295,7 @@ def _found(graph: Structure) -> Iterator[Row]:
             )
         yield Row(
             depth=depth,
-            node=node.name or node.output[0],
+            node=node.name,
             op=node.op_type,
             role=role,
             quantized=quantized,

@@ -46,7 +46,7 @@ def layer_cells(row: Row) -> tuple[str, ...]:
     """One row's cells, as LAYER_COLUMNS names them."""
     return (
         str(row.depth),
-        row.node,
+        _printable(row.node),
         row.op,
         "yes" if row.quantized else "no",
         _decibels(row.sqnr_db),
@@ -70,7 +70,7 @@ def quantizer_cells(tensor: Quantized) -> tuple[str, ...]:
     """One tensor's cells, as QUANTIZER_COLUMNS names them."""
     zeros = tensor.zero_points
     return (
-        tensor.tensor,
+        _printable(tensor.tensor),
         tensor.kind,
         tensor.dtype,
         _range(tensor.scales),
@@ -90,7 +90,10 @@ LINT_COLUMNS = ("consequence", "rule", "node", "what", "fix")
 def lint_rows(found: Inspection) -> list[tuple[str, ...]]:
     """The cells of every finding, as LINT_COLUMNS names them."""
     findings = found.lint or ()
-    return [(f.consequence, f.rule, f.node or "(graph)", f.what, f.fix) for f in findings]
+    return [
+        (f.consequence, f.rule, _printable(f.node) or "(graph)", _printable(f.what), f.fix)
+        for f in findings
+    ]
 
 
 def summary(found: Inspection) -> str:
@@ -103,7 +106,7 @@ def summary(found: Inspection) -> str:
     if total.quantized_macs_share is not None:
         parts[0] += f" ({100 * total.quantized_macs_share:.1f}% of the MACs)"
     if total.worst is not None:
-        parts.append(f"worst {total.worst} at {_decibels(total.worst_sqnr_db)} dB")
+        parts.append(f"worst {_printable(total.worst)} at {_decibels(total.worst_sqnr_db)} dB")
     if total.accumulated_sqnr_db is not None:
         parts.append(f"{total.accumulated_sqnr_db:.1f} dB at the last layer")
     return "; ".join(parts)
@@ -123,7 +126,12 @@ def verdict(found: Inspection) -> str:
     if not found.lint:
         return f"lint for {found.target}: nothing found"
     kinds = {f.rule: None for f in found.lint}
-    return f"lint for {found.target}: {len(found.lint)} findings ({', '.join(kinds)})"
+    return f"lint for {found.target}: {len(found.lint)} found ({', '.join(kinds)})"
+
+
+def _printable(name: str) -> str:
+    """A model's name without what would steer a terminal."""
+    return "".join(char if char.isprintable() else "�" for char in name)
 
 
 def _decibels(value: float | None) -> str:

@@ -71,7 +71,8 @@ class Graph:
         )
         opsets = [helper.make_opsetid("", opset)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        model.graph.output[0].CopyFrom(typed.graph.output[0])
         return model
 
 
