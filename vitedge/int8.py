@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from vitedge.graph.export import Exported
     from vitedge.quant.ptq import Calibrated
 
-EXAMINED_IMAGES = 2
-"""On which each layer's loss is measured."""
-
 
 @dataclass(frozen=True)
 class Int8:
@@ -107,7 +104,7 @@ class Quantizer:
         waiting: list[NDArray[np.uint8]] = []
         for image in self._images.sample(self._recipe.num_samples, self._recipe.seed):
             self._digests.extend(image.digests)
-            if len(self._examined) < EXAMINED_IMAGES:
+            if len(self._examined) < size:  # one run's worth, to measure layers on
                 self._examined.append(image.images)
             waiting.append(image.images)
             if len(waiting) == size:

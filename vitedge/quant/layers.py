@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, compose, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
 from vitedge.errors import InputError
 from vitedge.graph.run import Runner
@@ -89,7 +89,8 @@ def _write(
     by_name = {node.name: node for node in graph.node}
     for name in nodes:
         meter.measure(by_name[name])
-    graph.node.extend([*other.graph.node, *meter.nodes])
+    meter.gather()
+    _order(graph, [*graph.node, *other.graph.node, *meter.nodes], other.graph.initializer)
     graph.initializer.extend([*other.graph.initializer, *meter.tensors])
     del graph.output[:], graph.value_info[:]
     graph.output.append(helper.make_empty_tensor_value_info(meter.total))
@@ -98,14 +99,28 @@ def _write(
     return batch, meter.scales
 
 
+def _order(graph: GraphProto, nodes: Sequence[NodeProto], weights: Sequence[TensorProto]) -> None:
+    """Make `nodes` those of `graph`, what only dequantizes weights first.
+
+    ONNX Runtime starts at the output and, of a node's inputs, makes the one that stands last in
+    the file first: listed last, every weight would be in memory as float before the first layer.
+    """
+    stored = {tensor.name for tensor in weights}
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    copies.sort(key=lambda n: n.op_type != "DequantizeLinear" or n.input[0] not in stored)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
 class _Meter:
     """Adds, beside two graphs, the nodes that measure how far apart they are."""
 
-    def __init__(self, stored: Sequence[TensorProto], int8: onnx.GraphProto) -> None:
+    def __init__(self, stored: Sequence[TensorProto], int8: GraphProto) -> None:
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self.scales: dict[str, _Scales] = {}
         self.total = ""
+        self._rows: list[list[str]] = []
         self._dims = {tensor.name: tuple(tensor.dims) for tensor in stored}
         self._int8 = {tensor.name: tensor for tensor in int8.initializer}
         self._makers = {name: node for node in int8.node for name in node.output}
@@ -152,8 +167,13 @@ class _Meter:
             self._add("Mul", self._float(self._add("Size", output)), self._depth(node)),
         )
         flat = [self._add("Reshape", value, self._last) for value in sums]
-        self.total = self._add("Concat", *filter(None, [self.total]), *flat, axis=0)
+        self._rows.append(flat)
         self.scales[node.name] = tuple(activation_scales), weight_scales
+
+    def gather(self) -> None:
+        """Put the sums of all layers into `total`, one layer after another: so they run, too."""
+        for flat in self._rows:
+            self.total = self._add("Concat", *filter(None, [self.total]), *flat, axis=0)
 
     def _depth(self, node: NodeProto) -> str:
         """Multiply-accumulates of one output value."""
