@@ -68,7 +68,7 @@ class Layer(_Part, frozen=True, kw_only=True):
     quantized: bool
     why: str
     figures: Figures | None = None
-    """None in artifacts of vitedge 0.1.0, which did not measure them."""
+    """None in artifacts of a vitedge that did not measure them."""
 
 
 Consequence = Literal["rejected", "INT8 lost", "other numbers", "slower"]
