@@ -27,9 +27,9 @@ LONGEST = 160
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #ffffff;
-  --line: #d0d7de; --own: #b35900; --sofar: #0550ae; --band: #f3f5f7; --bad: #a40e26; }
+  --line: #d0d7de; --own: #b35900; --sofar: #0550ae; --band: #f3f5f7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9ea7b3; --paper: #0d1117;
-  --line: #3d444d; --own: #ffa657; --sofar: #79c0ff; --band: #161b22; --bad: #ff8f85; } }
+  --line: #3d444d; --own: #ffa657; --sofar: #79c0ff; --band: #161b22; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.25rem; max-width: 80rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }

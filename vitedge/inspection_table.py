@@ -80,8 +80,8 @@ def quantizer_cells(tensor: Quantized) -> tuple[str, ...]:
 
 
 def lint(found: Inspection) -> Table:
-    """What the target does not take well."""
-    return listing(LINT_COLUMNS, lint_rows(found))
+    """The first ROWS of what the target does not take well, worst first."""
+    return listing(LINT_COLUMNS, lint_rows(found)[:ROWS])
 
 
 LINT_COLUMNS = ("consequence", "rule", "node", "what", "fix")
@@ -115,6 +115,7 @@ def summary(found: Inspection) -> str:
 def left_out(found: Inspection) -> str:
     """How much the tables leave out; empty where nothing."""
     counts = {"layers": len(found.layers), "tensors": len(found.quantizers)}
+    counts["findings"] = len(found.lint or ())
     parts = [f"{ROWS} of {count} {what}" for what, count in counts.items() if count > ROWS]
     return f"shown: {', '.join(parts)}; --json and --html have all" if parts else ""
 

@@ -107,8 +107,9 @@ class Structure:
 
     def quantizer(self, dequantize: NodeProto) -> Quantizer:
         """What a DequantizeLinear, and the QuantizeLinear before it, do to their tensor."""
-        quantize = self.maker(dequantize.input[0])
-        first = quantize if quantize is not None else dequantize
+        before = self.maker(dequantize.input[0])
+        paired = before is not None and before.op_type == "QuantizeLinear"
+        first = before if before is not None and paired else dequantize
         scale = self.value(dequantize.input[1])
         has_zero = len(dequantize.input) > 2 and bool(dequantize.input[2])
         zero = self.value(dequantize.input[2]) if has_zero else None
