@@ -254,11 +254,11 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is quantized and why, what each layer loses, and what the target minds."""
-    from vitedge import inspection, inspection_html, inspection_table
+    from vitedge import inspection_html, inspection_table, inspector
 
     if html:
         inspection_html.check_writable(html)
-    found = inspection.inspect(source, target)
+    found = inspector.inspect(source, target)
     if html:
         inspection_html.write(found, html)
     if as_json:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge import inspection, inspection_html, inspection_table
+from vitedge import inspection_html, inspection_table, inspector
 from vitedge.errors import InputError
 from vitedge.inspection import Inspection, Row, Summary
 from vitedge.manifest import CalibrationSet, Figures, Finding, Layer, Quantized
@@ -96,7 +96,7 @@ def bundle(small_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 
 def test_an_artifact_without_figures_still_lists_its_decisions(bundle) -> None:
-    found = inspection.inspect(bundle(None), "")
+    found = inspector.inspect(bundle(None), "")
     assert "export it again" in found.notes[0]
     assert [(r.node, r.quantized, r.why, r.sqnr_db) for r in found.layers] == [
         ("head", True, "x", None)
@@ -114,7 +114,7 @@ def test_an_artifact_with_figures_shows_them(bundle) -> None:
         accumulated_sqnr_db=30.0,
         macs=10,
     )
-    found = inspection.inspect(bundle(figures), "")
+    found = inspector.inspect(bundle(figures), "")
     assert found.notes == () and found.lint == ()
     cells = dict(
         zip(
