@@ -6,13 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitedge import __version__
+from vitedge import __version__, cli_catalogue
+from vitedge.cli_output import Json, print_json, say_int8_note
 from vitedge.errors import InputError, VitedgeError, nearest
 
 if TYPE_CHECKING:
@@ -26,21 +26,11 @@ app = typer.Typer(
 )
 
 
-class Listing(str, Enum):
-    """What a catalogue command does."""
-
-    list = "list"
-    show = "show"
-
-
 INTERRUPTED = 128 + signal.SIGINT  # the shell's code for a command stopped by Ctrl-C
 DEFAULT_OUTPUT = Path("artifacts")
 EVALUATION_IMAGES = "Images to measure on: folder, .npz, 'digits' or 'shapes'."
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Output = Annotated[Path, typer.Option(help="Folder that holds the artifacts.")]
-Action = Annotated[Listing, typer.Argument(help="What to do.")]
-Name = Annotated[str, typer.Argument(help="With show: which one.")]
 Artifact = Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)]
 Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
 
@@ -72,7 +62,7 @@ def demo(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
     with steps() as progress:
         result = job.run(output, progress)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "torch": {"accuracy": result.torch_accuracy, "latency": result.torch_latency},
                 "artifacts": [
@@ -84,7 +74,7 @@ def demo(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
         return
     tables.show(tables.demo(result))
     _say_recommendations(result.reports)
-    _say_int8_note()
+    say_int8_note()
     typer.echo(tables.next_commands(result.paths))
 
 
@@ -169,7 +159,7 @@ def export(
     with steps() as progress:
         made = pipeline.export(request, progress)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "artifacts": [
                     {
@@ -214,7 +204,7 @@ def validate(
             bundle, proof.evaluation_images(bundle, data), progress, allow_overlap=allow_overlap
         )
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     tables.show(tables.reports([report], f"{artifact}"))
     accuracy = report["accuracy"]
@@ -253,83 +243,42 @@ def bench(
             threads=threads,
         )
     if as_json:
-        _print_json(reports[0] if len(reports) == 1 else {"reports": reports})
+        print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         return
     tables.show(tables.reports(reports, f"latency in turn, against {against}"))
     _say_recommendations(reports)
-    _say_int8_note()
+    say_int8_note()
 
 
 @app.command()
-def targets(action: Action = Listing.list, name: Name = "", as_json: Json = False) -> None:
-    """The devices and runtimes artifacts are built for."""
-    from vitedge import catalog
-
-    _catalogue("target", catalog.targets(), action, name, as_json)
-
-
-@app.command()
-def calibrations(action: Action = Listing.list, name: Name = "", as_json: Json = False) -> None:
-    """The recipes that choose calibration images and ranges."""
-    from vitedge import catalog
-
-    _catalogue("calibration recipe", catalog.calibrations(), action, name, as_json)
-
-
-@app.command()
-def models(action: Action = Listing.list, name: Name = "", as_json: Json = False) -> None:
-    """The models vitedge knows by name."""
-    from vitedge.models.zoo import ZOO
-
-    cards = {key: model.card() for key, model in ZOO.items()}
-    _catalogue("model", cards, action, name, as_json, columns=("params", "macs", "task"))
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine can run, and what is missing."""
-    from vitedge import doctor as checks
-    from vitedge import tables
-
-    findings = checks.examine()
-    if as_json:
-        _print_json(findings)
-        return
-    typer.echo(findings.machine)
-    rows = [(c.name, c.status, c.detail) for c in findings.checks]
-    tables.show(tables.listing(("what", "here", "detail"), rows))
-    _say_int8_note()
-
-
-def _catalogue(
-    what: str,
-    known: dict[str, Any],
-    action: Listing,
-    name: str,
-    as_json: bool,
-    columns: tuple[str, ...] = ("description",),
+def inspect(
+    source: Annotated[
+        Path, typer.Argument(help="An artifact's folder, or FILE.onnx.", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Option(help="Check against this target; default: the artifact's own.")
+    ] = "",
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with a picture of error against depth.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Print a list of `known`, or the one called `name`."""
-    from vitedge import tables
+    """Show what is quantized and why, what each layer loses, and what the target minds."""
+    from vitedge import inspection_html, inspection_table, inspector
 
-    plain = {key: _builtins(entry) for key, entry in known.items()}
-    if action is Listing.list:
-        if name:
-            raise InputError(f"'list' takes no name, but got '{name}'", fix=f"use 'show {name}'")
-        if as_json:
-            _print_json(list(plain.values()))
-            return
-        rows = [(key, *(tables.plain(entry[c]) for c in columns)) for key, entry in plain.items()]
-        tables.show(tables.listing(("name", *columns), rows))
-        return
-    if name not in plain:
-        wanted = f"unknown {what} '{name}'" if name else f"which {what}?"
-        raise InputError(wanted, fix=nearest(name, plain))
+    if html:
+        inspection_html.check_writable(html)
+    found = inspector.inspect(source, target)
+    if html:
+        inspection_html.write(found, html)
     if as_json:
-        _print_json(plain[name])
+        print_json(found)
         return
-    rows = [(key, tables.plain(value)) for key, value in plain[name].items()]
-    tables.show(tables.listing(("key", "value"), rows))
+    inspection_table.show(found)
+
+
+for command in cli_catalogue.COMMANDS:
+    app.command()(command)
 
 
 def _precision(int8: bool, fp16: bool, fp32: bool) -> Precision:
@@ -356,33 +305,12 @@ def _batch(text: str) -> Batch | None:
     return int(text)
 
 
-def _builtins(value: Any) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(value)
-
-
-def _print_json(document: Any) -> None:
-    import msgspec
-
-    typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-
-
 def _say_recommendations(reports: list[dict[str, Any]]) -> None:
     """Which precision to ship, a line for each target that was timed with FP32."""
     from vitedge import tables
 
     for line in tables.recommendations(reports):
         typer.echo(line)
-
-
-def _say_int8_note() -> None:
-    """Warn on stderr where the CPU gives INT8 no advantage."""
-    from vitedge import host
-
-    note = host.int8_note(host.describe(threads=0))
-    if note:
-        typer.echo(f"note: {note}", err=True)
 
 
 @contextmanager

@@ -39,14 +39,21 @@ class Quantizer:
     def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
         from vitedge.graph import files
+        from vitedge.graph.lint import lint
+        from vitedge.quant.layers import examine
         from vitedge.quant.ptq import quantize
 
         used, tried = self._settled
         model, decisions = quantize(used, self._steps, kept)
         folder.mkdir()
         path = folder / "model.onnx"
+        findings = lint(model, self._target)
         files.write(model, path)
-        layers = tuple(manifest.Layer(**vars(decision)) for decision in decisions)
+        del model
+        self._steps.say("measuring every layer")
+        names = [decision.node for decision in decisions]
+        figures = examine(used.path, path, names, used.images[0])
+        layers = tuple(manifest.Layer(**vars(d), figures=figures[d.node]) for d in decisions)
         rescaled = manifest.Equalization(
             pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
             max_rel_error=used.max_rel_error,
@@ -68,6 +75,7 @@ class Quantizer:
             calibration=self._images.record(),
             settled=settled,
             equalization=rescaled,
+            lint=findings,
         )
         return Int8(path, record)
 

@@ -42,6 +42,23 @@ class Preprocessing(_Part, frozen=True, kw_only=True):
     graph: tuple[str, ...]
 
 
+class Figures(_Part, frozen=True, kw_only=True):
+    """What one operator loses, measured on a few images when it was quantized."""
+
+    activation_scales: tuple[float, ...]
+    """Of each activation it reads; empty where it stays in float."""
+    weight_scales: tuple[float, float] | None
+    """Smallest and largest of its output channels; None in float and without weights."""
+    clipped_share: float | None
+    """Share of its activations further from their INT8 value than rounding explains, 0-1."""
+    sqnr_db: float | None
+    """Of its output, from the rounding of its own inputs alone; None in float, or if exact."""
+    accumulated_sqnr_db: float | None
+    """Of its output in the INT8 graph against FP32; None if exact."""
+    macs: int
+    """Multiply-accumulates of one image."""
+
+
 class Layer(_Part, frozen=True, kw_only=True):
     """What was decided for one operator, and why."""
 
@@ -50,6 +67,22 @@ class Layer(_Part, frozen=True, kw_only=True):
     role: str
     quantized: bool
     why: str
+    figures: Figures | None = None
+    """None in artifacts of a vitedge that did not measure them."""
+
+
+Consequence = Literal["rejected", "INT8 lost", "other numbers", "slower"]
+
+
+class Finding(_Part, frozen=True, kw_only=True):
+    """Something in a graph that its target does not take well."""
+
+    rule: str
+    node: str
+    """Empty where it is the whole graph."""
+    consequence: Consequence
+    what: str
+    fix: str
 
 
 class CalibrationSet(_Part, frozen=True, kw_only=True):
@@ -105,6 +138,8 @@ class Quantized(_Part, frozen=True, kw_only=True):
     calibration: CalibrationSet
     settled: Settled
     equalization: Equalization
+    lint: tuple[Finding, ...] = ()
+    """What the target does not take well in this graph."""
 
 
 class Kept(_Part, frozen=True, kw_only=True):

@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "vitedge" / "models" / "digits.safetensors"
 HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "PIL", "msgspec", "rich")
 
-COMMANDS = ("demo", "export", "validate", "bench", "doctor", "targets", "calibrations", "models")
+COMMANDS = (
+    *("demo", "export", "validate", "bench", "inspect"),
+    *("doctor", "targets", "calibrations", "models"),
+)
 
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]

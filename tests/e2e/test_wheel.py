@@ -53,6 +53,21 @@ def test_a_device_validates_and_benches_without_torch(
     assert len(json.loads(run(vitedge, "calibrations", "--json", cwd=device))) >= 3
 
 
+def test_a_device_inspects_an_artifact_without_onnx(
+    device: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    vitedge = device / "venv" / "bin" / "vitedge"
+    for runtime in ("onnxruntime", "openvino"):
+        found = json.loads(run(vitedge, "inspect", bundles[runtime, "int8"], "--json", cwd=device))
+        assert found["summary"]["worst"] and found["lint"] == []
+    run(vitedge, "inspect", bundles["openvino", "int8"], "--html", "page.html", cwd=device)
+    assert "<svg" in (device / "page.html").read_text()
+    model = bundles["onnxruntime", "int8"] / "model.onnx"
+    for arguments in ((model,), (model.parent, "--target", "openvino-cpu")):
+        message = run(vitedge, "inspect", *arguments, cwd=device, code=3)
+        assert "onnx" in message and "vitedge[export]" in message
+
+
 def test_a_device_says_what_export_needs(device: Path) -> None:
     vitedge = device / "venv" / "bin" / "vitedge"
     message = run(vitedge, "export", "--target", "onnxruntime", cwd=device, code=3)

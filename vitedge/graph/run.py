@@ -20,8 +20,11 @@ class Runner:
     model in memory.
     """
 
-    def __init__(self, path: Path, *, often: bool = False) -> None:
+    def __init__(self, path: Path, *, often: bool = False, as_written: bool = False) -> None:
+        """With `as_written` nothing is fused: Q and DQ round, what is between is float."""
         options = ort.SessionOptions()
+        if as_written:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_cpu_mem_arena = often
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_prepacking", "0" if often else "1")

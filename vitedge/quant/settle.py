@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
-from vitedge.quant.observe import Observed
+from vitedge.quant.observe import Images, Observed
 from vitedge.quant.policy import Decision
 from vitedge.quant.smoothing import Group, Weights, smooth
 from vitedge.quant.statistics import Distribution
@@ -52,6 +52,8 @@ class Calibrated:
     """What was rescaled."""
     max_rel_error: float
     """What that left in the FP32 output."""
+    images: tuple[Images, ...]
+    """The first few batches, to measure on."""
 
 
 def settle(observed: Observed, settings: Settings, target: Quantization) -> Calibrated:
@@ -78,6 +80,7 @@ def settle(observed: Observed, settings: Settings, target: Quantization) -> Cali
         target=target,
         pairs=tuple(_describe(observed.channels, group) for group in groups),
         max_rel_error=error,
+        images=observed.images,
     )
 
 

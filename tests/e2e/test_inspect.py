@@ -1,0 +1,221 @@
+"""`vitedge inspect` as a user types it: artifacts, anybody's ONNX files, and what is neither."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+Bundles = dict[tuple[str, str], Path]
+CLI = Callable[..., Any]
+RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino")
+
+
+@RUNTIMES
+def test_an_artifact_says_what_each_layer_loses(
+    vitedge: CLI, bundles: Bundles, runtime: str
+) -> None:
+    found = vitedge("inspect", bundles[runtime, "int8"], "--json").document
+    layers = found["layers"]
+    assert [layer["depth"] for layer in layers] == list(range(1, len(layers) + 1))
+    assert [layer["node"] for layer in layers][:2] == [
+        "patch_embed.proj/Conv",
+        "blocks.0.attn.qkv/MatMul",
+    ]
+    for layer in layers:
+        assert layer["why"] and layer["macs"] > 0
+        measured = (layer["sqnr_db"], layer["clipped_share"])
+        if layer["quantized"]:
+            assert 20 < measured[0] < 60 and 0 <= measured[1] < 0.01
+            assert layer["activation_scales"][0] > 0 and layer["weight_scales"][0] > 0
+            assert layer["accumulated_sqnr_db"] < layer["sqnr_db"] + 10
+        else:
+            assert measured == (None, None) and layer["activation_scales"] == []
+    summary = found["summary"]
+    own = {x["node"]: x["sqnr_db"] for x in layers if x["sqnr_db"] is not None}
+    assert summary["worst"] == min(own, key=own.__getitem__)
+    assert summary["quantized"] == len(own) >= 16
+    assert 0.85 < summary["quantized_macs_share"] < 1
+    assert summary["accumulated_sqnr_db"] > 35
+    assert found["lint"] == [] and found["notes"] == []
+
+
+def test_the_worst_layers_are_at_the_top(vitedge: CLI, bundles: Bundles) -> None:
+    artifact = bundles["onnxruntime", "int8"]
+    summary = vitedge("inspect", artifact, "--json").document["summary"]
+    lines = vitedge("inspect", artifact).stdout.splitlines()
+    assert summary["worst"] in lines[1]
+    assert "16 of 26 operators in INT8" in lines[-3] and "20 of 26 layers" in lines[-2]
+    assert lines[-1] == "lint for onnxruntime-cpu: nothing found"
+
+
+def test_inspecting_an_artifact_imports_nothing_heavy(bundles: Bundles, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom vitedge.cli import run\n"
+        f"sys.argv = ['vitedge', 'inspect', {str(bundles['openvino', 'int8'])!r}, "
+        f"'--html', {str(tmp_path / 'page.html')!r}]\n"
+        "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print(sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="own-dot"') >= 17 and "patch_embed" in page
+
+
+def test_an_fp32_artifact_has_nothing_quantized_and_says_what_to_do(
+    vitedge: CLI, bundles: Bundles
+) -> None:
+    found = vitedge("inspect", bundles["onnxruntime", "fp32"], "--json").document
+    assert found["layers"] == [] and "--target" in found["notes"][0]
+
+
+def test_an_artifact_is_checked_against_another_target(vitedge: CLI, bundles: Bundles) -> None:
+    artifact = bundles["onnxruntime", "int8"]
+    found = vitedge("inspect", artifact, "--target", "openvino-cpu", "--json").document
+    assert (found["target"], found["lint"]) == ("openvino-cpu", [])
+
+
+# -- ONNX files ---------------------------------------------------------------------------------
+
+
+def test_a_float_model_shows_what_a_target_would_do(vitedge: CLI, onnx_model: Path) -> None:
+    alone = vitedge("inspect", onnx_model, "--json").document
+    assert alone["lint"] is None and alone["summary"]["quantized"] == 0
+    assert {layer["role"] for layer in alone["layers"]} == {"conv", "linear", "qk", "pv"}
+    planned = {
+        target: vitedge("inspect", onnx_model, "--target", target, "--json").document
+        for target in ("onnxruntime-cpu", "openvino-cpu")
+    }
+    assert [planned[t]["summary"]["quantized"] for t in planned] == [16, 18]
+    why = {x["node"]: x["why"] for x in planned["onnxruntime-cpu"]["layers"]}
+    assert "no INT8 Conv" in why["patch_embed.proj/Conv"]
+
+
+def test_a_quantized_model_shows_its_scales(vitedge: CLI, bundles: Bundles) -> None:
+    model = bundles["onnxruntime", "int8"] / "model.onnx"
+    ours = vitedge("inspect", model.parent, "--json").document["layers"]
+    found = vitedge("inspect", model, "--json").document
+    for key in ("node", "quantized", "activation_scales", "weight_scales"):
+        assert [layer[key] for layer in found["layers"]] == [layer[key] for layer in ours]
+    kinds = {(q["kind"], q["dtype"], q["axis"]) for q in found["quantizers"]}
+    assert kinds == {("activation", "uint8", None), ("weight", "int8", 1)}
+
+
+def save(path: Path, nodes: list[Any], **weights: np.ndarray) -> Path:
+    """x (1, 4, 8) -> y (1, 4, 8), a file without names."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_a_graph_without_products_is_no_error(vitedge: CLI, tmp_path: Path) -> None:
+    model = save(tmp_path / "relu.onnx", [helper.make_node("Relu", ["x"], ["y"])])
+    found = vitedge("inspect", model, "--target", "openvino-cpu", "--json").document
+    assert found["layers"] == [] and "nothing to quantize" in found["notes"][0]
+
+
+def test_shared_weights_and_dead_branches_are_listed_as_they_are(
+    vitedge: CLI, tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "w"], ["y"]),
+        helper.make_node("MatMul", ["h", "w"], ["nobody"]),
+    ]
+    model = save(tmp_path / "m.onnx", nodes, w=np.ones((8, 8), np.float32))
+    found = vitedge("inspect", model, "--target", "onnxruntime-cpu", "--json").document
+    assert [layer["node"] for layer in found["layers"]] == ["h", "y", "nobody"]
+    assert found["summary"]["quantized"] == 3
+
+
+def test_the_lint_is_shown_with_its_way_out(vitedge: CLI, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["dq"], axis=1),
+        helper.make_node("MatMul", ["x", "dq"], ["y"], name="<script>"),
+    ]
+    weights = {"w": np.ones((8, 8), np.int8), "s": np.ones(8, np.float32)}
+    model, page = save(tmp_path / "m.onnx", nodes, **weights), tmp_path / "page.html"
+    arguments = ("inspect", model, "--target", "onnxruntime-cpu", "--html", page)
+    text = vitedge(*arguments).stdout
+    assert "one-operand" in text and "quantize both operands, or neither" in text
+    html = page.read_text(encoding="utf-8")
+    assert "one-operand" in html and "<script" not in html
+
+
+# -- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, bundles: Bundles) -> dict[str, Path]:
+    """What a user might give by mistake."""
+    made = {name: tmp_path / name for name in ("altered", "empty", "note.txt", "junk.onnx")}
+    shutil.copytree(bundles["onnxruntime", "int8"], made["altered"])
+    with (made["altered"] / "model.onnx").open("ab") as file:
+        file.write(b"!")
+    made["empty"].mkdir()
+    made["note.txt"].write_text("hello")
+    made["junk.onnx"].write_bytes(b"\xff" * 64)
+    broken = np.full((8, 8), np.nan, np.float32)
+    made["nan.onnx"] = save(
+        tmp_path / "nan.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], w=broken
+    )
+    made["openvino"] = bundles["openvino", "int8"]
+    made["sound"] = bundles["onnxruntime", "int8"]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("which", "arguments", "says"),
+    [
+        ("altered", [], "SHA-256"),
+        ("empty", [], "manifest.json"),
+        ("missing", [], "no artifact at"),
+        ("missing.onnx", [], "no ONNX file at"),
+        ("note.txt", [], "neither an artifact"),
+        ("junk.onnx", [], "ONNX"),
+        ("nan.onnx", [], "NaN"),
+        ("sound", ["--target", "openvino-cpuu"], "did you mean 'openvino-cpu'"),
+        ("openvino", ["--target", "onnxruntime-cpu"], "no ONNX graph"),
+        ("missing", ["--html", "nowhere/page.html"], "nowhere/page.html"),  # before any work
+        ("sound", ["--html", "page.onnx"], ".html"),
+    ],
+)
+def test_what_cannot_be_inspected_gets_one_clear_line(
+    vitedge: CLI, files: dict[str, Path], tmp_path: Path, which, arguments, says
+) -> None:
+    path = files.get(which, tmp_path / which)
+    ran = vitedge("inspect", path, *arguments, code=2, cwd=tmp_path)
+    assert ran.stdout == "" and ran.stderr.startswith("error: ") and "\n  fix: " in ran.stderr
+    assert says in ran.stderr
+
+
+def test_a_manifest_of_an_older_vitedge_still_lists_its_decisions(
+    vitedge: CLI, bundles: Bundles, tmp_path: Path
+) -> None:
+    old = shutil.copytree(bundles["onnxruntime", "int8"], tmp_path / "old")
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["quantization"]["lint"]
+    for layer in manifest["quantization"]["layers"]:
+        del layer["figures"]
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    ran = vitedge("inspect", old)
+    assert "export it again" in ran.stdout and "16 of 26 operators in INT8" in ran.stdout
+    assert "lint" not in ran.stdout

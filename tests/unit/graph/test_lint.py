@@ -1,0 +1,355 @@
+"""Each rule finds its trap in a graph made for it, says nothing of the sound one, and of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from vitedge import catalog
+from vitedge.artifact import open_bundle
+from vitedge.graph.lint import RULES, lint
+from vitedge.spec import Target
+
+ORT = catalog.targets()["onnxruntime-cpu"]
+OPENVINO = catalog.targets()["openvino-cpu"]
+VNNI = catalog.targets()["onnxruntime-vnni"]
+ARM = catalog.targets()["onnxruntime-arm"]
+WIDTH = 8
+
+
+class Graph:
+    """A QDQ graph in the making: x (1, 4, 8) -> … -> y."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[TensorProto] = []
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.tensors.append(numpy_helper.from_array(value, name))
+        return name
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], f"{output}/{op}", **attributes))
+        return output
+
+    def activation(self, name: str, scale=0.05, zero=128, kind=np.uint8) -> str:
+        """Q/DQ on an activation; returns the dequantized name."""
+        scale = np.asarray(scale, np.float32)
+        self.constant(f"{name}.s", scale)
+        self.constant(f"{name}.z", np.full(scale.shape, zero, kind))
+        axis = {"axis": 2} if scale.ndim else {}
+        self.add("QuantizeLinear", [name, f"{name}.s", f"{name}.z"], f"{name}.q", **axis)
+        return self.add(
+            "DequantizeLinear", [f"{name}.q", f"{name}.s", f"{name}.z"], f"{name}.dq", **axis
+        )
+
+    def weight(self, name: str, integers: np.ndarray, axis: int, scale=0.01, zero=0) -> str:
+        """A stored INT8 weight with one scale a channel; returns the dequantized name."""
+        channels = integers.shape[axis]
+        self.constant(f"{name}.i", integers.astype(np.int8))
+        self.constant(f"{name}.s", np.full(channels, scale, np.float32))
+        self.constant(f"{name}.z", np.full(channels, zero, np.int8))
+        parts = [f"{name}.i", f"{name}.s", f"{name}.z"]
+        return self.add("DequantizeLinear", parts, f"{name}.dq", axis=axis)
+
+    def model(self, output: str = "y", batch: int | str = 1, opset: int = 20) -> ModelProto:
+        image = len([t for t in self.tensors if len(t.dims) == 4]) > 0
+        shape = [batch, 3, 8, 8] if image else [batch, 4, WIDTH]
+        graph = helper.make_graph(
+            self.nodes,
+            "trap",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_empty_tensor_value_info(output)],
+            self.tensors,
+        )
+        opsets = [helper.make_opsetid("", opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        model.graph.output[0].CopyFrom(typed.graph.output[0])
+        return model
+
+
+def integers(*shape: int, top: int = 60, seed: int = 0) -> np.ndarray:
+    """INT8 weights none of which is zero."""
+    values = np.random.default_rng(seed).integers(1, top + 1, shape)
+    return values * np.random.default_rng(seed + 1).choice([-1, 1], shape)
+
+
+def linear(graph: Graph, source: str, output: str = "y", bias_rank: int = 3, **weight) -> Graph:
+    """A sound quantized Linear: MatMul and Add."""
+    left = graph.activation(source)
+    right = graph.weight(f"{output}.w", weight.pop("values", integers(WIDTH, WIDTH)), 1, **weight)
+    graph.add("MatMul", [left, right], f"{output}.m")
+    shape = (1,) * (bias_rank - 1) + (WIDTH,)
+    bias = graph.constant(f"{output}.b", np.ones(shape, np.float32))
+    graph.add("Add", [f"{output}.m", bias], output)
+    return graph
+
+
+def sound() -> ModelProto:
+    return linear(Graph(), "x").model()
+
+
+def old_opset() -> ModelProto:
+    return linear(Graph(), "x").model(opset=21)
+
+
+def dynamic() -> ModelProto:
+    return linear(Graph(), "x").model(batch="batch")
+
+
+def zero_scale() -> ModelProto:
+    return linear(Graph(), "x", scale=0.0).model()
+
+
+def nan_scale() -> ModelProto:
+    return linear(Graph(), "x", scale=float("nan")).model()
+
+
+def full_range() -> ModelProto:
+    return linear(Graph(), "x", values=np.full((WIDTH, WIDTH), 127)).model()
+
+
+def full_range_gemm() -> ModelProto:
+    values = integers(WIDTH, WIDTH)
+    values[:, 2:4] = -100  # two neighbours along K, of one sign
+    return _gemm(values)
+
+
+def _gemm(values: np.ndarray) -> ModelProto:
+    graph = Graph()
+    shape = graph.constant("shape", np.array([4, WIDTH], np.int64))
+    graph.add("Reshape", ["x", shape], "flat")
+    left, right = graph.activation("flat"), graph.weight("w", values, 0)
+    bias = graph.constant("b", np.ones(WIDTH, np.float32))
+    graph.add("Gemm", [left, right, bias], "y", transB=1)
+    return graph.model()
+
+
+def gemm() -> ModelProto:
+    return _gemm(integers(WIDTH, WIDTH))
+
+
+def conv() -> ModelProto:
+    graph = Graph()
+    left, right = graph.activation("x"), graph.weight("w", integers(6, 3, 2, 2), 0)
+    graph.add("Conv", [left, right], "y")
+    return graph.model()
+
+
+def full_range_conv() -> ModelProto:
+    graph = Graph()
+    values = integers(6, 3, 2, 2)
+    values[0, 0, 0, 0] = values[0, 2, 1, 1] = 80  # far apart, but a kernel may pair them
+    left, right = graph.activation("x"), graph.weight("w", values, 0)
+    graph.add("Conv", [left, right], "y")
+    return graph.model()
+
+
+def conv_between_quantizers() -> ModelProto:
+    graph = Graph()
+    left, right = graph.activation("x"), graph.weight("w", integers(6, 3, 2, 2), 0)
+    graph.add("Conv", [left, right], "c")
+    graph.activation("c")
+    return graph.model("c.dq")
+
+
+def residual() -> ModelProto:
+    graph = linear(Graph(), "x", "h")
+    graph.add("Add", [graph.activation("h"), "x"], "y")
+    return graph.model()
+
+
+def quantized_norm() -> ModelProto:
+    graph = linear(Graph(), "x", "h")
+    ones = graph.constant("g", np.ones(WIDTH, np.float32))
+    graph.add("LayerNormalization", [graph.activation("h"), ones], "y")
+    return graph.model()
+
+
+def quantized_softmax() -> ModelProto:
+    graph = linear(Graph(), "x", "h")
+    graph.add("Softmax", [graph.activation("h")], "y")
+    return graph.model()
+
+
+def flat_bias() -> ModelProto:
+    return linear(Graph(), "x", bias_rank=1).model()
+
+
+def only_weights() -> ModelProto:
+    graph = Graph()
+    graph.add("MatMul", ["x", graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
+    return graph.model()
+
+
+def only_activation() -> ModelProto:
+    graph = Graph()
+    weight = graph.constant("w", np.ones((WIDTH, WIDTH), np.float32))
+    graph.add("MatMul", [graph.activation("x"), weight], "y")
+    return graph.model()
+
+
+def channel_activation() -> ModelProto:
+    graph = Graph()
+    left = graph.activation("x", scale=np.linspace(0.1, 1, WIDTH))
+    graph.add("MatMul", [left, graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
+    return graph.model()
+
+
+def shifted_activation() -> ModelProto:
+    graph = Graph()
+    left = graph.activation("x", zero=3, kind=np.int8)
+    graph.add("MatMul", [left, graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
+    return graph.model()
+
+
+def shifted_weight() -> ModelProto:
+    return linear(Graph(), "x", zero=-2).model()
+
+
+def decomposed_norm() -> ModelProto:
+    graph = Graph()
+    last = graph.constant("last", np.array([-1], np.int64))
+    two = graph.constant("two", np.float32(2))
+    epsilon = graph.constant("e", np.float32(1e-6))
+    graph.add("ReduceMean", ["x", last], "mean")
+    graph.add("Sub", ["x", "mean"], "centred")
+    graph.add("Pow", ["centred", two], "squared")
+    graph.add("ReduceMean", ["squared", last], "variance")
+    graph.add("Add", ["variance", epsilon], "safe")
+    graph.add("Sqrt", ["safe"], "deviation")
+    graph.add("Div", ["centred", "deviation"], "y")
+    return graph.model()
+
+
+def decomposed_gelu() -> ModelProto:
+    graph = Graph()
+    graph.add("Div", ["x", graph.constant("r", np.float32(1.414))], "d")
+    graph.add("Erf", ["d"], "e")
+    graph.add("Add", ["e", graph.constant("one", np.float32(1))], "p")
+    graph.add("Mul", ["x", "p"], "y")
+    return graph.model()
+
+
+def dead_channel() -> ModelProto:
+    values = integers(WIDTH, WIDTH)
+    values[:, 3] = 0
+    return linear(Graph(), "x", values=values).model()
+
+
+TRAPS: list[tuple[str, Callable[[], ModelProto], Target, str]] = [
+    ("opset-range", old_opset, ORT, ""),
+    ("bad-scale", zero_scale, ORT, "y.w.dq/DequantizeLinear"),
+    ("bad-scale", nan_scale, OPENVINO, "y.w.dq/DequantizeLinear"),
+    ("saturation", full_range, ORT, "y.m/MatMul"),
+    ("saturation", full_range_gemm, OPENVINO, "y/Gemm"),
+    ("saturation", full_range_conv, OPENVINO, "y/Conv"),
+    ("residual-quantized", residual, ORT, "y/Add"),
+    ("residual-quantized", quantized_norm, OPENVINO, "y/LayerNormalization"),
+    ("residual-quantized", quantized_softmax, ORT, "y/Softmax"),
+    ("no-int8-kernel", gemm, ORT, "y/Gemm"),
+    ("no-int8-kernel", conv, ORT, "y/Conv"),
+    ("bias-rank-1", flat_bias, ORT, "y.m/MatMul"),
+    ("one-operand", only_weights, ORT, "y/MatMul"),
+    ("one-operand", only_activation, OPENVINO, "y/MatMul"),
+    ("per-channel-activation", channel_activation, ORT, "x.q/QuantizeLinear"),
+    ("asymmetric", shifted_activation, ARM, "x.q/QuantizeLinear"),
+    ("asymmetric", shifted_weight, ORT, "y.w.dq/DequantizeLinear"),
+    ("decomposed-layernorm", decomposed_norm, ORT, "deviation/Sqrt"),
+    ("decomposed-gelu", decomposed_gelu, OPENVINO, "e/Erf"),
+    ("dynamic-batch", dynamic, ORT, ""),
+    ("dead-channel", dead_channel, ORT, "y.m/MatMul"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "make", "target", "node"),
+    TRAPS,
+    ids=[f"{rule}-{f.__name__}" for rule, f, _, _ in TRAPS],
+)
+def test_a_trap_is_found_named_and_comes_with_a_way_out(rule, make, target, node) -> None:
+    (finding,) = lint(make(), target)
+    assert (finding.rule, finding.node) == (rule, node)
+    assert finding.what and finding.fix
+    assert finding.consequence in ("rejected", "INT8 lost", "other numbers", "slower")
+
+
+def test_every_rule_has_a_trap() -> None:
+    assert {rule for rule, *_ in TRAPS} == {rule.id for rule in RULES}
+
+
+def test_the_readme_lists_every_rule_and_what_it_costs() -> None:
+    lines = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").splitlines()
+    for rule in RULES:
+        assert [
+            line for line in lines if f"`{rule.id}`" in line and f"| {rule.consequence} |" in line
+        ]
+
+
+@pytest.mark.parametrize(
+    ("make", "target"),
+    [
+        (sound, ORT),
+        (sound, OPENVINO),
+        (sound, ARM),
+        (full_range, VNNI),  # nothing saturates there
+        (gemm, OPENVINO),  # has the kernels
+        (conv, OPENVINO),
+        (conv_between_quantizers, ORT),  # QLinearConv
+        (flat_bias, OPENVINO),  # does not merge them
+        (dynamic, msgspec.structs.replace(ORT, batch="dynamic")),
+        (old_opset, msgspec.structs.replace(ORT, opset_max=21)),
+    ],
+)
+def test_what_is_sound_for_a_target_is_not_mentioned(make, target) -> None:
+    assert lint(make(), target) == ()
+
+
+def test_a_weight_that_is_transposed_on_its_way_is_read_as_the_operator_reads_it() -> None:
+    values = integers(WIDTH, WIDTH)
+    values[4, 2:4] = 100  # (N, K): neighbours along K once it is transposed
+    graph = Graph()
+    graph.add("Transpose", [graph.weight("w", values, 0)], "t", perm=[1, 0])
+    graph.add("MatMul", [graph.activation("x"), "t"], "y")
+    assert [finding.rule for finding in lint(graph.model(), ORT)] == ["saturation"]
+
+
+def test_scales_may_be_constant_nodes() -> None:
+    model = sound()
+    for tensor in list(model.graph.initializer):
+        node = helper.make_node("Constant", [], [tensor.name], value=tensor)
+        model.graph.node.insert(0, node)
+    del model.graph.initializer[:]
+    assert lint(model, ORT) == ()
+
+
+def test_onnxruntime_does_lose_int8_to_a_bias_of_rank_1(tmp_path: Path) -> None:
+    def operators(make: Callable[[], ModelProto]) -> set[str]:
+        options = ort.SessionOptions()
+        path = tmp_path / f"{make.__name__}.onnx"
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        model = make().SerializeToString()
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return {node.op_type for node in onnx.load(path).graph.node}
+
+    assert operators(sound) & {"MatMulIntegerToFloat", "QLinearMatMul", "DynamicQuantizeMatMul"}
+    assert not operators(flat_bias) & {"MatMulIntegerToFloat", "QLinearMatMul"}
+
+
+def test_our_own_exports_have_no_traps(bundles: dict[tuple[str, str], Path]) -> None:
+    for precision in ("fp32", "int8"):
+        path = bundles["onnxruntime", precision]
+        model, target = onnx.load(path / "model.onnx"), open_bundle(path).manifest.target
+        assert lint(model, target) == ()
+    for runtime in ("onnxruntime", "openvino"):
+        record = open_bundle(bundles[runtime, "int8"]).manifest.quantization
+        assert record is not None and record.lint == ()

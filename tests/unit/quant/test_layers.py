@@ -1,0 +1,175 @@
+"""What each layer loses, against the same worked out by hand in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, helper, numpy_helper
+
+from tests.ptq import ptq
+from vitedge import catalog
+from vitedge.errors import InputError
+from vitedge.manifest import Figures
+from vitedge.models.zoo import ZOO
+from vitedge.quant.layers import examine
+
+TARGET = msgspec.structs.replace(catalog.targets()["openvino-vnni"].quantization, attention=("qk",))
+RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=32, equalize=False)
+LAYER = "blocks.2.mlp.fc1/MatMul"
+BEFORE = "blocks.1.mlp.fc2/MatMul"
+
+
+@pytest.fixture(scope="module")
+def fp32(digits_graph: Callable[..., Any]) -> Path:
+    return digits_graph("dynamic").path
+
+
+@pytest.fixture(scope="module")
+def images(calibration_batches: Callable[..., Any]) -> NDArray[np.uint8]:
+    (pair,) = calibration_batches(2, 2)
+    return pair
+
+
+@pytest.fixture(scope="module")
+def int8(
+    fp32: Path, calibration_batches: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    model, _ = ptq(fp32, calibration_batches(32, 16), RECIPE, TARGET)
+    path = tmp_path_factory.mktemp("int8") / "model.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def layers(int8: Path) -> list[str]:
+    graph = onnx.load(int8, load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
+
+
+@pytest.fixture(scope="module")
+def figures(fp32: Path, int8: Path, images: NDArray[np.uint8]) -> dict[str, Figures]:
+    return examine(fp32, int8, layers(int8), images)
+
+
+def tensors(path: Path, names: list[str], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """The tensors called `names`, of a graph run as it is written."""
+    model = onnx.load(path)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {session.get_inputs()[0].name: images})
+
+
+def node_of(model: ModelProto, name: str) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.name == name)
+
+
+def changed(int8: Path, folder: Path, factor: float) -> tuple[Path, str]:
+    """The INT8 graph with the activation scale of LAYER multiplied, and that scale's name."""
+    model = onnx.load(int8)
+    name = node_of(model, LAYER).input[0].removesuffix(".dequantized") + ".scale"
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    tensor.CopyFrom(
+        numpy_helper.from_array(np.float32(factor) * numpy_helper.to_array(tensor), name)
+    )
+    onnx.save(model, folder / "model.onnx")
+    return folder / "model.onnx", name
+
+
+def test_the_figures_of_a_layer_are_those_worked_out_by_hand(
+    fp32: Path, int8: Path, images: NDArray[np.uint8], figures: dict[str, Figures], sqnr_db
+) -> None:
+    node = node_of(onnx.load(fp32, load_external_data=False), LAYER)
+    twin = node_of(onnx.load(int8), LAYER)
+    stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(int8).graph.initializer}
+    name, weight = node.input[0], twin.input[1].removesuffix(".dequantized")
+    scale, scales = stored[f"{name}.scale"], stored[f"{weight}.scale"]
+    x, y = tensors(fp32, [name, node.output[0]], images)
+    levels = np.rint(x / scale)
+    rounded = np.clip(levels, -128, 127) * scale
+    product = rounded @ (stored[f"{weight}.quantized"] * scales)
+    (reached,) = tensors(int8, [twin.output[0]], images)
+
+    got = figures[LAYER]
+    assert got.activation_scales == (pytest.approx(float(scale)),)
+    assert got.weight_scales == pytest.approx((scales.min(), scales.max()))
+    assert got.clipped_share == pytest.approx(np.mean(np.abs(x - rounded) > 0.51 * scale))
+    assert got.sqnr_db == pytest.approx(sqnr_db(y, product), abs=0.01)
+    assert got.accumulated_sqnr_db == pytest.approx(sqnr_db(y, reached), abs=0.01)
+    assert got.sqnr_db is not None and 20 < got.sqnr_db < 60
+    assert got.macs == x[0].size * y.shape[-1]
+
+
+def test_the_layers_together_have_the_models_macs(figures: dict[str, Figures]) -> None:
+    assert sum(layer.macs for layer in figures.values()) == ZOO["digits"].card()["macs"]
+
+
+def test_error_gathers_from_the_first_int8_layer_on(figures: dict[str, Figures]) -> None:
+    reached = [layer.accumulated_sqnr_db for layer in figures.values()]
+    first = next(i for i, layer in enumerate(figures.values()) if layer.activation_scales)
+    assert reached[:first] == [None] * first and None not in reached[first:]
+
+
+def test_a_float_layer_has_no_error_of_its_own(
+    fp32: Path, images: NDArray[np.uint8], figures: dict[str, Figures]
+) -> None:
+    for name, layer in figures.items():
+        if name.endswith("attn/MatMul_1"):  # P·V stays in float
+            assert layer.activation_scales == () and layer.weight_scales is None
+            assert layer.sqnr_db is None and layer.clipped_share is None
+            assert layer.accumulated_sqnr_db is not None
+        elif name.endswith("attn/MatMul"):  # Q·Kᵀ reads two activations
+            assert len(layer.activation_scales) == 2 and layer.weight_scales is None
+            assert layer.sqnr_db is not None
+
+
+def test_a_scale_that_is_far_too_small_shows_as_the_worst_layer(
+    fp32: Path, int8: Path, images: NDArray[np.uint8], figures: dict[str, Figures], tmp_path: Path
+) -> None:
+    path, _ = changed(int8, tmp_path, 0.05)
+    got = examine(fp32, path, layers(path), images)
+    own = {name: layer.sqnr_db for name, layer in got.items() if layer.sqnr_db is not None}
+    assert min(own, key=own.__getitem__) == LAYER
+    clipped, before = got[LAYER].clipped_share, figures[LAYER].clipped_share
+    assert clipped is not None and before is not None and clipped > 0.3 > before
+    assert got[BEFORE] == figures[BEFORE]  # what comes before it is as it was
+    last, sound = got["head/Gemm"].accumulated_sqnr_db, figures["head/Gemm"].accumulated_sqnr_db
+    assert last is not None and sound is not None and last < sound - 5
+
+
+def test_a_layer_that_is_not_finite_is_named(
+    fp32: Path, int8: Path, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    path, _ = changed(int8, tmp_path, float("inf"))
+    with pytest.raises(InputError, match=LAYER):
+        examine(fp32, path, layers(path), images)
+
+
+def test_nothing_is_left_beside_the_graph(fp32: Path, figures: dict[str, Figures]) -> None:
+    assert not [path.name for path in fp32.parent.iterdir() if "examined" in path.name]
+
+
+def test_a_fixed_batch_is_filled_up_with_the_last_image(
+    digits_graph: Callable[..., Any],
+    calibration_batches: Callable[..., Any],
+    images: NDArray[np.uint8],
+    tmp_path: Path,
+) -> None:
+    fixed, path = digits_graph(4).path, tmp_path / "model.onnx"
+    model, _ = ptq(fixed, calibration_batches(8, 4), RECIPE, TARGET)
+    onnx.save(model, path)
+    four = np.concatenate([images, images[-1:], images[-1:]])
+    (got,) = examine(fixed, path, [LAYER], images).values()
+    assert got == examine(fixed, path, [LAYER], four)[LAYER]
+    assert got.sqnr_db is not None and got.sqnr_db > 30 and got.macs == 2396160

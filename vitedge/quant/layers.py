@@ -1,0 +1,214 @@
+"""What INT8 costs each layer: its own rounding, and what has gathered by then.
+
+Sums leave the graph, tensors do not: memory stays that of a few layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
+
+from vitedge.errors import InputError
+from vitedge.graph.run import Runner
+from vitedge.manifest import Figures
+
+INT8 = "int8:"
+"""Prefix of the INT8 graph's names beside the FP32 graph's."""
+HALF_STEP = 0.51
+"""Steps that rounding alone can be off, and float's own rounding."""
+_SUMS = ("signal", "own_noise", "noise", "clipped", "seen", "macs")
+
+
+def examine(
+    fp32: Path, int8: Path, nodes: Sequence[str], images: NDArray[np.uint8]
+) -> dict[str, Figures]:
+    """Measure the `nodes` of the ONNX file `fp32`, which `int8` is the QDQ version of.
+
+    `images` is (k, H, W, 3). Both graphs run as they are written, each operator in float between
+    Q and DQ, so the machine's own INT8 kernels do not matter. Raises InputError where a layer's
+    output is NaN or infinite.
+    """
+    path = fp32.with_name("examined.onnx")  # shares fp32's external data
+    data = path.with_name(f"{path.name}.data")
+    batch, scales = _write(fp32, int8, nodes, path)
+    try:
+        run = Runner(path, as_written=True)
+        padding = -len(images) % batch
+        padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
+        runs = [run(padded[i : i + batch])[0] for i in range(0, len(padded), batch)]
+    finally:
+        path.unlink()
+        data.unlink(missing_ok=True)
+    sums = np.sum(np.array(runs, np.float64), axis=0).reshape(len(nodes), len(_SUMS))
+    found = {}
+    for node, row in zip(nodes, sums, strict=True):
+        signal, own_noise, noise, clipped, seen, macs = row.tolist()
+        if not math.isfinite(signal + own_noise + noise):
+            raise InputError(
+                f"the output of layer '{node}' is NaN or infinite",
+                fix="check the weights and the preprocessing",
+            )
+        activation_scales, weight_scales = scales[node]
+        quantized = bool(activation_scales)
+        found[node] = Figures(
+            activation_scales=activation_scales,
+            weight_scales=weight_scales,
+            clipped_share=clipped / seen if quantized else None,
+            sqnr_db=_decibels(signal, own_noise) if quantized else None,
+            accumulated_sqnr_db=_decibels(signal, noise),
+            macs=round(macs / len(padded)),
+        )
+    return found
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    """10·log10(signal / noise); None without noise."""
+    return 10 * math.log10(max(signal, 1e-30) / noise) if noise > 0 else None
+
+
+_Scales = tuple[tuple[float, ...], tuple[float, float] | None]
+"""Of a layer's activations, and the range of its weight's."""
+
+
+def _write(
+    fp32: Path, int8: Path, nodes: Sequence[str], path: Path
+) -> tuple[int, dict[str, _Scales]]:
+    """Write both graphs as one that puts out sums; returns its batch size and all scales."""
+    model = onnx.load(fp32, load_external_data=False)
+    graph = model.graph
+    other = onnx.load(int8)
+    compose.add_prefix(other, INT8, rename_inputs=False, inplace=True)
+    meter = _Meter(graph.initializer, other.graph)
+    by_name = {node.name: node for node in graph.node}
+    for name in nodes:
+        meter.measure(by_name[name])
+    meter.gather()
+    _order(graph, [*graph.node, *other.graph.node, *meter.nodes], other.graph.initializer)
+    graph.initializer.extend([*other.graph.initializer, *meter.tensors])
+    del graph.output[:], graph.value_info[:]
+    graph.output.append(helper.make_empty_tensor_value_info(meter.total))
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    return batch, meter.scales
+
+
+def _order(graph: GraphProto, nodes: Sequence[NodeProto], weights: Sequence[TensorProto]) -> None:
+    """Make `nodes` those of `graph`, what only dequantizes weights first.
+
+    ONNX Runtime starts at the output and, of a node's inputs, makes the one that stands last in
+    the file first: listed last, every weight would be in memory as float before the first layer.
+    """
+    stored = {tensor.name for tensor in weights}
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    copies.sort(key=lambda n: n.op_type != "DequantizeLinear" or n.input[0] not in stored)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+class _Meter:
+    """Adds, beside two graphs, the nodes that measure how far apart they are."""
+
+    def __init__(self, stored: Sequence[TensorProto], int8: GraphProto) -> None:
+        self.nodes: list[NodeProto] = []
+        self.tensors: list[TensorProto] = []
+        self.scales: dict[str, _Scales] = {}
+        self.total = ""
+        self._rows: list[list[str]] = []
+        self._dims = {tensor.name: tuple(tensor.dims) for tensor in stored}
+        self._int8 = {tensor.name: tensor for tensor in int8.initializer}
+        self._makers = {name: node for node in int8.node for name in node.output}
+        self._nothing = self._constant(np.zeros(1, np.float32))
+        self._last = self._constant(np.array([-1], np.int64))
+
+    def measure(self, node: NodeProto) -> None:
+        """Add the sums of one layer of the FP32 graph to the total."""
+        output, twin = node.output[0], self._makers[INT8 + node.output[0]]
+        inputs = list(node.input)
+        activation_scales: list[float] = []
+        weight_scales = None
+        clipped, seen = [], []
+        for index, name in enumerate(twin.input[:2]):
+            dequantize = self._makers.get(name)
+            if dequantize is None or dequantize.op_type != "DequantizeLinear":
+                continue
+            scale = dequantize.input[1]
+            steps = numpy_helper.to_array(self._int8[scale])
+            if dequantize.input[0] in self._int8:
+                inputs[index] = name
+                weight_scales = (float(steps.min()), float(steps.max()))
+                continue
+            activation_scales.append(float(steps))
+            integers = self._add("QuantizeLinear", node.input[index], *dequantize.input[1:])
+            inputs[index] = self._add("DequantizeLinear", integers, *dequantize.input[1:])
+            distance = self._add("Abs", self._add("Sub", node.input[index], inputs[index]))
+            limit = self._constant(np.float32(HALF_STEP * steps))
+            clipped.append(self._sum(self._float(self._add("Greater", distance, limit))))
+            seen.append(self._float(self._add("Size", node.input[index])))
+        own_noise = self._nothing
+        if activation_scales:
+            shadow = NodeProto.FromString(node.SerializeToString())
+            shadow.name, shadow.output[0] = self._name(), self._name()
+            shadow.input[:] = inputs
+            self.nodes.append(shadow)
+            own_noise = self._noise(output, shadow.output[0])
+        sums = (
+            self._add("ReduceSumSquare", output, keepdims=0),
+            own_noise,
+            self._noise(output, INT8 + output),
+            self._added(clipped),
+            self._added(seen),
+            self._add("Mul", self._float(self._add("Size", output)), self._depth(node)),
+        )
+        flat = [self._add("Reshape", value, self._last) for value in sums]
+        self._rows.append(flat)
+        self.scales[node.name] = tuple(activation_scales), weight_scales
+
+    def gather(self) -> None:
+        """Put the sums of all layers into `total`, one layer after another: so they run, too."""
+        for flat in self._rows:
+            self.total = self._add("Concat", *filter(None, [self.total]), *flat, axis=0)
+
+    def _depth(self, node: NodeProto) -> str:
+        """Multiply-accumulates of one output value."""
+        dims = self._dims.get(node.input[1])
+        if dims is None:
+            shape = self._add("Shape", node.input[0])
+            return self._float(self._add("Gather", shape, self._last, axis=0))
+        if node.op_type == "Conv":
+            depth = math.prod(dims[1:])
+        else:
+            transposed = any(a.name == "transB" and a.i for a in node.attribute)
+            depth = dims[-1] if transposed else dims[-2]
+        return self._constant(np.float32(depth))
+
+    def _noise(self, want: str, got: str) -> str:
+        return self._add("ReduceSumSquare", self._add("Sub", want, got), keepdims=0)
+
+    def _sum(self, name: str) -> str:
+        return self._add("ReduceSum", name, keepdims=0)
+
+    def _float(self, name: str) -> str:
+        return self._add("Cast", name, to=TensorProto.FLOAT)
+
+    def _added(self, names: Sequence[str]) -> str:
+        return self._add("Sum", *names) if names else self._nothing
+
+    def _name(self) -> str:
+        return f"examined:{len(self.nodes) + len(self.tensors)}"
+
+    def _constant(self, value: NDArray[Any] | np.generic) -> str:
+        name = self._name()
+        self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        name = self._name()
+        self.nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        return name
