@@ -115,7 +115,7 @@ def export(
         str, typer.Option(help="Labelled images: folder, .npz, 'digits' or 'shapes'.")
     ] = "",
     max_drop: Annotated[
-        float | None, typer.Option(help="Write nothing if accuracy drops more points than this.")
+        float | None, typer.Option(help="Keep layers in float until accuracy drops no more points.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a named model.")] = None,
     arch: Annotated[str, typer.Option(help="Architecture of a weights file.")] = "",
@@ -180,6 +180,9 @@ def export(
         f"({parity.max_rel_error:.1e} relative)"
     )
     tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
+    for manifest in (m.bundle.manifest for m in made):
+        if manifest.quantization and manifest.quantization.control:
+            typer.echo(f"{manifest.name}: {tables.control(manifest.quantization.control)}")
     for note in (note for m in made for note in m.notes()):
         typer.echo(f"note: {note}", err=True)
     typer.echo(tables.next_commands([m.bundle.path for m in made]))

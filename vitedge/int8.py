@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,10 @@ from vitedge.spec import Calibration, Target
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
     from vitedge.quant.ptq import Calibrated
+
+RANKING_IMAGES = 8
+RANKING_RUNS = 300
+"""At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,19 @@ class Quantizer:
         record = manifest.Quantized(layers=layers, calibration=calibration, equalization=rescaled)
         return Int8(path, record)
 
+    def harm(self, int8: Int8) -> dict[str, float]:
+        """Noise over signal at the output with each layer of `int8` alone quantized.
+
+        `int8` has every layer quantized; a few calibration images tell.
+        """
+        from vitedge.quant.sensitivity import harm
+
+        layers = [layer.node for layer in int8.record.layers if layer.quantized]
+        count = min(RANKING_IMAGES, max(1, RANKING_RUNS // (len(layers) + 1)))
+        drawn = [image.images for image in self._images.sample(count, self._recipe.seed)]
+        batches = list(self._runs(drawn))
+        return harm(self.calibrated.path, int8.path, layers, batches, self._steps)
+
     @cached_property
     def calibrated(self) -> Calibrated:
         """The ranges measured on the calibration images."""
@@ -89,11 +106,20 @@ class Quantizer:
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
         """The recipe's calibration images, (B, H, W, 3) as many as one run takes."""
         self._digests.clear()
+
+        def images() -> Iterator[NDArray[np.uint8]]:
+            for image in self._images.sample(self._recipe.num_samples, self._recipe.seed):
+                self._digests.extend(image.digests)
+                yield image.images
+
+        return self._runs(images())
+
+    def _runs(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """Single images (1, H, W, 3) as many as one run takes; the last is repeated."""
         size = 1 if self._target.batch == "dynamic" else self._target.batch
         waiting: list[NDArray[np.uint8]] = []
-        for image in self._images.sample(self._recipe.num_samples, self._recipe.seed):
-            self._digests.extend(image.digests)
-            waiting.append(image.images)
+        for image in images:
+            waiting.append(image)
             if len(waiting) == size:
                 yield np.concatenate(waiting)
                 waiting.clear()

@@ -82,6 +82,44 @@ class Equalization(_Part, frozen=True, kw_only=True):
     max_rel_error: float
 
 
+class Kept(_Part, frozen=True, kw_only=True):
+    """A layer in float, and its noise at the model's output if it alone were in INT8."""
+
+    node: str
+    noise_db: float
+    """10·log10 of noise power over signal power, on a few calibration images."""
+
+
+class Cost(_Part, frozen=True, kw_only=True):
+    """What layers in float cost on the machine that exported, timed in turn; intervals of 95%."""
+
+    p50_ms: float
+    full_int8_p50_ms: float
+    fp32_p50_ms: float
+    slowdown: float
+    """Latency over that with every layer in INT8."""
+    slowdown_ci: tuple[float, float]
+    speedup: float
+    """Latency of FP32 over it."""
+    speedup_ci: tuple[float, float]
+
+
+class Control(_Part, frozen=True, kw_only=True):
+    """Layers that were kept in float because accuracy dropped too much without."""
+
+    max_drop_pp: float
+    full_drop_pp: float
+    """With every layer in INT8, percentage points."""
+    drop_pp: float
+    layers: int
+    """In INT8 otherwise."""
+    kept: tuple[Kept, ...]
+    """Most harmful first."""
+    tried: tuple[tuple[int, float], ...]
+    """Layers in float, and the drop that was measured then, percentage points."""
+    cost: Cost
+
+
 class Quantized(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
@@ -90,6 +128,8 @@ class Quantized(_Part, frozen=True, kw_only=True):
     calibration: CalibrationSet
     equalization: Equalization | None = None
     """None where the recipe does not ask for it."""
+    control: Control | None = None
+    """None where every layer in INT8 was accurate enough, or nothing asked."""
 
 
 class Reference(_Part, frozen=True, kw_only=True):

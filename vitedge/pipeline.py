@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 
 from vitedge import artifact, catalog, host, manifest, report
 from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import TensorSpec
+from vitedge.control import Search
 from vitedge.data import Role, open_images
-from vitedge.errors import InputError, LimitError, UnavailableError, error_line, missing
+from vitedge.errors import InputError, UnavailableError, error_line, missing
 from vitedge.imageset import ImageSet
 from vitedge.int8 import Int8, Quantizer
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
-from vitedge.proof import measure_numerics, validate_bundle
+from vitedge.proof import measure_numerics, time_in_turn, validate_bundle
 from vitedge.spec import Batch, Precision, Preprocess, Target, Task
 from vitedge.validate import predict
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 GOLDEN_IMAGES = 8
 GOLDEN_BYTES = 2**24
 """Of outputs: a segmentation model's are large."""
+COST_S = 1.0
+"""For each of FP32, full INT8 and INT8 with layers in float, timed in turn."""
 PARITY_LIMIT = 1e-3
 """Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
 TOOLS = (
@@ -47,12 +53,17 @@ class Made:
 
     bundle: Bundle
     report: dict[str, Any]
-    model_notes: tuple[str, ...] = ()
+    further_notes: tuple[str, ...] = ()
+
+    @property
+    def drop_pp(self) -> float:
+        """Accuracy lost against FP32, percentage points."""
+        return float(self.report["accuracy"]["drop_pp"])
 
     def notes(self) -> list[str]:
         """What a user should know before trusting it."""
         made = self.bundle.manifest
-        found = list(self.model_notes)
+        found = list(self.further_notes)
         if made.accuracy_note:
             found.append(f"accuracy is not measurable: {made.accuracy_note}")
         if not catalog.runs_on(made.target, host.describe(threads=0)):
@@ -103,8 +114,13 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
         staged = [made for target in plan.targets for made in job.build(target, work)]
         for made, final in zip(staged, finals, strict=True):
             artifact.publish(made.bundle.path, final)
+            _control_file(final).unlink(missing_ok=True)
     return [
-        Made(Bundle(final, made.bundle.manifest), made.report, model.identity.notes)
+        replace(
+            made,
+            bundle=Bundle(final, made.bundle.manifest),
+            further_notes=(*model.identity.notes, *made.further_notes),
+        )
         for made, final in zip(staged, finals, strict=True)
     ]
 
@@ -151,18 +167,72 @@ class _Job:
     def build(self, target: Target, work: Path) -> Iterator[Made]:
         """Stage the FP32 bundle of `target`, and the INT8 one where that was asked for."""
         exported, golden = self._exports[target.batch, target.opset]
-        fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
+        folder = work / self.bundle_name(target, "fp32")
+        fp32 = self._stage(target, "fp32", folder, exported, golden, None, None)
         yield Made(fp32, self._report(fp32, fp32))
         if self._plan.recipe:
-            assert self._calibration is not None
-            quantizer = Quantizer(
-                exported, target, self._calibration, self._plan.recipe, self._steps
+            yield self._int8(target, exported, golden, work, fp32)
+
+    def _int8(
+        self, target: Target, exported: Exported, golden: Golden, work: Path, fp32: Bundle
+    ) -> Made:
+        """Stage the INT8 bundle, with as many layers in float as --max-drop takes."""
+        assert self._calibration is not None and self._plan.recipe is not None
+        limit = self._plan.request.max_drop_pp
+        if limit is not None and not catalog.runs_on(target, self._host):
+            raise InputError(
+                f"--max-drop cannot be checked: {target.name} does not run here",
+                fix="drop --max-drop, and validate on the device",
             )
-            quantized = quantizer.write(work / f"int8-{target.name}", {})
-            int8 = self._stage(target, "int8", exported, golden, work, quantized, fp32)
-            measured = self._report(int8, fp32)
-            self._check_drop(int8, measured)
-            yield Made(int8, measured)
+        quantizer = Quantizer(exported, target, self._calibration, self._plan.recipe, self._steps)
+        name = self.bundle_name(target, "int8")
+
+        def stage(int8: Int8, folder: Path) -> Made:
+            bundle = self._stage(target, "int8", folder, exported, golden, int8, fp32)
+            return Made(bundle, self._report(bundle, fp32))
+
+        int8 = quantizer.write(work / f"int8-{target.name}", {})
+        full = stage(int8, work / name)
+        if limit is None or full.drop_pp <= limit:
+            return full
+
+        def probe(kept: Mapping[str, str]) -> Made:
+            quantized = quantizer.write(work / f"int8-{target.name}-{len(kept)}", kept)
+            made = stage(quantized, work / f"{name}.{len(kept)}")
+            shutil.rmtree(quantized.path.parent)
+            return made
+
+        key = self._control_key(target, int8.record.calibration, full)
+        search = Search(_control_file(self._plan.request.output / name), key, limit, self._steps)
+        search.rank(lambda: quantizer.harm(int8))
+        found = search.fewest(
+            probe, lambda made: made.drop_pp, lambda made: shutil.rmtree(made.bundle.path)
+        )
+        if found is None:
+            raise search.unreachable(name, full.drop_pp, full.report["accuracy"]["fp32"])
+        count, best = found
+        timed = time_in_turn([best.bundle, full.bundle, fp32], self._steps, duration_s=COST_S)
+        control = search.record(count, full.drop_pp, timed)
+        quantization = best.bundle.manifest.quantization
+        assert quantization is not None
+        quantization = msgspec.structs.replace(quantization, control=control)
+        described = msgspec.structs.replace(best.bundle.manifest, quantization=quantization)
+        return replace(
+            best,
+            bundle=artifact.seal(best.bundle.path, described),
+            further_notes=tuple(search.notes),
+        )
+
+    def _control_key(self, target: Target, used: manifest.CalibrationSet, full: Made) -> str:
+        """A digest of everything that decides what keeping a layer in float gives."""
+        model, measured = self._model, full.report["accuracy"]
+        decisive = (
+            *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
+            *(used.recipe, used.digest, target, _versions()),
+            *(measured["data"], measured["n"], measured["fp32"]),
+        )
+        content = msgspec.json.encode(decisive, order="deterministic")
+        return hashlib.sha256(content).hexdigest()
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
@@ -178,15 +248,14 @@ class _Job:
         self,
         target: Target,
         precision: Precision,
+        folder: Path,
         exported: Exported,
         golden: Golden,
-        work: Path,
         int8: Int8 | None,
         fp32: Bundle | None,
     ) -> Bundle:
-        """Build one complete bundle under `work` and run it once on the golden images."""
+        """Build one complete bundle in `folder` and run it once on the golden images."""
         model, name = self._model, self.bundle_name(target, precision)
-        folder = work / name
         folder.mkdir()
         self._steps.say(f"building {name}")
         backend = BACKENDS[target.runtime]
@@ -260,22 +329,10 @@ class _Job:
             bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
         )
 
-    def _check_drop(self, bundle: Bundle, measured: dict[str, Any]) -> None:
-        limit = self._plan.request.max_drop_pp
-        if limit is None:
-            return
-        if "accuracy" not in measured:
-            raise InputError(
-                f"--max-drop cannot be checked: {bundle.manifest.target.name} does not run here",
-                fix="drop --max-drop, and validate on the device",
-            )
-        drop = measured["accuracy"]["drop_pp"]
-        if drop > limit:
-            raise LimitError(
-                f"{bundle.manifest.name} loses {drop:.2g} points, more than --max-drop {limit:g}; "
-                "nothing was written",
-                fix="try --calibration thorough, or more calibration images",
-            )
+
+def _control_file(final: Path) -> Path:
+    """Where the search for layers to keep in float is remembered until `final` is written."""
+    return final.with_name(f".{final.name}.control.json")
 
 
 def _not_measurable(model: Identity, int8: Int8 | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +75,11 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="drop --eval-data, or give real weights and calibration images",
         )
     eval_data = request.eval_data or (embedded if measurable else "")
-    if request.max_drop_pp is not None and math.isnan(request.max_drop_pp):
-        raise InputError("--max-drop nan is no limit", fix="pass a number of points")
+    if request.max_drop_pp is not None and not request.max_drop_pp >= 0:
+        raise InputError(
+            f"--max-drop {request.max_drop_pp:g} is no limit",
+            fix="pass the points of accuracy it may lose: 0 or more",
+        )
     if request.max_drop_pp is not None and not (quantizing and eval_data):
         raise InputError(
             "--max-drop compares INT8 with FP32 on evaluation images",
