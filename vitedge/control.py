@@ -6,7 +6,6 @@ A search that was stopped goes on where it stopped: every probe may take minutes
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -32,11 +31,17 @@ class State(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search:
-    """Finds the fewest layers to keep in float; remembers in a file what it measures."""
+    """Finds the fewest layers to keep in float; remembers in `file` what it measures.
 
-    def __init__(self, file: Path, key: str, max_drop_pp: float, steps: Steps) -> None:
+    `scratch` is a folder on the same disk in which a killed process may leave half a file.
+    """
+
+    def __init__(
+        self, file: Path, scratch: Path, key: str, max_drop_pp: float, steps: Steps
+    ) -> None:
         self.notes: list[str] = []
-        self._file, self._limit_pp, self._steps = file, max_drop_pp, steps
+        self._file, self._scratch = file, scratch
+        self._limit_pp, self._steps = max_drop_pp, steps
         self._state = self._resume(key)
 
     def rank(self, harm: Callable[[], Mapping[str, float]]) -> None:
@@ -153,7 +158,7 @@ class Search:
         return state
 
     def _save(self) -> None:
-        temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        temporary = self._scratch / self._file.name
         try:
             temporary.write_bytes(msgspec.json.encode(self._state))
             temporary.replace(self._file)
@@ -161,8 +166,6 @@ class Search:
             raise InputError(
                 f"cannot write {self._file}: {error.strerror}", fix="free some space, or --output"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def noise_db(harm: float) -> float:

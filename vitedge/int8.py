@@ -48,6 +48,7 @@ class Quantizer:
         self._exported, self._target = exported, target
         self._images, self._recipe, self._steps = images, recipe, steps
         self._digests: list[str] = []
+        self._skipped: dict[str, int] = {}
 
     def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
@@ -72,7 +73,7 @@ class Quantizer:
             images=len(self._digests),
             digest=hashlib.sha256("".join(self._digests).encode()).hexdigest(),
             image_digests=tuple(self._digests),
-            skipped=dict(self._images.skipped),
+            skipped=self._skipped,
         )
         record = manifest.Quantized(layers=layers, calibration=calibration, equalization=rescaled)
         return Int8(path, record)
@@ -95,13 +96,15 @@ class Quantizer:
         """The ranges measured on the calibration images."""
         from vitedge.quant.ptq import calibrate
 
-        return calibrate(
+        calibrated = calibrate(
             self._exported.path,
             self._batches,
             self._recipe,
             self._target.quantization,
             self._steps,
         )
+        self._skipped = dict(self._images.skipped)
+        return calibrated
 
     def _batches(self) -> Iterator[NDArray[np.uint8]]:
         """The recipe's calibration images, (B, H, W, 3) as many as one run takes."""

@@ -203,7 +203,8 @@ class _Job:
             return made
 
         key = self._control_key(target, int8.record.calibration, full)
-        search = Search(_control_file(self._plan.request.output / name), key, limit, self._steps)
+        file = _control_file(self._plan.request.output / name)
+        search = Search(file, work, key, limit, self._steps)
         search.rank(lambda: quantizer.harm(int8))
         found = search.fewest(
             probe, lambda made: made.drop_pp, lambda made: shutil.rmtree(made.bundle.path)
