@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from tests.outliers import write_digits
 from vitedge.artifact import open_bundle
@@ -189,6 +190,24 @@ def test_a_search_of_other_data_is_not_gone_on_with(
     assert "is of another export: searched afresh" in ran.stderr
     control = open_bundle(output / NAME).manifest.quantization.control
     assert [kept.node for kept in control.kept] == ["layer4"]
+
+
+def test_the_record_of_the_calibration_set_survives_the_search(
+    tmp_path: Path, images: Path, held_out: Batch, vitedge: CLI
+) -> None:
+    """Ranking layers reads some of the calibration images again."""
+    calib = tmp_path / "calib"
+    calib.mkdir()
+    for index, image in enumerate(held_out.images[400:430]):
+        Image.fromarray(image).save(calib / f"{index:02}.png")
+    for name in ("a.png", "b.png"):
+        (calib / name).write_bytes(b"no image")
+    model, output = write_fragile(tmp_path / "fragile.onnx", {4}), tmp_path / "out"
+    vitedge(*command(model, images, output, 2), "--calib-data", calib)
+    quantization = open_bundle(output / NAME).manifest.quantization
+    assert len(quantization.control.kept) == 1
+    assert quantization.calibration.images == len(quantization.calibration.image_digests) == 30
+    assert sum(quantization.calibration.skipped.values()) == 2
 
 
 def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(
