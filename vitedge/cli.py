@@ -108,7 +108,7 @@ def export(
         str, typer.Option(help="Labelled images: folder, .npz, 'digits' or 'shapes'.")
     ] = "",
     max_drop: Annotated[
-        float | None, typer.Option(help="Write nothing if accuracy drops more points than this.")
+        float | None, typer.Option(help="Keep layers in float until accuracy drops no more points.")
     ] = None,
     duration: Annotated[
         float,
@@ -178,6 +178,9 @@ def export(
         f"({parity.max_rel_error:.1e} relative)"
     )
     tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
+    for manifest in (m.bundle.manifest for m in made):
+        if manifest.quantization and manifest.quantization.control:
+            typer.echo(f"{manifest.name}: {tables.control(manifest.quantization.control)}")
     _say_recommendations([m.report for m in made])
     for note in (note for m in made for note in m.notes()):
         typer.echo(f"note: {note}", err=True)

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from vitedge import manifest
 from vitedge.progress import Steps
 from vitedge.selection import CalibrationImages, batched
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from vitedge.graph.export import Exported
     from vitedge.quant.calibrate import Tried
     from vitedge.quant.settle import Calibrated
+
+RANKING_RUNS = 300
+"""At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
 
 
 @dataclass(frozen=True)
@@ -39,53 +44,68 @@ class Quantizer:
     def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
         from vitedge.graph import files
-        from vitedge.graph.lint import lint
-        from vitedge.quant.layers import examine
         from vitedge.quant.ptq import quantize
 
-        used, tried = self._settled
-        model, decisions = quantize(used, self._steps, kept)
+        model, decisions = quantize(self._settled[0], self._steps, kept)
         folder.mkdir()
-        path = folder / "model.onnx"
-        findings = lint(model, self._target)
-        files.write(model, path)
-        del model
-        self._steps.say("measuring every layer")
-        names = [decision.node for decision in decisions]
-        figures = examine(used.path, path, names, used.images[0])
-        layers = tuple(manifest.Layer(**vars(d), figures=figures[d.node]) for d in decisions)
-        rescaled = manifest.Equalization(
-            pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
-            max_rel_error=used.max_rel_error,
-        )
-        settled = manifest.Settled(
-            equalize=used.settings.equalize,
-            activations=used.settings.activations,
-            tried=tuple(
-                manifest.Tried(
-                    equalize=one.settings.equalize,
-                    activations=one.settings.activations,
-                    sqnr_db=one.sqnr_db,
-                )
-                for one in tried
+        files.write(model, folder / "model.onnx")
+        used, tried = self._settled
+        record = manifest.Quantized(
+            layers=tuple(manifest.Layer(**vars(decision)) for decision in decisions),
+            calibration=self._images.record(),
+            settled=manifest.Settled(
+                equalize=used.settings.equalize,
+                activations=used.settings.activations,
+                tried=tuple(
+                    manifest.Tried(
+                        equalize=one.settings.equalize,
+                        activations=one.settings.activations,
+                        sqnr_db=one.sqnr_db,
+                    )
+                    for one in tried
+                ),
+            ),
+            equalization=manifest.Equalization(
+                pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
+                max_rel_error=used.max_rel_error,
             ),
         )
-        record = manifest.Quantized(
-            layers=layers,
-            calibration=self._images.record(),
-            settled=settled,
-            equalization=rescaled,
-            lint=findings,
-        )
-        return Int8(path, record)
+        return Int8(folder / "model.onnx", record)
 
-    @property
-    def calibrated(self) -> Calibrated:
-        """What was measured on the calibration images."""
-        return self._settled[0]
+    def harm(self, int8: Int8) -> dict[str, float]:
+        """Noise over signal at the output with each layer of `int8` alone quantized.
+
+        `int8` has every layer quantized; a few calibration images tell.
+        """
+        from vitedge.quant.sensitivity import harm
+
+        calibrated, _ = self._settled
+        layers = [layer.node for layer in int8.record.layers if layer.quantized]
+        count = max(1, RANKING_RUNS // (len(layers) + 1))
+        return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
+
+    def examine(self, int8: Int8) -> manifest.Quantized:
+        """The record of `int8`, with what each of its layers loses and what its target dislikes."""
+        import onnx
+
+        from vitedge.graph.lint import lint
+        from vitedge.quant.layers import examine
+
+        used, _ = self._settled
+        self._steps.say("measuring every layer")
+        layers = int8.record.layers
+        figures = examine(used.path, int8.path, [each.node for each in layers], used.images[0])
+        return msgspec.structs.replace(
+            int8.record,
+            layers=tuple(
+                msgspec.structs.replace(each, figures=figures[each.node]) for each in layers
+            ),
+            lint=lint(onnx.load(int8.path), self._target),
+        )
 
     @cached_property
     def _settled(self) -> tuple[Calibrated, list[Tried]]:
+        """What was measured on the calibration images, and the recipes tried on them."""
         from vitedge.quant.calibrate import calibrate
 
         size = 1 if self._target.batch == "dynamic" else self._target.batch

@@ -130,6 +130,44 @@ class Settled(_Part, frozen=True, kw_only=True):
     """Best first; empty where the recipe left nothing open."""
 
 
+class KeptLayer(_Part, frozen=True, kw_only=True):
+    """A layer in float, and its noise at the model's output if it alone were in INT8."""
+
+    node: str
+    noise_db: float
+    """10·log10 of noise power over signal power, on a few calibration images."""
+
+
+class Cost(_Part, frozen=True, kw_only=True):
+    """What layers in float cost on the machine that exported, timed in turn; intervals of 95%."""
+
+    p50_ms: float
+    full_int8_p50_ms: float
+    fp32_p50_ms: float
+    slowdown: float
+    """Latency over that with every layer in INT8."""
+    slowdown_ci: tuple[float, float]
+    speedup: float
+    """Latency of FP32 over it."""
+    speedup_ci: tuple[float, float]
+
+
+class Control(_Part, frozen=True, kw_only=True):
+    """Layers that were kept in float because accuracy dropped too much without."""
+
+    max_drop_pp: float
+    full_drop_pp: float
+    """With every layer in INT8, percentage points."""
+    drop_pp: float
+    layers: int
+    """In INT8 otherwise."""
+    kept: tuple[KeptLayer, ...]
+    """Most harmful first."""
+    tried: tuple[tuple[int, float], ...]
+    """Layers in float, and the drop that was measured then, percentage points."""
+    cost: Cost
+
+
 class Quantized(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
@@ -140,6 +178,8 @@ class Quantized(_Part, frozen=True, kw_only=True):
     equalization: Equalization
     lint: tuple[Finding, ...] = ()
     """What the target does not take well in this graph."""
+    control: Control | None = None
+    """None where every layer in INT8 was accurate enough, or nothing asked."""
 
 
 class Kept(_Part, frozen=True, kw_only=True):

@@ -1,33 +1,40 @@
-"""The whole job: reference model → FP32 ONNX → FP16 or INT8 QDQ ONNX → bundles → accuracy."""
+"""The whole job: reference model → FP32 ONNX → INT8 QDQ ONNX → bundles → accuracy."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from vitedge import artifact, catalog, fp16, host, manifest, report
+from vitedge import artifact, catalog, host, manifest, report
 from vitedge.artifact import Bundle, Golden
-from vitedge.backends import BACKENDS, open_session
-from vitedge.backends.base import TensorSpec
+from vitedge.control import Search
 from vitedge.data import Role, open_images
-from vitedge.errors import InputError, LimitError, UnavailableError, error_line, missing
-from vitedge.fp16 import Fp16
+from vitedge.errors import InputError, UnavailableError, error_line, missing
+from vitedge.fp16 import Fp16, Guard
 from vitedge.imageset import ImageSet
 from vitedge.int8 import Int8, Quantizer
+from vitedge.made import Made
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
-from vitedge.proof import measure_numerics, recommend_among, time_bundles, validate_bundle
+from vitedge.proof import (
+    measure_numerics,
+    recommend_among,
+    time_bundles,
+    time_in_turn,
+    validate_bundle,
+)
 from vitedge.selection import CalibrationImages
-from vitedge.spec import Batch, Precision, Preprocess, Target, Task
-from vitedge.validate import predict
+from vitedge.spec import Batch, Precision, Target
+from vitedge.staging import Source, bundle_name, precision_of, stage, versions
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
@@ -35,50 +42,8 @@ if TYPE_CHECKING:
 GOLDEN_IMAGES = 8
 GOLDEN_BYTES = 2**24
 """Of outputs: a segmentation model's are large."""
-PARITY_LIMIT = 1e-3
-"""Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
-TOOLS = (
-    *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
-    *("onnxruntime", "openvino", "numpy", "pillow"),
-)
-
-
-@dataclass(frozen=True)
-class Made:
-    """One bundle that was written, and its report."""
-
-    bundle: Bundle
-    report: dict[str, Any]
-    model_notes: tuple[str, ...] = ()
-
-    def notes(self) -> list[str]:
-        """What a user should know before trusting it."""
-        made = self.bundle.manifest
-        found = list(self.model_notes)
-        if made.accuracy_note:
-            found.append(f"accuracy is not measurable: {made.accuracy_note}")
-        if not catalog.runs_on(made.target, host.describe(threads=0)):
-            found.append("not run: this machine is not what the target needs")
-            if made.precision != "fp32":
-                found.append("not timed here: run 'vitedge bench' on the device")
-        if made.quantization:
-            if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
-                found.append("no attention was found: what is done for ViTs alone was skipped")
-            used = made.quantization.calibration
-            if copies := used.images - len(set(used.image_digests)):
-                found.append(f"{copies} of {used.images} calibration images are duplicates")
-            found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
-            if used.images < used.recipe.num_samples:
-                found.append(
-                    f"calibrated on {used.images} images, not {used.recipe.num_samples}: "
-                    f"'{used.source}' has no more"
-                )
-        if made.half:
-            found += fp16.notes(made.half)
-        if accuracy := self.report.get("accuracy"):
-            skipped = accuracy["skipped"].items()
-            found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
-        return [f"{made.name}: {note}" for note in found]
+COST_S = 1.0
+"""For each of FP32, full INT8 and INT8 with layers in float, timed in turn."""
 
 
 def export(request: ExportRequest, steps: Steps) -> list[Made]:
@@ -95,37 +60,43 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
         if error.name is None:
             raise UnavailableError(error_line(error), fix="install what it names") from error
         raise missing(error.name, "export") from error
-    job = _Job(plan, model.identity, steps)
-    finals = [
-        request.output / job.bundle_name(target, precision)
-        for target in plan.targets
-        for precision in job.precisions
-    ]
-    for final in finals:
-        if final.exists() and not request.force:
-            raise InputError(
-                f"{final} exists already", fix="pass --force to replace it, or --output DIR"
-            )
+    identity = model.identity
+    for target in plan.targets:
+        for precision in precisions(target, request.precision):
+            final = request.output / bundle_name(identity, target, precision)
+            if final.exists() and not request.force:
+                raise InputError(
+                    f"{final} exists already", fix="pass --force to replace it, or --output DIR"
+                )
+    published = []
     with artifact.workspace(request.output) as work:
-        job.export(model, work)
-        staged = [
-            made for target in plan.targets for made in job.recommend(list(job.build(target, work)))
-        ]
-        for made, final in zip(staged, finals, strict=True):
+        job = _Job(plan, identity, work, steps)
+        job.export(model)
+        staged = [made for target in plan.targets for made in job.recommend(job.build(target))]
+        for made in staged:
+            final = request.output / made.bundle.manifest.name
             artifact.publish(made.bundle.path, final)
-    return [
-        Made(Bundle(final, made.bundle.manifest), made.report, model.identity.notes)
-        for made, final in zip(staged, finals, strict=True)
-    ]
+            _control_file(final).unlink(missing_ok=True)
+            notes = (*identity.notes, *made.further_notes)
+            published.append(
+                replace(made, bundle=Bundle(final, made.bundle.manifest), further_notes=notes)
+            )
+    return published
+
+
+def precisions(target: Target, asked: Precision) -> tuple[Precision, ...]:
+    """What is built: FP32 to compare with, and FP16 beside INT8 where the target computes in it."""
+    beside: tuple[Precision, ...] = ("fp16",) if asked == "int8" and target.fp16_kernels else ()
+    return tuple(dict.fromkeys(("fp32", *beside, asked)))
 
 
 class _Job:
     """One model on its way to one or more targets; targets alike share the ONNX export."""
 
-    def __init__(self, plan: Plan, model: Identity, steps: Steps) -> None:
-        self._plan, self._model, self._steps = plan, model, steps
+    def __init__(self, plan: Plan, model: Identity, work: Path, steps: Steps) -> None:
+        self._plan, self._model, self._work, self._steps = plan, model, work, steps
         self._host = host.describe(threads=0)
-        self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
+        self._sources: dict[tuple[Batch, int], Source] = {}
         self._calibration: CalibrationImages | None = None
         self._evaluation: ImageSet | None = None
         if plan.recipe and plan.calib_data:
@@ -133,62 +104,25 @@ class _Job:
             self._calibration = CalibrationImages(images, plan.recipe, steps)
         if plan.eval_data:
             self._evaluation = self._open(plan.eval_data, "evaluation")
-        self.precisions: tuple[Precision, ...] = tuple(
-            dict.fromkeys(("fp32", plan.request.precision))
-        )
 
     def _open(self, path: str, role: Role) -> ImageSet:
         model = self._model
         return open_images(path, role, model.preprocess, model.labels, model.task)
 
-    def bundle_name(self, target: Target, precision: Precision) -> str:
-        """`<model>-<target>-<precision>`."""
-        return f"{self._model.name}-{target.name}-{precision}"
-
-    def export(self, model: ReferenceModel, work: Path) -> None:
+    def export(self, model: ReferenceModel) -> None:
         """Export `model` to ONNX for every batch size and opset that a target needs."""
         from vitedge.graph.export import export as export_onnx
         from vitedge.graph.export import release
 
         for target in self._plan.targets:
             key = (target.batch, target.opset)
-            if key not in self._exports:
+            if key not in self._sources:
                 self._steps.say("exporting to ONNX")
-                folder = work / f"onnx-{target.batch}-{target.opset}"
+                folder = self._work / f"onnx-{target.batch}-{target.opset}"
                 folder.mkdir()
                 exported = export_onnx(model, folder, target.batch, target.opset)
-                self._exports[key] = exported, self._golden(exported)
+                self._sources[key] = Source(exported, self._golden(exported))
         release(model)
-
-    def build(self, target: Target, work: Path) -> Iterator[Made]:
-        """Stage the FP32 bundle of `target`, and the one of the precision asked for."""
-        exported, golden = self._exports[target.batch, target.opset]
-        fp32 = self._stage(target, "fp32", exported, golden, work, None, None)
-        yield Made(fp32, self._report(fp32, fp32))
-        if self._plan.request.precision == "fp16":
-            assert self._plan.recipe is not None
-            guard = fp16.Guard(self._calibration, golden.images, self._steps)
-            halved = guard.write(exported, target, work / f"fp16-{target.name}")
-            half = self._stage(target, "fp16", exported, golden, work, halved, fp32)
-            yield Made(half, self._report(half, fp32))
-        if self._plan.request.precision == "int8":
-            assert self._calibration is not None
-            quantizer = Quantizer(exported, target, self._calibration, self._steps)
-            quantized = quantizer.write(work / f"int8-{target.name}", {})
-            int8 = self._stage(target, "int8", exported, golden, work, quantized, fp32)
-            measured = self._report(int8, fp32)
-            self._check_drop(int8, measured)
-            yield Made(int8, measured)
-
-    def recommend(self, staged: list[Made]) -> list[Made]:
-        """Time one target's bundles in turn, where it runs here, and say which one to ship."""
-        request, bundles = self._plan.request, [made.bundle for made in staged]
-        here = catalog.runs_on(bundles[0].manifest.target, self._host)
-        if not here or not request.duration_s or len(bundles) < 2:
-            return staged
-        time_bundles(bundles, self._steps, duration_s=request.duration_s)
-        reports = recommend_among(bundles, request.max_drop_pp)
-        return [replace(made, report=each) for made, each in zip(staged, reports, strict=True)]
 
     def _golden(self, exported: Exported) -> Golden:
         """A few images, evaluation's if there are any, and FP32's outputs on ONNX Runtime."""
@@ -201,79 +135,100 @@ class _Job:
         outputs = exported.outputs(images)
         return Golden(images, outputs, np.concatenate([batch.labels for batch in drawn]))
 
+    def build(self, target: Target) -> list[Made]:
+        """Stage the bundles of `target`, FP32 first."""
+        asked = self._plan.request.precision
+        source = self._sources[target.batch, target.opset]
+        fp32 = self._stage(target, source, None, None)
+        made, notes = [fp32], []
+        if "fp16" in precisions(target, asked):
+            try:
+                guard = Guard(self._calibration, source.golden.images, self._steps)
+                halved = guard.write(source.exported, target, self._work / f"fp16-{target.name}")
+                made.append(self._stage(target, source, halved, fp32.bundle))
+            except InputError as error:
+                if asked == "fp16":
+                    raise
+                notes.append(f"no FP16 to compare with: {error.what}")
+        if asked == "int8":
+            int8 = self._int8(target, source, fp32.bundle)
+            made.append(replace(int8, further_notes=(*notes, *int8.further_notes)))
+        return made
+
+    def _int8(self, target: Target, source: Source, fp32: Bundle) -> Made:
+        """Stage the INT8 bundle, with as many layers in float as --max-drop takes."""
+        limit = self._plan.request.max_drop_pp
+        if limit is not None and not catalog.runs_on(target, self._host):
+            raise InputError(
+                f"--max-drop cannot be checked: {target.name} does not run here",
+                fix="drop --max-drop, and validate on the device",
+            )
+        assert self._calibration is not None
+        quantizer = Quantizer(source.exported, target, self._calibration, self._steps)
+        int8 = quantizer.write(self._work / f"int8-{target.name}", {})
+        full = self._stage(target, source, int8, fp32)
+        if limit is None or full.drop_pp <= limit:
+            return _described(full, quantizer.examine(int8))
+        return self._within(limit, target, source, fp32, quantizer, _Probe(full, int8))
+
+    def _within(
+        self,
+        limit_pp: float,
+        target: Target,
+        source: Source,
+        fp32: Bundle,
+        quantizer: Quantizer,
+        full: _Probe,
+    ) -> Made:
+        """The INT8 bundle with the fewest layers in float that loses no more than `limit_pp`."""
+
+        def probe(kept: Mapping[str, str]) -> _Probe:
+            suffix = f".{len(kept)}"
+            int8 = quantizer.write(self._work / f"int8-{target.name}{suffix}", kept)
+            return _Probe(self._stage(target, source, int8, fp32, suffix), int8)
+
+        name = full.made.bundle.manifest.name
+        file = _control_file(self._plan.request.output / name)
+        key = self._control_key(target, full)
+        search = Search(file, self._work, key, limit_pp, self._steps)
+        search.rank(lambda: quantizer.harm(full.int8))
+        found = search.fewest(probe, lambda probe: probe.made.drop_pp, _Probe.discard)
+        if found is None:
+            fp32_score = full.made.report["accuracy"]["fp32"]
+            raise search.unreachable(name, full.made.drop_pp, fp32_score)
+        count, best = found
+        bundles = [best.made.bundle, full.made.bundle, fp32]
+        timed = time_in_turn(bundles, self._steps, duration_s=COST_S)
+        control = search.record(count, full.made.drop_pp, timed)
+        record = msgspec.structs.replace(quantizer.examine(best.int8), control=control)
+        return replace(_described(best.made, record), further_notes=tuple(search.notes))
+
+    def _control_key(self, target: Target, full: _Probe) -> str:
+        """A digest of everything that decides what keeping a layer in float gives."""
+        model, measured = self._model, full.made.report["accuracy"]
+        used = full.int8.record.calibration
+        decisive = (
+            *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
+            *(used.recipe, used.digest, target, versions()),
+            *(measured["data"], measured["n"], measured["fp32"]),
+        )
+        content = msgspec.json.encode(decisive, order="deterministic")
+        return hashlib.sha256(content).hexdigest()
+
     def _stage(
         self,
         target: Target,
-        precision: Precision,
-        exported: Exported,
-        golden: Golden,
-        work: Path,
+        source: Source,
         lowered: Int8 | Fp16 | None,
         fp32: Bundle | None,
-    ) -> Bundle:
-        """Build one complete bundle under `work` and run it once on the golden images."""
-        model, name = self._model, self.bundle_name(target, precision)
-        folder = work / name
-        folder.mkdir()
+        suffix: str = "",
+    ) -> Made:
+        """Build and measure one bundle, in a folder of its name and `suffix`."""
+        name = bundle_name(self._model, target, precision_of(lowered))
         self._steps.say(f"building {name}")
-        backend = BACKENDS[target.runtime]
-        backend.build(lowered.path if lowered else exported.path, target, folder)
-        golden.write(folder)
-        labels = "".join(f"{label}\n" for label in model.labels)
-        (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
-        note = _not_measurable(model, lowered)
-        bundle = artifact.seal(
-            folder,
-            manifest.Manifest(
-                schema=manifest.SCHEMA,
-                name=name,
-                precision=precision,
-                model=manifest.Model(
-                    name=model.name,
-                    source=model.source,
-                    task=model.task,
-                    num_classes=len(model.labels),
-                    weights_sha256=model.weights_sha256,
-                ),
-                inputs=(_tensor(exported.input, "NHWC, RGB"),),
-                outputs=(_tensor(exported.output, _layout(exported.output, model.task)),),
-                preprocessing=manifest.Preprocessing(
-                    host=model.preprocess, graph=_graph_part(model.preprocess)
-                ),
-                target=target,
-                quantization=lowered.record if isinstance(lowered, Int8) else None,
-                half=lowered.record if isinstance(lowered, Fp16) else None,
-                parity=manifest.Parity(
-                    max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
-                ),
-                accuracy="not measurable" if note else "measurable",
-                accuracy_note=note,
-                reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
-                if fp32
-                else None,
-                tools=_versions(),
-                files={},
-            ),
-        )
-        self._check_golden(bundle, golden)
-        return bundle
-
-    def _check_golden(self, bundle: Bundle, golden: Golden) -> None:
-        """Run what was built once, where this machine can; FP32 must agree with the graph."""
-        if not catalog.runs_on(bundle.manifest.target, self._host):
-            return
-        with open_session(bundle) as session:
-            outputs = predict(session, golden.images[: session.inputs[0].shape[0] or 1])
-        wanted = golden.outputs[: len(outputs)]
-        limit = float(np.abs(wanted).max())
-        error = float(np.abs(outputs - wanted).max())
-        broken = not np.isfinite(outputs).all()
-        if broken or (bundle.manifest.precision == "fp32" and error > PARITY_LIMIT * limit):
-            raise InputError(
-                f"{bundle.manifest.name} does not compute what it was built from "
-                f"(error {error:.1e} on outputs up to {limit:.1e})",
-                fix="is the disk full? Otherwise report it with the model",
-            )
+        folder = self._work / f"{name}{suffix}"
+        bundle = stage(self._model, source, target, folder, lowered, fp32)
+        return Made(bundle, self._report(bundle, fp32 or bundle))
 
     def _report(self, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
         """Validate a staged bundle, if only on golden images, and report its size."""
@@ -288,53 +243,36 @@ class _Job:
             bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
         )
 
-    def _check_drop(self, bundle: Bundle, measured: dict[str, Any]) -> None:
-        limit = self._plan.request.max_drop_pp
-        if limit is None:
-            return
-        if "accuracy" not in measured:
-            raise InputError(
-                f"--max-drop cannot be checked: {bundle.manifest.target.name} does not run here",
-                fix="drop --max-drop, and validate on the device",
-            )
-        drop = measured["accuracy"]["drop_pp"]
-        if drop > limit:
-            raise LimitError(
-                f"{bundle.manifest.name} loses {drop:.2g} points, more than --max-drop {limit:g}; "
-                "nothing was written",
-                fix="try --calibration thorough, or more calibration images",
-            )
+    def recommend(self, staged: list[Made]) -> list[Made]:
+        """Time one target's bundles in turn, where it runs here, and say which one to ship."""
+        request, bundles = self._plan.request, [made.bundle for made in staged]
+        here = catalog.runs_on(bundles[0].manifest.target, self._host)
+        if not here or not request.duration_s or len(bundles) < 2:
+            return staged
+        time_bundles(bundles, self._steps, duration_s=request.duration_s)
+        reports = recommend_among(bundles, request.max_drop_pp)
+        return [replace(made, report=each) for made, each in zip(staged, reports, strict=True)]
 
 
-def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
-    """Why a number called accuracy would mean nothing; empty where it would."""
-    if not model.trained:
-        return "its weights are random"
-    if isinstance(lowered, Int8) and lowered.record.calibration.source == "random":
-        return "it was calibrated on random noise"
-    return ""
+@dataclass(frozen=True)
+class _Probe:
+    """An INT8 bundle that was staged, and the graph it was built from."""
+
+    made: Made
+    int8: Int8
+
+    def discard(self) -> None:
+        """Free the disk of what did not serve."""
+        shutil.rmtree(self.made.bundle.path)
+        shutil.rmtree(self.int8.path.parent)
 
 
-def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
-    """What the artifact does to pixels before the model, in order."""
-    flip = ("RGB to BGR",) if preprocess.channels == "BGR" else ()
-    return (*flip, "cast to float32", "scale and normalise", "NHWC to NCHW")
+def _described(made: Made, record: manifest.Quantized) -> Made:
+    """`made` with another record of its quantization."""
+    described = msgspec.structs.replace(made.bundle.manifest, quantization=record)
+    return replace(made, bundle=artifact.seal(made.bundle.path, described))
 
 
-def _layout(output: TensorSpec, task: Task) -> str:
-    axes = {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
-    return f"{axes}, {'features' if task == 'features' else 'logits'}"
-
-
-def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:
-    shape: tuple[int | Literal["batch"], ...]
-    shape = tuple("batch" if dim is None else dim for dim in spec.shape)
-    return manifest.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in TOOLS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+def _control_file(final: Path) -> Path:
+    """Where the search for layers to keep in float is remembered until `final` is written."""
+    return final.with_name(f".{final.name}.control.json")

@@ -80,9 +80,10 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="drop --eval-data, or give real weights and calibration images",
         )
     eval_data = request.eval_data or (embedded if measurable else "")
-    if request.max_drop_pp is not None and not math.isfinite(request.max_drop_pp):
+    if request.max_drop_pp is not None and not 0 <= request.max_drop_pp < math.inf:
         raise InputError(
-            f"--max-drop {request.max_drop_pp} is no limit", fix="pass a number of points"
+            f"--max-drop {request.max_drop_pp:g} is no limit",
+            fix="pass the points of accuracy it may lose: 0 or more",
         )
     if not 0 <= request.duration_s < math.inf:
         raise InputError(

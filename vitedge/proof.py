@@ -222,6 +222,19 @@ def time_bundles(
     return dict(zip(extra, timed.latencies[len(sessions) :], strict=True))
 
 
+def time_in_turn(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) -> bench.Comparison:
+    """Time bundles in turn on their golden images, `duration_s` seconds each; writes nothing."""
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(open_session(bundle)) for bundle in bundles]
+        feeds = [_feed(bundle, sess, None) for bundle, sess in zip(bundles, sessions, strict=True)]
+        return bench.measure(
+            sessions,
+            feeds,
+            duration_s,
+            on_progress=lambda done: steps("timing in turn", done, 1.0),
+        )
+
+
 def _feed(bundle: Bundle, session: Session, batch: int | None) -> dict[str, Any]:
     """The golden images, as many as one run takes."""
     fixed = session.inputs[0].shape[0]

@@ -100,6 +100,8 @@ class Target(Spec, frozen=True, kw_only=True):
     isa: tuple[str, ...] = ()
     """CPU features of which the machine must have at least one; empty means none is needed."""
     precisions: tuple[Precision, ...]
+    fp16_kernels: bool = False
+    """Whether FP16 is computed as such, and not only stored: INT8 is then compared with it, too."""
     opset: int
     """ONNX opset of the exported graph."""
     opset_min: int = 17

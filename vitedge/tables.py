@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vitedge.demo import Demo
+    from vitedge.manifest import Control
 
 DASH = "–"
 
@@ -133,6 +134,17 @@ def _interval(value: float | None, interval: Sequence[float] | None, how: str) -
     if value is None or interval is None:
         return _number(value, how)
     return f"{how.format(value)}\n{how.format(interval[0])}…{how.format(interval[1])}"
+
+
+def control(found: Control) -> str:
+    """What accuracy control did, and what it cost."""
+    cost, lost = found.cost, f"{found.drop_pp:.2g} lost, {found.full_drop_pp:.2g} without"
+    faster, slower = f"{cost.speedup:.2f}× faster", f"{1 / cost.speedup:.2f}× slower"
+    return (
+        f"kept {len(found.kept)} of {found.layers} layers in float to stay within "
+        f"{found.max_drop_pp:g} points ({lost}): {cost.slowdown:.2f}× the latency of full INT8, "
+        f"{faster if cost.speedup >= 1 else slower} than FP32"
+    )
 
 
 def next_commands(paths: Sequence[Path]) -> str:

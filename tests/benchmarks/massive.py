@@ -14,10 +14,11 @@ import numpy as np
 from tests.benchmarks import peers
 from tests.outliers import tune_massive, write_massive, write_scaled
 from vitedge.data import open_images
+from vitedge.made import Made
 from vitedge.manifest import Half
 from vitedge.models.sources import Request
 from vitedge.models.zoo import ZOO
-from vitedge.pipeline import Made, export
+from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.spec import Precision
 from vitedge.validate import predict_all

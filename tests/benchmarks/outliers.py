@@ -20,9 +20,10 @@ from tests.benchmarks import peers
 from tests.outliers import Site, write_digits
 from vitedge import catalog
 from vitedge.data import open_images
+from vitedge.made import Made
 from vitedge.models.sources import Request
 from vitedge.models.zoo import ZOO
-from vitedge.pipeline import Made, export
+from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.validate import predict_all
 

@@ -19,13 +19,14 @@ from torch import nn
 from tests.benchmarks import peers
 from vitedge import host
 from vitedge.errors import InputError
+from vitedge.made import Made
 from vitedge.models import digits
 from vitedge.models.build import build
 from vitedge.models.configs import ResNetConfig, VTResNetConfig
 from vitedge.models.sources import Request
 from vitedge.models.training import write
 from vitedge.models.zoo import ZOO, ZooModel
-from vitedge.pipeline import Made, export
+from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.proof import bench_bundles
 from vitedge.spec import Preprocess

@@ -436,21 +436,6 @@ def test_an_opset_the_target_does_not_take_is_refused(
     assert names(tmp_path) == []
 
 
-def test_a_drop_over_the_limit_writes_nothing(
-    tmp_path: Path, vitedge: CLI, onnx_model: Path, held_out: Any
-) -> None:
-    """Any drop, even none, is more than −100 points."""
-    data, output = tmp_path / "data.npz", tmp_path / "out"
-    np.savez(data, images=held_out.images[:20], labels=held_out.labels[:20])
-    refused = vitedge(
-        *("export", onnx_model, "--target", "onnxruntime-cpu", "--int8", "--output", output),
-        *("--calib-data", "digits", "--num-samples", 8, "--eval-data", data, "--max-drop=-100"),
-        code=1,
-    )
-    assert "--max-drop" in refused.stderr
-    assert names(output) == []
-
-
 def test_an_existing_artifact_is_replaced_only_with_force(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:

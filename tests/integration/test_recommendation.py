@@ -15,8 +15,9 @@ import pytest
 from vitedge import catalog, host
 from vitedge.artifact import open_bundle
 from vitedge.imageset import Batch
+from vitedge.made import Made
 from vitedge.models.sources import Request
-from vitedge.pipeline import Made, export
+from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.progress import Steps
 from vitedge.proof import bench_bundles

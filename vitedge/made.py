@@ -1,0 +1,52 @@
+"""A bundle that was made, its report, and what a user should know before trusting it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vitedge import catalog, fp16, host
+from vitedge.artifact import Bundle
+
+
+@dataclass(frozen=True)
+class Made:
+    """One bundle that was written, and its report."""
+
+    bundle: Bundle
+    report: dict[str, Any]
+    further_notes: tuple[str, ...] = ()
+
+    @property
+    def drop_pp(self) -> float:
+        """Accuracy lost against FP32, percentage points."""
+        return float(self.report["accuracy"]["drop_pp"])
+
+    def notes(self) -> list[str]:
+        """What a user should know before trusting it."""
+        made = self.bundle.manifest
+        found = list(self.further_notes)
+        if made.accuracy_note:
+            found.append(f"accuracy is not measurable: {made.accuracy_note}")
+        if not catalog.runs_on(made.target, host.describe(threads=0)):
+            found.append("not run: this machine is not what the target needs")
+            if made.precision != "fp32":
+                found.append("not timed here: run 'vitedge bench' on the device")
+        if made.quantization:
+            if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
+                found.append("no attention was found: what is done for ViTs alone was skipped")
+            used = made.quantization.calibration
+            if copies := used.images - len(set(used.image_digests)):
+                found.append(f"{copies} of {used.images} calibration images are duplicates")
+            found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
+            if used.images < used.recipe.num_samples:
+                found.append(
+                    f"calibrated on {used.images} images, not {used.recipe.num_samples}: "
+                    f"'{used.source}' has no more"
+                )
+        if made.half:
+            found += fp16.notes(made.half)
+        if accuracy := self.report.get("accuracy"):
+            skipped = accuracy["skipped"].items()
+            found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
+        return [f"{made.name}: {note}" for note in found]

@@ -1,0 +1,136 @@
+"""How much each quantized operator alone hurts a model's output: which to keep in float first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from vitedge.graph.run import Runner
+
+SWITCH = "vitedge.switch"
+"""Input of the switched graph: which operator runs in INT8."""
+NONE = -1
+BROKEN = 1e30
+"""The ratio of an operator that makes the output NaN or infinite."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, steps done, steps in all."""
+
+
+def harm(
+    fp32: Path,
+    int8: Path,
+    operators: Sequence[str],
+    batches: Sequence[NDArray[np.uint8]],
+    progress: Progress,
+) -> dict[str, float]:
+    """Noise power over signal power at the output, with one operator at a time in INT8.
+
+    One session serves them all: each operator sits in an `If` beside its INT8 self, so that this
+    takes one run for each operator and batch, and one for each batch in FP32.
+
+    Args:
+        fp32: the ONNX file that was quantized. A file is written beside it, and removed.
+        int8: the QDQ model made of it, its nodes and activations named as they were.
+        operators: names of the nodes to try.
+        batches: images (B, H, W, 3) of the graph's own batch size.
+        progress: told after every operator.
+
+    Returns the ratio for each operator: 0.01 is an SQNR of 20 dB.
+    """
+    path = fp32.with_name("switched.onnx")  # shares fp32's external data
+    weights = path.with_name(path.name + ".data")
+    model = _switched(onnx.load(fp32, load_external_data=False), onnx.load(int8), operators)
+    onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=1024)
+    del model
+    run = Runner(path)
+
+    def outputs(switch: int) -> list[NDArray[np.float64]]:
+        index: NDArray[Any] = np.array(switch, np.int64)
+        return [run(images, **{SWITCH: index})[0].astype(np.float64) for images in batches]
+
+    wanted = outputs(NONE)
+    signal = max(_power(wanted), 1e-30)
+    ratios = {}
+    for index, name in enumerate(operators):
+        got = outputs(index)
+        noise = _power([a - b for a, b in zip(got, wanted, strict=True)])
+        ratios[name] = noise / signal if np.isfinite(noise) else BROKEN
+        progress("ranking layers", index + 1, len(operators))
+    path.unlink()
+    weights.unlink(missing_ok=True)
+    return ratios
+
+
+def _power(outputs: Sequence[NDArray[np.float64]]) -> float:
+    return sum(float(np.vdot(output, output)) for output in outputs)
+
+
+def _switched(fp32: ModelProto, int8: ModelProto, operators: Sequence[str]) -> ModelProto:
+    """`fp32` with a further input: the index in `operators` of the one that runs in INT8."""
+    activations = {name for node in fp32.graph.node for name in node.output}
+    makers = {name: node for node in int8.graph.node for name in node.output}
+    indices = {name: index for index, name in enumerate(operators)}
+    nodes: list[NodeProto] = []
+    used: set[str] = set()
+    tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
+    for node in fp32.graph.node:
+        if node.name not in indices:
+            nodes.append(node)
+            continue
+        index, output = indices[node.name], node.output[0]
+        name = f"{SWITCH}/{index}"
+        quantized = _upstream(output, makers, activations)
+        used.update(source for each in quantized for source in each.input)
+        used.add(name)
+        tensors[name] = helper.make_tensor(name, TensorProto.INT64, [], [index])
+        nodes += [
+            helper.make_node("Equal", [SWITCH, name], [f"{name}/chosen"], f"{name}/Equal"),
+            helper.make_node(
+                "If",
+                [f"{name}/chosen"],
+                [output],
+                f"{name}/If",
+                then_branch=_branch(quantized, output, f"{name}/int8"),
+                else_branch=_branch([node], output, f"{name}/float"),
+            ),
+        ]
+    used -= {tensor.name for tensor in fp32.graph.initializer}
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del fp32.graph.node[:]
+    fp32.graph.node.extend(nodes)
+    fp32.graph.initializer.extend(tensor for name, tensor in tensors.items() if name in used)
+    fp32.graph.input.append(helper.make_tensor_value_info(SWITCH, TensorProto.INT64, []))
+    return fp32
+
+
+def _upstream(name: str, makers: Mapping[str, NodeProto], known: Set[str]) -> list[NodeProto]:
+    """The nodes of the QDQ graph that make `name` of activations `known` in FP32, in order."""
+    node = makers[name]
+    before = [
+        maker
+        for source in node.input
+        if source in makers and source not in known
+        for maker in _upstream(source, makers, known)
+    ]
+    return [*before, node]
+
+
+def _branch(nodes: Sequence[NodeProto], output: str, place: str) -> GraphProto:
+    """A subgraph with copies of `nodes`, none of whose names is one of the graph around it."""
+    made = {name for node in nodes for name in node.output}
+    copies: dict[str, NodeProto] = {}
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{place}/{node.name}"
+        copy.input[:] = [f"{place}/{name}" if name in made else name for name in node.input]
+        copy.output[:] = [f"{place}/{name}" for name in node.output]
+        copies.setdefault(copy.name, copy)  # both inputs of a product may be one activation
+    result = helper.make_tensor_value_info(f"{place}/{output}", TensorProto.FLOAT, None)
+    return helper.make_graph(list(copies.values()), place, [], [result])
