@@ -206,6 +206,8 @@ def _run_child(kind: str, arguments: list[str]) -> None:
             [images[i : i + 1] for i in range(len(images))],
             out,
             subset_size=len(images),
+            model_type="transformer",
+            preset="performance",
         )
     print(json.dumps(phases.result()))
 

@@ -1,6 +1,6 @@
 """Every shipped calibration recipe on the embedded reference and both runtimes, beside NNCF.
 
-NNCF runs with its own defaults for a transformer on the first 300 images that `default` draws.
+NNCF runs with its defaults for a transformer on the first 300 images that `default` draws.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _rows(runtime: str, folder: Path) -> list[tuple[str, ...]]:
     if runtime == "onnxruntime":
         quantize, model = peers.nncf_onnx, fp32.path / "model.onnx"
     start = time.perf_counter()
-    theirs = quantize(model, images, folder / f"nncf-{runtime}")
+    theirs = quantize(model, images, folder / f"nncf-{runtime}", model_type="transformer")
     seconds = time.perf_counter() - start
     with peers.open_file(theirs, ours.manifest.target) as session:
         logits = predict_all(session, held_out.images)
