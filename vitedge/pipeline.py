@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitedge import artifact, catalog, host, manifest, report
 from vitedge.artifact import Bundle, Golden
@@ -21,15 +19,15 @@ from vitedge.backends.base import TensorSpec
 from vitedge.data import Role, open_images
 from vitedge.errors import InputError, LimitError, UnavailableError, error_line, missing
 from vitedge.imageset import ImageSet
+from vitedge.int8 import Int8, Quantizer
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
 from vitedge.proof import measure_numerics, validate_bundle
-from vitedge.spec import Batch, Calibration, Precision, Preprocess, Target, Task
+from vitedge.spec import Batch, Precision, Preprocess, Target, Task
 from vitedge.validate import predict
 
 if TYPE_CHECKING:
-    from vitedge.graph.equalize import Equalized
     from vitedge.graph.export import Exported
 
 GOLDEN_IMAGES = 8
@@ -118,7 +116,6 @@ class _Job:
         self._plan, self._model, self._steps = plan, model, steps
         self._host = host.describe(threads=0)
         self._exports: dict[tuple[Batch, int], tuple[Exported, Golden]] = {}
-        self._equalized: dict[tuple[Batch, int], Equalized] = {}
         self._calibration = self._evaluation = None
         if plan.recipe:
             self._calibration = self._open(plan.calib_data, "calibration")
@@ -158,7 +155,10 @@ class _Job:
         yield Made(fp32, self._report(fp32, fp32))
         if self._plan.recipe:
             assert self._calibration is not None
-            quantized = self._quantize(exported, target, work)
+            quantizer = Quantizer(
+                exported, target, self._calibration, self._plan.recipe, self._steps
+            )
+            quantized = quantizer.write(work / f"int8-{target.name}", {})
             int8 = self._stage(target, "int8", exported, golden, work, quantized, fp32)
             measured = self._report(int8, fp32)
             self._check_drop(int8, measured)
@@ -174,63 +174,6 @@ class _Job:
         outputs = exported.outputs(images)
         return Golden(images, outputs, np.concatenate([batch.labels for batch in drawn]))
 
-    def _quantize(self, exported: Exported, target: Target, work: Path) -> _Int8:
-        from vitedge.graph import files
-        from vitedge.quant.ptq import quantize
-
-        recipe, images = self._plan.recipe, self._calibration
-        assert recipe is not None and images is not None
-        digests: list[str] = []
-        size = 1 if target.batch == "dynamic" else target.batch
-        equalized = self._equalize(exported, target) if recipe.equalize else None
-        model, decisions = quantize(
-            equalized.path if equalized else exported.path,
-            _batches(images, recipe, size, digests),
-            recipe,
-            target.quantization,
-            self._steps,
-        )
-        folder = work / f"int8-{target.name}"
-        folder.mkdir()
-        path = folder / "model.onnx"
-        files.write(model, path)
-        calibration = manifest.CalibrationSet(
-            recipe=recipe,
-            source=images.name,
-            images=len(digests),
-            digest=hashlib.sha256("".join(digests).encode()).hexdigest(),
-            image_digests=tuple(digests),
-            skipped=dict(images.skipped),
-        )
-        layers = tuple(manifest.Layer(**vars(decision)) for decision in decisions)
-        rescaled = (
-            manifest.Equalization(
-                pairs=tuple(manifest.Pair(**vars(pair)) for pair in equalized.pairs),
-                max_rel_error=equalized.max_rel_error,
-            )
-            if equalized
-            else None
-        )
-        record = manifest.Quantized(layers=layers, calibration=calibration, equalization=rescaled)
-        return _Int8(path, record)
-
-    def _equalize(self, exported: Exported, target: Target) -> Equalized:
-        """The equalized graph of `exported`, made once for all targets that share the export."""
-        from vitedge.graph.equalize import equalize
-
-        recipe, images = self._plan.recipe, self._calibration
-        assert recipe is not None and images is not None
-        key = (target.batch, target.opset)
-        if key not in self._equalized:
-            size = 1 if target.batch == "dynamic" else target.batch
-            self._equalized[key] = equalize(
-                exported.path,
-                lambda: _batches(images, recipe, size, []),
-                recipe.num_samples,
-                self._steps,
-            )
-        return self._equalized[key]
-
     def _stage(
         self,
         target: Target,
@@ -238,7 +181,7 @@ class _Job:
         exported: Exported,
         golden: Golden,
         work: Path,
-        int8: _Int8 | None,
+        int8: Int8 | None,
         fp32: Bundle | None,
     ) -> Bundle:
         """Build one complete bundle under `work` and run it once on the golden images."""
@@ -335,31 +278,7 @@ class _Job:
             )
 
 
-@dataclass(frozen=True)
-class _Int8:
-    """The quantized ONNX file, and the manifest's record of how it came to be."""
-
-    path: Path
-    record: manifest.Quantized
-
-
-def _batches(
-    images: ImageSet, recipe: Calibration, size: int, digests: list[str]
-) -> Iterator[NDArray[np.uint8]]:
-    """The recipe's calibration images, `size` a run; their digests are added to `digests`."""
-    waiting: list[NDArray[np.uint8]] = []
-    for image in images.sample(recipe.num_samples, recipe.seed):
-        digests.extend(image.digests)
-        waiting.append(image.images)
-        if len(waiting) == size:
-            yield np.concatenate(waiting)
-            waiting.clear()
-    if waiting:
-        waiting += waiting[-1:] * (size - len(waiting))
-        yield np.concatenate(waiting)
-
-
-def _not_measurable(model: Identity, int8: _Int8 | None) -> str:
+def _not_measurable(model: Identity, int8: Int8 | None) -> str:
     """Why a number called accuracy would mean nothing; empty where it would."""
     if not model.trained:
         return "its weights are random"

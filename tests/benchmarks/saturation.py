@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tests.benchmarks import peers
+from tests.ptq import ptq
 from vitedge import catalog, host
 from vitedge.backends import BACKENDS
 from vitedge.data import open_images
@@ -22,7 +23,6 @@ from vitedge.graph import files
 from vitedge.graph.export import export
 from vitedge.imageset import Batch
 from vitedge.models.sources import Request, resolve
-from vitedge.quant.ptq import quantize
 from vitedge.validate import predict_all
 
 TARGETS = ("openvino-cpu", "onnxruntime-cpu")
@@ -57,7 +57,7 @@ def _rows(folder: Path) -> list[tuple[str, ...]]:
             work = folder / f"{name}-{weights}"
             built = work / "built"
             built.mkdir(parents=True)
-            qdq, _ = quantize(exported.path, images, recipe, dialect, lambda *step: None)
+            qdq, _ = ptq(exported.path, images, recipe, dialect)
             files.write(qdq, work / "model.onnx")
             BACKENDS[target.runtime].build(work / "model.onnx", target, built)
             model_file = next(built.glob("model.[ox]*"))

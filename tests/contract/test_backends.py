@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.ptq import ptq
 from vitedge import catalog, host
 from vitedge.backends import BACKENDS
 from vitedge.backends.base import Session
@@ -54,8 +55,6 @@ def build(
     """Build `digits` on one runtime, once for each batch size and precision."""
     import onnx
 
-    from vitedge.quant.ptq import quantize
-
     try:
         target = catalog.find_target(request.param, host.describe(threads=0))
     except UnavailableError as error:
@@ -71,7 +70,7 @@ def build(
                 size = 1 if batch == "dynamic" else batch
                 images = calibration_batches(recipe.num_samples, size)
                 dialect = target.quantization
-                proto, _ = quantize(model, images, recipe, dialect, lambda *step: None)
+                proto, _ = ptq(model, images, recipe, dialect)
                 model = folder / "qdq.onnx"
                 onnx.save(proto, model)
             BACKENDS[request.param].build(model, target, folder)

@@ -5,7 +5,8 @@ NNCF's ONNX path does the same job in twice the time and memory; tests/benchmark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from vitedge.errors import InputError
+from vitedge.graph.equalize import Equalized, equalize
 from vitedge.graph.run import Runner
 from vitedge.quant.policy import Decision, Role, decide
 from vitedge.quant.ranges import PAIR_SUM_MAX, QMAX, ActivationRange, quantize_weight
@@ -26,20 +28,34 @@ Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
 
-def quantize(
+@dataclass(frozen=True)
+class Calibrated:
+    """An FP32 graph, what a target's dialect makes of it, and the ranges of its activations."""
+
+    path: Path
+    """An ONNX file, its weights in external data: equalized where the recipe asks for it."""
+    decisions: tuple[Decision, ...]
+    ranges: Mapping[str, ActivationRange]
+    recipe: Calibration
+    target: Quantization
+    equalized: Equalized | None
+
+
+def calibrate(
     fp32: Path,
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Callable[[], Iterator[NDArray[np.uint8]]],
     recipe: Calibration,
     target: Quantization,
     progress: Progress,
-) -> tuple[ModelProto, list[Decision]]:
-    """Quantize the ONNX file `fp32` (uint8 NHWC input, weights in external data).
+) -> Calibrated:
+    """Measure what quantizing the ONNX file `fp32` (uint8 NHWC input) takes.
 
-    `batches` are calibration images (B, H, W, 3) of the graph's own batch size. Returns the
-    QDQ model, weights inside, and the decision for every layer. Raises InputError when an
-    activation is NaN or infinite.
+    `batches` starts a stream of calibration images (B, H, W, 3) of the graph's own batch size.
+    Raises InputError when an activation is NaN or infinite, or nothing can be quantized.
     """
-    model = onnx.load(fp32, load_external_data=False)
+    equalized = equalize(fp32, batches, recipe.num_samples, progress) if recipe.equalize else None
+    path = equalized.path if equalized else fp32
+    model = onnx.load(path, load_external_data=False)
     decisions = decide(model.graph, target)
     chosen = {d.node: d for d in decisions if d.quantized}
     if not chosen:
@@ -58,8 +74,24 @@ def quantize(
             for name in _activations(node, chosen[node.name])
         )
     )
-    ranges = collect_ranges(fp32, model, taps, batches, recipe.num_samples, progress)
-    _rewrite(model, fp32.parent, chosen, ranges, recipe, target, progress)
+    ranges = collect_ranges(path, model, taps, batches(), recipe.num_samples, progress)
+    return Calibrated(path, tuple(decisions), ranges, recipe, target, equalized)
+
+
+def quantize(
+    calibrated: Calibrated, progress: Progress, kept: Mapping[str, str]
+) -> tuple[ModelProto, list[Decision]]:
+    """The QDQ model, weights inside, and the decision for every layer.
+
+    The nodes in `kept` stay in float, for the reason given.
+    """
+    decisions = [
+        replace(d, quantized=False, why=kept[d.node]) if d.node in kept else d
+        for d in calibrated.decisions
+    ]
+    model = onnx.load(calibrated.path, load_external_data=False)
+    chosen = {d.node: d for d in decisions if d.quantized}
+    _rewrite(model, calibrated, chosen, progress)
     return model, decisions
 
 
@@ -173,15 +205,13 @@ class _Emitter:
 
 def _rewrite(
     model: ModelProto,
-    folder: Path,
+    calibrated: Calibrated,
     chosen: Mapping[str, Decision],
-    ranges: Mapping[str, ActivationRange],
-    recipe: Calibration,
-    target: Quantization,
     progress: Progress,
 ) -> None:
     """Turn `model`, in place, into the QDQ graph; FP32 weights are read one at a time."""
-    graph = model.graph
+    graph, folder = model.graph, calibrated.path.parent
+    ranges, recipe, target = calibrated.ranges, calibrated.recipe, calibrated.target
     stored = {tensor.name: tensor for tensor in graph.initializer}
     emitter = _Emitter(target)
     biased: dict[str, int] = {}  # output of a quantized MatMul -> its rank

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 
 from tests.outliers import write_digits
+from tests.ptq import ptq
 from vitedge import catalog
 from vitedge.errors import InputError
 from vitedge.graph.equalize import Equalized, equalize
 from vitedge.graph.moments import tapped
-from vitedge.quant.ptq import quantize
 
 OUTLIER = 1000.0
 """Channel 1 of every source is so many times larger; what reads it undoes that."""
@@ -353,7 +353,7 @@ def test_a_trained_model_with_outliers_quantizes_as_well_as_one_without(
     images = calibration_batches(64, 16)
 
     def noise(fp32: Path, name: str) -> float:
-        model, _ = quantize(fp32, images, recipe, target, lambda *step: None)
+        model, _ = ptq(fp32, images, recipe, target)
         onnx.save(model, tmp_path / name)
         return sqnr_db(want, run(tmp_path / name, [held_out.images]))
 

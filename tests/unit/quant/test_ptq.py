@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tests.ptq import ptq
 from vitedge import catalog
 from vitedge.errors import InputError
 from vitedge.imageset import Batch
 from vitedge.quant.policy import Decision
-from vitedge.quant.ptq import quantize
 from vitedge.spec import Target
 
 IMAGES = 64
@@ -61,9 +61,7 @@ def quantized(
         if target.name not in made:
             fp32 = digits_graph("dynamic").path
             images = calibration_batches(IMAGES, 16)
-            model, decisions = quantize(
-                fp32, images, RECIPE, target.quantization, lambda *step: None
-            )
+            model, decisions = ptq(fp32, images, RECIPE, target.quantization)
             path = tmp_path_factory.mktemp(target.name) / "model.onnx"
             onnx.save(model, path)
             made[target.name] = Quantized(path, onnx.load(path), decisions, target)
@@ -201,9 +199,7 @@ def test_the_fp32_file_is_left_as_it_was(digits_graph, quantized) -> None:
 def test_the_same_images_give_the_same_bytes(digits_graph, calibration_batches, quantized) -> None:
     target = TARGETS[0]
     fp32 = digits_graph("dynamic").path
-    model, _ = quantize(
-        fp32, calibration_batches(IMAGES, 16), RECIPE, target.quantization, lambda *step: None
-    )
+    model, _ = ptq(fp32, calibration_batches(IMAGES, 16), RECIPE, target.quantization)
     assert model.SerializeToString() == quantized(target).model.SerializeToString()
 
 
@@ -287,9 +283,7 @@ def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
     tmp_path, target, runtime
 ) -> None:
     bright = np.full((1, 8, 8, 3), 255, np.uint8)
-    model, _ = quantize(
-        hostile(tmp_path), [bright], RECIPE, target.quantization, lambda *step: None
-    )
+    model, _ = ptq(hostile(tmp_path), [bright], RECIPE, target.quantization)
     path = tmp_path / "qdq.onnx"
     onnx.save(model, path)
     expected = np.tile([255.0 * 192, -255.0 * 192], 4)
@@ -332,7 +326,7 @@ def test_a_norm_without_a_shift_before_a_mean_is_computed_as_the_graph_says(
 ) -> None:
     image = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3), np.uint8)
     target = catalog.targets()["openvino-cpu"].quantization
-    model, _ = quantize(unshifted(tmp_path, inputs), [image], RECIPE, target, lambda *step: None)
+    model, _ = ptq(unshifted(tmp_path, inputs), [image], RECIPE, target)
     path = tmp_path / "qdq.onnx"
     onnx.save(model, path)
     assert sqnr_db(exactly(path, image), RUNS[runtime](path, image)) >= EXACT_DB
@@ -347,7 +341,7 @@ def test_a_model_without_weights_to_quantize_is_refused(tmp_path) -> None:
     path = tmp_path / "empty.onnx"
     onnx.save(model, path)
     with pytest.raises(InputError, match="nothing in this model") as caught:
-        quantize(path, [], RECIPE, TARGETS[0].quantization, lambda *step: None)
+        ptq(path, [], RECIPE, TARGETS[0].quantization)
     assert "--fp32" in caught.value.fix
 
 
@@ -360,5 +354,5 @@ def test_an_activation_that_overflows_is_named(tmp_path) -> None:
     onnx.save(model, path)
     images = [np.ones((1, 8, 8, 3), np.uint8)]
     with pytest.raises(InputError, match="'rows' is NaN or infinite") as caught:
-        quantize(path, images, RECIPE, TARGETS[0].quantization, lambda *step: None)
+        ptq(path, images, RECIPE, TARGETS[0].quantization)
     assert caught.value.fix
