@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge import catalog, host
+from vitedge import catalog, host, int8
 from vitedge.artifact import Bundle
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import Session
@@ -277,8 +277,8 @@ def int8_ops(model: Path, like: Target) -> tuple[int, int]:
         ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
     ops = [node.op_type for node in graph.node]
-    int8 = sum(op in ORT_INT8_MACS for op in ops)
-    return int8, int8 + sum(op in ORT_MACS for op in ops)
+    fast = sum(op in ORT_INT8_MACS for op in ops)
+    return fast, fast + sum(op in ORT_MACS for op in ops)
 
 
 OPENVINO_MACS = {
@@ -332,6 +332,22 @@ def declare_torchvision_ops() -> torch.library.Library:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library
+
+
+@contextlib.contextmanager
+def within_ptq(span: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Run our PTQ, calibration included and nothing else of an export, within `span()`."""
+    original = int8.Quantizer.write
+
+    def write(*args: Any) -> int8.Int8:
+        with span():
+            return original(*args)
+
+    int8.Quantizer.write = write  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        int8.Quantizer.write = original  # type: ignore[method-assign]
 
 
 def sqnr_db(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,22 +75,16 @@ def _rows(runtime: str, folder: Path) -> list[tuple[str, ...]]:
 
 def _ours(runtime: str, recipe: str, folder: Path) -> tuple[Bundle, Bundle, float]:
     """Bundles of one recipe, and the seconds its quantization took: nothing else of the export."""
-    from vitedge.quant import ptq
-
     spent = 0.0
-    original = ptq.quantize
 
-    def timed(*args, **kwargs):  # type: ignore[no-untyped-def]
+    @contextlib.contextmanager
+    def timed() -> Iterator[None]:
         nonlocal spent
         start = time.perf_counter()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            spent = time.perf_counter() - start
+        yield
+        spent = time.perf_counter() - start
 
-    with contextlib.ExitStack() as stack:
-        ptq.quantize = timed
-        stack.callback(setattr, ptq, "quantize", original)
+    with peers.within_ptq(timed):
         fp32, int8 = peers.export_bundles("digits", runtime, folder, "digits", None, recipe)
     return fp32, int8, spent
 
