@@ -38,6 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     here = host.describe(threads=0)
     print(f"{host.usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
+    peers.print_absent(options)
     vnni = bool(VNNI & set(here.isa or ()))
     for model in options.models:
         for batch in options.batch:

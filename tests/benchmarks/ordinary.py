@@ -7,6 +7,7 @@ Runtime run here; the peers of peers.txt in the environment that --peers-python 
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import tempfile
 from argparse import Namespace
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from tests import lineage
 from tests.benchmarks import peers
+from tests.benchmarks.int8_ops import int8_ops
 from vitedge.artifact import Bundle
 from vitedge.data import open_images
 from vitedge.models.sources import Request
@@ -62,12 +64,12 @@ def main() -> None:
     parser = peers.arguments(__doc__)
     parser.add_argument("--rows", nargs="+", help="words of the names of the models to run")
     parser.add_argument("--full", action="store_true", help="the lineage at full depth")
+    parser.add_argument("--seed", type=int, default=0, help="of the lineage's random weights")
     parser.add_argument("--runtime", nargs="+", default=RUNTIMES)
     peers.add_peers(parser)
     options = parser.parse_args()
     library = peers.declare_torchvision_ops()
-    if not options.peers_python:
-        print(f"absent, no --peers-python: {', '.join(peers.OTHER_PYTHON)}\n")
+    peers.print_absent(options)
     columns = {runtime: peers.chosen(runtime, options) for runtime in options.runtime}
     names = list(dict.fromkeys(name for runtime in columns.values() for name in runtime))
     print("SQNR dB (INT8 operators of those with multiply-accumulates)\n")
@@ -80,8 +82,8 @@ def main() -> None:
             rows += 1
             ours, theirs = _measure(subject, runtime, quantizers)
             found = {name: cell for name, cell in theirs.items() if isinstance(cell, Cell)}
-            best = max(found, key=lambda name: found[name].sqnr_db)
-            ahead = ours.sqnr_db - found[best].sqnr_db
+            best = max(found, key=lambda name: found[name].sqnr_db, default="")
+            ahead = ours.sqnr_db - (found[best].sqnr_db if best else -math.inf)
             if ahead < 0:
                 losses.append(f"{subject.name} on {runtime}: {ahead:.2f} dB to {best}")
             cells = [str(theirs.get(name, "–")) for name in names]
@@ -108,7 +110,9 @@ def _measure(
     def score(artifact: Path) -> Cell:
         with peers.open_file(artifact, target) as session:
             got = predict_all(session, subject.held_out)
-        return Cell(peers.sqnr_db(want, got), *peers.int8_ops(artifact, target))
+        if not np.isfinite(got).all():
+            raise ValueError("its outputs are not finite")
+        return Cell(peers.sqnr_db(want, got), *int8_ops(artifact, target))
 
     cells: dict[str, Cell | str] = {}
     for name, quantize in quantizers.items():
@@ -134,7 +138,7 @@ def _subjects(options: Namespace) -> Iterator[Subject]:
         print(f"{name}: exporting", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
             work = Path(folder)
-            yield _digits(work) if row is None else _of_lineage(row, work, options.full)
+            yield _digits(work) if row is None else _of_lineage(row, work, options)
 
 
 def _digits(folder: Path) -> Subject:
@@ -150,9 +154,9 @@ def _digits(folder: Path) -> Subject:
     )
 
 
-def _of_lineage(row: lineage.Row, folder: Path, full: bool) -> Subject:
-    torch.manual_seed(0)  # the random weights
-    request, _ = lineage.request(row, folder / "source", not full)
+def _of_lineage(row: lineage.Row, folder: Path, options: Namespace) -> Subject:
+    torch.manual_seed(options.seed)
+    request, _ = lineage.request(row, folder / "source", not options.full)
     photographs = lineage.photographs(lineage.CALIBRATION_IMAGES + lineage.EVALUATION_IMAGES)
     halves = np.split(photographs, [lineage.CALIBRATION_IMAGES])
     files = [

@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -247,68 +246,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).replace("|", "/").split())[:120] or type(error).__name__
 
 
+def print_absent(options: argparse.Namespace) -> None:
+    """Name the peers that this run leaves out, and why."""
+    if not options.peers_python:
+        print(f"absent, no --peers-python: {', '.join(OTHER_PYTHON)}")
+    print("absent: neural-compressor 3, which quantizes no ONNX; onnx-neural-compressor does\n")
+
+
 OTHER_PYTHON = ("optimum", "neural_compressor", "modelopt")
 """Peers that `peer_worker.py` knows."""
-
-
-def int8_ops(model: Path, like: Target) -> tuple[int, int]:
-    """Operators with multiply-accumulates the runtime runs in INT8, and all of them.
-
-    Counted in the graph that the runtime executes, after its own fusions.
-    """
-    if like.runtime == "openvino":
-        import openvino as ov
-
-        core = ov.Core()
-        compiled = core.compile_model(core.read_model(model), "CPU", dict(like.options))
-        precisions = [
-            op.rt_info["runtimePrecision"].astype(str)
-            for op in compiled.get_runtime_model().get_ops()
-            if op.rt_info["layerType"].astype(str) in OPENVINO_MACS
-        ]
-        return sum(p in ("i8", "u8") for p in precisions), len(precisions)
-    import onnx
-    import onnxruntime as ort
-
-    with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = f"{folder}/optimized.onnx"
-        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    ops = [node.op_type for node in graph.node]
-    fast = sum(op in ORT_INT8_MACS for op in ops)
-    return fast, fast + sum(op in ORT_MACS for op in ops)
-
-
-OPENVINO_MACS = {
-    "FullyConnected",
-    "MatMul",
-    "Convolution",
-    "GroupConvolution",
-    "ScaledDotProductAttention",
-    "ScaledDotProductAttentionWithKVCache",
-}
-ORT_INT8_MACS = {
-    "QLinearMatMul",
-    "MatMulIntegerToFloat",
-    "MatMulInteger",
-    "DynamicQuantizeMatMul",
-    "QGemm",
-    "QLinearConv",
-    "ConvInteger",
-    "QAttention",
-}
-ORT_MACS = {
-    "MatMul",
-    "FusedMatMul",
-    "Gemm",
-    "FusedGemm",
-    "Conv",
-    "FusedConv",
-    "Attention",
-    "MultiHeadAttention",
-}
 
 
 @contextlib.contextmanager

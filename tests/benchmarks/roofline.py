@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.benchmarks import peers
+from tests.benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
 from vitedge import bench, host
 from vitedge.artifact import Bundle
 from vitedge.backends import BACKENDS
@@ -195,7 +196,7 @@ def profile_openvino(
     for _ in range(PROFILED_RUNS):
         request.infer(feed)
         for layer in request.profiling_info:
-            int8 = layer.node_type in peers.OPENVINO_MACS and layer.exec_type.endswith("I8")
+            int8 = layer.node_type in OPENVINO_MACS and layer.exec_type.endswith("I8")
             kind = layer.node_type + (INT8 if int8 else "")
             seen[kind, layer.node_name].append(layer.real_time.total_seconds() * 1e3)
     return _by_kind(seen)
@@ -220,7 +221,7 @@ def profile_onnxruntime(
     for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
         if event["name"].endswith("_kernel_time"):
             op = event["args"]["op_name"]
-            kind = op + (INT8 if op in peers.ORT_INT8_MACS else "")
+            kind = op + (INT8 if op in ORT_INT8_MACS else "")
             seen[kind, event["name"]].append(event["dur"] / 1e3)
     return _by_kind(seen)
 
