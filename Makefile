@@ -22,8 +22,8 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
-	for name in help_time validate_throughput saturation recipes export_cost vit_latency \
-		lineage vt_vs_resnet; do \
+	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost \
+		latency roofline lineage vt_vs_resnet; do \
 		$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 reference: $(VENV)/installed

@@ -136,12 +136,12 @@ class Result:
 
 def run(row: Row, folder: Path, *, shallow: bool) -> Result:
     """Export a row to FP32 and INT8 for both runtimes and compare INT8 with FP32."""
-    request, params = _request(row, folder / "source", shallow)
-    photographs = _photographs(CALIBRATION_IMAGES + EVALUATION_IMAGES)
-    np.savez(folder / "calibration.npz", images=photographs[:CALIBRATION_IMAGES])
+    asked, params = request(row, folder / "source", shallow)
+    images = photographs(CALIBRATION_IMAGES + EVALUATION_IMAGES)
+    np.savez(folder / "calibration.npz", images=images[:CALIBRATION_IMAGES])
     made = export(
         ExportRequest(
-            request,
+            asked,
             TARGETS,
             "int8",
             calib_data=str(folder / "calibration.npz"),
@@ -151,7 +151,7 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
         ),
         Steps(None),
     )
-    np.savez(folder / "others.npz", images=photographs[CALIBRATION_IMAGES:])
+    np.savez(folder / "others.npz", images=images[CALIBRATION_IMAGES:])
     int8 = {}
     for bundle in (m.bundle for m in made if m.bundle.manifest.precision == "int8"):
         reference = bundle.reference()
@@ -175,7 +175,7 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
     return Result(params, made[0].bundle.manifest.parity.max_rel_error, int8)
 
 
-def _request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
+def request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
     """How a user would name the row's model, and its number of parameters."""
     folder.mkdir()
     if row.source == "torchvision":
@@ -214,7 +214,7 @@ def _params(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _photographs(count: int) -> NDArray[np.uint8]:
+def photographs(count: int) -> NDArray[np.uint8]:
     """Crops of two real photographs, (count, 300, 300, 3)."""
     rng = np.random.default_rng(0)
     crops = []

@@ -9,8 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
+from tests.benchmarks import peers
 from tests.lineage import ROWS, Quantized, Result, Row, run
 
 HEADER = """\
@@ -20,14 +19,13 @@ HEADER = """\
 
 
 def main() -> None:
-    library = torch.library.Library("torchvision", "DEF")  # as the fixture `peers` of the tests
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library = peers.declare_torchvision_ops()
     print(HEADER, flush=True)
     for row in ROWS:
         if len(sys.argv) == 1 or any(word in row.name for word in sys.argv[1:]):
             with tempfile.TemporaryDirectory() as folder:
                 print(line(row, run(row, Path(folder), shallow=False)), flush=True)
+    del library
 
 
 def line(row: Row, result: Result) -> str:

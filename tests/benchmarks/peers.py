@@ -6,16 +6,19 @@ import argparse
 import contextlib
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge import catalog, host
+from vitedge import catalog, host, int8
 from vitedge.artifact import Bundle
 from vitedge.backends import BACKENDS, open_session
 from vitedge.backends.base import Session
@@ -24,6 +27,9 @@ from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.progress import Steps
 from vitedge.spec import Target
+
+if TYPE_CHECKING:
+    import torch
 
 SILENT = Steps(None)
 
@@ -68,6 +74,7 @@ def export_bundles(
     calib_data: str,
     samples: int | None,
     recipe: str = "default",
+    batch: int | None = None,
 ) -> tuple[Bundle, Bundle]:
     """Our own FP32 and INT8 bundles of `model`, with random weights unless it is `digits`."""
     made = export(
@@ -79,6 +86,7 @@ def export_bundles(
             calibration=recipe,
             num_samples=samples,
             duration_s=0,
+            batch=batch,
             output=folder,
             force=True,
         ),
@@ -93,6 +101,12 @@ def open_file(model: Path, like: Target) -> AbstractContextManager[Session]:
     return BACKENDS[like.runtime].open(model.parent, msgspec.structs.replace(like, threads=threads))
 
 
+def model_file(bundle: Bundle) -> Path:
+    """What its runtime reads first."""
+    suffix = "xml" if bundle.manifest.target.runtime == "openvino" else "onnx"
+    return bundle.path / f"model.{suffix}"
+
+
 def open_ours(bundle: Bundle) -> AbstractContextManager[Session]:
     """Open one of our bundles."""
     return open_session(bundle)
@@ -103,29 +117,24 @@ def target_here(runtime: str) -> Target:
     return catalog.find_target(runtime, host.describe(threads=0))
 
 
-def nncf_openvino(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path, **how: Any) -> Path:
-    """NNCF's OpenVINO path with its own settings for a transformer: IR or ONNX -> `out`/model.xml.
+Images = Sequence[NDArray[np.uint8]]
+"""Calibration images, batches (B, H, W, 3) for the graph's one input."""
 
-    `images` are batches (B, H, W, 3) for the graph's one input.
-    """
+
+def nncf_openvino(fp32: Path, images: Images, out: Path, **how: Any) -> Path:
+    """NNCF's OpenVINO path: IR or ONNX -> `out`/model.xml. `how` goes to nncf.quantize."""
     import nncf
     import openvino as ov
 
     model = ov.Core().read_model(fp32)
     with _quiet_nncf():
-        quantized = nncf.quantize(
-            model,
-            nncf.Dataset(list(images)),
-            preset=nncf.QuantizationPreset.PERFORMANCE,
-            model_type=nncf.ModelType.TRANSFORMER,
-            **how,
-        )
+        quantized = nncf.quantize(model, nncf.Dataset(list(images)), **_nncf(how))
     out.mkdir(parents=True, exist_ok=True)
     ov.save_model(quantized, out / "model.xml", compress_to_fp16=False)
     return out / "model.xml"
 
 
-def nncf_onnx(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path, **how: Any) -> Path:
+def nncf_onnx(fp32: Path, images: Images, out: Path, **how: Any) -> Path:
     """NNCF's ONNX path, likewise: ONNX -> `out`/model.onnx."""
     import nncf
     import onnx
@@ -133,21 +142,27 @@ def nncf_onnx(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path, **how:
     model = onnx.load(fp32)
     name = model.graph.input[0].name
     with _quiet_nncf():
-        quantized = nncf.quantize(
-            model,
-            nncf.Dataset(list(images), lambda batch: {name: batch}),
-            preset=nncf.QuantizationPreset.PERFORMANCE,
-            model_type=nncf.ModelType.TRANSFORMER,
-            **how,
-        )
+        data = nncf.Dataset(list(images), lambda batch: {name: batch})
+        quantized = nncf.quantize(model, data, **_nncf(how))
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(quantized, out / "model.onnx")
     return out / "model.onnx"
 
 
-def ort_static(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path) -> Path:
-    """ONNX Runtime's quantize_static with its defaults, after its own pre-processing."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+def _nncf(how: dict[str, Any]) -> dict[str, Any]:
+    """Its enumerations by name: model_type="transformer", preset="performance" or "mixed"."""
+    import nncf
+
+    kinds = {"model_type": nncf.ModelType, "preset": nncf.QuantizationPreset}
+    return {key: kinds[key](value) if key in kinds else value for key, value in how.items()}
+
+
+def ort_static(fp32: Path, images: Images, out: Path, method: str = "MinMax") -> Path:
+    """ONNX Runtime's quantize_static with its defaults, after its own pre-processing.
+
+    `method` names a CalibrationMethod.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     out.mkdir(parents=True, exist_ok=True)
@@ -162,9 +177,85 @@ def ort_static(fp32: Path, images: Iterable[NDArray[np.uint8]], out: Path) -> Pa
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             return next(self._feeds, None)
 
-    quantize_static(str(prepared), str(out / "model.onnx"), Reader())
+    with contextlib.redirect_stdout(io.StringIO()):
+        quantize_static(
+            str(prepared),
+            str(out / "model.onnx"),
+            Reader(),
+            calibrate_method=CalibrationMethod[method],
+        )
     prepared.unlink()
     return out / "model.onnx"
+
+
+def in_other_python(python: Path, peer: str, fp32: Path, images: Images, out: Path) -> Path:
+    """A peer of `peer_worker.py`, run by the interpreter `python`: ONNX -> `out`/model.onnx."""
+    out.mkdir(parents=True, exist_ok=True)
+    calib = save_npz(out / "calibration.npz", np.stack(list(images)))
+    worker = Path(__file__).with_name("peer_worker.py")
+    command = [python, worker, peer, fp32, calib, out]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True
+    )
+    calib.unlink()
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise RuntimeError(lines[-1] if lines else f"exit status {done.returncode}")
+    return out / "model.onnx"
+
+
+Quantizer = Callable[[Path, Images, Path], Path]
+"""FP32 graph, calibration images, folder to write into -> artifact."""
+
+
+def quantizers(runtime: str, python: Path | None) -> dict[str, Quantizer]:
+    """Every peer that makes INT8 artifacts for `runtime`, by name.
+
+    Those of `peers.txt` only where `python`, their interpreter, is given.
+    """
+    nncf = nncf_openvino if runtime == "openvino" else nncf_onnx
+    found: dict[str, Quantizer] = {
+        "NNCF": nncf,
+        "NNCF transformer": partial(nncf, model_type="transformer"),
+        "NNCF transformer, performance": partial(
+            nncf, model_type="transformer", preset="performance"
+        ),
+    }
+    if runtime == "onnxruntime":
+        for method in ("MinMax", "Percentile", "Entropy"):
+            found[f"ORT {method}"] = partial(ort_static, method=method)
+        for peer in OTHER_PYTHON if python else ():
+            found[peer] = partial(in_other_python, python, peer)
+    return found
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """The options that `chosen` reads."""
+    parser.add_argument("--peers", nargs="+", default=[""], help="words of the peers' names to run")
+    parser.add_argument("--peers-python", type=Path, help="an interpreter with peers.txt installed")
+
+
+def chosen(runtime: str, options: argparse.Namespace) -> dict[str, Quantizer]:
+    """The quantizers for `runtime` that the command line asks for."""
+    known = quantizers(runtime, options.peers_python)
+    return {n: quantize for n, quantize in known.items() if any(w in n for w in options.peers)}
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, short enough for a table."""
+    return " ".join(str(error).replace("|", "/").split())[:120] or type(error).__name__
+
+
+def print_absent(options: argparse.Namespace) -> None:
+    """Name the peers that this run leaves out, and why."""
+    if not options.peers_python:
+        print(f"absent, no --peers-python: {', '.join(OTHER_PYTHON)}")
+    print("absent: neural-compressor 3, which quantizes no ONNX; onnx-neural-compressor does\n")
+
+
+OTHER_PYTHON = ("optimum", "neural_compressor", "modelopt")
+"""Peers that `peer_worker.py` knows."""
 
 
 @contextlib.contextmanager
@@ -175,6 +266,35 @@ def _quiet_nncf() -> Iterator[None]:
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+def declare_torchvision_ops() -> torch.library.Library:
+    """Let timm, transformers and torchvision import beside CPU torch, while the result lives.
+
+    As the fixture `peers` of the tests does.
+    """
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+@contextlib.contextmanager
+def within_ptq(span: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Run our PTQ, calibration included and nothing else of an export, within `span()`."""
+    original = int8.Quantizer.write
+
+    def write(*args: Any) -> int8.Int8:
+        with span():
+            return original(*args)
+
+    int8.Quantizer.write = write  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        int8.Quantizer.write = original  # type: ignore[method-assign]
 
 
 def sqnr_db(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:

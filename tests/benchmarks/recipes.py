@@ -1,6 +1,6 @@
 """Every shipped calibration recipe on the embedded reference and both runtimes, beside NNCF.
 
-NNCF runs with its own defaults for a transformer on the first 300 images that `default` draws.
+NNCF runs with its defaults for a transformer on the first 300 images that `default` draws.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ def _rows(runtime: str, folder: Path) -> list[tuple[str, ...]]:
     if runtime == "onnxruntime":
         quantize, model = peers.nncf_onnx, fp32.path / "model.onnx"
     start = time.perf_counter()
-    theirs = quantize(model, images, folder / f"nncf-{runtime}")
+    theirs = quantize(model, images, folder / f"nncf-{runtime}", model_type="transformer")
     seconds = time.perf_counter() - start
     with peers.open_file(theirs, ours.manifest.target) as session:
         logits = predict_all(session, held_out.images)
@@ -75,22 +75,16 @@ def _rows(runtime: str, folder: Path) -> list[tuple[str, ...]]:
 
 def _ours(runtime: str, recipe: str, folder: Path) -> tuple[Bundle, Bundle, float]:
     """Bundles of one recipe, and the seconds its quantization took: nothing else of the export."""
-    from vitedge.quant import ptq
-
     spent = 0.0
-    original = ptq.quantize
 
-    def timed(*args, **kwargs):  # type: ignore[no-untyped-def]
+    @contextlib.contextmanager
+    def timed() -> Iterator[None]:
         nonlocal spent
         start = time.perf_counter()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            spent = time.perf_counter() - start
+        yield
+        spent = time.perf_counter() - start
 
-    with contextlib.ExitStack() as stack:
-        ptq.quantize = timed
-        stack.callback(setattr, ptq, "quantize", original)
+    with peers.within_ptq(timed):
         fp32, int8 = peers.export_bundles("digits", runtime, folder, "digits", None, recipe)
     return fp32, int8, spent
 

@@ -73,7 +73,7 @@ def _rows(folder: Path) -> list[tuple[str, ...]]:
                 )
             )
     target = catalog.targets()["openvino-cpu"]
-    theirs = peers.nncf_openvino(exported.path, images, folder / "nncf")
+    theirs = peers.nncf_openvino(exported.path, images, folder / "nncf", model_type="transformer")
     with peers.open_file(theirs, target) as session:
         logits = predict_all(session, held_out.images)
     rows.append((target.name, "NNCF's own", "–", *_score(fp32, logits, held_out)))
