@@ -17,8 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vitedge import catalog
 from vitedge.imageset import Batch
-from vitedge.quant.ptq import Calibrated, calibrate, quantize
+from vitedge.quant.calibrate import calibrate
+from vitedge.quant.ptq import quantize
 from vitedge.quant.sensitivity import harm
+from vitedge.quant.settle import Calibrated
 
 FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=32)
 Images = NDArray[np.uint8]
@@ -45,7 +47,7 @@ class Made:
 
 def make(fp32: Path, images: list[Images], target: str, folder: Path) -> Made:
     dialect = catalog.targets()[target].quantization
-    calibrated = calibrate(fp32, lambda: iter(images), FAST, dialect, silent)
+    calibrated, _ = calibrate(fp32, iter(images), FAST, dialect, silent)
     model, decisions = quantize(calibrated, silent, {})
     path = folder / "int8.onnx"
     onnx.save(model, path)
