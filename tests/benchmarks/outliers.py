@@ -29,7 +29,7 @@ from vitedge.validate import predict_all
 
 DIGITS = ZOO["digits"]
 RUNTIMES = ("onnxruntime", "openvino")
-STRENGTHS = (10, 100, 1000)
+STRENGTHS = (2, 5, 10, 100, 1000)
 SITES: tuple[Site, ...] = ("norm", "value", "query", "all")
 MAX_LOSS_DB, MAX_DROP_PP = 1.0, 0.3
 Row = tuple[str, ...]
@@ -84,7 +84,7 @@ def _measure(  # type: ignore[no-untyped-def]
     folder.mkdir()
     weights = write_digits(folder / "weights.safetensors", site, strength, seed)
     recipe = folder / "off.toml"
-    fields = msgspec.structs.asdict(catalog.calibrations()["default"]) | {"equalize": False}
+    fields = msgspec.structs.asdict(catalog.calibrations()["default"]) | {"equalize": "off"}
     recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
     on = _export(weights, folder / "on", "default")
     off = _export(weights, folder / "off", str(recipe))

@@ -46,7 +46,7 @@ def test_every_shipped_target_is_one_that_can_be_built(path: Path) -> None:
 
 @pytest.mark.parametrize(("folder", "names"), [
     ("targets", {"onnxruntime-cpu", "onnxruntime-arm", "openvino-cpu"}),
-    ("calibration", {"default", "fast", "thorough"}),
+    ("calibration", {"default", "fast", "thorough", "auto"}),
 ])  # fmt: skip
 def test_the_promised_ones_are_shipped(folder: str, names: set[str]) -> None:
     assert names <= {path.stem for path in (ROOT / folder).glob("*.toml")}
@@ -86,6 +86,9 @@ def test_an_unknown_key_is_answered_with_the_nearest(
         (RECIPE.replace('"mse"', '"median"', 1), Calibration, "activations"),
         (RECIPE.replace('"random"', '"best"'), Calibration, "selection"),
         ("seed = -1\n" + RECIPE, Calibration, "seed"),
+        (RECIPE.replace("equalize = 0.5", "equalize = 1.5"), Calibration, "equalize"),
+        (RECIPE.replace("equalize = 0.5", 'equalize = "on"'), Calibration, "equalize"),
+        (RECIPE.replace("equalize = 0.5", "equalize = true"), Calibration, "equalize"),
         ("height = 0\nwidth = 8", Preprocess, "height"),
         ("height = 8.5\nwidth = 8", Preprocess, "height"),
         ("height = 8\nwidth = 8\nresize_px = -1", Preprocess, "resize_px"),

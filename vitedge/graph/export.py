@@ -20,6 +20,7 @@ from onnx import ModelProto, TensorProto
 from vitedge.backends.base import TensorSpec
 from vitedge.errors import InputError, VitedgeError, error_line
 from vitedge.graph import files, fold, preprocess
+from vitedge.graph.finite import check_finite
 from vitedge.graph.run import Runner
 from vitedge.models.sources import Identity, ReferenceModel
 from vitedge.spec import Batch
@@ -39,11 +40,18 @@ class Exported:
     max_rel_error: float
 
     def outputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The output (n, …) for `images` (n, H, W, 3), on ONNX Runtime."""
+        """The output (n, …) for `images` (n, H, W, 3), on ONNX Runtime.
+
+        Raises InputError, naming the layer, where it is NaN or infinite.
+        """
         fixed = self.input.shape[0] or len(images)
         padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
         run = Runner(self.path)
-        runs = [run(padded[i : i + fixed])[0] for i in range(0, len(padded), fixed)]
+        runs = []
+        for start in range(0, len(padded), fixed):
+            part = padded[start : start + fixed]
+            runs.append(run(part)[0])
+            check_finite(runs[-1], self.path, part)
         return np.concatenate(runs)[: len(images)]
 
 
@@ -51,7 +59,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
     """Write `folder/model.onnx`: `image` (B, H, W, 3) uint8 -> float32 logits or features.
 
     Its weights lie beside it as external data. Raises InputError when the graph's output
-    differs from the source's by more than PARITY_LIMIT.
+    differs from the source's by more than PARITY_LIMIT, or is NaN or infinite.
     """
     path = folder / "model.onnx"
     spec = model.identity.preprocess
@@ -63,6 +71,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Exp
         reference = lower(model, path, batch, opset)
         got, want = Runner(path)(images)[0], reference(images)
     _check_output(got, model.identity)
+    check_finite(got, path, images)
     error = float(np.abs(got - want).max())
     relative = error / max(float(np.abs(want).max()), 1e-12)
     if not relative <= PARITY_LIMIT:

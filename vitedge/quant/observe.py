@@ -78,7 +78,8 @@ def observe(
                 statistics[name].update(_by_channel(value, free.get(name)))
             except FloatingPointError:
                 raise InputError(
-                    f"activation '{name}' is NaN or infinite on a calibration image",
+                    f"'{name}', the output of {_maker(model.graph, name)}, is NaN or infinite on a "
+                    "calibration image",
                     fix="check the weights and the preprocessing: FP32 itself is broken here",
                 ) from None
         if seen < KEPT_IMAGES:
@@ -116,6 +117,10 @@ def _to_quantize(graph: GraphProto, decisions: list[Decision], target: Quantizat
         )
     nodes = [node for node in graph.node if node.name in chosen]
     return list(dict.fromkeys(x for node in nodes for x in activations(node, chosen[node.name])))
+
+
+def _maker(graph: GraphProto, name: str) -> str:
+    return next((node.name for node in graph.node if name in node.output), "no layer")
 
 
 def _by_channel(values: NDArray[np.float32], ids: Ids | None) -> NDArray[np.float32]:

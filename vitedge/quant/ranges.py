@@ -10,7 +10,7 @@ from vitedge.quant.statistics import Array, Distribution
 from vitedge.spec import Estimator, Quantization
 
 QMAX = 127
-_SMALLEST = 1e-6
+_SMALLEST = 1e-20
 _CLIPS = np.geomspace(0.05, 1.0, 97)
 """Candidates, as a share of the largest magnitude."""
 _PERCENTILE = 99.99

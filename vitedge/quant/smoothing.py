@@ -34,9 +34,10 @@ class Group:
 def smooth(observed: Observed, weights: Weights, strength: float) -> tuple[list[Group], Array]:
     """The groups whose channels are rescaled, and the scale of every id.
 
-    A channel is divided by max|x|^α / max|w|^(1−α), where `strength` is α; in Q·Kᵀ, that of Q by
-    max|q|^α / max|k|^(1−α) and that of K is multiplied. The scales of a group have a geometric
-    mean of 1. A channel that is always zero keeps its own.
+    A channel is divided by max|x|^α / max|w|^(1−α), where `strength` is α and w is relative to
+    its output's own range, so that no scale of an input or an output changes the choice; in Q·Kᵀ,
+    that of Q by max|q|^α / max|k|^(1−α) and that of K is multiplied. The scales of a group have a
+    geometric mean of 1. A channel that is always zero keeps its own.
     """
     found = observed.channels
     shrunk, grown = np.zeros(len(found.root)), np.zeros(len(found.root))
@@ -79,7 +80,8 @@ def _extremes(group: Group, observed: Observed, weights: Weights) -> list[_Extre
     found: list[_Extremes] = []
     for read in group.reads:
         if isinstance(read, Linear):
-            found += [_of_activation(read.node.input[0], observed), _of_weight(read, weights)]
+            read_by = _of_activation(read.node.input[0], observed)
+            found += [read_by, _of_weight(read, weights, read_by[1])]
         else:
             found += [_of_activation(name, observed) for name in read.node.input]
     return found
@@ -89,12 +91,20 @@ def _of_activation(name: str, observed: Observed) -> _Extremes:
     return observed.layout[name], observed.statistics[name].amax, 1
 
 
-def _of_weight(linear: Linear, weights: Weights) -> _Extremes:
-    """The largest weight that reads each channel."""
+def _of_weight(linear: Linear, weights: Weights, amax: Array) -> _Extremes:
+    """The largest weight that reads each channel, as a share of what its output takes in.
+
+    Outputs have a scale each: one whose weights are all large is no harder to quantize. `amax` is
+    the largest magnitude of each channel, (in,).
+    """
     weight = np.moveaxis(np.abs(weights(linear.node)), linear.output_axis, 0)
     ids = np.moveaxis(linear.weight_ids, linear.output_axis, 0)
     ids = ids.reshape(ids.shape[:2])  # (1 or out, in)
     peaks = weight.reshape(*weight.shape[:2], -1).max(axis=2)  # (out, in)
+    inputs = amax.reshape(-1, peaks.shape[1])  # of each convolution group
+    inputs = np.repeat(inputs, len(peaks) // len(inputs), axis=0)
+    taken = (peaks * inputs).max(axis=1, keepdims=True)  # (out, 1)
+    peaks = np.divide(peaks, taken, where=taken > 0, out=np.zeros(peaks.shape))
     if len(ids) == 1:  # a channel goes to every output
         peaks = peaks.max(axis=0, keepdims=True)
     return ids.reshape(-1), peaks.astype(np.float64).reshape(-1), -1

@@ -13,6 +13,7 @@ from vitedge.spec import WeightEstimator
 
 PAIR_SUM_MAX = 128  # 255 · 128 ≤ 32,767: two products of one sign stay within 16 bits
 _MSE_CLIPS = np.linspace(1.0, 0.7, 7)
+_SMALLEST = np.float32(1e-20)  # with an activation's, a product that float32 still holds
 _BLOCK = 128
 """Channels at a time: what one thread works on stays in its cache."""
 
@@ -53,7 +54,7 @@ def _quantize_block(
     columns: Floats, clips: NDArray[np.float64], qmax: int, pair_safe: bool
 ) -> tuple[NDArray[np.int8], Floats]:
     """Of every clip, the one with the least squared error in each column."""
-    limit = np.maximum(np.abs(columns).max(axis=0), 1e-8)
+    limit = np.maximum(np.abs(columns).max(axis=0), _SMALLEST)
     if pair_safe:
         limit = np.maximum(limit, _pair_sums(columns).max(axis=0) * (qmax / PAIR_SUM_MAX))
     best = np.empty(columns.shape, np.int8)

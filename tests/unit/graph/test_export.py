@@ -173,7 +173,7 @@ def test_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
     module = VisionTransformer(ZOO["digits"].config).eval()
     with torch.no_grad():
         module.head.bias.fill_(float("nan"))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="gives NaN from head/"):
         export(replace(model, content=module), tmp_path, 1, 20)
 
 

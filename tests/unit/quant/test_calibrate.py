@@ -119,7 +119,7 @@ def export_outliers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def noise_db(
     digits_graph, calibration_batches: Batches, held_out: Batch, sqnr_db, tmp_path_factory
 ) -> Callable[[Path, Calibration], float]:
-    """SQNR of a quantized graph on held-out digits, on ONNX Runtime; FP32 is without outliers."""
+    """SQNR on held-out digits of a graph quantized for ONNX Runtime; FP32 is without outliers."""
     want = run(digits_graph("dynamic").path, [held_out.images])
     images = calibration_batches(64, 16)
     path = tmp_path_factory.mktemp("noise") / "model.onnx"
@@ -132,15 +132,17 @@ def noise_db(
     return measure
 
 
-@pytest.mark.parametrize("strength", [2, 10, 1000, 1e6])
-@pytest.mark.parametrize("site", ["norm", "value", "query", "all"])
+@pytest.mark.parametrize(
+    ("site", "strength"),
+    [("value", 2), ("norm", 10), ("query", 1000), ("all", 2), ("all", 10), ("all", 1e6)],
+)
 def test_outliers_cost_nothing(
     site: str, strength: float, digits_graph, export_outliers, noise_db
 ) -> None:
     outliers = export_outliers(site, strength)
     for name, recipe in RECIPES.items():
         clean = noise_db(digits_graph("dynamic").path, recipe)
-        assert noise_db(outliers, recipe) > clean - 1, name
+        assert noise_db(outliers, recipe) == pytest.approx(clean, abs=0.5), name
 
 
 def test_without_equalisation_outliers_ruin_the_model(

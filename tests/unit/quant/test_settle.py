@@ -116,8 +116,38 @@ def test_strength_one_makes_activations_flat_and_strength_zero_weights(tmp_path:
     assert spread(flat.path, "n", 2) < 1.5  # over one image of the four
     graph = onnx.load(settled(path, 0.0).path).graph
     stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    rows = np.abs(stored["MatMul_y/equalized_1"]).max(axis=1)
+    weight = np.abs(stored["MatMul_y/equalized_1"])
+    look = tapped(onnx.load(path), path, ["n"])
+    amax = np.max([np.abs(look(image)[0]).max(axis=(0, 1)) for image in IMAGES], axis=0)
+    taken = (np.abs(weights()["w"]) * amax[:, None]).max(axis=0)  # each output's range
+    rows = (weight / taken).max(axis=1)
     np.testing.assert_allclose(rows, rows[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_the_channels_end_up_as_they_would_without_any_outliers(
+    strength: float, tmp_path: Path
+) -> None:
+    grown = weights()
+    rng = np.random.default_rng(0)
+    norm, q, v = (np.exp(rng.normal(0, 4, len(grown["b"]))).astype(np.float32) for _ in range(3))
+    outliers = {
+        "gamma": grown["gamma"] * norm,
+        "beta": grown["beta"] * norm,
+        "w_q": grown["w_q"] / norm[:, None] * q,
+        "w_k": grown["w_k"] / norm[:, None] / q,
+        "w_v": grown["w_v"] / norm[:, None] * v,
+        "b_v": grown["b_v"] * v,
+        "w_proj": grown["w_proj"] / v[:, None],
+    }
+    found = []
+    for name, changed in (("without", {}), ("with", outliers)):
+        (tmp_path / name).mkdir()
+        made = settled(build(tmp_path / name, SPLIT, **changed), strength)
+        tensors = ("n", 2), ("merged", 2), ("scaled", 3), ("kt", 2)
+        shapes = [peaks(made.path, *tensor) for tensor in tensors]
+        found.append(np.concatenate([shape / shape.max() for shape in shapes]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
 
 
 def test_ranges_are_those_of_the_rescaled_graph(tmp_path: Path) -> None:
