@@ -174,8 +174,9 @@ class Quantized(_Part, frozen=True, kw_only=True):
     scheme: str = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
     layers: tuple[Layer, ...]
     calibration: CalibrationSet
-    settled: Settled
-    equalization: Equalization
+    settled: Settled | None = None
+    equalization: Equalization | None = None
+    """None, as `settled`, in an artifact of an earlier vitedge."""
     lint: tuple[Finding, ...] = ()
     """What the target does not take well in this graph."""
     control: Control | None = None

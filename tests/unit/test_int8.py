@@ -12,6 +12,7 @@ from vitedge.data import open_images
 from vitedge.int8 import Int8, Quantizer
 from vitedge.models.zoo import ZOO
 from vitedge.progress import Steps
+from vitedge.selection import CalibrationImages
 from vitedge.spec import Calibration
 
 DIGITS = ZOO["digits"]
@@ -22,7 +23,8 @@ def written(digits_graph, folder: Path, recipe: Calibration) -> Int8:
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     target = msgspec.structs.replace(catalog.targets()["onnxruntime-cpu"], batch="dynamic")
     exported = digits_graph("dynamic")
-    return Quantizer(exported, target, images, recipe, Steps(None)).write(folder / "int8", {})
+    chosen = CalibrationImages(images, recipe, Steps(None))
+    return Quantizer(exported, target, chosen, Steps(None)).write(folder / "int8", {})
 
 
 @pytest.fixture(scope="module")

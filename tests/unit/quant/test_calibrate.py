@@ -16,6 +16,7 @@ from tests.graphs import run
 from tests.outliers import write_digits
 from tests.ptq import ptq
 from vitedge import catalog
+from vitedge.graph.run import Runner
 from vitedge.imageset import Batch
 from vitedge.quant.calibrate import STRENGTHS, Tried, calibrate
 from vitedge.quant.ranges import ESTIMATORS
@@ -68,7 +69,7 @@ def test_what_auto_measured_is_what_the_fixed_recipe_gives(
         )
         model, _ = ptq(fp32, images, fixed, TARGET)
         onnx.save(model, tmp_path / "fixed.onnx")
-        got = run(tmp_path / "fixed.onnx", images[:1])
+        (got,) = Runner(tmp_path / "fixed.onnx")(images[0])
         assert one.sqnr_db == pytest.approx(sqnr_db(want, got), abs=0.01), how
 
 

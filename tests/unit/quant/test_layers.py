@@ -22,7 +22,7 @@ from vitedge.models.zoo import ZOO
 from vitedge.quant.layers import examine
 
 TARGET = msgspec.structs.replace(catalog.targets()["openvino-vnni"].quantization, attention=("qk",))
-RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=32, equalize=False)
+RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=32, equalize="off")
 LAYER = "blocks.2.mlp.fc1/MatMul"
 BEFORE = "blocks.1.mlp.fc2/MatMul"
 

@@ -22,7 +22,7 @@ from vitedge.quant.ptq import quantize
 from vitedge.quant.sensitivity import harm
 from vitedge.quant.settle import Calibrated
 
-FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=32)
+FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=32, equalize="off")
 Images = NDArray[np.uint8]
 SQNR = Callable[[NDArray[Any], NDArray[Any]], float]
 
