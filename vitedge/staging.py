@@ -140,7 +140,7 @@ def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
 def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
     """What the artifact does to pixels before the model, in order."""
     flip = ("RGB to BGR",) if preprocess.channels == "BGR" else ()
-    return (*flip, "cast to float32", "scale and normalise", "NHWC to NCHW")
+    return ("cast to float32", "NHWC to NCHW", *flip, "scale and normalise")
 
 
 def _layout(output: TensorSpec, task: Task) -> str:

@@ -66,7 +66,7 @@ def test_fp16_can_be_validated_and_timed(half: Bundle, vitedge: CLI) -> None:
     assert timed["latency"]["speedup"] > 0
 
 
-@pytest.mark.parametrize("batch", [4, "dynamic"])
+@pytest.mark.parametrize("batch", ["dynamic"])
 def test_fp16_for_onnx_runtime_is_built_where_it_does_not_run(
     tmp_path: Path, vitedge: CLI, held_out: Batch, batch: int | str
 ) -> None:
@@ -121,6 +121,7 @@ def test_a_residual_stream_beyond_float16_is_finite_in_fp16(
         assert np.isfinite(predict_all(session, held_out.images[:64])).all()
 
 
+@pytest.mark.heavy
 def test_a_massive_residual_stream_costs_int8_nothing(tmp_path: Path, vitedge: CLI) -> None:
     weights = write_scaled(tmp_path / "scaled.safetensors", 1e4 / ORDINARY)
     document = vitedge(

@@ -122,7 +122,8 @@ def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None
     for each in made:
         assert "recommendation" not in each.report and "latency" not in each.report
     notes = [note for each in made for note in each.notes()]
-    assert sum("run 'vitedge bench' on the device" in note for note in notes) == 1
+    lower = [each for each in made if each.bundle.manifest.precision != "fp32"]
+    assert sum("run 'vitedge bench' on the device" in note for note in notes) == len(lower) > 0
 
 
 @pytest.mark.parametrize("which", [slice(1, 2), slice(0, 2)], ids=["INT8", "both"])

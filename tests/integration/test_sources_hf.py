@@ -382,7 +382,7 @@ def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> N
 WITH_PEERS = str(Path(__file__).parents[1] / "peers_without_cuda")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_weights_stored_in_16_bits_become_int8(
     hf_folder: Path, dtype: torch.dtype, tmp_path: Path, vitedge: Any
 ) -> None:

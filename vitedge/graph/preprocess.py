@@ -13,8 +13,9 @@ INPUT = "image"
 def prepend(model: ModelProto, preprocess: Preprocess) -> None:
     """Replace the model's (B, 3, H, W) float32 input by `image`, (B, H, W, 3) uint8 RGB.
 
-    In place; names that clash with what is added get a prefix. Adds RGB → BGR where the model
-    wants it, x·1/(255·std) − mean/std per channel, and NHWC → NCHW.
+    In place; names that clash with what is added get a prefix. Adds NHWC → NCHW, RGB → BGR where
+    the model wants it, and x·1/(255·std) − mean/std per channel. In that order: by rows of pixels,
+    not by three channels, ONNX Runtime's arithmetic takes less than half the time.
     """
     graph = model.graph
     names = {name for node in graph.node for name in (*node.input, *node.output)}
@@ -27,20 +28,27 @@ def prepend(model: ModelProto, preprocess: Preprocess) -> None:
     mean, std = np.array(preprocess.mean)[order], np.array(preprocess.std)[order]
     constants = {"image.scale": 1.0 / (255.0 * std), "image.shift": -mean / std}
     graph.initializer.extend(
-        numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
+        numpy_helper.from_array(value.astype(np.float32).reshape(1, 3, 1, 1), name)
+        for name, value in constants.items()
     )
-    nodes, pixels = [], INPUT
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["image.float"], "image.cast", to=TensorProto.FLOAT),
+        helper.make_node(
+            "Transpose", ["image.float"], ["image.planes"], "image.transpose", perm=[0, 3, 1, 2]
+        ),
+    ]
+    planes = "image.planes"
     if preprocess.channels == "BGR":
         graph.initializer.append(numpy_helper.from_array(np.array(order), "image.order"))
-        pixels = "image.bgr"
-        nodes = [helper.make_node("Gather", [INPUT, "image.order"], [pixels], "image.flip", axis=3)]
+        planes = "image.bgr"
+        nodes.append(
+            helper.make_node(
+                "Gather", ["image.planes", "image.order"], [planes], "image.flip", axis=1
+            )
+        )
     nodes += [
-        helper.make_node("Cast", [pixels], ["image.float"], "image.cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["image.float", "image.scale"], ["image.scaled"], "image.mul"),
-        helper.make_node("Add", ["image.scaled", "image.shift"], ["image.norm"], "image.add"),
-        helper.make_node(
-            "Transpose", ["image.norm"], [old.name], "image.transpose", perm=[0, 3, 1, 2]
-        ),
+        helper.make_node("Mul", [planes, "image.scale"], ["image.scaled"], "image.mul"),
+        helper.make_node("Add", ["image.scaled", "image.shift"], [old.name], "image.add"),
         *graph.node,
     ]
     del graph.node[:], graph.input[:]
