@@ -267,17 +267,17 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is quantized and why, what each layer loses, and what the target minds."""
-    from vitedge import inspection_html, inspection_table, inspector
+    from vitedge.inspection import inspector, page, table
 
     if html:
-        inspection_html.check_writable(html)
+        page.check_writable(html)
     found = inspector.inspect(source, target)
     if html:
-        inspection_html.write(found, html)
+        page.write(found, html)
     if as_json:
         print_json(found)
         return
-    inspection_table.show(found)
+    table.show(found)
 
 
 for command in cli_catalogue.COMMANDS:

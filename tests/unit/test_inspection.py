@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vitedge import inspection_html, inspection_table, inspector
 from vitedge.errors import InputError
-from vitedge.inspection import Inspection, Row, Summary
+from vitedge.inspection import Inspection, Row, Summary, inspector, page, table
 from vitedge.manifest import CalibrationSet, Figures, Finding, Layer, Quantized
 from vitedge.spec import Calibration
 
@@ -102,7 +101,7 @@ def test_an_artifact_without_figures_still_lists_its_decisions(bundle) -> None:
         ("head", True, "x", None)
     ]
     assert found.lint is None  # it was not checked
-    assert "<svg viewBox" not in inspection_html.page(found).split("Layers")[0]
+    assert "<svg viewBox" not in page.render(found).split("Layers")[0]
 
 
 def test_an_artifact_with_figures_shows_them(bundle) -> None:
@@ -118,8 +117,8 @@ def test_an_artifact_with_figures_shows_them(bundle) -> None:
     assert found.notes == () and found.lint == ()
     cells = dict(
         zip(
-            inspection_table.LAYER_COLUMNS,
-            inspection_table.layer_cells(found.layers[0]),
+            table.LAYER_COLUMNS,
+            table.layer_cells(found.layers[0]),
             strict=True,
         )
     )
@@ -142,24 +141,24 @@ def test_a_hostile_name_is_shown_and_does_nothing() -> None:
     finding = Finding(
         rule="asymmetric", node=HOSTILE, consequence="slower", what=HOSTILE, fix="none"
     )
-    html = inspection_html.page(
+    html = page.render(
         inspected(row(1, 30.0, 30.0, HOSTILE), name=HOSTILE, notes=(HOSTILE,), lint=(finding,))
     )
-    page = Page(html)
-    assert "script" not in page.tags and page.tags.count("title") == 2  # the page's, one layer's
-    assert "\x1b" not in "".join(inspection_table.layer_cells(row(1, 30.0, 30.0, HOSTILE)))
-    assert "alert('1')" in "".join(page.texts)
+    parsed = Page(html)
+    assert "script" not in parsed.tags and parsed.tags.count("title") == 2  # the page's, one layer's
+    assert "\x1b" not in "".join(table.layer_cells(row(1, 30.0, 30.0, HOSTILE)))
+    assert "alert('1')" in "".join(parsed.texts)
 
 
 def test_the_page_needs_no_network() -> None:
-    html = inspection_html.page(inspected(row(1, 30.0, 29.0), row(2, None, 25.0)))
-    page = Page(html)
-    assert not {"script", "link", "img", "iframe"} & set(page.tags) and page.links == []
+    html = page.render(inspected(row(1, 30.0, 29.0), row(2, None, 25.0)))
+    parsed = Page(html)
+    assert not {"script", "link", "img", "iframe"} & set(parsed.tags) and parsed.links == []
     assert "http" not in html and "url(" not in html and "@import" not in html
 
 
 def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
-    html = inspection_html.page(
+    html = page.render(
         inspected(row(1, None, None), row(2, 20.0, 20.0), row(3, 40.0, 18.0), row(4, None, 19.0))
     )
     chart = html[html.index('role="img"') : html.rindex("</svg>")]
@@ -175,14 +174,14 @@ def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
 
 def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:
     rows = [row(i, 30.0, 20.0, "n" * 4000) for i in range(1, 1501)]
-    html = inspection_html.page(inspected(*rows))
+    html = page.render(inspected(*rows))
     assert len(html.encode()) < 2_000_000
     assert "500 more are in --json" in html
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    inspection_html.write(inspected(row(1, 30.0, 29.0)), path)
+    page.write(inspected(row(1, 30.0, 29.0)), path)
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
@@ -191,4 +190,4 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_page_goes_only_where_a_page_can_go(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(InputError, match=re.escape(name)):
-        inspection_html.check_writable(tmp_path / name)
+        page.check_writable(tmp_path / name)

@@ -12,7 +12,7 @@ from vitedge import catalog, host
 from vitedge.artifact import Bundle, open_bundle
 from vitedge.errors import InputError
 from vitedge.inspection import Inspection, Row, summarize
-from vitedge.inspection_onnx import inspect_model, lint_file
+from vitedge.inspection.onnx_file import inspect_model, lint_file
 from vitedge.manifest import Figures, Finding, Layer
 from vitedge.spec import Target
 

@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge import inspection_table as cells
 from vitedge.errors import InputError
+from vitedge.inspection import table as cells
 
 if TYPE_CHECKING:
     from vitedge.inspection import Inspection, Row
@@ -86,7 +86,7 @@ def write(found: Inspection, path: Path) -> None:
     """Write the page in one rename. Raises InputError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(page(found), encoding="utf-8", errors="replace")
+        temporary.write_text(render(found), encoding="utf-8", errors="replace")
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", fix="free some space") from error
@@ -94,7 +94,7 @@ def write(found: Inspection, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def page(found: Inspection) -> str:
+def render(found: Inspection) -> str:
     """The whole page."""
     name = escape(found.name)
     return "\n".join(
