@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from vitedge.spec import Batch as BatchSize
 from vitedge.spec import Preprocess
 
 DIGITS = ZOO["digits"]
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
 
 @dataclass(frozen=True)

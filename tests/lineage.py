@@ -59,7 +59,7 @@ class Row:
         return f"{self.source}:{self.model}"
 
 
-SWIN = {"depths": [2, 2, 2, 2], "embed_dim": 48}
+SWIN = {"depths": [2, 1, 1, 1], "embed_dim": 48}
 DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 ROWS = (
     Row("timm", "vit_tiny_patch16_224", {"depth": 2}),

@@ -27,11 +27,14 @@ def report(bundle: Bundle) -> Any:
     return json.loads((bundle.path / "report.json").read_text())
 
 
+UNTIMED = ("--duration", 0)
+
+
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory, vitedge: CLI) -> Bundle:
     """`digits` in FP16 for OpenVINO, its FP32 bundle beside it."""
     output = tmp_path_factory.mktemp("half")
-    vitedge("export", "--fp16", "--target", "openvino-cpu", "--output", output)
+    vitedge("export", *UNTIMED, "--fp16", "--target", "openvino-cpu", "--output", output)
     return open_bundle(output / "digits-openvino-cpu-fp16")
 
 
@@ -92,19 +95,23 @@ def test_fp16_for_onnx_runtime_is_built_where_it_does_not_run(
 def test_without_calibration_images_the_guard_says_what_it_looked_at(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
-    ran = vitedge("export", onnx_model, "--fp16", "--target", "openvino-cpu", "--output", tmp_path)
+    ran = vitedge(
+        *("export", onnx_model, *UNTIMED, "--fp16", "--target", "openvino-cpu"),
+        *("--output", tmp_path),
+    )
     assert "pass --calib-data" in ran.stderr
     bundle = open_bundle(tmp_path / "model-openvino-cpu-fp16")
     assert bundle.manifest.half is not None
     assert (bundle.manifest.half.source, bundle.manifest.half.images) == ("golden", 8)
 
 
+@pytest.mark.heavy
 def test_a_residual_stream_beyond_float16_is_finite_in_fp16(
     tmp_path: Path, vitedge: CLI, held_out: Batch
 ) -> None:
     weights = write_scaled(tmp_path / "scaled.safetensors", 1e5 / ORDINARY)
     ran = vitedge(
-        *("export", "digits", "--weights", weights, "--fp16", "--target", "openvino-cpu"),
+        *("export", *UNTIMED, "--weights", weights, "--fp16", "--target", "openvino-cpu"),
         *("--output", tmp_path),
     )
     assert "stay in float32" in ran.stderr
@@ -125,7 +132,7 @@ def test_a_residual_stream_beyond_float16_is_finite_in_fp16(
 def test_a_massive_residual_stream_costs_int8_nothing(tmp_path: Path, vitedge: CLI) -> None:
     weights = write_scaled(tmp_path / "scaled.safetensors", 1e4 / ORDINARY)
     document = vitedge(
-        *("export", "digits", "--weights", weights, "--int8", "--output", tmp_path, "--json"),
+        *("export", *UNTIMED, "--weights", weights, "--int8", "--output", tmp_path, "--json"),
         *("--target", "onnxruntime", "--target", "openvino"),
     ).document
     reports = [made["report"] for made in document["artifacts"]]

@@ -39,7 +39,8 @@ def exported(vitedge, path: Path, images: Path, target: str = "onnxruntime") -> 
     """The manifest and the report of its INT8 bundle."""
     output = path.parent / "out"
     flags = ("--int8", "--calibration", "fast", "--num-samples", 8)
-    vitedge("export", path, "--target", target, *flags, "--calib-data", images, "--output", output)
+    flags += ("--calib-data", images, "--duration", 0)
+    vitedge("export", path, "--target", target, *flags, "--output", output)
     (bundle,) = output.glob("*-int8")
     return {
         name: msgspec.json.decode((bundle / f"{name}.json").read_bytes())

@@ -145,7 +145,8 @@ def test_a_hostile_name_is_shown_and_does_nothing() -> None:
         inspected(row(1, 30.0, 30.0, HOSTILE), name=HOSTILE, notes=(HOSTILE,), lint=(finding,))
     )
     parsed = Page(html)
-    assert "script" not in parsed.tags and parsed.tags.count("title") == 2  # the page's, one layer's
+    assert "script" not in parsed.tags
+    assert parsed.tags.count("title") == 2  # the page's, and one layer's
     assert "\x1b" not in "".join(table.layer_cells(row(1, 30.0, 30.0, HOSTILE)))
     assert "alert('1')" in "".join(parsed.texts)
 
