@@ -103,6 +103,7 @@ ROWS = (
         {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4], **DEEP},
         "BeitImageProcessor",
         {"num_labels": 19, "use_relative_position_bias": True, "out_indices": [3, 5, 7, 11]},
+        like_another=True,
     ),
     Row(
         "hf",

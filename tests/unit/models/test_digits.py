@@ -60,6 +60,7 @@ def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_ri
     assert top1(model.eval()) >= 0.985
 
 
+@pytest.mark.heavy
 def test_the_recipe_runs_is_deterministic_and_prints_the_accuracy(tmp_path: Path) -> None:
     outputs = []
     for name in ("a", "b"):

@@ -51,6 +51,7 @@ def test_training_is_deterministic_and_seeds_differ() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.heavy
 def test_the_recipe_runs_and_prints_miou_and_pixel_accuracy(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vitedge.models.shapes", "--epochs", "1"]
     run = subprocess.run(
