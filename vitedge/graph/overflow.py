@@ -76,8 +76,8 @@ class Guard:
         run = tapped(self._model, self._fp32, outputs, tuple(nodes), often=True)
         seen = 0
         amax = np.zeros(len(self._activations))
-        for images in batches:
-            extremes = np.abs(np.array(run(images), np.float64)).reshape(-1, 2)
+        for images, found in run.each(batches):
+            extremes = np.abs(np.array(found, np.float64)).reshape(-1, 2)
             amax = np.maximum(amax, extremes.max(axis=1))  # keeps NaN
             seen += len(images)
             progress("looking for overflow", seen, total)

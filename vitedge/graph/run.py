@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from vitedge.host import usable_cores
+
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
+
+_RUNS_AT_A_TIME = 2
+"""Of `Runner.each`: a core that waits in one run works on the other."""
 
 
 class Runner:
@@ -28,6 +35,8 @@ class Runner:
         options = ort.SessionOptions()
         if as_written:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if often:
+            options.intra_op_num_threads = max(1, usable_cores() + 1 - _RUNS_AT_A_TIME)
         options.enable_cpu_mem_arena = often
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_prepacking", "0" if often else "1")
@@ -45,3 +54,21 @@ class Runner:
         """Every output of one run, in the graph's order; `others` are further inputs by name."""
         outputs: list[NDArray[Any]] = self._session.run(None, {self._input: images, **others})
         return outputs
+
+    def each(
+        self, batches: Iterator[NDArray[Any]]
+    ) -> Iterator[tuple[NDArray[Any], list[NDArray[Any]]]]:
+        """Every batch with the outputs of its run, in order; the next ones run meanwhile.
+
+        Of a Runner that runs `often`.
+        """
+        running: deque[tuple[NDArray[Any], Future[list[NDArray[Any]]]]] = deque()
+        with ThreadPoolExecutor(_RUNS_AT_A_TIME, thread_name_prefix="vitedge-run") as pool:
+            for batch in batches:
+                running.append((batch, pool.submit(self, batch)))
+                if len(running) == _RUNS_AT_A_TIME:
+                    done, outputs = running.popleft()
+                    yield done, outputs.result()
+            while running:
+                done, outputs = running.popleft()
+                yield done, outputs.result()
