@@ -62,9 +62,10 @@ class _Emitter:
     def activation(self, name: str) -> str:
         """Insert Q/DQ after the activation `name`; returns the dequantized name."""
         if name not in self._done:
-            unsigned = self._target.activations == "uint8"
             levels = quantized_levels(self._calibrated.ranges[name], self._target)
-            zero = 128 if unsigned and levels == QMAX else 0
+            signed = levels == QMAX
+            unsigned = self._target.activations == "uint8" or not signed
+            zero = 128 if unsigned and signed else 0
             kind = TensorProto.UINT8 if unsigned else TensorProto.INT8
             scale = activation_scale(self._calibrated, name)
             self._pair(name, scale, helper.make_tensor(f"{name}.zero", kind, [], [zero]))

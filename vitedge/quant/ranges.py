@@ -20,7 +20,7 @@ _KL_LEVELS = 128
 
 def quantized_levels(found: Distribution, target: Quantization) -> int:
     """Steps from 0 to the clip: twice as many where uint8 has no negative value to hold."""
-    return 2 * QMAX + 1 if target.activations == "uint8" and found.non_negative else QMAX
+    return 2 * QMAX + 1 if target.activations != "int8" and found.non_negative else QMAX
 
 
 def quantization_step(found: Distribution, estimator: Estimator, levels: int) -> float:
