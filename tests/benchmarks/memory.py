@@ -1,4 +1,4 @@
-"""Peak memory of calibrating, by number of images: statistics stream, so it must not grow.
+"""Peak memory of post-training quantization, by number of images: it must not grow with them.
 
 Every run is a process of its own, on an FP32 graph exported beforehand. Images are made as they
 are needed; `auto` tries every estimator on what one pass has kept.
@@ -23,6 +23,7 @@ from vitedge.imageset import UNLABELLED, ImageSet, Sample
 from vitedge.int8 import Quantizer
 from vitedge.models.sources import Request, resolve
 from vitedge.models.zoo import ZOO
+from vitedge.selection import CalibrationImages
 from vitedge.spec import Calibration
 
 STATUS = Path("/proc/self/status")
@@ -104,8 +105,7 @@ def _calibrate(
     quantizer = Quantizer(
         Exported(folder / name, *specs, 0.0, 0.0),
         peers.target_here(runtime),
-        drawn,
-        recipe,
+        CalibrationImages(drawn, recipe, peers.SILENT),
         peers.SILENT,
     )
     # Not ru_maxrss: Linux carries it over exec, so it would hold the parent's memory too.
@@ -113,7 +113,7 @@ def _calibrate(
     anon = [0.0]
     threading.Thread(target=_sample, args=(anon,), daemon=True).start()
     start = time.perf_counter()
-    assert quantizer.calibrated
+    quantizer.write(folder / f"{activations}-{images}", {})
     return {
         "peak": _status_mib("VmHWM"),
         "anon": anon[0],
