@@ -35,6 +35,12 @@ class CompiledLayer:
         """Whether it holds matrix products. Generated code reads their results, unless `_gemm…`."""
         return self.kind != "kgen" or self.name.startswith("_gemm")
 
+    @property
+    def converts(self) -> bool:
+        """Whether it makes floats of what it reads before it multiplies: `__myl_CastMulFc`."""
+        first = ("__myl_Fc", "__myl_Corr")  # a fusion is named after its steps, in order
+        return self.kind == "runtime_fusion" and not self.name.startswith(first)
+
     def __str__(self) -> str:
         """Kernel and operands: `__myl_CastMulFc (runtime_fusion) of Int8 × Half`."""
         name = _SUFFIX.sub("", self.name)

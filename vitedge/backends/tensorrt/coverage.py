@@ -106,10 +106,10 @@ def lost_products(found: Sequence[CompiledLayer], plan: Planned) -> Iterator[tup
     for product in plan.products:
         holding = [layer for layer in kernels if product in layer.nodes]
         if not holding:
-            yield product, "no matrix kernel: computed in generated code, or folded away"
+            yield product, "no matrix kernel of its own: in generated code, or folded"
         for layer in holding:
-            if _int8_operands(layer) < _needed(product, layer, plan):
-                yield product, str(layer)
+            if layer.converts or _int8_operands(layer) < _needed(product, layer, plan):
+                yield product, f"{layer}{', made floats first' if layer.converts else ''}"
                 break
 
 
