@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitedge import catalog, host
 from vitedge.artifact import Bundle
-from vitedge.backends import open_session
+from vitedge.backends import open_session, runs_here
 from vitedge.errors import InputError
 from vitedge.validate import predict
 
@@ -19,11 +18,9 @@ def check(bundle: Bundle) -> None:
 
     Raises InputError when it does not compute what it was built from.
     """
-    made = bundle.manifest
-    waits = made.build is not None and made.build.state != "done"
-    if waits or not catalog.runs_on(made.target, host.describe(threads=0)):
+    if not runs_here(bundle):
         return
-    golden = bundle.golden()
+    made, golden = bundle.manifest, bundle.golden()
     with open_session(bundle) as session:
         outputs = predict(session, golden.images[: session.inputs[0].shape[0] or 1])
     wanted = golden.outputs[: len(outputs)]

@@ -21,6 +21,13 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
+def runs_here(bundle: Bundle) -> bool:
+    """Whether this machine is what the bundle's target needs, and its engine is there."""
+    build = bundle.manifest.build
+    built = build is None or build.state == "done"
+    return built and catalog.runs_on(bundle.manifest.target, host.describe(threads=0))
+
+
 @contextmanager
 def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     """Load a verified bundle on `threads` threads (0: every core this process may use).
