@@ -74,7 +74,10 @@ def runs_on(target: Target, host: Host) -> bool:
 
 
 def lacks(target: Target, host: Host) -> str:
-    """What `target` needs and `host` does not have; empty where it has everything."""
+    """What `target` needs and `host` does not have; empty where it has everything.
+
+    Of several GPUs the first is the one that is used; CUDA_VISIBLE_DEVICES says which that is.
+    """
     if host.machine not in target.machines:
         return " or ".join(target.machines)
     if target.isa and not any(feature in (host.isa or ()) for feature in target.isa):
@@ -82,7 +85,7 @@ def lacks(target: Target, host: Host) -> str:
     if target.runtime not in GPU_RUNTIMES:
         return ""
     wanted = target.compute_capabilities
-    if any(not wanted or gpu.compute_capability in wanted for gpu in host.gpus):
+    if any(not wanted or gpu.compute_capability in wanted for gpu in host.gpus[:1]):
         return ""
     return "an NVIDIA GPU" + (f" of compute capability {' or '.join(wanted)}" if wanted else "")
 

@@ -63,7 +63,7 @@ def test_a_recipe_is_found_by_its_name(name: str) -> None:
         ("tensorrt", PC, "tensorrt"),
         ("tensorrt", ORIN, "tensorrt"),
         ("tensorrt_rtx", PC, "rtx-40"),
-        ("tensorrt_rtx", with_gpus("AMD64", "7.5", "8.6"), "rtx-30"),
+        ("tensorrt_rtx", with_gpus("AMD64", "8.6", "8.9"), "rtx-30"),
         ("tensorrt_rtx", with_gpus("x86_64", "12.0"), "rtx-50"),
     ],
 )
@@ -106,7 +106,8 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(here: Host, 
     [
         ("rtx-40", PC, ""),
         ("rtx-30", PC, "an NVIDIA GPU of compute capability 8.6"),
-        ("rtx-30", with_gpus("x86_64", "8.9", "8.6"), ""),
+        ("rtx-30", with_gpus("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-40", with_gpus("x86_64", "8.9", "8.6"), ""),
         ("tensorrt", PC, ""),
         ("tensorrt", with_gpus("x86_64"), "an NVIDIA GPU"),
         ("jetson-orin", ORIN, ""),
@@ -116,7 +117,9 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(here: Host, 
         ("openvino-cpu", with_gpus("x86_64"), ""),
     ],
 )
-def test_a_target_runs_where_one_of_its_gpus_is(target: str, here: Host, lacking: str) -> None:
+def test_a_target_runs_where_one_of_its_gpus_is_the_first(
+    target: str, here: Host, lacking: str
+) -> None:
     known = catalog.targets()[target]
     assert catalog.lacks(known, here) == lacking
     assert catalog.runs_on(known, here) == (not lacking)

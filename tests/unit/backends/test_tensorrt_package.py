@@ -49,8 +49,8 @@ def why(target: Target, here: Host) -> str:
         ("jetson-orin", machine("x86_64", "8.7"), "this machine is x86_64, and the target aarch64"),
         (
             "jetson-orin",
-            machine("aarch64", "8.6", "8.9"),
-            "the GPU here has compute capability 8.6, 8.9, and the target needs 8.7",
+            machine("aarch64", "8.6", "8.7"),
+            "the GPU here, GPU 8.6, has compute capability 8.6, and the target needs 8.7",
         ),
     ],
 )
@@ -62,6 +62,7 @@ def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
     assert "vitedge build" in found.fix
     assert "TensorRT 10.3 or newer" in found.fix
     assert "pip install 'vitedge[tensorrt]'" in found.fix and "JetPack" in found.fix
+    assert ("CUDA_VISIBLE_DEVICES" in found.fix) == (len(here.gpus) > 1)
 
 
 @NO_TENSORRT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +50,16 @@ def obstacle(target: Target, here: Host) -> Obstacle | None:
         extra = f"pip install 'vitedge[{EXTRAS[target.runtime]}]'"
         how = f"{extra}; {_JETSON}" if target.runtime == "tensorrt" else extra
         wanted = f"{title} {low} or newer" if low else title
-        return Obstacle(lacking, f"run 'vitedge build' on the device, with {wanted} ({how})")
+        fix = f"run 'vitedge build' on the device, with {wanted} ({how})"
+        if len(here.gpus) > 1:
+            fix += "; CUDA_VISIBLE_DEVICES says which GPU is the first"
+        return Obstacle(lacking, fix)
     try:
         package = load(target.runtime)
     except UnavailableError as error:
         how = f"{error.fix}; {_JETSON}" if target.runtime == "tensorrt" else error.fix
-        return Obstacle(f"{title} is not installed" if "needs" in error.what else error.what, how)
+        installed = importlib.util.find_spec(target.runtime) is not None
+        return Obstacle(error.what if installed else f"{title} is not installed", how)
     if not in_range(package.__version__, target.versions):
         return Obstacle(
             f"{title} {package.__version__} is out of range: the target '{target.name}' takes "
@@ -84,6 +88,8 @@ def _lacking(target: Target, here: Host) -> str:
         return f"this machine is {here.machine}, and the target {' or '.join(target.machines)}"
     if not here.gpus:
         return "this machine has no NVIDIA GPU"
-    found = ", ".join(gpu.compute_capability for gpu in here.gpus)
-    wanted = " or ".join(target.compute_capabilities)
-    return f"the GPU here has compute capability {found}, and the target needs {wanted}"
+    wanted, gpu = " or ".join(target.compute_capabilities), here.gpus[0]
+    return (
+        f"the GPU here, {gpu.name}, has compute capability {gpu.compute_capability}, "
+        f"and the target needs {wanted}"
+    )
