@@ -31,6 +31,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Task = Literal["classification", "segmentation", "features"]
 """What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]
+Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]
 Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
@@ -93,10 +94,11 @@ class Quantization(Spec, frozen=True, kw_only=True):
     """Longest sequence for which it has; 0: any."""
     operators: tuple[Literal["MatMul", "Gemm", "Conv"], ...]
     """Which operators with constant weights the runtime has INT8 kernels for."""
-    floats: Literal["fp32", "fp16"] = "fp32"
+    floats: Floats = "fp32"
     """What the rest is computed in, and scales are stored in."""
-    split_qkv: bool = False
-    """Split a Linear that makes Q, K and V at once into three, which the compiler merges again."""
+    fused_attention: bool = False
+    """Whether its compiler fuses INT8 attention, and so needs it in a form that it knows: a Linear
+    each for Q, K and V, the scale on Q."""
 
 
 class Compile(Spec, frozen=True, kw_only=True):

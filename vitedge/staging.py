@@ -68,7 +68,7 @@ def stage(
     exported, golden, precision = source.exported, source.golden, precision_of(lowered)
     folder.mkdir()
     backend = BACKENDS[target.runtime]
-    backend.build(lowered.path if lowered else exported.path, target, folder)
+    backend.build(lowered.deployed if lowered else exported.path, target, folder)
     golden.write(folder)
     labels = "".join(f"{label}\n" for label in model.labels)
     (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
@@ -93,7 +93,7 @@ def stage(
             ),
             target=target,
             quantization=lowered.record if isinstance(lowered, Int8) else None,
-            half=lowered.record if isinstance(lowered, Fp16) else None,
+            half=lowered.half if lowered else None,
             parity=manifest.Parity(
                 max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
             ),
