@@ -71,7 +71,10 @@ def split(model: ModelProto, sizes: Shapes, folder: Path, data: DataFile) -> int
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
-    model.graph.initializer.extend(data.tensors)
+    used = {name for node in nodes for name in node.input} | finder.constants.hidden
+    kept = [*(t for t in model.graph.initializer if t.name in used), *data.tensors]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
     return len(new)
 
 
