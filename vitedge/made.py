@@ -30,6 +30,8 @@ class Made:
             found.append(f"accuracy is not measurable: {made.accuracy_note}")
         if not catalog.runs_on(made.target, host.describe(threads=0)):
             found.append("not run: this machine is not what the target needs")
+            if simulated := self.report.get("simulation"):
+                found.append(f"its accuracy is that of its graph on {simulated['runtime']}")
             if made.precision != "fp32":
                 found.append("not timed here: run 'vitedge bench' on the device")
         if made.quantization:

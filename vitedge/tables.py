@@ -104,8 +104,9 @@ def _table(title: str, metric: str) -> Table:
 
 
 def _row(report: Mapping[str, Any]) -> list[str]:
-    accuracy = report.get("accuracy") or {}
-    numerics = report.get("numerics") or {}
+    simulated = report.get("simulation") or {}
+    accuracy = report.get("accuracy") or simulated.get("accuracy") or {}
+    numerics = report.get("numerics") or simulated.get("numerics") or {}
     latency = report.get("latency") or {}
     size = report.get("size") or {}
     memory = report.get("memory") or {}

@@ -17,6 +17,24 @@ from vitedge.errors import InputError, UnavailableError, VitedgeError
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (ONNXRuntime(), OpenVINO())}
 
 
+MODEL = "model.onnx"
+
+
+@contextmanager
+def simulate(bundle: Bundle) -> Iterator[Session]:
+    """Load the ONNX graph of a verified bundle on ONNX Runtime's CPU, whatever it was built for.
+
+    It computes what the graph says: Q and DQ round, and what lies between is float.
+    """
+    target = msgspec.structs.replace(
+        bundle.manifest.target,
+        threads=host.usable_cores(),
+        options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
+    )
+    with ONNXRuntime().open(bundle.path, target) as session:
+        yield session
+
+
 @contextmanager
 def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     """Load a verified bundle on `threads` threads (0: every core this process may use).
