@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitedge import __version__, cli_catalogue
+from vitedge import __version__, cli_build, cli_catalogue
 from vitedge.cli_output import Json, print_json, say_int8_note
 from vitedge.errors import InputError, VitedgeError, nearest
 
@@ -280,7 +280,7 @@ def inspect(
     table.show(found)
 
 
-for command in cli_catalogue.COMMANDS:
+for command in (cli_build.build, *cli_catalogue.COMMANDS):
     app.command()(command)
 
 

@@ -228,7 +228,7 @@ class _Job:
         name = bundle_name(self._model, target, precision_of(lowered))
         self._steps.say(f"building {name}")
         folder = self._work / f"{name}{suffix}"
-        bundle = stage(self._model, source, target, folder, lowered, fp32)
+        bundle = stage(self._model, source, target, folder, lowered, fp32, self._steps)
         return Made(bundle, self._report(bundle, fp32 or bundle))
 
     def _report(self, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:

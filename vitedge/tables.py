@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vitedge.demo import Demo
-    from vitedge.manifest import Control
+    from vitedge.manifest import Compiled, Control
 
 DASH = "–"
 
@@ -146,6 +146,15 @@ def control(found: Control) -> str:
         f"{found.max_drop_pp:g} points ({lost}): {cost.slowdown:.2f}× the latency of full INT8, "
         f"{faster if cost.speedup >= 1 else slower} than FP32"
     )
+
+
+def compiled(found: Compiled) -> str:
+    """What a compiler made of a graph, one line; and one more for each product that lost INT8."""
+    line = (
+        f"{found.int8} of {found.planned} planned products in INT8, {found.fused} of "
+        f"{found.attention} attentions fused ({found.compiler}, {found.compute_capability})"
+    )
+    return "\n".join([line, *(f"  {node} is not: {why}" for node, why in found.lost.items())])
 
 
 def next_commands(paths: Sequence[Path]) -> str:

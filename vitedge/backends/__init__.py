@@ -12,9 +12,13 @@ from vitedge.artifact import Bundle
 from vitedge.backends.base import Backend, Session
 from vitedge.backends.onnxruntime import ONNXRuntime
 from vitedge.backends.openvino import OpenVINO
+from vitedge.backends.tensorrt import TensorRT
 from vitedge.errors import InputError, UnavailableError, VitedgeError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (ONNXRuntime(), OpenVINO())}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (ONNXRuntime(), OpenVINO(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx"))
+}
 
 
 MODEL = "model.onnx"
@@ -45,8 +49,7 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     """
     target = bundle.manifest.target
     here = host.describe(threads=0)
-    if not catalog.runs_on(target, here):
-        needs = " or ".join(target.isa) or " or ".join(target.machines)
+    if needs := catalog.lacks(target, here):
         raise UnavailableError(
             f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
             f"({here.machine}) is not that",
