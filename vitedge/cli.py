@@ -179,8 +179,8 @@ def export(
     )
     tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
     for manifest in (m.bundle.manifest for m in made):
-        if manifest.quantization and manifest.quantization.control:
-            typer.echo(f"{manifest.name}: {tables.control(manifest.quantization.control)}")
+        for fact in tables.facts(manifest):
+            typer.echo(f"{manifest.name}: {fact}")
     _say_recommendations([m.report for m in made])
     for note in (note for m in made for note in m.notes()):
         typer.echo(f"note: {note}", err=True)

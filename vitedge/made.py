@@ -29,8 +29,14 @@ class Made:
         if made.accuracy_note:
             found.append(f"accuracy is not measurable: {made.accuracy_note}")
         if not catalog.runs_on(made.target, host.describe(threads=0)):
-            found.append("not run: this machine is not what the target needs")
-            if made.precision != "fp32":
+            simulated = self.report.get("simulation")
+            instead = (
+                f"; the accuracy is its graph's on {simulated['runtime']}" if simulated else ""
+            )
+            found.append(f"not run: this machine is not what the target needs{instead}")
+            if made.build and made.build.state == "on the device":
+                found.append(f"no engine yet ({made.build.why}): run 'vitedge build' on the device")
+            elif made.precision != "fp32":
                 found.append("not timed here: run 'vitedge bench' on the device")
         if made.quantization:
             if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from vitedge import artifact, catalog, host, manifest, report
+from vitedge import artifact, backends, catalog, host, manifest, report
 from vitedge.artifact import Bundle, Golden
 from vitedge.control import Search
 from vitedge.data import Role, open_images
@@ -28,6 +28,7 @@ from vitedge.progress import Steps
 from vitedge.proof import (
     measure_numerics,
     recommend_among,
+    simulate_bundle,
     time_bundles,
     time_in_turn,
     validate_bundle,
@@ -227,7 +228,7 @@ class _Job:
         name = bundle_name(self._model, target, precision_of(lowered))
         self._steps.say(f"building {name}")
         folder = self._work / f"{name}{suffix}"
-        bundle = stage(self._model, source, target, folder, lowered, fp32)
+        bundle = stage(self._model, source, target, folder, lowered, fp32, self._steps)
         return Made(bundle, self._report(bundle, fp32 or bundle))
 
     def _report(self, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
@@ -235,6 +236,10 @@ class _Job:
         size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
         images = self._evaluation
         if not catalog.runs_on(bundle.manifest.target, self._host):
+            if backends.MODEL in bundle.manifest.files:
+                return simulate_bundle(
+                    bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
+                )
             return report.merge(bundle, size=size)
         if images is None:
             measure_numerics(bundle)

@@ -31,6 +31,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Task = Literal["classification", "segmentation", "features"]
 """What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]
+Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]
 Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
@@ -78,9 +79,10 @@ class Preprocess(Spec, frozen=True, kw_only=True):
 class Quantization(Spec, frozen=True, kw_only=True):
     """What a target's kernels take: the dialect of the QDQ graph."""
 
-    activations: Literal["int8", "uint8"]
-    """Storage of activations. Both are symmetric around the same zero; with uint8 a tensor that is
-    never negative (attention probabilities) gets the whole range."""
+    activations: Literal["int8", "uint8", "by_sign"]
+    """Storage of activations, symmetric around zero: int8, uint8 with zero point 128, or int8 where
+    values are negative. Where uint8 is allowed, a tensor that is never negative (attention
+    probabilities) has zero point 0 and the whole range."""
     weights: Literal["full", "pair_safe"]
     """`full` uses -127..127. `pair_safe` also bounds the sum of two neighbouring weights, so that
     16-bit accumulation (x86 without VNNI) cannot saturate."""
@@ -92,10 +94,11 @@ class Quantization(Spec, frozen=True, kw_only=True):
     """Longest sequence for which it has; 0: any."""
     operators: tuple[Literal["MatMul", "Gemm", "Conv"], ...]
     """Which operators with constant weights the runtime has INT8 kernels for."""
-    floats: Literal["fp32", "fp16"] = "fp32"
+    floats: Floats = "fp32"
     """What the rest is computed in, and scales are stored in."""
-    split_qkv: bool = False
-    """Split a Linear that makes Q, K and V at once into three, which the compiler merges again."""
+    fused_attention: bool = False
+    """Whether its compiler fuses INT8 attention, and so needs it in a form that it knows: a Linear
+    each for Q, K and V, the scale on Q."""
 
 
 class Compile(Spec, frozen=True, kw_only=True):

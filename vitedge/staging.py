@@ -15,7 +15,7 @@ from vitedge.backends.base import TensorSpec
 from vitedge.fp16 import Fp16
 from vitedge.int8 import Int8
 from vitedge.models.sources import Identity
-from vitedge.progress import SILENT, Steps
+from vitedge.progress import Steps
 from vitedge.spec import Precision, Preprocess, Target, Task
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def stage(
     folder: Path,
     lowered: Int8 | Fp16 | None,
     fp32: Bundle | None,
-    steps: Steps = SILENT,
+    steps: Steps,
 ) -> Bundle:
     """Build one complete bundle in `folder` and run it once on the golden images.
 
@@ -64,7 +64,8 @@ def stage(
     exported, golden, precision = source.exported, source.golden, precision_of(lowered)
     folder.mkdir()
     backend = BACKENDS[target.runtime]
-    build = backend.build(lowered.path if lowered else exported.path, target, folder, steps)
+    path = lowered.deployed if lowered else exported.path
+    build = backend.build(path, target, folder, steps)
     golden.write(folder)
     labels = "".join(f"{label}\n" for label in model.labels)
     (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
@@ -89,7 +90,7 @@ def stage(
             ),
             target=target,
             quantization=lowered.record if isinstance(lowered, Int8) else None,
-            half=lowered.record if isinstance(lowered, Fp16) else None,
+            half=lowered.half if lowered else None,
             parity=manifest.Parity(
                 max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
             ),

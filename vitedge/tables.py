@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vitedge.demo import Demo
-    from vitedge.manifest import Compiled, Control
+    from vitedge.manifest import Compiled, Control, Manifest
 
 DASH = "–"
 
@@ -104,8 +104,9 @@ def _table(title: str, metric: str) -> Table:
 
 
 def _row(report: Mapping[str, Any]) -> list[str]:
-    accuracy = report.get("accuracy") or {}
-    numerics = report.get("numerics") or {}
+    simulated = report.get("simulation") or {}
+    accuracy = report.get("accuracy") or simulated.get("accuracy") or {}
+    numerics = report.get("numerics") or simulated.get("numerics") or {}
     latency = report.get("latency") or {}
     size = report.get("size") or {}
     memory = report.get("memory") or {}
@@ -134,6 +135,19 @@ def _interval(value: float | None, interval: Sequence[float] | None, how: str) -
     if value is None or interval is None:
         return _number(value, how)
     return f"{how.format(value)}\n{how.format(interval[0])}…{how.format(interval[1])}"
+
+
+def facts(made: Manifest) -> Iterator[str]:
+    """What a user should see of an artifact beside its numbers, a line or more each."""
+    if made.quantization and made.quantization.control:
+        yield control(made.quantization.control)
+    yield from compilation(made)
+
+
+def compilation(made: Manifest) -> Iterator[str]:
+    """What the compiler made of an artifact's INT8, where one was at hand."""
+    if made.build and made.build.compiled and made.build.compiled.planned:
+        yield compiled(made.build.compiled)
 
 
 def control(found: Control) -> str:

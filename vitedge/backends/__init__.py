@@ -19,6 +19,7 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (ONNXRuntime(), OpenVINO(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx"))
 }
+MODEL = "model.onnx"
 
 
 def runs_here(bundle: Bundle) -> bool:
@@ -26,6 +27,21 @@ def runs_here(bundle: Bundle) -> bool:
     build = bundle.manifest.build
     built = build is None or build.state == "done"
     return built and catalog.runs_on(bundle.manifest.target, host.describe(threads=0))
+
+
+@contextmanager
+def simulate(bundle: Bundle) -> Iterator[Session]:
+    """Load the ONNX graph of a verified bundle on ONNX Runtime's CPU, whatever it was built for.
+
+    It computes what the graph says: Q and DQ round, and what lies between is float.
+    """
+    target = msgspec.structs.replace(
+        bundle.manifest.target,
+        threads=host.usable_cores(),
+        options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
+    )
+    with ONNXRuntime().open(bundle.path, target) as session:
+        yield session
 
 
 @contextmanager

@@ -15,6 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tests.graphs import EVERYTHING, NORM, build
+from tests.graphs import IMAGES as IMAGES_OF_GRAPHS
 from tests.ptq import ptq
 from vitedge import catalog
 from vitedge.errors import InputError
@@ -137,7 +139,28 @@ def test_activations_have_one_scale_and_the_targets_type(qdq: Quantized) -> None
     assert quantizers
     for node in quantizers:
         assert constants[node.input[1]].shape == ()
-        assert str(constants[node.input[2]].dtype) == qdq.target.quantization.activations
+        dtype = str(constants[node.input[2]].dtype)
+        assert dtype == qdq.target.quantization.activations.replace("by_sign", "int8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [
+        ("int8", {"n": ("int8", 0), "r": ("int8", 0)}),
+        ("uint8", {"n": ("uint8", 128), "r": ("uint8", 0)}),
+        ("by_sign", {"n": ("int8", 0), "r": ("uint8", 0)}),
+    ],
+)
+def test_what_is_never_negative_is_stored_from_zero_on_where_uint8_is_taken(
+    tmp_path, kind, stored
+) -> None:
+    target = msgspec.structs.replace(EVERYTHING, activations=kind)
+    body = f"{NORM}\n p = MatMul(n, w)\n r = Relu(p)\n y = MatMul(r, w_plain)"
+    model, _ = ptq(build(tmp_path, body), IMAGES_OF_GRAPHS, RECIPE, target)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    zeros = {node.input[0]: constants[node.input[2]] for node in quantizers}
+    assert {name: (str(zero.dtype), int(zero)) for name, zero in zeros.items()} == stored
 
 
 def test_weights_have_one_scale_for_each_output_channel(qdq: Quantized) -> None:
@@ -257,14 +280,18 @@ def test_a_runtime_computes_what_the_graph_says(
     assert sqnr_db(exactly(path, images), RUNS[runtime](path, images)) >= EXACT_DB
 
 
-def hostile(folder: Path) -> Path:
-    """A linear layer that overflows 16-bit sums: bright images on large weights of one sign."""
+def hostile(folder: Path, black: float = 0) -> Path:
+    """A linear layer that overflows 16-bit sums: bright images on large weights of one sign.
+
+    It reads pixels less `black`.
+    """
     weight = np.full((192, 8), 1.0, np.float32)
     weight[:, 1::2] = -1.0
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["image"], ["pixels"], "cast", to=TensorProto.FLOAT),
-            helper.make_node("Reshape", ["pixels", "flat"], ["rows"], "rows"),
+            helper.make_node("Reshape", ["pixels", "flat"], ["bright"], "bright"),
+            helper.make_node("Sub", ["bright", "black"], ["rows"], "rows"),
             helper.make_node("MatMul", ["rows", "weight"], ["logits"], "linear"),
         ],
         "hostile",
@@ -272,6 +299,7 @@ def hostile(folder: Path) -> Path:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, 8])],
         [
             numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.float32(black), "black"),
             numpy_helper.from_array(np.array([1, 1, 192], np.int64), "flat"),
         ],
     )
@@ -283,14 +311,16 @@ def hostile(folder: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", RUNS)
 @pytest.mark.parametrize("target", PAIR_SAFE, ids=lambda target: target.name)
+@pytest.mark.parametrize("black", [0, 127.5], ids=["never negative", "signed"])
 def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
-    tmp_path, target, runtime
+    tmp_path, black, target, runtime
 ) -> None:
     bright = np.full((1, 8, 8, 3), 255, np.uint8)
-    model, _ = ptq(hostile(tmp_path), [bright], RECIPE, target.quantization)
+    images = [bright, np.zeros_like(bright)]
+    model, _ = ptq(hostile(tmp_path, black), images, RECIPE, target.quantization)
     path = tmp_path / "qdq.onnx"
     onnx.save(model, path)
-    expected = np.tile([255.0 * 192, -255.0 * 192], 4)
+    expected = np.tile([(255.0 - black) * 192, (black - 255.0) * 192], 4)
     np.testing.assert_allclose(RUNS[runtime](path, bright).ravel(), expected, rtol=0.01)
 
 
@@ -341,7 +371,7 @@ def test_a_norm_without_a_shift_before_a_mean_is_computed_as_the_graph_says(
 
 def test_a_model_without_weights_to_quantize_is_refused(tmp_path) -> None:
     model = onnx.load(hostile(tmp_path))
-    model.graph.node[2].CopyFrom(helper.make_node("Identity", ["rows"], ["logits"], "none"))
+    model.graph.node[3].CopyFrom(helper.make_node("Identity", ["rows"], ["logits"], "none"))
     path = tmp_path / "empty.onnx"
     onnx.save(model, path)
     with pytest.raises(InputError, match="nothing in this model") as caught:

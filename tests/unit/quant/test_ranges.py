@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.quant.ranges import ESTIMATORS, QMAX, quantization_step, quantized_levels
+from vitedge.quant.ranges import (
+    ESTIMATORS,
+    QMAX,
+    quantization_step,
+    quantized_levels,
+    stored_scale,
+)
 from vitedge.quant.statistics import ChannelStatistics, Distribution
 from vitedge.spec import Estimator, Quantization
 
 BIN = 2 ** (1 / 16)
-SIGNED, UNSIGNED = (
+SIGNED, UNSIGNED, BY_SIGN = (
     Quantization(activations=kind, weights="full", attention=(), operators=("MatMul",))
-    for kind in ("int8", "uint8")
+    for kind in ("int8", "uint8", "by_sign")
 )
 
 
@@ -130,5 +136,16 @@ def test_a_tensor_of_one_value_keeps_it(estimator: Estimator) -> None:
 
 def test_what_is_never_negative_gets_the_whole_of_uint8() -> None:
     positive, signed = distribution(draw("never negative")), distribution(draw("normal"))
-    assert quantized_levels(positive, UNSIGNED) == 255
-    assert {quantized_levels(positive, SIGNED), quantized_levels(signed, UNSIGNED)} == {127}
+    assert {quantized_levels(positive, kind) for kind in (UNSIGNED, BY_SIGN)} == {255}
+    assert quantized_levels(positive, SIGNED) == 127
+    assert {quantized_levels(signed, kind) for kind in (SIGNED, UNSIGNED, BY_SIGN)} == {127}
+
+
+def test_a_scale_that_is_stored_in_float16_is_exact_there_positive_and_finite() -> None:
+    scales = np.array([1e-30, 1e-8, 3e-6, 0.0123, 7.7, 1e6], np.float32)
+    stored = stored_scale(scales, "fp16")
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, stored.astype(np.float16))
+    assert (stored > 0).all() and np.isfinite(stored).all()
+    np.testing.assert_allclose(stored[3:5], scales[3:5], rtol=2**-11)
+    np.testing.assert_array_equal(stored_scale(scales, "fp32"), scales)
