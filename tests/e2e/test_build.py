@@ -15,6 +15,8 @@ from tests.conftest import Vitedge
 from vitedge import catalog, host, manifest
 from vitedge.artifact import Bundle, open_bundle, sha256
 
+pytest.importorskip("tensorrt_rtx")
+
 HERE = host.describe(threads=0)
 NO_GPU = pytest.mark.skipif(bool(HERE.gpus), reason="this machine has a GPU")
 

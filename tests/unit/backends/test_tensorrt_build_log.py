@@ -21,6 +21,8 @@ from vitedge.backends.tensorrt.coverage import compile_check, planned
 from vitedge.manifest import Compiled
 from vitedge.progress import SILENT
 
+pytest.importorskip("tensorrt_rtx")
+
 RTX = catalog.targets()["rtx-40"]
 
 

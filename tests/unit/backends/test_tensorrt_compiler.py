@@ -23,6 +23,8 @@ from vitedge.errors import InputError, LimitError
 from vitedge.progress import SILENT
 from vitedge.spec import Target
 
+pytest.importorskip("tensorrt_rtx")
+
 RTX = catalog.targets()["rtx-40"]
 
 

@@ -19,6 +19,8 @@ from vitedge.host import Host
 from vitedge.progress import SILENT
 from vitedge.spec import Target
 
+pytest.importorskip("tensorrt_rtx")
+
 TARGETS = catalog.targets()
 HERE = host.describe(threads=0)
 NO_TENSORRT = pytest.mark.skipif(
