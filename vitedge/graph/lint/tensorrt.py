@@ -32,11 +32,16 @@ _QDQ = ("QuantizeLinear", "DequantizeLinear")
 def _opset(graph: Structure, target: Target) -> Iterator[Complaint]:
     if target.runtime != "tensorrt":  # TensorRT-RTX takes all, from 13 to 26
         return
-    halves = any(s.scale is not None and s.scale.dtype == np.float16 for s in graph.quantizers())
     if graph.opset > target.opset_max:
         yield "", f"opset {graph.opset}; {target.name} takes up to {target.opset_max}"
-    elif halves and graph.opset < HALF_SCALES_OPSET:
+    elif _early_half_scales(graph):
         yield "", f"float16 scales in opset {graph.opset}; they need {HALF_SCALES_OPSET}"
+
+
+def _early_half_scales(graph: Structure) -> bool:
+    return graph.opset < HALF_SCALES_OPSET and any(
+        found.scale is not None and found.scale.dtype == np.float16 for found in graph.quantizers()
+    )
 
 
 def _zero_point(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -61,7 +66,7 @@ def _int32_bias(graph: Structure, target: Target) -> Iterator[Complaint]:
 def _uint8_activation(graph: Structure, target: Target) -> Iterator[Complaint]:
     for found in graph.quantizers():
         shifted = found.zero is not None and found.zero.any()
-        if not found.constant and found.dtype == "uint8" and not shifted:
+        if not (found.constant or shifted or found.scale is None) and found.dtype == "uint8":
             yield found.node, f"'{found.tensor}' as uint8 is read as int8: it clips at 127, not 255"
 
 
@@ -110,6 +115,8 @@ def _scalar(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _mixed_floats(graph: Structure, target: Target) -> Iterator[Complaint]:
+    if _early_half_scales(graph):  # ONNX then takes what they scale for float32
+        return
     for node in graph.nodes:
         if node.op_type in _ONE_TYPE:
             kinds = {graph.kind(name) for name in node.input if name}.intersection(_FLOATS)
@@ -175,16 +182,16 @@ def _axis_as_read(graph: Structure, name: str, axis: int) -> int | None:
 def _computed_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in graph.nodes:
         if node.op_type == "QuantizeLinear" and not _constant(graph, node.input[1]):
-            yield node.name, f"the scale '{node.input[1]}' depends on the input"
+            yield node.name, f"the scale '{node.input[1]}' is computed when the engine runs"
 
 
 def _constant(graph: Structure, name: str) -> bool:
-    """Whether a tensor is stored, or computed from stored ones alone."""
+    """Whether the compiler knows a tensor: it is computed from stored ones, and not reduced."""
     pending, seen = [name], {name}
     while pending:
         name = pending.pop()
         node = graph.maker(name)
-        if node is None and graph.stored(name) is None:
+        if graph.stored(name) is None and (node is None or node.op_type.startswith("Reduce")):
             return False
         for source in node.input if node is not None else ():
             if source and source not in seen:
