@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -57,6 +57,15 @@ class QDQ:
         self.constant(f"{name}.z", np.full(scales.shape, zero, values.dtype))
         parts = [f"{name}.i", f"{name}.s", f"{name}.z"]
         return self.add("DequantizeLinear", parts, f"{name}.dq", axis=axis)
+
+    def float_weight(self, name: str, values: NDArray[Any]) -> str:
+        """A weight stored in float with Q and DQ, as NVIDIA's Model Optimizer writes it."""
+        self.constant(f"{name}.f", values / 100)
+        channels = values.shape[1]
+        parts = [self.constant(f"{name}.s", np.full(channels, 0.01))]
+        parts.append(self.constant(f"{name}.z", np.zeros(channels, np.int8)))
+        self.add("QuantizeLinear", [f"{name}.f", *parts], f"{name}.q", axis=1)
+        return self.add("DequantizeLinear", [f"{name}.q", *parts], f"{name}.dq", axis=1)
 
     def linear(self, source: str, output: str, **weight: Any) -> str:
         """Q/DQ, MatMul and the float bias; `source` may be dequantized already."""
@@ -137,22 +146,25 @@ def fused_qkv(
     *,
     quantized: bool = True,
     quantize_before: bool = False,
-    per_channel: bool = True,
+    weight: Literal["per channel", "per tensor", "float"] = "per channel",
 ) -> QDQ:
     """Attention of two heads over x with one Linear for Q, K and V, cut by Split, Slice or Gather.
 
-    `quantize_before`: Q/DQ on what it makes, before that is cut.
+    `quantize_before`: Q/DQ on what it makes, before that is cut. `weight`: INT8 with a scale for
+    each channel or one for all, or float with Q and DQ.
     """
     head = WIDTH // 2
     values = integers(WIDTH, 3 * WIDTH)
     source = graph.activation("x")
-    if per_channel:
-        graph.linear(source, "qkv", values=values)
+    if weight == "per channel":
+        right = graph.weight("qkv.w", values)
+    elif weight == "float":
+        right = graph.float_weight("qkv.w", values)
     else:
         parts = [graph.constant("qkv.w", values), graph.constant("qkv.w.s", 0.01)]
-        weight = graph.add("DequantizeLinear", parts, "qkv.w.dq")
-        graph.add("MatMul", [source, weight], "qkv.m")
-        graph.add("Add", ["qkv.m", graph.constant("qkv.b", np.ones(3 * WIDTH))], "qkv")
+        right = graph.add("DequantizeLinear", parts, "qkv.w.dq")
+    graph.add("MatMul", [source, right], "qkv.m")
+    graph.add("Add", ["qkv.m", graph.constant("qkv.b", np.ones(3 * WIDTH))], "qkv")
     whole = graph.activation("qkv") if quantize_before else "qkv"
     if cut == "Gather":
         shape = graph.constant("parts.shape", np.array([0, 0, 3, 2, head]))

@@ -491,14 +491,9 @@ def sliced_tokens() -> ModelProto:
 
 
 def float_weight() -> ModelProto:
-    """A weight stored in float with Q and DQ, as NVIDIA's Model Optimizer writes it."""
     graph = QDQ()
-    weight = graph.constant("w", integers(WIDTH, WIDTH) / 100)
-    parts = [graph.constant("w.s", np.full(WIDTH, 0.01))]
-    parts.append(graph.constant("w.z", np.zeros(WIDTH, np.int8)))
-    graph.add("QuantizeLinear", [weight, *parts], "w.q", axis=1)
-    graph.add("DequantizeLinear", ["w.q", *parts], "w.dq", axis=1)
-    graph.add("MatMul", [graph.activation("x"), "w.dq"], "y")
+    weight = graph.float_weight("w", integers(WIDTH, WIDTH))
+    graph.add("MatMul", [graph.activation("x"), weight], "y")
     return graph.model()
 
 
@@ -546,7 +541,12 @@ SOUND: list[tuple[Callable[[], ModelProto], tuple[str, ...]]] = [
     (partial(attention(QDQ(), quantized="").model), ("q0.m/MatMul", "k0.m/MatMul")),
     (partial(attention(QDQ(), quantized="", head=80).model), ("q0.m/MatMul",)),
     (partial(fused_qkv(QDQ(), "Split", quantize_before=True).model), ("qkv.m/MatMul", SCORES)),
-    (partial(fused_qkv(QDQ(), "Split", per_channel=False).model), ("qkv.m/MatMul", SCORES)),
+    (partial(fused_qkv(QDQ(), "Split", weight="per tensor").model), ("qkv.m/MatMul", SCORES)),
+    (partial(fused_qkv(QDQ(), "Gather", weight="float").model), ("qkv.m/MatMul", SCORES)),
+    (
+        partial(fused_qkv(QDQ(), "Slice", weight="float").model, batch="batch"),
+        ("qkv.m/MatMul", SCORES),
+    ),
 ]
 
 

@@ -77,8 +77,8 @@ def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, (left, right) in graph.products():
         if node.op_type == "Conv" or left is None or right is None:
             continue
-        weight = graph.quantizer(right)
-        if not weight.constant or weight.axis is None:  # with one scale, INT8 is kept
+        stored_as_int8 = graph.stored(right.input[0]) is not None
+        if not stored_as_int8 or graph.quantizer(right).axis is None:  # else INT8 is kept
             continue
         parts = [part for part in _slices(graph, node.output[0]) if _is_attended(graph, part)]
         if len(parts) > 2:
@@ -151,7 +151,8 @@ def _list(sizes: tuple[int, ...]) -> str:
 RULES = (
     Rule(
         "fused-qkv", "INT8 lost",
-        "split it into three MatMuls, which the compiler merges again", _fused_qkv,
+        "split it into three MatMuls, which the compiler merges again; or store its weight in "
+        "float, with Q and DQ", _fused_qkv,
     ),
     Rule(
         "quantized-scores", "slower",
