@@ -176,3 +176,17 @@ def test_no_rule_of_a_cpu_runtime_speaks_of_tensorrt() -> None:
     for make in (shifted_activation, heads_of_80, quantized_scores, qkv_by_split):
         found = {finding.rule for finding in lint(make(), catalog.targets()["openvino-cpu"])}
         assert not found & (own - {"opset-range", "bad-scale"})
+
+
+def test_a_hostile_graph_is_read_in_no_time() -> None:
+    """2³⁰⁰ paths lead into the softmax, and a chain deeper than Python's stack away from it."""
+    graph = QDQ()
+    name = graph.linear("x", "h")
+    for i in range(300):
+        name = graph.add("Add", [name, name], f"a{i}")
+    graph.add("Softmax", [name], "p")
+    name = graph.add("Identity", ["p"], "i0")
+    for i in range(2000):
+        name = graph.add("Identity", [name], f"i{i + 1}")
+    graph.add("Identity", [name], "y")
+    assert lint(graph.model(), TENSORRT) == ()

@@ -56,12 +56,15 @@ def _scores(graph: Structure, name: str) -> tuple[NodeProto, bool] | None:
 
 
 def _reader(graph: Structure, name: str) -> NodeProto | None:
-    """The product of two activations that reads `name`."""
-    for node in graph.users(name):
-        if node.op_type == "MatMul" and _two_activations(graph, node):
-            return node
-        if node.op_type in (*_MOVES, *_QDQ) and (found := _reader(graph, node.output[0])):
-            return found
+    """The product of two activations that reads `name`, if only moved or through Q/DQ."""
+    pending, seen = [name], {name}
+    while pending:
+        for node in graph.users(pending.pop()):
+            if node.op_type == "MatMul" and _two_activations(graph, node):
+                return node
+            if node.op_type in (*_MOVES, *_QDQ) and node.output[0] not in seen:
+                seen.add(node.output[0])
+                pending.append(node.output[0])
     return None
 
 
@@ -89,15 +92,20 @@ def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
             )
 
 
-def _slices(graph: Structure, name: str) -> Iterator[str]:
+def _slices(graph: Structure, name: str) -> list[str]:
     """The parts into which a Linear's output is cut, bias and moves aside; not through Q/DQ."""
-    for node in graph.users(name):
-        if node.op_type in _SLICES:
-            yield from node.output
-        elif node.op_type in _MOVES or (
-            node.op_type in _ELEMENTWISE and any(graph.weight(source) for source in node.input)
-        ):
-            yield from _slices(graph, node.output[0])
+    parts, pending, seen = [], [name], {name}
+    while pending:
+        for node in graph.users(pending.pop()):
+            if node.op_type in _SLICES:
+                parts += [part for part in node.output if part not in seen]
+            elif (
+                node.op_type in _MOVES
+                or (node.op_type in _ELEMENTWISE and any(map(graph.weight, node.input)))
+            ) and node.output[0] not in seen:
+                pending.append(node.output[0])
+            seen.update(node.output)
+    return parts
 
 
 def _is_attended(graph: Structure, name: str) -> bool:

@@ -154,29 +154,33 @@ def _weight_axis(graph: Structure, target: Target) -> Iterator[Complaint]:
         found = graph.quantizer(dequantize) if dequantize is not None else None
         if found is None or not found.constant or found.axis is None:
             continue
-        axis = _axis_as_read(graph, node.input[1], found.axis)
         rank = len(graph.shape(graph.weight(node.input[1])))
-        if axis is None or not -rank <= axis < rank:
+        if not -rank <= found.axis < rank:  # scale-length says so
             continue
+        axis = _axis_as_read(graph, node.input[1], found.axis % rank, rank)
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
         wanted = 0 if node.op_type == "Conv" or transposed else rank - 1
-        if axis % rank != wanted:
+        if axis not in (None, wanted):
             yield node.name, f"its weight has a scale for each channel of axis {axis}, not {wanted}"
 
 
-def _axis_as_read(graph: Structure, name: str, axis: int) -> int | None:
-    """Where `axis` of a dequantized weight is when a product reads it as `name`."""
+def _axis_as_read(graph: Structure, name: str, axis: int, rank: int) -> int | None:
+    """Where `axis` of a dequantized weight is when a product reads it as `name`; None: unclear."""
+    moves = []
     node = graph.maker(name)
-    if node is None or node.op_type == "DequantizeLinear":
-        return axis
-    before = _axis_as_read(graph, node.input[0], axis)
-    if node.op_type == "Identity" or before is None:
-        return before
-    if node.op_type != "Transpose":
-        return None
-    rank = len(graph.shape(graph.weight(name)))
-    perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [*range(rank)][::-1])
-    return perm.index(before % rank)
+    while node is not None and node.op_type != "DequantizeLinear":
+        moves.append(node)
+        node = graph.maker(node.input[0])
+    for move in reversed(moves):
+        if move.op_type == "Transpose":
+            order = next((list(a.ints) for a in move.attribute if a.name == "perm"), [])
+            order = order or [*range(rank)][::-1]
+            if axis not in order:
+                return None
+            axis = order.index(axis)
+        elif move.op_type != "Identity":
+            return None
+    return axis
 
 
 def _computed_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
