@@ -77,6 +77,14 @@ def _int8(graph: Structure, node: NodeProto) -> bool:
 
 
 def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
+    """One Linear for Q, K and V whose weight is stored in INT8 with a scale a channel.
+
+    Measured with TensorRT-RTX 1.7.1 for 7.5, 8.6, 8.9 and 12.0, static and dynamic batch, cut by
+    Split, Slice or Gather, widths 64 to 1280, 16 to 577 tokens, attention in INT8 or float: its
+    weight is dequantized, cut and concatenated, and the product is float16. INT8 stays with one
+    scale for the weight, with a float weight through Q and DQ, with Q/DQ before the cut, and where
+    only two of Q, K and V are made at once.
+    """
     for node, (left, right) in graph.products():
         if node.op_type == "Conv" or left is None or right is None:
             continue
@@ -125,6 +133,7 @@ def _is_attended(graph: Structure, name: str) -> bool:
 
 
 def _quantized_scores(graph: Structure, target: Target) -> Iterator[Complaint]:
+    """Both products stay INT8, but in kernels of their own; after P·V, Q/DQ does no harm."""
     for found in _attentions(graph):
         if found.scores_quantized:
             yield found.qk.name, f"its output is quantized before '{found.softmax.name}'"
@@ -139,6 +148,7 @@ def _one_product(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _attention_size(graph: Structure, target: Target) -> Iterator[Complaint]:
+    """Both products stay INT8, but in kernels of their own; in float16 they are fused."""
     sizes = target.quantization.attention_head_sizes
     most = target.quantization.attention_max_tokens
     for found in _attentions(graph):
