@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitedge import __version__, cli_build, cli_catalogue
-from vitedge.cli_output import Json, print_json, say_int8_note
+from vitedge.cli_output import Form, Json, print_json, say_int8_note
 from vitedge.errors import InputError, VitedgeError, nearest
 
 if TYPE_CHECKING:
@@ -264,11 +264,21 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(help="Write a page with a picture of error against depth.")
     ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option("--as", help="Print the commands of NVIDIA's own tools instead."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is quantized and why, what each layer loses, and what the target minds."""
-    from vitedge.inspection import inspector, page, table
+    from vitedge.inspection import inspector, page, table, trtexec
 
+    if form and html:
+        raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
+    if form:
+        commands = trtexec.commands(source, target)
+        print_json(commands) if as_json else trtexec.show(commands)
+        return
     if html:
         page.check_writable(html)
     found = inspector.inspect(source, target)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests import qdq
+from tests import small_graphs
 from tests.conftest import Vitedge
 from vitedge import catalog, host, manifest
 from vitedge.artifact import Bundle, open_bundle, sha256
@@ -107,7 +107,7 @@ def test_a_graph_that_the_compiler_refuses_leaves_the_bundle_as_it_was(
     rtx: Path, vitedge: Vitedge
 ) -> None:
     whole = open_bundle(rtx)
-    qdq.write("y = Det2(x)", rtx / "model.onnx")
+    small_graphs.write("y = Det2(x)", rtx / "model.onnx")
     made_before = whole.manifest.build
     assert made_before is not None
     _reseal(whole, made_before)

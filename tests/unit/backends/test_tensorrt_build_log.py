@@ -12,7 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests import qdq
+from tests import small_graphs
 from tests.ptq import ptq
 from vitedge import catalog
 from vitedge.backends.tensorrt.build_log import layers
@@ -33,7 +33,7 @@ def check(path: Path, target: str = "rtx-40") -> Compiled:
 
 
 def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path: Path) -> None:
-    model = qdq.write(qdq.LINEAR, tmp_path / "linear.onnx")
+    model = small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx")
     found = layers(compile_model(model, RTX, SILENT).log)
     (gemm,) = (layer for layer in found if layer.kind == "gemm")
     assert gemm.inputs == ("Int8",)
@@ -51,7 +51,9 @@ def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path: Path) -> None:
 def test_attention_of_split_linears_is_all_int8_and_one_kernel(
     tmp_path: Path, batch: str, target: str
 ) -> None:
-    found = check(qdq.write(qdq.ATTENTION, tmp_path / "attention.onnx", batch), target)
+    found = check(
+        small_graphs.write(small_graphs.ATTENTION, tmp_path / "attention.onnx", batch), target
+    )
     assert (found.planned, found.int8, found.lost) == (6, 6, {})
     assert (found.attention, found.fused) == (1, 1)
     assert found.compute_capability == catalog.targets()[target].compute_capabilities[0]
@@ -59,25 +61,27 @@ def test_attention_of_split_linears_is_all_int8_and_one_kernel(
 
 
 def test_what_is_planned_is_read_from_the_graph(tmp_path: Path) -> None:
-    plan = planned(qdq.write(qdq.ATTENTION, tmp_path / "attention.onnx"))
+    plan = planned(small_graphs.write(small_graphs.ATTENTION, tmp_path / "attention.onnx"))
     linears = ("query_linear", "key_linear", "value_linear")
     assert plan.products == (*linears, "scores", "context", "y")
     (attention,) = plan.attentions
     assert (attention.qk, attention.softmax, attention.pv) == ("scores", "probabilities", "context")
-    nothing = planned(qdq.write(qdq.ONE_OPERAND, tmp_path / "one.onnx"))
+    nothing = planned(small_graphs.write(small_graphs.ONE_OPERAND, tmp_path / "one.onnx"))
     assert (nothing.products, nothing.attentions) == ((), ())
 
 
 def test_weights_with_scales_along_the_wrong_axis_lose_int8_and_say_so(tmp_path: Path) -> None:
-    wrong = qdq.LINEAR.replace("<axis = 1>", "<axis = 0>")
-    found = check(qdq.write(wrong, tmp_path / "wrong.onnx"))
+    wrong = small_graphs.LINEAR.replace("<axis = 1>", "<axis = 0>")
+    found = check(small_graphs.write(wrong, tmp_path / "wrong.onnx"))
     assert (found.planned, found.int8) == (1, 0)
     assert "Int8 × Half × Int8, made floats first" in found.lost["y"]
 
 
 def test_an_attention_of_which_only_the_scores_are_planned_is_counted_so(tmp_path: Path) -> None:
-    body = qdq.ATTENTION.replace("context = MatMul(p, v)", "context = MatMul(p, value_headed)")
-    found = check(qdq.write(body, tmp_path / "scores.onnx"))
+    body = small_graphs.ATTENTION.replace(
+        "context = MatMul(p, v)", "context = MatMul(p, value_headed)"
+    )
+    found = check(small_graphs.write(body, tmp_path / "scores.onnx"))
     assert (found.planned, found.int8, found.lost) == (5, 5, {})
 
 
@@ -121,7 +125,7 @@ def test_attention_of_digits_is_fused_in_int8(digits: Path) -> None:
 def test_a_gpu_that_the_compiler_does_not_know_is_stood_in_for(
     tmp_path: Path, target: str, capability: str
 ) -> None:
-    found = check(qdq.write(qdq.LINEAR, tmp_path / "linear.onnx"), target)
+    found = check(small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx"), target)
     assert found.compute_capability == capability
     assert found.int8 == 1
 
@@ -132,5 +136,7 @@ def test_a_check_takes_no_notice_of_options_that_only_the_device_has(tmp_path: P
         orin.compile, weights="stripped", version_compatible=True, hardware_compatible=True
     )
     target = msgspec.structs.replace(orin, compile=options)
-    found = compile_check(qdq.write(qdq.LINEAR, tmp_path / "linear.onnx"), target, SILENT)
+    found = compile_check(
+        small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx"), target, SILENT
+    )
     assert found is not None and found.int8 == 1

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests import qdq
+from tests import small_graphs
 from vitedge import catalog
 from vitedge.backends.tensorrt import timing_cache
 from vitedge.backends.tensorrt.callbacks import logger
@@ -35,7 +35,7 @@ def compiling(**options: Any) -> Target:
 
 @pytest.fixture
 def linear(tmp_path: Path) -> Path:
-    return qdq.write(qdq.LINEAR, tmp_path / "linear.onnx")
+    return small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx")
 
 
 @pytest.mark.parametrize("batch", ["1", "N"])
@@ -43,7 +43,7 @@ def test_two_compilations_are_the_same_to_the_byte(tmp_path: Path, batch: str) -
     engines = []
     for folder in (tmp_path / "a", tmp_path / "elsewhere"):
         folder.mkdir()
-        model = qdq.write(qdq.ATTENTION, folder / "model.onnx", batch)
+        model = small_graphs.write(small_graphs.ATTENTION, folder / "model.onnx", batch)
         engines.append(compile_model(model, RTX, SILENT).engine)
     assert len(engines[0]) > 10_000
     assert engines[0] == engines[1]
@@ -66,7 +66,7 @@ def test_a_gpu_that_it_cannot_compile_for_is_answered_with_those_it_can(linear: 
 
 
 def test_the_profile_of_a_dynamic_batch_is_the_targets(tmp_path: Path) -> None:
-    model = qdq.write(qdq.LINEAR, tmp_path / "dynamic.onnx", "N")
+    model = small_graphs.write(small_graphs.LINEAR, tmp_path / "dynamic.onnx", "N")
     few, many = (
         compile_model(model, compiling(opt_batch=2, max_batch=size), SILENT).engine
         for size in (2, 64)
@@ -88,8 +88,13 @@ def test_an_option_that_the_runtime_does_not_have_is_refused(linear: Path, optio
 @pytest.mark.parametrize(
     ("body", "changes", "node", "why"),
     [
-        (qdq.LINEAR, {"zero": np.array(3, np.int8)}, "'q' (QuantizeLinear)", "zero point"),
-        (qdq.LINEAR, {"scale": np.array(-1, np.float16)}, "'q' (QuantizeLinear)", "positive"),
+        (small_graphs.LINEAR, {"zero": np.array(3, np.int8)}, "'q' (QuantizeLinear)", "zero point"),
+        (
+            small_graphs.LINEAR,
+            {"scale": np.array(-1, np.float16)},
+            "'q' (QuantizeLinear)",
+            "positive",
+        ),
         ("y = MatMul(x, w)", {"w": np.ones((64, 64), np.float32)}, "'y' (MatMul)", "same"),
         ("y = Det2(x)", {}, "'y' (Det2)", "Plugin not found"),
     ],
@@ -98,7 +103,7 @@ def test_an_option_that_the_runtime_does_not_have_is_refused(linear: Path, optio
 def test_a_node_that_is_not_taken_is_named_with_the_reason(
     tmp_path: Path, body: str, changes: dict[str, Any], node: str, why: str
 ) -> None:
-    model = qdq.write(body, tmp_path / "bad.onnx", changes=changes)
+    model = small_graphs.write(body, tmp_path / "bad.onnx", changes=changes)
     with pytest.raises(InputError) as caught:
         compile_model(model, RTX, SILENT)
     assert f"TensorRT-RTX does not take {model}: node {node}: " in caught.value.what
@@ -114,8 +119,8 @@ def test_a_graph_that_fails_later_is_answered_with_the_compilers_last_error(tmp_
 
 
 def test_too_little_scratch_memory_names_the_setting(tmp_path: Path) -> None:
-    attention = qdq.write(
-        qdq.ATTENTION.replace("Softmax", "Softmax <axis = 2>"), tmp_path / "a.onnx", "64"
+    attention = small_graphs.write(
+        small_graphs.ATTENTION.replace("Softmax", "Softmax <axis = 2>"), tmp_path / "a.onnx", "64"
     )
     with pytest.raises(LimitError, match="1 MiB of scratch memory") as caught:
         compile_model(attention, compiling(workspace_mib=1), SILENT)
@@ -148,7 +153,7 @@ def test_ctrl_c_stops_the_compiler_and_the_next_one_works(linear: Path) -> None:
 def test_nothing_of_the_compilers_is_on_stdout(tmp_path: Path) -> None:
     body = "c = Clip(x, low) y = Relu(c)"
     wide = {"low": np.array(1e-7, np.float16)}
-    model = qdq.write(body, tmp_path / "clip.onnx", changes=wide)
+    model = small_graphs.write(body, tmp_path / "clip.onnx", changes=wide)
     code = (
         "import sys\nfrom pathlib import Path\nfrom vitedge import catalog\n"
         "from vitedge.backends.tensorrt.compiler import compile_model\n"

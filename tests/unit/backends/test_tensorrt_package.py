@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests import qdq
+from tests import small_graphs
 from vitedge import catalog, host
 from vitedge.backends import BACKENDS
 from vitedge.backends.tensorrt.package import in_range, load, obstacle
@@ -124,7 +124,7 @@ def test_versions_are_compared_by_their_numbers(
 def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
     tmp_path: Path,
 ) -> None:
-    model = qdq.write(qdq.ATTENTION, tmp_path / "graph.onnx")
+    model = small_graphs.write(small_graphs.ATTENTION, tmp_path / "graph.onnx")
     out = tmp_path / "bundle"
     out.mkdir()
     elsewhere = "jetson-thor" if HERE.machine != "aarch64" else "jetson-orin"
@@ -137,7 +137,7 @@ def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
 
 
 def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path: Path) -> None:
-    model = qdq.write(qdq.LINEAR, tmp_path / "graph.onnx")
+    model = small_graphs.write(small_graphs.LINEAR, tmp_path / "graph.onnx")
     out = tmp_path / "bundle"
     out.mkdir()
     made = BACKENDS["tensorrt_rtx"].build(model, TARGETS["rtx-50"], out, SILENT)
