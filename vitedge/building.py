@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from vitedge import artifact, golden_check, host, report
-from vitedge.artifact import ENGINE, Bundle, open_bundle
+from vitedge.artifact import ENGINE, REPORT, Bundle, open_bundle
 from vitedge.backends.tensorrt.engine import make
 from vitedge.backends.tensorrt.package import obstacle
 from vitedge.errors import InputError, UnavailableError
@@ -18,7 +18,7 @@ from vitedge.progress import Steps
 def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
     """Compile the engine of the bundle at `path`, check it, and put it there in one move.
 
-    What was measured of an earlier engine is dropped with it.
+    What was measured of an earlier engine is dropped with it; what the graph computes stays true.
 
     Raises:
         InputError: `path` is no sound bundle, has nothing to build, or is built and `force` is off.
@@ -52,6 +52,9 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
         golden_check.check(sealed)
         fp32 = bundle.reference()
         fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
-        report.merge(sealed, size=report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes))
+        size = report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes)
+        simulated = report.read(path / REPORT).get("simulation")
+        simulation = msgspec.convert(simulated, report.Simulation) if simulated else None
+        report.merge(sealed, size=size, simulation=simulation)
         artifact.publish(staged, final)
     return Bundle(path, sealed.manifest)

@@ -86,13 +86,14 @@ def test_a_lost_engine_is_built_from_the_graph_in_the_bundle(
     assert "'model.engine' is missing" in vitedge("build", rtx, code=2).stderr
     _reseal(whole, manifest.Build(state="on the device", why="exported elsewhere"))
     report = msgspec.json.decode((rtx / "report.json").read_bytes())
+    simulated = report["simulation"]
     (rtx / "report.json").write_bytes(msgspec.json.encode({**report, "latency": {"p50_ms": 1}}))
     vitedge("build", rtx)
     assert sha256(rtx / "model.engine") == sha256(exported / rtx.name / "model.engine")
     assert made(rtx).state == "done"
     report = msgspec.json.decode((rtx / "report.json").read_bytes())
     assert report["size"]["bytes"] == (rtx / "model.engine").stat().st_size
-    assert "latency" not in report
+    assert "latency" not in report and report["simulation"] == simulated
     assert not list(rtx.parent.glob(".vitedge-*"))
 
 
