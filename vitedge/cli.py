@@ -250,7 +250,8 @@ def bench(
         return
     tables.show(tables.reports(reports, f"latency in turn, against {against}"))
     _say_recommendations(reports)
-    say_int8_note()
+    if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
+        say_int8_note()
 
 
 @app.command()
