@@ -20,6 +20,7 @@ from vitedge.errors import InputError, nearest
 from vitedge.manifest import SCHEMA, Manifest
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
+ENGINE = "model.engine"
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Bundle:
 
     @property
     def model_files(self) -> dict[str, str]:
-        """The files a runtime loads, and their SHA-256."""
+        """The files that hold the model, and their SHA-256."""
         return {n: sha for n, sha in self.manifest.files.items() if n.startswith("model.")}
 
     @property
     def size_bytes(self) -> int:
-        """Size of the files a runtime loads."""
-        return sum((self.path / name).stat().st_size for name in self.model_files)
+        """Size of the files a runtime loads: the engine alone, where there is one."""
+        names = [ENGINE] if ENGINE in self.model_files else list(self.model_files)
+        return sum((self.path / name).stat().st_size for name in names)
 
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
@@ -79,12 +81,17 @@ class Bundle:
         if not path.is_dir():
             return None
         found = open_bundle(path)
-        if found.model_files != wanted.files:
+        if _without_engine(found.model_files) != _without_engine(wanted.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
                 fix="export both again with --force",
             )
         return found
+
+
+def _without_engine(files: dict[str, str]) -> dict[str, str]:
+    """What identifies a model: its engine is another one on every device."""
+    return {name: sha for name, sha in files.items() if name != ENGINE}
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitedge import __version__, cli_catalogue
-from vitedge.cli_output import Json, print_json, say_int8_note
+from vitedge import __version__, cli_build, cli_catalogue
+from vitedge.cli_output import Form, Json, print_json, say_int8_note
 from vitedge.errors import InputError, VitedgeError, nearest
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def export(
     )
     tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
     for manifest in (m.bundle.manifest for m in made):
-        if manifest.quantization and manifest.quantization.control:
-            typer.echo(f"{manifest.name}: {tables.control(manifest.quantization.control)}")
+        for fact in tables.facts(manifest):
+            typer.echo(f"{manifest.name}: {fact}")
     _say_recommendations([m.report for m in made])
     for note in (note for m in made for note in m.notes()):
         typer.echo(f"note: {note}", err=True)
@@ -250,7 +250,8 @@ def bench(
         return
     tables.show(tables.reports(reports, f"latency in turn, against {against}"))
     _say_recommendations(reports)
-    say_int8_note()
+    if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
+        say_int8_note()
 
 
 @app.command()
@@ -264,11 +265,21 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option(help="Write a page with a picture of error against depth.")
     ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option("--as", help="Print the commands of NVIDIA's own tools instead."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is quantized and why, what each layer loses, and what the target minds."""
-    from vitedge.inspection import inspector, page, table
+    from vitedge.inspection import inspector, page, table, trtexec
 
+    if form and html:
+        raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
+    if form:
+        commands = trtexec.commands(source, target)
+        print_json(commands) if as_json else trtexec.show(commands)
+        return
     if html:
         page.check_writable(html)
     found = inspector.inspect(source, target)
@@ -280,7 +291,7 @@ def inspect(
     table.show(found)
 
 
-for command in cli_catalogue.COMMANDS:
+for command in (cli_build.build, *cli_catalogue.COMMANDS):
     app.command()(command)
 
 

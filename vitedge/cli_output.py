@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+class Form(str, Enum):
+    """What `inspect` can print in place of its tables."""
+
+    trtexec = "trtexec"
 
 
 def print_json(document: Any) -> None:

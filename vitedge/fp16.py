@@ -16,6 +16,7 @@ from vitedge.spec import Target
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
+    from vitedge.graph.half import Halved
 
 GOLDEN = "golden"
 
@@ -24,8 +25,8 @@ GOLDEN = "golden"
 class Fp16:
     """The float16 ONNX file, and the manifest's record of what it keeps in float32."""
 
-    path: Path
-    record: manifest.Half
+    deployed: Path
+    half: manifest.Half
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,28 @@ class Guard:
         folder.mkdir()
         half = halve(
             exported.path,
+            exported.path,
             folder,
             lambda: batched(self.calibration or images, size),
             total,
             self.steps,
         )
-        record = manifest.Half(
-            kept=tuple(manifest.Kept(**vars(kept)) for kept in half.kept),
-            layer_norm=half.layer_norm,
-            largest=half.largest,
-            largest_node=half.largest_node,
-            limit=half.limit,
-            sqnr_db=half.sqnr_db,
-            source=source,
-            images=self.calibration.record().images if self.calibration else total,
-        )
-        return Fp16(half.path, record)
+        images_seen = self.calibration.record().images if self.calibration else total
+        return Fp16(half.path, describe(half, source, images_seen))
+
+
+def describe(half: Halved, source: str, images: int) -> manifest.Half:
+    """The manifest's record of a float16 graph whose overflow was looked for on `images`."""
+    return manifest.Half(
+        kept=tuple(manifest.Kept(**vars(kept)) for kept in half.kept),
+        layer_norm=half.layer_norm,
+        largest=half.largest,
+        largest_node=half.largest_node,
+        limit=half.limit,
+        sqnr_db=half.sqnr_db,
+        source=source,
+        images=images,
+    )
 
 
 def notes(half: manifest.Half) -> list[str]:

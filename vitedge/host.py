@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -9,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
+
+from vitedge.gpu import Gpu, gpus
 
 ISA = (
     "avx2",
@@ -23,7 +26,17 @@ ISA = (
 )
 """What decides how fast INT8 runs, as Linux's /proc/cpuinfo names it on x86 and arm."""
 INT8_DOT_PRODUCT = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch", "onnx")
+RUNTIMES = {
+    "onnxruntime": ("onnxruntime",),
+    "onnxruntime-gpu": ("onnxruntime-gpu",),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt", "tensorrt_cu13", "tensorrt_cu12"),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_cu13", "tensorrt_rtx_cu12"),
+    "cuda-bindings": ("cuda-bindings",),
+    "torch": ("torch",),
+    "onnx": ("onnx",),
+}
+"""The distributions that may bring each."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +60,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """CPU frequency governor; anything but `performance` makes latency wander."""
     machine: str
     """Architecture, as `platform.machine()` names it."""
+    gpus: tuple[Gpu, ...] = ()
+    """NVIDIA's; none in a report of an earlier vitedge."""
 
 
 def describe(threads: int) -> Host:
@@ -58,12 +73,13 @@ def describe(threads: int) -> Host:
         accelerator=None,
         os=_os(),
         python=platform.python_version(),
-        runtimes=_versions(RUNTIMES),
+        runtimes=_versions(),
         threads=threads,
         cores=usable_cores(),
         memory_bytes=_memory_bytes(),
         governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         machine=platform.machine(),
+        gpus=gpus(),
     )
 
 
@@ -162,14 +178,13 @@ def _os() -> str:
         return f"macOS {version}, {kernel}" if (version := platform.mac_ver()[0]) else kernel
 
 
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Version of each package installed, without importing any."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+def _versions() -> dict[str, str]:
+    """Version of each of `RUNTIMES` that is installed, without importing any."""
+    versions: dict[str, str] = {}
+    for name, distributions in RUNTIMES.items():
+        for distribution in distributions:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions.setdefault(name, metadata.version(distribution))
     return versions
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
-from vitedge import manifest
+from vitedge import fp16, manifest
 from vitedge.progress import Steps
 from vitedge.selection import CalibrationImages, batched
 from vitedge.spec import Target
@@ -29,7 +30,12 @@ class Int8:
     """The quantized ONNX file, and the manifest's record of how it came to be."""
 
     path: Path
+    """Its floats in float32: what is measured here."""
+    deployed: Path
+    """As the target takes it: the same file, or one with its floats in float16."""
     record: manifest.Quantized
+    half: manifest.Half | None
+    """None where floats are float32."""
 
 
 class Quantizer:
@@ -70,7 +76,22 @@ class Quantizer:
                 max_rel_error=used.max_rel_error,
             ),
         )
-        return Int8(folder / "model.onnx", record)
+        deployed, half = folder / "model.onnx", None
+        if self._target.quantization.floats == "fp16":
+            deployed, half = self._halve(deployed, folder / "fp16")
+        return Int8(folder / "model.onnx", deployed, record, half)
+
+    def _halve(self, path: Path, folder: Path) -> tuple[Path, manifest.Half]:
+        """The QDQ file `path` with its floats in float16; overflow is looked for on few images."""
+        from vitedge.graph.half import halve
+
+        batches, source = self._settled[0].images, self._images.images.name
+        total = sum(map(len, batches))
+        folder.mkdir()
+        found = halve(
+            path, self._settled[0].path, folder, lambda: iter(batches), total, self._steps
+        )
+        return found.path, fp16.describe(found, source, total)
 
     def harm(self, int8: Int8) -> dict[str, float]:
         """Noise over signal at the output with each layer of `int8` alone quantized.
@@ -100,7 +121,7 @@ class Quantizer:
             layers=tuple(
                 msgspec.structs.replace(each, figures=figures[each.node]) for each in layers
             ),
-            lint=lint(onnx.load(int8.path), self._target),
+            lint=lint(onnx.load(int8.deployed), self._target),
         )
 
     @cached_property
@@ -110,9 +131,23 @@ class Quantizer:
 
         size = 1 if self._target.batch == "dynamic" else self._target.batch
         return calibrate(
-            self._exported.path,
+            self._source(),
             batched(self._images, size),
             self._images.recipe,
             self._target.quantization,
             self._steps,
         )
+
+    def _source(self) -> Path:
+        """The FP32 file to quantize: the export, or its attention in the form the target fuses."""
+        if not self._target.quantization.fused_attention:
+            return self._exported.path
+        from vitedge.graph.attention import prepare
+
+        path = self._exported.path.with_name(f"attention-{self._target.name}.onnx")
+        fixed, *sizes = self._exported.input.shape
+        shape = (fixed or 2, *(size or 1 for size in sizes))  # of one image, no axis tells a batch
+        prepare(
+            self._exported.path, path, np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        )
+        return path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vitedge import catalog, fp16, host
+from vitedge import backends, fp16
 from vitedge.artifact import Bundle
 
 
@@ -28,10 +29,8 @@ class Made:
         found = list(self.further_notes)
         if made.accuracy_note:
             found.append(f"accuracy is not measurable: {made.accuracy_note}")
-        if not catalog.runs_on(made.target, host.describe(threads=0)):
-            found.append("not run: this machine is not what the target needs")
-            if made.precision != "fp32":
-                found.append("not timed here: run 'vitedge bench' on the device")
+        if not backends.runs_here(self.bundle):
+            found += self._not_run()
         if made.quantization:
             if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
                 found.append("no attention was found: what is done for ViTs alone was skipped")
@@ -50,3 +49,16 @@ class Made:
             skipped = accuracy["skipped"].items()
             found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
         return [f"{made.name}: {note}" for note in found]
+
+    def _not_run(self) -> Iterator[str]:
+        """Why nothing was run, what was done instead, and what is left to do."""
+        made = self.bundle.manifest
+        waiting = made.build is not None and made.build.state == "on the device"
+        why = "this machine is not what the target needs"
+        if made.build and waiting:
+            why = f"no engine yet ({made.build.why}); run 'vitedge build' on the device"
+        simulated = self.report.get("simulation")
+        instead = f"; its accuracy is its graph's on {simulated['runtime']}" if simulated else ""
+        yield f"not run: {why}{instead}"
+        if made.precision != "fp32" and not waiting:
+            yield "not timed here: run 'vitedge bench' on the device"

@@ -211,6 +211,35 @@ class Half(_Part, frozen=True, kw_only=True):
     images: int
 
 
+class Compiled(_Part, frozen=True, kw_only=True):
+    """What a compiler made of the graph, as its build log says."""
+
+    compiler: str
+    """Package and version."""
+    compute_capability: str
+    """The GPU it compiled for."""
+    planned: int
+    """Products that are INT8 in the graph, attention's included."""
+    int8: int
+    """Of those, how many it runs in INT8."""
+    attention: int
+    """Attentions (Q·Kᵀ, softmax, P·V) in the graph."""
+    fused: int
+    """Of those, how many it runs as one kernel."""
+    lost: dict[str, str]
+    """The planned products that run in float, by node, and what they became."""
+
+
+class Build(_Part, frozen=True, kw_only=True):
+    """Whether the engine is there, and what the compiler made of the graph."""
+
+    state: Literal["done", "on the device"]
+    why: str = ""
+    """What was missing here; empty where it is done."""
+    compiled: Compiled | None = None
+    """None where no compiler was at hand."""
+
+
 class Reference(_Part, frozen=True, kw_only=True):
     """The FP32 bundle this artifact is compared with; it lies beside it."""
 
@@ -247,4 +276,6 @@ class Manifest(_Part, frozen=True, kw_only=True):
     files: dict[str, str]
     """SHA-256 of every file but the manifest and the report."""
     half: Half | None = None
-    """None unless the precision is FP16."""
+    """None unless floats are computed in FP16."""
+    build: Build | None = None
+    """None where the runtime takes the model as it is."""

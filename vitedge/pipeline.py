@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from vitedge import artifact, catalog, host, manifest, report
+from vitedge import artifact, backends, manifest, report
 from vitedge.artifact import Bundle, Golden
 from vitedge.control import Search
 from vitedge.data import Role, open_images
@@ -28,6 +28,7 @@ from vitedge.progress import Steps
 from vitedge.proof import (
     measure_numerics,
     recommend_among,
+    simulate_bundle,
     time_bundles,
     time_in_turn,
     validate_bundle,
@@ -95,7 +96,6 @@ class _Job:
 
     def __init__(self, plan: Plan, model: Identity, work: Path, steps: Steps) -> None:
         self._plan, self._model, self._work, self._steps = plan, model, work, steps
-        self._host = host.describe(threads=0)
         self._sources: dict[tuple[Batch, int], Source] = {}
         self._calibration: CalibrationImages | None = None
         self._evaluation: ImageSet | None = None
@@ -158,7 +158,7 @@ class _Job:
     def _int8(self, target: Target, source: Source, fp32: Bundle) -> Made:
         """Stage the INT8 bundle, with as many layers in float as --max-drop takes."""
         limit = self._plan.request.max_drop_pp
-        if limit is not None and not catalog.runs_on(target, self._host):
+        if limit is not None and not backends.runs_here(fp32):
             raise InputError(
                 f"--max-drop cannot be checked: {target.name} does not run here",
                 fix="drop --max-drop, and validate on the device",
@@ -227,14 +227,18 @@ class _Job:
         name = bundle_name(self._model, target, precision_of(lowered))
         self._steps.say(f"building {name}")
         folder = self._work / f"{name}{suffix}"
-        bundle = stage(self._model, source, target, folder, lowered, fp32)
+        bundle = stage(self._model, source, target, folder, lowered, fp32, self._steps)
         return Made(bundle, self._report(bundle, fp32 or bundle))
 
     def _report(self, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
         """Validate a staged bundle, if only on golden images, and report its size."""
         size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
         images = self._evaluation
-        if not catalog.runs_on(bundle.manifest.target, self._host):
+        if not backends.runs_here(bundle):
+            if backends.MODEL in bundle.manifest.files:
+                return simulate_bundle(
+                    bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
+                )
             return report.merge(bundle, size=size)
         if images is None:
             measure_numerics(bundle)
@@ -246,7 +250,7 @@ class _Job:
     def recommend(self, staged: list[Made]) -> list[Made]:
         """Time one target's bundles in turn, where it runs here, and say which one to ship."""
         request, bundles = self._plan.request, [made.bundle for made in staged]
-        here = catalog.runs_on(bundles[0].manifest.target, self._host)
+        here = all(backends.runs_here(bundle) for bundle in bundles)
         if not here or not request.duration_s or len(bundles) < 2:
             return staged
         time_bundles(bundles, self._steps, duration_s=request.duration_s)

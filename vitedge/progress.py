@@ -35,6 +35,10 @@ class Steps:
             self._tasks[step] = self._bars.add_task(step, total=None)
 
 
+SILENT = Steps(None)
+"""Shows nothing."""
+
+
 @contextmanager
 def steps() -> Iterator[Steps]:
     """Draw bars while the block runs; they vanish at its end."""

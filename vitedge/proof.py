@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from vitedge import bench, host, recommend, report
 from vitedge.artifact import REPORT, Bundle, open_bundle
-from vitedge.backends import open_session
+from vitedge.backends import open_session, simulate
 from vitedge.backends.base import Session
 from vitedge.data import EMBEDDED, open_images
 from vitedge.errors import InputError
@@ -30,21 +32,60 @@ def validate_bundle(
 
     Raises InputError when `images` overlap its calibration images.
     """
-    manifest = bundle.manifest
     report.check_writable(bundle)
+    fp32 = bundle.reference()
+    accuracy, numerics = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
+    size = report.Size(
+        bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
+    )
+    here = host.describe(host.usable_cores())
+    return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
+
+
+def simulate_bundle(
+    bundle: Bundle, images: ImageSet | None, steps: Steps, *, allow_overlap: bool
+) -> dict[str, Any]:
+    """Measure what a bundle's ONNX graph loses against FP32's; returns its merged report.
+
+    For a target that does not run here. Without `images`, on the golden ones alone.
+    """
+    fp32 = bundle.reference()
+    accuracy = None
+    if images is None:
+        with simulate(bundle) as session:
+            numerics = _against_golden(bundle, session)
+    else:
+        accuracy, numerics = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
+    runtime = f"onnxruntime {metadata.version('onnxruntime')}"
+    found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
+    size = report.Size(
+        bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
+    )
+    return report.merge(bundle, simulation=found, size=size)
+
+
+def _compare(
+    bundle: Bundle,
+    fp32: Bundle | None,
+    load: Callable[[Bundle], AbstractContextManager[Session]],
+    images: ImageSet,
+    steps: Steps,
+    allow_overlap: bool,
+) -> tuple[report.Accuracy, report.Numerics]:
+    """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`."""
+    manifest = bundle.manifest
     calibration = manifest.quantization.calibration if manifest.quantization else None
     digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
-    fp32 = bundle.reference()
     step = f"validating {manifest.name}"
 
     def show(seen: int) -> None:
         steps(step, seen, len(images))
 
     with contextlib.ExitStack() as stack:
-        session = stack.enter_context(open_session(bundle))
+        session = stack.enter_context(load(bundle))
         reference = session
         if fp32 is not None and fp32 is not bundle:
-            reference = stack.enter_context(open_session(fp32))
+            reference = stack.enter_context(load(fp32))
         accuracy, numerics = validate(
             session,
             None if fp32 is None else reference,
@@ -53,13 +94,7 @@ def validate_bundle(
             calibration=digests,
             on_progress=show,
         )
-        if numerics is None:
-            numerics = _against_golden(bundle, session)
-    size = report.Size(
-        bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
-    )
-    here = host.describe(host.usable_cores())
-    return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
+        return accuracy, numerics or _against_golden(bundle, session)
 
 
 def measure_numerics(bundle: Bundle) -> dict[str, Any]:

@@ -62,6 +62,16 @@ class Numerics(_Section, frozen=True, kw_only=True):
     """The images' name; `golden` for those of the bundle."""
 
 
+class Simulation(_Section, frozen=True, kw_only=True):
+    """The graph run by ONNX Runtime, Q and DQ as written, where the target's runtime is absent."""
+
+    runtime: str
+    """And its version."""
+    accuracy: Accuracy | None
+    """None without images to evaluate on."""
+    numerics: Numerics
+
+
 class Timing(_Section, frozen=True, kw_only=True):
     """Latency of one run, milliseconds. None where the sample is too small for a percentile."""
 
@@ -129,7 +139,7 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = Accuracy | Numerics | Latency | Size | Memory | Recommendation | Host
+Section = Accuracy | Numerics | Simulation | Latency | Size | Memory | Recommendation | Host
 
 
 def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:

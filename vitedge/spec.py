@@ -23,6 +23,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Becomes part of a folder's name."""
+ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]?\.[0-9]$")]
 Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -30,6 +31,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Task = Literal["classification", "segmentation", "features"]
 """What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]
+Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]
 Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
@@ -86,8 +88,35 @@ class Quantization(Spec, frozen=True, kw_only=True):
     16-bit accumulation (x86 without VNNI) cannot saturate."""
     attention: tuple[Literal["qk", "pv"], ...]
     """Which attention products run in INT8: Q·Kᵀ, P·V, both or none."""
+    attention_head_sizes: tuple[Positive, ...] = ()
+    """Head sizes for which it has fused INT8 attention; empty: any."""
+    attention_max_tokens: Count = 0
+    """Longest sequence for which it has; 0: any."""
     operators: tuple[Literal["MatMul", "Gemm", "Conv"], ...]
     """Which operators with constant weights the runtime has INT8 kernels for."""
+    floats: Floats = "fp32"
+    """What the rest is computed in, and scales are stored in."""
+    fused_attention: bool = False
+    """Whether its compiler fuses INT8 attention, and so needs it in a form that it knows: a Linear
+    each for Q, K and V, the scale on Q."""
+
+
+class Compile(Spec, frozen=True, kw_only=True):
+    """How a compiled runtime makes its engine: TensorRT's builder settings."""
+
+    max_batch: Positive = 32
+    """Largest batch of the optimisation profile, where the batch is dynamic."""
+    opt_batch: Positive = 8
+    """The batch it is tuned for."""
+    workspace_mib: Count = 0
+    """Limit of the scratch memory that a kernel may use, MiB; 0: all of the device's."""
+    version_compatible: bool = False
+    """Whether later versions of the runtime can load the engine, too."""
+    hardware_compatible: bool = False
+    """Whether other GPUs of the generation, and later ones, can run it, too."""
+    weights: Literal["inside", "refittable", "stripped"] = "inside"
+    """`refittable` weights can be replaced in the engine; `stripped` ones are added on the device
+    from the ONNX file beside it."""
 
 
 class Target(Spec, frozen=True, kw_only=True):
@@ -95,11 +124,15 @@ class Target(Spec, frozen=True, kw_only=True):
 
     name: Name
     description: str
-    runtime: Literal["onnxruntime", "openvino"]
+    runtime: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
+    versions: tuple[str, str] = ("", "")
+    """The runtime's first version that takes this, and the first that does not; empty: any."""
     machines: tuple[str, ...]
     """Machine architectures this target runs on, as `platform.machine()` names them."""
     isa: tuple[str, ...] = ()
     """CPU features of which the machine must have at least one; empty means none is needed."""
+    compute_capabilities: tuple[ComputeCapability, ...] = ()
+    """GPUs it is built for, as NVIDIA numbers them, e.g. `8.7`; empty: whatever GPU is there."""
     precisions: tuple[Precision, ...]
     fp16_kernels: bool = False
     """Whether FP16 is computed as such, and not only stored: INT8 is then compared with it, too."""
@@ -111,6 +144,8 @@ class Target(Spec, frozen=True, kw_only=True):
     threads: Count = 0
     """Inference threads; 0 means every core this process may use."""
     quantization: Quantization
+    compile: Compile = Compile()
+    """Of the runtimes that compile an engine."""
     options: dict[str, str] = {}
     """Passed to the runtime as they are (session or compile options)."""
 

@@ -8,24 +8,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from vitedge import artifact, catalog, host, manifest
+from vitedge import artifact, golden_check, manifest
 from vitedge.artifact import Bundle, Golden
-from vitedge.backends import BACKENDS, open_session
+from vitedge.backends import BACKENDS
 from vitedge.backends.base import TensorSpec
-from vitedge.errors import InputError
 from vitedge.fp16 import Fp16
 from vitedge.int8 import Int8
 from vitedge.models.sources import Identity
+from vitedge.progress import Steps
 from vitedge.spec import Precision, Preprocess, Target, Task
-from vitedge.validate import predict
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
 
-PARITY_LIMIT = 1e-3
-"""Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
 TOOLS = (
     *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
     *("onnxruntime", "openvino", "numpy", "pillow"),
@@ -59,6 +54,7 @@ def stage(
     folder: Path,
     lowered: Int8 | Fp16 | None,
     fp32: Bundle | None,
+    steps: Steps,
 ) -> Bundle:
     """Build one complete bundle in `folder` and run it once on the golden images.
 
@@ -68,7 +64,8 @@ def stage(
     exported, golden, precision = source.exported, source.golden, precision_of(lowered)
     folder.mkdir()
     backend = BACKENDS[target.runtime]
-    backend.build(lowered.path if lowered else exported.path, target, folder)
+    path = lowered.deployed if lowered else exported.path
+    build = backend.build(path, target, folder, steps)
     golden.write(folder)
     labels = "".join(f"{label}\n" for label in model.labels)
     (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
@@ -93,7 +90,7 @@ def stage(
             ),
             target=target,
             quantization=lowered.record if isinstance(lowered, Int8) else None,
-            half=lowered.record if isinstance(lowered, Fp16) else None,
+            half=lowered.half if lowered else None,
             parity=manifest.Parity(
                 max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
             ),
@@ -104,28 +101,11 @@ def stage(
             else None,
             tools=versions(),
             files={},
+            build=build,
         ),
     )
-    _check_golden(bundle, golden)
+    golden_check.check(bundle)
     return bundle
-
-
-def _check_golden(bundle: Bundle, golden: Golden) -> None:
-    """Run what was built once, where this machine can; FP32 must agree with the graph."""
-    if not catalog.runs_on(bundle.manifest.target, host.describe(threads=0)):
-        return
-    with open_session(bundle) as session:
-        outputs = predict(session, golden.images[: session.inputs[0].shape[0] or 1])
-    wanted = golden.outputs[: len(outputs)]
-    limit = float(np.abs(wanted).max())
-    error = float(np.abs(outputs - wanted).max())
-    broken = not np.isfinite(outputs).all()
-    if broken or (bundle.manifest.precision == "fp32" and error > PARITY_LIMIT * limit):
-        raise InputError(
-            f"{bundle.manifest.name} does not compute what it was built from "
-            f"(error {error:.1e} on outputs up to {limit:.1e})",
-            fix="is the disk full? Otherwise report it with the model",
-        )
 
 
 def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:

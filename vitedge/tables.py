@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vitedge.demo import Demo
-    from vitedge.manifest import Control
+    from vitedge.manifest import Compiled, Control, Manifest
 
 DASH = "–"
 
@@ -104,8 +104,9 @@ def _table(title: str, metric: str) -> Table:
 
 
 def _row(report: Mapping[str, Any]) -> list[str]:
-    accuracy = report.get("accuracy") or {}
-    numerics = report.get("numerics") or {}
+    simulated = report.get("simulation") or {}
+    accuracy = report.get("accuracy") or simulated.get("accuracy") or {}
+    numerics = report.get("numerics") or simulated.get("numerics") or {}
     latency = report.get("latency") or {}
     size = report.get("size") or {}
     memory = report.get("memory") or {}
@@ -136,6 +137,19 @@ def _interval(value: float | None, interval: Sequence[float] | None, how: str) -
     return f"{how.format(value)}\n{how.format(interval[0])}…{how.format(interval[1])}"
 
 
+def facts(made: Manifest) -> Iterator[str]:
+    """What a user should see of an artifact beside its numbers, a line or more each."""
+    if made.quantization and made.quantization.control:
+        yield control(made.quantization.control)
+    yield from compilation(made)
+
+
+def compilation(made: Manifest) -> Iterator[str]:
+    """What the compiler made of an artifact's INT8, where one was at hand."""
+    if made.build and made.build.compiled and made.build.compiled.planned:
+        yield compiled(made.build.compiled)
+
+
 def control(found: Control) -> str:
     """What accuracy control did, and what it cost."""
     cost, lost = found.cost, f"{found.drop_pp:.2g} lost, {found.full_drop_pp:.2g} without"
@@ -145,6 +159,15 @@ def control(found: Control) -> str:
         f"{found.max_drop_pp:g} points ({lost}): {cost.slowdown:.2f}× the latency of full INT8, "
         f"{faster if cost.speedup >= 1 else slower} than FP32"
     )
+
+
+def compiled(found: Compiled) -> str:
+    """What a compiler made of a graph, one line; and one more for each product that lost INT8."""
+    line = (
+        f"{found.int8} of {found.planned} planned products in INT8, {found.fused} of "
+        f"{found.attention} attentions fused ({found.compiler}, {found.compute_capability})"
+    )
+    return "\n".join([line, *(f"  {node} is not: {why}" for node, why in found.lost.items())])
 
 
 def next_commands(paths: Sequence[Path]) -> str:

@@ -26,6 +26,7 @@ from vitedge import bench, host
 from vitedge.artifact import Bundle
 from vitedge.backends import BACKENDS
 from vitedge.models.zoo import ZOO
+from vitedge.progress import SILENT
 from vitedge.spec import Target
 
 SHARE = 0.7
@@ -169,7 +170,7 @@ def single_matmul(shape: tuple[int, int, int], target: Target, folder: Path) -> 
     opset = helper.make_opsetid("", target.opset)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     onnx.save(model, folder / "source.onnx")
-    BACKENDS[target.runtime].build(folder / "source.onnx", target, folder)
+    BACKENDS[target.runtime].build(folder / "source.onnx", target, folder, SILENT)
     return folder / ("model.xml" if target.runtime == "openvino" else "model.onnx")
 
 

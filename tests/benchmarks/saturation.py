@@ -23,6 +23,7 @@ from vitedge.graph import files
 from vitedge.graph.export import export
 from vitedge.imageset import Batch
 from vitedge.models.sources import Request, resolve
+from vitedge.progress import SILENT
 from vitedge.validate import predict_all
 
 TARGETS = ("openvino-cpu", "onnxruntime-cpu")
@@ -59,7 +60,7 @@ def _rows(folder: Path) -> list[tuple[str, ...]]:
             built.mkdir(parents=True)
             qdq, _ = ptq(exported.path, images, recipe, dialect)
             files.write(qdq, work / "model.onnx")
-            BACKENDS[target.runtime].build(work / "model.onnx", target, built)
+            BACKENDS[target.runtime].build(work / "model.onnx", target, built, SILENT)
             model_file = next(built.glob("model.[ox]*"))
             with peers.open_file(model_file, target) as session:
                 logits = predict_all(session, held_out.images)

@@ -21,6 +21,7 @@ from vitedge.backends import BACKENDS
 from vitedge.backends.base import Session
 from vitedge.errors import UnavailableError
 from vitedge.imageset import Batch
+from vitedge.progress import SILENT
 from vitedge.spec import Batch as BatchSize
 from vitedge.spec import Target
 from vitedge.validate import predict_all
@@ -55,10 +56,13 @@ def build(
     """Build `digits` on one runtime, once for each batch size and precision."""
     import onnx
 
+    here = host.describe(threads=0)
     try:
-        target = catalog.find_target(request.param, host.describe(threads=0))
+        target = catalog.find_target(request.param, here)
     except UnavailableError as error:
         pytest.skip(error.what)
+    if needs := catalog.lacks(target, here):
+        pytest.skip(f"{target.name} needs {needs}")
     made: dict[tuple[BatchSize, str], Built] = {}
     recipe = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=64)
 
@@ -73,7 +77,7 @@ def build(
                 proto, _ = ptq(model, images, recipe, dialect)
                 model = folder / "qdq.onnx"
                 onnx.save(proto, model)
-            BACKENDS[request.param].build(model, target, folder)
+            BACKENDS[request.param].build(model, target, folder, SILENT)
             made[batch, precision] = Built(folder, target)
         return made[batch, precision]
 

@@ -21,10 +21,13 @@ from vitedge.models.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "vitedge" / "models" / "digits.safetensors"
-HEAVY = ("numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "PIL", "msgspec", "rich")
+HEAVY = (
+    *("numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx"),
+    *("cuda", "PIL", "msgspec", "rich"),
+)
 
 COMMANDS = (
-    *("demo", "export", "validate", "bench", "inspect"),
+    *("demo", "export", "build", "validate", "bench", "inspect"),
     *("doctor", "targets", "calibrations", "models"),
 )
 
@@ -47,7 +50,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "import sys\nfrom vitedge.cli import run\n"
         f"sys.argv = ['vitedge', *{arguments}]\n"
         "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        f"print(sorted(set({HEAVY[:6]}) & set(sys.modules)), file=sys.stderr)"
+        f"print(sorted(set({HEAVY[:9]}) & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "[]"
@@ -281,6 +284,8 @@ def test_doctor_says_what_is_here_and_what_is_missing(vitedge: CLI) -> None:
     found = vitedge("doctor", "--json").document
     checks = {check["name"]: check["status"] for check in found["checks"]}
     assert checks["onnxruntime"] == checks["openvino"] == checks["torch"] == "yes"
+    assert checks["tensorrt_rtx"] == "yes"
+    assert (checks["NVIDIA GPU"] == "yes") == bool(found["host"]["gpus"])
     for name in catalog.targets():
         assert checks[f"target {name}"] in ("yes", "no")
     assert "onnxruntime-arm" in vitedge("doctor").stdout

@@ -15,6 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.qdq import QDQ, fused_qkv
+
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]
 RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -219,3 +221,34 @@ def test_a_manifest_of_an_older_vitedge_still_lists_its_decisions(
     ran = vitedge("inspect", old)
     assert "export it again" in ran.stdout and "16 of 26 operators in INT8" in ran.stdout
     assert "lint" not in ran.stdout
+
+
+# -- TensorRT -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "jetson-orin", "rtx-30"])
+def test_a_float16_graph_with_external_data_is_linted_for_tensorrt(
+    vitedge: CLI, tmp_path: Path, target: str
+) -> None:
+    model = fused_qkv(QDQ(), "Slice").model(batch="batch")
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=64)
+    found = vitedge("inspect", path, "--target", target, "--json").document
+    assert [(f["rule"], f["node"], f["consequence"]) for f in found["lint"]] == [
+        ("fused-qkv", "qkv.m/MatMul", "INT8 lost")
+    ]
+    assert [layer["quantized"] for layer in found["layers"]] == [True] * 4
+    scales = {q["tensor"]: q["scales"] for q in found["quantizers"]}
+    assert scales["x"] == [float(np.float16(0.05))] * 2
+    text = vitedge("inspect", path, "--target", target).stdout
+    assert "INT8 lost" in text and f"lint for {target}: 1 found (fused-qkv)" in text
+
+
+def test_a_target_hears_of_no_other_runtimes_traps(vitedge: CLI, bundles: Bundles) -> None:
+    model = bundles["onnxruntime", "int8"] / "model.onnx"
+    assert vitedge("inspect", model, "--target", "onnxruntime-cpu", "--json").document["lint"] == []
+    found = vitedge("inspect", model, "--target", "tensorrt", "--json").document["lint"]
+    assert {(f["rule"], f["consequence"]) for f in found} == {
+        ("zero-point", "rejected"),  # uint8 activations
+        ("fused-qkv", "INT8 lost"),
+    }

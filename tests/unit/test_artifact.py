@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vitedge import artifact
-from vitedge.artifact import bundles_in, open_bundle, publish, workspace
+from vitedge.artifact import bundles_in, open_bundle, publish, seal, workspace
 from vitedge.errors import InputError
 from vitedge.manifest import Reference
 
@@ -172,6 +172,20 @@ def test_another_models_fp32_bundle_is_no_reference(
     small_bundle(fp32, b"other weights")
     with pytest.raises(InputError, match="not the FP32 model"):
         open_bundle(int8).reference()
+
+
+def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(
+    tmp_path: Path, small_bundle: Make
+) -> None:
+    fp32 = small_bundle(tmp_path / "small-fp32")
+    files = {**open_bundle(fp32).model_files, "model.engine": "of the machine that exported"}
+    reference = Reference(bundle=fp32.name, files=files)
+    int8 = open_bundle(small_bundle(tmp_path / "small-int8", b"int8", reference=reference))
+    (fp32 / "model.engine").write_bytes(b"built here")
+    seal(fp32, open_bundle(fp32).manifest)
+    found = int8.reference()
+    assert found is not None and found.path == fp32
+    assert found.size_bytes == len(b"built here")
 
 
 @pytest.mark.parametrize("name", ["../small-fp32", "../../etc", "/etc"])

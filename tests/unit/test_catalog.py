@@ -9,6 +9,7 @@ import pytest
 
 from vitedge import catalog, host
 from vitedge.errors import InputError, UnavailableError
+from vitedge.gpu import Gpu
 from vitedge.host import Host
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,14 @@ def machine(name: str, *isa: str) -> Host:
 X86 = machine("x86_64", "avx2")
 VNNI = machine("x86_64", "avx2", "avx512f", "avx512_vnni")
 ARM = machine("aarch64", "asimddp")
+
+
+def with_gpus(name: str, *capabilities: str) -> Host:
+    gpus = tuple(Gpu(f"GPU {each}", each, 2**33) for each in capabilities)
+    return msgspec.structs.replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
+
+
+PC, ORIN = with_gpus("x86_64", "8.9"), with_gpus("aarch64", "8.7")
 
 
 def test_every_shipped_file_is_in_the_catalogue() -> None:
@@ -51,6 +60,11 @@ def test_a_recipe_is_found_by_its_name(name: str) -> None:
         ("openvino", X86, "openvino-cpu"),
         ("openvino", VNNI, "openvino-vnni"),
         ("openvino", machine("AMD64"), "openvino-cpu"),
+        ("tensorrt", PC, "tensorrt"),
+        ("tensorrt", ORIN, "tensorrt"),
+        ("tensorrt_rtx", PC, "rtx-40"),
+        ("tensorrt_rtx", with_gpus("AMD64", "8.6", "8.9"), "rtx-30"),
+        ("tensorrt_rtx", with_gpus("x86_64", "12.0"), "rtx-50"),
     ],
 )
 def test_a_runtime_stands_for_its_target_that_fits_the_machine(
@@ -70,6 +84,45 @@ def test_a_runtime_without_a_target_for_this_machine_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="riscv64") as caught:
         catalog.find_target("onnxruntime", machine("riscv64"))
     assert "targets list" in caught.value.fix
+
+
+def test_a_bundle_for_tensorrt_is_made_on_a_machine_without_gpu() -> None:
+    for here in (with_gpus("x86_64"), machine("riscv64")):
+        assert catalog.find_target("tensorrt", here).name == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [(with_gpus("x86_64"), "no GPU"), (with_gpus("x86_64", "7.5"), "GPU 7.5 7.5")],
+)
+def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(here: Host, said: str) -> None:
+    with pytest.raises(UnavailableError, match=f"fits this machine .x86_64, {said}") as caught:
+        catalog.find_target("tensorrt_rtx", here)
+    assert "rtx-30, rtx-40, rtx-50" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("target", "here", "lacking"),
+    [
+        ("rtx-40", PC, ""),
+        ("rtx-30", PC, "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-30", with_gpus("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-40", with_gpus("x86_64", "8.9", "8.6"), ""),
+        ("tensorrt", PC, ""),
+        ("tensorrt", with_gpus("x86_64"), "an NVIDIA GPU"),
+        ("jetson-orin", ORIN, ""),
+        ("jetson-orin", PC, "aarch64"),
+        ("jetson-thor", ORIN, "an NVIDIA GPU of compute capability 11.0"),
+        ("openvino-vnni", PC, "avx512_vnni or avx_vnni or amx_int8"),
+        ("openvino-cpu", with_gpus("x86_64"), ""),
+    ],
+)
+def test_a_target_runs_where_one_of_its_gpus_is_the_first(
+    target: str, here: Host, lacking: str
+) -> None:
+    known = catalog.targets()[target]
+    assert catalog.lacks(known, here) == lacking
+    assert catalog.runs_on(known, here) == (not lacking)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,36 @@ from vitedge.artifact import Bundle
 from vitedge.backends.base import Backend, Session
 from vitedge.backends.onnxruntime import ONNXRuntime
 from vitedge.backends.openvino import OpenVINO
+from vitedge.backends.tensorrt import TensorRT
 from vitedge.errors import InputError, UnavailableError, VitedgeError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (ONNXRuntime(), OpenVINO())}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (ONNXRuntime(), OpenVINO(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx"))
+}
+MODEL = "model.onnx"
+
+
+def runs_here(bundle: Bundle) -> bool:
+    """Whether this machine is what the bundle's target needs, and its engine is there."""
+    build = bundle.manifest.build
+    built = build is None or build.state == "done"
+    return built and catalog.runs_on(bundle.manifest.target, host.describe(threads=0))
+
+
+@contextmanager
+def simulate(bundle: Bundle) -> Iterator[Session]:
+    """Load the ONNX graph of a verified bundle on ONNX Runtime's CPU, whatever it was built for.
+
+    It computes what the graph says: Q and DQ round, and what lies between is float.
+    """
+    target = msgspec.structs.replace(
+        bundle.manifest.target,
+        threads=host.usable_cores(),
+        options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
+    )
+    with ONNXRuntime().open(bundle.path, target) as session:
+        yield session
 
 
 @contextmanager
@@ -27,8 +54,7 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     """
     target = bundle.manifest.target
     here = host.describe(threads=0)
-    if not catalog.runs_on(target, here):
-        needs = " or ".join(target.isa) or " or ".join(target.machines)
+    if needs := catalog.lacks(target, here):
         raise UnavailableError(
             f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
             f"({here.machine}) is not that",

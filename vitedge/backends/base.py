@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from vitedge.manifest import Build
 from vitedge.spec import Target
+
+Progress = Callable[[str, float, float], None]
+"""Called with what is going on, how much of it is done, and how much there is."""
 
 
 class TensorSpec(NamedTuple):
@@ -40,8 +44,11 @@ class Backend(Protocol):
 
     name: str
 
-    def build(self, model: Path, target: Target, out: Path) -> None:
-        """Lower the ONNX file `model` for `target` into the folder `out`."""
+    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> Build | None:
+        """Lower the ONNX file `model` for `target` into the folder `out`.
+
+        Returns what came of compiling an engine; None where the runtime has none.
+        """
         ...
 
     def open(self, bundle: Path, target: Target) -> AbstractContextManager[Session]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.backends.base import Session, TensorSpec
+from vitedge.backends.base import Progress, Session, TensorSpec
 from vitedge.errors import missing
 from vitedge.spec import Target
 
@@ -22,7 +22,7 @@ class ONNXRuntime:
 
     name = "onnxruntime"
 
-    def build(self, model: Path, target: Target, out: Path) -> None:
+    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
         """Save the ONNX file as `model.onnx`, weights inside."""
         import onnx
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.backends.base import Session, TensorSpec
+from vitedge.backends.base import Progress, Session, TensorSpec
 from vitedge.errors import InputError, error_line, missing
 from vitedge.spec import Target
 
@@ -20,7 +20,7 @@ class OpenVINO:
 
     name = "openvino"
 
-    def build(self, model: Path, target: Target, out: Path) -> None:
+    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
         """Read the ONNX file and save it as IR, weights as they are."""
         ov = _openvino()
         converted = ov.Core().read_model(model)

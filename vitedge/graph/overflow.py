@@ -23,6 +23,8 @@ _SQUARES = (
     *("LpNormalization", "LpPool", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "LRN"),
 )
 _SUMS = ("ReduceMean", "ReduceSum", "ReduceL1", "GlobalAveragePool", "AveragePool", "CumSum")
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+"""Their scales were rounded to float16 when they were found."""
 _PIXEL_OPS = ("Cast", "Mul", "Add", "Sub", "Div", "Transpose", "Gather", "Identity")
 _DTYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 FLOAT = "tensor(float)"
@@ -119,6 +121,8 @@ class Guard:
         for name in (*node.input, *node.output):
             largest = self._amax.get(name, 0.0)
             if name in self._stored:
+                if node.op_type in _QUANTIZERS:
+                    continue
                 if largest > FP16_MAX:
                     return f"its constant '{name}' reaches {largest:.3g}"
                 if 0 < largest < FP16_NORMAL:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 INTEGER_PRODUCTS = ("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger")
@@ -117,6 +117,7 @@ class Structure:
         kind = integers.data_type if integers is not None else TensorProto.UINT8
         if integers is None and has_zero and (stored := self.stored(dequantize.input[2])):
             kind = stored.data_type
+        kind = next((a.i for a in first.attribute if a.name == "output_dtype" and paired), kind)
         axis = next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
         return Quantizer(
             tensor=first.input[0],
@@ -142,7 +143,27 @@ class Structure:
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """The rank of every tensor of which ONNX can infer it."""
+        """The rank of every computed tensor of which ONNX can infer it."""
+        return {name: len(t.shape.dim) for name, t in self._types.items() if t.HasField("shape")}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, 0 where it is open; empty where ONNX cannot infer it."""
+        stored = self._stored.get(name)
+        if stored is not None:
+            return tuple(stored.dims)
+        found = self._types.get(name)
+        return tuple(dim.dim_value for dim in found.shape.dim) if found is not None else ()
+
+    def kind(self, name: str) -> int:
+        """The TensorProto.DataType of a tensor; UNDEFINED where ONNX cannot infer it."""
+        stored = self._stored.get(name)
+        if stored is not None:
+            return int(stored.data_type)
+        found = self._types.get(name)
+        return int(found.elem_type) if found is not None else TensorProto.UNDEFINED
+
+    @cached_property
+    def _types(self) -> dict[str, TypeProto.Tensor]:
         whole = self.model.graph
         bare = ModelProto(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
         bare.graph.name = whole.name
@@ -158,7 +179,6 @@ class Structure:
             bare.graph.initializer.append(left_out)
         graph = onnx.shape_inference.infer_shapes(bare).graph
         return {
-            value.name: len(value.type.tensor_type.shape.dim)
+            value.name: value.type.tensor_type
             for value in (*graph.value_info, *graph.input, *graph.output)
-            if value.type.tensor_type.HasField("shape")
         }

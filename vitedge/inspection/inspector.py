@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vitedge import catalog, host
+from vitedge import catalog, host, tables
 from vitedge.artifact import Bundle, open_bundle
 from vitedge.errors import InputError
 from vitedge.inspection import Inspection, Row, summarize
@@ -48,6 +48,7 @@ def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
         notes.append(
             "this artifact is of an older vitedge, which measured no layers: export it again"
         )
+    notes += tables.compilation(made)
     findings = record.lint if record and measured else None
     if wanted and wanted.name != made.target.name:
         findings = _lint(bundle, wanted)
@@ -64,6 +65,8 @@ def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
         if record.equalization:
             about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
+    if made.half:
+        about["floats"] = f"float16, {len(made.half.kept)} operators in float32"
     about["tools"] = ", ".join(f"{name} {version}" for name, version in made.tools.items())
     about["files"] = ", ".join(f"{name} {sha[:12]}…" for name, sha in bundle.model_files.items())
     return Inspection(

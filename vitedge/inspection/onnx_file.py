@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vitedge.errors import missing
 from vitedge.inspection import Inspection, Quantized, Row, summarize
-from vitedge.manifest import Finding
+from vitedge.manifest import Finding, Tensor
 from vitedge.spec import Quantization, Target
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, ValueInfoProto
 
     from vitedge.graph.structure import Structure
 
@@ -60,6 +60,27 @@ def inspect_model(path: Path, wanted: Target | None) -> Inspection:
 def lint_file(path: Path, target: Target) -> tuple[Finding, ...]:
     """What `target` does not take well in an ONNX file. Raises as `inspect_model` does."""
     return _lint(_read(path), target)
+
+
+def inputs_of(path: Path) -> tuple[Tensor, ...]:
+    """The inputs of an ONNX file; a first dimension left open is the batch, any other 0.
+
+    Raises as `inspect_model` does.
+    """
+    model = _read(path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return tuple(_input(value) for value in model.graph.input if value.name not in stored)
+
+
+def _input(value: ValueInfoProto) -> Tensor:
+    from onnx import TensorProto
+
+    found = value.type.tensor_type
+    sizes: list[int | Literal["batch"]] = [dim.dim_value for dim in found.shape.dim]
+    if sizes[:1] == [0]:
+        sizes[0] = "batch"
+    kind = TensorProto.DataType.Name(found.elem_type).lower()
+    return Tensor(name=value.name, shape=tuple(sizes), dtype=kind, layout="")
 
 
 def _read(path: Path) -> ModelProto:

@@ -42,6 +42,10 @@ def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
             users.setdefault(name, []).append(node)
         for name in node.output:
             makers[name] = node
+    dims = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
     decisions = []
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in stored:
@@ -53,6 +57,8 @@ def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
         else:
             continue
         quantized, why = _verdict(node.op_type, role, target)
+        if quantized and role in ("qk", "pv") and (limit := _too_large(node, role, dims, target)):
+            quantized, why = False, limit
         decisions.append(Decision(node.name, node.op_type, role, quantized, why))
     return decisions
 
@@ -67,6 +73,21 @@ def _verdict(op: str, role: Role, target: Quantization) -> tuple[bool, str]:
     if role == "product":
         return False, "product of two activations outside attention"
     return False, "attention product, float on this target"
+
+
+def _too_large(
+    node: NodeProto, role: Role, dims: Mapping[str, list[int]], target: Quantization
+) -> str:
+    """Why an attention product is beyond what the target fuses; empty where it is not."""
+    left, right = (dims.get(name, []) for name in node.input)
+    if len(left) < 2 or len(right) < 2:
+        return ""
+    head, tokens = (left[-1], right[-1]) if role == "qk" else (right[-1], right[-2])
+    if target.attention_head_sizes and head not in target.attention_head_sizes:
+        return f"heads of {head} channels, which the target has no INT8 attention for"
+    if 0 < target.attention_max_tokens < tokens:
+        return f"{tokens} tokens, more than the target's INT8 attention takes"
+    return ""
 
 
 def _product_role(

@@ -19,7 +19,7 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from vitedge.graph.run import Progress
 from vitedge.quant.observe import activations
 from vitedge.quant.policy import Decision, Role
-from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels
+from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
 from vitedge.quant.settle import Calibrated
 from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
 
@@ -47,7 +47,8 @@ def activation_scale(calibrated: Calibrated, name: str) -> NDArray[np.float32]:
     """The quantization step of the activation `name`, a scalar."""
     found, settings = calibrated.ranges[name], calibrated.settings
     levels = quantized_levels(found, calibrated.target)
-    return np.array(quantization_step(found, settings.activations, levels), np.float32)
+    step = quantization_step(found, settings.activations, levels)
+    return stored_scale(np.array(step, np.float32), calibrated.target.floats)
 
 
 class _Emitter:
@@ -98,6 +99,7 @@ class _Emitter:
                 # a convolution's kernels choose their own order: bound every pair, not neighbours
                 qmax=PAIR_SUM_MAX // 2 if safe and role == "conv" else QMAX,
                 pair_safe=safe and role == "linear",
+                floats=self._target.floats,
             )
             zeros = np.zeros(len(scales), np.int8)
             parts: dict[str, NDArray[Any]]
@@ -146,7 +148,7 @@ def _rewrite(
             progress("quantizing", done, len(chosen))
         elif node.op_type == "Add":
             _keep_bias_apart(node, biased, stored, folder, emitter)
-        elif node.op_type == "LayerNormalization":
+        elif node.op_type == "LayerNormalization" and calibrated.target.floats == "fp32":
             _keep_shift(node, stored, folder, emitter)
         emitter.nodes.append(node)
     used = {name for node in emitter.nodes for name in node.input}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitedge.quant.statistics import Array, Distribution
-from vitedge.spec import Estimator, Quantization
+from vitedge.spec import Estimator, Floats, Quantization
 
 QMAX = 127
 _SMALLEST = 1e-20
+_FP16_SMALLEST, _FP16_LARGEST = np.float16(2.0**-24), np.float16(65504)
 _CLIPS = np.geomspace(0.05, 1.0, 97)
 """Candidates, as a share of the largest magnitude."""
 _PERCENTILE = 99.99
@@ -27,6 +29,13 @@ def quantization_step(found: Distribution, estimator: Estimator, levels: int) ->
     """The quantization step, so that `levels` steps reach from 0 to the estimator's clip."""
     clip = ESTIMATORS[estimator](found, levels) if found.amax > 0 else 0.0
     return max(clip, _SMALLEST) / levels
+
+
+def stored_scale(scale: NDArray[np.float32], floats: Floats) -> NDArray[np.float32]:
+    """`scale` as a graph that computes in `floats` stores it: positive and finite."""
+    if floats == "fp32":
+        return scale
+    return np.clip(scale, _FP16_SMALLEST, _FP16_LARGEST).astype(np.float16).astype(np.float32)
 
 
 def _minmax(found: Distribution, levels: int) -> float:

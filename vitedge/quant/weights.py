@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.host import usable_cores
-from vitedge.quant.ranges import QMAX
-from vitedge.spec import WeightEstimator
+from vitedge.quant.ranges import QMAX, stored_scale
+from vitedge.spec import Floats, WeightEstimator
 
 PAIR_SUM_MAX = 128  # 255 · 128 ≤ 32,767: two products of one sign stay within 16 bits
 _MSE_CLIPS = np.linspace(1.0, 0.7, 7)
@@ -17,20 +17,22 @@ _SMALLEST = np.float32(1e-20)  # with an activation's, a product that float32 st
 _BLOCK = 128
 """Channels at a time: what one thread works on stays in its cache."""
 
-Floats = NDArray[np.float32]
+Array = NDArray[np.float32]
 
 
 def quantize_weight(
-    weight: Floats,
+    weight: Array,
     axis: int,
     estimator: WeightEstimator,
     *,
     qmax: int = QMAX,
     pair_safe: bool = False,
-) -> tuple[NDArray[np.int8], Floats]:
+    floats: Floats = "fp32",
+) -> tuple[NDArray[np.int8], Array]:
     """Quantize to INT8 with one symmetric scale for each index of `axis`, the output channel.
 
-    Returns the integers, shaped as `weight`, and the scales, (channels,) float32. With
+    Returns the integers, shaped as `weight`, and the scales, (channels,) float32, which can be
+    stored as `floats`. With
     `pair_safe`, no two neighbours along the first reduced axis have integers of one sign whose
     sum exceeds 128: x86 CPUs without VNNI add two u8×s8 products in 16 bits and saturate.
     """
@@ -43,7 +45,7 @@ def quantize_weight(
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
         found = np.ascontiguousarray(columns[:, part])
-        integers[:, part], scales[part] = _quantize_block(found, clips, qmax, pair_safe)
+        integers[:, part], scales[part] = _quantize_block(found, clips, qmax, pair_safe, floats)
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy lets go of the lock in each step
         list(pool.map(block, range(0, columns.shape[1], _BLOCK)))
@@ -51,8 +53,8 @@ def quantize_weight(
 
 
 def _quantize_block(
-    columns: Floats, clips: NDArray[np.float64], qmax: int, pair_safe: bool
-) -> tuple[NDArray[np.int8], Floats]:
+    columns: Array, clips: NDArray[np.float64], qmax: int, pair_safe: bool, floats: Floats
+) -> tuple[NDArray[np.int8], Array]:
     """Of every clip, the one with the least squared error in each column."""
     limit = np.maximum(np.abs(columns).max(axis=0), _SMALLEST)
     if pair_safe:
@@ -61,7 +63,7 @@ def _quantize_block(
     scales = np.empty_like(limit)
     least = np.full(limit.shape, np.inf)
     for clip in clips:
-        scale = (limit * clip / qmax).astype(np.float32)
+        scale = stored_scale((limit * clip / qmax).astype(np.float32), floats)
         rounded = columns / scale
         np.rint(rounded, out=rounded)
         np.clip(rounded, -qmax, qmax, out=rounded)
@@ -76,16 +78,16 @@ def _quantize_block(
     return best, scales
 
 
-def _pair_sums(columns: Floats) -> Floats:
+def _pair_sums(columns: Array) -> Array:
     """|a| + |b| of neighbouring rows (2k, 2k+1) where both have one sign, else less: (K//2, C)."""
     rows = len(columns) // 2 * 2
     if rows == 0:
         return np.zeros((1, columns.shape[1]), np.float32)
-    sums: Floats = np.abs(columns[0:rows:2] + columns[1:rows:2])
+    sums: Array = np.abs(columns[0:rows:2] + columns[1:rows:2])
     return sums
 
 
-def _shrink_pairs(integers: Floats) -> None:
+def _shrink_pairs(integers: Array) -> None:
     """Pull neighbours that sum above PAIR_SUM_MAX together below it, in place."""
     rows = len(integers) // 2 * 2
     excess = np.abs(integers[0:rows:2] + integers[1:rows:2]) - PAIR_SUM_MAX

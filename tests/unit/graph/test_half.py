@@ -98,7 +98,7 @@ def build(folder: Path, body: str, **changed: Any) -> Path:
 def halved(path: Path) -> Halved:
     folder = path.parent / "half"
     folder.mkdir()
-    return halve(path, folder, lambda: iter(IMAGES), len(IMAGES), lambda *step: None)
+    return halve(path, path, folder, lambda: iter(IMAGES), len(IMAGES), lambda *step: None)
 
 
 def unguarded(path: Path) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import onnx
 import pytest
 from onnx import GraphProto, TensorProto, helper
@@ -67,6 +68,23 @@ def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(graph: 
 def test_a_target_widens_int8_to_what_its_kernels_take(graph, target, quantized) -> None:
     decisions = decide(graph, target)
     assert {d.role for d in decisions if d.quantized} == quantized
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"attention_head_sizes": (16, 32)}, ""),
+        ({"attention_max_tokens": 65}, ""),
+        ({"attention_head_sizes": (16, 64)}, "heads of 32 channels"),
+        ({"attention_max_tokens": 64}, "65 tokens"),
+    ],
+)
+def test_attention_stays_float_where_the_target_cannot_fuse_it(graph, limits, why) -> None:
+    target = msgspec.structs.replace(dialect(("qk", "pv")), **limits)
+    attention = [d for d in decide(graph, target) if d.role in ("qk", "pv")]
+    assert len(attention) == 2 * BLOCKS
+    assert {d.quantized for d in attention} == {not why}
+    assert all(why in d.why for d in attention)
 
 
 def test_roles_do_not_depend_on_names(graph: GraphProto) -> None:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.quant.ranges import ESTIMATORS, QMAX, quantization_step, quantized_levels
+from vitedge.quant.ranges import (
+    ESTIMATORS,
+    QMAX,
+    quantization_step,
+    quantized_levels,
+    stored_scale,
+)
 from vitedge.quant.statistics import ChannelStatistics, Distribution
 from vitedge.spec import Estimator, Quantization
 
@@ -133,3 +139,13 @@ def test_what_is_never_negative_gets_the_whole_of_uint8() -> None:
     assert {quantized_levels(positive, kind) for kind in (UNSIGNED, BY_SIGN)} == {255}
     assert quantized_levels(positive, SIGNED) == 127
     assert {quantized_levels(signed, kind) for kind in (SIGNED, UNSIGNED, BY_SIGN)} == {127}
+
+
+def test_a_scale_that_is_stored_in_float16_is_exact_there_positive_and_finite() -> None:
+    scales = np.array([1e-30, 1e-8, 3e-6, 0.0123, 7.7, 1e6], np.float32)
+    stored = stored_scale(scales, "fp16")
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, stored.astype(np.float16))
+    assert (stored > 0).all() and np.isfinite(stored).all()
+    np.testing.assert_allclose(stored[3:5], scales[3:5], rtol=2**-11)
+    np.testing.assert_array_equal(stored_scale(scales, "fp32"), scales)

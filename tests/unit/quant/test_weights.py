@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from vitedge.quant.ranges import QMAX
 from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
+from vitedge.spec import Floats
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> NDArray[np.float32]:
@@ -101,3 +102,14 @@ def test_a_transposed_weight_has_the_same_integers() -> None:
     turned, turned_scales = quantize_weight(weight.T.copy(), 0, "mse", pair_safe=True)
     np.testing.assert_array_equal(turned.T, integers)
     np.testing.assert_array_equal(turned_scales, scales)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(1.0, 1.01), (1e-4, 1.1)])  # 2⁻²⁴ apart at 1e-6
+def test_scales_in_float16_cost_next_to_nothing(unit: float, factor: float) -> None:
+    weight = (np.random.default_rng(0).standard_normal((96, 64)) * unit).astype(np.float32)
+
+    def noise(floats: Floats) -> float:
+        integers, scales = quantize_weight(weight, 1, "mse", floats=floats)
+        return float(np.square(integers * scales - weight).sum())
+
+    assert noise("fp16") <= factor * noise("fp32")

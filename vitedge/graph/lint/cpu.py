@@ -1,51 +1,30 @@
-"""What a target does not take well in an ONNX graph: one small rule for each known trap.
-
-A rule is a function from graph and target to complaints; RULES says what each one costs.
-"""
+"""Traps of ONNX Runtime and OpenVINO on CPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
 
+from vitedge.graph.lint import common
+from vitedge.graph.lint.rule import Complaint, Rule
 from vitedge.graph.structure import Structure
-from vitedge.manifest import Consequence, Finding
 from vitedge.spec import Target
 
 PAIR_SUM_MAX = 128
 """255 · 128 ≤ 32,767: two u8×s8 products stay within the 16 bits in which old x86 adds them."""
 
-Complaint = tuple[str, str]
-"""The node (empty: the whole graph), and what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One known trap: how to find it, what it costs, and the way out."""
-
-    id: str
-    consequence: Consequence
-    fix: str
-    find: Callable[[Structure, Target], Iterator[Complaint]]
-
-
-def lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
-    """Every trap of `target` in `model`, whose weights are loaded, in the order of RULES."""
-    graph = Structure(model)
-    return tuple(
-        Finding(rule=rule.id, node=node, consequence=rule.consequence, what=what, fix=rule.fix)
-        for rule in RULES
-        for node, what in rule.find(graph, target)
-    )
-
 
 def _opset(graph: Structure, target: Target) -> Iterator[Complaint]:
     if not target.opset_min <= graph.opset <= target.opset_max:
         yield "", f"opset {graph.opset}; {target.name} takes {target.opset_min}-{target.opset_max}"
+
+
+def _bad_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if found.scale is not None and not (np.isfinite(found.scale) & (found.scale > 0)).all():
+            yield found.node, f"a scale of '{found.tensor}' is zero, negative or not finite"
 
 
 def _dynamic_batch(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -78,18 +57,6 @@ def _bias_rank(graph: Structure, target: Target) -> Iterator[Complaint]:
             flat = any(bias is not None and len(bias.dims) == 1 for bias in biases)
             if flat and graph.ranks.get(node.output[0], 0) >= 3:
                 yield node.name, f"its bias in '{user.name}' has rank 1: the two become a Gemm"
-
-
-def _one_operand(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for node, (left, right) in graph.products():
-        if (left is None) != (right is None):
-            yield node.name, f"only its {'second' if left is None else 'first'} operand is INT8"
-
-
-def _channel_activations(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if not found.constant and found.axis is not None and found.scale is not None:
-            yield found.node, f"activation '{found.tensor}' has {found.scale.size} scales"
 
 
 def _asymmetric(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -125,60 +92,15 @@ def _largest_pair(weight: NDArray[np.int8], axis: int, *, fixed_order: bool) -> 
     return int(np.abs(first + second)[(first > 0) == (second > 0)].max(initial=0))
 
 
-def _residual(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for node in graph.nodes:
-        names = list(node.input)
-        if node.op_type == "Add":
-            if any(graph.weight(name) for name in names):
-                continue
-            what = "residual addition"
-        elif node.op_type in ("LayerNormalization", "Gelu", "Erf", "Softmax"):
-            what, names = node.op_type, names[:1]
-        else:
-            continue
-        if any(graph.dequantize(name) is not None for name in names):
-            yield node.name, f"{what} reads INT8 values"
-
-
 def _decomposed_layer_norm(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for node in graph.nodes:
-        if node.op_type != "Sqrt":
-            continue
-        path = (("Add",), ("ReduceMean",), ("Pow", "Mul"), ("Sub",), ("ReduceMean",))
-        if _comes_from(graph, node, path):
-            yield node.name, "LayerNorm in six operators; in FP16 its squares overflow past 255"
+    for node in common.decomposed_norms(graph):
+        yield node.name, "LayerNorm in six operators; in FP16 its squares overflow past 255"
 
 
 def _decomposed_gelu(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in graph.nodes:
-        if node.op_type == "Erf" and _comes_from(graph, node, (("Div", "Mul"),)):
+        if node.op_type == "Erf" and common.comes_from(graph, node, (("Div", "Mul"),)):
             yield node.name, "GELU in five operators"
-
-
-def _comes_from(graph: Structure, node: NodeProto, path: tuple[tuple[str, ...], ...]) -> bool:
-    """Whether some chain of inputs leads from `node` through operators of `path`."""
-    if not path:
-        return True
-    makers = [graph.maker(name) for name in node.input]
-    return any(m is not None and m.op_type in path[0] and _comes_from(graph, m, path[1:])
-               for m in makers)  # fmt: skip
-
-
-def _bad_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.scale is not None and not (np.isfinite(found.scale) & (found.scale > 0)).all():
-            yield found.node, f"a scale of '{found.tensor}' is zero, negative or not finite"
-
-
-def _dead_channel(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for node, _ in graph.products():
-        found = graph.weights(node)
-        if found is None:
-            continue
-        weight, axis = found
-        dead = ~weight.any(axis=tuple(i for i in range(weight.ndim) if i != axis))
-        if dead.any():
-            yield node.name, f"{dead.sum()} of its {dead.size} output channels are zero weights"
 
 
 RULES = (
@@ -191,20 +113,14 @@ RULES = (
         "saturation", "other numbers",
         "use a -vnni target where the device has VNNI, else weights with pair_safe", _saturation,
     ),
-    Rule(
-        "residual-quantized", "other numbers",
-        "take Q/DQ off the residual stream: this is what collapses ViTs", _residual,
-    ),
+    common.RESIDUAL,
     Rule(
         "no-int8-kernel", "INT8 lost",
         "leave it in float: it runs there in any case, with INT8's error", _no_kernel,
     ),
     Rule("bias-rank-1", "INT8 lost", "reshape the bias to (1, 1, N)", _bias_rank),
-    Rule("one-operand", "INT8 lost", "quantize both operands, or neither", _one_operand),
-    Rule(
-        "per-channel-activation", "INT8 lost",
-        "one scale for the tensor; equalize channels beforehand", _channel_activations,
-    ),
+    common.ONE_OPERAND,
+    common.CHANNEL_ACTIVATION,
     Rule("asymmetric", "slower", "quantize symmetrically, with zero point 0", _asymmetric),
     Rule(
         "decomposed-layernorm", "slower",
@@ -216,9 +132,6 @@ RULES = (
         "export with opset 20 or newer, so that it is one Gelu", _decomposed_gelu,
     ),
     Rule("dynamic-batch", "slower", "fix the batch when exporting, for latency", _dynamic_batch),
-    Rule(
-        "dead-channel", "slower",
-        "remove these channels, or look why training left them", _dead_channel,
-    ),
+    common.DEAD_CHANNEL,
 )  # fmt: skip
 """Worst first."""

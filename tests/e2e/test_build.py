@@ -1,0 +1,161 @@
+"""`vitedge build`, and exports whose engine it makes: from a machine with no GPU to RTX PCs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests import small_graphs
+from tests.conftest import Vitedge
+from vitedge import catalog, host, manifest
+from vitedge.artifact import Bundle, open_bundle, sha256
+
+pytest.importorskip("tensorrt_rtx")
+
+HERE = host.describe(threads=0)
+NO_GPU = pytest.mark.skipif(bool(HERE.gpus), reason="this machine has a GPU")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Path:
+    """`digits` in FP32 for TensorRT and for an RTX PC. Copy what you change."""
+    output = tmp_path_factory.mktemp("exported")
+    vitedge("export", "--target", "tensorrt", "--target", "rtx-40", "--output", output)
+    return output
+
+
+@pytest.fixture
+def rtx(exported: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(exported / "digits-rtx-40-fp32", tmp_path / "digits-rtx-40-fp32")
+
+
+def made(path: Path) -> manifest.Build:
+    found = open_bundle(path).manifest.build
+    assert found is not None
+    return found
+
+
+def test_an_engine_for_an_rtx_pc_is_built_where_it_is_exported(exported: Path) -> None:
+    bundle = open_bundle(exported / "digits-rtx-40-fp32")
+    assert made(bundle.path).state == "done"
+    assert set(bundle.model_files) == {"model.onnx", "model.engine"}
+    assert bundle.size_bytes == (bundle.path / "model.engine").stat().st_size
+
+
+@NO_GPU
+def test_without_a_gpu_an_engine_waits_for_the_device(exported: Path, vitedge: Vitedge) -> None:
+    bundle = open_bundle(exported / "digits-tensorrt-fp32")
+    build = made(bundle.path)
+    assert (build.state, build.why) == ("on the device", "this machine has no NVIDIA GPU")
+    assert build.compiled is not None and build.compiled.attention == 4
+    assert set(bundle.model_files) == {"model.onnx"}
+    ran = vitedge("build", bundle.path, code=3)
+    assert "cannot be built here: this machine has no NVIDIA GPU" in ran.stderr
+    assert "pip install 'vitedge[tensorrt]'" in ran.stderr
+    assert "needs an NVIDIA GPU" in vitedge("doctor").stdout
+
+
+@NO_GPU
+def test_what_needs_a_gpu_to_run_says_so(exported: Path, vitedge: Vitedge) -> None:
+    for name in ("digits-rtx-40-fp32", "digits-tensorrt-fp32"):
+        ran = vitedge("bench", exported / name, code=3)
+        assert "an NVIDIA GPU" in ran.stderr
+
+
+def test_building_again_takes_force_and_gives_the_same_engine(rtx: Path, vitedge: Vitedge) -> None:
+    engine = sha256(rtx / "model.engine")
+    assert "--force" in vitedge("build", rtx, code=2).stderr
+    ran = vitedge("build", rtx, "--force")
+    assert "has its engine" in ran.stdout and "4 attentions" in ran.stdout
+    assert f"vitedge bench {rtx}" in ran.stdout
+    assert sha256(rtx / "model.engine") == engine == open_bundle(rtx).model_files["model.engine"]
+    document = vitedge("build", rtx, "--force", "--json").document
+    assert document["build"] == msgspec.to_builtins(made(rtx))
+
+
+def test_a_lost_engine_is_built_from_the_graph_in_the_bundle(
+    rtx: Path, exported: Path, vitedge: Vitedge
+) -> None:
+    whole = open_bundle(rtx)
+    (rtx / "model.engine").unlink()
+    assert "'model.engine' is missing" in vitedge("build", rtx, code=2).stderr
+    _reseal(whole, manifest.Build(state="on the device", why="exported elsewhere"))
+    report = msgspec.json.decode((rtx / "report.json").read_bytes())
+    simulated = report["simulation"]
+    (rtx / "report.json").write_bytes(msgspec.json.encode({**report, "latency": {"p50_ms": 1}}))
+    vitedge("build", rtx)
+    assert sha256(rtx / "model.engine") == sha256(exported / rtx.name / "model.engine")
+    assert made(rtx).state == "done"
+    report = msgspec.json.decode((rtx / "report.json").read_bytes())
+    assert report["size"]["bytes"] == (rtx / "model.engine").stat().st_size
+    assert "latency" not in report and report["simulation"] == simulated
+    assert not list(rtx.parent.glob(".vitedge-*"))
+
+
+def test_a_graph_that_was_changed_is_not_compiled(rtx: Path, vitedge: Vitedge) -> None:
+    with (rtx / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    ran = vitedge("build", rtx, "--force", code=2)
+    assert "SHA-256 differs" in ran.stderr
+
+
+def test_a_graph_that_the_compiler_refuses_leaves_the_bundle_as_it_was(
+    rtx: Path, vitedge: Vitedge
+) -> None:
+    whole = open_bundle(rtx)
+    small_graphs.write("y = Det2(x)", rtx / "model.onnx")
+    made_before = whole.manifest.build
+    assert made_before is not None
+    _reseal(whole, made_before)
+    before = (rtx / "manifest.json").read_bytes()
+    ran = vitedge("build", rtx, "--force", code=2)
+    assert "node 'y' (Det2)" in ran.stderr
+    assert (rtx / "manifest.json").read_bytes() == before
+    assert open_bundle(rtx).manifest.build == made_before
+
+
+def test_a_cpu_runtime_has_nothing_to_build(
+    small_bundle: Callable[..., Path], tmp_path: Path, vitedge: Vitedge
+) -> None:
+    for name in ("onnxruntime-cpu", "openvino-cpu"):
+        path = small_bundle(tmp_path / name, target=catalog.targets()[name])
+        ran = vitedge("build", path, "--force", code=2)
+        assert "nothing to build" in ran.stderr and "vitedge bench" in ran.stderr
+
+
+def test_what_is_no_artifact_is_not_built(tmp_path: Path, vitedge: Vitedge) -> None:
+    assert "no artifact at" in vitedge("build", tmp_path / "absent", code=2).stderr
+
+
+def test_a_version_out_of_range_is_not_built_with(
+    small_bundle: Callable[..., Path], tmp_path: Path, vitedge: Vitedge
+) -> None:
+    target = msgspec.structs.replace(catalog.targets()["rtx-40"], versions=("99", "100"))
+    waiting = manifest.Build(state="on the device", why="exported elsewhere")
+    path = small_bundle(tmp_path / "later", target=target, build=waiting)
+    ran = vitedge("build", path, code=3)
+    assert "out of range" in ran.stderr and "tensorrt-rtx>=99" in ran.stderr
+
+
+def test_without_onnx_and_torch_an_engine_is_built_all_the_same(
+    rtx: Path, tmp_path: Path, vitedge: Vitedge
+) -> None:
+    for name in ("onnx", "torch", "onnxruntime", "openvino"):
+        (tmp_path / "bare" / name).mkdir(parents=True)
+        code = f"raise ModuleNotFoundError('not here', name='{name}')"
+        (tmp_path / "bare" / name / "__init__.py").write_text(code)
+    before = made(rtx)
+    path = os.pathsep.join([str(tmp_path / "bare"), os.environ.get("PYTHONPATH", "")])
+    vitedge("build", rtx, "--force", PYTHONPATH=path)
+    assert made(rtx) == before
+
+
+def _reseal(bundle: Bundle, build: manifest.Build) -> None:
+    from vitedge import artifact
+
+    artifact.seal(bundle.path, msgspec.structs.replace(bundle.manifest, build=build))

@@ -1,0 +1,219 @@
+"""QDQ graphs in the making, as TensorRT takes them unless asked otherwise: x -> … -> y."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+TOKENS, WIDTH = 16, 64
+
+
+def integers(*shape: int, seed: int = 0) -> NDArray[np.int8]:
+    """INT8 weights none of which is zero."""
+    random = np.random.default_rng(seed)
+    return (random.integers(1, 100, shape) * random.choice([-1, 1], shape)).astype(np.int8)
+
+
+class QDQ:
+    """x (1, TOKENS, WIDTH) -> … -> y; constants and scales in `floats`."""
+
+    def __init__(self, floats: type = np.float16) -> None:
+        self.floats = floats
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[TensorProto] = []
+
+    def constant(self, name: str, value: Any) -> str:
+        array = np.asarray(value)
+        if array.dtype == np.float64:
+            array = array.astype(self.floats)
+        self.tensors.append(numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], f"{output}/{op}", **attributes))
+        return output
+
+    def activation(self, name: str, scale: Any = 0.05, zero: Any = 0, kind: Any = np.int8) -> str:
+        """Q/DQ on an activation; a list of scales is one for each of its last axis."""
+        scale = np.asarray(scale, np.float64)
+        axis = {"axis": 2} if scale.ndim else {}
+        self.constant(f"{name}.s", scale)
+        self.constant(f"{name}.z", np.full(scale.shape, zero, kind))
+        self.add("QuantizeLinear", [name, f"{name}.s", f"{name}.z"], f"{name}.q", **axis)
+        parts = [f"{name}.q", f"{name}.s", f"{name}.z"]
+        return self.add("DequantizeLinear", parts, f"{name}.dq", **axis)
+
+    def weight(
+        self, name: str, values: NDArray[Any], axis: int = 1, scale: Any = 0.01, zero: int = 0
+    ) -> str:
+        """A stored INT8 weight with a scale a channel of `axis`."""
+        scales = np.broadcast_to(np.asarray(scale, np.float64), values.shape[axis])
+        self.constant(f"{name}.i", values)
+        self.constant(f"{name}.s", scales)
+        self.constant(f"{name}.z", np.full(scales.shape, zero, values.dtype))
+        parts = [f"{name}.i", f"{name}.s", f"{name}.z"]
+        return self.add("DequantizeLinear", parts, f"{name}.dq", axis=axis)
+
+    def float_weight(self, name: str, values: NDArray[Any]) -> str:
+        """A weight stored in float with Q and DQ, as NVIDIA's Model Optimizer writes it."""
+        self.constant(f"{name}.f", values / 100)
+        channels = values.shape[1]
+        parts = [self.constant(f"{name}.s", np.full(channels, 0.01))]
+        parts.append(self.constant(f"{name}.z", np.zeros(channels, np.int8)))
+        self.add("QuantizeLinear", [f"{name}.f", *parts], f"{name}.q", axis=1)
+        return self.add("DequantizeLinear", [f"{name}.q", *parts], f"{name}.dq", axis=1)
+
+    def linear(self, source: str, output: str, **weight: Any) -> str:
+        """Q/DQ, MatMul and the float bias; `source` may be dequantized already."""
+        left = source if source.endswith(".dq") else self.activation(source)
+        values = weight.pop("values", integers(WIDTH, WIDTH))
+        right = self.weight(f"{output}.w", values, **weight)
+        self.add("MatMul", [left, right], f"{output}.m")
+        bias = self.constant(f"{output}.b", np.ones(values.shape[1]))
+        return self.add("Add", [f"{output}.m", bias], output)
+
+    def norm(self, source: str, output: str) -> str:
+        gamma = self.constant(f"{output}.gamma", np.ones(WIDTH))
+        beta = self.constant(f"{output}.beta", np.zeros(WIDTH))
+        return self.add("LayerNormalization", [source, gamma, beta], output)
+
+    def headed(self, source: str, output: str, head: int, *order: int) -> str:
+        """(B, T, W) -> (B, T, heads, head), and that in the order asked for."""
+        shape = self.constant(f"{output}.shape", np.array([0, 0, -1, head]))
+        self.add("Reshape", [source, shape], f"{output}.r")
+        return self.add("Transpose", [f"{output}.r"], output, perm=list(order))
+
+    def merged(self, source: str, output: str, wide: int) -> str:
+        """(B, heads, T, head) -> (B, T, W)."""
+        self.add("Transpose", [source], f"{output}.t", perm=[0, 2, 1, 3])
+        shape = self.constant(f"{output}.shape", np.array([0, 0, wide]))
+        return self.add("Reshape", [f"{output}.t", shape], output)
+
+    def model(self, batch: int | str = 1, opset: int = 20, tokens: int = TOKENS) -> ModelProto:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.floats))
+        graph = helper.make_graph(
+            self.nodes,
+            "trap",
+            [helper.make_tensor_value_info("x", kind, [batch, tokens, WIDTH])],
+            [helper.make_empty_tensor_value_info("y")],
+            self.tensors,
+        )
+        domains = {node.domain for node in self.nodes} - {""}
+        opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        typed = onnx.shape_inference.infer_shapes(model)
+        result = typed.graph.output[0]
+        if not result.type.tensor_type.elem_type:  # another domain's operator made it
+            result = helper.make_tensor_value_info("y", kind, [batch, tokens, WIDTH])
+        model.graph.output[0].CopyFrom(result)
+        return model
+
+
+def attention(
+    graph: QDQ,
+    *,
+    head: int = 32,
+    quantized: str = "qkpv",
+    scale: str = "before",
+    quantize_scores: bool = False,
+    quantize_context: bool = False,
+    mask: bool = False,
+) -> QDQ:
+    """Attention of two heads over x with Linears of their own for Q, K and V."""
+    source = graph.activation("x")
+    for name in "qkv":
+        values = integers(WIDTH, 2 * head)
+        graph.linear(source, f"{name}0", values=values)
+        graph.headed(f"{name}0", name, head, *((0, 2, 3, 1) if name == "k" else (0, 2, 1, 3)))
+    return _attend(
+        graph,
+        head,
+        quantized,
+        scale,
+        quantize_scores=quantize_scores,
+        quantize_context=quantize_context,
+        mask=mask,
+    )
+
+
+def fused_qkv(
+    graph: QDQ,
+    cut: str,
+    *,
+    quantized: bool = True,
+    quantize_before: bool = False,
+    weight: Literal["per channel", "per tensor", "float"] = "per channel",
+) -> QDQ:
+    """Attention of two heads over x with one Linear for Q, K and V, cut by Split, Slice or Gather.
+
+    `quantize_before`: Q/DQ on what it makes, before that is cut. `weight`: INT8 with a scale for
+    each channel or one for all, or float with Q and DQ.
+    """
+    head = WIDTH // 2
+    values = integers(WIDTH, 3 * WIDTH)
+    source = graph.activation("x")
+    if weight == "per channel":
+        right = graph.weight("qkv.w", values)
+    elif weight == "float":
+        right = graph.float_weight("qkv.w", values)
+    else:
+        parts = [graph.constant("qkv.w", values), graph.constant("qkv.w.s", 0.01)]
+        right = graph.add("DequantizeLinear", parts, "qkv.w.dq")
+    graph.add("MatMul", [source, right], "qkv.m")
+    graph.add("Add", ["qkv.m", graph.constant("qkv.b", np.ones(3 * WIDTH))], "qkv")
+    whole = graph.activation("qkv") if quantize_before else "qkv"
+    if cut == "Gather":
+        shape = graph.constant("parts.shape", np.array([0, 0, 3, 2, head]))
+        graph.add("Reshape", [whole, shape], "parts.r")
+        graph.add("Transpose", ["parts.r"], "parts", perm=[2, 0, 3, 1, 4])
+        for index, name in enumerate(("q", "k.t", "v")):
+            graph.add("Gather", ["parts", graph.constant(f"{name}.n", np.array(index))], name)
+        graph.add("Transpose", ["k.t"], "k", perm=[0, 1, 3, 2])
+        return _attend(graph, head, "qkpv" if quantized else "")
+    if cut == "Split":
+        names = ["q0", "k0", "v0"]
+        graph.nodes.append(
+            helper.make_node("Split", [whole], names, "cut/Split", axis=2, num_outputs=3)
+        )
+    else:
+        for index, name in enumerate("qkv"):
+            ends = (index * WIDTH, (index + 1) * WIDTH, 2)
+            bounds = [graph.constant(f"{name}.{i}", np.array([end])) for i, end in enumerate(ends)]
+            graph.add("Slice", [whole, *bounds], f"{name}0")
+    for name in "qkv":
+        graph.headed(f"{name}0", name, head, *((0, 2, 3, 1) if name == "k" else (0, 2, 1, 3)))
+    return _attend(graph, head, "qkpv" if quantized else "")
+
+
+def _attend(
+    graph: QDQ,
+    head: int,
+    quantized: str,
+    scale: str = "before",
+    *,
+    quantize_scores: bool = False,
+    quantize_context: bool = False,
+    mask: bool = False,
+) -> QDQ:
+    """q, v (B, 2, T, head) and k (B, 2, head, T) -> y (B, T, WIDTH)."""
+    factor = graph.constant("scale", float(head) ** -0.5)
+    query = graph.add("Mul", ["q", factor], "q.scaled") if scale == "before" else "q"
+    left, right = (query, "k") if "qk" not in quantized else map(graph.activation, (query, "k"))
+    scores = graph.add("MatMul", [left, right], "scores")
+    scores = graph.activation(scores) if quantize_scores else scores
+    scores = graph.add("Mul", [scores, factor], "scaled") if scale == "after" else scores
+    if mask:
+        scores = graph.add("Add", [scores, graph.constant("mask", np.eye(TOKENS))], "masked")
+    weights = graph.add("Softmax", [scores], "p", axis=-1)
+    if "pv" in quantized:
+        graph.add("MatMul", [graph.activation(weights, 1 / 127), graph.activation("v")], "context")
+    else:
+        graph.add("MatMul", [weights, "v"], "context")
+    context = graph.activation("context") if quantize_context else "context"
+    graph.merged(context, "merged", 2 * head)
+    graph.linear("merged", "y", values=integers(2 * head, WIDTH))
+    return graph

@@ -1,0 +1,235 @@
+"""Graphs that are rejected, or computed with other numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from tests.qdq import QDQ, WIDTH, integers
+from tests.traps import Trap, as_int8, linear, read, rejected, taken, without_casts
+
+
+def new_opset() -> ModelProto:
+    return linear().model(opset=21)
+
+
+def half_scales_too_early() -> ModelProto:
+    return linear().model(opset=18)
+
+
+def shifted_activation() -> ModelProto:
+    return read(zero=3).model()
+
+
+def shifted_uint8_activation() -> ModelProto:
+    return read(zero=128, kind=np.uint8).model()
+
+
+def shifted_weight() -> ModelProto:
+    return linear(zero=-2).model()
+
+
+def uint8_weight() -> ModelProto:
+    return linear(values=np.abs(integers(WIDTH, WIDTH)).astype(np.uint8)).model()
+
+
+def int16_activation() -> ModelProto:
+    return read(np.float32, kind=np.int16).model()
+
+
+def int16_weight() -> ModelProto:
+    return linear(values=integers(WIDTH, WIDTH).astype(np.int16)).model()
+
+
+def int32_bias() -> ModelProto:
+    graph = QDQ()
+    graph.add("MatMul", [graph.activation("x"), graph.weight("w", integers(WIDTH, WIDTH))], "m")
+    bias = graph.weight("b", np.ones(WIDTH, np.int32), axis=0)
+    graph.add("Add", ["m", bias], "y")
+    return graph.model()
+
+
+def zero_scale() -> ModelProto:
+    return linear(scale=[0.0] + [0.01] * (WIDTH - 1)).model()
+
+
+def negative_scale() -> ModelProto:
+    return read(scale=-0.1).model()
+
+
+def infinite_scale() -> ModelProto:
+    return linear(scale=np.inf).model()
+
+
+def weight_of(scales: int, zeros: int, axis: int) -> ModelProto:
+    """(K, N) = (64, 96), per channel."""
+    graph = QDQ()
+    graph.constant("w.i", integers(WIDTH, 96))
+    graph.constant("w.s", np.full(scales, 0.01))
+    graph.constant("w.z", np.zeros(zeros, np.int8))
+    graph.add("DequantizeLinear", ["w.i", "w.s", "w.z"], "w.dq", axis=axis)
+    graph.add("MatMul", [graph.activation("x"), "w.dq"], "y")
+    return graph.model()
+
+
+def too_few_scales() -> ModelProto:
+    return weight_of(64, 64, axis=1)
+
+
+def too_few_zero_points() -> ModelProto:
+    return weight_of(96, 1, axis=1)
+
+
+def axis_that_is_not_there() -> ModelProto:
+    return weight_of(96, 96, axis=2)
+
+
+def scalar_constant() -> ModelProto:
+    graph = QDQ()
+    graph.constant("c.i", np.int8(5))
+    graph.constant("c.s", 0.01)
+    graph.add("DequantizeLinear", ["c.i", "c.s"], "c.dq")
+    graph.add("Mul", ["x", "c.dq"], "y")
+    return graph.model()
+
+
+def mixed_product() -> ModelProto:
+    graph = QDQ()
+    left = graph.activation("x")
+    graph.floats = np.float32
+    graph.add("MatMul", [left, graph.weight("w", integers(WIDTH, WIDTH))], "y")
+    return graph.model()
+
+
+def mixed_addition() -> ModelProto:
+    graph = QDQ()
+    graph.add("Add", ["x", graph.constant("b", np.ones(WIDTH, np.float32))], "y")
+    return graph.model()
+
+
+def mixed_norm() -> ModelProto:
+    graph = QDQ()
+    gamma = graph.constant("g", np.ones(WIDTH, np.float32))
+    graph.add("LayerNormalization", ["x", gamma], "y")
+    return graph.model()
+
+
+def integer_product() -> ModelProto:
+    graph = QDQ(np.float32)
+    parts = [graph.constant("s", 0.05), graph.constant("z", np.int8(0))]
+    graph.add("QuantizeLinear", ["x", *parts], "q")
+    weight = graph.constant("w", integers(WIDTH, WIDTH))
+    graph.add("QLinearMatMul", ["q", *parts, weight, *parts, *parts], "p")
+    graph.add("DequantizeLinear", ["p", *parts], "y")
+    return graph.model()
+
+
+def dynamic_quantization() -> ModelProto:
+    graph = QDQ(np.float32)
+    node = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "y/Dynamic")
+    graph.nodes.append(node)
+    graph.add("DequantizeLinear", ["q", "s", "z"], "y")
+    return graph.model()
+
+
+def contrib(op: str, *constants: str) -> ModelProto:
+    graph = QDQ(np.float32)
+    for name in constants:
+        graph.constant(name, np.ones(WIDTH))
+    graph.add(op, ["x", *constants], "y", domain="com.microsoft")
+    return graph.model()
+
+
+def contrib_gelu() -> ModelProto:
+    return contrib("BiasGelu", "b")
+
+
+def two_linears(**names: str) -> ModelProto:
+    """x -> h -> y; `names` renames the node that makes a tensor, `_` for `.`."""
+    graph = linear()
+    graph.nodes.clear()
+    graph.tensors.clear()
+    graph.linear(graph.linear("x", "h"), "y")
+    for node in graph.nodes:
+        node.name = names.get(node.output[0].replace(".", "_"), node.name)
+    return graph.model()
+
+
+def two_quantizers_of_one_name() -> ModelProto:
+    return two_linears(x_q="same", h_q="same")
+
+
+def quantizer_named_as_a_product() -> ModelProto:
+    return two_linears(h_m="same", h_q="same")
+
+
+def quantizer_named_as_its_scale() -> ModelProto:
+    return two_linears(h_q="h.s")
+
+
+def residual() -> ModelProto:
+    graph = QDQ()
+    graph.add("Add", [graph.activation(graph.linear("x", "h")), "x"], "y")
+    return graph.model()
+
+
+def uint8_activation() -> ModelProto:
+    return read(kind=np.uint8).model()
+
+
+def no_zero_point() -> ModelProto:
+    graph = QDQ()
+    graph.constant("s", 0.05)
+    graph.add("QuantizeLinear", ["x", "s"], "q")
+    graph.linear(graph.add("DequantizeLinear", ["q", "s"], "x.dq"), "y")
+    return graph.model()
+
+
+def norm_in_float16() -> ModelProto:
+    return spelled_out_norm(np.float16)
+
+
+def spelled_out_norm(floats: type) -> ModelProto:
+    graph = QDQ(floats)
+    last = graph.constant("last", np.array([-1]))
+    graph.add("ReduceMean", ["x", last], "mean")
+    graph.add("Sub", ["x", "mean"], "centred")
+    graph.add("Mul", ["centred", "centred"], "squared")
+    graph.add("ReduceMean", ["squared", last], "variance")
+    graph.add("Add", ["variance", graph.constant("e", 1e-6)], "safe")
+    graph.add("Sqrt", ["safe"], "deviation")
+    graph.add("Div", ["centred", "deviation"], "y")
+    return graph.model()
+
+
+REFUSED = [
+    Trap("opset-range", new_opset, "", taken),  # by this version: 10.3 documents up to 20
+    Trap("opset-range", half_scales_too_early, "", taken),  # not by ONNX
+    Trap("zero-point", shifted_activation, "x.q/QuantizeLinear", rejected),
+    Trap("zero-point", shifted_uint8_activation, "x.q/QuantizeLinear", rejected),
+    Trap("zero-point", shifted_weight, "y.w.dq/DequantizeLinear", rejected),
+    Trap("stored-type", uint8_weight, "y.w.dq/DequantizeLinear", rejected),
+    Trap("stored-type", int16_activation, "x.q/QuantizeLinear", rejected),
+    Trap("stored-type", int16_weight, "y.w.dq/DequantizeLinear", rejected),
+    Trap("int32-bias", int32_bias, "b.dq/DequantizeLinear", rejected),
+    Trap("bad-scale", zero_scale, "y.w.dq/DequantizeLinear", rejected),
+    Trap("bad-scale", negative_scale, "x.q/QuantizeLinear", rejected),
+    Trap("scale-length", too_few_scales, "w.dq/DequantizeLinear", rejected),
+    Trap("scale-length", too_few_zero_points, "w.dq/DequantizeLinear", rejected),
+    Trap("scale-length", axis_that_is_not_there, "w.dq/DequantizeLinear", rejected),
+    Trap("scalar-constant", scalar_constant, "c.dq/DequantizeLinear", rejected),
+    Trap("mixed-floats", mixed_product, "y/MatMul", rejected),
+    Trap("mixed-floats", mixed_addition, "y/Add", rejected),
+    Trap("mixed-floats", mixed_norm, "y/LayerNormalization", rejected),
+    Trap("integer-operator", integer_product, "p/QLinearMatMul", rejected),
+    Trap("integer-operator", dynamic_quantization, "y/Dynamic", rejected),
+    Trap("contrib-operator", contrib_gelu, "y/BiasGelu", rejected),
+    Trap("name-in-use", two_quantizers_of_one_name, "same", rejected),
+    Trap("name-in-use", quantizer_named_as_a_product, "same", rejected),
+    Trap("name-in-use", quantizer_named_as_its_scale, "h.s", rejected),
+    Trap("uint8-activation", uint8_activation, "x.q/QuantizeLinear", as_int8),
+    Trap("uint8-activation", no_zero_point, "q/QuantizeLinear", as_int8),
+    Trap("infinite-scale", infinite_scale, "y.w.dq/DequantizeLinear", taken),
+    Trap("residual-quantized", residual, "y/Add", taken),
+    Trap("half-layernorm", norm_in_float16, "deviation/Sqrt", without_casts),
+]

@@ -1,0 +1,163 @@
+"""What the lint says of whole INT8 models, ours and ONNX Runtime's, and a compiler of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, helper, numpy_helper
+
+from tests.ptq import ptq
+from tests.rtx import compiled
+from vitedge import catalog
+from vitedge.graph.lint import lint
+from vitedge.spec import Quantization
+
+TENSORRT = catalog.targets()["tensorrt"]
+DIALECT = Quantization(
+    activations="int8", weights="full", attention=("qk", "pv"), operators=("MatMul",)
+)
+QKV = [f"blocks.{block}.attn.qkv/MatMul" for block in range(4)]
+BATCHES = pytest.mark.parametrize("batch", [1, "dynamic"])
+Batches = Callable[[int, int], list[NDArray[np.uint8]]]
+
+
+def split_qkv(model: ModelProto) -> ModelProto:
+    """`digits` with three MatMuls for Q, K and V in each block, by hand."""
+    graph = model.graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        scope = node.name.split(".qkv/")[0]
+        if node.name not in QKV:
+            nodes.append(node)
+            continue
+        add = next(other for other in graph.node if other.name == f"{scope}.qkv/Add")
+        bias = next(stored[name] for name in add.input if name in stored)
+        parts = [other for other in graph.node if other.name.startswith(f"{scope}/Squeeze")]
+        for index, part in enumerate(parts):
+            own, third = f"{scope}.{'qkv'[index]}", np.s_[..., 96 * index : 96 * (index + 1)]
+            weight = stored[node.input[1]][third]
+            constants = {"w": weight, "b": bias[third], "shape": np.array([0, 0, 3, 32])}
+            graph.initializer.extend(
+                numpy_helper.from_array(np.ascontiguousarray(value), f"{own}.{key}")
+                for key, value in constants.items()
+            )
+            make = helper.make_node
+            nodes += [
+                make("MatMul", [node.input[0], f"{own}.w"], [f"{own}.m"], own),
+                make("Add", [f"{own}.m", f"{own}.b"], [f"{own}.a"], f"{own}/Add"),
+                make("Reshape", [f"{own}.a", f"{own}.shape"], [f"{own}.r"], f"{own}/Reshape"),
+                make("Transpose", [f"{own}.r"], part.output, f"{own}/Turn", perm=[0, 2, 1, 3]),
+            ]
+    old = ("qkv/Add", "attn/Reshape", "attn/Transpose")
+    kept = [
+        n for n in nodes if not n.name.endswith(old) and not re.search("/(Slice|Squeeze)", n.name)
+    ]
+    del graph.node[:]
+    graph.node.extend(kept)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@BATCHES
+def test_of_digits_only_the_fused_qkv_is_found_and_the_compiler_agrees(
+    digits_graph: Callable[..., Any], calibration_batches: Batches, batch: Any
+) -> None:
+    exported = digits_graph(batch)
+    recipe = catalog.calibrations()["fast"]
+    model, decisions = ptq(exported.path, calibration_batches(8, 1), recipe, DIALECT)
+    found = lint(model, TENSORRT)
+    assert [(f.rule, f.node, f.consequence) for f in found] == [
+        ("fused-qkv", name, "INT8 lost") for name in QKV
+    ]
+    engine = compiled(model)
+    planned = [decision.node for decision in decisions if decision.quantized]
+    assert len(planned) == 24 and not engine.errors
+    assert [node for node in planned if not engine.int8(node)] == QKV
+
+
+@BATCHES
+def test_of_digits_with_q_k_and_v_apart_nothing_is_found_and_all_is_int8(
+    digits_graph: Callable[..., Any], calibration_batches: Batches, batch: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "split.onnx"
+    onnx.save(split_qkv(onnx.load(digits_graph(batch).path)), path)
+    recipe = catalog.calibrations()["fast"]
+    model, decisions = ptq(path, calibration_batches(8, 1), recipe, DIALECT)
+    assert lint(model, TENSORRT) == ()
+    engine = compiled(model)
+    planned = [decision.node for decision in decisions if decision.quantized]
+    assert len(planned) == 32 and not engine.errors
+    assert [node for node in planned if not engine.int8(node)] == []
+    assert all(
+        engine.fused(f"blocks.{block}.attn/MatMul", f"blocks.{block}.attn/MatMul_1")
+        for block in range(4)
+    )
+
+
+# -- ONNX Runtime's own quantizer -----------------------------------------------------------------
+
+
+@pytest.fixture
+def quantize_static(
+    digits_graph: Callable[..., Any], calibration_batches: Batches, tmp_path: Path
+) -> Callable[..., ModelProto]:
+    """`digits` as `onnxruntime.quantization.quantize_static` makes it."""
+    from onnxruntime.quantization import CalibrationDataReader
+    from onnxruntime.quantization import quantize_static as quantize
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(calibration_batches(8, 1))
+
+        def get_next(self) -> dict[str, Any] | None:
+            images = next(self.rest, None)
+            return None if images is None else {"image": images}
+
+    def make(**options: Any) -> ModelProto:
+        path = tmp_path / "quantized.onnx"
+        quantize(digits_graph(1).path, path, Reader(), **options)
+        return onnx.load(path)
+
+    return make
+
+
+def rules(model: ModelProto) -> Counter[str]:
+    return Counter(finding.rule for finding in lint(model, TENSORRT))
+
+
+def test_what_onnxruntime_quantizes_by_default_is_rejected(quantize_static) -> None:
+    model = quantize_static()
+    assert set(rules(model)) == {
+        *("zero-point", "int32-bias", "scalar-constant"),
+        *("residual-quantized", "quantized-scores"),
+    }
+    assert "zero point" in compiled(model).errors[0]
+
+
+def test_what_onnxruntime_quantizes_symmetrically_compiles_without_fused_attention(
+    quantize_static,
+) -> None:
+    from onnxruntime.quantization import QuantType
+
+    symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    model = quantize_static(
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["MatMul"],
+        extra_options=symmetric,
+    )
+    assert rules(model) == {"residual-quantized": 4, "quantized-scores": 4}  # one a block
+    engine = compiled(model)
+    products = [node.name for node in model.graph.node if node.op_type == "MatMul"]
+    assert [name for name in products if not engine.int8(name)] == []
+    assert not engine.fused("blocks.0.attn/MatMul", "blocks.0.attn/MatMul_1")

@@ -1,0 +1,41 @@
+"""New constants of a graph that is rewritten: large ones in a data file beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+INLINE_BYTES = 1024
+"""Smaller constants stay in the graph, where readers look for shapes and axes."""
+
+
+class DataFile:
+    """The external data of one ONNX file that is being written."""
+
+    def __init__(self, model: Path) -> None:
+        self._path = model.with_name(f"{model.name}.data")
+        self._path.write_bytes(b"")
+        self.tensors: list[TensorProto] = []
+
+    def add(self, name: str, value: NDArray[Any]) -> str:
+        """Store `value` as the constant `name`; returns the name."""
+        if value.nbytes < INLINE_BYTES:
+            self.tensors.append(numpy_helper.from_array(value, name))
+            return name
+        tensor = TensorProto(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(value.dtype),
+            dims=value.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        with self._path.open("ab") as data:
+            places = {"location": self._path.name, "offset": data.tell(), "length": value.nbytes}
+            data.write(np.ascontiguousarray(value).tobytes())
+        for key, place in places.items():
+            tensor.external_data.add(key=key, value=str(place))
+        self.tensors.append(tensor)
+        return name
