@@ -79,10 +79,10 @@ class Preprocess(Spec, frozen=True, kw_only=True):
 class Quantization(Spec, frozen=True, kw_only=True):
     """What a target's kernels take: the dialect of the QDQ graph."""
 
-    activations: Literal["int8", "uint8", "by_sign"]
-    """Storage of activations, symmetric around zero: int8, uint8 with zero point 128, or int8 where
-    values are negative. Where uint8 is allowed, a tensor that is never negative (attention
-    probabilities) has zero point 0 and the whole range."""
+    activations: Literal["int8", "uint8", "mixed"]
+    """Storage of activations, symmetric around zero: int8, uint8 with zero point 128, or `mixed`:
+    uint8 for what a convolution reads, int8 for the rest. Where uint8 is allowed, a tensor that is
+    never negative (attention probabilities) has zero point 0 and the whole range."""
     weights: Literal["full", "pair_safe"]
     """`full` uses -127..127. `pair_safe` also bounds the sum of two neighbouring weights, so that
     16-bit accumulation (x86 without VNNI) cannot saturate."""

@@ -54,10 +54,12 @@ def activation_scale(calibrated: Calibrated, name: str) -> NDArray[np.float32]:
 class _Emitter:
     """Collects the nodes and tensors of the QDQ graph; each activation is quantized once."""
 
-    def __init__(self, calibrated: Calibrated) -> None:
+    def __init__(self, calibrated: Calibrated, convolved: set[str]) -> None:
+        """`convolved` are the activations that a convolution reads."""
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self._calibrated, self._target = calibrated, calibrated.target
+        self._convolved = convolved
         self._done: dict[str, str] = {}
 
     def activation(self, name: str) -> str:
@@ -65,11 +67,14 @@ class _Emitter:
         if name not in self._done:
             levels = quantized_levels(self._calibrated.ranges[name], self._target)
             signed = levels == QMAX
-            unsigned = self._target.activations == "uint8" or not signed
+            kind = self._target.activations
+            unsigned = not signed or kind == "uint8"
+            if kind == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly on AVX2
+                unsigned = unsigned or name in self._convolved
             zero = 128 if unsigned and signed else 0
-            kind = TensorProto.UINT8 if unsigned else TensorProto.INT8
+            stored = TensorProto.UINT8 if unsigned else TensorProto.INT8
             scale = activation_scale(self._calibrated, name)
-            self._pair(name, scale, helper.make_tensor(f"{name}.zero", kind, [], [zero]))
+            self._pair(name, scale, helper.make_tensor(f"{name}.zero", stored, [], [zero]))
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
 
@@ -129,7 +134,8 @@ def _rewrite(
     """Turn `model`, in place, into the QDQ graph; FP32 weights are read one at a time."""
     graph, folder = model.graph, calibrated.path.parent
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    emitter = _Emitter(calibrated)
+    convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
+    emitter = _Emitter(calibrated, convolved)
     biased: dict[str, int] = {}  # output of a quantized MatMul -> its rank
     ranks = _ranks(graph)
     done = 0

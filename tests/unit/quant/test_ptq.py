@@ -139,24 +139,33 @@ def test_activations_have_one_scale_and_the_targets_type(qdq: Quantized) -> None
     assert quantizers
     for node in quantizers:
         assert constants[node.input[1]].shape == ()
-        dtype = str(constants[node.input[2]].dtype)
-        assert dtype == qdq.target.quantization.activations.replace("by_sign", "int8")
+        kind = qdq.target.quantization.activations
+        allowed = {"int8", "uint8"} if kind == "mixed" else {kind}
+        assert str(constants[node.input[2]].dtype) in allowed
 
 
 @pytest.mark.parametrize(
     ("kind", "stored"),
     [
-        ("int8", {"n": ("int8", 0), "r": ("int8", 0)}),
-        ("uint8", {"n": ("uint8", 128), "r": ("uint8", 0)}),
-        ("by_sign", {"n": ("int8", 0), "r": ("uint8", 0)}),
+        ("int8", {"n": ("int8", 0), "r": ("int8", 0), "centred": ("int8", 0)}),
+        ("uint8", {"n": ("uint8", 128), "r": ("uint8", 0), "centred": ("uint8", 128)}),
+        ("mixed", {"n": ("int8", 0), "r": ("uint8", 0), "centred": ("uint8", 128)}),
     ],
 )
-def test_what_is_never_negative_is_stored_from_zero_on_where_uint8_is_taken(
+def test_activations_are_stored_by_their_sign_and_by_what_reads_them(
     tmp_path, kind, stored
 ) -> None:
     target = msgspec.structs.replace(EVERYTHING, activations=kind)
-    body = f"{NORM}\n p = MatMul(n, w)\n r = Relu(p)\n y = MatMul(r, w_plain)"
-    model, _ = ptq(build(tmp_path, body), IMAGES_OF_GRAPHS, RECIPE, target)
+    body = f"""{NORM}
+        p = MatMul(n, w)
+        r = Relu(p)
+        z = MatMul(r, w_plain)
+        centred = Sub(pixels, middle)
+        maps = Conv <pads = [1, 1, 1, 1]> (centred, c_grown)
+        mean = ReduceMean(maps)
+        y = Add(z, mean)"""
+    path = build(tmp_path, body, middle=np.float32(2))
+    model, _ = ptq(path, IMAGES_OF_GRAPHS, RECIPE, target)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     zeros = {node.input[0]: constants[node.input[2]] for node in quantizers}

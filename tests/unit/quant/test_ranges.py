@@ -17,9 +17,9 @@ from vitedge.quant.statistics import ChannelStatistics, Distribution
 from vitedge.spec import Estimator, Quantization
 
 BIN = 2 ** (1 / 16)
-SIGNED, UNSIGNED, BY_SIGN = (
+SIGNED, UNSIGNED, MIXED = (
     Quantization(activations=kind, weights="full", attention=(), operators=("MatMul",))
-    for kind in ("int8", "uint8", "by_sign")
+    for kind in ("int8", "uint8", "mixed")
 )
 
 
@@ -136,9 +136,9 @@ def test_a_tensor_of_one_value_keeps_it(estimator: Estimator) -> None:
 
 def test_what_is_never_negative_gets_the_whole_of_uint8() -> None:
     positive, signed = distribution(draw("never negative")), distribution(draw("normal"))
-    assert {quantized_levels(positive, kind) for kind in (UNSIGNED, BY_SIGN)} == {255}
+    assert {quantized_levels(positive, kind) for kind in (UNSIGNED, MIXED)} == {255}
     assert quantized_levels(positive, SIGNED) == 127
-    assert {quantized_levels(signed, kind) for kind in (SIGNED, UNSIGNED, BY_SIGN)} == {127}
+    assert {quantized_levels(signed, kind) for kind in (SIGNED, UNSIGNED, MIXED)} == {127}
 
 
 def test_a_scale_that_is_stored_in_float16_is_exact_there_positive_and_finite() -> None:
