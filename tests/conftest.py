@@ -24,6 +24,7 @@ from vitedge.spec import Preprocess
 
 DIGITS = ZOO["digits"]
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read on import: else it tries for a while to get online
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
 

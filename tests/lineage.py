@@ -64,10 +64,10 @@ DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 ROWS = (
     Row("timm", "vit_tiny_patch16_224", {"depth": 2}),
     Row("timm", "deit_tiny_patch16_224", {"depth": 2}, like_another=True),
-    Row("timm", "deit_tiny_distilled_patch16_224", {"depth": 2}),
+    Row("timm", "deit_tiny_distilled_patch16_224", {"depth": 2}, like_another=True),
     Row("timm", "vit_tiny_r_s16_p8_224", {"depth": 2}),
     Row("timm", "swin_tiny_patch4_window7_224", SWIN),
-    Row("timm", "swinv2_tiny_window8_256", SWIN),
+    Row("timm", "swinv2_tiny_window8_256", SWIN, like_another=True),
     Row("timm", "beit_base_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3}),
     Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}),
     Row("timm", "eva02_tiny_patch14_224", {"depth": 2}),
@@ -87,6 +87,7 @@ ROWS = (
         "Dinov2WithRegistersForImageClassification",
         {"num_hidden_layers": 2, "hidden_size": 192, "num_attention_heads": 3},
         "BitImageProcessor",
+        like_another=True,
     ),
     Row("hf", "SwinForImageClassification", SWIN, "ViTImageProcessor", like_another=True),
     Row(

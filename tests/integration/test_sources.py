@@ -142,7 +142,6 @@ def refusal(request: Request, kind: type[InputError] | type[UnavailableError]) -
 def test_weights_that_cannot_be_fetched_name_the_flag(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     said = refusal(Request(source), UnavailableError)
     assert source in said and "--random-weights" in said and "--weights" in said

@@ -135,7 +135,11 @@ def noise_db(
 
 @pytest.mark.parametrize(
     ("site", "strength"),
-    [("value", 2), ("query", 1000), ("all", 1e6)],
+    [
+        pytest.param("value", 2, marks=pytest.mark.heavy),
+        pytest.param("query", 1000, marks=pytest.mark.heavy),
+        ("all", 1e6),
+    ],
 )
 def test_outliers_cost_nothing(
     site: str, strength: float, digits_graph, export_outliers, noise_db
