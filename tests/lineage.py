@@ -69,7 +69,7 @@ ROWS = (
     Row("timm", "swin_tiny_patch4_window7_224", SWIN),
     Row("timm", "swinv2_tiny_window8_256", SWIN, like_another=True),
     Row("timm", "beit_base_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3}),
-    Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}),
+    Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}, like_another=True),
     Row("timm", "eva02_tiny_patch14_224", {"depth": 2}),
     Row("timm", "pvt_v2_b0", {"depths": [1, 1, 1, 1]}),
     Row("timm", "mobilevit_xxs"),

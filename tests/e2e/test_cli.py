@@ -367,6 +367,7 @@ def test_a_weights_file_needs_its_architecture(
     assert model.weights_sha256 == embedded.weights_sha256
 
 
+@pytest.mark.heavy  # the README's test runs the same
 def test_a_zoo_model_without_weights_is_for_latency_only(tmp_path: Path, vitedge: CLI) -> None:
     name = "vit_tiny_patch16_224"
     export = ("export", name, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
