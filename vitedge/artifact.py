@@ -20,7 +20,7 @@ from vitedge.errors import InputError, nearest
 from vitedge.manifest import SCHEMA, Manifest
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
-ENGINE = "model.engine"
+MODEL, ENGINE = "model.onnx", "model.engine"
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ class _Job:
         size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
         images = self._evaluation
         if not backends.runs_here(bundle):
-            if backends.MODEL in bundle.manifest.files:
+            if artifact.MODEL in bundle.manifest.files:
                 return simulate_bundle(
                     bundle, images, self._steps, allow_overlap=self._plan.request.allow_overlap
                 )

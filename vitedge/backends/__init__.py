@@ -19,7 +19,6 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (ONNXRuntime(), OpenVINO(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx"))
 }
-MODEL = "model.onnx"
 
 
 def runs_here(bundle: Bundle) -> bool:

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
+from vitedge.errors import InputError
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
 from vitedge.graph.run import Runner
@@ -27,8 +28,8 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
     """Write the ONNX file `fp32` to `path`, beside it, in that form.
 
     `images` (B, H, W, 3) are run through both; where a Linear's parts cannot be told from them,
-    it stays as it is. The external data of `fp32` is shared. Raises ArithmeticError when the
-    outputs differ by more than PARITY_LIMIT: a defect of this module.
+    it stays as it is. The external data of `fp32` is shared. Raises InputError when the outputs
+    differ by more than PARITY_LIMIT.
     """
     model = onnx.load(fp32, load_external_data=False)
     sizes = shapes(model, fp32, images)
@@ -39,7 +40,11 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
     want, got = (Runner(p)(images)[0] for p in (fp32, path))
     error = float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-30)
     if not error <= PARITY_LIMIT:
-        raise ArithmeticError(f"rewriting attention changed the output by {error:.1e} relative")
+        raise InputError(
+            f"putting attention into the form the target fuses changed what the model computes, by "
+            f"{error:.1e} relative",
+            fix="set `fused_attention = false` in a copy of the target, and report the model",
+        )
 
 
 def scale_queries(graph: GraphProto) -> None:

@@ -12,14 +12,14 @@ from typing import Literal
 import msgspec
 
 from vitedge import catalog, host
-from vitedge.artifact import open_bundle
+from vitedge.artifact import ENGINE, open_bundle
 from vitedge.errors import InputError
 from vitedge.inspection.onnx_file import inputs_of
 from vitedge.manifest import Tensor
 from vitedge.spec import Target
 
 SCHEMA = "vitedge.commands/1"
-ENGINE = "model.engine"
+
 TIMING_CACHE = "timing.cache"
 _AS_11 = ("--noDataTransfers", "--useCudaGraph", "--useSpinWait")
 """What trtexec 11 and tensorrt_rtx do by default: without them, latencies of 10 do not compare."""

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
+from vitedge.artifact import MODEL
 from vitedge.backends.base import Progress, Session
-from vitedge.backends.tensorrt.engine import MODEL, make
+from vitedge.backends.tensorrt.engine import make
 from vitedge.backends.tensorrt.session import open_engine
 from vitedge.manifest import Build
 from vitedge.spec import Target

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vitedge import host
-from vitedge.artifact import ENGINE
+from vitedge.artifact import ENGINE, MODEL
 from vitedge.backends.base import Progress
 from vitedge.backends.tensorrt.compiler import check_options, compile_model
 from vitedge.backends.tensorrt.coverage import compile_check, examine
 from vitedge.backends.tensorrt.package import obstacle
 from vitedge.manifest import Build
 from vitedge.spec import Target
-
-MODEL = "model.onnx"
 
 
 def make(folder: Path, target: Target, progress: Progress) -> Build:

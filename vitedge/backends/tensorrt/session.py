@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.artifact import ENGINE
+from vitedge.artifact import ENGINE, MODEL
 from vitedge.backends.base import Session, TensorSpec
 from vitedge.backends.tensorrt.callbacks import logger
 from vitedge.backends.tensorrt.cuda import Cuda
-from vitedge.backends.tensorrt.engine import MODEL
 from vitedge.backends.tensorrt.package import EXTRAS, TITLES, load
 from vitedge.errors import InputError, UnavailableError
 from vitedge.spec import Target
