@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,18 +19,8 @@ from vitedge.errors import UnavailableError
 from vitedge.manifest import Compiled
 from vitedge.spec import Compile, Target
 
-if TYPE_CHECKING:
-    from onnx import NodeProto
-
-    from vitedge.graph.structure import Structure
-
 _FALLBACK = "8.6"
 """Ampere, as is Orin's 8.7."""
-_BETWEEN = (
-    *("Add", "Mul", "Div", "Where", "Cast", "Reshape", "Transpose", "Expand", "Identity"),
-    *("QuantizeLinear", "DequantizeLinear"),
-)
-"""What may stand between an attention's products and its softmax."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +82,13 @@ def planned(model: Path) -> Planned:
     """The products of an ONNX file that are INT8, and its attentions."""
     import onnx
 
+    from vitedge.graph.attentions import attentions
     from vitedge.graph.structure import Structure
 
     graph = Structure(onnx.load(model, load_external_data=False))
+    found = (Attention(a.qk.name, a.softmax.name, a.pv.name) for a in attentions(graph))
     products = (node.name for node, operands in graph.products() if None not in operands)
-    return Planned(tuple(products), tuple(_attentions(graph)))
+    return Planned(tuple(products), tuple(found))
 
 
 def lost_products(found: Sequence[CompiledLayer], plan: Planned) -> Iterator[tuple[str, str]]:
@@ -134,35 +125,3 @@ def _holds(layer: CompiledLayer, attention: Attention) -> bool:
     """Whether `layer` is the whole of `attention` in one kernel."""
     parts = {attention.qk, attention.softmax, attention.pv}
     return layer.multiplies and parts <= set(layer.nodes)
-
-
-def _attentions(graph: Structure) -> Iterator[Attention]:
-    for node in graph.nodes:
-        if node.op_type == "Softmax":
-            qk, pv = _product_before(graph, node), _product_after(graph, node)
-            if qk and pv:
-                yield Attention(qk.name, node.name, pv.name)
-
-
-def _product_before(graph: Structure, node: NodeProto) -> NodeProto | None:
-    """The product of two activations that a softmax takes its scores from."""
-    for name in node.input:
-        maker = graph.maker(name)
-        if maker is None:
-            continue
-        if maker.op_type == "MatMul" and not graph.weight(maker.input[1]):
-            return maker
-        if maker.op_type in _BETWEEN and (found := _product_before(graph, maker)):
-            return found
-    return None
-
-
-def _product_after(graph: Structure, node: NodeProto) -> NodeProto | None:
-    """The product of two activations that reads a softmax's probabilities as its first operand."""
-    for user in graph.users(node.output[0]):
-        if user.op_type == "MatMul" and not graph.weight(user.input[1]):
-            if user.input[0] == node.output[0]:
-                return user
-        elif user.op_type in _BETWEEN and (found := _product_after(graph, user)):
-            return found
-    return None

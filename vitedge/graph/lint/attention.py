@@ -3,73 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from vitedge.graph.attentions import ELEMENTWISE, MOVES, attentions, two_activations
 from vitedge.graph.lint.rule import Complaint, Rule
 from vitedge.graph.structure import PRODUCTS, Structure
 from vitedge.spec import Target
 
-_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Dropout")
-_ELEMENTWISE = ("Mul", "Div", "Add", "Sub", "Where")
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
 _SLICES = ("Split", "Slice", "Gather")
-
-
-@dataclass(frozen=True)
-class _Attention:
-    """Softmax and the two products around it."""
-
-    qk: NodeProto
-    softmax: NodeProto
-    pv: NodeProto
-    scores_quantized: bool
-    """Whether there is Q/DQ between the first product and the softmax."""
-
-
-def _attentions(graph: Structure) -> Iterator[_Attention]:
-    for node in graph.nodes:
-        if node.op_type != "Softmax":
-            continue
-        before = _scores(graph, node.input[0])
-        after = _reader(graph, node.output[0])
-        if before is not None and after is not None:
-            yield _Attention(before[0], node, after, before[1])
-
-
-def _scores(graph: Structure, name: str) -> tuple[NodeProto, bool] | None:
-    """The product of two activations that `name` comes from, and whether through Q/DQ."""
-    pending, seen = [(name, False)], {name}
-    while pending:
-        name, quantized = pending.pop()
-        node = graph.maker(name)
-        if node is None:
-            continue
-        if node.op_type == "MatMul" and _two_activations(graph, node):
-            return node, quantized
-        if node.op_type in (*_MOVES, *_ELEMENTWISE, *_QDQ):
-            sources = [source for source in node.input if source not in seen]
-            seen.update(sources)
-            pending += [(source, quantized or node.op_type in _QDQ) for source in sources]
-    return None
-
-
-def _reader(graph: Structure, name: str) -> NodeProto | None:
-    """The product of two activations that reads `name`, if only moved or through Q/DQ."""
-    pending, seen = [name], {name}
-    while pending:
-        for node in graph.users(pending.pop()):
-            if node.op_type == "MatMul" and _two_activations(graph, node):
-                return node
-            if node.op_type in (*_MOVES, *_QDQ) and node.output[0] not in seen:
-                seen.add(node.output[0])
-                pending.append(node.output[0])
-    return None
-
-
-def _two_activations(graph: Structure, node: NodeProto) -> bool:
-    return not any(graph.weight(name) for name in node.input)
 
 
 def _int8(graph: Structure, node: NodeProto) -> bool:
@@ -108,8 +50,8 @@ def _slices(graph: Structure, name: str) -> list[str]:
             if node.op_type in _SLICES:
                 parts += [part for part in node.output if part not in seen]
             elif (
-                node.op_type in _MOVES
-                or (node.op_type in _ELEMENTWISE and any(map(graph.weight, node.input)))
+                node.op_type in MOVES
+                or (node.op_type in ELEMENTWISE and any(map(graph.weight, node.input)))
             ) and node.output[0] not in seen:
                 pending.append(node.output[0])
             seen.update(node.output)
@@ -122,7 +64,7 @@ def _is_attended(graph: Structure, name: str) -> bool:
     while pending:
         for node in graph.users(pending.pop()):
             if node.op_type in PRODUCTS:
-                if _two_activations(graph, node):
+                if two_activations(graph, node):
                     return True
                 continue
             for made in node.output:
@@ -134,13 +76,13 @@ def _is_attended(graph: Structure, name: str) -> bool:
 
 def _quantized_scores(graph: Structure, target: Target) -> Iterator[Complaint]:
     """Both products stay INT8, but in kernels of their own; after P·V, Q/DQ does no harm."""
-    for found in _attentions(graph):
+    for found in attentions(graph):
         if found.scores_quantized:
             yield found.qk.name, f"its output is quantized before '{found.softmax.name}'"
 
 
 def _one_product(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in _attentions(graph):
+    for found in attentions(graph):
         first, second = _int8(graph, found.qk), _int8(graph, found.pv)
         if first != second:
             alone, other = (found.qk, found.pv) if first else (found.pv, found.qk)
@@ -151,7 +93,7 @@ def _attention_size(graph: Structure, target: Target) -> Iterator[Complaint]:
     """Both products stay INT8, but in kernels of their own; in float16 they are fused."""
     sizes = target.quantization.attention_head_sizes
     most = target.quantization.attention_max_tokens
-    for found in _attentions(graph):
+    for found in attentions(graph):
         if not (_int8(graph, found.qk) and _int8(graph, found.pv)):
             continue
         shape = graph.shape(found.qk.input[0])
