@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitedge import __version__, cli_build, cli_catalogue
-from vitedge.cli_output import Form, Json, print_json, say_int8_note
+from vitedge import __version__, cli_catalogue
+from vitedge.cli_build import build
+from vitedge.cli_inspect import inspect
+from vitedge.cli_output import Json, print_json, say_int8_note
 from vitedge.errors import InputError, VitedgeError, nearest
 
 if TYPE_CHECKING:
@@ -254,44 +256,7 @@ def bench(
         say_int8_note()
 
 
-@app.command()
-def inspect(
-    source: Annotated[
-        Path, typer.Argument(help="An artifact's folder, or FILE.onnx.", show_default=False)
-    ],
-    target: Annotated[
-        str, typer.Option(help="Check against this target; default: the artifact's own.")
-    ] = "",
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page with a picture of error against depth.")
-    ] = None,
-    form: Annotated[
-        Form | None,
-        typer.Option("--as", help="Print the commands of NVIDIA's own tools instead."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what is quantized and why, what each layer loses, and what the target minds."""
-    from vitedge.inspection import inspector, page, table, trtexec
-
-    if form and html:
-        raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
-    if form:
-        commands = trtexec.commands(source, target)
-        print_json(commands) if as_json else trtexec.show(commands)
-        return
-    if html:
-        page.check_writable(html)
-    found = inspector.inspect(source, target)
-    if html:
-        page.write(found, html)
-    if as_json:
-        print_json(found)
-        return
-    table.show(found)
-
-
-for command in (cli_build.build, *cli_catalogue.COMMANDS):
+for command in (inspect, build, *cli_catalogue.COMMANDS):
     app.command()(command)
 
 

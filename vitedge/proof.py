@@ -35,10 +35,8 @@ def validate_bundle(
     report.check_writable(bundle)
     fp32 = bundle.reference()
     accuracy, numerics = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
-    size = report.Size(
-        bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
-    )
     here = host.describe(host.usable_cores())
+    size = _size(bundle, fp32)
     return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
 
 
@@ -58,10 +56,7 @@ def simulate_bundle(
         accuracy, numerics = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
     runtime = f"onnxruntime {metadata.version('onnxruntime')}"
     found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
-    size = report.Size(
-        bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
-    )
-    return report.merge(bundle, simulation=found, size=size)
+    return report.merge(bundle, simulation=found, size=_size(bundle, fp32))
 
 
 def _compare(
@@ -101,6 +96,11 @@ def measure_numerics(bundle: Bundle) -> dict[str, Any]:
     """Compare a bundle with FP32 on its golden images alone; returns its merged report."""
     with open_session(bundle) as session:
         return report.merge(bundle, numerics=_against_golden(bundle, session))
+
+
+def _size(bundle: Bundle, fp32: Bundle | None) -> report.Size:
+    fp32_bytes = None if fp32 is None else fp32.size_bytes
+    return report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32_bytes)
 
 
 def _against_golden(bundle: Bundle, session: Session) -> report.Numerics:
@@ -248,9 +248,7 @@ def time_bundles(
                 speedup=speedup,
                 speedup_ci=interval,
             ),
-            "size": report.Size(
-                bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes
-            ),
+            "size": _size(bundle, fp32),
             "host": host.describe(cores),
         }
         report.merge(bundle, **sections)

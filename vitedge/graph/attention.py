@@ -16,12 +16,10 @@ from onnx import GraphProto, NodeProto, helper
 from vitedge.errors import InputError
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
+from vitedge.graph.parity import PARITY_LIMIT, relative_error
 from vitedge.graph.run import Runner
 from vitedge.graph.split import split
 from vitedge.graph.taps import shapes
-
-PARITY_LIMIT = 1e-4
-"""Largest |rewritten − original| allowed, relative to the largest |original|."""
 
 
 def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
@@ -38,7 +36,7 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
     scale_queries(model.graph)
     onnx.save(onnx.shape_inference.infer_shapes(model), path)
     want, got = (Runner(p)(images)[0] for p in (fp32, path))
-    error = float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-30)
+    error = relative_error(want, got)
     if not error <= PARITY_LIMIT:
         raise InputError(
             f"putting attention into the form the target fuses changed what the model computes, by "

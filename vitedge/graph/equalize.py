@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from vitedge.errors import InputError
 from vitedge.graph.channels import Channels, Factor
+from vitedge.graph.external import DataFile
+from vitedge.graph.parity import PARITY_LIMIT, relative_error
 from vitedge.graph.run import Runner
 from vitedge.graph.taps import tapped
 
-PARITY_LIMIT = 1e-4
-"""Largest |equalized − original| allowed, relative to the largest |original|."""
 _UNSCALED = ("Softmax", "Gelu", "Erf", "Sigmoid", "Tanh", "Sqrt")
 """What scales cannot pass: their inputs, and so their outputs, are as they were."""
 
@@ -35,27 +35,14 @@ def rescale(fp32: Path, found: Channels, scale: Scales, path: Path) -> None:
     model = onnx.load(fp32, load_external_data=False)
     nodes = {node.name: node for node in model.graph.node}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    with path.with_name(f"{path.name}.data").open("wb") as data:
-        for (name, index), factors in _changes(found.factors, scale).items():
-            value = numpy_helper.to_array(stored[nodes[name].input[index]], str(fp32.parent))
-            for factor in factors:
-                value = value * scale[factor.ids] ** factor.power
-            nodes[name].input[index] = f"{name}/equalized_{index}"
-            tensor = TensorProto(
-                name=nodes[name].input[index],
-                data_type=TensorProto.FLOAT,
-                dims=value.shape,
-                data_location=TensorProto.EXTERNAL,
-            )
-            places = {
-                "location": f"{path.name}.data",
-                "offset": data.tell(),
-                "length": value.size * 4,
-            }
-            for key, place in places.items():
-                tensor.external_data.add(key=key, value=str(place))
-            data.write(value.astype("<f4").tobytes())
-            model.graph.initializer.append(tensor)
+    data = DataFile(path, inline_bytes=0)  # none is a shape
+    for (name, index), factors in _changes(found.factors, scale).items():
+        value = numpy_helper.to_array(stored[nodes[name].input[index]], str(fp32.parent))
+        for factor in factors:
+            value = value * scale[factor.ids] ** factor.power
+        changed = data.add(f"{name}/equalized_{index}", value.astype(np.float32))
+        nodes[name].input[index] = changed
+    model.graph.initializer.extend(data.tensors)
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
@@ -77,7 +64,7 @@ def check(fp32: Path, path: Path, images: Images, wanted: NDArray[np.float32]) -
 
     Raises InputError, naming the first layer that differs, when it is above PARITY_LIMIT.
     """
-    error = _error(wanted, Runner(path)(images)[0])
+    error = relative_error(wanted, Runner(path)(images)[0])
     if error <= PARITY_LIMIT:
         return error
     raise InputError(
@@ -95,10 +82,6 @@ def _first_difference(fp32: Path, path: Path, images: Images) -> str:
         return "the output"
     runs = [tapped(m, p, list(fixed))(images) for m, p in ((model, fp32), (changed, path))]
     for name, want, got in zip(fixed.values(), *runs, strict=True):
-        if not _error(want, got) <= PARITY_LIMIT:
+        if not relative_error(want, got) <= PARITY_LIMIT:
             return str(name)
     return "the output"
-
-
-def _error(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    return float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-30)

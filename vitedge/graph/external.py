@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 INLINE_BYTES = 1024
-"""Smaller constants stay in the graph, where readers look for shapes and axes."""
+"""Where readers look for shapes and axes: in the graph."""
 
 
 class DataFile:
     """The external data of one ONNX file that is being written."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, inline_bytes: int = INLINE_BYTES) -> None:
+        """Constants smaller than `inline_bytes` stay in the graph."""
         self._path = model.with_name(f"{model.name}.data")
         self._path.write_bytes(b"")
+        self._inline_bytes = inline_bytes
         self.tensors: list[TensorProto] = []
 
     def add(self, name: str, value: NDArray[Any]) -> str:
         """Store `value` as the constant `name`; returns the name."""
-        if value.nbytes < INLINE_BYTES:
+        if value.nbytes < self._inline_bytes:
             self.tensors.append(numpy_helper.from_array(value, name))
             return name
         tensor = TensorProto(

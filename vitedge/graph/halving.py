@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import (
     AttributeProto,
     GraphProto,
@@ -22,8 +20,7 @@ from onnx import (
     numpy_helper,
 )
 
-INLINE_BYTES = 1024
-"""Smaller constants stay in the graph, where readers look for shapes and axes."""
+from vitedge.graph.external import DataFile
 
 
 class Halves:
@@ -94,34 +91,17 @@ class Halves:
     def _cast(self, name: str, to: str, kind: int) -> None:
         self._nodes.append(helper.make_node("Cast", [name], [to], f"{to}/Cast", to=kind))
 
-    def _tensors(self) -> Iterator[TensorProto]:
+    def _tensors(self) -> list[TensorProto]:
         """The constants that are read, large ones in the data file."""
-        location = f"{self._path.name}.data"
-        with self._path.with_name(location).open("wb") as data:
-            for name, tensor in self._stored.items():
-                versions = [v for v in (name, f"{name}.half") if v in self._made]
-                if not versions:
-                    continue
-                value = numpy_helper.to_array(tensor, self._folder)
-                for version in versions:
-                    stored = value if version == name else value.astype(np.float16)
-                    yield _tensor(version, stored, tensor, location, data)
-
-
-def _tensor(
-    name: str, value: NDArray[Any], original: TensorProto, location: str, data: Any
-) -> TensorProto:
-    if value.nbytes < INLINE_BYTES:
-        return numpy_helper.from_array(value, name)
-    kind = TensorProto.FLOAT16 if value.dtype == np.float16 else original.data_type
-    tensor = TensorProto(
-        name=name, data_type=kind, dims=value.shape, data_location=TensorProto.EXTERNAL
-    )
-    places = {"location": location, "offset": data.tell(), "length": value.nbytes}
-    for key, place in places.items():
-        tensor.external_data.add(key=key, value=str(place))
-    data.write(np.ascontiguousarray(value).tobytes())
-    return tensor
+        data = DataFile(self._path)
+        for name, tensor in self._stored.items():
+            versions = [v for v in (name, f"{name}.half") if v in self._made]
+            if not versions:
+                continue
+            value = numpy_helper.to_array(tensor, self._folder)
+            for version in versions:
+                data.add(version, value if version == name else value.astype(np.float16))
+        return data.tensors
 
 
 def _captured(node: NodeProto) -> Iterator[str]:
