@@ -33,6 +33,7 @@ Task = Literal["classification", "segmentation", "features"]
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]
 Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]
+WeightBits = Literal[4, 8]
 Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
 
@@ -168,6 +169,8 @@ class Calibration(Spec, frozen=True, kw_only=True):
     weights: WeightEstimator
     """Range of a weight's output channel: the largest magnitude, or the clip of least squared
     error."""
+    weight_bits: WeightBits = 8
+    """Bits of a weight; 4 are stored in 8 below opset 21, and make nothing faster there."""
     equalize: Equalize | Literal["auto"] = 0.5
     """Rescale channels first, without changing what the model computes, so that outliers do not
     take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);

@@ -12,7 +12,8 @@ from onnx import ModelProto, numpy_helper
 from vitedge.graph import files
 from vitedge.graph.run import Progress, Runner
 from vitedge.quant.observe import Images, Observed, observe
-from vitedge.quant.ptq import activation_scale, quantize
+from vitedge.quant.placement import activation_scale
+from vitedge.quant.ptq import quantize
 from vitedge.quant.ranges import ESTIMATORS
 from vitedge.quant.settle import Calibrated, Settings, settle
 from vitedge.spec import Calibration, Equalize, Quantization
@@ -45,7 +46,7 @@ def calibrate(
     observed = observe(fp32, batches, recipe, target, progress)
     ways = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
-    first = Settings(ways[0], estimators[0], recipe.weights)
+    first = Settings(ways[0], estimators[0], recipe.weights, recipe.weight_bits)
     if len(ways) == len(estimators) == 1:
         return settle(observed, first, target), []
     found: list[tuple[float, Calibrated]] = []

@@ -17,13 +17,14 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from vitedge.graph.run import Progress
-from vitedge.quant.observe import activations
-from vitedge.quant.policy import Decision, Role
-from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
+from vitedge.quant.placement import Placement, place
+from vitedge.quant.policy import Decision
 from vitedge.quant.settle import Calibrated
-from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
+from vitedge.quant.weights import quantize_weight, to_integers
 
 TINY = 1e-30
+INT4_OPSET = 21
+"""Where ONNX has 4-bit integers; before, they are stored in 8 bits."""
 
 
 def quantize(
@@ -43,38 +44,23 @@ def quantize(
     return model, decisions
 
 
-def activation_scale(calibrated: Calibrated, name: str) -> NDArray[np.float32]:
-    """The quantization step of the activation `name`, a scalar."""
-    found, settings = calibrated.ranges[name], calibrated.settings
-    levels = quantized_levels(found, calibrated.target)
-    step = quantization_step(found, settings.activations, levels)
-    return stored_scale(np.array(step, np.float32), calibrated.target.floats)
-
-
 class _Emitter:
-    """Collects the nodes and tensors of the QDQ graph; each activation is quantized once."""
+    """Collects the nodes and tensors of the QDQ graph; each tensor is quantized once."""
 
-    def __init__(self, calibrated: Calibrated, convolved: set[str]) -> None:
-        """`convolved` are the activations that a convolution reads."""
+    def __init__(self, calibrated: Calibrated, placed: Placement, opset: int) -> None:
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
-        self._calibrated, self._target = calibrated, calibrated.target
-        self._convolved = convolved
+        self._calibrated, self._placed = calibrated, placed
+        self._int4 = calibrated.settings.weight_bits == 4 and opset >= INT4_OPSET
         self._done: dict[str, str] = {}
 
     def activation(self, name: str) -> str:
         """Insert Q/DQ after the activation `name`; returns the dequantized name."""
         if name not in self._done:
-            levels = quantized_levels(self._calibrated.ranges[name], self._target)
-            signed = levels == QMAX
-            kind = self._target.activations
-            unsigned = not signed or kind == "uint8"
-            if kind == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly on AVX2
-                unsigned = unsigned or name in self._convolved
-            zero = 128 if unsigned and signed else 0
-            stored = TensorProto.UINT8 if unsigned else TensorProto.INT8
-            scale = activation_scale(self._calibrated, name)
-            self._pair(name, scale, helper.make_tensor(f"{name}.zero", stored, [], [zero]))
+            found = self._placed.activations[name]
+            stored = TensorProto.UINT8 if found.unsigned else TensorProto.INT8
+            zero = helper.make_tensor(f"{name}.zero", stored, [], [found.zero])
+            self._pair(name, found.scale, zero)
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
 
@@ -93,22 +79,18 @@ class _Emitter:
             ),
         ]
 
-    def weight(self, name: str, weight: NDArray[np.float32], axis: int, role: Role) -> str:
-        """Store `weight` as INT8 with a scale for each index of `axis`, dequantized once."""
+    def weight(self, name: str, weight: NDArray[np.float32]) -> str:
+        """Store `weight` as integers with a scale for each channel, dequantized once."""
         if name not in self._done:
-            safe = self._target.weights == "pair_safe"
-            integers, scales = quantize_weight(
-                weight,
-                axis,
-                self._calibrated.settings.weights,
-                # a convolution's kernels choose their own order: bound every pair, not neighbours
-                qmax=PAIR_SUM_MAX // 2 if safe and role == "conv" else QMAX,
-                pair_safe=safe and role == "linear",
-                floats=self._target.floats,
-            )
-            zeros = np.zeros(len(scales), np.int8)
-            parts: dict[str, NDArray[Any]]
-            parts = {"quantized": integers, "scale": scales, "zero": zeros}
+            axis = self._placed.weights[name].axis
+            integers, scales = self._integers(name, weight)
+            if self._int4:
+                integers = integers.astype(helper.tensor_dtype_to_np_dtype(TensorProto.INT4))
+            parts: dict[str, NDArray[Any]] = {
+                "quantized": integers,
+                "scale": scales,
+                "zero": np.zeros(len(scales), integers.dtype),
+            }
             self.tensors += [
                 numpy_helper.from_array(value, f"{name}.{part}") for part, value in parts.items()
             ]
@@ -124,6 +106,22 @@ class _Emitter:
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
 
+    def _integers(
+        self, name: str, weight: NDArray[np.float32]
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        found, learned = self._placed.weights[name], self._calibrated.learned
+        if name in learned.weights:
+            scales = learned.weights[name]
+            return to_integers(weight, scales, found.axis, found.qmax, found.pair_safe), scales
+        return quantize_weight(
+            weight,
+            found.axis,
+            self._calibrated.settings.weights,
+            qmax=found.qmax,
+            pair_safe=found.pair_safe,
+            floats=self._calibrated.target.floats,
+        )
+
 
 def _rewrite(
     model: ModelProto,
@@ -134,20 +132,19 @@ def _rewrite(
     """Turn `model`, in place, into the QDQ graph; FP32 weights are read one at a time."""
     graph, folder = model.graph, calibrated.path.parent
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
-    emitter = _Emitter(calibrated, convolved)
+    placed = place(graph, calibrated, chosen)
+    emitter = _Emitter(calibrated, placed, model.opset_import[0].version)
     biased: dict[str, int] = {}  # output of a quantized MatMul -> its rank
     ranks = _ranks(graph)
     done = 0
     for node in graph.node:
-        if decision := chosen.get(node.name):
-            for index, name in enumerate(activations(node, decision)):
-                node.input[index] = emitter.activation(name)
-            if decision.role in ("linear", "conv"):
-                name = node.input[1]
+        if reads := placed.reads.get(node.name):
+            for index, name in reads.items():
+                if name in placed.activations:
+                    node.input[index] = emitter.activation(name)
+                    continue
                 weight = numpy_helper.to_array(stored[name], str(folder)).astype(np.float32)
-                axis = _output_channel_axis(node, weight.ndim)
-                node.input[1] = emitter.weight(name, weight, axis, decision.role)
+                node.input[index] = emitter.weight(name, weight)
                 if node.op_type == "MatMul":
                     biased[node.output[0]] = ranks.get(node.output[0], 0)
             done += 1
@@ -169,13 +166,6 @@ def _rewrite(
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*kept, *emitter.tensors])
-
-
-def _output_channel_axis(node: NodeProto, ndim: int) -> int:
-    if node.op_type == "Conv":
-        return 0
-    transposed = any(a.name == "transB" and a.i for a in node.attribute)
-    return 0 if node.op_type == "Gemm" and transposed else ndim - 1
 
 
 def _ranks(graph: GraphProto) -> dict[str, int]:

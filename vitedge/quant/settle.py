@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vitedge.graph import equalize
@@ -16,7 +17,7 @@ from vitedge.quant.observe import Images, Observed
 from vitedge.quant.policy import Decision
 from vitedge.quant.smoothing import Group, Weights, smooth
 from vitedge.quant.statistics import Distribution
-from vitedge.spec import Equalize, Estimator, Quantization, WeightEstimator
+from vitedge.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Settings:
     equalize: Equalize
     activations: Estimator
     weights: WeightEstimator
+    weight_bits: WeightBits
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Scales that training has found, by tensor."""
+
+    activations: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """(channels,)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class Calibrated:
     """What that left in the FP32 output."""
     images: tuple[Images, ...]
     """The first few batches, to measure on."""
+    learned: Learned = Learned()
+    """What takes the place of the ranges."""
 
 
 def settle(observed: Observed, settings: Settings, target: Quantization) -> Calibrated:

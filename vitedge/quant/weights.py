@@ -52,6 +52,18 @@ def quantize_weight(
     return np.ascontiguousarray(np.moveaxis(integers.reshape(moved.shape), -1, axis)), scales
 
 
+def to_integers(
+    weight: Array, scales: Array, axis: int, qmax: int, pair_safe: bool
+) -> NDArray[np.int8]:
+    """Quantize to INT8 with given scales, (channels,), bounded as `quantize_weight` says."""
+    moved = np.moveaxis(weight, axis, -1)
+    rounded = np.clip(np.rint(moved / scales), -qmax, qmax)
+    if pair_safe:
+        rounded = np.ascontiguousarray(rounded)
+        _shrink_pairs(rounded.reshape(-1, len(scales)))
+    return np.ascontiguousarray(np.moveaxis(rounded, -1, axis).astype(np.int8))
+
+
 def _quantize_block(
     columns: Array, clips: NDArray[np.float64], qmax: int, pair_safe: bool, floats: Floats
 ) -> tuple[NDArray[np.int8], Array]:

@@ -25,7 +25,7 @@ def settled(path: Path, equalize: Equalize = 0.5, target: Quantization = EVERYTH
         catalog.calibrations()["default"], equalize=equalize, num_samples=len(IMAGES)
     )
     observed = observe(path, iter(IMAGES), recipe, target, lambda *step: None)
-    return settle(observed, Settings(equalize, "minmax", "minmax"), target)
+    return settle(observed, Settings(equalize, "minmax", "minmax", 8), target)
 
 
 def pairs(made: Calibrated) -> set[tuple[str, str]]:

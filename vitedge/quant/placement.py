@@ -1,0 +1,114 @@
+"""Which tensors are quantized, how, and where they are read: what PTQ writes and QAT trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto
+
+from vitedge.quant.observe import activations
+from vitedge.quant.policy import Decision, Role
+from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
+from vitedge.quant.settle import Calibrated
+from vitedge.quant.weights import PAIR_SUM_MAX
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation's quantizer."""
+
+    scale: Array
+    """The quantization step, ()."""
+    unsigned: bool
+    """Whether it is stored as uint8, not int8."""
+    zero: int
+    """The stored integer that means 0."""
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """The least and the largest multiple of the scale that can be stored."""
+        return (-self.zero, 255 - self.zero) if self.unsigned else (-128, 127)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight's quantizer, with a scale for each output channel."""
+
+    axis: int
+    """The output channel's."""
+    qmax: int
+    """The largest integer, and minus the least."""
+    pair_safe: bool
+    """Whether neighbours are bounded together, as `vitedge.quant.weights` says."""
+
+
+@dataclass
+class Placement:
+    """The quantizers of a graph, by the tensor that each quantizes."""
+
+    activations: dict[str, Activation] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    reads: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Node -> input index -> tensor, for every input that is read quantized."""
+
+
+def place(graph: GraphProto, calibrated: Calibrated, chosen: Mapping[str, Decision]) -> Placement:
+    """The quantizers that the layers in `chosen`, by node, read through."""
+    placed = Placement()
+    convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        decision = chosen.get(node.name)
+        if decision is None:
+            continue
+        reads = dict(enumerate(activations(node, decision)))
+        for name in reads.values():
+            if name not in placed.activations:
+                placed.activations[name] = _activation(calibrated, name, name in convolved)
+        if decision.role in ("linear", "conv"):
+            name = reads[1] = node.input[1]
+            axis = _output_channel_axis(node, ranks[name])
+            placed.weights.setdefault(name, _weight(calibrated, axis, decision.role))
+        placed.reads[node.name] = reads
+    return placed
+
+
+def _activation(calibrated: Calibrated, name: str, convolved: bool) -> Activation:
+    levels = quantized_levels(calibrated.ranges[name], calibrated.target)
+    signed = levels == QMAX
+    kind = calibrated.target.activations
+    unsigned = not signed or kind == "uint8"
+    if kind == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly on AVX2
+        unsigned = unsigned or convolved
+    zero = 128 if unsigned and signed else 0
+    return Activation(activation_scale(calibrated, name), unsigned, zero)
+
+
+def activation_scale(calibrated: Calibrated, name: str) -> Array:
+    """The quantization step of the activation `name`, a scalar."""
+    if name in calibrated.learned.activations:
+        return np.array(calibrated.learned.activations[name], np.float32)
+    found, settings = calibrated.ranges[name], calibrated.settings
+    levels = quantized_levels(found, calibrated.target)
+    step = quantization_step(found, settings.activations, levels)
+    return stored_scale(np.array(step, np.float32), calibrated.target.floats)
+
+
+def _weight(calibrated: Calibrated, axis: int, role: Role) -> Weight:
+    qmax = 2 ** (calibrated.settings.weight_bits - 1) - 1
+    safe = calibrated.target.weights == "pair_safe"
+    if safe and role == "conv":  # its kernels choose their own order: bound every pair
+        qmax = min(qmax, PAIR_SUM_MAX // 2)
+    return Weight(axis, qmax, pair_safe=safe and role == "linear")
+
+
+def _output_channel_axis(node: NodeProto, ndim: int) -> int:
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    return 0 if node.op_type == "Gemm" and transposed else ndim - 1
