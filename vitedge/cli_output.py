@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from vitedge.made import Made
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -30,3 +35,44 @@ def say_int8_note() -> None:
     note = host.int8_note(host.describe(threads=0))
     if note:
         typer.echo(f"note: {note}", err=True)
+
+
+def say_recommendations(reports: list[dict[str, Any]]) -> None:
+    """Which precision to ship, a line for each target that was timed with FP32."""
+    from vitedge import tables
+
+    for line in tables.recommendations(reports):
+        typer.echo(line)
+
+
+def show_made(made: Sequence[Made], output: Path, *, as_json: bool) -> None:
+    """What an export has made, in `output`."""
+    from vitedge import tables
+
+    if as_json:
+        print_json(
+            {
+                "artifacts": [
+                    {
+                        "path": str(m.bundle.path),
+                        "parity": m.bundle.manifest.parity,
+                        "report": m.report,
+                    }
+                    for m in made
+                ]
+            }
+        )
+        return
+    parity = made[0].bundle.manifest.parity
+    typer.echo(
+        f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
+        f"({parity.max_rel_error:.1e} relative)"
+    )
+    tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
+    for manifest in (m.bundle.manifest for m in made):
+        for fact in tables.facts(manifest):
+            typer.echo(f"{manifest.name}: {fact}")
+    say_recommendations([m.report for m in made])
+    for note in (note for m in made for note in m.notes()):
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(tables.next_commands([m.bundle.path for m in made]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vitedge.quant.calibrate import Tried
     from vitedge.quant.settle import Calibrated
 
+    Train = Callable[[Calibrated], tuple[Calibrated, manifest.Trained]]
+
 RANKING_RUNS = 300
 """At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
 
@@ -38,24 +40,39 @@ class Int8:
     """None where floats are float32."""
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """What to write, and how it came to be."""
+
+    calibrated: Calibrated
+    tried: list[Tried]
+    trained: manifest.Trained | None
+
+
 class Quantizer:
     """Calibrates one export for one target once, and writes it with any layers kept in float."""
 
     def __init__(
-        self, exported: Exported, target: Target, images: CalibrationImages, steps: Steps
+        self,
+        exported: Exported,
+        target: Target,
+        images: CalibrationImages,
+        steps: Steps,
+        train: Train | None,
     ) -> None:
+        """With `train`, what it makes of PTQ's result is what is written."""
         self._exported, self._target = exported, target
-        self._images, self._steps = images, steps
+        self._images, self._steps, self._train = images, steps, train
 
     def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
         from vitedge.graph import files
         from vitedge.quant.ptq import quantize
 
-        model, decisions = quantize(self._settled[0], self._steps, kept)
+        model, decisions = quantize(self._settled.calibrated, self._steps, kept)
         folder.mkdir()
         files.write(model, folder / "model.onnx")
-        used, tried = self._settled
+        used, tried = self._settled.calibrated, self._settled.tried
         record = manifest.Quantized(
             layers=tuple(manifest.Layer(**vars(decision)) for decision in decisions),
             calibration=self._images.record(),
@@ -75,6 +92,7 @@ class Quantizer:
                 pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
                 max_rel_error=used.max_rel_error,
             ),
+            training=self._settled.trained,
         )
         deployed, half = folder / "model.onnx", None
         if self._target.quantization.floats == "fp16":
@@ -85,12 +103,10 @@ class Quantizer:
         """The QDQ file `path` with its floats in float16; overflow is looked for on few images."""
         from vitedge.graph.half import halve
 
-        batches, source = self._settled[0].images, self._images.images.name
-        total = sum(map(len, batches))
+        used, source = self._settled.calibrated, self._images.images.name
+        total = sum(map(len, used.images))
         folder.mkdir()
-        found = halve(
-            path, self._settled[0].path, folder, lambda: iter(batches), total, self._steps
-        )
+        found = halve(path, used.path, folder, lambda: iter(used.images), total, self._steps)
         return found.path, fp16.describe(found, source, total)
 
     def harm(self, int8: Int8) -> dict[str, float]:
@@ -100,7 +116,7 @@ class Quantizer:
         """
         from vitedge.quant.sensitivity import harm
 
-        calibrated, _ = self._settled
+        calibrated = self._settled.calibrated
         layers = [layer.node for layer in int8.record.layers if layer.quantized]
         count = max(1, RANKING_RUNS // (len(layers) + 1))
         return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
@@ -112,7 +128,7 @@ class Quantizer:
         from vitedge.graph.lint import lint
         from vitedge.quant.layers import examine
 
-        used, _ = self._settled
+        used = self._settled.calibrated
         self._steps.say("measuring every layer")
         layers = int8.record.layers
         figures = examine(used.path, int8.path, [each.node for each in layers], used.images[0])
@@ -125,18 +141,22 @@ class Quantizer:
         )
 
     @cached_property
-    def _settled(self) -> tuple[Calibrated, list[Tried]]:
+    def _settled(self) -> _Settled:
         """What was measured on the calibration images, and the recipes tried on them."""
         from vitedge.quant.calibrate import calibrate
 
         size = 1 if self._target.batch == "dynamic" else self._target.batch
-        return calibrate(
+        calibrated, tried = calibrate(
             self._source(),
             batched(self._images, size),
             self._images.recipe,
             self._target.quantization,
             self._steps,
         )
+        if self._train is None:
+            return _Settled(calibrated, tried, None)
+        trained, record = self._train(calibrated)
+        return _Settled(trained, tried, record)
 
     def _source(self) -> Path:
         """The FP32 file to quantize: the export, or its attention in the form the target fuses."""

@@ -6,7 +6,16 @@ from typing import Literal
 
 import msgspec
 
-from vitedge.spec import Calibration, Equalize, Estimator, Precision, Preprocess, Target, Task
+from vitedge.spec import (
+    Calibration,
+    Equalize,
+    Estimator,
+    Precision,
+    Preprocess,
+    Target,
+    Task,
+    Training,
+)
 
 SCHEMA = "vitedge.artifact/1"
 
@@ -168,6 +177,43 @@ class Control(_Part, frozen=True, kw_only=True):
     cost: Cost
 
 
+class HeldOut(_Part, frozen=True, kw_only=True):
+    """What was measured on training images that were kept apart."""
+
+    step: int
+    """Steps done; 0 is what PTQ gave."""
+    loss: float
+    accuracy: float
+    """Share of them classified as labelled or, unlabelled, as FP32 does."""
+
+
+class Trained(_Part, frozen=True, kw_only=True):
+    """How the weights and scales were trained on from what PTQ gave."""
+
+    settings: Training
+    source: str
+    images: int
+    """Trained on."""
+    held_out: int
+    """Kept apart, to choose the best step."""
+    digest: str
+    """SHA-256 over the digests of all of them in order."""
+    skipped: dict[str, int]
+    """Images left out, by reason."""
+    missing_classes: tuple[str, ...]
+    """The model's classes that none of them shows; empty where they are unlabelled."""
+    processes: int
+    steps: int
+    best_step: int
+    """Whose weights these are."""
+    looks: tuple[HeldOut, ...]
+    curve: tuple[tuple[int, float], ...]
+    """(step, loss): means over stretches of a longer run."""
+    parity: float | None = None
+    """The artifact's output on the golden images against what was trained, relative (‖Δ‖/‖y‖);
+    None where it does not run here."""
+
+
 class Quantized(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
@@ -181,6 +227,8 @@ class Quantized(_Part, frozen=True, kw_only=True):
     """What the target does not take well in this graph."""
     control: Control | None = None
     """None where every layer in INT8 was accurate enough, or nothing asked."""
+    training: Trained | None = None
+    """None after PTQ alone."""
 
 
 class Kept(_Part, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -39,6 +40,7 @@ from vitedge.staging import Source, bundle_name, precision_of, stage, versions
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
+    from vitedge.quant.settle import Calibrated
 
 GOLDEN_IMAGES = 8
 GOLDEN_BYTES = 2**24
@@ -47,10 +49,26 @@ COST_S = 1.0
 """For each of FP32, full INT8 and INT8 with layers in float, timed in turn."""
 
 
-def export(request: ExportRequest, steps: Steps) -> list[Made]:
+class Trainer(Protocol):
+    """What goes on from PTQ, where a user asks for it."""
+
+    def prepare(self, plan: Plan, model: Identity) -> None:
+        """Check all that needs no export. Raises InputError."""
+
+    def train(
+        self, model: Identity, target: Target, golden: Golden, calibrated: Calibrated
+    ) -> tuple[Calibrated, manifest.Trained]:
+        """PTQ's result, trained on, and the record of how."""
+
+    def parity(self, bundle: Bundle) -> float | None:
+        """How far the artifact's output is from what was trained, relative."""
+
+
+def export(request: ExportRequest, steps: Steps, trainer: Trainer | None = None) -> list[Made]:
     """Export a model to every target asked for; an FP16 or INT8 export writes its FP32 bundle too.
 
-    Nothing appears under `request.output` before all of it is built and checked.
+    With `trainer`, INT8 is trained. Nothing appears under `request.output` before all of it is
+    built and checked.
     Raises InputError, UnavailableError or LimitError.
     """
     plan = plan_export(request)
@@ -69,9 +87,11 @@ def export(request: ExportRequest, steps: Steps) -> list[Made]:
                 raise InputError(
                     f"{final} exists already", fix="pass --force to replace it, or --output DIR"
                 )
+    if trainer is not None:
+        trainer.prepare(plan, identity)
     published = []
     with artifact.workspace(request.output) as work:
-        job = _Job(plan, identity, work, steps)
+        job = _Job(plan, identity, work, steps, trainer)
         job.export(model)
         staged = [made for target in plan.targets for made in job.recommend(job.build(target))]
         for made in staged:
@@ -94,8 +114,11 @@ def precisions(target: Target, asked: Precision) -> tuple[Precision, ...]:
 class _Job:
     """One model on its way to one or more targets; targets alike share the ONNX export."""
 
-    def __init__(self, plan: Plan, model: Identity, work: Path, steps: Steps) -> None:
+    def __init__(
+        self, plan: Plan, model: Identity, work: Path, steps: Steps, trainer: Trainer | None
+    ) -> None:
         self._plan, self._model, self._work, self._steps = plan, model, work, steps
+        self._trainer = trainer
         self._sources: dict[tuple[Batch, int], Source] = {}
         self._calibration: CalibrationImages | None = None
         self._evaluation: ImageSet | None = None
@@ -164,12 +187,23 @@ class _Job:
                 fix="drop --max-drop, and validate on the device",
             )
         assert self._calibration is not None
-        quantizer = Quantizer(source.exported, target, self._calibration, self._steps)
+        train = None
+        if self._trainer is not None:
+            train = partial(self._trainer.train, self._model, target, source.golden)
+        quantizer = Quantizer(source.exported, target, self._calibration, self._steps, train)
         int8 = quantizer.write(self._work / f"int8-{target.name}", {})
         full = self._stage(target, source, int8, fp32)
         if limit is None or full.drop_pp <= limit:
-            return _described(full, quantizer.examine(int8))
+            return _described(full, self._compared(full, quantizer.examine(int8)))
         return self._within(limit, target, source, fp32, quantizer, _Probe(full, int8))
+
+    def _compared(self, made: Made, record: manifest.Quantized) -> manifest.Quantized:
+        """`record`, with how far the artifact is from what was trained."""
+        if self._trainer is None or record.training is None:
+            return record
+        parity = self._trainer.parity(made.bundle)
+        trained = msgspec.structs.replace(record.training, parity=parity)
+        return msgspec.structs.replace(record, training=trained)
 
     def _within(
         self,

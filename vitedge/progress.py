@@ -18,13 +18,14 @@ class Steps:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, step: str, done: float, total: float) -> None:
-        """Show that `done` of `total` is done of `step`."""
+    def __call__(self, step: str, done: float, total: float, note: str = "") -> None:
+        """Show that `done` of `total` is done of `step`, and a `note` on how it goes."""
         if self._bars is None:
             return
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total)
-        self._bars.update(self._tasks[step], completed=done, total=total)
+        described = f"{step}: {note}" if note else step
+        self._bars.update(self._tasks[step], completed=done, total=total, description=described)
 
     def say(self, step: str) -> None:
         """Show a step whose length is not known."""
@@ -46,7 +47,14 @@ def steps() -> Iterator[Steps]:
         yield Steps(None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         SpinnerColumn(),
@@ -54,6 +62,7 @@ def steps() -> Iterator[Steps]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield Steps(bars)

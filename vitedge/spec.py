@@ -26,6 +26,8 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]?\.[0-9]$")]
 Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Share = Annotated[float, msgspec.Meta(ge=0)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["fp32", "fp16", "int8"]
 """Most exact first."""
 Task = Literal["classification", "segmentation", "features"]
@@ -175,6 +177,56 @@ class Calibration(Spec, frozen=True, kw_only=True):
     """Rescale channels first, without changing what the model computes, so that outliers do not
     take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);
     `auto` takes the one with the best output."""
+
+
+class Training(Spec, frozen=True, kw_only=True):
+    """How `vitedge qat` trains: the file that its --training takes."""
+
+    epochs: Positive = 2
+    batch_size: Positive = 32
+    """Images of one step, over all processes."""
+    accumulate: Positive = 1
+    """Parts in which a process takes its share of a step, one after the other."""
+    learning_rate: Rate = 1e-5
+    """Of the weights, at its highest (AdamW)."""
+    scale_learning_rate: Rate = 1e-3
+    """Of the logarithms of the scales."""
+    scales: Literal["learned", "frozen"] = "learned"
+    """Whether quantization steps are trained (LSQ) or stay those of PTQ."""
+    weight_decay: Share = 0.0
+    warmup: Spread = 0.1
+    """Share of all steps in which the rate rises; it falls along a cosine to zero after."""
+    clip_norm: Rate = 1.0
+    """Largest norm of all gradients together."""
+    ema: Level = 0.0
+    """Decay of the moving average of the weights that is kept instead; 0: none."""
+    floats: Literal["auto", "fp32", "bf16"] = "auto"
+    """What is computed in; `auto`: bf16 where the hardware multiplies in it."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, a third more time."""
+    distillation: Share = 1.0
+    """Weight of the loss against the FP32 model's outputs."""
+    temperature: Rate = 1.0
+    """That its logits are divided by."""
+    features: Share = 0.0
+    """Weight of the squared error of the token features before the head, relative to their own."""
+    labels: Share = 0.0
+    """Weight of the cross-entropy with the images' labels; 0 takes images without."""
+    mixup: Share = 0.0
+    """α of the Beta distribution that mixes two images; 0: none."""
+    cutmix: Share = 0.0
+    """α of that which cuts one into another; 0: none."""
+    flip: bool = False
+    """Mirror half of the images."""
+    held_out: Spread = 0.1
+    """Share of the training images kept apart, to choose the best checkpoint on."""
+    checkpoint_steps: Positive = 100
+    """Steps between checkpoints; there is one after each epoch, too."""
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        if not self.distillation + self.features + self.labels:
+            raise ValueError("no loss: set `distillation`, `features` or `labels` above 0")
 
 
 SpecT = TypeVar("SpecT", bound=Spec)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -41,3 +43,18 @@ class DataFile:
             tensor.external_data.add(key=key, value=str(place))
         self.tensors.append(tensor)
         return name
+
+
+def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Write the ONNX file `source` to `path`, beside it, with other values of some constants.
+
+    The external data of `source` is shared.
+    """
+    model = onnx.load(source, load_external_data=False)
+    data = DataFile(path)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in values]
+    for name, value in values.items():
+        data.add(name, value)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*kept, *data.tensors])
+    onnx.save(model, path)

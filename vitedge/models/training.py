@@ -37,7 +37,7 @@ def fit(
         for _ in range(epochs):
             for chosen in torch.split(torch.randperm(count, generator=random), batch):
                 optimizer.zero_grad()
-                loss(chosen).backward()  # type: ignore[no-untyped-call]
+                loss(chosen).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()

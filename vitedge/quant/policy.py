@@ -12,7 +12,7 @@ from vitedge.spec import Quantization
 
 Role = Literal["linear", "conv", "qk", "pv", "product"]
 
-_LINEAR_OPS = ("MatMul", "Gemm")
+LINEAR_OPS = ("MatMul", "Gemm")
 # what may stand between an attention product and its softmax
 _TRANSPARENT = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "Dropout", "Identity", "Transpose")
 
@@ -50,7 +50,7 @@ def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in stored:
             role: Role = "conv"
-        elif node.op_type in _LINEAR_OPS and node.input[1] in stored:
+        elif node.op_type in LINEAR_OPS and node.input[1] in stored:
             role = "linear"
         elif node.op_type == "MatMul":
             role = _product_role(node, users, makers)

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from vitedge.graph.run import Progress
-from vitedge.quant.placement import Placement, place
+from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.policy import Decision
 from vitedge.quant.settle import Calibrated
 from vitedge.quant.weights import quantize_weight, to_integers
@@ -82,8 +82,9 @@ class _Emitter:
     def weight(self, name: str, weight: NDArray[np.float32]) -> str:
         """Store `weight` as integers with a scale for each channel, dequantized once."""
         if name not in self._done:
-            axis = self._placed.weights[name].axis
-            integers, scales = self._integers(name, weight)
+            placed = self._placed.weights[name]
+            integers: NDArray[Any]
+            integers, scales = weight_integers(self._calibrated, name, placed, weight)
             if self._int4:
                 integers = integers.astype(helper.tensor_dtype_to_np_dtype(TensorProto.INT4))
             parts: dict[str, NDArray[Any]] = {
@@ -100,27 +101,28 @@ class _Emitter:
                     [f"{name}.{part}" for part in parts],
                     [f"{name}.dequantized"],
                     f"{name}/Dequantize",
-                    axis=axis,
+                    axis=placed.axis,
                 )
             )
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
 
-    def _integers(
-        self, name: str, weight: NDArray[np.float32]
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        found, learned = self._placed.weights[name], self._calibrated.learned
-        if name in learned.weights:
-            scales = learned.weights[name]
-            return to_integers(weight, scales, found.axis, found.qmax, found.pair_safe), scales
-        return quantize_weight(
-            weight,
-            found.axis,
-            self._calibrated.settings.weights,
-            qmax=found.qmax,
-            pair_safe=found.pair_safe,
-            floats=self._calibrated.target.floats,
-        )
+
+def weight_integers(
+    calibrated: Calibrated, name: str, placed: Weight, weight: NDArray[np.float32]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """The weight called `name` as INT8, shaped as it is, and its scales, (channels,)."""
+    if name in calibrated.learned.weights:
+        scales = calibrated.learned.weights[name]
+        return to_integers(weight, scales, placed.axis, placed.qmax, placed.pair_safe), scales
+    return quantize_weight(
+        weight,
+        placed.axis,
+        calibrated.settings.weights,
+        qmax=placed.qmax,
+        pair_safe=placed.pair_safe,
+        floats=calibrated.target.floats,
+    )
 
 
 def _rewrite(

@@ -1,0 +1,43 @@
+"""The processes that train together: one prepares and writes, the others join for training."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+
+from vitedge import host
+from vitedge.errors import VitedgeError
+from vitedge.spec import Training
+
+_PATIENCE = timedelta(hours=12)
+"""That others wait while one exports and calibrates."""
+
+
+def gather(how: Training) -> Accelerator:
+    """This process's place among those that `accelerate launch` or `torchrun` started; or alone."""
+    return Accelerator(
+        mixed_precision="bf16" if _bf16(how) else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+    )
+
+
+def _bf16(how: Training) -> bool:
+    if how.floats != "auto":
+        return how.floats == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return "amx_int8" in (host.describe(threads=0).isa or ())
+
+
+def share(accelerator: Accelerator, work: Any) -> Any:
+    """What the first process gives, in every process; a VitedgeError is raised in every one."""
+    held = [work]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(held)
+    if isinstance(held[0], VitedgeError):
+        raise held[0]
+    return held[0]
