@@ -8,6 +8,8 @@ from typing import Any
 
 from vitedge import backends, fp16
 from vitedge.artifact import Bundle
+from vitedge.manifest import Trained
+from vitedge.spec import INT4_OPSET
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Made:
                     f"calibrated on {used.images} images, not {used.recipe.num_samples}: "
                     f"'{used.source}' has no more"
                 )
+            if made.quantization.training:
+                found += _of_training(made.quantization.training)
+            if used.recipe.weight_bits == 4 and made.target.opset < INT4_OPSET:
+                found.append(
+                    f"4-bit weights are stored in 8 bits below opset {INT4_OPSET}: accuracy is "
+                    "theirs, size and latency are INT8's"
+                )
         if made.half:
             found += fp16.notes(made.half)
         if accuracy := self.report.get("accuracy"):
@@ -62,3 +71,14 @@ class Made:
         yield f"not run: {why}{instead}"
         if made.precision != "fp32" and not waiting:
             yield "not timed here: run 'vitedge bench' on the device"
+
+
+def _of_training(done: Trained) -> Iterator[str]:
+    """What a user should know of how it was trained."""
+    yield from (f"skipped {n} training images: {why}" for why, n in done.skipped.items())
+    if not done.best_step:
+        yield "training made it no better on the held-out images: this is what PTQ gave"
+    if done.missing_classes:
+        shown = ", ".join(done.missing_classes[:5])
+        more = ", …" if len(done.missing_classes) > 5 else ""
+        yield f"no training image shows {len(done.missing_classes)} of its classes: {shown}{more}"

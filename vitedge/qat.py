@@ -171,12 +171,13 @@ class _Trainer:
         self, model: Identity, target: Target, golden: Golden, calibrated: Calibrated
     ) -> tuple[Calibrated, manifest.Trained]:
         from vitedge.graph.external import with_constants
+        from vitedge.quant.ptq import quantizers
         from vitedge.quant.settle import Learned
         from vitedge.training import images, team
 
         how, found = self._request.training, self._found
         training, held_out = images.split(found, how.held_out, how.seed)
-        placed, scales = _placed(calibrated)
+        placed, scales = quantizers(calibrated)
         self._folder.mkdir(exist_ok=True)
         start = _Start(
             path=calibrated.path.resolve(),
@@ -268,24 +269,6 @@ def _train(start: _Start, accelerator: Accelerator, steps: Steps) -> tuple[Netwo
     )
     job = Job(student, teacher, images, start.training, start.held_out, start.task, start.of)
     return student, train(job, how, start.folder, accelerator, steps)
-
-
-def _placed(calibrated: Calibrated) -> tuple[Placement, dict[str, NDArray[np.float32]]]:
-    """The quantizers that PTQ placed, and its scales of every weight."""
-    import onnx
-
-    from vitedge.quant.placement import place
-    from vitedge.quant.ptq import weight_integers
-
-    graph = onnx.load(calibrated.path).graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    chosen = {d.node: d for d in calibrated.decisions if d.quantized}
-    placed = place(graph, calibrated, chosen)
-    scales = {}
-    for name, weight in placed.weights.items():
-        value = onnx.numpy_helper.to_array(stored[name]).astype(np.float32)
-        _, scales[name] = weight_integers(calibrated, name, weight, value)
-    return placed, scales
 
 
 def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:

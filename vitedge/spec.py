@@ -36,6 +36,8 @@ Estimator = Literal["minmax", "percentile", "mse", "entropy"]
 Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]
 WeightBits = Literal[4, 8]
+INT4_OPSET = 21
+"""Where ONNX has 4-bit integers; before, they are stored in 8 bits."""
 Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vitedge.demo import Demo
-    from vitedge.manifest import Compiled, Control, Manifest
+    from vitedge.manifest import Compiled, Control, Manifest, Trained
 
 DASH = "–"
 
@@ -141,6 +141,8 @@ def facts(made: Manifest) -> Iterator[str]:
     """What a user should see of an artifact beside its numbers, a line or more each."""
     if made.quantization and made.quantization.control:
         yield control(made.quantization.control)
+    if made.quantization and made.quantization.training:
+        yield trained(made.quantization.training)
     yield from compilation(made)
 
 
@@ -158,6 +160,18 @@ def control(found: Control) -> str:
         f"kept {len(found.kept)} of {found.layers} layers in float to stay within "
         f"{found.max_drop_pp:g} points ({lost}): {cost.slowdown:.2f}× the latency of full INT8, "
         f"{faster if cost.speedup >= 1 else slower} than FP32"
+    )
+
+
+def trained(found: Trained) -> str:
+    """What training did, by the images that were kept apart."""
+    first = found.looks[0]
+    best = next(look for look in found.looks if look.step == found.best_step)
+    parity = "" if found.parity is None else f"; it computes what was trained to {found.parity:.1e}"
+    return (
+        f"trained for {found.steps} steps on {found.images} images of {found.source}: on "
+        f"{found.held_out} held out, the loss fell from {first.loss:.3g} to {best.loss:.3g} "
+        f"(step {found.best_step}), {first.accuracy:.2%} to {best.accuracy:.2%} right{parity}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from vitedge.manifest import Finding
+from vitedge.manifest import Finding, Trained
 
 SCHEMA = "vitedge.inspection/1"
 
@@ -79,6 +79,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """Of an ONNX file with Q/DQ."""
     lint: tuple[Finding, ...] | None
     """None where no target was asked for."""
+    training: Trained | None = None
 
     def worst_first(self) -> list[Row]:
         """The rows by own SQNR; those without in graph order after them."""

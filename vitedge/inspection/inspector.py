@@ -48,6 +48,8 @@ def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
         notes.append(
             "this artifact is of an older vitedge, which measured no layers: export it again"
         )
+    if made.quantization and made.quantization.training:
+        notes.append(tables.trained(made.quantization.training))
     notes += tables.compilation(made)
     findings = record.lint if record and measured else None
     if wanted and wanted.name != made.target.name:
@@ -75,6 +77,7 @@ def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
         about=about,
         target=target.name,
         notes=tuple(notes),
+        training=made.quantization.training if made.quantization else None,
         summary=summarize(rows),
         layers=rows,
         quantizers=(),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitedge.errors import InputError
+from vitedge.inspection import curve
 from vitedge.inspection import table as cells
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def render(found: Inspection) -> str:
             f"<p>{escape(cells.summary(found))}</p>",
             *(f'<p class="note">{escape(note)}</p>' for note in found.notes),
             *_chart(found.layers),
+            *(curve.section(found.training) if found.training else ()),
             *_layers(found),
             *_quantizers(found),
             *_lint(found),

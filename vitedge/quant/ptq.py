@@ -21,10 +21,9 @@ from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.policy import Decision
 from vitedge.quant.settle import Calibrated
 from vitedge.quant.weights import quantize_weight, to_integers
+from vitedge.spec import INT4_OPSET
 
 TINY = 1e-30
-INT4_OPSET = 21
-"""Where ONNX has 4-bit integers; before, they are stored in 8 bits."""
 
 
 def quantize(
@@ -106,6 +105,19 @@ class _Emitter:
             )
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
+
+
+def quantizers(calibrated: Calibrated) -> tuple[Placement, dict[str, NDArray[np.float32]]]:
+    """What `quantize` writes, to be trained on: the quantizers, and the scales of every weight."""
+    path = calibrated.path
+    graph = onnx.load(path, load_external_data=False).graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    placed = place(graph, calibrated, {d.node: d for d in calibrated.decisions if d.quantized})
+    scales = {}
+    for name, weight in placed.weights.items():
+        value = numpy_helper.to_array(stored[name], str(path.parent)).astype(np.float32)
+        _, scales[name] = weight_integers(calibrated, name, weight, value)
+    return placed, scales
 
 
 def weight_integers(

@@ -25,13 +25,14 @@ class _PerTensor(torch.autograd.Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    def forward(x: Tensor, scale: Tensor, low: int, high: int, features: int) -> Tensor:
+        """`features`: values of one image's."""
         # x / s, as runtimes compute it: torch's own multiplies by 1 / s, and rounds other ties
         return (x / scale).round_().clamp_(low, high).mul_(scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, scale, ctx.low, ctx.high = inputs
+        x, scale, ctx.low, ctx.high, ctx.features = inputs
         ctx.save_for_backward(x, output, scale)
 
     @staticmethod
@@ -40,15 +41,15 @@ class _PerTensor(torch.autograd.Function):
         inside = (x > (ctx.low - 0.5) * scale) & (x < (ctx.high + 0.5) * scale)
         passed = gradient * inside
         if not ctx.needs_input_grad[1]:
-            return passed, None, None, None
+            return passed, None, None, None, None
         slope = (_dot(gradient, output) - _dot(passed, x)) / scale
-        return passed, slope / math.sqrt(x.numel() * ctx.high), None, None
+        return passed, slope / math.sqrt(ctx.features * ctx.high), None, None, None
 
     @staticmethod
     def vmap(
-        info: Any, axes: tuple[int | None, ...], x: Tensor, scale: Tensor, low: int, high: int
+        info: Any, axes: tuple[int | None, ...], x: Tensor, *others: Any
     ) -> tuple[Tensor, int | None]:
-        return _PerTensor.apply(x, scale, low, high), axes[0]
+        return _PerTensor.apply(x, *others), axes[0]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -89,22 +90,27 @@ def _shrink_pairs(integers: Tensor) -> None:
     """As `vitedge.quant.weights` does: no two neighbours (2k, 2k+1) sum above PAIR_SUM_MAX."""
     rows = len(integers) // 2 * 2
     first, second = integers[0:rows:2], integers[1:rows:2]
-    over = ((first + second).abs() - PAIR_SUM_MAX).clamp(min=0)
-    sign, half = first.sign(), (over / 2).floor()
-    first -= sign * half
-    second -= sign * (over - half)
+    sums = (first + second).abs_()
+    places = (sums > PAIR_SUM_MAX).nonzero(as_tuple=True)  # few
+    over = sums[places] - PAIR_SUM_MAX
+    sign, half = first[places].sign(), (over / 2).floor()
+    first[places] -= sign * half
+    second[places] -= sign * (over - half)
 
 
 class _Scale(nn.Module):
-    """A positive scale, its logarithm learned: a step is a share of it, however large it is."""
+    """PTQ's scale times a factor whose logarithm is learned: it stays positive, and a step is a
+    share of it, however large it is.
+    """
 
     def __init__(self, scale: Tensor, floats: Floats, learned: bool) -> None:
         super().__init__()
-        self.log = nn.Parameter(scale.log(), requires_grad=learned)
+        self.register_buffer("start", scale, persistent=False)
+        self.log = nn.Parameter(torch.zeros_like(scale), requires_grad=learned)
         self._floats = floats
 
     def forward(self) -> Tensor:
-        scale = self.log.exp()
+        scale: Tensor = self.get_buffer("start") * self.log.exp()
         if self._floats == "fp32":
             return scale
         stored = scale.clamp(_FP16_SMALLEST, _FP16_LARGEST).half().float()
@@ -121,7 +127,7 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `x`, any shape."""
-        quantized: Tensor = _PerTensor.apply(x, self.scale(), self._low, self._high)
+        quantized: Tensor = _PerTensor.apply(x, self.scale(), self._low, self._high, x.numel())
         return quantized
 
 

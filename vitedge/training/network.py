@@ -59,7 +59,7 @@ class Network(nn.Module):
         self._outputs = [graph.output[0].name, _tokens(graph)]
         self.batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
         self._reads = placed.reads
-        trained = _trained(list(graph.node), {t.name: t for t in graph.initializer})
+        trained = _trained(graph)
         self._weights: dict[str, nn.Parameter] = {}
         self._constants: dict[str, str] = {}
         for tensor in graph.initializer:
@@ -69,8 +69,10 @@ class Network(nn.Module):
             else:
                 self._constants[tensor.name] = f"constant_{len(self._constants)}"
                 self.register_buffer(self._constants[tensor.name], value, persistent=False)
+        # pixels have a range that is known, and nothing to be learned
+        learnable = _after_weights(graph) if learned else set()
         self._activation_quantizers = {
-            name: ActivationQuantizer(each, floats, learned=learned)
+            name: ActivationQuantizer(each, floats, learned=name in learnable)
             for name, each in placed.activations.items()
         }
         self._weight_quantizers = {
@@ -146,7 +148,7 @@ class Network(nn.Module):
 
     def activation_scales(self) -> dict[str, float]:
         """The scale of every quantized activation by its name in the graph."""
-        return {name: float(each.scale()) for name, each in self._activation_quantizers.items()}
+        return {name: each.scale().item() for name, each in self._activation_quantizers.items()}
 
     def weight_scales(self) -> dict[str, Array]:
         """The scales (channels,) of every quantized weight by its name in the graph."""
@@ -194,22 +196,31 @@ def _tokens(graph: GraphProto) -> str:
     return str(norms[-1] if norms else graph.output[0].name)
 
 
-def _trained(nodes: list[NodeProto], stored: Mapping[str, onnx.TensorProto]) -> set[str]:
-    """The constants to train: floats of more than one value, but not those of preprocessing.
+def _first_layer(graph: GraphProto) -> int:
+    """Where the first operator with weights is: what comes before is preprocessing."""
+    stored = {tensor.name for tensor in graph.initializer}
+    layers = (
+        index
+        for index, node in enumerate(graph.node)
+        if node.op_type in ("Conv", *LINEAR_OPS) and node.input[1] in stored
+    )
+    return next(layers, len(graph.node))
 
-    That is what comes before the first operator with weights.
-    """
-    found: set[str] = set()
-    begun = False
-    for node in nodes:
-        weighted = len(node.input) > 1 and node.input[1] in stored
-        begun = begun or (weighted and node.op_type in ("Conv", *LINEAR_OPS))
-        if begun:
-            found.update(name for name in node.input if name in stored)
+
+def _after_weights(graph: GraphProto) -> set[str]:
+    """What is computed from the first operator with weights on."""
+    return {name for node in graph.node[_first_layer(graph) :] for name in node.output}
+
+
+def _trained(graph: GraphProto) -> set[str]:
+    """The constants to train: floats of more than one value, but not those of preprocessing."""
+    read = {name for node in graph.node[_first_layer(graph) :] for name in node.input}
     return {
-        name
-        for name in found
-        if stored[name].data_type == onnx.TensorProto.FLOAT and np.prod(stored[name].dims) > 1
+        tensor.name
+        for tensor in graph.initializer
+        if tensor.name in read
+        and tensor.data_type == onnx.TensorProto.FLOAT
+        and np.prod(tensor.dims) > 1
     }
 
 

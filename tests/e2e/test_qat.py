@@ -1,0 +1,240 @@
+"""`vitedge qat`: trained on digits, killed, resumed, shared by processes, and given bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitedge.artifact import open_bundle
+from vitedge.backends import open_session
+from vitedge.data import open_images
+from vitedge.imageset import Batch
+from vitedge.models.zoo import ZOO
+from vitedge.validate import predict_all
+
+CLI = Callable[..., Any]
+DIGITS = ZOO["digits"]
+NAME = "digits-onnxruntime-cpu-int8"
+RUN = f".{NAME}.qat"
+SHORT = """
+epochs = 2
+batch_size = 64
+learning_rate = 1e-5
+checkpoint_steps = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """286 labelled training digits."""
+    found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+    batch = next(found.batches(286))
+    path = tmp_path_factory.mktemp("training") / "training.npz"
+    np.savez(path, images=batch.images, labels=batch.labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("settings") / "short.toml"
+    path.write_text(SHORT)
+    return path
+
+
+def arguments(images: Path, settings: Path, output: Path) -> list[str]:
+    return [
+        *("qat", "--target", "onnxruntime-cpu", "--train-data", str(images)),
+        *("--training", str(settings), "--num-samples", "32", "--eval-data", "digits"),
+        *("--duration", "0", "--output", str(output)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    vitedge: CLI, images: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of one uninterrupted run."""
+    output = tmp_path_factory.mktemp("trained")
+    vitedge(*arguments(images, settings, output))
+    return output
+
+
+def test_a_trained_artifact_is_a_bundle_like_any_other(trained: Path, held_out: Batch) -> None:
+    bundle = open_bundle(trained / NAME)
+    record = bundle.manifest.quantization.training
+    assert record.steps == 8 and record.images + record.held_out == 286
+    assert [look.step for look in record.looks] == [0, 4, 8]
+    best = min(record.looks, key=lambda look: look.loss)
+    assert record.best_step == best.step
+    assert [step for step, _ in record.curve] == list(range(1, 9))
+    with open_session(bundle) as session:
+        right = predict_all(session, held_out.images).argmax(1) == held_out.labels
+    assert right.mean() > 0.98
+    assert not list(trained.glob(".*")), "checkpoints of a finished run are of no use"
+
+
+def test_the_artifact_computes_what_was_trained(trained: Path) -> None:
+    """But for values at the edge of two steps, which runtimes round one way or the other."""
+    report = json.loads((trained / NAME / "report.json").read_text())
+    parity = open_bundle(trained / NAME).manifest.quantization.training.parity
+    assert parity < 5e-3 and parity < 0.5 * 10 ** (-report["numerics"]["sqnr_db"] / 20)
+
+
+def test_inspect_tells_of_the_training(vitedge: CLI, trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    shown = vitedge("inspect", trained / NAME, "--html", page).stdout
+    assert "trained for 8 steps on 25" in shown
+    html = page.read_text()
+    assert "Training" in html and "loss" in html
+
+
+def test_two_runs_with_one_seed_are_equal(
+    vitedge: CLI, trained: Path, images: Path, settings: Path, tmp_path: Path
+) -> None:
+    vitedge(*arguments(images, settings, tmp_path))
+    model = (tmp_path / NAME / "model.onnx").read_bytes()
+    assert model == (trained / NAME / "model.onnx").read_bytes()
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    vitedge: CLI, trained: Path, images: Path, settings: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "vitedge", *arguments(images, settings, tmp_path)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    log = tmp_path / RUN / "log.jsonl"
+    while not (log.exists() and '"step": 5' in log.read_text()):
+        assert running.poll() is None, running.stderr.read().decode()
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert (tmp_path / RUN / "last.safetensors").exists() and not (tmp_path / NAME).exists()
+
+    refused = vitedge(*arguments(images, settings, tmp_path), code=2)
+    assert "holds a run that was not finished" in refused.stderr and "--resume" in refused.stderr
+    other = vitedge(*arguments(images, settings, tmp_path), "--resume", "--seed", 9, code=2)
+    assert "the training settings differ" in other.stderr
+
+    vitedge(*arguments(images, settings, tmp_path), "--resume")
+    model = (tmp_path / NAME / "model.onnx").read_bytes()
+    assert model == (trained / NAME / "model.onnx").read_bytes()
+    assert not (tmp_path / RUN).exists()
+
+
+def test_two_processes_train_as_one_does(
+    trained: Path, images: Path, settings: Path, tmp_path: Path
+) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    ran = subprocess.run(
+        [*launcher, "-m", "vitedge", *arguments(images, settings, tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    one, two = (
+        open_bundle(each / NAME).manifest.quantization.training for each in (trained, tmp_path)
+    )
+    assert two.processes == 2
+    np.testing.assert_allclose([x for _, x in two.curve], [x for _, x in one.curve], rtol=0.02)
+
+
+def test_four_bit_weights_lose_and_training_recovers(
+    vitedge: CLI, images: Path, settings: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "w4.toml"
+    recipe.write_text(
+        'name = "w4"\ndescription = "4-bit weights"\nnum_samples = 32\nactivations = "minmax"\n'
+        'weights = "mse"\nweight_bits = 4\n'
+    )
+    made = vitedge(*arguments(images, settings, tmp_path), "--calibration", recipe)
+    assert "4-bit weights are stored in 8 bits" in made.stderr
+    looks = open_bundle(tmp_path / NAME).manifest.quantization.training.looks
+    assert looks[-1].loss < 0.5 * looks[0].loss
+
+
+def refusal(vitedge: CLI, images: Path, output: Path, *more: object) -> str:
+    """What is said of bad input; nothing may be left behind."""
+    ran = vitedge(
+        *("qat", "--target", "onnxruntime-cpu", "--train-data", images, "--num-samples", 16),
+        *("--eval-data", "digits", "--duration", 0, "--output", output, *more),
+        code=2,
+    )
+    assert not output.exists() or not [p for p in output.iterdir() if p.suffix != ".qat"]
+    return str(ran.stderr)
+
+
+def test_training_on_evaluation_images_is_refused(vitedge: CLI, tmp_path: Path) -> None:
+    found = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
+    path = tmp_path / "leak.npz"
+    np.savez(path, images=next(found.batches(96)).images)
+    said = refusal(vitedge, path, tmp_path / "out")
+    assert "96 images of" in said and "are evaluation images, too" in said
+
+
+def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge: CLI, tmp_path: Path) -> None:
+    found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+    batch = next(found.batches(len(found)))
+    kept = batch.labels != 7
+    path, how = tmp_path / "without.npz", tmp_path / "labels.toml"
+    np.savez(path, images=batch.images[kept], labels=batch.labels[kept])
+    how.write_text("labels = 1.0")
+    said = refusal(vitedge, path, tmp_path / "out", "--training", how)
+    assert "no image of 1 of the model's classes: 7" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("learning_rate = 1e30", "training has stopped"),
+        ("batch_size = 4096", "less than a batch of 4096"),
+        ("batch_size = 3\naccumulate = 2", "set batch_size to a multiple of 2"),
+        ("learning_rat = 1", "learning_rate"),
+        ("distillation = 0.0", "no loss: set"),
+        ("epochs = 0", "epochs"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    vitedge: CLI, images: Path, tmp_path: Path, text: str, says: str
+) -> None:
+    how = tmp_path / "how.toml"
+    how.write_text(text)
+    assert says in refusal(vitedge, images, tmp_path / "out", "--training", how)
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
+    vitedge: CLI, images: Path, tmp_path: Path
+) -> None:
+    how = tmp_path / "how.toml"
+    how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64")
+    said = refusal(vitedge, images, tmp_path / "out", "--training", how)
+    assert "at step " in said and "lower learning_rate" in said
+    assert (tmp_path / "out" / RUN / "last.safetensors").exists()
+
+
+def test_images_that_are_none_are_counted_and_left_out(
+    vitedge: CLI, images: Path, tmp_path: Path
+) -> None:
+    batch = np.load(images)
+    for index in range(80):
+        folder = tmp_path / "folder" / str(batch["labels"][index])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(batch["images"][index]).save(folder / f"{index}.png")
+    (tmp_path / "folder" / "0" / "broken.png").write_bytes(b"no image")
+    vitedge(
+        *("qat", "--target", "onnxruntime-cpu", "--train-data", tmp_path / "folder"),
+        *("--num-samples", 16, "--epochs", 1, "--batch-size", 32, "--duration", 0),
+        *("--eval-data", "digits", "--output", tmp_path / "out"),
+    )
+    record = open_bundle(tmp_path / "out" / NAME).manifest.quantization.training
+    assert sum(record.skipped.values()) == 1 and record.images + record.held_out == 80
