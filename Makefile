@@ -22,7 +22,7 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
-	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost \
+	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
 		latency roofline lineage vt_vs_resnet; do \
 		$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 

@@ -123,11 +123,11 @@ class ActivationQuantizer(nn.Module):
     def __init__(self, placed: Activation, floats: Floats, *, learned: bool) -> None:
         super().__init__()
         self.scale = _Scale(torch.from_numpy(placed.scale.copy()), floats, learned)
-        self._low, self._high = placed.levels
+        self.levels = placed.levels
 
     def forward(self, x: Tensor) -> Tensor:
         """As `x`, any shape."""
-        quantized: Tensor = _PerTensor.apply(x, self.scale(), self._low, self._high, x.numel())
+        quantized: Tensor = _PerTensor.apply(x, self.scale(), *self.levels, x.numel())
         return quantized
 
 
