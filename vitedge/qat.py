@@ -126,6 +126,10 @@ class _Trainer:
             for batch in evaluation.batches(64):
                 forbidden.update(batch.digests)
         self._found = images.scan(opened, forbidden, self._steps)
+        self._training, self._held_out = images.split(self._found, how.held_out, how.seed)
+        graph_batch = 1 if target.batch == "dynamic" else target.batch
+        processes = self._accelerator.num_processes
+        images.check_batches(len(self._training), how, graph_batch, processes)
         self._missing = images.missing_classes(self._found, model.labels)
         if how.labels:
             self._check_labels(model)
@@ -173,10 +177,8 @@ class _Trainer:
         from vitedge.graph.external import with_constants
         from vitedge.quant.ptq import quantizers
         from vitedge.quant.settle import Learned
-        from vitedge.training import images, team
+        from vitedge.training import team
 
-        how, found = self._request.training, self._found
-        training, held_out = images.split(found, how.held_out, how.seed)
         placed, scales = quantizers(calibrated)
         self._folder.mkdir(exist_ok=True)
         start = _Start(
@@ -188,11 +190,11 @@ class _Trainer:
             preprocess=model.preprocess,
             labels=model.labels,
             task=model.task,
-            training=training,
-            held_out=held_out,
+            training=self._training,
+            held_out=self._held_out,
             of=self._describe(model, target),
             folder=self._folder.resolve(),
-            how=how,
+            how=self._request.training,
         )
         self.joined = True
         team.share(self._accelerator, start)
@@ -201,7 +203,7 @@ class _Trainer:
         path = calibrated.path.with_name("trained.onnx")
         with_constants(calibrated.path, student.trained_weights(), path)
         learned = Learned(student.activation_scales(), student.weight_scales())
-        record = self._record(result, len(training), len(held_out))
+        record = self._record(result)
         return replace(calibrated, path=path, learned=learned), record
 
     def _describe(self, model: Identity, target: Target) -> dict[str, str]:
@@ -217,14 +219,14 @@ class _Trainer:
             "the training settings": _digest(request.training),
         }
 
-    def _record(self, result: Trained, training: int, held_out: int) -> manifest.Trained:
+    def _record(self, result: Trained) -> manifest.Trained:
         found = self._found
         looks = [line for line in result.log if "held_out" in line]
         return manifest.Trained(
             settings=self._request.training,
             source=self._data,
-            images=training,
-            held_out=held_out,
+            images=len(self._training),
+            held_out=len(self._held_out),
             digest=hashlib.sha256("".join(found.digests).encode()).hexdigest(),
             skipped=found.skipped,
             missing_classes=tuple(self._missing),

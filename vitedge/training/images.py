@@ -11,6 +11,7 @@ import numpy as np
 from vitedge.errors import InputError
 from vitedge.imageset import UNLABELLED, Batch, ImageSet
 from vitedge.progress import Steps
+from vitedge.spec import Training
 
 _SCANNED = 64
 _HELD_OUT_MAX = 2000
@@ -76,6 +77,22 @@ def missing_classes(found: Scanned, labels: Sequence[str]) -> list[str]:
     """The model's classes that no image has; none where the images are unlabelled."""
     seen = Counter(label for label in found.labels if label != UNLABELLED)
     return [name for index, name in enumerate(labels) if not seen[index]] if seen else []
+
+
+def check_batches(count: int, how: Training, graph_batch: int, processes: int) -> None:
+    """Raises InputError where `count` images do not fill a step, or a step cannot be shared."""
+    parts = processes * how.accumulate * graph_batch
+    if how.batch_size % parts:
+        raise InputError(
+            f"a batch of {how.batch_size} images cannot be shared by {processes} processes in "
+            f"{how.accumulate} parts of {graph_batch} or a multiple",
+            fix=f"set batch_size to a multiple of {parts}",
+        )
+    if count < how.batch_size:
+        raise InputError(
+            f"{count} images to train on are less than a batch of {how.batch_size}",
+            fix="give more images, or a smaller batch size",
+        )
 
 
 def deal(

@@ -20,6 +20,7 @@ _PATIENCE = timedelta(hours=12)
 def gather(how: Training) -> Accelerator:
     """This process's place among those that `accelerate launch` or `torchrun` started; or alone."""
     return Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs do not find each other
         mixed_precision="bf16" if _bf16(how) else "no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )

@@ -69,20 +69,7 @@ class _Run:
     ) -> None:
         self._job, self._how, self._folder = job, how, folder
         self._accelerator, self._steps = accelerator, steps
-        parts = accelerator.num_processes * how.accumulate * job.student.batch
-        if how.batch_size % parts:
-            raise InputError(
-                f"a batch of {how.batch_size} images cannot be shared by "
-                f"{accelerator.num_processes} processes in {how.accumulate} parts of "
-                f"{job.student.batch} or a multiple",
-                fix=f"set batch_size to a multiple of {parts}",
-            )
         self._per_epoch = len(job.training) // how.batch_size
-        if not self._per_epoch:
-            raise InputError(
-                f"{len(job.training)} images to train on are less than a batch of {how.batch_size}",
-                fix="give more images, or a smaller batch size",
-            )
         self._total = how.epochs * self._per_epoch
         job.student.to(accelerator.device)
         job.teacher.to(accelerator.device).eval().requires_grad_(False)
