@@ -1,8 +1,8 @@
 """What a QAT step costs: ours beside FP32 training of the same model, and other quantizers.
 
 Every step is a forward pass, a backward pass and AdamW's update, on the same random images, timed
-in turn; memory is the peak of two steps in a process of its own (Linux). `torch` is our network with
-torch's learnable fake-quantize in it; NNCF's compiles a C++ extension at first use, hence --nncf.
+in turn; memory is the peak of two steps in a process of its own (Linux). `torch` is our network
+with torch's learnable fake-quantize; NNCF's compiles a C++ extension at first use, hence --nncf.
 """
 
 from __future__ import annotations

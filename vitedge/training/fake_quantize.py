@@ -1,7 +1,7 @@
 """Quantizers that gradients pass: rounding straight through, scales as LSQ learns them.
 
-A fifth of the time of torch's learnable fake-quantize, which returns a scale's gradient for every
-value of the tensor; tests/benchmarks/qat_step compares them, and NNCF's.
+Less than half of what torch's learnable fake-quantize adds to a step, which returns a gradient of
+the scale for every value of the tensor: tests/benchmarks/qat_step compares them, and NNCF's.
 """
 
 from __future__ import annotations
