@@ -151,6 +151,7 @@ def test_two_processes_train_as_one_does(
     np.testing.assert_allclose([x for _, x in two.curve], [x for _, x in one.curve], rtol=0.02)
 
 
+@pytest.mark.heavy
 def test_four_bit_weights_lose_and_training_recovers(
     vitedge: CLI, images: Path, tmp_path: Path
 ) -> None:
