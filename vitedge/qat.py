@@ -60,7 +60,10 @@ def run(request: QatRequest, steps: Steps) -> list[Made]:
         raise missing(error.name or "accelerate", "qat") from error
     accelerator = team.gather(request.training)
     if not accelerator.is_main_process:
-        _train(team.share(accelerator, None), accelerator, SILENT)
+        try:
+            _train(team.share(accelerator, None), accelerator, SILENT)
+        except VitedgeError as error:  # the first process says what it is
+            raise SystemExit(error.exit_code) from error
         return []
     trainer = _Trainer(request, accelerator, steps)
     try:
@@ -216,7 +219,7 @@ class _Trainer:
                 request.export.calib_data, request.export.calibration, request.export.num_samples
             ),
             "the training images": _digest(self._found.digests),
-            "the training settings": _digest(request.training),
+            "the training settings": _digest(_decisive(request.training)),
         }
 
     def _record(self, result: Trained) -> manifest.Trained:
@@ -283,6 +286,11 @@ def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]
     with torch.no_grad():
         logits = student(torch.from_numpy(padded)).logits[: len(images)]
     return np.asarray(logits.double().numpy())
+
+
+def _decisive(how: Training) -> Training:
+    """`how` without what may change from one part of a run to the next."""
+    return msgspec.structs.replace(how, learning_rate=1.0, scale_learning_rate=1.0, clip_norm=1.0)
 
 
 def _digest(*parts: Any) -> str:

@@ -167,7 +167,9 @@ def trained(found: Trained) -> str:
     """What training did, by the images that were kept apart."""
     first = found.looks[0]
     best = next(look for look in found.looks if look.step == found.best_step)
-    parity = "" if found.parity is None else f"; it computes what was trained to {found.parity:.1e}"
+    parity = (
+        "" if found.parity is None else f"; what was trained is computed within {found.parity:.1e}"
+    )
     return (
         f"trained for {found.steps} steps on {found.images} images of {found.source}: on "
         f"{found.held_out} held out, the loss fell from {first.loss:.3g} to {best.loss:.3g} "

@@ -222,8 +222,13 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     how = tmp_path / "how.toml"
     how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64")
     said = refusal(vitedge, images, tmp_path / "out", "--training", how)
-    assert "at step " in said and "lower learning_rate" in said
-    assert (tmp_path / "out" / RUN / "last.safetensors").exists()
+    assert "at step " in said and "with --resume and a lower --learning-rate" in said
+    vitedge(
+        *("qat", "--target", "onnxruntime-cpu", "--train-data", images, "--num-samples", 16),
+        *("--eval-data", "digits", "--duration", 0, "--output", tmp_path / "out"),
+        *("--training", how, "--resume", "--learning-rate", 1e-5),
+    )
+    assert (tmp_path / "out" / NAME / "manifest.json").exists()
 
 
 def test_images_that_are_none_are_counted_and_left_out(

@@ -42,7 +42,7 @@ p { margin: .4rem 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-.scroll:focus-visible { outline: 3px solid var(--sofar); }
+.scroll:focus-visible { outline: 3px solid var(--sofar); } .scroll + .scroll { margin-top: .75rem; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem;
   font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line);

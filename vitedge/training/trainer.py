@@ -78,9 +78,11 @@ class _Run:
         self._optimizer = _optimizer(job.student, how)
         self._average = {n: p.detach().clone() for n, p in self._tensors.items()} if how.ema else {}
         self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.of)
+        self._accuracy = 0.0
 
     def train(self) -> Trained:
         resumed = (self._folder / LAST).exists()
+        self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
             self._restore(checkpoint.read(self._folder / LAST, self._job.of))
         log = Log(self._folder / LOG, self._place.step) if self._main else None
@@ -135,8 +137,8 @@ class _Run:
         if not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at step {step + 1}: training has stopped",
-                fix=f"set a lower learning_rate; the checkpoint of the last good step, at most "
-                f"{how.checkpoint_steps} before it, is kept",
+                fix=f"go on from the last good checkpoint, at most {how.checkpoint_steps} steps "
+                "before, with --resume and a lower --learning-rate",
             )
         norm = nn.utils.clip_grad_norm_(self._tensors.values(), how.clip_norm)
         self._optimizer.step()
@@ -146,7 +148,10 @@ class _Run:
         if log is not None:
             lr = how.learning_rate * share
             log.add(step=step + 1, loss=value, learning_rate=lr, gradient_norm=float(norm))
-        note = f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}"
+        note = (
+            f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}, "
+            f"{self._accuracy:.1%} of held-out images right"
+        )
         self._steps("training", step + 1, self._total, note)
 
     def _parts(self, batch: Batch, step: int) -> list[Mixed]:
@@ -174,14 +179,14 @@ class _Run:
     def _look(self, log: Log | None) -> None:
         """Measure on the held-out images, remember the best, and save both."""
         with _holding(self._tensors, self._average):  # the moving average, where there is one
-            value, accuracy = self._measure()
+            value, self._accuracy = self._measure()
             if value < self._place.best_loss:
                 self._place = msgspec.structs.replace(
                     self._place, best_step=self._place.step, best_loss=value
                 )
                 self._save(BEST)
         if log is not None:
-            log.add(step=self._place.step, held_out={"loss": value, "accuracy": accuracy})
+            log.add(step=self._place.step, held_out={"loss": value, "accuracy": self._accuracy})
         self._save(LAST)
 
     def _measure(self) -> tuple[float, float]:
