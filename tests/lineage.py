@@ -71,7 +71,7 @@ ROWS = (
     Row("timm", "beit_base_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3}),
     Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}, like_another=True),
     Row("timm", "eva02_tiny_patch14_224", {"depth": 2}),
-    Row("timm", "pvt_v2_b0", {"depths": [1, 1, 1, 1]}),
+    Row("timm", "pvt_v2_b0", {"depths": [1, 1, 1, 1]}, like_another=True),
     Row("timm", "mobilevit_xxs"),
     Row("torchvision", "vit_b_16"),
     Row("torchvision", "swin_t"),

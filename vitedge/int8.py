@@ -58,7 +58,7 @@ class Quantizer:
         target: Target,
         images: CalibrationImages,
         steps: Steps,
-        train: Train | None,
+        train: Train | None = None,
     ) -> None:
         """With `train`, what it makes of PTQ's result is what is written."""
         self._exported, self._target = exported, target

@@ -107,7 +107,7 @@ class _Trainer:
         """Whether the other processes know what to train."""
 
     def prepare(self, plan: Plan, model: Identity) -> None:
-        from vitedge.training import images
+        from vitedge.training import checkpoint, images
 
         request, how = self._request, self._request.training
         (target,) = plan.targets
@@ -136,6 +136,9 @@ class _Trainer:
         self._missing = images.missing_classes(self._found, model.labels)
         if how.labels:
             self._check_labels(model)
+        self._of = self._describe(model, target)
+        if (self._folder / checkpoint.LAST).exists():
+            checkpoint.read(self._folder / checkpoint.LAST, self._of)
 
     def _check_folder(self) -> None:
         folder, request = self._folder, self._request
@@ -195,7 +198,7 @@ class _Trainer:
             task=model.task,
             training=self._training,
             held_out=self._held_out,
-            of=self._describe(model, target),
+            of=self._of,
             folder=self._folder.resolve(),
             how=self._request.training,
         )

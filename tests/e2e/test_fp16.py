@@ -69,6 +69,7 @@ def test_fp16_can_be_validated_and_timed(half: Bundle, vitedge: CLI) -> None:
     assert timed["latency"]["speedup"] > 0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch", ["dynamic"])
 def test_fp16_for_onnx_runtime_is_built_where_it_does_not_run(
     tmp_path: Path, vitedge: CLI, held_out: Batch, batch: int | str

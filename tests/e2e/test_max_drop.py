@@ -99,6 +99,7 @@ def bundles_in(output: Path) -> list[str]:
     return sorted(path.name for path in output.iterdir() if path.is_dir())
 
 
+@pytest.mark.heavy
 def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
     tmp_path: Path, images: Path, vitedge: CLI
 ) -> None:

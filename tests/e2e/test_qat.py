@@ -27,6 +27,7 @@ CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 NAME = "digits-onnxruntime-cpu-int8"
 RUN = f".{NAME}.qat"
+EVALUATION = "evaluation.npz"
 SHORT = """
 epochs = 2
 batch_size = 64
@@ -43,6 +44,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     batch = next(found.batches(286))
     path = tmp_path_factory.mktemp("training") / "training.npz"
     np.savez(path, images=batch.images, labels=batch.labels)
+    unseen = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
+    few = next(unseen.batches(100))
+    np.savez(path.with_name(EVALUATION), images=few.images, labels=few.labels)
     return path
 
 
@@ -56,8 +60,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(images: Path, settings: Path, output: Path) -> list[str]:
     return [
         *("qat", "--target", "onnxruntime-cpu", "--train-data", str(images)),
-        *("--training", str(settings), "--num-samples", "32", "--eval-data", "digits"),
-        *("--duration", "0", "--output", str(output)),
+        *("--training", str(settings), "--num-samples", "32", "--duration", "0"),
+        *("--eval-data", str(images.with_name(EVALUATION)), "--output", str(output)),
     ]
 
 
@@ -220,7 +224,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     vitedge: CLI, images: Path, tmp_path: Path
 ) -> None:
     how = tmp_path / "how.toml"
-    how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64")
+    how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64\nepochs = 1")
     said = refusal(vitedge, images, tmp_path / "out", "--training", how)
     assert "at step " in said and "with --resume and a lower --learning-rate" in said
     vitedge(
@@ -231,6 +235,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     assert (tmp_path / "out" / NAME / "manifest.json").exists()
 
 
+@pytest.mark.heavy
 def test_images_that_are_none_are_counted_and_left_out(
     vitedge: CLI, images: Path, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_dynamic_batch_keeps_all_of_int8(tmp_path: Path, vitedge: Vitedge) -> 
     check_compiled(tmp_path / "digits-rtx-30-int8", ran.stdout)
 
 
+@pytest.mark.heavy
 def test_a_limit_on_the_drop_needs_the_device(tmp_path: Path, vitedge: Vitedge) -> None:
     limit = ("--max-drop", "0.1", "--output", tmp_path)
     ran = vitedge("export", "--target", "tensorrt", "--int8", *limit, code=2)
