@@ -348,6 +348,7 @@ def test_a_float_onnx_file_needs_its_preprocessing(tmp_path: Path, vitedge: CLI)
     assert manifest.inputs[0].shape == ("batch", 8, 8, 3)
 
 
+@pytest.mark.heavy
 def test_a_weights_file_needs_its_architecture(
     tmp_path: Path, vitedge: CLI, bundles: Bundles
 ) -> None:

@@ -220,6 +220,7 @@ def test_settings_that_cannot_work_are_refused(
     assert says in refusal(vitedge, images, tmp_path / "out", "--training", how)
 
 
+@pytest.mark.heavy
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     vitedge: CLI, images: Path, tmp_path: Path
 ) -> None:

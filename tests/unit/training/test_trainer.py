@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from vitedge import catalog, host
 from vitedge.data import open_images
+from vitedge.errors import InputError
 from vitedge.models.zoo import ZOO
 from vitedge.progress import SILENT
 from vitedge.quant.calibrate import calibrate
@@ -128,3 +129,14 @@ def test_a_run_writes_a_line_for_every_step(calibrated, tmp_path) -> None:
     assert [line["step"] for line in done.log if "held_out" in line] == [0, 4, 8]
     rates = [line["learning_rate"] for line in done.log if "loss" in line]
     assert rates[1] == max(rates) == HOW.learning_rate or rates[0] == max(rates)
+
+
+def test_a_loss_that_is_no_number_stops_at_its_step_and_can_be_gone_on_from(
+    calibrated, tmp_path
+) -> None:
+    how = msgspec.structs.replace(HOW, learning_rate=1e30)
+    with pytest.raises(InputError, match="at step 2: training has stopped") as stopped:
+        run(job(calibrated), how, tmp_path)
+    assert "--resume and a lower --learning-rate" in stopped.value.fix
+    done = run(job(calibrated), HOW, tmp_path)
+    assert len(losses(done)) == done.steps == 8
