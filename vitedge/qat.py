@@ -137,7 +137,7 @@ class _Trainer:
         if how.labels:
             self._check_labels(model)
         self._of = self._describe(model, target)
-        if (self._folder / checkpoint.LAST).exists():
+        if request.resume and (self._folder / checkpoint.LAST).exists():
             checkpoint.read(self._folder / checkpoint.LAST, self._of)
 
     def _check_folder(self) -> None:
@@ -147,13 +147,11 @@ class _Trainer:
                 f"there is no run to resume in {folder.parent}: {folder.name} is not there",
                 fix="drop --resume to start one, or give the --output it was started with",
             )
-        if folder.is_dir() and not request.resume:
-            if not request.export.force:
-                raise InputError(
-                    f"{folder} holds a run that was not finished",
-                    fix="pass --resume to go on, or --force to start anew",
-                )
-            shutil.rmtree(folder)
+        if folder.is_dir() and not (request.resume or request.export.force):
+            raise InputError(
+                f"{folder} holds a run that was not finished",
+                fix="pass --resume to go on, or --force to start anew",
+            )
 
     def _check_labels(self, model: Identity) -> None:
         """The cross-entropy with labels needs one for every image, and every class."""
@@ -186,6 +184,8 @@ class _Trainer:
         from vitedge.training import team
 
         placed, scales = quantizers(calibrated)
+        if not self._request.resume:  # with --force: only now is another run given up
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(exist_ok=True)
         start = _Start(
             path=calibrated.path.resolve(),
