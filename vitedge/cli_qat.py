@@ -111,4 +111,5 @@ def _settings(path: Path | None, given: dict[str, object]) -> Training:
     try:
         return msgspec.convert(changed, Training)
     except msgspec.ValidationError as error:
-        raise InputError(f"--{str(error).split('`')[-2].lstrip('$.')}: {error}") from error
+        wrong, _, key = str(error).partition(" - at `$.")
+        raise InputError(f"--{key.rstrip('`').replace('_', '-')}: {wrong}") from error

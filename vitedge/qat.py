@@ -54,6 +54,8 @@ def run(request: QatRequest, steps: Steps) -> list[Made]:
     Raises what `pipeline.export` does, and InputError for training data, checkpoints and losses
     that are of no use.
     """
+    if not request.train_data and (request.export.model.model or "digits") not in EMBEDDED:
+        raise InputError("no images to train on", fix="pass --train-data with a folder or an .npz")
     try:
         from vitedge.training import team
     except ImportError as error:
@@ -113,11 +115,7 @@ class _Trainer:
         (target,) = plan.targets
         self._folder = request.export.output / f".{bundle_name(model, target, 'int8')}.qat"
         self._check_folder()
-        self._data = request.train_data or (model.source if model.source in EMBEDDED else "")
-        if not self._data:
-            raise InputError(
-                "no images to train on", fix="pass --train-data with a folder or an .npz"
-            )
+        self._data = request.train_data or model.source  # an embedded one has its own
         opened = open_images(self._data, "calibration", model.preprocess, model.labels, model.task)
         evaluation: ImageSet | None = None
         if plan.eval_data:
