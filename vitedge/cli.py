@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from vitedge import __version__, cli_catalogue
+from vitedge.cli_bench import bench
 from vitedge.cli_build import build
 from vitedge.cli_export import export
 from vitedge.cli_inspect import inspect
 from vitedge.cli_options import DEFAULT_OUTPUT, Output
 from vitedge.cli_output import Json, print_json, say_int8_note, say_recommendations
 from vitedge.cli_qat import qat
-from vitedge.errors import InputError, VitedgeError
+from vitedge.errors import VitedgeError
 
 app = typer.Typer(
     help="Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof.",
@@ -32,7 +33,6 @@ INTERRUPTED = 128 + signal.SIGINT  # the shell's code for a command stopped by C
 EVALUATION_IMAGES = "Images to measure on: folder, .npz, 'digits' or 'shapes'."
 
 Artifact = Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)]
-Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -106,46 +106,7 @@ def validate(
     typer.echo(f"{accuracy['n']} images of {accuracy['data']}{skipped}")
 
 
-@app.command()
-def bench(
-    artifacts: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Artifacts to time; default: all in artifacts/.", show_default=False),
-    ] = None,
-    against: Annotated[str, typer.Option(help="'fp32', or another artifact.")] = "fp32",
-    duration: Annotated[float, typer.Option(help="Seconds for each artifact.")] = 3.0,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images a run.")] = None,
-    threads: Threads = 0,
-    as_json: Json = False,
-) -> None:
-    """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
-    from vitedge import proof, tables
-    from vitedge.artifact import bundles_in, open_bundle
-    from vitedge.progress import steps
-
-    paths = artifacts or bundles_in(DEFAULT_OUTPUT)
-    if not paths:
-        raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
-    bundles = [open_bundle(path) for path in paths]
-    with steps() as progress:
-        reports, _ = proof.bench_bundles(
-            bundles,
-            progress,
-            against=against,
-            duration_s=duration,
-            batch=batch,
-            threads=threads,
-        )
-    if as_json:
-        print_json(reports[0] if len(reports) == 1 else {"reports": reports})
-        return
-    tables.show(tables.reports(reports, f"latency in turn, against {against}"))
-    say_recommendations(reports)
-    if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
-        say_int8_note()
-
-
-for command in (export, qat, inspect, build, *cli_catalogue.COMMANDS):
+for command in (bench, export, qat, inspect, build, *cli_catalogue.COMMANDS):
     app.command()(command)
 
 
