@@ -14,6 +14,7 @@ LONGEST = 200
 UNITS = {"pp": ("pp", 1.0), "ms": ("ms", 1.0), "bytes": ("MB", 1e6), "db": ("dB", 1.0)}
 """By the last part of a metric's name: the unit people read, and its size in the metric's own."""
 RATIOS = ("speedup", "slowdown")
+LABELS = {"speedup": "speed-up", "sqnr_db": "SQNR", "peak_rss_bytes": "peak RSS"}
 
 
 def one_line(text: str) -> str:
@@ -52,7 +53,9 @@ def interval(check: Check) -> tuple[float, float] | None:
 
 
 def label(metric: str) -> str:
-    """`peak_rss_bytes` → `peak rss`."""
+    """`drop_pp` → `drop`."""
+    if metric in LABELS:
+        return LABELS[metric]
     stem, _, unit = metric.rpartition("_")
     return one_line(stem if unit in UNITS and stem else metric).replace("_", " ")
 

@@ -27,7 +27,7 @@ def test_github_action_benchmark_gets_one_file_for_each_direction(mixed: Verdict
         {"name": "vit-int8: size", "unit": "MB", "value": 1.5, "extra": "max 25 MB: passed"},
     ]
     (bigger,) = msgspec.json.decode(benchmark_action.bigger_is_better(mixed))
-    assert (bigger["name"], bigger["unit"], bigger["value"]) == ("vit-int8: speedup", "×", 1.08)
+    assert (bigger["name"], bigger["unit"], bigger["value"]) == ("vit-int8: speed-up", "×", 1.08)
     assert bigger["extra"] == "min 1.1×: inconclusive"
 
 

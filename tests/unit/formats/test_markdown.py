@@ -26,13 +26,13 @@ def test_the_table_has_the_worst_first_and_says_why(mixed: Verdict) -> None:
         *("passed", "passed", "passed"),
     ]
     assert [cell for row in found for cell in row[1:5]][8:] == [
-        *("speedup", "1.08×", "0.95 to 1.24", "≥ 1.1×"),
+        *("speed-up", "1.08×", "0.95 to 1.24", "≥ 1.1×"),
         *("drop", "0.14 pp", "-0.2 to 0.4", "≤ 0.5 pp"),
         *("p90", "2.5 ms", "2.25 to inf", "≤ 5 ms"),
         *("size", "1.5 MB", "", "≤ 25 MB"),
     ]
-    assert found[0][1:5] == ["sqnr", "not measured", "", "≥ 30 dB"]
-    assert "- vit-int8, speedup: too close to 1.1&#58; 430 rounds would tell" in text
+    assert found[0][1:5] == ["SQNR", "not measured", "", "≥ 30 dB"]
+    assert "- vit-int8, speed-up: too close to 1.1&#58; 430 rounds would tell" in text
     assert "one-sided 95% bound" in text
 
 
@@ -64,7 +64,7 @@ def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) 
     ]
     found = {row[1]: row[7] for row in rows(markdown.render(mixed, earlier))}
     assert found["drop"] == "`▁▃▆█▄`"
-    assert found["sqnr"] == "`▄▄▄▄·`"
+    assert found["SQNR"] == "`▄▄▄▄·`"
     assert found["size"] == "`····▄`"
 
 
