@@ -47,6 +47,10 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
+    lost: int | None = None
+    """Images that FP32 alone has right; None but for `top1`, and of an earlier vitedge."""
+    gained: int | None = None
+    """Images that the artifact alone has right."""
 
 
 class Numerics(_Section, frozen=True, kw_only=True):
@@ -93,6 +97,12 @@ class Latency(Timing, frozen=True, kw_only=True):
     speedup: float | None
     """p50 of `against` over the artifact's."""
     speedup_ci: tuple[float, float] | None
+    rounds: int | None = None
+    """In which all were timed in turn; None, as below, of an earlier vitedge."""
+    speedup_log_se: float | None = None
+    """Standard error of the logarithm of `speedup`; with t(rounds - 1) any interval follows."""
+    p90_log_se: float | None = None
+    """The same of p90_ms."""
 
 
 class Size(_Section, frozen=True, kw_only=True):
