@@ -6,7 +6,8 @@ A gate that acts on bare numbers fails on noise; one that acts on these does not
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp, sqrt
+from functools import lru_cache
+from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -23,11 +24,7 @@ BINS = 1024
 def paired_drop_pp(
     fp32_correct: NDArray[np.bool_], artifact_correct: NDArray[np.bool_], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Bound the accuracy lost, FP32 minus artifact, in percentage points.
-
-    Inverts the score test for a difference of paired proportions (Tango, Statistics in
-    Medicine 17, 1998). Unlike the Wald interval it keeps its coverage when few images or
-    none change sides: with no discordant pair it is ± z²/(n + z²).
+    """Bound the accuracy lost, FP32 minus artifact, in percentage points, as `drop_pp` does.
 
     Args:
         fp32_correct: (n,) whether FP32 was right on each image.
@@ -42,29 +39,55 @@ def paired_drop_pp(
             f"paired accuracies differ in shape: {fp32_correct.shape}, {artifact_correct.shape}",
             fix="score both models on the same images",
         )
-    n = len(fp32_correct)
-    if n == 0:
-        raise InputError("no images to compare accuracy on", fix="give at least one image")
     lost = int(np.count_nonzero(fp32_correct & ~artifact_correct))
     gained = int(np.count_nonzero(~fp32_correct & artifact_correct))
-    z = _z(confidence)
-    return -100 * _score_upper(gained, lost, n, z), 100 * _score_upper(lost, gained, n, z)
+    return drop_pp(lost, gained, len(fp32_correct), confidence)
 
 
-def _score_upper(b: int, c: int, n: int, z: float) -> float:
-    """Largest difference of proportions that the score test on (b - c)/n does not reject."""
+def drop_pp(lost: int, gained: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Bound a difference of paired proportions, percentage points, from its discordant pairs.
 
-    def accepted(delta: float) -> bool:
-        # q: the maximum-likelihood probability of a pair that counts in c, given delta.
-        p = (2 * n - b + c) * delta - b - c
-        q = (sqrt(max(0.0, p * p + 8 * n * c * delta * (1 - delta))) - p) / (4 * n)
-        variance = max(0.0, n * (2 * q + delta * (1 - delta)))
-        return n * delta - (b - c) <= z * sqrt(variance)
+    The exact (Garwood) Poisson limits of both counts, put together by squaring and adding
+    (MOVER: Zou & Donner, Statistics in Medicine 27, 2008). With no discordant pair the limits
+    are ± -ln((1 - confidence)/2)/n, the rule of three. One-sided it holds its level down to no
+    discordant pair, where the score interval (Tango 1998) is wrong in 9% of cases instead of 5.
 
-    low, high = (b - c) / n, 1.0
-    for _ in range(50):  # bisection: the statistic falls with delta, so it crosses once
+    Args:
+        lost: pairs of which only the first is right.
+        gained: pairs of which only the second is right.
+        n: all pairs.
+        confidence: two-sided; each limit alone is a one-sided (1 + confidence)/2 bound.
+
+    Raises:
+        InputError: no pairs.
+    """
+    if n == 0:
+        raise InputError("no images to compare accuracy on", fix="give at least one image")
+    tail = (1 - confidence) / 2
+    low_lost, high_lost = _poisson_limits(lost, tail)
+    low_gained, high_gained = _poisson_limits(gained, tail)
+    down = sqrt((lost - low_lost) ** 2 + (high_gained - gained) ** 2)
+    up = sqrt((high_lost - lost) ** 2 + (gained - low_gained) ** 2)
+    drop = lost - gained
+    return 100 * max(-1.0, (drop - down) / n), 100 * min(1.0, (drop + up) / n)
+
+
+def _poisson_limits(count: int, tail: float) -> tuple[float, float]:
+    """Means that a count of `count` or more, and of as many or fewer, has a chance `tail` of."""
+    return _poisson_mean(count - 1, 1 - tail) if count else 0.0, _poisson_mean(count, tail)
+
+
+@lru_cache(maxsize=4096)
+def _poisson_mean(most: int, chance: float) -> float:
+    """The mean of which `most` or fewer has the chance given, to 1e-9 of itself."""
+    width = 20 * sqrt(most + 1)  # beyond, chances are below 1e-50
+    counts = np.arange(max(0, most - int(2 * width)), most + 1)
+    log_factorials = np.array([lgamma(count + 1) for count in counts.tolist()])
+    low, high = max(0.0, most - width), most + width
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if accepted(middle) else (low, middle)
+        found = np.exp(counts * log(middle) - middle - log_factorials).sum()
+        low, high = (middle, high) if found > chance else (low, middle)
     return high
 
 

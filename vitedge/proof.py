@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vitedge import bench, host, recommend, report
+from vitedge import bench, evidence, host, measurements, recommend, report
 from vitedge.artifact import REPORT, Bundle, open_bundle
 from vitedge.backends import open_session, simulate
 from vitedge.backends.base import Session
@@ -34,9 +34,10 @@ def validate_bundle(
     """
     report.check_writable(bundle)
     fp32 = bundle.reference()
-    accuracy, numerics = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
+    accuracy, numerics, seen = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
     here = host.describe(host.usable_cores())
     size = _size(bundle, fp32)
+    evidence.write(bundle, accuracy.metric, images.name, seen)
     return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
 
 
@@ -53,7 +54,7 @@ def simulate_bundle(
         with simulate(bundle) as session:
             numerics = _against_golden(bundle, session)
     else:
-        accuracy, numerics = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
+        accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
     runtime = f"onnxruntime {metadata.version('onnxruntime')}"
     found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
     return report.merge(bundle, simulation=found, size=_size(bundle, fp32))
@@ -66,7 +67,7 @@ def _compare(
     images: ImageSet,
     steps: Steps,
     allow_overlap: bool,
-) -> tuple[report.Accuracy, report.Numerics]:
+) -> tuple[report.Accuracy, report.Numerics, evidence.PerImage]:
     """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`."""
     manifest = bundle.manifest
     calibration = manifest.quantization.calibration if manifest.quantization else None
@@ -81,7 +82,7 @@ def _compare(
         reference = session
         if fp32 is not None and fp32 is not bundle:
             reference = stack.enter_context(load(fp32))
-        accuracy, numerics = validate(
+        accuracy, numerics, seen = validate(
             session,
             None if fp32 is None else reference,
             images,
@@ -89,7 +90,7 @@ def _compare(
             calibration=digests,
             on_progress=show,
         )
-        return accuracy, numerics or _against_golden(bundle, session)
+        return accuracy, numerics or _against_golden(bundle, session), seen
 
 
 def measure_numerics(bundle: Bundle) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def bench_bundles(
     )
     for bundle in bundles:
         steps.say(f"measuring the memory of {bundle.manifest.name}")
-        report.merge(bundle, memory=report.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)))
+        report.merge(bundle, memory=measurements.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)))
     return recommend_among(bundles), extras
 
 
@@ -237,9 +238,9 @@ def time_bundles(
         speedup = interval = rival_timing = None
         if its is not None:
             speedup, interval = timed.speedup(mine, its)
-            rival_timing = report.Timing(**asdict(timed.latencies[its]))
+            rival_timing = measurements.Timing(**asdict(timed.latencies[its]))
         sections: dict[str, report.Section] = {
-            "latency": report.Latency(
+            "latency": measurements.Latency(
                 **asdict(timed.latencies[mine]),
                 batch=len(next(iter(feeds[mine].values()))),
                 against=None if its is None else against,
