@@ -5,11 +5,10 @@ Names come from bundles that anybody may have made: every one is escaped.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
-from vitedge.formats import figures
+from vitedge.formats import bars, figures
 from vitedge.formats.history import Run
 from vitedge.verdict import Answer, Check, Verdict
 
@@ -17,10 +16,6 @@ MOST_BYTES = 1 << 20
 """Of a step's summary on GitHub."""
 SIGNS = {"passed": "✅", "failed": "❌", "inconclusive": "⚠️"}
 WORST_FIRST: tuple[Answer, ...] = ("failed", "inconclusive", "passed")
-BARS = "▁▂▃▄▅▆▇█"
-MOST_BARS = 24
-HALF = 6
-"""Columns of a ruler on each side of the limit."""
 UNSAFE = re.compile(
     r"[!-,/:-@\[-^`{-~]"  # all of ASCII's punctuation but - . _
     r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # inside a word it marks nothing
@@ -72,39 +67,6 @@ def escape(text: str) -> str:
     return UNSAFE.sub(lambda found: f"&#{ord(found[0])};", figures.one_line(text))
 
 
-def ruler(check: Check) -> str:
-    """Show the interval and the value around the limit, which stands in the middle."""
-    value, ends = figures.measured(check), check.interval or ()
-    if value is None:
-        return ""
-    finite = [x for x in (value, *ends) if math.isfinite(x)]
-    reach = max(abs(x - check.limit) for x in finite) or 1.0
-
-    def column(x: float) -> int:
-        share = (x - check.limit) / reach
-        return HALF + round(HALF * min(max(share, -1.0), 1.0))
-
-    cells = ["·"] * (2 * HALF + 1)
-    if ends:
-        for at in range(column(ends[0]), column(ends[1]) + 1):
-            cells[at] = "━"
-    cells[HALF] = "╋" if cells[HALF] == "━" else "┃"
-    cells[column(value)] = "●"
-    return "".join(cells)
-
-
-def sparkline(values: Sequence[float | None]) -> str:
-    """One bar for each value, between the lowest and the highest; a dot where there is none."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    low, span = min(known), max(known) - min(known)
-    return "".join(
-        "·" if value is None else BARS[round((len(BARS) - 1) * (value - low) / span) if span else 3]
-        for value in values[-MOST_BARS:]
-    )
-
-
 def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
     metric, value = check.metric, figures.measured(check)
     ends = check.interval
@@ -114,12 +76,12 @@ def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
         "not measured" if value is None else figures.quantity(metric, value),
         f"{figures.amount(metric, ends[0])} to {figures.amount(metric, ends[1])}" if ends else "",
         f"{'≤' if check.bound == 'max' else '≥'} {figures.quantity(metric, check.limit)}",
-        _code(ruler(check)),
+        _code(bars.ruler(check)),
         f"{SIGNS[check.answer]} {check.answer}",
     ]
     if earlier:
         past = [run.values.get(name, {}).get(figures.title(check)) for run in earlier]
-        cells.append(_code(sparkline([*past, value][-MOST_BARS:])))
+        cells.append(_code(bars.sparkline([*past, value])))
     return f"|{'|'.join(cells)}|\n"
 
 

@@ -6,7 +6,7 @@ import html
 import re
 
 from tests.unit.formats.conftest import HOSTILE, check, judged, verdict
-from vitedge.formats import history, markdown
+from vitedge.formats import bars, history, markdown
 from vitedge.formats.history import Run
 from vitedge.verdict import Verdict
 
@@ -37,19 +37,19 @@ def test_the_table_has_the_worst_first_and_says_why(mixed: Verdict) -> None:
 
 
 def test_the_ruler_shows_on_which_side_of_the_limit_the_interval_lies() -> None:
-    assert markdown.ruler(check()) == "━━━●━━┃······"
-    assert markdown.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
-    assert markdown.ruler(check(limit=-1.0)).startswith("······┃")
-    assert markdown.ruler(check(value=0.5, interval=None)) == "······●······"
-    assert markdown.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
-    assert markdown.ruler(check(value=None)) == ""
+    assert bars.ruler(check()) == "━━━●━━┃······"
+    assert bars.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
+    assert bars.ruler(check(limit=-1.0)).startswith("······┃")
+    assert bars.ruler(check(value=0.5, interval=None)) == "······●······"
+    assert bars.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
+    assert bars.ruler(check(value=None)) == ""
 
 
 def test_a_sparkline_runs_from_the_lowest_to_the_highest_of_the_last_runs() -> None:
-    assert markdown.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
-    assert markdown.sparkline([3, None, 1]) == "█·▁"
-    assert markdown.sparkline([2, 2]) == "▄▄"
-    assert markdown.sparkline([None]) == ""
+    assert bars.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
+    assert bars.sparkline([3, None, 1]) == "█·▁"
+    assert bars.sparkline([2, 2]) == "▄▄"
+    assert bars.sparkline([None]) == ""
 
 
 def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) -> None:
