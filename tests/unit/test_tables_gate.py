@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.unit.formats.conftest import check, judged, verdict
+from tests.verdicts import check, judged, verdict
 from vitedge import tables_gate
 from vitedge.verdict import Answer, Verdict, worst
 

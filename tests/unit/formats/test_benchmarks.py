@@ -8,7 +8,7 @@ import shlex
 import msgspec
 import pytest
 
-from tests.unit.formats.conftest import HOSTILE, check, judged, verdict
+from tests.verdicts import HOSTILE, check, judged, verdict
 from vitedge.formats import bencher, benchmark_action, openmetrics
 from vitedge.verdict import Verdict
 

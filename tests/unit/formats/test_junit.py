@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from tests.unit.formats.conftest import HOSTILE, check, judged, verdict
+from tests.verdicts import HOSTILE, check, judged, verdict
 from vitedge.formats import junit
 from vitedge.verdict import Verdict
 

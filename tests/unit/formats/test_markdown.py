@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from tests.unit.formats.conftest import HOSTILE, check, judged, verdict
+from tests.verdicts import HOSTILE, check, judged, verdict
 from vitedge.formats import bars, history, markdown
 from vitedge.formats.history import Run
 from vitedge.verdict import Verdict
