@@ -11,7 +11,11 @@ from vitedge.errors import InputError
 
 
 @pytest.mark.parametrize(
-    "bad", ["nowhere/page.xml", ".", "/dev/null", "/proc/page.xml", "file.txt/page.xml"]
+    "bad",
+    [
+        *("nowhere/page.xml", ".", "/dev/null", "/proc/page.xml", "file.txt/page.xml", "/"),
+        "long" * 64,
+    ],
 )
 def test_a_path_that_cannot_be_written_is_refused_at_once(
     tmp_path: Path, bad: str, monkeypatch: pytest.MonkeyPatch
