@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vitedge import files
@@ -32,13 +33,9 @@ class Outputs:
 
     def write(self, verdict: Verdict) -> None:
         """Write them all. Raises InputError where the disk is full or a folder went away."""
+        render = FORMATS | {"markdown": partial(markdown.render, earlier=self.earlier)}
         for name, path in self.wanted:
-            text = (
-                markdown.render(verdict, self.earlier)
-                if name == "markdown"
-                else FORMATS[name](verdict)
-            )
-            files.write(path, text)
+            files.write(path, render[name](verdict))
         if self.past:
             runs = (*self.earlier, history.run_of(verdict, self.environment))
             files.write(self.past, history.render(runs))
