@@ -81,7 +81,7 @@ def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
     ]
     if earlier:
         past = [run.values.get(name, {}).get(figures.title(check)) for run in earlier]
-        cells.append(_code(bars.sparkline([*past, value])))
+        cells.append(_code(bars.sparkline([*past, figures.finite(check)])))
     return f"|{'|'.join(cells)}|\n"
 
 
