@@ -56,6 +56,18 @@ def gate(
         typer.Option(help="Limits; default: vitedge.toml, else [tool.vitedge.gate]."),
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT=FILE",
+            help="Write the verdict as junit, markdown, json, smaller-is-better, bigger-is-better "
+            "(github-action-benchmark), bencher or openmetrics; may be repeated.",
+        ),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="Add a line to this file; summaries show sparklines over its runs."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Pass or fail artifacts by limits, or say that the evidence is too thin (exit 4)."""
