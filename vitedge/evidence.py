@@ -117,6 +117,20 @@ def per_image(named: Mapping[str, NDArray[Any]]) -> PerImage:
     )
 
 
+def bare(
+    digests: NDArray[np.uint64], labels: NDArray[np.int32], artifact: NDArray[Any]
+) -> PerImage:
+    """What is kept of an artifact alone, without FP32 and without pictures."""
+    return PerImage(
+        digests=digests,
+        labels=labels,
+        fp32=None,
+        artifact=artifact,
+        worst=np.zeros(0, np.int64),
+        thumbnails=np.zeros((0, 0, 0, 3), np.uint8),
+    )
+
+
 def save(path: Path, header: msgspec.Struct, named: Mapping[str, NDArray[Any]]) -> None:
     """Write an .npz of arrays and a JSON header, by one rename. Raises InputError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

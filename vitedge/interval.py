@@ -5,9 +5,9 @@ A gate that acts on bare numbers fails on noise; one that acts on these does not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import exp, lgamma, log, sqrt
+from math import exp, inf, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -100,7 +100,8 @@ def resampled_drop_pp(
     """Bound the drop of a metric of sums over images, percentage points; None below 10 images.
 
     Images are resampled whole and for both models alike (percentile bootstrap), for metrics such
-    as mIoU that are no mean over images.
+    as mIoU that are no mean over images. Resampling shows nothing of what too few images show, so
+    where fewer than 10 differ the limits are those of as many images gone wholly wrong, or right.
 
     Args:
         fp32: (n, …) what each image adds to FP32's sums.
@@ -111,6 +112,9 @@ def resampled_drop_pp(
     n = len(fp32)
     if n < 10:
         return None
+    differ = (fp32 != artifact).reshape(n, -1).any(axis=1)
+    if (count := int(differ.sum())) < 10:
+        return drop_pp(0, count, n, confidence)[0], drop_pp(count, 0, n, confidence)[1]
     weights = np.random.default_rng(0).multinomial(n, [1 / n] * n, RESAMPLES).astype(np.float64)
     totals = [np.tensordot(weights, part.astype(np.float64), 1) for part in (fp32, artifact)]
     drops = 100 * (metric(totals[0]) - metric(totals[1]))
@@ -141,15 +145,67 @@ def ratio_of_medians(
             f"a ratio needs 3 or more paired rounds, not {rounds} and {len(denominator)}",
             fix="measure for longer",
         )
+    ratio = float(np.median(numerator) / np.median(denominator))
+    return around(ratio, log_se_of_ratio(numerator, denominator), rounds, confidence)
+
+
+def around(value: float, log_se: float, rounds: int, confidence: float) -> tuple[float, float]:
+    """Bound a positive value by value · exp(± t(rounds - 1) · log_se), two-sided."""
+    margin = exp(_t(confidence, rounds - 1) * log_se)
+    return value / margin, value * margin
+
+
+def log_se_of_ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> float:
+    """Standard error of log(median(numerator) / median(denominator)), over paired rounds.
+
+    By bootstrap: rounds are resampled whole. Both (rounds, runs), positive.
+    """
+    rounds = len(numerator)
+    draws = _draws(rounds)
+    logs = np.log(_medians(numerator, draws)) - np.log(_medians(denominator, draws))
+    return float(np.std(logs)) * sqrt(rounds / (rounds - 1))
+
+
+def share_se(samples: NDArray[np.float64], share: float) -> float:
+    """Standard error of the share of runs that stay under a quantile, 0-1, over rounds.
+
+    Runs of a round are alike, and count as fewer. `samples`: (rounds, runs).
+    """
+    under = (samples <= np.quantile(samples, share)).mean(axis=1)
+    between = float(np.std(under, ddof=1)) / sqrt(len(samples))
+    return max(between, sqrt(share * (1 - share) / samples.size))
+
+
+def quantile_limits(
+    percentiles: Sequence[float], share: float, se: float, rounds: int, confidence: float
+) -> tuple[float, float]:
+    """Bound a quantile by those of the shares that are t(rounds - 1) standard errors away.
+
+    (Woodruff, JASA 47, 1952.) The upper limit is infinite where that is more than all runs.
+
+    Args:
+        percentiles: (101,) of the runs: 0% to 100%.
+        share: the quantile, 0-1.
+        se: as `share_se` gives it; scaled to the lower limit's share by √(p(1 - p)), as a share
+            near 1 varies less.
+        rounds: it was found over.
+        confidence: two-sided; each limit alone is a one-sided (1 + confidence)/2 bound.
+    """
+    away = _t(confidence, rounds - 1) * se
+    c = away * away / (share * (1 - share))
+    half = share + c / 2
+    below = (half - sqrt(half * half - share * share * (1 + c))) / (1 + c)
+    grid = np.linspace(0, 1, len(percentiles))
+    low = float(np.interp(below, grid, percentiles))
+    return low, inf if share + away > 1 else float(np.interp(share + away, grid, percentiles))
+
+
+def _draws(rounds: int) -> NDArray[np.int64]:
+    """How often each resample draws each round, (resamples, rounds)."""
     picks = np.random.default_rng(0).integers(0, rounds, size=(RESAMPLES, rounds))
     picks += rounds * np.arange(RESAMPLES)[:, None]
     draws = np.bincount(picks.ravel(), minlength=RESAMPLES * rounds)
-    draws = draws.reshape(RESAMPLES, rounds)  # how often each round was drawn
-    log_ratios = np.log(_medians(numerator, draws)) - np.log(_medians(denominator, draws))
-    standard_error = float(np.std(log_ratios)) * sqrt(rounds / (rounds - 1))
-    margin = exp(_t(confidence, rounds - 1) * standard_error)
-    ratio = float(np.median(numerator) / np.median(denominator))
-    return ratio / margin, ratio * margin
+    return draws.reshape(RESAMPLES, rounds)
 
 
 def _medians(samples: NDArray[np.float64], draws: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from vitedge.backends.base import Session
 from vitedge.data import EMBEDDED, open_images
 from vitedge.errors import InputError
 from vitedge.imageset import ImageSet
+from vitedge.interval import log_se_of_ratio, share_se
 from vitedge.memory import peak_rss_bytes
 from vitedge.progress import Steps
 from vitedge.validate import OutputError, predict_all, validate
@@ -235,9 +236,10 @@ def time_bundles(
         )
     for bundle, (mine, its) in zip(bundles, pairs, strict=True):
         fp32 = bundle.reference()
-        speedup = interval = rival_timing = None
+        speedup = interval = rival_timing = speedup_log_se = None
         if its is not None:
             speedup, interval = timed.speedup(mine, its)
+            speedup_log_se = log_se_of_ratio(timed.rounds[its], timed.rounds[mine])
             rival_timing = measurements.Timing(**asdict(timed.latencies[its]))
         sections: dict[str, report.Section] = {
             "latency": measurements.Latency(
@@ -248,6 +250,9 @@ def time_bundles(
                 other=rival_timing if rival is not None else None,
                 speedup=speedup,
                 speedup_ci=interval,
+                rounds=len(timed.rounds[mine]),
+                speedup_log_se=speedup_log_se,
+                p90_share_se=share_se(timed.rounds[mine], 0.9),
             ),
             "size": _size(bundle, fp32),
             "host": host.describe(cores),

@@ -12,7 +12,7 @@ from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host
 from vitedge.measurements import BenchSection
-from vitedge.spec import Precision
+from vitedge.spec import Count, Precision
 
 SCHEMA = "vitedge.report/1"
 
@@ -48,9 +48,9 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
-    lost: int | None = None
+    lost: Count | None = None
     """Images that FP32 alone has right; None but for `top1`, and of an earlier vitedge."""
-    gained: int | None = None
+    gained: Count | None = None
     """Images that the artifact alone has right."""
 
 
@@ -129,18 +129,10 @@ def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
     bytes is started afresh.
     Raises InputError for a report that cannot be read.
     """
-    identity = {
-        "schema": SCHEMA,
-        "artifact": bundle.manifest.name,
-        "model": bundle.manifest.model.name,
-        "target": bundle.manifest.target.name,
-        "precision": bundle.manifest.precision,
-        "files": bundle.model_files,
-    }
     report = read(bundle.path / REPORT)
-    if report.get("files") != identity["files"]:
+    if report.get("files") != bundle.model_files:
         report = {}
-    report = {**report, **identity}
+    report = {**report, **identity(bundle)}
     for name, value in sections.items():
         if value is None:
             report.pop(name, None)
@@ -148,6 +140,18 @@ def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
             report[name] = msgspec.to_builtins(value)
     _write(report, bundle.path / REPORT)
     return report
+
+
+def identity(bundle: Bundle) -> dict[str, Any]:
+    """What a report begins with."""
+    return {
+        "schema": SCHEMA,
+        "artifact": bundle.manifest.name,
+        "model": bundle.manifest.model.name,
+        "target": bundle.manifest.target.name,
+        "precision": bundle.manifest.precision,
+        "files": bundle.model_files,
+    }
 
 
 def check_writable(bundle: Bundle) -> None:
