@@ -16,7 +16,7 @@ LONGEST = 200
 UNITS = {"pp": ("pp", 1.0), "ms": ("ms", 1.0), "bytes": ("MB", 1e6), "db": ("dB", 1.0)}
 """By the last part of a metric's name: the unit people read, and its size in the metric's own."""
 RATIOS = ("speedup", "slowdown")
-LABELS = {"speedup": "speed-up", "sqnr_db": "SQNR", "peak_rss_bytes": "peak RSS"}
+LABELS = {"speedup": "speed-up", "sqnr_db": "SQNR", "peak_rss_bytes": "peak RSS", "top1": "top-1"}
 
 
 def one_line(text: str) -> str:
