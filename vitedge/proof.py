@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vitedge import bench, host, recommend, report
+from vitedge import bench, host, measurements, recommend, report
 from vitedge.artifact import REPORT, Bundle, open_bundle
 from vitedge.backends import open_session, simulate
 from vitedge.backends.base import Session
@@ -154,7 +154,7 @@ def bench_bundles(
     )
     for bundle in bundles:
         steps.say(f"measuring the memory of {bundle.manifest.name}")
-        report.merge(bundle, memory=report.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)))
+        report.merge(bundle, memory=measurements.Memory(peak_rss_bytes=peak_rss_bytes(bundle.path)))
     return recommend_among(bundles), extras
 
 
@@ -237,9 +237,9 @@ def time_bundles(
         speedup = interval = rival_timing = None
         if its is not None:
             speedup, interval = timed.speedup(mine, its)
-            rival_timing = report.Timing(**asdict(timed.latencies[its]))
+            rival_timing = measurements.Timing(**asdict(timed.latencies[its]))
         sections: dict[str, report.Section] = {
-            "latency": report.Latency(
+            "latency": measurements.Latency(
                 **asdict(timed.latencies[mine]),
                 batch=len(next(iter(feeds[mine].values()))),
                 against=None if its is None else against,

@@ -11,6 +11,7 @@ import msgspec
 from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host
+from vitedge.measurements import BenchSection
 from vitedge.spec import Precision
 
 SCHEMA = "vitedge.report/1"
@@ -72,40 +73,11 @@ class Simulation(_Section, frozen=True, kw_only=True):
     numerics: Numerics
 
 
-class Timing(_Section, frozen=True, kw_only=True):
-    """Latency of one run, milliseconds. None where the sample is too small for a percentile."""
-
-    p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    mean_ms: float
-    n: int
-
-
-class Latency(Timing, frozen=True, kw_only=True):
-    """The artifact's timing, and that of what it was timed in turn with."""
-
-    batch: int
-    against: str | None
-    """`fp32`, or the path of the other artifact; None when it was timed alone."""
-    fp32: Timing | None
-    other: Timing | None
-    speedup: float | None
-    """p50 of `against` over the artifact's."""
-    speedup_ci: tuple[float, float] | None
-
-
 class Size(_Section, frozen=True, kw_only=True):
     """Size of the files the runtime loads."""
 
     bytes: int
     fp32_bytes: int | None
-
-
-class Memory(_Section, frozen=True, kw_only=True):
-    """Of a fresh process that opens and runs the artifact."""
-
-    peak_rss_bytes: int
 
 
 class Candidate(_Section, frozen=True, kw_only=True):
@@ -139,7 +111,11 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = Accuracy | Numerics | Simulation | Latency | Size | Memory | Recommendation | Host
+Section = Accuracy | Numerics | Simulation | Size | Recommendation | Host | BenchSection
+"""By the name it has in the report: `accuracy`, `numerics`, `simulation`, `size`,
+`recommendation`, `host`; and of `vitedge.measurements`: `latency`, `multi_stream`, `offline`,
+`server`, `sweep_threads`, `sweep_batch`, `cold_start`, `drift`, `energy`, `memory`,
+`conditions`."""
 
 
 def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
