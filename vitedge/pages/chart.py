@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vitedge.pages.shell import safe, scroll
 
 WIDTH = 960
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 COLOURS = 6
 _TINY = 1e-12
 """Stands for zero, which a logarithmic axis has no place for."""
@@ -49,13 +49,12 @@ def linear(title: str, values: Iterable[float], *, ticks: int = 6) -> Axis:
 
 
 def logarithmic(title: str, values: Iterable[float]) -> Axis:
-    """An axis around all of `values` > 0, marked at 1, 2 and 5 of the powers of 10 or fewer."""
+    """An axis a little wider than `values` > 0, marked at 1, 2, 5 of the powers of 10 or so."""
     known = [max(value, _TINY) for value in values]
-    decades = range(math.floor(math.log10(min(known))), math.ceil(math.log10(max(known))) + 1)
-    factors = (1,) if len(decades) > 5 else (1, 2, 5)
+    low, high = min(known) / 1.05, max(known) * 1.05
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if len(decades) > 5 else (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 5, 7)
     marks = [factor * 10.0**power for power in decades for factor in factors]
-    low = max((m for m in marks if m <= min(known) * 1.001), default=marks[0])
-    high = min((m for m in marks if m >= max(known) / 1.001 and m > low), default=low * 10)
     shown = tuple((m, f"{m:,.6g}") for m in marks if low <= m <= high)
     return Axis(title, low, high, shown, log=True)
 
@@ -74,7 +73,11 @@ class Frame:
     label: str
     """What the picture shows, for those who do not see it."""
     height: int = 380
-    left: int = LEFT
+
+    @property
+    def left(self) -> float:
+        """Where the picture begins, right of what is written along its upright axis."""
+        return max(LEFT, 34 + 10 * max(len(name) for _, name in self.y.ticks))
 
     def at(self, x: float, y: float) -> Point:
         """The place of a value on the sheet."""

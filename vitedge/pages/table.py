@@ -8,6 +8,7 @@ from typing import Literal
 from vitedge.pages.shell import safe, scroll
 
 MOST_ROWS = 1000
+FOLDED_ROWS = 12
 
 Kind = Literal["", "number", "name", "text", "head", "answer"]
 """`head` names its row; `answer` is `passed`, `failed` or `inconclusive`."""
@@ -33,6 +34,15 @@ def table(
     yield "</tbody></table></div>"
     if len(rows) > MOST_ROWS:
         yield f'<p class="soft">{len(rows) - MOST_ROWS:,} {more}.</p>'
+
+
+def folded(label: str, columns: Mapping[str, Kind], rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """A table that is opened by a click where it is long."""
+    if len(rows) <= FOLDED_ROWS:
+        yield from table(label, columns, rows)
+        return
+    shown = table(label, columns, rows)
+    yield from (f"<details><summary>All {len(rows):,} values</summary>", *shown, "</details>")
 
 
 def answer(said: str) -> str:
