@@ -20,6 +20,7 @@ from vitedge.errors import InputError, nearest
 from vitedge.manifest import SCHEMA, Manifest
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
+EVIDENCE = "evidence.npz"
 MODEL, ENGINE = "model.onnx", "model.engine"
 
 
@@ -155,7 +156,7 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     files = {
         path.name: sha256(path)
         for path in sorted(folder.iterdir())
-        if path.name not in (MANIFEST, REPORT)
+        if path.name not in (MANIFEST, REPORT, EVIDENCE)
     }
     sealed = msgspec.structs.replace(manifest, files=files)
     content = msgspec.json.format(msgspec.json.encode(sealed), indent=2)

@@ -45,7 +45,7 @@ def run(output: Path, steps: Steps) -> Demo:
     eager = EagerSession(model, host.usable_cores())
     identity = model.identity
     images = open_images("digits", "evaluation", identity.preprocess, identity.labels)
-    accuracy, _ = validate(eager, eager, images, identity.task, calibration=frozenset())
+    accuracy, *_ = validate(eager, eager, images, identity.task, calibration=frozenset())
     reports, others = bench_bundles(
         [m.bundle for m in made], steps, duration_s=DURATION_S, others={"torch": eager}
     )

@@ -42,6 +42,12 @@ class Latency(Timing, frozen=True, kw_only=True):
     speedup: float | None
     """p50 of `against` over the artifact's."""
     speedup_ci: tuple[float, float] | None
+    rounds: int | None = None
+    """In which all were timed in turn; None, as below, of an earlier vitedge."""
+    speedup_log_se: float | None = None
+    """Standard error of the logarithm of `speedup`; with t(rounds - 1) any interval follows."""
+    p90_share_se: float | None = None
+    """Standard error of the share of runs under p90_ms, 0-1."""
 
 
 class MultiStream(Timing, frozen=True, kw_only=True):

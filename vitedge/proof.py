@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vitedge import bench, host, measurements, recommend, report
+from vitedge import bench, evidence, host, measurements, recommend, report
 from vitedge.artifact import REPORT, Bundle, open_bundle
 from vitedge.backends import open_session, simulate
 from vitedge.backends.base import Session
 from vitedge.data import EMBEDDED, open_images
 from vitedge.errors import InputError
 from vitedge.imageset import ImageSet
+from vitedge.interval import log_se_of_ratio, share_se
 from vitedge.memory import peak_rss_bytes
 from vitedge.progress import Steps
 from vitedge.validate import OutputError, predict_all, validate
@@ -34,9 +35,10 @@ def validate_bundle(
     """
     report.check_writable(bundle)
     fp32 = bundle.reference()
-    accuracy, numerics = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
+    accuracy, numerics, seen = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
     here = host.describe(host.usable_cores())
     size = _size(bundle, fp32)
+    evidence.write(bundle, accuracy.metric, images.name, seen)
     return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
 
 
@@ -53,7 +55,7 @@ def simulate_bundle(
         with simulate(bundle) as session:
             numerics = _against_golden(bundle, session)
     else:
-        accuracy, numerics = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
+        accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
     runtime = f"onnxruntime {metadata.version('onnxruntime')}"
     found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
     return report.merge(bundle, simulation=found, size=_size(bundle, fp32))
@@ -66,7 +68,7 @@ def _compare(
     images: ImageSet,
     steps: Steps,
     allow_overlap: bool,
-) -> tuple[report.Accuracy, report.Numerics]:
+) -> tuple[report.Accuracy, report.Numerics, evidence.PerImage]:
     """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`."""
     manifest = bundle.manifest
     calibration = manifest.quantization.calibration if manifest.quantization else None
@@ -81,7 +83,7 @@ def _compare(
         reference = session
         if fp32 is not None and fp32 is not bundle:
             reference = stack.enter_context(load(fp32))
-        accuracy, numerics = validate(
+        accuracy, numerics, seen = validate(
             session,
             None if fp32 is None else reference,
             images,
@@ -89,7 +91,7 @@ def _compare(
             calibration=digests,
             on_progress=show,
         )
-        return accuracy, numerics or _against_golden(bundle, session)
+        return accuracy, numerics or _against_golden(bundle, session), seen
 
 
 def measure_numerics(bundle: Bundle) -> dict[str, Any]:
@@ -234,9 +236,10 @@ def time_bundles(
         )
     for bundle, (mine, its) in zip(bundles, pairs, strict=True):
         fp32 = bundle.reference()
-        speedup = interval = rival_timing = None
+        speedup = interval = rival_timing = speedup_log_se = None
         if its is not None:
             speedup, interval = timed.speedup(mine, its)
+            speedup_log_se = log_se_of_ratio(timed.rounds[its], timed.rounds[mine])
             rival_timing = measurements.Timing(**asdict(timed.latencies[its]))
         sections: dict[str, report.Section] = {
             "latency": measurements.Latency(
@@ -247,6 +250,9 @@ def time_bundles(
                 other=rival_timing if rival is not None else None,
                 speedup=speedup,
                 speedup_ci=interval,
+                rounds=len(timed.rounds[mine]),
+                speedup_log_se=speedup_log_se,
+                p90_share_se=share_se(timed.rounds[mine], 0.9),
             ),
             "size": _size(bundle, fp32),
             "host": host.describe(cores),

@@ -48,6 +48,10 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
+    lost: int | None = None
+    """Images that FP32 alone has right; None but for `top1`, and of an earlier vitedge."""
+    gained: int | None = None
+    """Images that the artifact alone has right."""
 
 
 class Numerics(_Section, frozen=True, kw_only=True):
