@@ -152,6 +152,12 @@ class Frame:
         yield "</svg></div>"
 
 
+def strips(x: Axis, count: int, title: str, label: str, height: int) -> Frame:
+    """A frame of `count` strips, each `height` pixels and 1 high, one above the other."""
+    ticks = tuple((float(i), "") for i in range(count + 1))
+    return Frame(x, Axis(title, 0, count, ticks), label, TOP + BOTTOM + height * count)
+
+
 def hover(said: str, *marks: str) -> str:
     """Marks that say more under the mouse."""
     return f"<g><title>{safe(said)}</title>{''.join(marks)}</g>"

@@ -47,12 +47,11 @@ def sections(reports: Sequence[Report]) -> Iterable[str]:
     groups: defaultdict[tuple[str, ...], list[Candidate]] = defaultdict(list)
     for report, name in zip(reports, names(reports), strict=True):
         if point := _candidate(report, name):
-            metric = METRICS.get(report["accuracy"]["metric"], "accuracy")
-            batch = look(report, "latency", "batch") or 1
-            threads = look(report, "host", "threads")
-            where = f"{machine(report)}, {threads} threads" if threads else machine(report)
-            data = str(report["accuracy"]["data"])
-            groups[metric, data, where, f"batch {batch}"].append(point)
+            groups[_compared(report)].append(point)
+    for report in reports:  # FP32's part of a report, where it has none of its own
+        point = _fp32(report)
+        if point and point.name not in [p.name for p in groups[_compared(report)]]:
+            groups[_compared(report)].append(point)
     drawn = [(key, points) for key, points in groups.items() if len(points) > 1]
     if not drawn:
         return
@@ -63,6 +62,23 @@ def sections(reports: Sequence[Report]) -> Iterable[str]:
         yield f"<h3>{safe(f'{key[0]}: ' + ', '.join(key[1:]))}</h3>"
         yield from _picture(sorted(points, key=lambda p: p.latency_ms), key[0])
     yield "</section>"
+
+
+def _compared(report: Report) -> tuple[str, ...]:
+    """What artifacts must share to be compared, for people."""
+    metric = METRICS.get(report["accuracy"]["metric"], "accuracy")
+    threads = look(report, "host", "threads")
+    where = f"{machine(report)}, {threads} threads" if threads else machine(report)
+    batch = look(report, "latency", "batch") or 1
+    return metric, str(report["accuracy"]["data"]), where, f"batch {batch}"
+
+
+def _fp32(report: Report) -> Candidate | None:
+    accuracy, latency = look(report, "accuracy", "fp32"), look(report, "latency", "fp32", "p50_ms")
+    if accuracy is None or latency is None:
+        return None
+    name = f"{report['model']}-{report['target']}-fp32"
+    return Candidate(name, "fp32", latency, 100 * accuracy, None)
 
 
 def _candidate(report: Report, name: str) -> Candidate | None:

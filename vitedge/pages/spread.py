@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitedge.pages.chart import BOTTOM, TOP, Axis, Frame, Point, hover, legend, linear, logarithmic
+from vitedge.pages.chart import Frame, Point, hover, legend, linear, logarithmic, strips
 from vitedge.pages.measured import Report, look, names, number
 
 STRIP_PX = 88
@@ -48,7 +48,8 @@ def distributions(runs: Sequence[Timed]) -> Iterable[str]:
     every = [t["distribution"]["quantiles_ms"] for run in runs for t in (run.mine, run.other) if t]
     low, high = min(q[0] for q in every), max(q[99] for q in every)
     axis = (logarithmic if high > 4 * low else linear)("latency of a run, ms", [low, high])
-    frame = _strips(axis, len(runs), "", f"Distribution of latency of {len(runs)} artifacts")
+    label = f"Distribution of latency of {len(runs)} artifacts; the table has p50, p90 and p99"
+    frame = strips(axis, len(runs), "", label, STRIP_PX)
     edges = [axis.low + (axis.high - axis.low) * i / BINS for i in range(BINS + 1)]
     if axis.log:
         edges = list(np.geomspace(axis.low, axis.high, BINS + 1))
@@ -100,7 +101,8 @@ def series(runs: Sequence[Timed]) -> Iterable[str]:
     far = max(abs(change) for run in kept for _, change in _changes(run.mine))
     half = min(MOST_PERCENT, max(5.0, float(np.ceil(far / 5) * 5)))
     axis = linear("seconds since timing began", [0.0, last])
-    frame = _strips(axis, len(kept), f"±{half:g}% of the median each", "Latency over time")
+    label = f"Latency over time of {len(kept)} artifacts, in percent off the median of each"
+    frame = strips(axis, len(kept), f"±{half:g}% of the median each", label, STRIP_PX)
     marks = []
     for strip, run in enumerate(reversed(kept)):
         middle = strip + 0.4
@@ -123,12 +125,6 @@ def _changes(timing: dict[str, Any]) -> list[tuple[float, float]]:
     """(seconds, percent off the median)."""
     points, p50 = timing["distribution"]["series"], timing["p50_ms"]
     return [(seconds, 100 * (ms / p50 - 1)) for seconds, ms in points if seconds >= 0]
-
-
-def _strips(x: Axis, count: int, title: str, label: str) -> Frame:
-    ticks = tuple((float(i), "") for i in range(count + 1))
-    y = Axis(title, 0, count, ticks)
-    return Frame(x, y, f"{label}; the table has p50, p90 and p99", TOP + BOTTOM + STRIP_PX * count)
 
 
 def _legend(runs: Sequence[Timed], *, bars: bool) -> str:

@@ -10,8 +10,8 @@ from vitedge.pages.shell import safe, scroll
 MOST_ROWS = 1000
 FOLDED_ROWS = 12
 
-Kind = Literal["", "number", "name", "text", "head", "answer"]
-"""`head` names its row; `answer` is `passed`, `failed` or `inconclusive`."""
+Kind = Literal["", "number", "name", "text", "short", "head", "answer"]
+"""`short` stays on one line; `head` names its row; `answer` is `passed`, `failed` or `inconclusive`."""
 SIGNS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
 """So that an answer does not hang on its colour."""
 
