@@ -1,12 +1,12 @@
-"""What every page is made of: the document with its style, text made harmless, one atomic write."""
+"""What every page is made of: the document with its style, text made harmless, one write."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
+from vitedge import files
 from vitedge.errors import InputError
 
 LARGEST_BYTES = 2_000_000
@@ -18,20 +18,12 @@ def check_writable(path: Path) -> None:
     """Refuse, before any work, a path that no page can be written to."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--html {path} is no HTML file's name", fix="let it end in .html")
-    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}", fix="give a file in a folder of your own")
+    files.check_writable(path, "--html")
 
 
 def write(page: str, path: Path) -> None:
     """Write a page in one rename. Raises InputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}", fix="free some space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(path, page)
 
 
 def document(title: str, body: Iterable[str]) -> str:
