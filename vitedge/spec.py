@@ -264,7 +264,7 @@ def _key_hint(message: str, kind: type[Spec]) -> str:
     """The nearest known key when `message` complains of an unknown one."""
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
     if not unknown:
-        return f"see the fields of {kind.__name__.lstrip(chr(95))} in {kind.__module__}"
+        return f"see the fields of {kind.__name__} in {kind.__module__}"
     found: Any = kind
     for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
         types = {field.name: field.type for field in msgspec.structs.fields(found)}

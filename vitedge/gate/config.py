@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,9 @@ def _gate(path: Path) -> Gate | None:
 def options(values: dict[str, float | None]) -> Limits:
     """Limits as the command line gives them. Raises InputError for one that is no limit."""
     wanted = {name: value for name, value in values.items() if value is not None}
+    for name, value in wanted.items():
+        if not math.isfinite(value):
+            raise InputError(f"--{name.replace('_', '-')} {value} is no limit", fix="give a number")
     try:
         return msgspec.convert(wanted, Limits)
     except msgspec.ValidationError as error:

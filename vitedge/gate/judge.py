@@ -40,11 +40,11 @@ def judged(subject: Subject, against: str, checks: list[Check]) -> Judged:
 
 
 def _validate(subject: Subject) -> str:
-    return f"run 'vitedge validate {subject.path}'"
+    return f"run 'vitedge validate {subject.name}'"
 
 
 def _bench(subject: Subject) -> str:
-    return f"run 'vitedge bench {subject.path}'"
+    return f"run 'vitedge bench {subject.name}'"
 
 
 def _drop(subject: Subject, limit: float, confidence: float) -> Check:

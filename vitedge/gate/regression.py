@@ -62,7 +62,7 @@ def _slowdown(
 ) -> Check:
     latency, about = subject.latency, entry.about
     if latency is None:
-        return missing("slowdown", "max", limit, f"run 'vitedge bench {subject.path}'")
+        return missing("slowdown", "max", limit, f"run 'vitedge bench {subject.name}'")
     if about.fingerprint is None or about.fingerprint != subject.fingerprint:
         where = "on another machine" if about.fingerprint else "without being timed"
         raise InputError(

@@ -91,10 +91,12 @@ def _tasks(request: Request, settings: config.Config) -> list[_Task]:
 
 def _measure(tasks: Sequence[_Task], duration_s: float, steps: Steps) -> None:
     """Validate, then time, what is to be measured now. One at a time: a runtime has every core."""
+    wanted = [task for task in tasks if task.data or duration_s]
+    if not wanted:
+        return
     from vitedge import proof
     from vitedge.artifact import open_bundle
 
-    wanted = [task for task in tasks if task.data or duration_s]
     for task in wanted:
         if not task.path.is_dir():
             raise InputError(f"{task.path} is no artifact to measure", fix="give the bundle")

@@ -45,8 +45,9 @@ class Subject:
     evidence: Evidence | None
 
     @property
-    def is_bundle(self) -> bool:
-        return self.path.is_dir()
+    def name(self) -> str:
+        """What to call it in a command."""
+        return str(self.path) if self.path.is_dir() else self.identity.artifact
 
 
 def load(path: Path) -> Subject:
