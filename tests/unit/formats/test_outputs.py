@@ -16,8 +16,12 @@ from vitedge.verdict import Verdict
 @pytest.mark.parametrize(
     ("junit", "write", "what"),
     [
-        ("nowhere/gate.xml", [], "cannot write --junit nowhere/gate.xml"),
-        (None, ["bencher=nowhere/gate.json"], "cannot write --write bencher nowhere/gate.json"),
+        ("nowhere/gate.xml", [], r"cannot write nowhere/gate.xml \(--junit\)"),
+        (
+            None,
+            ["bencher=nowhere/gate.json"],
+            r"cannot write nowhere/gate.json \(--write bencher\)",
+        ),
         (None, ["benchr=gate.json"], "unknown format 'benchr'"),
         (None, ["bencher"], "names no file"),
         (None, ["bencher="], "names no file"),
