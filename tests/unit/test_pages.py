@@ -274,7 +274,7 @@ def test_fp32_is_a_point_though_only_int8_was_given() -> None:
     html = "\n".join(pareto.sections([measured("vit-onnxruntime-cpu-int8", "int8", 1.2, 0.83)]))
     assert [row[1:4] for row in rows(html, "Accuracy against latency")] == [
         ["vit-onnxruntime-cpu-int8", "INT8", "83.00"],
-        ["vit-onnxruntime-cpu-fp32", "FP32", "84.00"],
+        ["vit_small_patch16_224-onnxruntime-cpu-fp32", "FP32", "84.00"],
     ]
 
 
