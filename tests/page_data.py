@@ -69,7 +69,12 @@ def measured(
     if scenarios:
         sections |= _scenarios(p50_ms, seed)
     return {
-        **{"schema": report.SCHEMA, "artifact": name, "model": "vit", "target": "onnxruntime-cpu"},
+        **{
+            "schema": report.SCHEMA,
+            "artifact": name,
+            "model": "vit_small_patch16_224",
+            "target": "onnxruntime-cpu",
+        },
         **{"precision": precision, "files": {"model.onnx": "0" * 64}},
         **msgspec.to_builtins(sections),
         "host": {

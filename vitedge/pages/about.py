@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from vitedge import tables
@@ -96,8 +97,6 @@ def commands(made: Manifest, path: str, data: str) -> list[str]:
 
     `data` is the images it was evaluated on; empty where it was not.
     """
-    import shlex
-
     source = "" if made.model.source in ("digits", "shapes") else f" {shlex.quote(made.model.name)}"
     export = f"vitedge export{source} --target {shlex.quote(made.target.name)} --{made.precision}"
     if made.quantization:
@@ -109,10 +108,15 @@ def commands(made: Manifest, path: str, data: str) -> list[str]:
     return [export, f"vitedge validate {kept}{validate}", f"vitedge bench {kept}"]
 
 
+def typed() -> str:
+    """The command line of this process."""
+    return shlex.join(["vitedge", *sys.argv[1:]])
+
+
 def listing(lines: Sequence[str]) -> Iterable[str]:
     """Commands to copy."""
     yield scroll("Commands")
-    yield f"<pre>{escape(chr(10).join(lines))}</pre></div>"
+    yield f"<pre>{chr(10).join(safe(line, 4000) for line in lines)}</pre></div>"
 
 
 def warnings(reports: Sequence[Report]) -> Iterable[str]:

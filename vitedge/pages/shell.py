@@ -9,6 +9,8 @@ from pathlib import Path
 from vitedge import files
 from vitedge.errors import InputError
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a browser may do with a page, whatever slipped into it: no script, no network."""
 LARGEST_BYTES = 2_000_000
 LONGEST = 160
 """Characters of a name that are shown; with the tables' most rows it keeps a page small."""
@@ -33,6 +35,7 @@ def document(title: str, body: Iterable[str]) -> str:
         (
             "<!doctype html>",
             f'<html lang="en"><head><meta charset="utf-8"><title>{safe(title)}</title>',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<style>\n{style}</style></head><body><main>",
             *body,

@@ -11,7 +11,7 @@ MOST_ROWS = 1000
 FOLDED_ROWS = 12
 
 Kind = Literal["", "number", "name", "text", "short", "head", "answer"]
-"""`short` stays on one line; `head` names its row; `answer` is `passed`, `failed` or `inconclusive`."""
+"""`short` stays on one line, `head` names its row, and `answer` is a gate's."""
 SIGNS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
 """So that an answer does not hang on its colour."""
 
