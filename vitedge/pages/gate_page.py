@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from vitedge.inspection import rows_of
 from vitedge.pages import about, changes, depth, pareto, spread, verdicts
-from vitedge.pages.columns import Columns, at, between, section
-from vitedge.pages.measured import look, within
+from vitedge.pages.columns import Columns, at, between, dropped, section
+from vitedge.pages.measured import look
 from vitedge.pages.shell import LARGEST_BYTES, definitions, document, safe
 from vitedge.pages.table import SIGNS, answer
 from vitedge.verdict import worst
@@ -125,10 +125,7 @@ def _depth(made: Manifest) -> Iterable[str]:
 ARTIFACTS: Columns = {
     "answer": ("answer", lambda report: str(report["answer"])),
     "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
-    "drop pp, 95%": (
-        "number",
-        lambda r: within(look(r, "accuracy", "drop_pp"), look(r, "accuracy", "drop_ci_pp"), "+.2f"),
-    ),
+    "drop pp, 95%": ("number", dropped),
     "agreement %": ("number", at("accuracy", "agreement", how=".2f", unit=0.01)),
     "SQNR dB": ("number", at("numerics", "sqnr_db", how=".1f")),
     "p50 ms": ("number", at("latency", "p50_ms")),
