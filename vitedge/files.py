@@ -17,11 +17,11 @@ def check_writable(path: Path, option: str) -> None:
     place, temporary = _places(path)
     try:
         if place.exists() and not place.is_file():  # a device would be replaced
-            raise InputError(f"cannot write {option} {path}: it is no regular file", fix=fix)
+            raise InputError(f"cannot write {path} ({option}): it is no regular file", fix=fix)
         temporary.touch()  # rights alone say too little: of /proc, of root, of a long name
         temporary.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {option} {path}: {error.strerror}", fix=fix) from error
+        raise InputError(f"cannot write {path} ({option}): {error.strerror}", fix=fix) from error
 
 
 def write(path: Path, text: str) -> None:

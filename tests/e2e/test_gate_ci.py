@@ -16,6 +16,8 @@ import msgspec
 import pytest
 import yaml
 
+from tests.conftest import Vitedge
+
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "gate"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -205,3 +207,12 @@ def test_the_github_workflow_of_the_readme_gives_the_action_inputs_that_it_has(
     job = run_action(workspace, version="installed", **inputs)
     assert job.code == 0, job.log
     assert job.outputs["answer"] == "passed"
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, vitedge: Vitedge
+) -> None:
+    for option in ("--junit=nowhere/gate.xml", "--write=bencher=nowhere/gate.json"):
+        ran = vitedge("gate", "no-artifact", "--max-drop", 1, option, code=2, cwd=tmp_path)
+        assert "cannot write nowhere/gate." in ran.stderr
+    assert not [*tmp_path.iterdir()]

@@ -16,7 +16,7 @@ HALF = 6
 
 def ruler(check: Check) -> str:
     """Show the interval and the value around the limit, which stands in the middle."""
-    value, ends = figures.measured(check), check.interval or ()
+    value, ends = figures.finite(check), check.interval or ()
     if value is None:
         return ""
     finite = [x for x in (value, *ends) if math.isfinite(x)]

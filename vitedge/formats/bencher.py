@@ -21,7 +21,7 @@ def render(verdict: Verdict) -> str:
     for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
         measures = document.setdefault(name, {})
         for check in judged.checks:
-            value, ends = figures.measured(check), figures.interval(check)
+            value, ends = figures.finite(check), figures.interval(check)
             if value is None:
                 continue
             factor = NS_PER_MS if check.metric.endswith("_ms") else 1

@@ -35,7 +35,7 @@ def _render(verdict: Verdict, bound: Literal["max", "min"]) -> str:
     benches = []
     for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
         for check in judged.checks:
-            value, ends = figures.measured(check), figures.interval(check)
+            value, ends = figures.finite(check), figures.interval(check)
             if check.bound != bound or value is None:
                 continue
             benches.append(

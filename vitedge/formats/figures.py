@@ -8,13 +8,15 @@ from collections import Counter
 
 from vitedge.verdict import Check, Verdict
 
+FP32 = "fp32"
+"""What an artifact is compared with unless its name says otherwise."""
 LONGEST = 200
 """Characters of a text from outside that are shown."""
 
 UNITS = {"pp": ("pp", 1.0), "ms": ("ms", 1.0), "bytes": ("MB", 1e6), "db": ("dB", 1.0)}
 """By the last part of a metric's name: the unit people read, and its size in the metric's own."""
 RATIOS = ("speedup", "slowdown")
-LABELS = {"speedup": "speed-up", "sqnr_db": "SQNR", "peak_rss_bytes": "peak RSS"}
+LABELS = {"speedup": "speed-up", "sqnr_db": "SQNR", "peak_rss_bytes": "peak RSS", "top1": "top-1"}
 
 
 def one_line(text: str) -> str:
@@ -25,15 +27,18 @@ def one_line(text: str) -> str:
 
 
 def names(verdict: Verdict) -> tuple[str, ...]:
-    """Name each artifact as over all commits; where two share a name, by what sets them apart."""
-    found = [one_line(judged.artifact) for judged in verdict.judged]
-    for detail in ("against", "path"):
-        count = Counter(found)
-        found = [
-            name if count[name] == 1 else one_line(f"{name} ({detail} {getattr(judged, detail)})")
-            for name, judged in zip(found, verdict.judged, strict=True)
-        ]
-    return tuple(found)
+    """Name each artifact as over all commits; where two share a name, each with its path."""
+    found = [
+        one_line(
+            each.artifact if each.against == FP32 else f"{each.artifact} against {each.against}"
+        )
+        for each in verdict.judged
+    ]
+    count = Counter(found)
+    return tuple(
+        name if count[name] == 1 else one_line(f"{name} ({each.path})")
+        for name, each in zip(found, verdict.judged, strict=True)
+    )
 
 
 def title(check: Check) -> str:
@@ -42,8 +47,14 @@ def title(check: Check) -> str:
 
 
 def measured(check: Check) -> float | None:
+    """The value where it is a number; infinite where the artifact equals FP32."""
+    return None if check.value is None or math.isnan(check.value) else check.value
+
+
+def finite(check: Check) -> float | None:
     """The value where it is a finite number."""
-    return check.value if check.value is not None and math.isfinite(check.value) else None
+    value = measured(check)
+    return None if value is None or math.isinf(value) else value
 
 
 def interval(check: Check) -> tuple[float, float] | None:
@@ -72,7 +83,7 @@ def scaled(metric: str, value: float) -> float:
 
 def amount(metric: str, value: float) -> str:
     """`value` in the unit people read, without it."""
-    return f"{scaled(metric, value):.4g}"
+    return f"{scaled(metric, value):.4g}".replace("inf", "∞")
 
 
 def quantity(metric: str, value: float) -> str:

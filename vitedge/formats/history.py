@@ -62,7 +62,7 @@ def run_of(verdict: Verdict, environment: Mapping[str, str]) -> Run:
         commit=next(commits, ""),
         answer=verdict.answer,
         values={
-            name: {figures.title(check): figures.measured(check) for check in judged.checks}
+            name: {figures.title(check): figures.finite(check) for check in judged.checks}
             for name, judged in zip(figures.names(verdict), verdict.judged, strict=True)
         },
     )

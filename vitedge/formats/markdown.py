@@ -17,7 +17,7 @@ MOST_BYTES = 1 << 20
 SIGNS = {"passed": "✅", "failed": "❌", "inconclusive": "⚠️"}
 WORST_FIRST: tuple[Answer, ...] = ("failed", "inconclusive", "passed")
 UNSAFE = re.compile(
-    r"[!-,/:-@\[-^`{-~]"  # all of ASCII's punctuation but - . _
+    r"[\\`*\[\]<>&|~#$@]|:(?=\S)"  # markup, mentions, references, formulas, links, emoji
     r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # inside a word it marks nothing
     r"|(?<=[wW]{3})\."  # else a link
 )
@@ -81,7 +81,7 @@ def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
     ]
     if earlier:
         past = [run.values.get(name, {}).get(figures.title(check)) for run in earlier]
-        cells.append(_code(bars.sparkline([*past, value])))
+        cells.append(_code(bars.sparkline([*past, figures.finite(check)])))
     return f"|{'|'.join(cells)}|\n"
 
 

@@ -29,7 +29,7 @@ def render(verdict: Verdict) -> str:
     for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
         for check in judged.checks:
             labels = _labels(artifact=name, bound=check.bound)
-            value = figures.measured(check)
+            value = figures.finite(check)
             if value is not None:
                 add(_family(check), labels, value)
             add(f"{_family(check)}_limit", labels, check.limit)

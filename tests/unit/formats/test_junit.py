@@ -79,16 +79,24 @@ def test_names_stay_the_same_when_the_figures_change() -> None:
     assert identity(0.1, 0.5) == identity(0.3, 1.0) == [("vitedge.vit-int8", "max drop_pp")]
 
 
-def test_two_artifacts_of_one_name_are_told_apart() -> None:
-    twice = verdict(
+def test_a_comparison_with_a_baseline_and_another_folder_have_names_of_their_own() -> None:
+    found = verdict(
         judged(check()),
         judged(check(), against="last.baseline"),
-        judged(check(), path="other/vit-int8"),
+        judged(check(), artifact="b", path="here/b"),
+        judged(check(), artifact="b", path="there/b"),
     )
-    names = [suite.get("name") for suite in parse(twice)]
-    assert len(set(names)) == 3
-    assert names[1] == "vit-int8 (against last.baseline)"
-    assert names[2] == "vit-int8 (against fp32) (path other/vit-int8)"
+    assert [suite.get("name") for suite in parse(found)] == [
+        *("vit-int8", "vit-int8 against last.baseline", "b (here/b)", "b (there/b)"),
+    ]
+
+
+def test_an_sqnr_without_noise_passes_and_is_infinite() -> None:
+    equal = check("sqnr_db", bound="min", limit=30.0, value=float("inf"), interval=None)
+    root = parse(verdict(judged(equal)))
+    said = {p.get("name"): p.get("value") for p in root.iter("property")}
+    assert said["min sqnr_db.value"] == "inf"
+    assert root.get("failures") == "0"
 
 
 def test_a_hostile_name_makes_no_markup_and_no_character_that_xml_forbids() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
+from vitedge import cli_gate
 from vitedge.errors import InputError
 from vitedge.formats import FORMATS, history, outputs
 from vitedge.verdict import Verdict
@@ -16,8 +18,12 @@ from vitedge.verdict import Verdict
 @pytest.mark.parametrize(
     ("junit", "write", "what"),
     [
-        ("nowhere/gate.xml", [], "cannot write --junit nowhere/gate.xml"),
-        (None, ["bencher=nowhere/gate.json"], "cannot write --write bencher nowhere/gate.json"),
+        ("nowhere/gate.xml", [], r"cannot write nowhere/gate.xml \(--junit\)"),
+        (
+            None,
+            ["bencher=nowhere/gate.json"],
+            r"cannot write nowhere/gate.json \(--write bencher\)",
+        ),
         (None, ["benchr=gate.json"], "unknown format 'benchr'"),
         (None, ["bencher"], "names no file"),
         (None, ["bencher="], "names no file"),
@@ -116,3 +122,8 @@ def test_a_history_that_is_none_is_refused_before_any_work(
         outputs.plan(None, [], past, {})
     assert raised.value.fix
     assert past.read_bytes() == before
+
+
+def test_the_help_of_the_gate_names_every_format() -> None:
+    (option,) = get_type_hints(cli_gate.gate, include_extras=True)["write"].__metadata__
+    assert all(name in option.help for name in FORMATS)
