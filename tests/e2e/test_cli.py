@@ -201,7 +201,7 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(
     assert report["multi_stream"]["samples_per_query"] == 8
     assert report["offline"]["note"].startswith("fixed at batch 1")
     assert report["offline"]["best"] in report["offline"]["points"]
-    assert [point["threads"] for point in report["sweep_threads"]][0] == 1
+    assert report["sweep_threads"][0]["threads"] == 1
     assert report["cold_start"]["process_to_ready_ms"] > report["cold_start"]["load_ms"] > 0
     assert (report["energy"]["joules_per_inference"] is None) == bool(report["energy"]["note"])
     assert report["conditions"]["noise_percent"] >= 0
