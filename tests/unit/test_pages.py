@@ -75,7 +75,7 @@ def pictures(html: str) -> list[ElementTree.Element]:
 
 
 def bench(reports: list[dict[str, Any]]) -> str:
-    return bench_page.render(reports, "vitedge bench")
+    return bench_page.render(reports, reports, "vitedge bench")
 
 
 def gate(*found: gates.Shown) -> str:
