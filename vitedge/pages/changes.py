@@ -193,7 +193,7 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
         Image.fromarray(image).save(file, form, **options)
         return file.getvalue()
 
-    kind, data = "png", written("PNG", optimize=True)
+    kind, data = "png", written("PNG")
     if len(data) > EXACT_BYTES:
         kind, data = "jpeg", written("JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
