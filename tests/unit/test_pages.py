@@ -291,7 +291,7 @@ def test_the_gate_page_says_what_decided_and_what_would() -> None:
     assert limits[4][1] == "? inconclusive" and limits[4][-1] == "17,300"
     assert limits[3][2:4] == ["size ≤ 25 MB", "22 MB"]
     assert "vitedge gate artifacts/a --max-drop 0.5" in text
-    assert "vitedge export vit_small_patch16_224 --target onnxruntime-cpu --int8" in text
+    assert "vitedge export timm:vit_small_patch16_224 --target onnxruntime-cpu --int8" in text
     assert "Error against depth" in text and "Manifest" in text and "cdcdcd" in text
 
 

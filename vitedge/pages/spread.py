@@ -102,7 +102,7 @@ def series(runs: Sequence[Timed]) -> Iterable[str]:
     half = min(MOST_PERCENT, max(5.0, float(np.ceil(far / 5) * 5)))
     axis = linear("seconds since timing began", [0.0, last])
     label = f"Latency over time of {len(kept)} artifacts, in percent off the median of each"
-    frame = strips(axis, len(kept), f"±{half:g}% of the median each", label, STRIP_PX)
+    frame = strips(axis, len(kept), f"±{half:g}%", label, STRIP_PX)
     marks = []
     for strip, run in enumerate(reversed(kept)):
         middle = strip + 0.4
@@ -114,8 +114,9 @@ def series(runs: Sequence[Timed]) -> Iterable[str]:
                 drawn.append(frame.line(points, css))
         drawn.append(frame.text(axis.low, strip + 1, run.name, shift=(6, 18)))
         marks.append(hover(_said(run), *drawn))
-    yield '<section><h2>Latency over time</h2><p class="soft">Up is slower. What all of them do at '
-    yield "once is the machine; a line that climbs is a device that gets hot.</p>"
+    yield '<section><h2>Latency over time</h2><p class="soft">Up is slower; the height of a '
+    yield f"strip is ±{half:g}% of its median. What all of them do at once is the machine; a line "
+    yield "that climbs is a device that gets hot.</p>"
     yield _legend(kept, bars=False)
     yield from frame.svg(marks)
     yield "</section>"
