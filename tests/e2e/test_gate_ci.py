@@ -49,7 +49,6 @@ def run_action(workspace: Path, **inputs: str) -> Job:
     assert given.keys() <= action["inputs"].keys()
     known = action["inputs"].items()
     values = {f"inputs.{name}": given.get(name, about["default"]) for name, about in known}
-    values["github.action_path"] = str(ACTION)
     temporary = workspace.parent / "runner temp"
     temporary.mkdir(exist_ok=True)
     summary = temporary / "summary.md"
@@ -73,6 +72,7 @@ def run_action(workspace: Path, **inputs: str) -> Job:
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "RUNNER_TEMP": str(temporary),
+                "GITHUB_ACTION_PATH": str(ACTION),
                 "GITHUB_OUTPUT": str(outputs),
                 "GITHUB_STEP_SUMMARY": str(summary),
                 **{name: fill(text) for name, text in step["env"].items()},
