@@ -268,6 +268,6 @@ def _key_hint(message: str, kind: type[Spec]) -> str:
     found: Any = kind
     for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
         types = {field.name: field.type for field in msgspec.structs.fields(found)}
-        found = types[key.removesuffix("[...]")]
-        found = get_args(found)[0] if key.endswith("[...]") else found
+        name, element, _ = key.partition("[")
+        found = get_args(types[name])[0] if element else types[name]
     return nearest(unknown[1], (field.name for field in msgspec.structs.fields(found)))

@@ -157,13 +157,13 @@ def _latency(
         notes.append("latency is not compared: the two were timed on different machines")
         return None
     if a.against == b.against == FP32 and a.speedup and b.speedup:
-        interval = None
+        known: tuple[float, float] | None = None
         if a.speedup_log_se is not None and b.speedup_log_se is not None:
             error = math.hypot(a.speedup_log_se, b.speedup_log_se)
             rounds = min(a.rounds or 2, b.rounds or 2)
-            interval = around(b.speedup / a.speedup, error, rounds, confidence)
+            known = around(b.speedup / a.speedup, error, rounds, confidence)
         how = "each timed in turn with FP32, on this kind of machine"
-        return Latency(speedup=b.speedup / a.speedup, speedup_ci=interval, how=how)
+        return Latency(speedup=b.speedup / a.speedup, speedup_ci=known, how=how)
     how = "timed apart on this kind of machine, so drift is in it"
     return Latency(speedup=a.p50_ms / b.p50_ms, speedup_ci=None, how=how)
 

@@ -36,7 +36,9 @@ class Gate(Limits, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
 
 
-class _File(Spec, frozen=True, kw_only=True):
+class Settings(Spec, frozen=True, kw_only=True):
+    """vitedge.toml."""
+
     gate: Gate = Gate()
 
 
@@ -101,7 +103,7 @@ def _gate(path: Path) -> Gate | None:
         if content is None:
             return None
         where = f"{path}, [tool.vitedge]"
-    return convert(content, _File, where).gate
+    return convert(content, Settings, where).gate
 
 
 def options(values: dict[str, float | None]) -> Limits:
