@@ -108,6 +108,7 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
             **timing(3 * p50_ms, seed), samples_per_query=8, batch=8, streams=1, threads=4
         ),
         "server": m.Server(
+            batch=1,
             **{"rate_per_s": 200.0, "achieved_per_s": 198.3, "seed": 1, "streams": 1},
             **{"threads": 4, "service_p50_ms": p50_ms, "utilization": 0.2 * p50_ms},
             **{"overloaded": p50_ms > 4, "unserved": 0, "duration_s": 30.0},

@@ -151,7 +151,7 @@ def ratio_of_medians(
 
 def around(value: float, log_se: float, rounds: int, confidence: float) -> tuple[float, float]:
     """Bound a positive value by value · exp(± t(rounds - 1) · log_se), two-sided."""
-    margin = exp(_t(confidence, rounds - 1) * log_se)
+    margin = exp(students_t(confidence, rounds - 1) * log_se)
     return value / margin, value * margin
 
 
@@ -191,7 +191,7 @@ def quantile_limits(
         rounds: it was found over.
         confidence: two-sided; each limit alone is a one-sided (1 + confidence)/2 bound.
     """
-    away = _t(confidence, rounds - 1) * se
+    away = students_t(confidence, rounds - 1) * se
     c = away * away / (share * (1 - share))
     half = share + c / 2
     below = (half - sqrt(half * half - share * share * (1 + c))) / (1 + c)
@@ -229,7 +229,7 @@ def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _t(confidence: float, freedom: int) -> float:
+def students_t(confidence: float, freedom: float) -> float:
     """Two-sided quantile of Student's t, by Abramowitz & Stegun 26.7.5: 1% low at 2 degrees."""
     z = _z(confidence)
     terms = (

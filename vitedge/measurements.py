@@ -90,10 +90,12 @@ class Offline(Measurement, frozen=True, kw_only=True):
 class Server(Measurement, frozen=True, kw_only=True):
     """MLPerf's Server: images arrive at random, and wait while others are being served."""
 
+    batch: int
+    """Images each arrival brings: one run."""
     rate_per_s: float
-    """Asked for. Arrivals are a Poisson process: gaps are random, and this is their mean."""
+    """Arrivals asked for: the mean of a Poisson process, whose gaps are random."""
     achieved_per_s: float
-    """Images finished a second."""
+    """Runs finished a second."""
     seed: int
     """Of the arrivals."""
     streams: int
@@ -108,7 +110,7 @@ class Server(Measurement, frozen=True, kw_only=True):
     overloaded: bool
     """The artifact cannot keep up, so `latency` says how long it was tried, and no more."""
     unserved: int
-    """Images still waiting when time was up."""
+    """Runs still waiting when time was up."""
     duration_s: float
 
 
@@ -188,7 +190,7 @@ class Conditions(Measurement, frozen=True, kw_only=True):
     steal_percent: float | None
     """Of all CPU time, what the hypervisor gave to other machines."""
     frequency_mhz: tuple[float, float] | None
-    """Lowest and highest that was seen of any core; None where the kernel does not tell."""
+    """Lowest and highest seen of the fastest core; None where the kernel does not tell."""
     warnings: tuple[str, ...]
     """Why not to trust the numbers, a line each; empty where nothing speaks against them."""
 

@@ -122,6 +122,11 @@ Section = Accuracy | Numerics | Simulation | Size | Recommendation | Host | Benc
 `conditions`."""
 
 
+def size(bundle: Bundle, fp32: Bundle | None) -> Size:
+    """Of a bundle, and of its FP32 bundle where that is at hand."""
+    return Size(bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes)
+
+
 def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
     """Put `sections` into the bundle's report.json and return the whole report.
 

@@ -10,13 +10,13 @@ from scipy import stats
 from vitedge.errors import InputError
 from vitedge.interval import (
     _poisson_limits,
-    _t,
     drop_pp,
     paired_drop_pp,
     quantile_limits,
     ratio_of_medians,
     resampled_drop_pp,
     share_se,
+    students_t,
 )
 
 
@@ -146,7 +146,7 @@ def test_ratio_needs_three_paired_rounds(n, m):
 )
 def test_student_t_quantile(confidence, freedom):
     expected = stats.t.ppf((1 + confidence) / 2, freedom)
-    assert _t(confidence, freedom) == pytest.approx(expected, rel=0.01)
+    assert students_t(confidence, freedom) == pytest.approx(expected, rel=0.01)
 
 
 def test_p90_covers_the_true_p90() -> None:

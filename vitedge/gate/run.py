@@ -92,7 +92,7 @@ def _measure(tasks: Sequence[_Task], duration_s: float, steps: Steps) -> None:
     wanted = [task for task in tasks if task.data or duration_s]
     if not wanted:
         return
-    from vitedge import proof
+    from vitedge import benching, proof
     from vitedge.artifact import open_bundle
 
     for task in wanted:
@@ -105,4 +105,5 @@ def _measure(tasks: Sequence[_Task], duration_s: float, steps: Steps) -> None:
             proof.validate_bundle(bundle, images, steps, allow_overlap=False)
     if duration_s:
         bundles = [open_bundle(task.path) for task in tasks]
-        proof.bench_bundles(bundles, steps, duration_s=duration_s)
+        request = benching.BenchRequest(duration_s=duration_s)
+        benching.bench_bundles(bundles, steps, request)
