@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,14 @@ import numpy as np
 from tests.page_data import measured
 from vitedge import catalog, manifest, verdict
 from vitedge.evidence import PerImage
-from vitedge.pages.gate_page import Shown
+from vitedge.pages import gate_page
+from vitedge.pages.gathered import Found
 from vitedge.spec import Calibration, Preprocess
 
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def evidence(images: int, changed: int, classes: int = 10, side_px: int = 32) -> PerImage:
+def per_image(images: int, changed: int, classes: int = 10, side_px: int = 32) -> PerImage:
     """`changed` of `images` get another class; 24 thumbnails of noise on a gradient."""
     rng = np.random.default_rng(images)
     labels = rng.integers(0, classes, images)
@@ -119,36 +122,43 @@ def judged(name: str, answer: verdict.Answer, drop_pp: float) -> verdict.Judged:
     )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """One artifact of a gate."""
+
+    judged: verdict.Judged
+    found: Found
+
+
 def shown(
     name: str, answer: verdict.Answer, drop_pp: float, images: int = 5000, **parts: Any
 ) -> Shown:
-    """An artifact with everything there is to show of it."""
+    """An artifact with everything there is to show of it; `parts` are a `Found`'s."""
     known: dict[str, Any] = {
-        "judged": judged(name, answer, drop_pp),
         "report": measured(name, "int8", 1.2 + drop_pp / 3, 0.84 - drop_pp / 100),
         "manifest": made(name),
         "labels": CLASSES,
-        "evidence": evidence(images, images // 60),
+        "per_image": per_image(images, images // 60),
     }
-    return Shown(**{**known, **parts})
+    return Shown(judged(name, answer, drop_pp), Found(**{**known, **parts}))
 
 
-def gated() -> tuple[verdict.Verdict, list[Shown]]:
-    """Three artifacts, one of each answer."""
-    found = [
+def three() -> list[Shown]:
+    """One artifact of each answer."""
+    return [
         shown("vit_small_patch16_224-onnxruntime-cpu-int8", "passed", 0.1),
         shown("vit_small_patch16_224-openvino-cpu-int8", "inconclusive", 0.4),
         shown("vit_small_patch16_224-tensorrt-int8", "failed", 1.3),
     ]
-    return verdict_of(found), found
 
 
-def verdict_of(found: list[Shown]) -> verdict.Verdict:
-    """What the gate says of them all."""
+def page(found: Sequence[Shown], command: str = "vitedge gate") -> str:
+    """The page of a gate that judged them."""
     answers = tuple(one.judged for one in found)
-    return verdict.Verdict(
+    said = verdict.Verdict(
         schema=verdict.SCHEMA,
         answer=verdict.worst(tuple(one.answer for one in answers)),
         confidence=0.95,
         judged=answers,
     )
+    return gate_page.render(said, {one.judged.path: one.found for one in found}, command)

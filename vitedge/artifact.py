@@ -104,7 +104,7 @@ def open_bundle(path: Path) -> Bundle:
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     for name, sha in manifest.files.items():
         file = path / name
         if Path(name).name != name or not file.is_file() or file.is_symlink():
@@ -124,7 +124,8 @@ def bundles_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the folder `path`, whose files are not looked at. Raises InputError."""
     file = path / MANIFEST
     again = "export it again"
     if not file.is_file():

@@ -87,6 +87,10 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
         )
     if request.rate_per_s is not None:
         server.arrivals(request.rate_per_s, request.duration_s, scenarios.SEED)
+    if request.against != "fp32" and "single-stream" not in request.scenarios:
+        raise InputError(
+            "--against is compared in single-stream alone", fix="add --scenario single-stream"
+        )
     if request.streams and set(request.scenarios) <= {"single-stream"}:
         raise InputError(
             "--streams does nothing in single-stream",

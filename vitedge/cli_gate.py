@@ -67,6 +67,9 @@ def gate(
         Path | None,
         typer.Option(help="Add a line to this file; summaries show sparklines over its runs."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page: what moved, and where the limits lie.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Pass or fail artifacts by limits, or say that the evidence is too thin (exit 4)."""
@@ -76,6 +79,7 @@ def gate(
     from vitedge.formats import outputs
     from vitedge.gate import config as configuration
     from vitedge.gate.run import EXIT_CODES, Request, run
+    from vitedge.pages import shell
     from vitedge.progress import steps
 
     limits = {
@@ -101,9 +105,16 @@ def gate(
         config=config,
     )
     planned = outputs.plan(junit, write or (), history, os.environ)
+    if html:
+        shell.check_writable(html)
     with steps() as progress:
         verdict = run(request, progress)
     planned.write(verdict)
+    if html:
+        from vitedge.pages import about, gate_page, gathered
+
+        page = gate_page.render(verdict, gathered.gather(verdict), about.typed())
+        shell.write(page, html)
     if as_json:
         print_json(verdict)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from vitedge.tables import DASH, grid
@@ -46,7 +47,9 @@ def tables(reports: Reports) -> Iterator[Table]:
             *("artifact", "load\nms", "first run\nms", "process to\nresult ms", "RSS\nMB"),
             *("GPU\nMB", "mJ\na run", "W"),
         )
-        yield grid("cold start and cost", columns, rows)
+        measured = [any(row[i] != DASH for row in rows) for i in range(len(columns))]
+        rows = [[*compress(row, measured)] for row in rows]
+        yield grid("cold start and cost", [*compress(columns, measured)], rows)
 
 
 def facts(reports: Reports) -> Iterator[str]:

@@ -12,30 +12,29 @@ from pathlib import Path
 
 from tests.browser import CHROMIUM, SCHEMES, arguments
 from tests.page_data import field
-from tests.page_gate_data import gated
-from vitedge.pages import bench_page, gate_page, shell
+from tests.page_gate_data import page, three
+from vitedge.pages import bench_page, shell
 
 SIZES = {"phone": (390, 9000), "desktop": (1280, 7000)}
 
 
 def made_up(folder: Path) -> list[Path]:
     """The two pages with everything on them."""
-    verdict, found = gated()
     pages = {
         "bench": bench_page.render(field(), "vitedge bench --html bench.html"),
-        "gate": gate_page.render(verdict, found, "vitedge gate --max-drop 0.5 --html gate.html"),
+        "gate": page(three(), "vitedge gate --max-drop 0.5 --html gate.html"),
     }
     for name, text in pages.items():
         shell.write(text, folder / f"{name}.html")
     return [folder / f"{name}.html" for name in pages]
 
 
-def picture(page: Path, out: Path, size: tuple[int, int], scheme: str) -> None:
+def picture(source: Path, out: Path, size: tuple[int, int], scheme: str) -> None:
     """Show the page in a frame: a window of Chromium's is never as narrow as a phone."""
     width, height = size
     with tempfile.TemporaryDirectory() as work:
         outer = Path(work) / "outer.html"
-        frame = f'<iframe src="{page.resolve().as_uri()}" width="{width}" height="{height}"'
+        frame = f'<iframe src="{source.resolve().as_uri()}" width="{width}" height="{height}"'
         outer.write_text(f'<body style="margin:0">{frame} style="border:0"></iframe>')
         window = (f"--window-size={max(width, 500)},{height}", f"--screenshot={out}")
         command = [*arguments(Path(work) / "profile", scheme), *window, outer.as_uri()]
@@ -47,11 +46,11 @@ def main() -> None:
         sys.exit("no chromium here")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for page in [Path(name) for name in sys.argv[2:]] or made_up(folder):
+    for source in [Path(name) for name in sys.argv[2:]] or made_up(folder):
         for name, size in SIZES.items():
             for scheme in SCHEMES:
-                out = folder / f"{page.stem}-{name}-{scheme}.png"
-                picture(page, out, size, scheme)
+                out = folder / f"{source.stem}-{name}-{scheme}.png"
+                picture(source, out, size, scheme)
                 print(out)
 
 

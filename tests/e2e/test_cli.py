@@ -212,6 +212,25 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(
     assert served["artifact"] == path.name and served["p99_ms"] == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--scenario", "sever"), "did you mean 'server'?"),
+        (("--rate", 5), "--scenario server"),
+        (("--rate=-1", "--scenario", "server"), "no rate"),
+        (("--csv", "nowhere/x.csv"), "nowhere"),
+    ],
+    ids=str,
+)
+def test_bench_refuses_what_makes_no_sense(
+    proven: dict[str, Any], vitedge: CLI, options: tuple[object, ...], says: str
+) -> None:
+    (path,) = proven["folder"].glob("digits-onnxruntime-*-int8")
+    before = (path / "report.json").read_bytes()
+    assert says in vitedge("bench", path, *options, code=2).stderr
+    assert (path / "report.json").read_bytes() == before
+
+
 @RUNTIMES
 def test_an_artifact_validates_on_a_folder_of_images(
     tmp_path: Path, vitedge: CLI, bundles: Bundles, held_out: Any, runtime: str
@@ -450,6 +469,14 @@ def test_the_batch_asked_for_is_the_bundles(tmp_path: Path, vitedge: CLI, batch:
     if batch == "2":
         refused = vitedge("bench", path, "--batch", 3, "--duration", 0.05, code=2)
         assert "fixed at batch 2" in refused.stderr
+        refused = vitedge("bench", path, "--sweep", "batch", code=2)
+        assert "--batch dynamic" in refused.stderr
+    else:
+        sweep = ("--sweep", "batch", "--scenario", "offline", "--streams", 1)
+        ran = vitedge("bench", path, *sweep, "--duration", 0.05, "--json").document
+        assert [point["batch"] for point in ran["sweep_batch"]] == [1, 2, 4, 8, 16]
+        assert [point["batch"] for point in ran["offline"]["points"]] == [1, 2, 4, 8, 16]
+        assert ran["offline"]["note"] == ""
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "two", "1.5"])

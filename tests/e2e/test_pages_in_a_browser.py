@@ -16,8 +16,8 @@ import pytest
 
 from tests.browser import CHROMIUM, SCHEMES, arguments
 from tests.page_data import HOSTILE, field, measured
-from tests.page_gate_data import gated, shown
-from vitedge.pages import bench_page, gate_page, shell
+from tests.page_gate_data import page, shown, three
+from vitedge.pages import bench_page, shell
 
 pytestmark = [
     pytest.mark.heavy,  # installing Chromium takes a CI a minute
@@ -58,20 +58,19 @@ addEventListener("message", event =>
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page that shows ours in frames of each width, with a probe in each."""
     folder = tmp_path_factory.mktemp("pages")
-    verdict, found = gated()
     hostile = [measured(HOSTILE, "int8", 1.2, 0.83), *field()]
     texts = {
         "bench": bench_page.render(hostile, f"vitedge bench {HOSTILE}"),
-        "gate": gate_page.render(verdict, [*found, shown(HOSTILE, "failed", 2.0)], "vitedge gate"),
+        "gate": page([*three(), shown(HOSTILE, "failed", 2.0)]),
     }
     frames = []
     for name, text in texts.items():
         policy = f'content="{shell.POLICY}">'
         assert text.count(policy) == 1
         probe = PROBE.replace("NAME", json.dumps(name))
-        page = folder / f"{name}.html"
-        shell.write(text.replace(policy, f'content="{POLICY_HERE}">{probe}'), page)
-        frames += [f'<iframe src="{page.name}" width="{w}" height="900"></iframe>' for w in WIDTHS]
+        path = folder / f"{name}.html"
+        shell.write(text.replace(policy, f'content="{POLICY_HERE}">{probe}'), path)
+        frames += [f'<iframe src="{path.name}" width="{w}" height="900"></iframe>' for w in WIDTHS]
     outer = folder / "outer.html"
     outer.write_text(OUTER + "".join(frames))
     return outer
@@ -92,13 +91,13 @@ def test_every_page_fits_every_width_and_fetches_nothing(
         json.loads(html.unescape(line))
         for line in re.findall(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)[0].splitlines()
     ]
-    assert sorted((page["name"], page["width"]) for page in seen) == [
+    assert sorted((each["name"], each["width"]) for each in seen) == [
         (name, width) for name in ("bench", "gate") for width in WIDTHS
     ]
-    for page in seen:
-        assert page["blocked"] == [] and page["images"] == 0, page
-        assert page["overflow"] <= 0 and page["outside"] == [], page
-        assert len(page["charts"]) >= 5 and min(page["charts"]) > 50, page
-        assert page["scrolls"] == 0 and page["scripts"] == 1, page
-        dark = sum(map(int, re.findall(r"\d+", page["paper"]))) < 128 * 3
-        assert dark == (scheme == "dark") and page["ink"] != page["paper"]
+    for each in seen:
+        assert each["blocked"] == [] and each["images"] == 0, each
+        assert each["overflow"] <= 0 and each["outside"] == [], each
+        assert len(each["charts"]) >= 5 and min(each["charts"]) > 50, each
+        assert each["scrolls"] == 0 and each["scripts"] == 1, each
+        dark = sum(map(int, re.findall(r"\d+", each["paper"]))) < 128 * 3
+        assert dark == (scheme == "dark") and each["ink"] != each["paper"]

@@ -30,6 +30,7 @@ SERVER = {"scenarios": ("server",), "rate_per_s": 10.0}
         ({"rate_per_s": 10.0}, "--scenario server"),
         ({**SERVER, "rate_per_s": -1.0}, "no rate"),
         ({**SERVER, "rate_per_s": 0.001}, "no image"),
+        ({"scenarios": ("offline",), "against": "another"}, "--against"),
         ({"streams": 2}, "--streams"),
         ({**SERVER, "streams": 4, "threads": 2}, "too few"),
         ({"sweeps": ("threads",), "threads": 2}, "exclude"),

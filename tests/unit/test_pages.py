@@ -21,7 +21,7 @@ from tests import page_gate_data as gates
 from tests.page_data import HOSTILE, field, measured
 from vitedge import pages
 from vitedge.evidence import PerImage
-from vitedge.pages import bench_page, changes, gate_page, pareto
+from vitedge.pages import bench_page, changes, pareto
 from vitedge.pages.chart import linear, logarithmic
 
 VOID = {"meta", "img", "wbr"}
@@ -78,15 +78,14 @@ def bench(reports: list[dict[str, Any]]) -> str:
     return bench_page.render(reports, "vitedge bench")
 
 
-def gate(*found: gate_page.Shown) -> str:
-    return gate_page.render(gates.verdict_of(list(found)), found, "vitedge gate")
+def gate(*found: gates.Shown) -> str:
+    return gates.page(found)
 
 
 @pytest.fixture(scope="module")
 def both() -> dict[str, str]:
     """The two pages with everything on them."""
-    verdict, found = gates.gated()
-    return {"bench": bench(field()), "gate": gate_page.render(verdict, found, "vitedge gate")}
+    return {"bench": bench(field()), "gate": gate(*gates.three())}
 
 
 BOTH = pytest.mark.parametrize("which", ["bench", "gate"])
@@ -133,14 +132,10 @@ def test_whatever_files_say_is_shown_and_does_nothing() -> None:
         tools={HOSTILE: HOSTILE},
     )
     hostile = gates.shown(
-        *(HOSTILE, "failed", 1.0),
-        report=report,
-        manifest=made,
-        labels=(HOSTILE,) * 10,
-        judged=msgspec.structs.replace(
-            gates.judged(HOSTILE, "failed", 1.0), path=HOSTILE, against=HOSTILE
-        ),
+        *(HOSTILE, "failed", 1.0), report=report, manifest=made, labels=(HOSTILE,) * 10
     )
+    judged = msgspec.structs.replace(hostile.judged, path=HOSTILE, against=HOSTILE)
+    hostile = replace(hostile, judged=judged)
     for html in (bench([report, measured("b", "fp32", 2.0, 0.84)]), gate(hostile)):
         page = Page(html)
         assert "script" not in {tag for tag, _ in page.tags}
@@ -181,13 +176,13 @@ def test_an_axis_holds_its_values_and_marks_two_or_more(axis: Any, values: Any) 
 
 
 def test_thirty_large_artifacts_stay_under_two_megabytes() -> None:
-    evidence = gates.evidence(50_000, 4_000, side_px=64)
+    evidence = gates.per_image(50_000, 4_000, side_px=64)
     names = tuple(f"n{i:03d}" * 40 for i in range(10))
     found = [
         gates.shown(
             *(f"vit_large-{i}-" + "x" * 60, "failed" if i == 7 else "passed", i / 30),
             images=100,
-            evidence=evidence,
+            per_image=evidence,
             labels=names,
             manifest=gates.made("m", layers=200),
         )
@@ -197,7 +192,7 @@ def test_thirty_large_artifacts_stay_under_two_megabytes() -> None:
     assert len(html.encode()) < 2_000_000
     assert "Left out, for the page to stay small: vit_large-" in html
     assert html.index("<h2>vit_large-7-") < html.index("<h2>vit_large-0-")  # failed: first
-    assert len(bench([one.report for one in found]).encode()) < 2_000_000
+    assert len(bench([one.found.report for one in found]).encode()) < 2_000_000
 
 
 # -- bench --------------------------------------------------------------------------------------
@@ -282,23 +277,26 @@ def test_fp32_is_a_point_though_only_int8_was_given() -> None:
 
 
 def test_the_gate_page_says_what_decided_and_what_would() -> None:
-    verdict, found = gates.gated()
-    html = gate_page.render(verdict, found, "vitedge gate artifacts/a --max-drop 0.5")
+    html = gates.page(gates.three(), "vitedge gate artifacts/a --max-drop 0.5")
     text = Page(html).text
     assert "vitedge gate: ✗ failed" in text
-    assert "3 artifacts: 1 passed, 1 failed, 1 inconclusive." in text
+    assert "3 artifacts: 1 failed, 1 inconclusive, 1 passed. Each bound" in text
     limits = rows(html, "Limits")
-    assert len(limits) == 12 and limits[0][1:5] == ["✗ failed", "drop ≤ 0.5 pp", "1.3", "1 … 1.6"]
+    assert len(limits) == 12 and limits[0][1:5] == [
+        "✗ failed",
+        "drop ≤ 0.5 pp",
+        "1.3 pp",
+        "1 … 1.6",
+    ]
     assert limits[4][1] == "? inconclusive" and limits[4][-1] == "17,300"
-    assert limits[3][2:4] == ["size ≤ 25 MB", "22"]
+    assert limits[3][2:4] == ["size ≤ 25 MB", "22 MB"]
     assert "vitedge gate artifacts/a --max-drop 0.5" in text
     assert "vitedge export vit_small_patch16_224 --target onnxruntime-cpu --int8" in text
     assert "Error against depth" in text and "Manifest" in text and "cdcdcd" in text
 
 
 def test_the_details_of_what_passed_are_folded() -> None:
-    verdict, found = gates.gated()
-    page = Page(gate_page.render(verdict, found, "vitedge gate"))
+    page = Page(gate(*gates.three()))
     inside = [a for a in page.all("details")]
     assert ["open" in a for a in inside] == [True, True, False]
 
@@ -365,13 +363,13 @@ def test_an_artifact_that_agrees_everywhere_says_so() -> None:
         worst=np.zeros(0, np.int64),
         thumbnails=np.zeros((0, 0, 0, 3), np.uint8),
     )
-    html = gate(gates.shown("a", "passed", 0.0, evidence=found))
+    html = gate(gates.shown("a", "passed", 0.0, per_image=found))
     assert "choose the same class on all 2 images" in html and "<img" not in html
 
 
 def test_a_report_alone_names_the_commands_that_show_more() -> None:
     bare = {"schema": "vitedge.report/1", "artifact": "a", "model": "m", "precision": "int8"}
-    one = gates.shown("a", "passed", 0.1, report=bare, manifest=None, labels=(), evidence=None)
+    one = gates.shown("a", "passed", 0.1, report=bare, manifest=None, labels=(), per_image=None)
     html = gate(one)
     assert "run vitedge validate" in html and "<h3>" not in html
     assert len(pictures(html)) == 2  # the intervals of the drop and of the speed-up

@@ -94,7 +94,8 @@ def measure(
     """Time one or more sessions in turn, about `duration_s` seconds each after warm-up.
 
     A round gives each session a block of about 50 ms of timed runs (one at least), after an
-    untimed one that refills the caches its predecessor emptied. The order rotates between rounds.
+    untimed one that refills the caches its predecessor emptied; a session alone whose runs are
+    longer than a block does without. The order rotates between rounds.
 
     Args:
         sessions: what to time, open and on its device.
@@ -126,7 +127,7 @@ def measure(
             for turn in range(len(turns)):
                 i = (first + turn) % len(turns)
                 session, feed = turns[i]
-                if len(turns) > 1:
+                if len(turns) > 1 or runs[i] > 1:
                     session.run(feed)
                 starts_ns[i].append(perf_counter_ns() - start)
                 blocks[i].append(_time(session, feed, runs[i]))

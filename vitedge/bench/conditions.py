@@ -21,6 +21,8 @@ WORK_MS = 1.0
 """Time of the fixed piece of work, calibrated when a watch begins."""
 LOOKS = 10
 """Looks before and after timing; those between rounds come on top."""
+ASK_S = 0.5
+"""Between two questions for the cores' clocks, which interrupt every core on some machines."""
 SHORTEST_S = 0.2
 """The kernel counts CPU time in steps of 10 ms: nothing is said of a shorter watch."""
 
@@ -50,15 +52,18 @@ class Watch:
         self._repeat = max(1, round(WORK_MS * 1e6 / min(self._work() for _ in range(LOOKS))))
         self._work_ns: list[int] = []
         self._mhz: list[float] = []
+        self._asked = -ASK_S
         for _ in range(LOOKS):
             self.look()
         self._usage, self._own, self._began = usage(root), process_time(), perf_counter()
 
     def look(self) -> None:
-        """Time the fixed piece of work, about 1 ms of it, and ask for the fastest core's clock."""
+        """Time the fixed piece of work, about 1 ms of it; at times, ask for the cores' clocks."""
         self._work_ns.append(self._work())
-        if mhz := cpu.frequencies_mhz(self._root):
-            self._mhz.append(max(mhz))
+        if perf_counter() - self._asked >= ASK_S:
+            if mhz := cpu.frequencies_mhz(self._root):
+                self._mhz.append(max(mhz))
+            self._asked = perf_counter()
 
     def throttled(self) -> bool | None:
         """Whether heat has slowed the machine down since; None where it has no counters."""

@@ -40,14 +40,24 @@ def _host(host: Mapping[str, Any]) -> dict[str, str]:
         "INT8 and vector instructions": ", ".join(host.get("isa") or ()),
         "accelerator": host.get("accelerator"),
         "cores, threads used": f"{host.get('cores')}, {host.get('threads')}",
-        "memory": f"{number(memory, '.3g', 1e9)} GB" if memory else None,
+        "memory": f"{number(memory, unit=1e9)} GB" if memory else None,
         "frequency governor": host.get("governor"),
         "container": host.get("container"),
+        "limits": _limits(host),
         "system": host.get("os"),
         "Python": host.get("python"),
         "runtimes": tables.plain(host.get("runtimes") or {}),
     }
     return {key: tables.plain(value) for key, value in facts.items() if value}
+
+
+def _limits(host: Mapping[str, Any]) -> str:
+    cores, memory = host.get("cpu_quota"), host.get("memory_limit_bytes")
+    parts = [
+        f"{cores:g} cores" if cores else "",
+        f"{number(memory, unit=1e9)} GB" if memory else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _conditions(found: Mapping[str, Any]) -> dict[str, str]:

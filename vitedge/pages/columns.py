@@ -13,7 +13,7 @@ Cell = Callable[[Report], str]
 Columns = Mapping[str, tuple[Kind, Cell]]
 
 
-def at(*keys: str, how: str = ".3g", unit: float = 1.0) -> Cell:
+def at(*keys: str, how: str = "", unit: float = 1.0) -> Cell:
     return lambda report: number(look(report, *keys), how, unit)
 
 
@@ -21,9 +21,17 @@ def counted(*keys: str) -> Cell:
     return lambda report: count(look(report, *keys))
 
 
-def between(*keys: str, how: str = ".3g") -> Cell:
+def between(*keys: str, how: str = "") -> Cell:
     *section, last = keys
     return lambda r: within(look(r, *keys), look(r, *section, f"{last}_ci"), how)
+
+
+def dropped(report: Report) -> str:
+    """Accuracy lost against FP32, points; FP32 loses nothing against itself."""
+    accuracy = look(report, "accuracy") or {}
+    if report["precision"] == "fp32":
+        return DASH
+    return within(accuracy.get("drop_pp"), accuracy.get("drop_ci_pp"), "+.2f")
 
 
 def said(*keys: str) -> Cell:

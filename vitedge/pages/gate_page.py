@@ -3,62 +3,63 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vitedge.inspection import rows_of
 from vitedge.pages import about, changes, depth, pareto, spread, verdicts
-from vitedge.pages.columns import Columns, at, between, section
-from vitedge.pages.measured import Report, look, within
+from vitedge.pages.columns import Columns, at, between, dropped, section
+from vitedge.pages.measured import look
 from vitedge.pages.shell import LARGEST_BYTES, definitions, document, safe
 from vitedge.pages.table import SIGNS, answer
+from vitedge.verdict import worst
 
 if TYPE_CHECKING:
-    from vitedge.evidence import PerImage
     from vitedge.manifest import Manifest
-    from vitedge.verdict import Judged, Verdict
+    from vitedge.pages.gathered import Found
+    from vitedge.verdict import Answer, Verdict
 
 SPARE_BYTES = 50_000
 """Of a page's size, for the document around the artifacts."""
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """One artifact, its answers, and what there is to show of it."""
+def render(verdict: Verdict, found: Mapping[str, Found], command: str) -> str:
+    """The whole page, under 2 MB.
 
-    judged: Judged
-    report: Report
-    manifest: Manifest | None
-    """None where only a report was given."""
-    labels: tuple[str, ...]
-    """The classes' names, as far as known."""
-    evidence: PerImage | None
-    """None where it was not validated, or not kept."""
-
-
-def render(verdict: Verdict, artifacts: Sequence[Shown], command: str) -> str:
-    """The whole page, under 2 MB; `command` is what was typed."""
-    title = f"vitedge gate: {verdict.answer}"
-    return document(title, _body(verdict, _worst_first(artifacts), command))
+    Args:
+        verdict: what the gate said.
+        found: what there is to show of each artifact, by the path that was judged.
+        command: what was typed.
+    """
+    answers = _answers(verdict)
+    paths = sorted(answers, key=lambda path: list(SIGNS).index(answers[path]))
+    body = _body(verdict, {path: (answers[path], found[path]) for path in paths}, command)
+    return document(f"vitedge gate: {verdict.answer}", body)
 
 
-def _worst_first(artifacts: Sequence[Shown]) -> list[Shown]:
-    order = ("failed", "inconclusive", "passed")
-    return sorted(artifacts, key=lambda one: order.index(one.judged.answer))
+def _answers(verdict: Verdict) -> dict[str, Answer]:
+    """The worst answer of each artifact, be it against FP32 or a baseline."""
+    paths = dict.fromkeys(judged.path for judged in verdict.judged)
+    return {
+        path: worst(tuple(judged.answer for judged in verdict.judged if judged.path == path))
+        for path in paths
+    }
 
 
-def _body(verdict: Verdict, artifacts: Sequence[Shown], command: str) -> Iterable[str]:
-    judged = [one.judged for one in artifacts]
-    reports = [_judged(one) for one in artifacts]
+def _body(
+    verdict: Verdict, shown: Mapping[str, tuple[Answer, Found]], command: str
+) -> Iterable[str]:
+    reports = [{**found.report, "answer": said} for said, found in shown.values()]
+    runs = spread.timed(reports)
     head = [
         f'<h1>vitedge gate: <span class="{verdict.answer}">{answer(verdict.answer)}</span></h1>',
-        f"<p>{safe(_counts(judged))} Each limit at {verdict.confidence:.4g} confidence.</p>",
+        f"<p>{_counts([said for said, _ in shown.values()])} Each bound of an interval holds at "
+        f"{100 * verdict.confidence:.4g}%.</p>",
         *section("Artifacts", reports, "artifact", ARTIFACTS),
-        *verdicts.intervals(judged),
-        *verdicts.checks(judged),
+        *verdicts.intervals(verdict),
+        *verdicts.checks(verdict),
         *pareto.sections(reports),
-        *spread.distributions(runs := spread.timed(reports)),
+        *spread.distributions(runs),
         *spread.series(runs),
     ]
     foot = [
@@ -68,11 +69,11 @@ def _body(verdict: Verdict, artifacts: Sequence[Shown], command: str) -> Iterabl
     room = LARGEST_BYTES - SPARE_BYTES - _size([*head, *foot])
     yield from head
     left_out = []
-    for one in artifacts:
-        details = list(_details(one))
+    for path, (said, found) in shown.items():
+        details = list(_details(path, said, found))
         room -= _size(details)
         if room < 0:
-            left_out.append(one.judged.artifact)
+            left_out.append(str(found.report["artifact"]))
         else:
             yield from details
     if left_out:
@@ -86,35 +87,27 @@ def _size(parts: Sequence[str]) -> int:
     return sum(len(part.encode(errors="replace")) + 1 for part in parts)
 
 
-def _counts(judged: Sequence[Judged]) -> str:
-    found = Counter[str](one.answer for one in judged)
+def _counts(answers: Sequence[Answer]) -> str:
+    found = Counter[str](answers)
     said = ", ".join(f"{found[key]} {key}" for key in SIGNS if found[key])
-    return f"{len(judged)} artifact{'s' * (len(judged) != 1)}: {said}."
+    return f"{len(answers)} artifact{'s' * (len(answers) != 1)}: {said}."
 
 
-def _judged(one: Shown) -> Report:
-    """Its report, with what the gate says of it."""
-    said = {key: getattr(one.judged, key) for key in ("artifact", "model", "target", "precision")}
-    return {**one.report, **said, "answer": one.judged.answer, "against": one.judged.against}
-
-
-def _details(one: Shown) -> Iterable[str]:
+def _details(path: str, said: Answer, found: Found) -> Iterable[str]:
     """Everything about one artifact; folded where it passed."""
-    judged, made = one.judged, one.manifest
-    opened = "" if judged.answer == "passed" else " open"
-    yield f"<section><h2>{safe(judged.artifact)}</h2><details{opened}><summary>"
-    yield f'<span class="{judged.answer}">{answer(judged.answer)}</span>: what changed, and what '
-    yield "it is</summary>"
-    if one.evidence is not None:
-        yield from changes.confusion(one.evidence, one.labels)
-        yield from changes.thumbnails(one.evidence, one.labels)
+    opened = "" if said == "passed" else " open"
+    yield f"<section><h2>{safe(str(found.report['artifact']))}</h2><details{opened}><summary>"
+    yield f'<span class="{said}">{answer(said)}</span>: what changed, and what it is</summary>'
+    if found.per_image is not None:
+        yield from changes.confusion(found.per_image, found.labels)
+        yield from changes.thumbnails(found.per_image, found.labels)
     else:
         yield '<p class="soft">What became of each image is not known: run vitedge validate.</p>'
-    if made is not None:
-        yield from _depth(made)
-        yield from ("<h3>Manifest</h3>", *definitions(about.manifest(made)))
-        data = str(look(one.report, "accuracy", "data") or "")
-        steps = about.commands(made, judged.path, data)
+    if found.manifest is not None:
+        yield from _depth(found.manifest)
+        yield from ("<h3>Manifest</h3>", *definitions(about.manifest(found.manifest)))
+        data = str(look(found.report, "accuracy", "data") or "")
+        steps = about.commands(found.manifest, path, data)
         yield from ("<h3>Made and proven by</h3>", *about.listing(steps))
     yield "</details></section>"
 
@@ -131,12 +124,8 @@ def _depth(made: Manifest) -> Iterable[str]:
 
 ARTIFACTS: Columns = {
     "answer": ("answer", lambda report: str(report["answer"])),
-    "against": ("", lambda report: str(report["against"])),
     "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
-    "drop pp, 95%": (
-        "number",
-        lambda r: within(look(r, "accuracy", "drop_pp"), look(r, "accuracy", "drop_ci_pp"), "+.2f"),
-    ),
+    "drop pp, 95%": ("number", dropped),
     "agreement %": ("number", at("accuracy", "agreement", how=".2f", unit=0.01)),
     "SQNR dB": ("number", at("numerics", "sqnr_db", how=".1f")),
     "p50 ms": ("number", at("latency", "p50_ms")),

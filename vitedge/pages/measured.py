@@ -33,9 +33,12 @@ def machine(report: Report) -> str:
     return look(report, "host", "accelerator") or look(report, "host", "cpu") or "?"
 
 
-def number(value: float | None, how: str = ".3g", unit: float = 1.0) -> str:
-    """`value` in multiples of `unit`."""
-    return DASH if value is None else f"{value / unit:{how}}"
+def number(value: float | None, how: str = "", unit: float = 1.0) -> str:
+    """`value` in multiples of `unit`; three figures, or 1,234, where `how` is empty."""
+    if value is None:
+        return DASH
+    scaled = value / unit
+    return f"{scaled:{how or (',.0f' if abs(scaled) >= 999.5 else '.3g')}}"
 
 
 def count(value: int | None) -> str:
@@ -43,9 +46,9 @@ def count(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
 
 
-def interval(bounds: Sequence[float] | None, how: str = ".3g") -> str:
+def interval(bounds: Sequence[float] | None, how: str = "") -> str:
     """From … to."""
-    return DASH if bounds is None else f"{bounds[0]:{how}} … {bounds[1]:{how}}"
+    return DASH if bounds is None else " … ".join(number(end, how) for end in bounds)
 
 
 def within(value: float | None, bounds: Sequence[float] | None, how: str) -> str:

@@ -13,8 +13,8 @@ from vitedge.pages.measured import Report, look, names, number
 
 STRIP_PX = 88
 BINS = 96
-MOST_PERCENT = 50.0
-"""A strip of a series is cut off that far from the median."""
+MOST_PERCENT = 100.0
+"""A series is cut off that far from its median."""
 
 
 @dataclass(frozen=True)

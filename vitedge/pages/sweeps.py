@@ -8,7 +8,10 @@ from typing import Any
 
 from vitedge.pages.chart import COLOURS, Axis, Frame, hover, legend, linear, symbol
 from vitedge.pages.measured import Report, interval, look, names, number, within
+from vitedge.pages.shell import safe
 from vitedge.pages.table import folded
+
+_AXES = {"batch": "images a run", "threads": "inference threads", "streams": "runs at a time"}
 
 Setting = tuple[int, float, tuple[float, float] | None, str]
 """(value of the setting, result, its interval, what the mouse shows)."""
@@ -27,13 +30,13 @@ def sections(reports: Sequence[Report]) -> Iterable[str]:
     labelled = list(zip(names(reports), reports, strict=True))
     yield from _offline(labelled)
     batches = [(name, look(report, "sweep_batch") or ()) for name, report in labelled]
-    yield from _sweep(batches, "batch", "Batch sweep", "images a run")
+    yield from _sweep(batches, "batch", "Batch sweep")
     threads = [(name, look(report, "sweep_threads") or ()) for name, report in labelled]
-    yield from _sweep(threads, "threads", "Threads sweep", "inference threads")
+    yield from _sweep(threads, "threads", "Threads sweep")
 
 
 def _sweep(
-    measured: Sequence[tuple[str, Sequence[dict[str, Any]]]], setting: str, title: str, axis: str
+    measured: Sequence[tuple[str, Sequence[dict[str, Any]]]], setting: str, title: str
 ) -> Iterable[str]:
     found = [(name, points) for name, points in measured if points]
     if not found:
@@ -51,7 +54,7 @@ def _sweep(
         for p in points
     ]
     yield f"<section><h2>{title}</h2>"
-    yield from _pictures(curves, axis, "images a second, at p50")
+    yield from _pictures(curves, _AXES[setting], "images a second, at p50")
     yield from folded(
         title,
         {
@@ -71,26 +74,31 @@ def _said(name: str, point: dict[str, Any]) -> str:
 
 
 def _offline(labelled: Sequence[tuple[str, Report]]) -> Iterable[str]:
-    curves, rows = [], []
-    for name, report in labelled:
-        points = look(report, "offline", "points") or ()
-        for streams in sorted({p["streams"] for p in points}):
-            mine = [p for p in points if p["streams"] == streams]
-            said = f"{name}, {streams} stream{'s' * (streams > 1)}"
-            curves.append(Curve(said, [_throughput(said, p) for p in mine]))
-            rows += [
-                (
-                    *(name, f"{p['batch']}", f"{streams}", f"{p['threads']}"),
-                    *(number(p["images_per_s"], ",.4g"), interval(p["images_per_s_ci"], ",.4g")),
-                    f"{p['n']:,}",
-                )
-                for p in mine
-            ]
-    if not curves:
+    measured = [(name, look(report, "offline", "points") or ()) for name, report in labelled]
+    points = [point for _, each in measured for point in each]
+    if not points:
         return
+    batches = len({point["batch"] for point in points}) > 1
+    across, apart = ("batch", "streams") if batches else ("streams", "batch")
+    curves = [
+        _throughput(name, [p for p in each if p[apart] == value], across, apart)
+        for name, each in measured
+        for value in sorted({p[apart] for p in each})
+    ]
+    rows = [
+        (
+            *(name, f"{p['batch']}", f"{p['streams']}", f"{p['threads']}"),
+            *(number(p["images_per_s"], ",.4g"), interval(p["images_per_s_ci"], ",.4g")),
+            f"{p['n']:,}",
+        )
+        for name, each in measured
+        for p in each
+    ]
     yield "<section><h2>Offline: throughput</h2>"
     yield '<p class="soft">All images are there at once. Upright lines are intervals of 95%.</p>'
-    yield from _pictures(curves, "images a run", "images a second")
+    for why in dict.fromkeys(look(report, "offline", "note") for _, report in labelled):
+        yield f'<p class="soft">{safe(why, 1000)}</p>' if why else ""
+    yield from _pictures(curves, _AXES[across], "images a second")
     yield from folded(
         "Offline",
         {
@@ -102,10 +110,15 @@ def _offline(labelled: Sequence[tuple[str, Report]]) -> Iterable[str]:
     yield "</section>"
 
 
-def _throughput(name: str, point: dict[str, Any]) -> Setting:
-    value, bounds = point["images_per_s"], point["images_per_s_ci"]
-    said = f"{name}, batch {point['batch']}: {within(value, bounds, ',.4g')} images/s"
-    return point["batch"], value, tuple(bounds), said
+def _throughput(name: str, points: Sequence[dict[str, Any]], across: str, apart: str) -> Curve:
+    """The points of one batch or number of streams (`apart`), over the other."""
+    label = f"{name}, {apart} {points[0][apart]}"
+    found: list[Setting] = []
+    for point in points:
+        value, bounds = point["images_per_s"], point["images_per_s_ci"]
+        said = f"{label}, {across} {point[across]}: {within(value, bounds, ',.4g')} images/s"
+        found.append((point[across], value, (bounds[0], bounds[1]), said))
+    return Curve(label, found)
 
 
 def _pictures(curves: Sequence[Curve], across: str, up: str) -> Iterable[str]:

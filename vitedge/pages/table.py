@@ -12,8 +12,8 @@ FOLDED_ROWS = 12
 
 Kind = Literal["", "number", "name", "text", "short", "head", "answer"]
 """`short` stays on one line, `head` names its row, and `answer` is a gate's."""
-SIGNS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
-"""So that an answer does not hang on its colour."""
+SIGNS = {"failed": "✗", "inconclusive": "?", "passed": "✓"}
+"""So that an answer does not hang on its colour; the worst first."""
 
 
 def table(

@@ -5,32 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from vitedge.formats import figures
 from vitedge.pages.chart import hover, legend, linear, strips
-from vitedge.pages.measured import count, interval, number
+from vitedge.pages.measured import count
 from vitedge.pages.shell import safe
-from vitedge.pages.table import answer, table
+from vitedge.pages.table import SIGNS, answer, table
 from vitedge.tables import DASH
 
 if TYPE_CHECKING:
-    from vitedge.verdict import Check, Judged
+    from vitedge.verdict import Check, Verdict
 
 STRIP_PX = 40
 _SIGNS = {"max": "≤", "min": "≥"}
-_UNITS = {"bytes": (1e6, "MB"), "pp": (1.0, "pp"), "ms": (1.0, "ms"), "db": (1.0, "dB")}
 _COLOURS = {"passed": "c2", "failed": "c4", "inconclusive": "c1"}
 
+Named = tuple[str, "Check"]
+"""A check, and what it is a check of."""
 
-def checks(judged: Sequence[Judged]) -> Iterable[str]:
+
+def checks(verdict: Verdict) -> Iterable[str]:
     """Every limit of every artifact."""
+    named = _named(verdict)
     rows = [
         (
-            *(one.artifact, check.answer, limit(check)),
-            *(_value(check, check.value), _between(check), check.reason, count(check.needed)),
+            *(name, check.answer, limit(check), _measured(check), _between(check)),
+            *(check.reason, count(check.needed)),
         )
-        for one in judged
-        for check in one.checks
+        for name, check in named
     ]
-    needed = any(check.needed for one in judged for check in one.checks)
+    needed = any(check.needed for _, check in named)
     yield "<section><h2>Limits</h2>"
     yield from table(
         "Limits",
@@ -46,52 +49,56 @@ def checks(judged: Sequence[Judged]) -> Iterable[str]:
 
 def limit(check: Check) -> str:
     """The limit in words: `drop ≤ 0.5 pp`."""
-    name, _, unit = _unit(check)
-    return f"{name} {_SIGNS[check.bound]} {_value(check, check.limit)} {unit}".rstrip()
+    most = figures.quantity(check.metric, check.limit)
+    return f"{figures.label(check.metric)} {_SIGNS[check.bound]} {most}"
 
 
-def _unit(check: Check) -> tuple[str, float, str]:
-    """Name without its unit, how much one unit is, and how it is written."""
-    name, _, last = check.metric.rpartition("_")
-    size, unit = _UNITS.get(last, (1.0, ""))
-    return (name if unit else check.metric).replace("_", " "), size, unit
+def intervals(verdict: Verdict) -> Iterable[str]:
+    """A picture for each metric that has intervals: where they lie, and the limits."""
+    drawn = [
+        (name, check)
+        for name, check in _named(verdict)
+        if figures.interval(check) and figures.finite(check) is not None
+    ]
+    for metric in dict.fromkeys(check.metric for _, check in drawn):
+        yield from _picture([(name, check) for name, check in drawn if check.metric == metric])
 
 
-def _value(check: Check, value: float | None) -> str:
-    return number(value, ".4g", _unit(check)[1])
+def _named(verdict: Verdict) -> list[Named]:
+    """Every check, those of the worst artifacts first."""
+    named = zip(figures.names(verdict), verdict.judged, strict=True)
+    ordered = sorted(named, key=lambda pair: list(SIGNS).index(pair[1].answer))
+    return [(name, check) for name, judged in ordered for check in judged.checks]
+
+
+def _measured(check: Check) -> str:
+    value = figures.measured(check)
+    return DASH if value is None else figures.quantity(check.metric, value)
 
 
 def _between(check: Check) -> str:
-    size = _unit(check)[1]
-    return DASH if check.interval is None else interval([v / size for v in check.interval], ".4g")
+    ends = check.interval
+    return " … ".join(figures.amount(check.metric, end) for end in ends) if ends else DASH
 
 
-def intervals(judged: Sequence[Judged]) -> Iterable[str]:
-    """A picture for each metric that has intervals: where they lie, and the limits."""
-    metrics = dict.fromkeys(c.metric for one in judged for c in one.checks if c.interval)
-    for metric in metrics:
-        rows = [
-            (one.artifact, check)
-            for one in judged
-            for check in one.checks
-            if check.metric == metric and check.interval and check.value is not None
-        ]
-        if rows:
-            yield from _picture(rows)
+def _picture(rows: Sequence[Named]) -> Iterable[str]:
+    metric = rows[0][1].metric
+    name, unit = figures.label(metric), figures.unit(metric)
 
+    def places(check: Check) -> list[float]:
+        """Limit, value, and the interval's ends."""
+        known = (check.limit, figures.finite(check), *(figures.interval(check) or ()))
+        return [figures.scaled(metric, value) for value in known if value is not None]
 
-def _picture(rows: Sequence[tuple[str, Check]]) -> Iterable[str]:
-    name, size, unit = _unit(rows[0][1])
-    edges = [v / size for _, c in rows for v in (*(c.interval or ()), c.limit, c.value or 0.0)]
+    edges = [place for _, check in rows for place in places(check)]
     room = 0.03 * (max(edges) - min(edges) or 1.0)
     axis = linear(f"{name}, {unit}".rstrip(", "), [min(edges) - room, max(edges) + room])
     label = f"{name} of {len(rows)} artifacts with its interval and limit; the table has the values"
     frame = strips(axis, len(rows), "", label, STRIP_PX)
     marks = []
     for strip, (artifact, check) in enumerate(reversed(rows)):
-        low, high = (v / size for v in check.interval or (0.0, 0.0))
-        at, line, value = strip + 0.28, check.limit / size, (check.value or 0.0) / size
-        css = _COLOURS[check.answer]
+        line, value, low, high = places(check)
+        at, css = strip + 0.28, _COLOURS[check.answer]
         drawn = [
             frame.line([(line, strip), (line, strip + 1)], "limit"),
             frame.line([(low, at), (high, at)], f"line {css}"),
@@ -99,8 +106,9 @@ def _picture(rows: Sequence[tuple[str, Check]]) -> Iterable[str]:
             frame.dot(value, at, f"dot {css}"),
             frame.text(axis.low, strip + 1, f"{answer(check.answer)}: {artifact}", shift=(6, 17)),
         ]
-        said = f"{artifact}: {_value(check, check.value)} ({_between(check)}), {limit(check)}"
-        marks.append(hover(said, *drawn))
+        marks.append(
+            hover(f"{artifact}: {_measured(check)} ({_between(check)}), {limit(check)}", *drawn)
+        )
     yield f"<section><h2>{safe(name.capitalize())} with its interval</h2>"
     dot = '<path class="line c0" d="M2 8H28"/><circle class="dot c0" cx="15" cy="8" r="4"/>'
     yield legend(
