@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
-from typing import get_type_hints
 from xml.etree import ElementTree
 
 import msgspec
@@ -125,5 +125,6 @@ def test_a_history_that_is_none_is_refused_before_any_work(
 
 
 def test_the_help_of_the_gate_names_every_format() -> None:
-    (option,) = get_type_hints(cli_gate.gate, include_extras=True)["write"].__metadata__
+    parameter = signature(cli_gate.gate, eval_str=True).parameters["write"]
+    (option,) = parameter.annotation.__metadata__
     assert all(name in option.help for name in FORMATS)
