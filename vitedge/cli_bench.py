@@ -76,7 +76,8 @@ def bench(
     if csv:
         spreadsheet.write(now, csv)
     if html:
-        shell.write(bench_page.render(now, reports, about.typed()), html)
+        measured = [request.measured(report) for report in reports]
+        shell.write(bench_page.render(measured, reports, about.typed()), html)
     if as_json:
         print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         return

@@ -22,7 +22,8 @@ def machines(reports: Sequence[Report]) -> Iterable[str]:
     for report, name in zip(reports, names(reports), strict=True):
         if not (host := look(report, "host")):
             continue
-        facts = _host(host) | _conditions(look(report, "conditions") or {})
+        where = {"device": str(report["device"])} if report.get("device") else {}
+        facts = where | _host(host) | _conditions(look(report, "conditions") or {})
         same = "; ".join(facts.values())
         known.setdefault(same, {**facts, "artifacts": ""})
         known[same]["artifacts"] += (", " if known[same]["artifacts"] else "") + name

@@ -36,7 +36,7 @@ def render(measured: Sequence[Report], merged: Sequence[Report], command: str) -
 
 
 def _with_accuracy(now: Report, merged: Report) -> Report:
-    wanted = ("accuracy", "recommendation") if "latency" in now else ()
+    wanted = ("device", *(("accuracy", "recommendation") if "latency" in now else ()))
     return {**{name: merged[name] for name in wanted if name in merged}, **now}
 
 

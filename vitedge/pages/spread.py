@@ -33,7 +33,7 @@ def timed(reports: Sequence[Report]) -> list[Timed]:
     found = []
     for report, name in zip(reports, names(reports), strict=True):
         latency = look(report, "latency")
-        if not look(report, "latency", "distribution"):
+        if not look(report, "latency", "distribution") or not latency["p50_ms"] > 0:
             continue
         other = latency.get("fp32") or latency.get("other")
         with_it = other if other and other.get("distribution") else None
@@ -46,7 +46,7 @@ def distributions(runs: Sequence[Timed]) -> Iterable[str]:
     if not runs:
         return
     every = [t["distribution"]["quantiles_ms"] for run in runs for t in (run.mine, run.other) if t]
-    low, high = min(q[0] for q in every), max(q[99] for q in every)
+    low, high = 0.98 * min(q[0] for q in every), 1.02 * max(q[-2] for q in every)
     axis = (logarithmic if high > 4 * low else linear)("latency of a run, ms", [low, high])
     label = f"Distribution of latency of {len(runs)} artifacts; the table has p50, p90 and p99"
     frame = strips(axis, len(runs), "", label, STRIP_PX)
