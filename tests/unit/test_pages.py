@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -142,6 +144,15 @@ def test_whatever_files_say_is_shown_and_does_nothing() -> None:
         assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
         assert "alert('1')" in page.text and "\x1b" not in html
         pictures(html)  # well-formed
+
+
+def test_pages_are_made_without_a_runtime() -> None:
+    heavy = ("torch", "onnx", "onnxruntime", "openvino", "rich")
+    code = (
+        "import sys\nfrom vitedge.pages import bench_page, gate_page, gathered\n"
+        f"assert not set({heavy}) & set(sys.modules), sorted(set({heavy}) & set(sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_colour_of_text_is_legible_on_every_ground() -> None:
