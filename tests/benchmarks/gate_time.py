@@ -57,7 +57,9 @@ def main() -> None:
         ("", "median ms", "fastest ms", "CPU ms"),
         [
             (name, *(f"{1e3 * value:.0f}" for value in (median(wall), min(wall), median(cpu))))
-            for name, (wall, cpu) in ((name, zip(*both)) for name, both in seconds.items())
+            for name, (wall, cpu) in (
+                (name, zip(*both, strict=True)) for name, both in seconds.items()
+            )
         ],
     )
     cpu = median(cpu for _, cpu in seconds["vitedge gate, with a baseline"])
