@@ -158,12 +158,18 @@ def around(value: float, log_se: float, rounds: int, confidence: float) -> tuple
 def log_se_of_ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> float:
     """Standard error of log(median(numerator) / median(denominator)), over paired rounds.
 
-    By bootstrap: rounds are resampled whole. Both (rounds, runs), positive.
+    By bootstrap: rounds are resampled whole. Both (rounds, runs), positive. Larger where t times
+    it would fall short of the bootstrap's own 95% limits: beside another load on the same cores
+    most runs are fast or slow by turns, the median jumps between the two, and without this the
+    interval covers 86% of the time.
     """
     rounds = len(numerator)
     draws = _draws(rounds)
     logs = np.log(_medians(numerator, draws)) - np.log(_medians(denominator, draws))
-    return float(np.std(logs)) * sqrt(rounds / (rounds - 1))
+    away = logs - log(np.median(numerator) / np.median(denominator))
+    farthest = float(np.abs(np.quantile(away, [0.025, 0.975])).max())
+    standard_error = float(np.std(logs)) * sqrt(rounds / (rounds - 1))
+    return max(standard_error, farthest / students_t(0.95, rounds - 1))
 
 
 def share_se(samples: NDArray[np.float64], share: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -33,7 +34,7 @@ WAYS = {
 }
 LIMITS = Limits(max_drop_pp=1.0, min_agreement=0.98, min_sqnr_db=35.0)
 CONFIDENCE = 0.95
-IMAGES = 200
+IMAGES = 150
 """Of `shapes`, in each trial."""
 EXPORTS = {"digits": 20, "shapes": 4}
 Found = dict[str, list[Judged]]
@@ -90,6 +91,8 @@ def trials(model: str, count: int, folder: Path) -> Found:
             sabotage.sabotage(path, broken, how, seed=trial)
             found[name].append(judged(broken, data))
             shutil.rmtree(broken)
+        told = ", ".join(f"{name}: {verdicts[-1].answer}" for name, verdicts in found.items())
+        print(f"{model} {trial + 1}/{count}: {told}", file=sys.stderr, flush=True)
     return found
 
 

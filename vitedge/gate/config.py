@@ -23,7 +23,7 @@ class Artifact(Limits, frozen=True, kw_only=True):
     path: str
     """A bundle or a report, relative to the file; `*` stands for any name."""
     data: str = ""
-    """Images to validate on first; empty: what the report says counts."""
+    """Images to validate on first, relative to the file; empty: what the report says counts."""
 
 
 class Gate(Limits, frozen=True, kw_only=True):
@@ -51,6 +51,11 @@ class Config:
 
     def baseline(self) -> Path | None:
         return self.folder / self.gate.baseline if self.gate.baseline else None
+
+    def data(self, entry: Artifact) -> str:
+        """Where an entry's images are; a name such as `digits` stays one."""
+        path = self.folder / entry.data
+        return str(path) if entry.data and path.exists() else entry.data
 
     def artifacts(self) -> list[tuple[Path, Artifact]]:
         """Every artifact named, each once. Raises InputError for a name nothing goes by."""

@@ -11,7 +11,6 @@ from vitedge.errors import InputError
 from vitedge.evidence import Evidence, PerImage
 from vitedge.gate import decision
 from vitedge.interval import drop_pp, resampled_drop_pp
-from vitedge.metrics import mean_iou
 from vitedge.report import Accuracy, Metric
 
 
@@ -67,7 +66,14 @@ def between(
         lost, gained = int((right & ~then).sum()), int((~right & then).sum())
         return of_pairs(lost, gained, len(labels), confidence)
     n = len(first)
-    measure = mean_iou if metric == "miou" else lambda sums: sums / n
+
+    def measure(sums: NDArray[Any]) -> NDArray[Any]:
+        if metric == "knn_agreement":
+            return np.asarray(sums / n)
+        from vitedge.metrics import mean_iou  # brings Pillow, which a report of classes needs not
+
+        return mean_iou(sums)
+
     points = 100 * float(measure(first.sum(axis=0)) - measure(second.sum(axis=0)))
     interval = resampled_drop_pp(first, second, measure, 2 * confidence - 1) or (-100.0, 100.0)
     return Drop(points, interval, n, _variance(interval, confidence, n))

@@ -72,7 +72,11 @@ def run(request: Request, steps: Steps) -> Verdict:
 def _tasks(request: Request, settings: config.Config) -> list[_Task]:
     named = settings.artifacts() if not request.sources else []
     tasks = [
-        _Task(path, override(settings.limits(path), request.limits), request.data or entry.data)
+        _Task(
+            path,
+            override(settings.limits(path), request.limits),
+            request.data or settings.data(entry),
+        )
         for path, entry in named
     ]
     tasks += [
