@@ -20,6 +20,7 @@ from vitedge.errors import InputError, nearest
 from vitedge.manifest import SCHEMA, Manifest
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
+EVIDENCE = "evidence.npz"
 MODEL, ENGINE = "model.onnx", "model.engine"
 
 
@@ -103,7 +104,7 @@ def open_bundle(path: Path) -> Bundle:
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     for name, sha in manifest.files.items():
         file = path / name
         if Path(name).name != name or not file.is_file() or file.is_symlink():
@@ -123,7 +124,8 @@ def bundles_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the folder `path`, whose files are not looked at. Raises InputError."""
     file = path / MANIFEST
     again = "export it again"
     if not file.is_file():
@@ -155,7 +157,7 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     files = {
         path.name: sha256(path)
         for path in sorted(folder.iterdir())
-        if path.name not in (MANIFEST, REPORT)
+        if path.name not in (MANIFEST, REPORT, EVIDENCE)
     }
     sealed = msgspec.structs.replace(manifest, files=files)
     content = msgspec.json.format(msgspec.json.encode(sealed), indent=2)

@@ -15,6 +15,7 @@ from vitedge import __version__, cli_catalogue
 from vitedge.cli_bench import bench
 from vitedge.cli_build import build
 from vitedge.cli_export import export
+from vitedge.cli_gate import compare, gate
 from vitedge.cli_inspect import inspect
 from vitedge.cli_options import DEFAULT_OUTPUT, Output
 from vitedge.cli_output import Json, print_json, say_int8_note, say_recommendations
@@ -106,7 +107,7 @@ def validate(
     typer.echo(f"{accuracy['n']} images of {accuracy['data']}{skipped}")
 
 
-for command in (bench, export, qat, inspect, build, *cli_catalogue.COMMANDS):
+for command in (bench, gate, compare, export, qat, inspect, build, *cli_catalogue.COMMANDS):
     app.command()(command)
 
 

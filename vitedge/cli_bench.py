@@ -20,33 +20,76 @@ def bench(
         typer.Argument(help="Artifacts to time; default: all in artifacts/.", show_default=False),
     ] = None,
     against: Annotated[str, typer.Option(help="'fp32', or another artifact.")] = "fp32",
-    duration: Annotated[float, typer.Option(help="Seconds for each artifact.")] = 3.0,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="single-stream (default), multi-stream, offline or server; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="server: images that arrive a second, at random.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="Latency over 'threads' or 'batch'; repeatable.", show_default=False),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(help="Seconds for each artifact and scenario; 10 or more show drift.")
+    ] = 3.0,
     batch: Annotated[int | None, typer.Option(min=1, help="Images a run.")] = None,
     threads: Threads = 0,
+    streams: Annotated[
+        int, typer.Option(min=0, max=1024, help="Runs at a time; 0: what the scenario compares.")
+    ] = 0,
+    csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots of it all.")] = None,
     as_json: Json = False,
 ) -> None:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
-    from vitedge import proof, tables
+    from vitedge import benching, spreadsheet, tables, tables_bench
     from vitedge.artifact import bundles_in, open_bundle
+    from vitedge.pages import about, bench_page, shell
     from vitedge.progress import steps
 
+    request = benching.BenchRequest(
+        duration_s=duration,
+        against=against,
+        scenarios=tuple(dict.fromkeys(scenario or ["single-stream"])),
+        rate_per_s=rate,
+        sweeps=tuple(dict.fromkeys(sweep or [])),
+        batch=batch,
+        threads=threads,
+        streams=streams,
+    )
     paths = artifacts or bundles_in(DEFAULT_OUTPUT)
     if not paths:
         raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
+    if csv:
+        spreadsheet.check_writable(csv)
+    if html:
+        shell.check_writable(html)
     bundles = [open_bundle(path) for path in paths]
     with steps() as progress:
-        reports, _ = proof.bench_bundles(
-            bundles,
-            progress,
-            against=against,
-            duration_s=duration,
-            batch=batch,
-            threads=threads,
-        )
+        reports, _ = benching.bench_bundles(bundles, progress, request)
+    now = [request.measured(report) for report in reports]
+    if csv:
+        spreadsheet.write(now, csv)
+    if html:
+        measured = [request.measured(report) for report in reports]
+        shell.write(bench_page.render(measured, reports, about.typed()), html)
     if as_json:
         print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         return
-    tables.show(tables.reports(reports, f"latency in turn, against {against}"))
-    say_recommendations(reports)
+    if "latency" in request.sections:
+        tables.show(tables.reports(reports, f"latency in turn, against {against}"))
+    for table in tables_bench.tables(now):
+        tables.show(table)
+    for line in tables_bench.facts(now):
+        typer.echo(line)
+    if "latency" in request.sections:
+        say_recommendations(reports)
+    for warning in tables_bench.warnings(now):
+        typer.echo(f"warning: {warning}", err=True)
     if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
         say_int8_note()

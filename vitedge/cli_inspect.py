@@ -29,6 +29,7 @@ def inspect(
 ) -> None:
     """Show what is quantized and why, what each layer loses, and what the target minds."""
     from vitedge.inspection import inspector, page, table, trtexec
+    from vitedge.pages import shell
 
     if form and html:
         raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
@@ -37,10 +38,10 @@ def inspect(
         print_json(commands) if as_json else trtexec.show(commands)
         return
     if html:
-        page.check_writable(html)
+        shell.check_writable(html)
     found = inspector.inspect(source, target)
     if html:
-        page.write(found, html)
+        shell.write(page.render(found), html)
     if as_json:
         print_json(found)
         return

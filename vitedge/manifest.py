@@ -322,7 +322,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     reference: Reference | None
     tools: dict[str, str]
     files: dict[str, str]
-    """SHA-256 of every file but the manifest and the report."""
+    """SHA-256 of every file but the manifest, the report and its evidence."""
     half: Half | None = None
     """None unless floats are computed in FP16."""
     build: Build | None = None

@@ -26,6 +26,9 @@ class Measured(NamedTuple):
     drop_ci_pp: tuple[float, float] | None
     agreement: float | None
     also: dict[str, Compared]
+    fp32: NDArray[Any] | None
+    """What each image adds, as `evidence.PerImage` has it."""
+    artifact: NDArray[Any]
 
 
 class Score(Protocol):
@@ -62,19 +65,22 @@ class TopK:
     def __init__(self) -> None:
         self._ranks: list[NDArray[np.int64]] = []
         self._fp32_ranks: list[NDArray[np.int64]] = []
-        self._agree: list[NDArray[np.bool_]] = []
+        self._choices: list[NDArray[np.int32]] = []
+        self._fp32_choices: list[NDArray[np.int32]] = []
         self._classes = 0
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         self._classes = artifact.shape[1]
         self._ranks.append(_rank(artifact, labels))
+        self._choices.append(artifact.argmax(axis=1).astype(np.int32))
         if fp32 is not None:
             self._fp32_ranks.append(_rank(fp32, labels))
-            self._agree.append(artifact.argmax(axis=1) == fp32.argmax(axis=1))
+            self._fp32_choices.append(fp32.argmax(axis=1).astype(np.int32))
 
     def result(self, confidence: float) -> Measured:
-        ranks = np.concatenate(self._ranks)
+        ranks, choices = np.concatenate(self._ranks), np.concatenate(self._choices)
         fp32 = np.concatenate(self._fp32_ranks) if self._fp32_ranks else None
+        fp32_choices = np.concatenate(self._fp32_choices) if self._fp32_choices else None
 
         def top(k: int) -> Compared:
             return compared(
@@ -85,8 +91,10 @@ class TopK:
             metric="top1",
             value=top(1),
             drop_ci_pp=None if fp32 is None else paired_drop_pp(fp32 < 1, ranks < 1, confidence),
-            agreement=float(np.concatenate(self._agree).mean()) if self._agree else None,
+            agreement=None if fp32_choices is None else float((choices == fp32_choices).mean()),
             also={"top5": top(5)} if self._classes > 5 else {},
+            fp32=fp32_choices,
+            artifact=choices,
         )
 
 
@@ -145,6 +153,8 @@ class MeanIoU:
             drop_ci_pp=interval,
             agreement=self._agree / self._pixels if self._pixels else None,
             also={"pixel_accuracy": over(_pixel_accuracy)},
+            fp32=None if fp32 is None else fp32.astype(np.int32),
+            artifact=counts.astype(np.int32),
         )
 
 
@@ -215,6 +225,8 @@ class Neighbours:
             ),
             agreement=float((mine[:, 0] == its[:, 0]).mean()),
             also={},
+            fp32=np.ones_like(shared),
+            artifact=shared,
         )
 
 

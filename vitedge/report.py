@@ -11,7 +11,8 @@ import msgspec
 from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host
-from vitedge.spec import Precision
+from vitedge.measurements import BenchSection
+from vitedge.spec import Count, Precision
 
 SCHEMA = "vitedge.report/1"
 
@@ -47,6 +48,10 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
+    lost: Count | None = None
+    """Images that FP32 alone has right; None but for `top1`, and of an earlier vitedge."""
+    gained: Count | None = None
+    """Images that the artifact alone has right."""
 
 
 class Numerics(_Section, frozen=True, kw_only=True):
@@ -72,40 +77,11 @@ class Simulation(_Section, frozen=True, kw_only=True):
     numerics: Numerics
 
 
-class Timing(_Section, frozen=True, kw_only=True):
-    """Latency of one run, milliseconds. None where the sample is too small for a percentile."""
-
-    p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    mean_ms: float
-    n: int
-
-
-class Latency(Timing, frozen=True, kw_only=True):
-    """The artifact's timing, and that of what it was timed in turn with."""
-
-    batch: int
-    against: str | None
-    """`fp32`, or the path of the other artifact; None when it was timed alone."""
-    fp32: Timing | None
-    other: Timing | None
-    speedup: float | None
-    """p50 of `against` over the artifact's."""
-    speedup_ci: tuple[float, float] | None
-
-
 class Size(_Section, frozen=True, kw_only=True):
     """Size of the files the runtime loads."""
 
     bytes: int
     fp32_bytes: int | None
-
-
-class Memory(_Section, frozen=True, kw_only=True):
-    """Of a fresh process that opens and runs the artifact."""
-
-    peak_rss_bytes: int
 
 
 class Candidate(_Section, frozen=True, kw_only=True):
@@ -139,7 +115,16 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = Accuracy | Numerics | Simulation | Latency | Size | Memory | Recommendation | Host
+Section = Accuracy | Numerics | Simulation | Size | Recommendation | Host | BenchSection
+"""By the name it has in the report: `accuracy`, `numerics`, `simulation`, `size`,
+`recommendation`, `host`; and of `vitedge.measurements`: `latency`, `multi_stream`, `offline`,
+`server`, `sweep_threads`, `sweep_batch`, `cold_start`, `drift`, `energy`, `memory`,
+`conditions`."""
+
+
+def size(bundle: Bundle, fp32: Bundle | None) -> Size:
+    """Of a bundle, and of its FP32 bundle where that is at hand."""
+    return Size(bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes)
 
 
 def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
@@ -149,18 +134,10 @@ def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
     bytes is started afresh.
     Raises InputError for a report that cannot be read.
     """
-    identity = {
-        "schema": SCHEMA,
-        "artifact": bundle.manifest.name,
-        "model": bundle.manifest.model.name,
-        "target": bundle.manifest.target.name,
-        "precision": bundle.manifest.precision,
-        "files": bundle.model_files,
-    }
     report = read(bundle.path / REPORT)
-    if report.get("files") != identity["files"]:
+    if report.get("files") != bundle.model_files:
         report = {}
-    report = {**report, **identity}
+    report = {**report, **identity(bundle)}
     for name, value in sections.items():
         if value is None:
             report.pop(name, None)
@@ -168,6 +145,18 @@ def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
             report[name] = msgspec.to_builtins(value)
     _write(report, bundle.path / REPORT)
     return report
+
+
+def identity(bundle: Bundle) -> dict[str, Any]:
+    """What a report begins with."""
+    return {
+        "schema": SCHEMA,
+        "artifact": bundle.manifest.name,
+        "model": bundle.manifest.model.name,
+        "target": bundle.manifest.target.name,
+        "precision": bundle.manifest.precision,
+        "files": bundle.model_files,
+    }
 
 
 def check_writable(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -239,24 +239,35 @@ def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
 
     Raises InputError, naming the file and the key, when it is not exactly that.
     """
+    return convert(read_toml(path), kind, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises InputError where there is no TOML."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
+
+
+def convert(data: dict[str, Any], kind: type[SpecT], where: str) -> SpecT:
+    """Settings as `kind`. Raises InputError, naming `where` and the key, when they are not that."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}", fix=_key_hint(str(error), data, kind)) from error
+        raise InputError(f"{where}: {error}", fix=_key_hint(str(error), kind)) from error
 
 
-def _key_hint(message: str, data: dict[str, object], kind: type[Spec]) -> str:
+def _key_hint(message: str, kind: type[Spec]) -> str:
     """The nearest known key when `message` complains of an unknown one."""
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
     if not unknown:
-        return f"see the fields of {kind.__name__} in vitedge/spec.py"
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    if unknown[2]:  # one level down: a nested table
-        fields = {field.name: field.type for field in msgspec.structs.fields(fields[unknown[2]])}
-    return nearest(unknown[1], fields)
+        return f"see the fields of {kind.__name__} in {kind.__module__}"
+    found: Any = kind
+    for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
+        types = {field.name: field.type for field in msgspec.structs.fields(found)}
+        name, element, _ = key.partition("[")
+        found = get_args(types[name])[0] if element else types[name]
+    return nearest(unknown[1], (field.name for field in msgspec.structs.fields(found)))

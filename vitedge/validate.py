@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from vitedge import metrics
 from vitedge.backends.base import Session
 from vitedge.errors import InputError
-from vitedge.imageset import ImageSet
-from vitedge.report import Accuracy, Numerics
+from vitedge.evidence import PerImage
+from vitedge.imageset import Batch, ImageSet
+from vitedge.report import Accuracy, Metric, Numerics
 from vitedge.spec import Task
+from vitedge.worst import Worst
 
 CONFIDENCE = 0.95
 FLUSH_RUNS = 64
@@ -22,6 +24,15 @@ FLUSH_BYTES = 2**22
 """Outputs of so many runs, or of so many bytes, are scored together."""
 DYNAMIC_BATCH = 8
 """Images per run where the artifact takes any number."""
+
+
+class Validated(NamedTuple):
+    """What a validation found."""
+
+    accuracy: Accuracy
+    numerics: Numerics | None
+    """None where FP32 was not run."""
+    per_image: PerImage
 
 
 def validate(
@@ -32,7 +43,7 @@ def validate(
     *,
     calibration: Set[str],
     on_progress: Callable[[int], None] = lambda seen: None,
-) -> tuple[Accuracy, Numerics | None]:
+) -> Validated:
     """Run `artifact` and `fp32` over `images` and compare with the labels and with each other.
 
     `calibration` are the digests of images the artifact was calibrated on: meeting one is an
@@ -51,10 +62,12 @@ def validate(
         wanted = outputs if fp32 is artifact else None
         if fp32 is not None and wanted is None:
             wanted = predict(fp32, batch.images)
-        scored.add(batch.labels, outputs, wanted)
+        scored.add(batch, outputs, wanted)
         on_progress(scored.seen)
     scored.flush()
     found = scored.score.result(CONFIDENCE)
+    per_image = scored.per_image(found)
+    lost, gained = _discordant(found.metric, per_image)
     accuracy = Accuracy(
         metric=found.metric,
         fp32=found.value.fp32,
@@ -67,8 +80,19 @@ def validate(
         n=scored.seen,
         data=images.name,
         skipped=dict(images.skipped),
+        lost=lost,
+        gained=gained,
     )
-    return accuracy, None if fp32 is None else scored.error.result(images.name)
+    numerics = None if fp32 is None else scored.error.result(images.name)
+    return Validated(accuracy, numerics, per_image)
+
+
+def _discordant(metric: Metric, found: PerImage) -> tuple[int | None, int | None]:
+    """How many images FP32 alone has right, and the artifact alone."""
+    if metric != "top1" or found.fp32 is None:
+        return None, None
+    fp32, artifact = found.fp32 == found.labels, found.artifact == found.labels
+    return int((fp32 & ~artifact).sum()), int((~fp32 & artifact).sum())
 
 
 class _Scored:
@@ -78,13 +102,22 @@ class _Scored:
         self.seen = 0
         self.score = metrics.score(task)
         self.error = OutputError()
+        self._worst = Worst(task)
+        self._digests: list[int] = []
+        self._labels: list[NDArray[Any]] = []
         self._waiting: list[tuple[NDArray[Any], ...]] = []
 
     def add(
-        self, labels: NDArray[Any], artifact: NDArray[np.float32], fp32: NDArray[np.float32] | None
+        self, batch: Batch, artifact: NDArray[np.float32], fp32: NDArray[np.float32] | None
     ) -> None:
-        """Take the labels (n, …) and outputs (n, …) of one run."""
+        """Take one batch and its outputs (n, …)."""
+        labels = batch.labels
         self.seen += len(labels)
+        self._digests += [int(digest, 16) for digest in batch.digests]
+        if labels.ndim == 1:
+            self._labels.append(labels)
+        if fp32 is not None:
+            self._worst.add(batch.images, labels, artifact, fp32)
         self._waiting.append((labels, artifact) if fp32 is None else (labels, artifact, fp32))
         if len(self._waiting) >= min(FLUSH_RUNS, max(1, FLUSH_BYTES // artifact.nbytes)):
             self.flush()
@@ -98,6 +131,19 @@ class _Scored:
         self.score.add(labels, artifact, fp32[0] if fp32 else None)
         if fp32:
             self.error.update(fp32[0], artifact)
+
+    def per_image(self, found: metrics.Measured) -> PerImage:
+        """What each image came to, once everything is scored."""
+        worst, thumbnails = self._worst.result()
+        labels = np.concatenate(self._labels) if self._labels else np.zeros(0)
+        return PerImage(
+            digests=np.array(self._digests, np.uint64),
+            labels=labels.astype(np.int32),
+            fp32=found.fp32,
+            artifact=found.artifact,
+            worst=worst,
+            thumbnails=thumbnails,
+        )
 
 
 def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -11,8 +11,17 @@ import pytest
 
 from vitedge.errors import InputError
 from vitedge.inspection import Inspection, Row, Summary, inspector, page, table
-from vitedge.manifest import CalibrationSet, Figures, Finding, Layer, Quantized
-from vitedge.spec import Calibration
+from vitedge.manifest import (
+    CalibrationSet,
+    Figures,
+    Finding,
+    HeldOut,
+    Layer,
+    Quantized,
+    Trained,
+)
+from vitedge.pages import shell
+from vitedge.spec import Calibration, Training
 
 HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 
@@ -155,7 +164,7 @@ def test_the_page_needs_no_network() -> None:
     html = page.render(inspected(row(1, 30.0, 29.0), row(2, None, 25.0)))
     parsed = Page(html)
     assert not {"script", "link", "img", "iframe"} & set(parsed.tags) and parsed.links == []
-    assert "http" not in html and "url(" not in html and "@import" not in html
+    assert "://" not in html and "url(" not in html and "@import" not in html
 
 
 def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
@@ -173,6 +182,21 @@ def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
     assert "own:" in legend and "so far:" in legend
 
 
+def test_a_training_is_drawn_from_its_first_step_to_its_last() -> None:
+    looks = tuple(HeldOut(step=s, loss=10.0**-s, accuracy=0.9) for s in (0, 1, 2))
+    trained = Trained(
+        **{"settings": Training(), "source": "digits", "images": 9},
+        **{"held_out": 3, "digest": "", "skipped": {}, "missing_classes": (), "processes": 1},
+        **{"steps": 2, "best_step": 2, "looks": looks, "curve": ((0, 1.0), (1, 0.3), (2, 0.0))},
+    )
+    html = page.render(inspected(row(1, 30.0, 29.0), training=trained))
+    section = html[html.index("<h2>Training") : html.index("<h2>Layers")]
+    heights = [float(y) for y in re.findall(r'class="own-dot" d="M[\d.]+ ([\d.]+)', section)]
+    assert len(heights) == 3 and heights == sorted(heights)  # falling: larger y
+    assert "step 1: held-out loss 0.1, 90.00% right" in section
+    assert [c for c in re.findall('"number">([^<]+)</td>', section)][:3] == ["0", "1", "90.00"]
+
+
 def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:
     rows = [row(i, 30.0, 20.0, "n" * 4000) for i in range(1, 1501)]
     html = page.render(inspected(*rows))
@@ -182,7 +206,7 @@ def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    page.write(inspected(row(1, 30.0, 29.0)), path)
+    shell.write(page.render(inspected(row(1, 30.0, 29.0))), path)
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
@@ -191,4 +215,4 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_page_goes_only_where_a_page_can_go(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(InputError, match=re.escape(name)):
-        page.check_writable(tmp_path / name)
+        shell.check_writable(tmp_path / name)

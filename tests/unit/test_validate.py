@@ -57,7 +57,9 @@ def data(tmp_path: Path) -> Iterator[tuple[ImageSet, NDArray[np.uint8], NDArray[
 def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
     opened, images, labels = data
     artifact, fp32 = Linear(batch, error=10.0), Linear(batch)
-    accuracy, numerics = validate(artifact, fp32, opened, "classification", calibration=frozenset())
+    accuracy, numerics, _ = validate(
+        artifact, fp32, opened, "classification", calibration=frozenset()
+    )
     want = images.mean(axis=(1, 2)).astype(np.float32)
     got = want + np.array([10, 0, 0], np.float32)
     right, fp32_right = got.argmax(1) == labels, want.argmax(1) == labels
@@ -76,7 +78,7 @@ def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
 
 
 def test_an_artifact_equal_to_fp32_has_no_noise_to_speak_of(data) -> None:
-    accuracy, numerics = validate(
+    accuracy, numerics, _ = validate(
         Linear(1), Linear(1), data[0], "classification", calibration=frozenset()
     )
     assert (accuracy.drop_pp, accuracy.agreement) == (0, 1)
@@ -85,7 +87,7 @@ def test_an_artifact_equal_to_fp32_has_no_noise_to_speak_of(data) -> None:
 
 
 def test_an_artifact_alone_is_measured_alone(data) -> None:
-    accuracy, numerics = validate(
+    accuracy, numerics, _ = validate(
         Linear(1), None, data[0], "classification", calibration=frozenset()
     )
     assert accuracy.artifact == 0.9

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
-from vitedge.manifest import Finding, Trained
+from vitedge.manifest import Figures, Finding, Layer, Trained
 
 SCHEMA = "vitedge.inspection/1"
 
@@ -105,4 +106,24 @@ def summarize(rows: tuple[Row, ...]) -> Summary:
         worst=worst.node if worst else None,
         worst_sqnr_db=worst.sqnr_db if worst else None,
         accumulated_sqnr_db=rows[-1].accumulated_sqnr_db if rows else None,
+    )
+
+
+def rows_of(layers: Sequence[Layer]) -> tuple[Row, ...]:
+    """One row a layer of an artifact's manifest, in graph order."""
+    return tuple(_row(depth, layer) for depth, layer in enumerate(layers, start=1))
+
+
+def _row(depth: int, layer: Layer) -> Row:
+    figures: dict[str, Any] = {}
+    if layer.figures:
+        figures = {name: getattr(layer.figures, name) for name in Figures.__struct_fields__}
+    return Row(
+        depth=depth,
+        node=layer.node,
+        op=layer.op,
+        role=layer.role,
+        quantized=layer.quantized,
+        why=layer.why,
+        **figures,
     )

@@ -6,14 +6,13 @@ An artifact carries its figures: reading them takes neither torch nor onnx.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from vitedge import catalog, host, tables
 from vitedge.artifact import Bundle, open_bundle
 from vitedge.errors import InputError
-from vitedge.inspection import Inspection, Row, summarize
+from vitedge.inspection import Inspection, rows_of, summarize
 from vitedge.inspection.onnx_file import inspect_model, lint_file
-from vitedge.manifest import Figures, Finding, Layer
+from vitedge.manifest import Finding
 from vitedge.spec import Target
 
 
@@ -36,7 +35,7 @@ def inspect(path: Path, target: str) -> Inspection:
 def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
     made = bundle.manifest
     record = made.quantization
-    rows = tuple(_row(i, layer) for i, layer in enumerate(record.layers if record else (), start=1))
+    rows = rows_of(record.layers) if record else ()
     measured = any(layer.figures for layer in record.layers) if record else False
     notes = []
     if record is None:
@@ -92,18 +91,3 @@ def _lint(bundle: Bundle, target: Target) -> tuple[Finding, ...]:
             fix="drop --target, or give the artifact of ONNX Runtime or the ONNX file",
         )
     return lint_file(bundle.path / "model.onnx", target)
-
-
-def _row(depth: int, layer: Layer) -> Row:
-    figures: dict[str, Any] = {}
-    if layer.figures:
-        figures = {name: getattr(layer.figures, name) for name in Figures.__struct_fields__}
-    return Row(
-        depth=depth,
-        node=layer.node,
-        op=layer.op,
-        role=layer.role,
-        quantized=layer.quantized,
-        why=layer.why,
-        **figures,
-    )

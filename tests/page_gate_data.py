@@ -1,0 +1,168 @@
+"""What a gate found, made up: answers, per-image evidence, manifests, as a page gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.page_data import measured
+from vitedge import catalog, manifest, verdict
+from vitedge.evidence import PerImage
+from vitedge.pages import gate_page
+from vitedge.pages.gathered import Found
+from vitedge.spec import Calibration, Preprocess
+
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def per_image(images: int, changed: int, classes: int = 10, side_px: int = 32) -> PerImage:
+    """`changed` of `images` get another class; 24 thumbnails of noise on a gradient."""
+    rng = np.random.default_rng(images)
+    labels = rng.integers(0, classes, images)
+    fp32 = np.where(rng.random(images) < 0.84, labels, rng.integers(0, classes, images))
+    artifact = fp32.copy()
+    which = rng.choice(images, changed, replace=False)
+    artifact[which] = (fp32[which] + 1 + rng.geometric(0.5, changed)) % classes
+    ramp = np.linspace(0, 190, side_px)[None, :, None, None] * np.ones((24, 1, side_px, 3))
+    noise = rng.integers(0, 60, (24, side_px, side_px, 3))
+    return PerImage(
+        digests=np.arange(images, dtype=np.uint64),
+        labels=labels.astype(np.int32),
+        fp32=fp32.astype(np.uint16),
+        artifact=artifact.astype(np.uint16),
+        worst=np.sort(which[:24]).astype(np.int64),
+        thumbnails=(ramp + noise).astype(np.uint8)[: min(24, changed)],
+    )
+
+
+def layer(depth: int, node: str = "") -> manifest.Layer:
+    """One operator that loses a little more than the one before."""
+    in_int8 = depth % 4 != 3
+    figures = manifest.Figures(
+        activation_scales=(0.02,) if in_int8 else (),
+        weight_scales=(0.001, 0.004) if in_int8 else None,
+        clipped_share=0.001 if in_int8 else None,
+        sqnr_db=42 - 5 * np.sin(depth) if in_int8 else None,
+        accumulated_sqnr_db=46 - depth / 10 - 3 * np.cos(depth),
+        macs=1000,
+    )
+    return manifest.Layer(
+        node=node or f"blocks.{depth // 6}.op{depth % 6}/MatMul",
+        **{"op": "MatMul", "role": "linear", "quantized": in_int8, "why": "constant weights"},
+        figures=figures,
+    )
+
+
+def made(name: str, layers: int = 50) -> manifest.Manifest:
+    """The manifest of an INT8 artifact."""
+    recipe = Calibration(
+        name="default", description="", num_samples=512, activations="mse", weights="mse"
+    )
+    used = manifest.CalibrationSet(
+        **{"recipe": recipe, "source": "images/train", "images": 512, "digest": "ab" * 32},
+        image_digests=(),
+        skipped={},
+    )
+    return manifest.Manifest(
+        **{"schema": manifest.SCHEMA, "name": name, "precision": "int8", "reference": None},
+        **{"accuracy": "measurable", "accuracy_note": "", "tools": {"onnxruntime": "1.31.1"}},
+        model=manifest.Model(
+            **{
+                "name": "vit_small_patch16_224",
+                "source": "timm:vit_small_patch16_224",
+                "task": "classification",
+            },
+            num_classes=10,
+            weights_sha256="12" * 32,
+        ),
+        inputs=(
+            manifest.Tensor(name="images", shape=(1, 224, 224, 3), dtype="uint8", layout="NHWC"),
+        ),
+        outputs=(),
+        preprocessing=manifest.Preprocessing(
+            host=Preprocess(height=224, width=224), graph=("cast to float32", "normalise")
+        ),
+        target=catalog.targets()["onnxruntime-cpu"],
+        quantization=manifest.Quantized(
+            layers=tuple(layer(depth) for depth in range(1, layers + 1)), calibration=used
+        ),
+        parity=manifest.Parity(max_abs_error=1e-6, max_rel_error=2e-7),
+        files={"model.onnx": "cd" * 32, "golden.npz": "ef" * 32},
+    )
+
+
+def check(metric: str, answer: verdict.Answer, value: float | None, **parts: Any) -> verdict.Check:
+    """One limit."""
+    known = {"bound": "max", "limit": 0.5, "interval": None, "reason": f"it {answer}"}
+    return verdict.Check(metric=metric, answer=answer, value=value, **{**known, **parts})
+
+
+def judged(name: str, answer: verdict.Answer, drop_pp: float) -> verdict.Judged:
+    """An artifact with four limits, the first of which decides."""
+    reasons = {
+        "passed": "the bound of the drop lies under the limit",
+        "failed": "the drop is above the limit at this confidence",
+        "inconclusive": "the limit lies inside the interval: more images would tell",
+    }
+    checks = (
+        check(
+            *("drop_pp", answer, drop_pp),
+            interval=(drop_pp - 0.3, drop_pp + 0.3),
+            reason=reasons[answer],
+            needed=17_300 if answer == "inconclusive" else None,
+        ),
+        check("speedup", "passed", 1.75, bound="min", limit=1.5, interval=(1.67, 1.83)),
+        check("p90_ms", "passed", 1.56, limit=2.0),
+        check("size_bytes", "passed", 22e6, limit=25e6),
+    )
+    return verdict.Judged(
+        **{"artifact": name, "path": f"artifacts/{name}", "model": "vit_small_patch16_224"},
+        **{"target": "onnxruntime-cpu", "precision": "int8", "against": "fp32"},
+        checks=checks,
+        answer=verdict.worst(tuple(c.answer for c in checks)),
+    )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One artifact of a gate."""
+
+    judged: verdict.Judged
+    found: Found
+
+
+def shown(
+    name: str, answer: verdict.Answer, drop_pp: float, images: int = 5000, **parts: Any
+) -> Shown:
+    """An artifact with everything there is to show of it; `parts` are a `Found`'s."""
+    known: dict[str, Any] = {
+        "report": measured(name, "int8", 1.2 + drop_pp / 3, 0.84 - drop_pp / 100),
+        "manifest": made(name),
+        "labels": CLASSES,
+        "per_image": per_image(images, images // 60),
+    }
+    return Shown(judged(name, answer, drop_pp), Found(**{**known, **parts}))
+
+
+def three() -> list[Shown]:
+    """One artifact of each answer."""
+    return [
+        shown("vit_small_patch16_224-onnxruntime-cpu-int8", "passed", 0.1),
+        shown("vit_small_patch16_224-openvino-cpu-int8", "inconclusive", 0.4),
+        shown("vit_small_patch16_224-tensorrt-int8", "failed", 1.3),
+    ]
+
+
+def page(found: Sequence[Shown], command: str = "vitedge gate") -> str:
+    """The page of a gate that judged them."""
+    answers = tuple(one.judged for one in found)
+    said = verdict.Verdict(
+        schema=verdict.SCHEMA,
+        answer=verdict.worst(tuple(one.answer for one in answers)),
+        confidence=0.95,
+        judged=answers,
+    )
+    return gate_page.render(said, {one.judged.path: one.found for one in found}, command)

@@ -1,0 +1,147 @@
+"""Reports and evidence as `validate` and `bench` write them, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from vitedge import evidence, measurements, report
+from vitedge.evidence import About, PerImage
+from vitedge.gate.limits import Limits
+from vitedge.gate.run import Request, run
+from vitedge.gate.subject import Subject, load
+from vitedge.progress import SILENT
+from vitedge.verdict import Verdict
+
+N = 1000
+CLASSES = 10
+Write = Callable[..., Path]
+
+
+def per_image(lost: int, gained: int, n: int = N, seed: int = 0) -> PerImage:
+    """FP32 is right on 800 of 1,000; the artifact errs on `lost` of these, mends `gained`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, n).astype(np.int32)
+    wrong = (labels + 1) % CLASSES
+    place = np.arange(n)
+    fp32 = np.where(place < 0.8 * n, labels, wrong)
+    artifact = np.where(place < lost, wrong, fp32)
+    artifact = np.where(place >= n - gained, labels, artifact)
+    return PerImage(
+        digests=rng.integers(0, 2**63, n).astype(np.uint64),
+        labels=labels,
+        fp32=fp32.astype(np.int32),
+        artifact=artifact.astype(np.int32),
+        worst=np.arange(min(lost, 24)),
+        thumbnails=np.zeros((min(lost, 24), 8, 8, 3), np.uint8),
+    )
+
+
+def sections(lost: int = 2, gained: int = 1, n: int = N) -> dict[str, Any]:
+    """A report that has everything."""
+    drop = 100 * (lost - gained) / n
+    return {
+        "schema": report.SCHEMA,
+        "artifact": "vit-int8",
+        "model": "vit",
+        "target": "onnxruntime-cpu",
+        "precision": "int8",
+        "files": {"model.onnx": "a" * 64},
+        "accuracy": report.Accuracy(
+            metric="top1",
+            fp32=0.8,
+            artifact=0.8 - drop / 100,
+            drop_pp=drop,
+            drop_ci_pp=(drop - 0.5, drop + 0.5),
+            confidence=0.95,
+            agreement=1 - (lost + gained) / n,
+            also={},
+            n=n,
+            data="pictures",
+            skipped={},
+            lost=lost,
+            gained=gained,
+        ),
+        "numerics": report.Numerics(
+            sqnr_db=35.0, max_abs_error=0.1, cosine=0.99, n=n, data="pictures"
+        ),
+        "latency": measurements.Latency(
+            p50_ms=1.0,
+            p90_ms=1.81,
+            p99_ms=None,
+            mean_ms=1.1,
+            n=400,
+            distribution=measurements.Distribution(
+                quantiles_ms=tuple(1 + 0.009 * k for k in range(101)), series=()
+            ),
+            batch=1,
+            against="fp32",
+            fp32=None,
+            other=None,
+            speedup=1.5,
+            speedup_ci=(1.4, 1.6),
+            rounds=20,
+            speedup_log_se=0.03,
+            p90_share_se=0.01,
+        ),
+        "size": report.Size(bytes=5_000_000, fp32_bytes=20_000_000),
+        "memory": measurements.Memory(peak_rss_bytes=90_000_000),
+        "conditions": {"fingerprint": "0123456789ab", "measured_at": "", "noise_percent": 1.0}
+        | {"other_cores": None, "steal_percent": None, "frequency_mhz": None, "warnings": []},
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a report, with what `changes` say; with `kept`, the evidence beside it."""
+
+    def make(name: str = "vit", kept: PerImage | None = None, **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        content = msgspec.to_builtins(sections()) | msgspec.to_builtins(changes)
+        if kept is not None:
+            lost = int(((kept.fp32 == kept.labels) & (kept.artifact != kept.labels)).sum())
+            gained = int(((kept.fp32 != kept.labels) & (kept.artifact == kept.labels)).sum())
+            found = msgspec.to_builtins(sections(lost, gained, len(kept.labels)))["accuracy"]
+            content["accuracy"] = found
+            about = About(
+                metric="top1", data="pictures", files=content["files"], preprocessing="p" * 64
+            )
+            evidence.save(folder / "evidence.npz", about, evidence.arrays(kept))
+        path = folder / "report.json"
+        path.write_bytes(msgspec.json.encode(content))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def subject(write: Write) -> Callable[..., Subject]:
+    """What the gate makes of such a report; None takes a section out."""
+
+    def make(**changes: Any) -> Subject:
+        return load(write(**changes))
+
+    return make
+
+
+def gate(
+    *sources: Path, baseline: Path | None = None, accept: bool = False, **limits: Any
+) -> Verdict:
+    """One run of the gate on finished reports."""
+    request = Request(
+        sources=sources,
+        limits=Limits(**limits),
+        confidence=None,
+        baseline=baseline,
+        accept=accept,
+        data="",
+        duration_s=0,
+        config=None,
+    )
+    return run(request, SILENT)

@@ -1,0 +1,100 @@
+"""Limits in the repository, and on the command line in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.gate.conftest import Write, gate, per_image
+from vitedge.errors import InputError
+from vitedge.gate import config
+from vitedge.gate.run import Request, run
+from vitedge.progress import SILENT
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+VITEDGE = """
+[gate]
+confidence = 0.9
+max_drop_pp = 1.0
+
+[[gate.artifacts]]
+path = "slow/report.json"
+min_speedup = 2.0
+
+[[gate.artifacts]]
+path = "*/report.json"
+"""
+
+
+def by_file(**limits: float) -> Request:
+    return Request((), config.options(limits), None, None, False, "", 0, None)
+
+
+def test_several_artifacts_with_limits_of_their_own_are_judged_at_once(write: Write) -> None:
+    write("fast"), write("slow")
+    Path("vitedge.toml").write_text(VITEDGE)
+    found = run(by_file(), SILENT)
+    assert found.confidence == 0.9
+    assert {each.path: [check.metric for check in each.checks] for each in found.judged} == {
+        "slow/report.json": ["drop_pp", "speedup"],
+        "fast/report.json": ["drop_pp"],
+    }
+    assert found.answer == "failed"
+
+
+def test_the_command_line_has_the_last_word(write: Write) -> None:
+    write("slow")
+    Path("vitedge.toml").write_text(VITEDGE)
+    assert run(by_file(min_speedup=1.2), SILENT).answer == "passed"
+
+
+def test_pyproject_toml_has_a_table_for_it(write: Write) -> None:
+    write("fast")
+    Path("pyproject.toml").write_text(
+        '[project]\nname = "x"\n[tool.vitedge.gate]\nmax_drop_pp = 1\nartifacts = '
+        '[{ path = "fast/report.json" }]\n'
+    )
+    assert run(by_file(), SILENT).answer == "passed"
+    Path("pyproject.toml").write_text('[project]\nname = "x"\n')
+    with pytest.raises(InputError, match="nothing to judge"):
+        run(by_file(), SILENT)
+
+
+def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
+    path = write("fast", kept=per_image(2, 1))
+    Path("vitedge.toml").write_text('[gate]\nmax_drop_pp = 2\nbaseline = "accepted.npz"\n')
+    gate(path, accept=True)
+    assert [each.against for each in gate(path).judged] == ["fp32", "accepted.npz"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("[gate]\nmax_dorp_pp = 1\n", "max_dorp_pp", "max_drop_pp"),
+        ('[[gate.artifacts]]\npth = "a"\npath = "b"\n', "pth", "path"),
+        ("[gates]\n", "gates", "gate"),
+        ('[gate]\nmax_drop_pp = "1"\n', "vitedge.toml: Expected", "Settings"),
+        ("[gate]\nconfidence = 95\n", "confidence", ""),
+        ("[gate]\nmax_drop_pp = -1\n", "max_drop_pp", ""),
+        ("[gate\n", "not valid TOML", ""),
+        ('[gate]\nmax_drop_pp = 1\nartifacts = [{ path = "nowhere/*" }]\n', "nowhere", "export"),
+    ],
+)
+def test_a_file_that_says_what_no_gate_knows_is_refused(text: str, said: str, hint: str) -> None:
+    Path("vitedge.toml").write_text(text)
+    with pytest.raises(InputError) as raised:
+        run(by_file(), SILENT)
+    assert said in raised.value.what
+    assert hint in raised.value.fix
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_limit_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(InputError):
+        config.options({"max_drop_pp": value})

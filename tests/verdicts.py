@@ -1,0 +1,47 @@
+"""Verdicts as a gate gives them, of any checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from vitedge.verdict import SCHEMA, Check, Judged, Verdict, worst
+
+HOSTILE = (
+    "a|b `c` <script>alert('x')</script> [d](http://e.evil) www.evil.com @you\n# \"q\" \\ $x$ "
+    "__i__ 50% \x00\x1b[31m\u202ereversed\ufffe ]]> &amp; é"
+)
+"""A name as a bundle from elsewhere may have it."""
+
+
+def check(metric: str = "drop_pp", **changes: Any) -> Check:
+    plain = Check(
+        metric=metric,
+        bound="max",
+        limit=0.5,
+        value=0.14,
+        interval=(-0.2, 0.4),
+        answer="passed",
+        reason="at most 0.4 points lost",
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def judged(*checks: Check, artifact: str = "vit-int8", **changes: Any) -> Judged:
+    plain = Judged(
+        artifact=artifact,
+        path=f"artifacts/{artifact}",
+        model="vit",
+        target="onnxruntime-cpu",
+        precision="int8",
+        against="fp32",
+        checks=checks,
+        answer=worst(tuple(check.answer for check in checks)),
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def verdict(*found: Judged) -> Verdict:
+    answer = worst(tuple(one.answer for one in found))
+    return Verdict(schema=SCHEMA, answer=answer, confidence=0.95, judged=found)

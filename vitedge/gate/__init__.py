@@ -1,0 +1,1 @@
+"""Whether an artifact may ship: limits against evidence, with three answers."""

@@ -1,0 +1,173 @@
+"""Two artifacts of one model side by side, paired wherever both were measured on the same."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vitedge.errors import InputError
+from vitedge.gate import drop
+from vitedge.gate.subject import Subject, load
+from vitedge.interval import around
+from vitedge.report import Metric
+
+SCHEMA = "vitedge.comparison/1"
+FP32 = "fp32"
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """What one of the two was measured to be; None where it was not."""
+
+    artifact: str
+    path: str
+    target: str
+    precision: str
+    accuracy: float | None
+    sqnr_db: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    size_bytes: int | None
+    peak_rss_bytes: int | None
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the second loses, on the same images."""
+
+    metric: Metric
+    drop_pp: float
+    drop_ci_pp: tuple[float, float]
+    agreement: float | None
+    """Share of images on which both choose the same class; None but for `top1`."""
+    n: int
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """How much faster the second is."""
+
+    speedup: float
+    """p50 of the first over the second's."""
+    speedup_ci: tuple[float, float] | None
+    how: str
+    """How the two came to be compared."""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The second against the first."""
+
+    schema: str
+    model: str
+    confidence: float
+    """Two-sided, of the intervals."""
+    sides: tuple[Side, Side]
+    accuracy: Accuracy | None
+    latency: Latency | None
+    notes: tuple[str, ...]
+    """Why what is None is."""
+
+
+def compare(first: Path, second: Path, confidence: float = 0.95) -> Comparison:
+    """Compare two bundles or reports. Raises InputError where they are of different models."""
+    pair = load(first), load(second)
+    models = [each.identity.model for each in pair]
+    if models[0] != models[1]:
+        raise InputError(
+            f"{first} is a {models[0]} and {second} a {models[1]}",
+            fix="compare two artifacts of one model",
+        )
+    notes: list[str] = []
+    return Comparison(
+        schema=SCHEMA,
+        model=models[0],
+        confidence=confidence,
+        sides=(_side(pair[0]), _side(pair[1])),
+        accuracy=_accuracy(*pair, confidence, notes),
+        latency=_latency(*pair, confidence, notes),
+        notes=tuple(notes),
+    )
+
+
+def _side(subject: Subject) -> Side:
+    def of(section: msgspec.Struct | None, name: str) -> Any:
+        return getattr(section, name) if section else None
+
+    return Side(
+        artifact=subject.identity.artifact,
+        path=str(subject.path),
+        target=subject.identity.target,
+        precision=subject.identity.precision,
+        accuracy=of(subject.accuracy, "artifact"),
+        sqnr_db=of(subject.numerics, "sqnr_db"),
+        p50_ms=of(subject.latency, "p50_ms"),
+        p90_ms=of(subject.latency, "p90_ms"),
+        size_bytes=of(subject.size, "bytes"),
+        peak_rss_bytes=of(subject.memory, "peak_rss_bytes"),
+    )
+
+
+def _accuracy(
+    first: Subject, second: Subject, confidence: float, notes: list[str]
+) -> Accuracy | None:
+    for subject in (first, second):
+        if subject.evidence is None:
+            notes.append(f"accuracy is not paired: {subject.path} has no evidence of each image")
+            return None
+    assert first.evidence and second.evidence
+    metric = first.evidence.about.metric
+    if second.evidence.about.metric != metric:
+        raise InputError(
+            f"{first.path} was measured by {metric}, {second.path} by "
+            f"{second.evidence.about.metric}",
+            fix="compare two artifacts of one task",
+        )
+    try:
+        paired = drop.pair(
+            first.evidence.per_image,
+            second.evidence.per_image,
+            (str(first.path), str(second.path)),
+        )
+    except InputError as error:
+        notes.append(f"accuracy is not paired: {error.what}")
+        return None
+    lost = drop.between(metric, *paired, (1 + confidence) / 2)
+    same = float((paired.first == paired.second).mean()) if metric == "top1" else None
+    return Accuracy(
+        metric=metric,
+        drop_pp=lost.points,
+        drop_ci_pp=lost.interval_pp,
+        agreement=same,
+        n=lost.n,
+    )
+
+
+def _latency(
+    first: Subject, second: Subject, confidence: float, notes: list[str]
+) -> Latency | None:
+    a, b = first.latency, second.latency
+    if a is None or b is None:
+        notes.append("latency is not compared: not both were timed")
+        return None
+    direct = b.against not in (None, FP32) and _same(Path(b.against or ""), first.path)
+    if direct and b.speedup and b.speedup_log_se is not None and b.rounds:
+        interval = around(b.speedup, b.speedup_log_se, b.rounds, confidence)
+        return Latency(speedup=b.speedup, speedup_ci=interval, how="timed in turn with each other")
+    if first.fingerprint is None or first.fingerprint != second.fingerprint:
+        notes.append("latency is not compared: the two were timed on different machines")
+        return None
+    if a.against == b.against == FP32 and a.speedup and b.speedup:
+        known: tuple[float, float] | None = None
+        if a.speedup_log_se is not None and b.speedup_log_se is not None:
+            error = math.hypot(a.speedup_log_se, b.speedup_log_se)
+            rounds = min(a.rounds or 2, b.rounds or 2)
+            known = around(b.speedup / a.speedup, error, rounds, confidence)
+        how = "each timed in turn with FP32, on this kind of machine"
+        return Latency(speedup=b.speedup / a.speedup, speedup_ci=known, how=how)
+    how = "timed apart on this kind of machine, so drift is in it"
+    return Latency(speedup=a.p50_ms / b.p50_ms, speedup_ci=None, how=how)
+
+
+def _same(path: Path, other: Path) -> bool:
+    folder = other if other.is_dir() else other.parent
+    return path.resolve() == folder.resolve()

@@ -1,0 +1,134 @@
+"""Limits kept in the repository: vitedge.toml, or [tool.vitedge.gate] of pyproject.toml."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vitedge.errors import InputError
+from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, given, override
+from vitedge.spec import Spec, convert, read_toml
+
+FILE, PROJECT = "vitedge.toml", "pyproject.toml"
+
+
+class Artifact(Limits, frozen=True, kw_only=True):
+    """`[[gate.artifacts]]`: some artifacts, and limits in place of the gate's own."""
+
+    path: str
+    """A bundle or a report, relative to the file; `*` stands for any name."""
+    data: str = ""
+    """Images to validate on first, relative to the file; empty: what the report says counts."""
+
+
+class Gate(Limits, frozen=True, kw_only=True):
+    """`[gate]`: limits for all, and which artifacts."""
+
+    confidence: Confidence = CONFIDENCE
+    """One-sided, of each limit."""
+    baseline: str = ""
+    """The file of what was accepted last, relative to this one."""
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class Settings(Spec, frozen=True, kw_only=True):
+    """vitedge.toml."""
+
+    gate: Gate = Gate()
+
+
+@dataclass(frozen=True)
+class Config:
+    """The gate's settings, and the folder that their paths start from."""
+
+    gate: Gate
+    folder: Path
+
+    def baseline(self) -> Path | None:
+        return self.folder / self.gate.baseline if self.gate.baseline else None
+
+    def data(self, entry: Artifact) -> str:
+        """Where an entry's images are; a name such as `digits` stays one."""
+        path = self.folder / entry.data
+        return str(path) if entry.data and path.exists() else entry.data
+
+    def artifacts(self) -> list[tuple[Path, Artifact]]:
+        """Every artifact named, each once. Raises InputError for a name nothing goes by."""
+        found: dict[Path, Artifact] = {}
+        for entry in self.gate.artifacts:
+            pattern = Path(entry.path)
+            folder = Path(pattern.anchor) if pattern.is_absolute() else self.folder
+            paths = sorted(folder.glob(str(pattern.relative_to(pattern.anchor))))
+            if not paths:
+                raise InputError(f"the gate's artifact '{entry.path}' is not there", fix=_MAKE)
+            found |= {path: entry for path in paths if path not in found}
+        return list(found.items())
+
+    def limits(self, path: Path) -> Limits:
+        """The limits of an artifact: of the first entry that names it, else the gate's own."""
+        for named, entry in self.artifacts():
+            if named.resolve() == path.resolve():
+                return override(self.gate, entry)
+        return self.gate
+
+
+_MAKE = "make it with 'vitedge export', or take it out of the file"
+
+
+def load(path: Path | None) -> Config:
+    """Read the file given; else vitedge.toml, else pyproject.toml, of the folder one is in.
+
+    Raises InputError for a file that is not there or says what no gate knows.
+    """
+    if path is None:
+        here = [Path(name) for name in (FILE, PROJECT) if Path(name).is_file()]
+        read = ((file, _gate(file)) for file in here)
+        return next((Config(gate, file.parent) for file, gate in read if gate), _NONE)
+    found = _gate(path)
+    if found is None:
+        raise InputError(f"{path} has no [tool.vitedge.gate]", fix="put the limits there")
+    return Config(found, path.parent)
+
+
+_NONE = Config(Gate(), Path())
+
+
+def _gate(path: Path) -> Gate | None:
+    """None where a pyproject.toml does not mention it."""
+    content: Any = read_toml(path)
+    where = str(path)
+    if path.name == PROJECT:
+        tool = content.get("tool")
+        content = tool.get("vitedge") if isinstance(tool, dict) else None
+        if content is None:
+            return None
+        where = f"{path}, [tool.vitedge]"
+    return convert(content, Settings, where).gate
+
+
+def options(values: dict[str, float | None]) -> Limits:
+    """Limits as the command line gives them. Raises InputError for one that is no limit."""
+    wanted = {name: value for name, value in values.items() if value is not None}
+    for name, value in wanted.items():
+        if not math.isfinite(value):
+            raise InputError(f"--{name.replace('_', '-')} {value} is no limit", fix="give a number")
+    try:
+        return msgspec.convert(wanted, Limits)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"no such limit: {error}", fix="give a number it can be kept by"
+        ) from error
+
+
+def check_some(limits: Sequence[Limits]) -> None:
+    """Refuse artifacts that nothing is asked of."""
+    if not limits or not all(given(each) for each in limits):
+        raise InputError(
+            "an artifact without a limit has nothing to pass",
+            fix=f"pass --max-drop 1 or --min-speedup 1.2, or write {FILE}",
+        )

@@ -1,0 +1,100 @@
+"""An artifact against the one that was accepted before it, where the two can be compared."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from vitedge.errors import InputError
+from vitedge.gate import drop, judge
+from vitedge.gate.baseline import Accepted, Baseline, Entry
+from vitedge.gate.decision import missing
+from vitedge.gate.limits import Limits
+from vitedge.gate.subject import Subject
+from vitedge.measurements import Latency
+from vitedge.verdict import Check, Judged
+
+
+def against_baseline(
+    subject: Subject, limits: Limits, baseline: Baseline, confidence: float
+) -> Judged:
+    """Judge what was lost since the baseline; `confidence` is one-sided.
+
+    Raises InputError where the baseline cannot speak for that: accuracy on other images or with
+    other preprocessing, latency on another machine.
+    """
+    entry = baseline.find(subject)
+    checks = []
+    if limits.max_drop_pp is not None:
+        checks.append(_drop(subject, entry, baseline, limits.max_drop_pp, confidence))
+    if limits.max_slowdown is not None:
+        checks.append(_slowdown(subject, entry, baseline, limits.max_slowdown, confidence))
+    return judge.judged(subject, str(baseline.path), checks)
+
+
+def _drop(
+    subject: Subject, entry: Entry, baseline: Baseline, limit: float, confidence: float
+) -> Check:
+    found = subject.evidence
+    if found is None:
+        why = "no evidence.npz of its validation beside the report"
+        return missing("drop_pp", "max", limit, why)
+    if found.about.metric != entry.about.metric:
+        raise InputError(
+            f"{baseline.path} measures {entry.about.metric}, and {subject.path} "
+            f"{found.about.metric}",
+            fix="accept it anew with 'vitedge gate --accept'",
+        )
+    if found.about.preprocessing != entry.about.preprocessing:
+        raise InputError(
+            f"{baseline.path} cannot speak for the accuracy of {subject.path}: it was accepted "
+            "with other preprocessing",
+            fix="accept it anew with 'vitedge gate --accept', or export as before",
+        )
+    names = str(baseline.path), str(subject.path)
+    paired = drop.pair(entry.per_image, found.per_image, names)
+    lost = drop.between(found.about.metric, *paired, confidence)
+    return judge.of_drop(lost, limit, confidence)
+
+
+def _slowdown(
+    subject: Subject, entry: Entry, baseline: Baseline, limit: float, confidence: float
+) -> Check:
+    latency, about = subject.latency, entry.about
+    if latency is None:
+        return missing("slowdown", "max", limit, f"run 'vitedge bench {subject.name}'")
+    if about.fingerprint is None or about.fingerprint != subject.fingerprint:
+        where = "on another machine" if about.fingerprint else "without being timed"
+        raise InputError(
+            f"{baseline.path} cannot speak for the latency of {subject.path}: it was accepted "
+            f"{where}",
+            fix="drop --max-slowdown, or bench and accept on this machine",
+        )
+    now, then = _relative(latency), _relative(about)
+    if now is None or then is None:
+        who = "it" if now is None else "the baseline"
+        return missing("slowdown", "max", limit, f"{who} was not timed in turn with FP32")
+    return judge.of_ratio(
+        "slowdown",
+        "max",
+        limit,
+        then.speedup / now.speedup,
+        math.hypot(now.log_se, then.log_se),
+        min(now.rounds, then.rounds),
+        latency.n,
+        confidence,
+    )
+
+
+class _Relative(NamedTuple):
+    speedup: float
+    log_se: float
+    rounds: int
+
+
+def _relative(timed: Latency | Accepted) -> _Relative | None:
+    """Its speed against FP32's; None where the two were not timed in turn."""
+    log_se, rounds = timed.speedup_log_se, timed.rounds
+    if timed.against != judge.FP32 or not timed.speedup or log_se is None or rounds is None:
+        return None
+    return _Relative(timed.speedup, log_se, rounds)

@@ -1,0 +1,110 @@
+"""What is judged: a bundle with its report, or a report alone, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from vitedge import evidence, host, report
+from vitedge.artifact import REPORT, open_bundle
+from vitedge.errors import InputError
+from vitedge.evidence import Evidence
+from vitedge.host import Host
+from vitedge.measurements import Conditions, Latency, Memory
+from vitedge.report import Accuracy, Numerics, Size
+
+SectionT = TypeVar("SectionT", bound=msgspec.Struct)
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says it is about."""
+
+    artifact: str
+    model: str
+    target: str
+    precision: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One artifact and what was measured of it. A section is None where that was not done."""
+
+    path: Path
+    identity: Identity
+    accuracy: Accuracy | None
+    numerics: Numerics | None
+    latency: Latency | None
+    size: Size | None
+    memory: Memory | None
+    fingerprint: str | None
+    """Of the machine that timed it."""
+    evidence: Evidence | None
+
+    @property
+    def name(self) -> str:
+        """What to call it in a command."""
+        return str(self.path) if self.path.is_dir() else self.identity.artifact
+
+
+def load(path: Path) -> Subject:
+    """Read an artifact's folder, or a report.json, with the evidence beside it.
+
+    Raises InputError for what is no report, is damaged, or is of another model's bytes.
+    """
+    if path.is_dir():
+        bundle = open_bundle(path)
+        found = report.read(path / REPORT)
+        if found and found.get("files") != bundle.model_files:
+            raise InputError(
+                f"{path / REPORT} is of another model's bytes", fix=f"vitedge validate {path}"
+            )
+        found = found or report.identity(bundle)
+        folder = path
+    elif path.is_file():
+        found, folder = report.read(path), path.parent
+    else:
+        raise InputError(f"no artifact and no report at {path}", fix="give a folder or report.json")
+    return _parse(path, found, folder)
+
+
+def _parse(path: Path, found: dict[str, Any], folder: Path) -> Subject:
+    def section(name: str, kind: type[SectionT]) -> SectionT | None:
+        return _convert(found[name], kind, path, name) if found.get(name) is not None else None
+
+    identity = _convert(found, Identity, path, "report")
+    accuracy = section("accuracy", Accuracy)
+    conditions, machine = section("conditions", Conditions), section("host", Host)
+    fingerprint = conditions.fingerprint if conditions else None
+    if fingerprint is None and machine is not None:
+        fingerprint = host.fingerprint(machine)
+    return Subject(
+        path=path,
+        identity=identity,
+        accuracy=accuracy,
+        numerics=section("numerics", Numerics),
+        latency=section("latency", Latency),
+        size=section("size", Size),
+        memory=section("memory", Memory),
+        fingerprint=fingerprint,
+        evidence=_evidence(folder, identity, accuracy),
+    )
+
+
+def _convert(content: Any, kind: type[SectionT], path: Path, name: str) -> SectionT:
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: '{name}': {error}", fix="measure the artifact again") from error
+
+
+def _evidence(folder: Path, identity: Identity, accuracy: Accuracy | None) -> Evidence | None:
+    """What lies beside the report, where it is of the same validation."""
+    found = evidence.read(folder)
+    if found is None or accuracy is None or found.about.files != identity.files:
+        return None
+    same = (found.about.metric, found.about.data, len(found.per_image.digests))
+    return found if same == (accuracy.metric, accuracy.data, accuracy.n) else None
