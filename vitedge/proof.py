@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -20,15 +21,17 @@ from vitedge.validate import OutputError, predict_all, validate
 
 
 def validate_bundle(
-    bundle: Bundle, images: ImageSet, steps: Steps, *, allow_overlap: bool
+    bundle: Bundle, images: ImageSet, steps: Steps, *, allow_overlap: bool, threads: int = 0
 ) -> dict[str, Any]:
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
+    `threads`: of inference; 0: every core this process may use.
     Raises InputError when `images` overlap its calibration images.
     """
     report.check_writable(bundle)
     fp32 = bundle.reference()
-    accuracy, numerics, seen = _compare(bundle, fp32, open_session, images, steps, allow_overlap)
+    load = partial(open_session, threads=threads)
+    accuracy, numerics, seen = _compare(bundle, fp32, load, images, steps, allow_overlap)
     here = host.describe(host.usable_cores())
     size = report.size(bundle, fp32)
     evidence.write(bundle, accuracy.metric, images.name, seen)

@@ -37,6 +37,7 @@ CONFIDENCE = 0.95
 IMAGES = 150
 """Of `shapes`, in each trial."""
 EXPORTS = {"digits": 20, "shapes": 4}
+"""Calibrated on other images each; further trials of `shapes` draw other images to measure on."""
 Found = dict[str, list[Judged]]
 
 

@@ -119,12 +119,6 @@ def accept(path: Path, subjects: Sequence[Subject]) -> None:
     evidence.save(path, _Header(accepted=tuple(entry.about for entry in entries)), named)
 
 
-def check_acceptable(subjects: Sequence[Subject]) -> None:
-    """Refuse what could not be accepted, before anything is judged."""
-    for subject in subjects:
-        _entry(subject)
-
-
 def _entry(subject: Subject) -> Entry:
     found = subject.evidence
     if found is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
+from vitedge import files
 from vitedge.errors import InputError
 from vitedge.gate import baseline, config, regression
 from vitedge.gate.judge import judge
@@ -49,13 +51,21 @@ def run(request: Request, steps: Steps) -> Verdict:
     tasks = _tasks(request, settings)
     confidence = request.confidence or settings.gate.confidence
     path = request.baseline or settings.baseline()
-    if request.accept and path is None:
-        raise InputError("nowhere to accept artifacts to", fix="pass --baseline FILE")
+    if request.accept:
+        if path is None:
+            raise InputError("nowhere to accept artifacts to", fix="pass --baseline FILE")
+        files.check_writable(path, "--baseline")
+        tasks = [replace(task, limits=_alone(task.limits)) for task in tasks]
+    config.check_some([task.limits for task in tasks])
     accepted = baseline.read(path) if path and (path.exists() or not request.accept) else None
     slowdown = any(task.limits.max_slowdown is not None for task in tasks)
     if slowdown and path is None:
         raise InputError("--max-slowdown is over a baseline", fix="pass --baseline FILE")
-    _measure(tasks, request.duration_s, steps)
+    wanted = [(task.path, task.data) for task in tasks if task.data or request.duration_s]
+    if wanted:
+        from vitedge.gate import measure  # brings the runtimes' side, which a report needs not
+
+        measure.measure(wanted, request.duration_s, steps)
     subjects = [load(task.path) for task in tasks]  # msgspec's first look at a type: no threads
     found: list[Judged] = []
     for subject, task in zip(subjects, tasks, strict=True):
@@ -87,27 +97,9 @@ def _tasks(request: Request, settings: config.Config) -> list[_Task]:
         raise InputError(
             "nothing to judge", fix=f"name artifacts or reports, or list them in {config.FILE}"
         )
-    config.check_some([task.limits for task in tasks])
     return tasks
 
 
-def _measure(tasks: Sequence[_Task], duration_s: float, steps: Steps) -> None:
-    """Validate, then time, what is to be measured now. One at a time: a runtime has every core."""
-    wanted = [task for task in tasks if task.data or duration_s]
-    if not wanted:
-        return
-    from vitedge import benching, proof
-    from vitedge.artifact import open_bundle
-
-    for task in wanted:
-        if not task.path.is_dir():
-            raise InputError(f"{task.path} is no artifact to measure", fix="give the bundle")
-    for task in wanted:
-        if task.data:
-            bundle = open_bundle(task.path)
-            images = proof.evaluation_images(bundle, task.data)
-            proof.validate_bundle(bundle, images, steps, allow_overlap=False)
-    if duration_s:
-        bundles = [open_bundle(task.path) for task in tasks]
-        request = benching.BenchRequest(duration_s=duration_s)
-        benching.bench_bundles(bundles, steps, request)
+def _alone(limits: Limits) -> Limits:
+    """Those that need no baseline: what is accepted is not compared with what it replaces."""
+    return msgspec.structs.replace(limits, max_slowdown=None)

@@ -225,3 +225,12 @@ def test_what_cannot_be_paired_is_said(write: Write) -> None:
 def test_two_models_are_not_compared(write: Write) -> None:
     with pytest.raises(InputError, match=r"a vit and .* a deit"):
         compare(write("first"), write("second", model="deit"))
+
+
+def test_nothing_is_accepted_by_a_limit_that_is_over_a_baseline_alone(
+    write: Write, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="nothing to pass"):
+        gate(write(kept=per_image(2, 1)), max_slowdown=2, baseline=tmp_path / "b", accept=True)
+    with pytest.raises(InputError, match="--baseline"):
+        gate(write(), max_drop_pp=2, baseline=tmp_path / "nowhere" / "b", accept=True)

@@ -1,0 +1,58 @@
+"""What a gate measures before it judges: accuracy of several artifacts at a time, latency alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from vitedge import benching, host, proof, report
+from vitedge.artifact import open_bundle
+from vitedge.errors import InputError
+from vitedge.progress import SILENT, Steps
+
+Wanted = tuple[Path, str]
+"""An artifact, and the images to validate it on; empty: do not."""
+
+
+def measure(wanted: Sequence[Wanted], duration_s: float, steps: Steps) -> None:
+    """Validate artifacts, the cores shared out among them; then time them in turn, in one run.
+
+    Raises InputError before anything runs where one is no artifact or has no such images.
+    """
+    for path, data in wanted:
+        if not path.is_dir():
+            raise InputError(f"{path} is no artifact to measure", fix="give the bundle")
+        bundle = open_bundle(path)
+        report.check_writable(bundle)
+        if data:
+            proof.evaluation_images(bundle, data)
+    _validate_all([each for each in wanted if each[1]], steps)
+    if duration_s:
+        bundles = [open_bundle(path) for path, _ in wanted]
+        benching.bench_bundles(bundles, steps, benching.BenchRequest(duration_s=duration_s))
+
+
+def _validate_all(wanted: Sequence[Wanted], steps: Steps) -> None:
+    cores = host.usable_cores()
+    at_once = min(len(wanted), cores)
+    if at_once < 2:
+        for path, data in wanted:
+            _validate(path, data, 0, steps)
+        return
+    fresh = multiprocessing.get_context("spawn")  # runtimes' threads do not survive a fork
+    with ProcessPoolExecutor(at_once, mp_context=fresh) as pool:
+        jobs = [pool.submit(_validate, *each, cores // at_once, SILENT) for each in wanted]
+        try:
+            for done, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                steps("validating artifacts", done, len(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _validate(path: Path, data: str, threads: int, steps: Steps) -> None:
+    bundle = open_bundle(path)
+    images = proof.evaluation_images(bundle, data)
+    proof.validate_bundle(bundle, images, steps, allow_overlap=False, threads=threads)
