@@ -60,7 +60,7 @@ def run(request: QatRequest, steps: Steps) -> list[Made]:
         from vitedge.training import team
     except ImportError as error:
         raise missing(error.name or "accelerate", "qat") from error
-    accelerator = team.gather(request.training)
+    accelerator = team.gather()
     if not accelerator.is_main_process:
         try:
             _train(team.share(accelerator, None), accelerator, SILENT)
@@ -283,7 +283,7 @@ def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]
 
     short = -len(images) % student.batch
     padded = np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
-    student.eval().cpu()
+    student.cpu()
     with torch.no_grad():
         logits = student(torch.from_numpy(padded)).logits[: len(images)]
     return np.asarray(logits.double().numpy())

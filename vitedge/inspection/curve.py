@@ -54,13 +54,18 @@ def section(found: Trained) -> Iterable[str]:
     yield f'<polyline class="sofar" points="{line}"/>'
     for look in found.looks:
         peak = f"{x(look.step):.1f} {y(look.loss) - 6:.1f}"
-        said = escape(f"step {look.step}: held-out loss {look.loss:.4g}, {look.accuracy:.2%} right")
+        right = "" if look.accuracy is None else f", {look.accuracy:.2%} right"
+        said = escape(f"step {look.step}: held-out loss {look.loss:.4g}{right}")
         yield f'<g><title>{said}</title><path class="own-dot" d="M{peak}l5.5 10h-11Z"/></g>'
     yield "</svg></div>"
     yield '<div class="scroll"><table><thead><tr>'
-    yield from (f'<th class="number">{name}</th>' for name in ("step", "held-out loss", "right %"))
+    scored = found.looks[0].accuracy is not None
+    columns = ("step", "held-out loss", *(["right %"] if scored else []))
+    yield from (f'<th class="number">{name}</th>' for name in columns)
     yield "</tr></thead><tbody>"
     for look in found.looks:
-        cells = (f"{look.step}", f"{look.loss:.4g}", f"{look.accuracy:.2%}"[:-1])
+        cells = [f"{look.step}", f"{look.loss:.4g}"]
+        if look.accuracy is not None:
+            cells.append(f"{look.accuracy:.2%}"[:-1])
         yield "<tr>" + "".join(f'<td class="number">{cell}</td>' for cell in cells) + "</tr>"
     yield "</tbody></table></div></section>"

@@ -59,6 +59,10 @@ def losses(done: Trained) -> list[float]:
     return [line["loss"] for line in done.log if "loss" in line]
 
 
+def looks(done: Trained) -> list[float]:
+    return [line["held_out"]["loss"] for line in done.log if "held_out" in line]
+
+
 def weights(made: Job) -> np.ndarray:
     found = made.student.trained_weights().values()
     return np.concatenate([each.reshape(-1) for each in found])
@@ -140,3 +144,30 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_can_be_gone_on_from(
     assert "--resume and a lower --learning-rate" in stopped.value.fix
     done = run(job(calibrated), HOW, tmp_path)
     assert len(losses(done)) == done.steps == 8
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_told_as_such(calibrated, tmp_path) -> None:
+    made = job(calibrated)
+    with torch.no_grad():
+        next(made.teacher.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="nan at step 0, before any training") as stopped:
+        run(made, HOW, tmp_path)
+    assert "vitedge export --int8" in stopped.value.fix
+
+
+def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_path) -> None:
+    few = {"training": list(range(8)), "held_out": list(range(64, 80))}
+    how = msgspec.structs.replace(HOW, batch_size=4, learning_rate=3e-5)
+    made = replace(job(calibrated), **few)
+    exact = run(replace(job(calibrated), **few), how, tmp_path / "fp32")
+    done = run(made, msgspec.structs.replace(how, floats="bf16"), tmp_path / "bf16")
+    assert looks(done)[0] == looks(exact)[0]
+    assert 0 < abs(losses(done)[0] - losses(exact)[0]) < 0.3 * losses(exact)[0]
+    assert looks(done)[-1] < 0.9 * looks(done)[0]
+    assert {each.dtype for each in made.student.parameters()} == {torch.float32}
+
+
+def test_features_have_no_accuracy(calibrated, tmp_path) -> None:
+    made = replace(job(calibrated), task="features", training=list(range(16)))
+    done = run(made, msgspec.structs.replace(HOW, epochs=1), tmp_path)
+    assert [line["held_out"]["accuracy"] for line in done.log if "held_out" in line] == [None, None]
