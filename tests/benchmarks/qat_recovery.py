@@ -78,7 +78,8 @@ def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[Made, Ma
     )
     how = Training(epochs=options.epochs, learning_rate=options.learning_rate, seed=seed)
     ptq = pipeline.export(request, SILENT)[-1]
-    return ptq, qat.run(qat.QatRequest(request, str(train), how, resume=False), SILENT)[-1]
+    asked = qat.QatRequest(request, str(train), how, resume=False, tensorboard=None)
+    return ptq, qat.run(asked, SILENT)[-1]
 
 
 def _noisy(path: Path, role: Role, seed: int, options: argparse.Namespace) -> Path:

@@ -20,7 +20,7 @@ from vitedge.imageset import Batch, ImageSet
 from vitedge.progress import Steps
 from vitedge.spec import Task, Training
 from vitedge.training import checkpoint, team
-from vitedge.training.checkpoint import BEST, LAST, LOG, Log, Place
+from vitedge.training.checkpoint import BEST, LAST, LOG, Log, Place, Watch
 from vitedge.training.evaluate import measure, on_device
 from vitedge.training.images import deal
 from vitedge.training.loss import Mixed, loss, mix
@@ -55,13 +55,20 @@ class Trained:
     """A line for every step (`loss`, `learning_rate`) and look at held-out images (`held_out`)."""
 
 
-def train(job: Job, how: Training, folder: Path, accelerator: Accelerator, steps: Steps) -> Trained:
+def train(
+    job: Job,
+    how: Training,
+    folder: Path,
+    accelerator: Accelerator,
+    steps: Steps,
+    watch: Watch,
+) -> Trained:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
     Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
     is not of this run or cannot be written, and where the loss is not finite.
     """
-    return _Run(job, how, folder, accelerator, steps).train()
+    return _Run(job, how, folder, accelerator, steps).train(watch)
 
 
 class _Run:
@@ -82,12 +89,12 @@ class _Run:
         self._accuracy: float | None = None
         self._bf16 = team.bf16(how, accelerator.device)
 
-    def train(self) -> Trained:
+    def train(self, watch: Watch) -> Trained:
         resumed = (self._folder / LAST).exists()
         self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
             self._restore(checkpoint.read(self._folder / LAST, self._job.of))
-        log = Log(self._folder / LOG, self._place.step) if self._main else None
+        log = Log(self._folder / LOG, self._place.step, watch) if self._main else None
         if not resumed:
             self._look(log)
         while self._place.step < self._total:

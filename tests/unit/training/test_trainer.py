@@ -21,6 +21,7 @@ from vitedge.quant.placement import Placement
 from vitedge.quant.ptq import quantizers
 from vitedge.quant.settle import Calibrated
 from vitedge.spec import Training
+from vitedge.training.checkpoint import Watch, unwatched
 from vitedge.training.network import Network
 from vitedge.training.trainer import Job, Trained, train
 
@@ -50,9 +51,9 @@ def job(calibrated: Calibrated) -> Job:
     )
 
 
-def run(made: Job, how: Training, folder: Path) -> Trained:
+def run(made: Job, how: Training, folder: Path, watch: Watch = unwatched) -> Trained:
     folder.mkdir(exist_ok=True)
-    return train(made, how, folder, Accelerator(cpu=True), SILENT)
+    return train(made, how, folder, Accelerator(cpu=True), SILENT, watch)
 
 
 def losses(done: Trained) -> list[float]:
@@ -113,9 +114,10 @@ def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     with pytest.raises(Stopped):
-        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop)
-    resumed = job(calibrated)
-    run(resumed, how, stopped)
+        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop, unwatched)
+    resumed, told = job(calibrated), []
+    done = run(resumed, how, stopped, told.append)
+    assert told == done.log and len(losses(done)) == 8
     np.testing.assert_array_equal(weights(resumed), weights(averaged))
 
 
@@ -156,8 +158,8 @@ def test_a_loss_that_is_no_number_from_the_start_is_told_as_such(calibrated, tmp
 
 
 def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_path) -> None:
-    few = {"training": list(range(8)), "held_out": list(range(64, 80))}
-    how = msgspec.structs.replace(HOW, batch_size=4, learning_rate=3e-5)
+    few = {"training": list(range(8)), "held_out": list(range(64, 72))}
+    how = msgspec.structs.replace(HOW, epochs=1, batch_size=4, learning_rate=3e-5)
     made = replace(job(calibrated), **few)
     exact = run(replace(job(calibrated), **few), how, tmp_path / "fp32")
     done = run(made, msgspec.structs.replace(how, floats="bf16"), tmp_path / "bf16")
