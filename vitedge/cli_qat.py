@@ -39,6 +39,9 @@ def qat(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's event files.", show_default=False)
+    ] = None,
     calib_data: options.CalibData = "",
     calibration: options.Recipe = "default",
     num_samples: options.NumSamples = None,
@@ -93,6 +96,7 @@ def qat(
             training, {key: value for key, value in given.items() if value is not None}
         ),
         resume=resume,
+        tensorboard=tensorboard,
     )
     with steps() as progress:
         made = job.run(request, progress)

@@ -14,7 +14,7 @@ import numpy as np
 from vitedge import fp16, manifest
 from vitedge.progress import Steps
 from vitedge.selection import CalibrationImages, batched
-from vitedge.spec import Target
+from vitedge.spec import INT4_OPSET, Calibration, Target
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported
@@ -74,6 +74,7 @@ class Quantizer:
         files.write(model, folder / "model.onnx")
         used, tried = self._settled.calibrated, self._settled.tried
         record = manifest.Quantized(
+            scheme=_scheme(self._images.recipe, self._target),
             layers=tuple(manifest.Layer(**vars(decision)) for decision in decisions),
             calibration=self._images.record(),
             settled=manifest.Settled(
@@ -171,3 +172,14 @@ class Quantizer:
             self._exported.path, path, np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         )
         return path
+
+
+def _scheme(recipe: Calibration, target: Target) -> str:
+    """What is quantized to what, in words."""
+    if recipe.weight_bits == 8:
+        return manifest.INT8_SCHEME
+    stored = "INT4" if target.opset >= INT4_OPSET else "INT8"
+    return (
+        "symmetric QDQ: INT8 activations per tensor, 4-bit weights per output channel, "
+        f"stored as {stored}"
+    )

@@ -18,6 +18,7 @@ from vitedge.spec import (
 )
 
 SCHEMA = "vitedge.artifact/1"
+INT8_SCHEME = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -183,8 +184,8 @@ class HeldOut(_Part, frozen=True, kw_only=True):
     step: int
     """Steps done; 0 is what PTQ gave."""
     loss: float
-    accuracy: float
-    """Share of them classified as labelled or, unlabelled, as FP32 does."""
+    accuracy: float | None
+    """Share of them classified as labelled or, unlabelled, as FP32 does; None of features."""
 
 
 class Trained(_Part, frozen=True, kw_only=True):
@@ -217,7 +218,7 @@ class Trained(_Part, frozen=True, kw_only=True):
 class Quantized(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
-    scheme: str = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
+    scheme: str = INT8_SCHEME
     layers: tuple[Layer, ...]
     calibration: CalibrationSet
     settled: Settled | None = None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from vitedge.quant.placement import Placement
     from vitedge.quant.settle import Calibrated
+    from vitedge.training.checkpoint import Watch
     from vitedge.training.network import Network
     from vitedge.training.trainer import Trained
 
@@ -46,6 +47,8 @@ class QatRequest:
     train_data: str
     training: Training
     resume: bool
+    tensorboard: Path | None
+    """Where TensorBoard's event files go; None: nowhere."""
 
 
 def run(request: QatRequest, steps: Steps) -> list[Made]:
@@ -57,13 +60,16 @@ def run(request: QatRequest, steps: Steps) -> list[Made]:
     if not request.train_data and (request.export.model.model or "digits") not in EMBEDDED:
         raise InputError("no images to train on", fix="pass --train-data with a folder or an .npz")
     try:
-        from vitedge.training import team
+        from vitedge.training import board, team
+        from vitedge.training.checkpoint import unwatched
     except ImportError as error:
         raise missing(error.name or "accelerate", "qat") from error
-    accelerator = team.gather(request.training)
+    if request.tensorboard:
+        board.check()
+    accelerator = team.gather()
     if not accelerator.is_main_process:
         try:
-            _train(team.share(accelerator, None), accelerator, SILENT)
+            _train(team.share(accelerator, None), accelerator, SILENT, unwatched)
         except VitedgeError as error:  # the first process says what it is
             raise SystemExit(error.exit_code) from error
         return []
@@ -179,7 +185,7 @@ class _Trainer:
         from vitedge.graph.external import with_constants
         from vitedge.quant.ptq import quantizers
         from vitedge.quant.settle import Learned
-        from vitedge.training import team
+        from vitedge.training import board, team
 
         placed, scales = quantizers(calibrated)
         if not self._request.resume:  # with --force: only now is another run given up
@@ -202,7 +208,8 @@ class _Trainer:
         )
         self.joined = True
         team.share(self._accelerator, start)
-        student, result = _train(start, self._accelerator, self._steps)
+        with board.watching(self._request.tensorboard) as watch:
+            student, result = _train(start, self._accelerator, self._steps, watch)
         self._outputs = _outputs(student, golden.images)
         path = calibrated.path.with_name("trained.onnx")
         with_constants(calibrated.path, student.trained_weights(), path)
@@ -253,7 +260,9 @@ class _Trainer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _train(start: _Start, accelerator: Accelerator, steps: Steps) -> tuple[Network, Trained]:
+def _train(
+    start: _Start, accelerator: Accelerator, steps: Steps, watch: Watch
+) -> tuple[Network, Trained]:
     import torch
 
     from vitedge.quant.placement import Placement
@@ -274,7 +283,7 @@ def _train(start: _Start, accelerator: Accelerator, steps: Steps) -> tuple[Netwo
         start.train_data, "calibration", start.preprocess, start.labels, start.task
     )
     job = Job(student, teacher, images, start.training, start.held_out, start.task, start.of)
-    return student, train(job, how, start.folder, accelerator, steps)
+    return student, train(job, how, start.folder, accelerator, steps, watch)
 
 
 def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -283,7 +292,7 @@ def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]
 
     short = -len(images) % student.batch
     padded = np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
-    student.eval().cpu()
+    student.cpu()
     with torch.no_grad():
         logits = student(torch.from_numpy(padded)).logits[: len(images)]
     return np.asarray(logits.double().numpy())

@@ -183,13 +183,16 @@ def trained(found: Trained) -> str:
     """What training did, by the images that were kept apart."""
     first = found.looks[0]
     best = next(look for look in found.looks if look.step == found.best_step)
+    right = ""
+    if first.accuracy is not None and best.accuracy is not None:
+        right = f", {first.accuracy:.2%} to {best.accuracy:.2%} right"
     parity = (
         "" if found.parity is None else f"; what was trained is computed within {found.parity:.1e}"
     )
     return (
         f"trained for {found.steps} steps on {found.images} images of {found.source}: on "
         f"{found.held_out} held out, the loss fell from {first.loss:.3g} to {best.loss:.3g} "
-        f"(step {found.best_step}), {first.accuracy:.2%} to {best.accuracy:.2%} right{parity}"
+        f"(step {found.best_step}){right}{parity}"
     )
 
 

@@ -54,6 +54,7 @@ def main() -> None:
         figures = [100 * fp32, before, after, shares[-1]]
         figures += [made.report["numerics"]["sqnr_db"] for made in (ptq, trained)]
         rows.append((str(seed), *(f"{value:.2f}" for value in figures)))
+        print(f"seed {seed}: PTQ loses {before:.2f} pp, QAT {after:.2f} pp", flush=True)
     columns = ("seed", "FP32 %", "PTQ loses pp", "QAT loses pp", "recovered %", "PTQ dB", "QAT dB")
     peers.table(columns, rows)
     spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
@@ -78,7 +79,8 @@ def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[Made, Ma
     )
     how = Training(epochs=options.epochs, learning_rate=options.learning_rate, seed=seed)
     ptq = pipeline.export(request, SILENT)[-1]
-    return ptq, qat.run(qat.QatRequest(request, str(train), how, resume=False), SILENT)[-1]
+    asked = qat.QatRequest(request, str(train), how, resume=False, tensorboard=None)
+    return ptq, qat.run(asked, SILENT)[-1]
 
 
 def _noisy(path: Path, role: Role, seed: int, options: argparse.Namespace) -> Path:

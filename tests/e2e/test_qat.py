@@ -25,12 +25,13 @@ from vitedge.validate import predict_all
 
 CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
-NAME = "digits-onnxruntime-cpu-int8"
+NAME = "model-onnxruntime-cpu-int8"
 RUN = f".{NAME}.qat"
+DIGITS_NAME = "digits-onnxruntime-cpu-int8"
 EVALUATION = "evaluation.npz"
 SHORT = """
 epochs = 2
-batch_size = 64
+batch_size = 32
 learning_rate = 1e-5
 checkpoint_steps = 4
 labels = 1.0
@@ -39,9 +40,9 @@ labels = 1.0
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """286 labelled training digits."""
+    """160 labelled training digits, and 100 for evaluation."""
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
-    batch = next(found.batches(286))
+    batch = next(found.batches(160))
     path = tmp_path_factory.mktemp("training") / "training.npz"
     np.savez(path, images=batch.images, labels=batch.labels)
     unseen = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
@@ -57,9 +58,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def arguments(images: Path, settings: Path, output: Path) -> list[str]:
+def arguments(model: object, images: Path, settings: Path, output: Path) -> list[str]:
     return [
-        *("qat", "--target", "onnxruntime-cpu", "--train-data", str(images)),
+        *("qat", str(model), "--target", "onnxruntime-cpu", "--train-data", str(images)),
         *("--training", str(settings), "--num-samples", "32", "--duration", "0"),
         *("--eval-data", str(images.with_name(EVALUATION)), "--output", str(output)),
     ]
@@ -67,18 +68,24 @@ def arguments(images: Path, settings: Path, output: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(
-    vitedge: CLI, images: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory
+    vitedge: CLI,
+    onnx_model: Path,
+    images: Path,
+    settings: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The folder of one uninterrupted run."""
+    """The folder of one uninterrupted run, which took the place of another that had not ended."""
     output = tmp_path_factory.mktemp("trained")
-    vitedge(*arguments(images, settings, output))
+    (output / RUN).mkdir()
+    (output / RUN / "last.safetensors").write_bytes(b"of another run")
+    vitedge(*arguments(onnx_model, images, settings, output), "--force")
     return output
 
 
 def test_a_trained_artifact_is_a_bundle_like_any_other(trained: Path, held_out: Batch) -> None:
     bundle = open_bundle(trained / NAME)
     record = bundle.manifest.quantization.training
-    assert record.steps == 8 and record.images + record.held_out == 286
+    assert record.steps == 8 and record.images + record.held_out == 160
     assert [look.step for look in record.looks] == [0, 4, 8]
     best = min(record.looks, key=lambda look: look.loss)
     assert record.best_step == best.step
@@ -99,24 +106,24 @@ def test_the_artifact_computes_what_was_trained(trained: Path) -> None:
 def test_inspect_tells_of_the_training(vitedge: CLI, trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     shown = vitedge("inspect", trained / NAME, "--html", page).stdout
-    assert "trained for 8 steps on 25" in shown
+    assert "trained for 8 steps on 14" in shown
     html = page.read_text()
     assert "Training" in html and "loss" in html
 
 
 @pytest.mark.heavy
 def test_two_runs_with_one_seed_are_equal(
-    vitedge: CLI, trained: Path, images: Path, settings: Path, tmp_path: Path
+    vitedge: CLI, onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
 ) -> None:
-    vitedge(*arguments(images, settings, tmp_path))
+    vitedge(*arguments(onnx_model, images, settings, tmp_path))
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    vitedge: CLI, trained: Path, images: Path, settings: Path, tmp_path: Path
+    vitedge: CLI, onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "vitedge", *arguments(images, settings, tmp_path)]
+    command = [sys.executable, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     log = tmp_path / RUN / "log.jsonl"
     while not (log.exists() and '"step": 5' in log.read_text()):
@@ -126,23 +133,25 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     running.wait()
     assert (tmp_path / RUN / "last.safetensors").exists() and not (tmp_path / NAME).exists()
 
-    refused = vitedge(*arguments(images, settings, tmp_path), code=2)
+    refused = vitedge(*arguments(onnx_model, images, settings, tmp_path), code=2)
     assert "holds a run that was not finished" in refused.stderr and "--resume" in refused.stderr
-    other = vitedge(*arguments(images, settings, tmp_path), "--resume", "--seed", 9, code=2)
+    other = vitedge(
+        *arguments(onnx_model, images, settings, tmp_path), "--resume", "--seed", 9, code=2
+    )
     assert "the training settings differ" in other.stderr
 
-    vitedge(*arguments(images, settings, tmp_path), "--resume")
+    vitedge(*arguments(onnx_model, images, settings, tmp_path), "--resume")
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
     assert not (tmp_path / RUN).exists()
 
 
 def test_two_processes_train_as_one_does(
-    trained: Path, images: Path, settings: Path, tmp_path: Path
+    onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
 ) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     ran = subprocess.run(
-        [*launcher, "-m", "vitedge", *arguments(images, settings, tmp_path)],
+        [*launcher, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -165,10 +174,10 @@ def test_four_bit_weights_lose_and_training_recovers(
         'weights = "mse"\nweight_bits = 4\n'
     )
     how = tmp_path / "how.toml"
-    how.write_text("batch_size = 64\nlearning_rate = 3e-5")
-    made = vitedge(*arguments(images, how, tmp_path), "--calibration", recipe)
+    how.write_text("batch_size = 16\nlearning_rate = 3e-5")
+    made = vitedge(*arguments("digits", images, how, tmp_path), "--calibration", recipe)
     assert "4-bit weights are stored in 8 bits" in made.stderr
-    looks = open_bundle(tmp_path / NAME).manifest.quantization.training.looks
+    looks = open_bundle(tmp_path / DIGITS_NAME).manifest.quantization.training.looks
     assert looks[-1].loss < 0.8 * looks[0].loss
 
 
@@ -217,7 +226,11 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     how = tmp_path / "how.toml"
     how.write_text(text)
-    assert says in refusal(vitedge, images, tmp_path / "out", "--training", how)
+    unfinished = tmp_path / "out" / f".{DIGITS_NAME}.qat" / "last.safetensors"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"of another run")
+    assert says in refusal(vitedge, images, tmp_path / "out", "--training", how, "--force")
+    assert unfinished.exists(), "another run is given up when this one begins"
 
 
 @pytest.mark.heavy
@@ -233,7 +246,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
         *("--eval-data", "digits", "--duration", 0, "--output", tmp_path / "out"),
         *("--training", how, "--resume", "--learning-rate", 1e-5),
     )
-    assert (tmp_path / "out" / NAME / "manifest.json").exists()
+    assert (tmp_path / "out" / DIGITS_NAME / "manifest.json").exists()
 
 
 @pytest.mark.heavy
@@ -251,5 +264,5 @@ def test_images_that_are_none_are_counted_and_left_out(
         *("--num-samples", 16, "--epochs", 1, "--batch-size", 32, "--duration", 0),
         *("--eval-data", "digits", "--output", tmp_path / "out"),
     )
-    record = open_bundle(tmp_path / "out" / NAME).manifest.quantization.training
+    record = open_bundle(tmp_path / "out" / DIGITS_NAME).manifest.quantization.training
     assert sum(record.skipped.values()) == 1 and record.images + record.held_out == 80

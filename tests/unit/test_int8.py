@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vitedge import catalog
+from vitedge import catalog, manifest
 from vitedge.data import open_images
 from vitedge.int8 import Int8, Quantizer
 from vitedge.models.zoo import ZOO
@@ -19,9 +19,10 @@ DIGITS = ZOO["digits"]
 IMAGES = 16
 
 
-def written(digits_graph, folder: Path, recipe: Calibration) -> Int8:
+def written(digits_graph, folder: Path, recipe: Calibration, opset: int = 20) -> Int8:
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
-    target = msgspec.structs.replace(catalog.targets()["onnxruntime-cpu"], batch="dynamic")
+    target = catalog.targets()["onnxruntime-cpu"]
+    target = msgspec.structs.replace(target, batch="dynamic", opset=opset)
     exported = digits_graph("dynamic")
     chosen = CalibrationImages(images, recipe, Steps(None))
     return Quantizer(exported, target, chosen, Steps(None)).write(folder / "int8", {})
@@ -57,3 +58,14 @@ def test_a_recipe_with_nothing_open_tries_nothing(digits_graph, tmp_path: Path) 
     assert made.record.equalization.max_rel_error <= 1e-4
     used = made.record.calibration
     assert (used.images, len(set(used.image_digests))) == (IMAGES, IMAGES)
+    assert made.record.scheme == manifest.INT8_SCHEME
+
+
+def test_the_record_says_how_many_bits_weights_have_and_take(digits_graph, tmp_path: Path) -> None:
+    fast = catalog.calibrations()["fast"]
+    recipe = msgspec.structs.replace(fast, num_samples=2, weight_bits=4)
+    for opset, stored in ((20, "INT8"), (21, "INT4")):
+        folder = tmp_path / str(opset)
+        folder.mkdir()
+        made = written(digits_graph, folder, recipe, opset)
+        assert made.record.scheme.endswith(f"4-bit weights per output channel, stored as {stored}")

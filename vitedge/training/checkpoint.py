@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,12 @@ from torch import Tensor
 from vitedge.errors import InputError
 
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
+Watch = Callable[[dict[str, Any]], None]
+"""Is told every line of a log, those of an earlier part of the run first."""
+
+
+def unwatched(line: dict[str, Any]) -> None:
+    """Watches nothing."""
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,20 +89,23 @@ def read(path: Path, of: Mapping[str, str]) -> Checkpoint:
 class Log:
     """One JSON object a line, for every step and every look at the held-out images."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, watch: Watch) -> None:
         """Keeps the lines up to `step`: what came after it is trained again."""
-        self._path = path
+        self._path, self._watch = path, watch
         self.lines: list[dict[str, Any]] = []
         if step and path.exists():
             found = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
             self.lines = [line for line in found if line and line["step"] <= step]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
+        for line in self.lines:
+            watch(line)
 
     def add(self, **line: Any) -> None:
         """Append one line."""
         self.lines.append(line)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
+        self._watch(line)
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -32,7 +32,8 @@ class Network(nn.Module):
     """Images (B, H, W, 3) uint8 -> the graph's output (B, …) float32, and its last LayerNorm's.
 
     The graph runs at its own batch size under `torch.vmap`, so that one made for a single image
-    trains on as many as there are: B is a multiple of that size.
+    trains on as many as there are: B is a multiple of that size. `train()` and `eval()` change
+    nothing: an exported graph's Dropout and BatchNormalization are those of inference.
     """
 
     def __init__(

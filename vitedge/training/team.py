@@ -17,21 +17,23 @@ _PATIENCE = timedelta(hours=12)
 """That others wait while one exports and calibrates."""
 
 
-def gather(how: Training) -> Accelerator:
+def gather() -> Accelerator:
     """This process's place among those that `accelerate launch` or `torchrun` started; or alone."""
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # else processes on CPUs do not find each other
-        mixed_precision="bf16" if _bf16(how) else "no",
+        mixed_precision="no",  # else a prepared model computes in bf16 wherever it is used
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
 
 
-def _bf16(how: Training) -> bool:
+def bf16(how: Training, device: torch.device) -> bool:
+    """Whether steps are computed in bf16: where `how` says so, or hardware multiplies in it."""
     if how.floats != "auto":
         return how.floats == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return "amx_int8" in (host.describe(threads=0).isa or ())
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    isa = host.describe(threads=0).isa or ()
+    return device.type == "cpu" and bool({"amx_int8", "avx512_bf16"} & set(isa))
 
 
 def share(accelerator: Accelerator, work: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from vitedge.errors import InputError
 from vitedge.imageset import Batch, ImageSet
 from vitedge.progress import Steps
 from vitedge.spec import Task, Training
-from vitedge.training import checkpoint
-from vitedge.training.checkpoint import BEST, LAST, LOG, Log, Place
+from vitedge.training import checkpoint, team
+from vitedge.training.checkpoint import BEST, LAST, LOG, Log, Place, Watch
+from vitedge.training.evaluate import measure, on_device
 from vitedge.training.images import deal
-from vitedge.training.loss import Mixed, Outputs, loss, mix
+from vitedge.training.loss import Mixed, loss, mix
 from vitedge.training.network import Network
 from vitedge.training.schedule import rate
 
@@ -54,13 +55,20 @@ class Trained:
     """A line for every step (`loss`, `learning_rate`) and look at held-out images (`held_out`)."""
 
 
-def train(job: Job, how: Training, folder: Path, accelerator: Accelerator, steps: Steps) -> Trained:
+def train(
+    job: Job,
+    how: Training,
+    folder: Path,
+    accelerator: Accelerator,
+    steps: Steps,
+    watch: Watch,
+) -> Trained:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
     Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
     is not of this run or cannot be written, and where the loss is not finite.
     """
-    return _Run(job, how, folder, accelerator, steps).train()
+    return _Run(job, how, folder, accelerator, steps).train(watch)
 
 
 class _Run:
@@ -72,20 +80,21 @@ class _Run:
         self._per_epoch = len(job.training) // how.batch_size
         self._total = how.epochs * self._per_epoch
         job.student.to(accelerator.device)
-        job.teacher.to(accelerator.device).eval().requires_grad_(False)
+        job.teacher.to(accelerator.device).requires_grad_(False)
         self._student = accelerator.prepare_model(job.student)
         self._tensors = _trained(job.student)
         self._optimizer = _optimizer(job.student, how)
         self._average = {n: p.detach().clone() for n, p in self._tensors.items()} if how.ema else {}
         self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.of)
-        self._accuracy = 0.0
+        self._accuracy: float | None = None
+        self._bf16 = team.bf16(how, accelerator.device)
 
-    def train(self) -> Trained:
+    def train(self, watch: Watch) -> Trained:
         resumed = (self._folder / LAST).exists()
         self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
             self._restore(checkpoint.read(self._folder / LAST, self._job.of))
-        log = Log(self._folder / LOG, self._place.step) if self._main else None
+        log = Log(self._folder / LOG, self._place.step, watch) if self._main else None
         if not resumed:
             self._look(log)
         while self._place.step < self._total:
@@ -121,7 +130,6 @@ class _Run:
         share = rate(step, self._total, how.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest"] * share
-        self._student.train()
         self._optimizer.zero_grad(set_to_none=True)
         found = torch.zeros((), device=self._accelerator.device)
         parts = self._parts(batch, step)
@@ -129,17 +137,13 @@ class _Run:
             # processes exchange gradients once a step
             more = index + 1 < len(parts)
             alone = self._accelerator.no_sync(self._student) if more else contextlib.nullcontext()
-            with alone, self._accelerator.autocast():
-                part = self._loss(mixed) / len(parts)
+            with alone:
+                with torch.autocast(found.device.type, torch.bfloat16, enabled=self._bf16):
+                    part = self._loss(mixed) / len(parts)
                 self._accelerator.backward(part)
             found += part.detach()
         value = float(self._accelerator.reduce(found, "mean"))
-        if not math.isfinite(value):
-            raise InputError(
-                f"the loss is {value} at step {step + 1}: training has stopped",
-                fix=f"go on from the last good checkpoint, at most {how.checkpoint_steps} steps "
-                "before, with --resume and a lower --learning-rate",
-            )
+        self._check(value, f"at step {step + 1}")
         norm = nn.utils.clip_grad_norm_(self._tensors.values(), how.clip_norm)
         self._optimizer.step()
         for name, average in self._average.items():
@@ -148,10 +152,9 @@ class _Run:
         if log is not None:
             lr = how.learning_rate * share
             log.add(step=step + 1, loss=value, learning_rate=lr, gradient_norm=float(norm))
-        note = (
-            f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}, "
-            f"{self._accuracy:.1%} of held-out images right"
-        )
+        note = f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}"
+        if self._accuracy is not None:
+            note += f", {self._accuracy:.1%} of held-out images right"
         self._steps("training", step + 1, self._total, note)
 
     def _parts(self, batch: Batch, step: int) -> list[Mixed]:
@@ -159,16 +162,11 @@ class _Run:
         here = self._accelerator.process_index
         (seed,) = np.random.SeedSequence([self._how.seed, step, here]).generate_state(1)
         random = torch.Generator().manual_seed(int(seed))
-        images, labels = self._on_device(batch)
+        images, labels = on_device(batch, self._accelerator.device)
         pairs = zip(
             images.chunk(self._how.accumulate), labels.chunk(self._how.accumulate), strict=True
         )
         return [mix(some, of, self._how, random) for some, of in pairs]
-
-    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels = torch.from_numpy(np.asarray(batch.labels, np.int64))
-        device = self._accelerator.device
-        return torch.from_numpy(batch.images).to(device), labels.to(device)
 
     def _loss(self, batch: Mixed) -> Tensor:
         with torch.no_grad():
@@ -179,33 +177,40 @@ class _Run:
     def _look(self, log: Log | None) -> None:
         """Measure on the held-out images, remember the best, and save both."""
         with _holding(self._tensors, self._average):  # the moving average, where there is one
-            value, self._accuracy = self._measure()
+            found = measure(
+                self._job.student,
+                self._job.teacher,
+                self._job.images,
+                self._job.held_out,
+                self._job.task,
+                self._how,
+                self._accelerator.device,
+            )
+            value, self._accuracy = found.loss, found.accuracy
+            if not self._place.step and not math.isfinite(value):
+                raise InputError(
+                    f"the loss on the held-out images is {value} at step 0, before any training",
+                    fix="see with 'vitedge export --int8' what the model makes of such images",
+                )
+            self._check(value, f"on the held-out images after step {self._place.step}")
             if value < self._place.best_loss:
                 self._place = msgspec.structs.replace(
                     self._place, best_step=self._place.step, best_loss=value
                 )
                 self._save(BEST)
         if log is not None:
-            log.add(step=self._place.step, held_out={"loss": value, "accuracy": self._accuracy})
+            log.add(step=self._place.step, held_out=vars(found))
         self._save(LAST)
 
-    def _measure(self) -> tuple[float, float]:
-        """Loss and share of right images of the held-out ones; every process measures them all."""
-        self._job.student.eval()
-        total = right = count = 0.0
-        size = max(1, self._how.batch_size // self._job.student.batch) * self._job.student.batch
-        for batch in self._job.images.batches(size, order=self._job.held_out):
-            images, labels = self._on_device(_filled(batch, self._job.student.batch))
-            whole = Mixed(images, labels, labels, 1.0)
-            with self._accelerator.autocast():
-                got, wanted = self._job.student(images), self._job.teacher(images)
-                n = len(batch.images)
-                got, wanted = _first(got, n), _first(wanted, n)
-                whole = replace(whole, images=images[:n], labels=labels[:n])
-                total += n * float(loss(got, wanted, whole, self._job.task, self._how))
-            right += _right(got.logits, wanted.logits, whole.labels)
-            count += n
-        return total / count, right / count
+    def _check(self, value: float, where: str) -> None:
+        """Raises InputError where a loss is not finite."""
+        if math.isfinite(value):
+            return
+        raise InputError(
+            f"the loss is {value} {where}: training has stopped",
+            fix=f"go on from the last good checkpoint, at most {self._how.checkpoint_steps} steps "
+            "before, with --resume and a lower --learning-rate",
+        )
 
     def _save(self, name: str) -> None:
         if self._main:
@@ -271,25 +276,3 @@ def _optimizer(student: Network, how: Training) -> torch.optim.AdamW:
             for some, highest, d in groups
         ]
     )
-
-
-def _right(logits: Tensor, teacher: Tensor, labels: Tensor) -> float:
-    """Images, or pixels as shares of one, with the right class: the teacher's where unlabelled."""
-    if logits.ndim < 2:
-        return 0.0
-    wanted = teacher.argmax(dim=1)
-    if labels.shape == wanted.shape:
-        wanted = torch.where(labels >= 0, labels, wanted)
-    hits = (logits.argmax(dim=1) == wanted).float()
-    return float(hits.flatten(1).mean(dim=1).sum() if hits.ndim > 1 else hits.sum())
-
-
-def _filled(batch: Batch, multiple: int) -> Batch:
-    """`batch` with its last image repeated, to a multiple of what the graph takes."""
-    short = -len(batch.images) % multiple
-    pick = [*range(len(batch.images)), *([len(batch.images) - 1] * short)]
-    return replace(batch, images=batch.images[pick], labels=batch.labels[pick])
-
-
-def _first(outputs: Outputs, count: int) -> Outputs:
-    return Outputs(outputs.logits[:count], outputs.tokens[:count])

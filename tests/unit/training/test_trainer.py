@@ -21,6 +21,7 @@ from vitedge.quant.placement import Placement
 from vitedge.quant.ptq import quantizers
 from vitedge.quant.settle import Calibrated
 from vitedge.spec import Training
+from vitedge.training.checkpoint import Watch, unwatched
 from vitedge.training.network import Network
 from vitedge.training.trainer import Job, Trained, train
 
@@ -50,13 +51,17 @@ def job(calibrated: Calibrated) -> Job:
     )
 
 
-def run(made: Job, how: Training, folder: Path) -> Trained:
+def run(made: Job, how: Training, folder: Path, watch: Watch = unwatched) -> Trained:
     folder.mkdir(exist_ok=True)
-    return train(made, how, folder, Accelerator(cpu=True), SILENT)
+    return train(made, how, folder, Accelerator(cpu=True), SILENT, watch)
 
 
 def losses(done: Trained) -> list[float]:
     return [line["loss"] for line in done.log if "loss" in line]
+
+
+def looks(done: Trained) -> list[float]:
+    return [line["held_out"]["loss"] for line in done.log if "held_out" in line]
 
 
 def weights(made: Job) -> np.ndarray:
@@ -109,9 +114,10 @@ def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     with pytest.raises(Stopped):
-        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop)
-    resumed = job(calibrated)
-    run(resumed, how, stopped)
+        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop, unwatched)
+    resumed, told = job(calibrated), []
+    done = run(resumed, how, stopped, told.append)
+    assert told == done.log and len(losses(done)) == 8
     np.testing.assert_array_equal(weights(resumed), weights(averaged))
 
 
@@ -140,3 +146,30 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_can_be_gone_on_from(
     assert "--resume and a lower --learning-rate" in stopped.value.fix
     done = run(job(calibrated), HOW, tmp_path)
     assert len(losses(done)) == done.steps == 8
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_told_as_such(calibrated, tmp_path) -> None:
+    made = job(calibrated)
+    with torch.no_grad():
+        next(made.teacher.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="nan at step 0, before any training") as stopped:
+        run(made, HOW, tmp_path)
+    assert "vitedge export --int8" in stopped.value.fix
+
+
+def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_path) -> None:
+    few = {"training": list(range(8)), "held_out": list(range(64, 72))}
+    how = msgspec.structs.replace(HOW, epochs=1, batch_size=4, learning_rate=3e-5)
+    made = replace(job(calibrated), **few)
+    exact = run(replace(job(calibrated), **few), how, tmp_path / "fp32")
+    done = run(made, msgspec.structs.replace(how, floats="bf16"), tmp_path / "bf16")
+    assert looks(done)[0] == looks(exact)[0]
+    assert 0 < abs(losses(done)[0] - losses(exact)[0]) < 0.3 * losses(exact)[0]
+    assert looks(done)[-1] < 0.9 * looks(done)[0]
+    assert {each.dtype for each in made.student.parameters()} == {torch.float32}
+
+
+def test_features_have_no_accuracy(calibrated, tmp_path) -> None:
+    made = replace(job(calibrated), task="features", training=list(range(16)))
+    done = run(made, msgspec.structs.replace(HOW, epochs=1), tmp_path)
+    assert [line["held_out"]["accuracy"] for line in done.log if "held_out" in line] == [None, None]
