@@ -119,6 +119,9 @@ def gate(
         tables.show(tables_gate.verdict(verdict))
         for line in tables_gate.reasons(verdict):
             typer.echo(line)
+        if accept:
+            passed = verdict.answer == "passed"
+            typer.echo("accepted: it is the baseline now" if passed else "not accepted")
     raise typer.Exit(EXIT_CODES[verdict.answer])
 
 

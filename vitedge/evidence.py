@@ -90,7 +90,7 @@ def read(folder: Path) -> Evidence | None:
     header, stored = load(path, SCHEMA, fix)
     try:
         return Evidence(msgspec.convert(header, About), per_image(stored))
-    except (msgspec.ValidationError, KeyError, TypeError) as error:
+    except (msgspec.ValidationError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
 
 
@@ -106,15 +106,34 @@ def arrays(found: PerImage) -> dict[str, NDArray[Any]]:
 
 
 def per_image(named: Mapping[str, NDArray[Any]]) -> PerImage:
-    """The reverse of `arrays`. Raises KeyError where one is missing."""
-    return PerImage(
-        digests=named["digests"],
-        labels=named["labels"],
-        fp32=named.get("fp32"),
-        artifact=named["artifact"],
-        worst=named["worst"],
-        thumbnails=named["thumbnails"],
+    """The reverse of `arrays`. Raises KeyError where one is missing, ValueError if they differ."""
+    return checked(
+        PerImage(
+            digests=named["digests"],
+            labels=named["labels"],
+            fp32=named.get("fp32"),
+            artifact=named["artifact"],
+            worst=named["worst"],
+            thumbnails=named["thumbnails"],
+        )
     )
+
+
+def checked(found: PerImage) -> PerImage:
+    """`found`, where its arrays are of the same images. Raises ValueError."""
+    n = found.digests.shape
+    models = [each for each in (found.artifact, found.fp32) if each is not None]
+    fits = (
+        len(n) == 1
+        and found.labels.shape in (n, (0,))
+        and all(each.shape[:1] == n and each.dtype.kind in "iuf" for each in models)
+        and len({each.shape for each in models}) == 1
+        and found.worst.shape == found.thumbnails.shape[:1]
+        and bool(((found.worst >= 0) & (found.worst < n[0])).all())
+    )
+    if not fits:
+        raise ValueError("its arrays are not of the same images")
+    return found
 
 
 def bare(

@@ -109,3 +109,28 @@ def test_two_artifacts_stand_side_by_side(bundles: Bundles, vitedge: Vitedge) ->
     assert "digits-openvino-cpu-int8" in ran.stdout
     assert "accuracy: on the same 719 images" in ran.stdout
     assert "latency is not compared: not both were timed" in ran.stdout
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "how", [sabotage.scale_of_one_layer, sabotage.no_normalisation], ids=lambda how: how.__name__
+)
+def test_a_broken_artifact_fails(bundles: Bundles, tmp_path: Path, vitedge: Vitedge, how) -> None:
+    for precision in ("fp32", "int8"):
+        bundle = bundles["onnxruntime", precision]
+        shutil.copytree(bundle, tmp_path / bundle.name)
+    broken = tmp_path / "broken"
+    sabotage.sabotage(tmp_path / bundle.name, broken, how)
+    limits = ("--max-drop", 1, "--min-sqnr-db", 35)
+    ran = vitedge("gate", broken, tmp_path / bundle.name, "--data", "digits", *limits, code=1)
+    assert ran.stdout.count("failed") and "broken" not in ran.stderr
+
+
+@pytest.mark.heavy
+def test_channels_swapped_in_a_model_of_colours_fail(tmp_path: Path, vitedge: Vitedge) -> None:
+    vitedge("export", "shapes", "--target", "onnxruntime", "--int8", "--duration", 0, cwd=tmp_path)
+    int8 = next((tmp_path / "artifacts").glob("*-int8"))
+    vitedge("gate", int8, "--max-drop", 0.5)
+    broken = int8.with_name("broken")
+    sabotage.sabotage(int8, broken, sabotage.red_for_blue)
+    vitedge("gate", broken, "--max-drop", 0.5, "--data", "shapes", code=1)

@@ -108,3 +108,21 @@ def test_pickles_in_it_are_not_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "evidence.npz", about=np.array([{"schema": "x"}], dtype=object))
     with pytest.raises(InputError):
         evidence.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels", "fp32", "artifact", "worst"])
+def test_arrays_of_other_images_are_not_believed(seen, tmp_path: Path, name: str) -> None:
+    named = evidence.arrays(seen[0])
+    about = evidence.About(metric="top1", data="data", files={}, preprocessing="")
+    evidence.save(tmp_path / "evidence.npz", about, named)
+    assert evidence.read(tmp_path) is not None
+    evidence.save(tmp_path / "evidence.npz", about, named | {name: named[name][1:]})
+    with pytest.raises(InputError, match="not of the same images"):
+        evidence.read(tmp_path)
+
+
+def test_evidence_of_an_unknown_metric_is_not_believed(seen, tmp_path: Path) -> None:
+    about = evidence.About(metric="top7", data="data", files={}, preprocessing="")
+    evidence.save(tmp_path / "evidence.npz", about, evidence.arrays(seen[0]))
+    with pytest.raises(InputError, match="top7"):
+        evidence.read(tmp_path)

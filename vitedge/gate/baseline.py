@@ -89,10 +89,13 @@ def read(path: Path) -> Baseline:
     try:
         about = msgspec.convert(header, _Header).accepted
         entries = tuple(
-            Entry(each, evidence.bare(*(named[f"{place}.{name}"] for name in _ARRAYS)))
+            Entry(
+                each,
+                evidence.checked(evidence.bare(*(named[f"{place}.{name}"] for name in _ARRAYS))),
+            )
             for place, each in enumerate(about)
         )
-    except (msgspec.ValidationError, KeyError) as error:
+    except (msgspec.ValidationError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
     return Baseline(path, entries)
 

@@ -125,6 +125,12 @@ def options(values: dict[str, float | None]) -> Limits:
         ) from error
 
 
+def check_confidence(confidence: float) -> None:
+    """Refuse one that no interval has, or that a coin has."""
+    if not 0.5 < confidence < 1:
+        raise InputError(f"--confidence {confidence} is none", fix="give one above 0.5, below 1")
+
+
 def check_some(limits: Sequence[Limits]) -> None:
     """Refuse artifacts that nothing is asked of."""
     if not limits or not all(given(each) for each in limits):

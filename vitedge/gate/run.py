@@ -49,7 +49,8 @@ def run(request: Request, steps: Steps) -> Verdict:
     """
     settings = config.load(request.config)
     tasks = _tasks(request, settings)
-    confidence = request.confidence or settings.gate.confidence
+    confidence = settings.gate.confidence if request.confidence is None else request.confidence
+    config.check_confidence(confidence)
     path = request.baseline or settings.baseline()
     if request.accept:
         if path is None:

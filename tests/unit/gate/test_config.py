@@ -94,6 +94,15 @@ def test_a_file_that_says_what_no_gate_knows_is_refused(text: str, said: str, hi
     assert hint in raised.value.fix
 
 
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0, 95.0, float("nan")])
+def test_a_confidence_that_is_none_is_refused(write: Write, confidence: float) -> None:
+    request = Request(
+        (write(),), config.options({"max_drop_pp": 1}), confidence, None, False, "", 0, None
+    )
+    with pytest.raises(InputError, match="--confidence"):
+        run(request, SILENT)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_a_limit_that_is_none_is_refused(value: float) -> None:
     with pytest.raises(InputError):

@@ -1,0 +1,67 @@
+"""What was lost between two models, of metrics that are no share of right images."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.unit.gate.conftest import Write, gate, sections
+from vitedge import evidence
+from vitedge.evidence import About, PerImage
+from vitedge.gate.drop import between
+
+
+def masks(worse: int, n: int = 200) -> PerImage:
+    """Pixels of two classes: `worse` images of n have a third of the first class wrong."""
+    counts = np.tile(np.array([[27, 30], [33, 33], [33, 33]], np.int32), (n, 1, 1))
+    artifact = counts.copy()
+    artifact[:worse, 0, 0] -= 9
+    none = np.zeros(0, np.int32)
+    digests = np.arange(n, dtype=np.uint64)
+    return PerImage(
+        digests, none, counts, artifact, np.zeros(0, np.int64), np.zeros((0, 0, 0, 3), np.uint8)
+    )
+
+
+def test_a_drop_of_miou_is_that_of_the_sums() -> None:
+    found = masks(worse=100)
+    lost = between("miou", found.labels, found.fp32, found.artifact, 0.95)
+    before = (27 / 39 + 30 / 36) / 2
+    after = (22.5 / 43.5 + 30 / 36) / 2
+    assert lost.points == pytest.approx(100 * (before - after))
+    assert lost.interval_pp[0] < lost.points < lost.interval_pp[1]
+
+
+def test_a_drop_of_neighbours_is_the_mean_share_lost() -> None:
+    kept = np.repeat([1.0, 0.9], 50)
+    lost = between("knn_agreement", np.zeros(0), np.ones(100), kept, 0.95)
+    assert lost.points == pytest.approx(5)
+    assert 4 < lost.interval_pp[0] < 5 < lost.interval_pp[1] < 6
+
+
+def test_too_few_images_to_resample_are_inconclusive() -> None:
+    found = masks(worse=1, n=9)
+    lost = between("miou", found.labels, found.fp32, found.artifact, 0.95)
+    assert lost.interval_pp == (-100, 100)
+
+
+def test_masks_are_gated_and_compared_with_a_baseline_too(write: Write, tmp_path) -> None:
+    path = write()
+    accuracy = msgspec.structs.replace(
+        sections()["accuracy"], metric="miou", lost=None, gained=None, n=200
+    )
+
+    def seen(worse: int) -> None:
+        write(accuracy=accuracy)
+        about = About(
+            metric="miou", data="pictures", files=sections()["files"], preprocessing="p" * 64
+        )
+        evidence.save(path.parent / "evidence.npz", about, evidence.arrays(masks(worse)))
+
+    file = tmp_path / "baseline.npz"
+    seen(worse=20)
+    assert gate(path, max_drop_pp=3, baseline=file, accept=True).answer == "passed"
+    seen(worse=120)
+    answers = [each.answer for each in gate(path, max_drop_pp=3, baseline=file).judged]
+    assert answers == ["failed", "failed"]
