@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vitedge import cli_devices
 from vitedge.cli_options import DEFAULT_OUTPUT
 from vitedge.cli_output import Json, print_json, say_int8_note, say_recommendations
 from vitedge.errors import InputError
@@ -14,7 +15,14 @@ from vitedge.errors import InputError
 Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
 
 
+Devices = Annotated[
+    list[str],
+    typer.Option(help="Where to: ssh://[user@]host[:port], or a target's .toml with one; repeat."),
+]
+
+
 def bench(
+    context: typer.Context,
     artifacts: Annotated[
         list[Path] | None,
         typer.Argument(help="Artifacts to time; default: all in artifacts/.", show_default=False),
@@ -23,6 +31,7 @@ def bench(
     duration: Annotated[float, typer.Option(help="Seconds for each artifact.")] = 3.0,
     batch: Annotated[int | None, typer.Option(min=1, help="Images a run.")] = None,
     threads: Threads = 0,
+    device: Devices = [],  # noqa: B006 - typer copies it
     as_json: Json = False,
 ) -> None:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
@@ -34,6 +43,9 @@ def bench(
     if not paths:
         raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
     bundles = [open_bundle(path) for path in paths]
+    if device:
+        cli_devices.bench(device, bundles, against, context, as_json=as_json)
+        return
     with steps() as progress:
         reports, _ = proof.bench_bundles(
             bundles,

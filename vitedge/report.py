@@ -170,6 +170,21 @@ def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
     return report
 
 
+def keep(bundle: Bundle, measured: dict[str, Any], device: str, slug: str) -> dict[str, Any]:
+    """Put a report that another machine has made into the bundle's `report-SLUG.json`.
+
+    Sections of an earlier one stay, if it was of the same model bytes; the report of this machine
+    is not touched. Returns the whole report, which says its `device`.
+    """
+    path = bundle.path / f"{Path(REPORT).stem}-{slug}.json"
+    before = read(path)
+    if before.get("files") != measured.get("files"):
+        before = {}
+    report = {**before, **measured, "device": device}
+    _write(report, path)
+    return report
+
+
 def check_writable(bundle: Bundle) -> None:
     """Refuse a bundle whose report could not be written, before anything is measured."""
     if not os.access(bundle.path, os.W_OK):

@@ -36,6 +36,16 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def devices(measured: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Table:
+    """One row for each artifact on each device."""
+    rows = [
+        {**report, "artifact": f"{report['artifact']} on {device}"}
+        for device, found in measured.items()
+        for report in found
+    ]
+    return reports(rows, title)
+
+
 def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each model and target that has a recommendation."""
     lines = []

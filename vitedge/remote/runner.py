@@ -1,0 +1,62 @@
+"""A job on the device: outlives a lost connection, and ends itself when nobody asks for it.
+
+`python -m vitedge.remote.runner FOLDER`, from an install that `vitedge.remote.agent` made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from vitedge.progress import LINES
+
+CHECK_S = 0.2
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a job does."""
+
+    arguments: tuple[str, ...]
+    """Of `vitedge`, run where the parcels lie; what it prints on stdout is the job's result."""
+    lease_s: float
+    """Longest time that nobody asks before the job ends itself."""
+
+
+def run(folder: Path) -> None:
+    """Run the job in `folder`, whose log is this process's output, and write its exit code."""
+    plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
+    with (folder / "result").open("wb") as result:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "vitedge", *plan.arguments],
+            cwd=folder,
+            env={**os.environ, LINES: "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=result,
+        )
+    lease, asked, since = folder / "lease", 0, time.monotonic()
+    while True:
+        try:
+            code = child.wait(CHECK_S)
+        except subprocess.TimeoutExpired:
+            touched = lease.stat().st_mtime_ns if lease.exists() else 0
+            if touched and touched != asked:  # the device's own clock may jump
+                asked, since = touched, time.monotonic()
+            if not touched or time.monotonic() - since > plan.lease_s:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.killpg(0, signal.SIGKILL)
+            continue
+        break
+    written = folder / "exit.part"
+    written.write_text(str(code), encoding="utf-8")
+    written.rename(folder / "exit")
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
