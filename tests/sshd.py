@@ -66,7 +66,9 @@ class Device:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"
             f"PidFile none\nAuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
-            "SetEnv " + " ".join(f'"{key}={value}"' for key, value in settings.items()) + "\n"
+            "SetEnv "
+            + " ".join(f'"{key}={value}"' for key, value in settings.items())
+            + "\n"
             + "".join(f"{option}\n" for option in options)
         )
         if os.getuid() == 0:

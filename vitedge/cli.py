@@ -87,12 +87,21 @@ def validate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure an artifact's accuracy and numerics against FP32."""
+    """Measure an artifact's accuracy and numerics against FP32; without images, its parity."""
     from vitedge import proof, tables
     from vitedge.artifact import open_bundle
     from vitedge.progress import steps
 
     bundle = open_bundle(artifact)
+    if not data and not proof.has_own_images(bundle):
+        report = proof.check_parity(bundle)
+        if as_json:
+            print_json(report)
+        else:
+            tables.show(tables.reports([report], f"{artifact}"))
+            typer.echo(tables.parity(report["parity"]))
+        proof.demand_parity([report])
+        return
     with steps() as progress:
         report = proof.validate_bundle(
             bundle, proof.evaluation_images(bundle, data), progress, allow_overlap=allow_overlap

@@ -57,8 +57,10 @@ def bench(
         )
     if as_json:
         print_json(reports[0] if len(reports) == 1 else {"reports": reports})
+        proof.demand_parity(reports)
         return
     tables.show(tables.reports(reports, f"latency in turn, against {against}"))
     say_recommendations(reports)
     if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
         say_int8_note()
+    proof.demand_parity(reports)

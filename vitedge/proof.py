@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vitedge import bench, host, recommend, report
+from vitedge import bench, golden_check, host, recommend, report
 from vitedge.artifact import REPORT, Bundle, open_bundle
 from vitedge.backends import open_session, simulate
 from vitedge.backends.base import Session
 from vitedge.data import EMBEDDED, open_images
-from vitedge.errors import InputError
+from vitedge.errors import InputError, LimitError
 from vitedge.imageset import ImageSet
+from vitedge.lock import alone
 from vitedge.memory import peak_rss_bytes
 from vitedge.progress import Steps
 from vitedge.validate import OutputError, predict_all, validate
@@ -98,6 +99,47 @@ def measure_numerics(bundle: Bundle) -> dict[str, Any]:
         return report.merge(bundle, numerics=_against_golden(bundle, session))
 
 
+def check_parity(bundle: Bundle) -> dict[str, Any]:
+    """Compare a bundle with FP32 on its golden images, with no dataset; returns its merged report.
+
+    That it computes here what it computed where it was exported says nothing of its accuracy.
+    """
+    report.check_writable(bundle)
+    with open_session(bundle) as session:
+        parity = golden_check.measure(bundle, session)
+    here = host.describe(host.usable_cores())
+    size = _size(bundle, bundle.reference())
+    return report.merge(bundle, **_golden_sections(bundle, parity), size=size, host=here)
+
+
+def _golden_sections(bundle: Bundle, parity: report.Parity) -> dict[str, report.Section]:
+    """The parity, and numerics where none were measured on a dataset."""
+    before = report.read(bundle.path / REPORT)
+    known = before.get("numerics") if before.get("files") == bundle.model_files else None
+    sections: dict[str, report.Section] = {"parity": parity}
+    if parity.max_abs_error is not None and (not known or known["data"] == "golden"):
+        sections["numerics"] = report.Numerics(
+            sqnr_db=parity.sqnr_db,
+            max_abs_error=parity.max_abs_error,
+            cosine=parity.cosine,
+            n=parity.n,
+            data="golden",
+        )
+    return sections
+
+
+def demand_parity(measured: Sequence[Mapping[str, Any]]) -> None:
+    """Raise LimitError where an artifact does not compute here what it is."""
+    for one in measured:
+        if broken := one.get("parity", {}).get("broken"):
+            raise LimitError(
+                f"{one['artifact']} does not compute on this machine what it was built for: "
+                f"{broken}",
+                fix="do not ship it to this machine: export it for one of its targets "
+                "('vitedge doctor'), and compare the runtime's version with the manifest's",
+            )
+
+
 def _size(bundle: Bundle, fp32: Bundle | None) -> report.Size:
     fp32_bytes = None if fp32 is None else fp32.size_bytes
     return report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32_bytes)
@@ -108,6 +150,11 @@ def _against_golden(bundle: Bundle, session: Session) -> report.Numerics:
     error = OutputError()
     error.update(golden.outputs, predict_all(session, golden.images))
     return error.result("golden")
+
+
+def has_own_images(bundle: Bundle) -> bool:
+    """Whether a bundle can be validated with no data given, as the embedded references can."""
+    return bundle.manifest.model.source in EMBEDDED
 
 
 def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
@@ -205,6 +252,7 @@ def time_bundles(
     rival = None if against == "fp32" else open_bundle(Path(against))
     cores = threads or host.usable_cores()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(steps.note))
         sessions: dict[Path, Session] = {}
         feeds = []
 
@@ -232,7 +280,10 @@ def time_bundles(
             duration_s,
             on_progress=lambda done: steps("timing in turn", done, 1.0),
         )
-    for bundle, (mine, its) in zip(bundles, pairs, strict=True):
+        parities = [
+            golden_check.measure(bundle, sessions[bundle.path.resolve()]) for bundle in bundles
+        ]
+    for bundle, parity, (mine, its) in zip(bundles, parities, pairs, strict=True):
         fp32 = bundle.reference()
         speedup = interval = rival_timing = None
         if its is not None:
@@ -251,13 +302,14 @@ def time_bundles(
             "size": _size(bundle, fp32),
             "host": host.describe(cores),
         }
-        report.merge(bundle, **sections)
+        report.merge(bundle, **sections, **_golden_sections(bundle, parity))
     return dict(zip(extra, timed.latencies[len(sessions) :], strict=True))
 
 
 def time_in_turn(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) -> bench.Comparison:
     """Time bundles in turn on their golden images, `duration_s` seconds each; writes nothing."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(steps.note))
         sessions = [stack.enter_context(open_session(bundle)) for bundle in bundles]
         feeds = [_feed(bundle, sess, None) for bundle, sess in zip(bundles, sessions, strict=True)]
         return bench.measure(

@@ -62,6 +62,24 @@ class Numerics(_Section, frozen=True, kw_only=True):
     """The images' name; `golden` for those of the bundle."""
 
 
+class Parity(_Section, frozen=True, kw_only=True):
+    """Outputs on the golden images, on this machine, against FP32's in the bundle. No accuracy."""
+
+    sqnr_db: float | None = None
+    """None if equal, or not finite."""
+    max_abs_error: float | None = None
+    """None if not finite."""
+    cosine: float | None = None
+    """Mean over images; None if not finite."""
+    agreement: float | None = None
+    """Share of images (of pixels) on which both choose the same class; None for features."""
+    n: int
+    at_export_db: float | None
+    """`sqnr_db` where it was exported; None where that is not known."""
+    broken: str
+    """Why this is not what the artifact computes; empty where it is."""
+
+
 class Simulation(_Section, frozen=True, kw_only=True):
     """The graph run by ONNX Runtime, Q and DQ as written, where the target's runtime is absent."""
 
@@ -139,7 +157,9 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = Accuracy | Numerics | Simulation | Latency | Size | Memory | Recommendation | Host
+Section = (
+    Accuracy | Numerics | Parity | Simulation | Latency | Size | Memory | Recommendation | Host
+)
 
 
 def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:

@@ -36,6 +36,21 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def parity(found: Mapping[str, Any]) -> str:
+    """Parity on the golden images, one line."""
+    sqnr = "equal" if found["sqnr_db"] is None else f"{found['sqnr_db']:.1f} dB SQNR"
+    if found["broken"]:
+        return f"NO PARITY on {found['n']} golden images: {found['broken']}"
+    before = "" if found["at_export_db"] is None else f" ({found['at_export_db']:.1f} at export)"
+    same = ""
+    if found["agreement"] is not None:
+        same = f", {found['agreement']:.4g} of choices the same"
+    return (
+        f"parity with FP32 on {found['n']} golden images, no accuracy: {sqnr}{before}, "
+        f"max error {found['max_abs_error']:.2g}{same}"
+    )
+
+
 def devices(measured: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Table:
     """One row for each artifact on each device."""
     rows = [
