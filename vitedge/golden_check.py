@@ -27,16 +27,20 @@ def measure(bundle: Bundle, session: Session) -> Parity:
     outputs = predict_all(session, golden.images)
     at_export = None if made.golden is None else made.golden.sqnr_db
     if not np.isfinite(outputs).all():
-        return Parity(n=len(outputs), at_export_db=at_export, broken="its outputs are not finite")
+        return Parity(
+            n=len(outputs),
+            numerics=None,
+            agreement=None,
+            at_export_db=at_export,
+            broken="its outputs are not finite",
+        )
     error = OutputError()
     error.update(golden.outputs, outputs)
     found = error.result("golden")
     return Parity(
-        sqnr_db=found.sqnr_db,
-        max_abs_error=found.max_abs_error,
-        cosine=found.cosine,
-        agreement=None if made.model.task == "features" else _agreement(golden.outputs, outputs),
         n=len(outputs),
+        numerics=found,
+        agreement=None if made.model.task == "features" else _agreement(golden.outputs, outputs),
         at_export_db=at_export,
         broken=_broken(made, found, float(np.abs(golden.outputs).max())),
     )
@@ -52,12 +56,12 @@ def check(bundle: Bundle) -> Golden | None:
         return None
     with open_session(bundle) as session:
         found = measure(bundle, session)
-    if found.broken:
+    if found.numerics is None or found.broken:
         raise InputError(
             f"{bundle.manifest.name} does not compute what it was built from: {found.broken}",
             fix="is the disk full? Otherwise report it with the model",
         )
-    return Golden(sqnr_db=found.sqnr_db, agreement=found.agreement, n=found.n)
+    return Golden(sqnr_db=found.numerics.sqnr_db, agreement=found.agreement, n=found.n)
 
 
 def _broken(made: Manifest, found: Numerics, largest: float) -> str:

@@ -117,14 +117,8 @@ def _golden_sections(bundle: Bundle, parity: report.Parity) -> dict[str, report.
     before = report.read(bundle.path / REPORT)
     known = before.get("numerics") if before.get("files") == bundle.model_files else None
     sections: dict[str, report.Section] = {"parity": parity}
-    if parity.max_abs_error is not None and (not known or known["data"] == "golden"):
-        sections["numerics"] = report.Numerics(
-            sqnr_db=parity.sqnr_db,
-            max_abs_error=parity.max_abs_error,
-            cosine=parity.cosine,
-            n=parity.n,
-            data="golden",
-        )
+    if parity.numerics and (not known or known["data"] == "golden"):
+        sections["numerics"] = parity.numerics
     return sections
 
 

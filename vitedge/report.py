@@ -65,17 +65,13 @@ class Numerics(_Section, frozen=True, kw_only=True):
 class Parity(_Section, frozen=True, kw_only=True):
     """Outputs on the golden images, on this machine, against FP32's in the bundle. No accuracy."""
 
-    sqnr_db: float | None = None
-    """None if equal, or not finite."""
-    max_abs_error: float | None = None
-    """None if not finite."""
-    cosine: float | None = None
-    """Mean over images; None if not finite."""
-    agreement: float | None = None
-    """Share of images (of pixels) on which both choose the same class; None for features."""
     n: int
+    numerics: Numerics | None
+    """None if not finite."""
+    agreement: float | None
+    """Share of images (of pixels) on which both choose the same class; None for features."""
     at_export_db: float | None
-    """`sqnr_db` where it was exported; None where that is not known."""
+    """SQNR where it was exported; None where that is not known, or outputs were equal."""
     broken: str
     """Why this is not what the artifact computes; empty where it is."""
 

@@ -38,16 +38,15 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 def parity(found: Mapping[str, Any]) -> str:
     """Parity on the golden images, one line."""
-    sqnr = "equal" if found["sqnr_db"] is None else f"{found['sqnr_db']:.1f} dB SQNR"
     if found["broken"]:
         return f"NO PARITY on {found['n']} golden images: {found['broken']}"
+    error = found["numerics"]
+    sqnr = "equal" if error["sqnr_db"] is None else f"{error['sqnr_db']:.1f} dB SQNR"
     before = "" if found["at_export_db"] is None else f" ({found['at_export_db']:.1f} at export)"
-    same = ""
-    if found["agreement"] is not None:
-        same = f", {found['agreement']:.4g} of choices the same"
+    same = "" if found["agreement"] is None else f", {found['agreement']:.0%} choose the same"
     return (
-        f"parity with FP32 on {found['n']} golden images, no accuracy: {sqnr}{before}, "
-        f"max error {found['max_abs_error']:.2g}{same}"
+        f"parity with FP32 on {found['n']} golden images, which is no accuracy: {sqnr}{before}, "
+        f"max error {error['max_abs_error']:.2g}{same}"
     )
 
 

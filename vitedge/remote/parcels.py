@@ -82,7 +82,8 @@ def send(parcel: Parcel, device: Connection, steps: Steps) -> int:
         if not wrong:
             return sent
     raise UnavailableError(
-        f"{where}: '{wrong[0]}' of {parcel.name} arrived altered {ATTEMPTS} times (SHA-256 differs)",
+        f"{where}: '{wrong[0]}' of {parcel.name} was altered on the way, {ATTEMPTS} times "
+        "(SHA-256 differs)",
         fix="look at the device's disk and memory, and at what lies between",
     )
 
