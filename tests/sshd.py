@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import resource
@@ -9,30 +10,37 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 
 
-class Device:
-    """A server with keys, configuration and a cache of its own in `folder`."""
+MARK = "VITEDGE_TEST_DEVICE"
+"""In the environment of all that runs on a device."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Device:
+    """A server with keys and configuration in `folder`; what clients leave there goes to `cache`."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
-        self.cache = folder / "cache"
+        self.cache = cache
         self.port = _free_port()
         self._server: subprocess.Popen[bytes] | None = None
         for name in ("host_key", "user_key"):
             self.make_key(name)
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-        (folder / "environment").mkdir()
         self.trust()
 
     @property
     def address(self) -> str:
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    @property
+    def other_address(self) -> str:
+        """Of the same machine."""
+        return f"ssh://{getpass.getuser()}@localhost:{self.port}"
 
     def make_key(self, name: str) -> None:
         """A new key pair in place of any."""
@@ -43,7 +51,9 @@ class Device:
     def trust(self) -> None:
         """Let the client know the host key."""
         key = (self.folder / "host_key.pub").read_text()
-        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {key}")
+        (self.folder / "known_hosts").write_text(
+            f"[127.0.0.1]:{self.port} {key}[localhost]:{self.port} {key}"
+        )
 
     def client(self, *options: str) -> dict[str, str]:
         """The environment of a user whose ssh knows this device: a PATH with that ssh first."""
@@ -61,7 +71,12 @@ class Device:
 
     def start(self, *options: str, file_bytes: int = -1, **environment: object) -> None:
         """Serve; `file_bytes` is the largest file that can be written there."""
-        settings = {"XDG_CACHE_HOME": self.cache, "PATH": os.environ["PATH"], **environment}
+        settings = {
+            MARK: self.folder,
+            "XDG_CACHE_HOME": self.cache,
+            "PATH": os.environ["PATH"],
+            **environment,
+        }
         (self.folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"
             f"PidFile none\nAuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\n"
@@ -101,39 +116,45 @@ class Device:
             self._server = None
 
     def processes(self) -> list[int]:
-        """Those on this device that work in its cache, or talk with a client."""
+        """Everything that runs on this device, but its server."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "environ").read_bytes()
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if f"XDG_CACHE_HOME={self.cache}\0".encode() in words and line:
-                found.append(int(entry.name))
+            with contextlib.suppress(OSError):
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                alive = (entry / "cmdline").read_bytes()  # empty of a zombie
+                if alive and f"{MARK}={self.folder}".encode() in environment:
+                    found.append(int(entry.name))
         return found
 
     def cut(self) -> None:
-        """Break every connection, as a network does."""
-        for pid in self._sessions():
-            os.kill(pid, signal.SIGKILL)
+        """Break every connection, as a network does; the server goes on, and so do jobs."""
+        for pid in {_parent(pid) for pid in self.processes()}:
+            if b"sshd" in _command(pid):
+                _kill(pid)
 
     def lose_power(self) -> None:
         """Everything on it ends at once."""
         self.stop()
-        for pid in [*self._sessions(), *self.processes()]:
-            with_kill(pid)
-
-    def _sessions(self) -> list[int]:
-        """The server's processes that hold this device's connections."""
-        return []
+        sessions = {_parent(pid) for pid in self.processes()}
+        for pid in [*self.processes(), *(pid for pid in sessions if b"sshd" in _command(pid))]:
+            _kill(pid)
 
 
-def with_kill(pid: int) -> None:
-    try:
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _free_port() -> int:
@@ -141,11 +162,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-if __name__ == "__main__":
-    made = Device(Path(sys.argv[1]))
-    made.start()
-    made.client()
-    print(made.address)
-    time.sleep(3600)
