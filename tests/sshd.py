@@ -21,7 +21,7 @@ MARK = "VITEDGE_TEST_DEVICE"
 
 
 class Device:
-    """A server with keys and configuration in `folder`; what clients leave there goes to `cache`."""
+    """A server whose keys and configuration are in `folder`; clients leave things in `cache`."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge import artifact
 from vitedge.artifact import Bundle
 from vitedge.backends import open_session, runs_here
 from vitedge.backends.base import Session
 from vitedge.errors import InputError
-from vitedge.manifest import Golden, Manifest
-from vitedge.report import Numerics, Parity
+from vitedge.manifest import Golden
+from vitedge.report import Parity
+from vitedge.spec import Precision, Task
 from vitedge.validate import OutputError, predict_all
 
 PARITY_LIMIT = 1e-3
@@ -23,26 +27,44 @@ EXACT_DB = 40.0
 
 def measure(bundle: Bundle, session: Session) -> Parity:
     """Compare the open `bundle` with FP32's outputs in it, on its golden images (k, H, W, 3)."""
-    golden, made = bundle.golden(), bundle.manifest
+    made, golden = bundle.manifest, bundle.golden()
     outputs = predict_all(session, golden.images)
-    at_export = None if made.golden is None else made.golden.sqnr_db
+    return compare(golden, outputs, made.precision, made.model.task, made.golden)
+
+
+def compare(
+    golden: artifact.Golden,
+    outputs: NDArray[np.float32],
+    precision: Precision,
+    task: Task,
+    at_export: Golden | None,
+) -> Parity:
+    """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`."""
+    at_export_db = None if at_export is None else at_export.sqnr_db
     if not np.isfinite(outputs).all():
         return Parity(
             n=len(outputs),
             numerics=None,
             agreement=None,
-            at_export_db=at_export,
+            at_export_db=at_export_db,
             broken="its outputs are not finite",
         )
     error = OutputError()
     error.update(golden.outputs, outputs)
     found = error.result("golden")
+    largest = float(np.abs(golden.outputs).max())
+    least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
+    broken = ""
+    if precision == "fp32" and found.max_abs_error > PARITY_LIMIT * largest:
+        broken = f"error {found.max_abs_error:.1e} on outputs up to {largest:.1e} in FP32"
+    elif precision != "fp32" and found.sqnr_db is not None and found.sqnr_db < least_db:
+        broken = f"{found.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
     return Parity(
         n=len(outputs),
         numerics=found,
-        agreement=None if made.model.task == "features" else _agreement(golden.outputs, outputs),
-        at_export_db=at_export,
-        broken=_broken(made, found, float(np.abs(golden.outputs).max())),
+        agreement=None if task == "features" else _agreement(golden.outputs, outputs),
+        at_export_db=at_export_db,
+        broken=broken,
     )
 
 
@@ -62,18 +84,6 @@ def check(bundle: Bundle) -> Golden | None:
             fix="is the disk full? Otherwise report it with the model",
         )
     return Golden(sqnr_db=found.numerics.sqnr_db, agreement=found.agreement, n=found.n)
-
-
-def _broken(made: Manifest, found: Numerics, largest: float) -> str:
-    """Why outputs are not those of the artifact; empty where they are."""
-    if made.precision == "fp32":
-        if found.max_abs_error > PARITY_LIMIT * largest:
-            return f"error {found.max_abs_error:.1e} on outputs up to {largest:.1e}, and it is FP32"
-    elif made.golden is not None and made.golden.sqnr_db is not None:
-        before = made.golden.sqnr_db
-        if found.sqnr_db is not None and found.sqnr_db < min(before, EXACT_DB) - LOST_DB:
-            return f"{found.sqnr_db:.1f} dB SQNR, and it had {before:.1f} where it was exported"
-    return ""
 
 
 def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:

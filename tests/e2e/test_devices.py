@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 ROOT = Path(__file__).parents[2]
 HASTY = Patience(reconnect_s=10, lease_s=3, poll_s=0.1)
-LONG = ["--duration", "60"]  # s: until something stops it
+LONG = ["--duration", "60", "--threads", "1"]  # s: until something stops it
 SHORT = ["--duration", "0.1"]
 
 
@@ -84,13 +85,15 @@ def timing(device: Device) -> bool:
     return bool(running(device, "vitedge\0bench"))
 
 
-def in_background(device: Device, bundle: Path, options: list[str]) -> Callable[[], Measured]:
+def in_background(
+    device: Device, bundle: Path, options: list[str], patience: Patience = HASTY
+) -> Callable[[], Measured]:
     """Bench from this process; returns what waits for the result."""
     found: list[Measured] = []
 
     def work() -> None:
         found.extend(
-            bench([parse(device.address)], [open_bundle(bundle)], None, options, SILENT, HASTY)
+            bench([parse(device.address)], [open_bundle(bundle)], None, options, SILENT, patience)
         )
 
     thread = threading.Thread(target=work)
@@ -158,7 +161,7 @@ def test_copies_and_installs_once(
 def test_a_lost_connection_is_taken_up_again(
     device: Device, user: dict[str, str], int8: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = in_background(device, int8, ["--duration", "1.5"])
+    result = in_background(device, int8, ["--duration", "1.5", "--threads", "1"])
     wait_for(lambda: timing(device))
     device.cut()
     found = result()
@@ -224,7 +227,7 @@ def test_power_lost_in_the_middle_is_said(device: Device, user: dict[str, str], 
 
 
 def test_a_device_that_stays_away_is_said(device: Device, user: dict[str, str], int8: Path) -> None:
-    result = in_background(device, int8, LONG)
+    result = in_background(device, int8, LONG, replace(HASTY, reconnect_s=1))
     wait_for(lambda: timing(device))
     device.lose_power()
     error = result().error
@@ -326,7 +329,8 @@ def test_a_file_altered_on_the_way_is_not_opened(other: Device, int8: Path) -> N
 
 
 def test_a_device_without_a_network_says_how_to_carry_wheels(other: Device, int8: Path) -> None:
-    other.start(PIP_INDEX_URL="http://127.0.0.1:1/", PIP_RETRIES=0)
+    nothing = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull}
+    other.start(**nothing, PIP_RETRIES=0)
     error = refused(other, int8)
     assert "pip could not install" in error.what and "offline" in error.fix
     assert not other.processes()

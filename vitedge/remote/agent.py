@@ -124,7 +124,7 @@ def install(wheel: str, requirement: str, system: bool) -> str:
             "install the package python3-venv there",
         )
         pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
-        pip += ["--disable-pip-version-check", "--prefer-binary"]
+        pip += ["--disable-pip-version-check", "--prefer-binary", "--no-compile"]
         package = f"{CACHE / 'wheels' / wheel}/{requirement}"
         carried = CACHE / "offline"
         if carried.is_dir():
