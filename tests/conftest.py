@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from vitedge.data import open_images
@@ -67,12 +68,20 @@ def vitedge() -> Vitedge:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Path:
-    """A folder with `digits` in FP32 and INT8 for both CPU runtimes. Copy what you change."""
-    output = tmp_path_factory.mktemp("artifacts")
-    vitedge(
-        *("export", "--target", "onnxruntime", "--target", "openvino", "--int8"),
-        *("--duration", 0, "--output", output),
-    )
+    """A folder with `digits` in FP32 and INT8 for both CPU runtimes. Copy what you change.
+
+    Made once for all workers: the first exports, the others wait.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    output = folder / "artifacts"
+    with FileLock(folder / "artifacts.lock"):
+        if not output.is_dir():
+            vitedge(
+                *("export", "--target", "onnxruntime", "--target", "openvino", "--int8"),
+                *("--duration", 0, "--output", output),
+            )
     return output
 
 

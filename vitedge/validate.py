@@ -37,7 +37,7 @@ def validate(
 
     `calibration` are the digests of images the artifact was calibrated on: meeting one is an
     InputError, because accuracy on images that shaped the artifact proves nothing. Without
-    `fp32` only the artifact's own accuracy is measured.
+    `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
     """
     size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
     scored = _Scored(task)
@@ -48,7 +48,10 @@ def validate(
                 fix="evaluate on other images, or pass --allow-overlap",
             )
         outputs = predict(artifact, batch.images)
-        scored.add(batch.labels, outputs, None if fp32 is None else predict(fp32, batch.images))
+        wanted = outputs if fp32 is artifact else None
+        if fp32 is not None and wanted is None:
+            wanted = predict(fp32, batch.images)
+        scored.add(batch.labels, outputs, wanted)
         on_progress(scored.seen)
     scored.flush()
     found = scored.score.result(CONFIDENCE)
