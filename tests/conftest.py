@@ -187,6 +187,20 @@ def small_bundle() -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Write files by their paths and contents, as under / of a device; returns their root."""
+
+    def write(files: dict[str, str]) -> Path:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+        return tmp_path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def peers() -> Iterator[None]:
     """Let timm, transformers and torchvision import beside CPU torch.

@@ -10,15 +10,16 @@ import typer
 from vitedge import cli_devices
 from vitedge.cli_options import DEFAULT_OUTPUT
 from vitedge.cli_output import Json, print_json, say_int8_note, say_recommendations
-from vitedge.errors import InputError
-
-Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
-
+from vitedge.errors import InputError, raise_first
 
 Devices = Annotated[
-    list[str],
-    typer.Option(help="Where to: ssh://[user@]host[:port], or a target's .toml with one; repeat."),
+    list[str] | None,
+    typer.Option(
+        help="Elsewhere: ssh://[user@]host[:port], or a target's .toml with one; repeatable.",
+        show_default=False,
+    ),
 ]
+Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
 
 
 def bench(
@@ -28,39 +29,81 @@ def bench(
         typer.Argument(help="Artifacts to time; default: all in artifacts/.", show_default=False),
     ] = None,
     against: Annotated[str, typer.Option(help="'fp32', or another artifact.")] = "fp32",
-    duration: Annotated[float, typer.Option(help="Seconds for each artifact.")] = 3.0,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="single-stream (default), multi-stream, offline or server; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="server: images that arrive a second, at random.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="Latency over 'threads' or 'batch'; repeatable.", show_default=False),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(help="Seconds for each artifact and scenario; 10 or more show drift.")
+    ] = 3.0,
     batch: Annotated[int | None, typer.Option(min=1, help="Images a run.")] = None,
     threads: Threads = 0,
-    device: Devices = [],  # noqa: B006 - typer copies it
+    streams: Annotated[
+        int, typer.Option(min=0, max=1024, help="Runs at a time; 0: what the scenario compares.")
+    ] = 0,
+    device: Devices = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
-    from vitedge import proof, tables
+    from vitedge import benching, parity, spreadsheet, tables, tables_bench
     from vitedge.artifact import bundles_in, open_bundle
     from vitedge.progress import steps
 
+    request = benching.BenchRequest(
+        duration_s=duration,
+        against=against,
+        scenarios=tuple(dict.fromkeys(scenario or ["single-stream"])),
+        rate_per_s=rate,
+        sweeps=tuple(dict.fromkeys(sweep or [])),
+        batch=batch,
+        threads=threads,
+        streams=streams,
+    )
     paths = artifacts or bundles_in(DEFAULT_OUTPUT)
     if not paths:
         raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
+    if csv:
+        spreadsheet.check_writable(csv)
     bundles = [open_bundle(path) for path in paths]
     if device:
-        cli_devices.bench(device, bundles, against, context, as_json=as_json)
-        return
-    with steps() as progress:
-        reports, _ = proof.bench_bundles(
-            bundles,
-            progress,
-            against=against,
-            duration_s=duration,
-            batch=batch,
-            threads=threads,
-        )
+        benching.check(request, bundles)
+        reports, errors = cli_devices.bench(device, bundles, against, context)
+    else:
+        with steps() as progress:
+            reports, _ = benching.bench_bundles(bundles, progress, request)
+        errors = parity.broken(reports)
+    shown = cli_devices.labelled(reports) if device else reports
+    now = [request.measured(report) for report in shown]
+    if csv:
+        spreadsheet.write(now, csv)
     if as_json:
-        print_json(reports[0] if len(reports) == 1 else {"reports": reports})
-        proof.demand_parity(reports)
+        if device:
+            print_json(cli_devices.document(reports))
+        else:
+            print_json(reports[0] if len(reports) == 1 else {"reports": reports})
+        raise_first(errors)
         return
-    tables.show(tables.reports(reports, f"latency in turn, against {against}"))
-    say_recommendations(reports)
-    if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
+    if "latency" in request.sections:
+        tables.show(tables.reports(shown, f"latency in turn, against {against}"))
+    for table in tables_bench.tables(now):
+        tables.show(table)
+    for line in tables_bench.facts(now):
+        typer.echo(line)
+    if "latency" in request.sections:
+        say_recommendations(reports)
+    for warning in tables_bench.warnings(now):
+        typer.echo(f"warning: {warning}", err=True)
+    if not device and any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
         say_int8_note()
-    proof.demand_parity(reports)
+    raise_first(errors)

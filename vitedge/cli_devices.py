@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vitedge.cli_output import print_json
 from vitedge.errors import VitedgeError
 
 if TYPE_CHECKING:
     from vitedge.artifact import Bundle
 
-LOCAL = {"artifacts", "against", "device", "as_json"}
+LOCAL = {"artifacts", "against", "device", "csv", "as_json"}
 """What concerns this machine alone; every other option given goes to the device as it is."""
 
 
@@ -37,15 +36,13 @@ def forwarded(context: typer.Context) -> list[str]:
 
 
 def bench(
-    devices: Sequence[str],
-    bundles: Sequence[Bundle],
-    against: str,
-    context: typer.Context,
-    *,
-    as_json: bool,
-) -> None:
-    """Bench on every device, keep each one's reports, and show them together."""
-    from vitedge import report, tables
+    devices: Sequence[str], bundles: Sequence[Bundle], against: str, context: typer.Context
+) -> tuple[list[dict[str, Any]], list[VitedgeError]]:
+    """Bench on every device and keep each one's reports beside this machine's.
+
+    Returns them all, each with its `device`, and what went wrong on others.
+    """
+    from vitedge import report
     from vitedge.artifact import open_bundle
     from vitedge.progress import steps
     from vitedge.remote import bench as remote
@@ -57,29 +54,27 @@ def bench(
         report.check_writable(bundle)
     with steps() as progress:
         measured = remote.bench(addresses, bundles, rival, forwarded(context), progress)
-    kept = {
-        one.address.text: [
-            report.keep(bundle, found, one.address.text, one.address.slug)
-            for bundle, found in zip(bundles, one.reports, strict=True)
-        ]
+    reports = [
+        report.keep(bundle, found, one.address.text, one.address.slug)
         for one in measured
-        if one.reports
+        for bundle, found in zip(bundles, one.reports, strict=bool(one.reports))
+    ]
+    return reports, [one.error for one in measured if one.error]
+
+
+def labelled(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The reports, for a table in which each row says its device."""
+    return [
+        {**report, "artifact": f"{report['artifact']} on {report['device']}"} for report in reports
+    ]
+
+
+def document(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The reports of each device, for `--json`."""
+    devices = dict.fromkeys(report["device"] for report in reports)
+    return {
+        "devices": [
+            {"device": name, "reports": [each for each in reports if each["device"] == name]}
+            for name in devices
+        ]
     }
-    if as_json:
-        print_json({"devices": [{"device": at, "reports": r} for at, r in kept.items()]})
-    elif kept:
-        tables.show(tables.devices(kept, f"latency in turn, against {against}"))
-        for at, reports in kept.items():
-            for line in tables.recommendations(reports):
-                typer.echo(f"{at}: {line}")
-    raise_first([one.error for one in measured if one.error])
-
-
-def raise_first(errors: Sequence[VitedgeError]) -> None:
-    """Say all but the first of `errors`, and raise that one."""
-    for error in errors[1:]:
-        typer.echo(f"error: {error.what}", err=True)
-        if error.fix:
-            typer.echo(f"  fix: {error.fix}", err=True)
-    if errors:
-        raise errors[0]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from vitedge import bench, host, report
+from vitedge.benching import BenchRequest, bench_bundles
 from vitedge.data import open_images
 from vitedge.errors import missing
 from vitedge.models.sources import Request, resolve
 from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.progress import Steps
-from vitedge.proof import bench_bundles
 from vitedge.validate import validate
 
 TARGETS = ("onnxruntime", "openvino")
@@ -47,6 +47,6 @@ def run(output: Path, steps: Steps) -> Demo:
     images = open_images("digits", "evaluation", identity.preprocess, identity.labels)
     accuracy, _ = validate(eager, eager, images, identity.task, calibration=frozenset())
     reports, others = bench_bundles(
-        [m.bundle for m in made], steps, duration_s=DURATION_S, others={"torch": eager}
+        [m.bundle for m in made], steps, BenchRequest(DURATION_S), {"torch": eager}
     )
     return Demo(accuracy, others["torch"], reports, [m.bundle.path for m in made])

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
+from vitedge import container
+from vitedge.cpu import Clocking, clocking, identify
 from vitedge.gpu import Gpu, gpus
 
-ISA = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "amx_int8",
-    "avx512_bf16",
-    "asimddp",
-    "i8mm",
-    "bf16",
-)
-"""What decides how fast INT8 runs, as Linux's /proc/cpuinfo names it on x86 and arm."""
+ROOT = Path("/")
+
 INT8_DOT_PRODUCT = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 RUNTIMES = {
     "onnxruntime": ("onnxruntime",),
@@ -37,6 +29,8 @@ RUNTIMES = {
     "onnx": ("onnx",),
 }
 """The distributions that may bring each."""
+INFERENCE = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt_rtx")
+"""Those of `RUNTIMES` that an artifact runs on."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,11 +56,19 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Architecture, as `platform.machine()` names it."""
     gpus: tuple[Gpu, ...] = ()
     """NVIDIA's; none in a report of an earlier vitedge."""
+    clocking: Clocking = Clocking()
+    cpu_quota: float | None = None
+    """Cores the cgroup allows; None where it does not limit them."""
+    memory_limit_bytes: int | None = None
+    """What the cgroup allows of `memory_bytes`; None where it does not limit it."""
+    container: str | None = None
+    """`docker`, `podman`, `kubernetes`, `lxc`, …; None: no container."""
 
 
 def describe(threads: int) -> Host:
     """Describe this machine, where inference runs on `threads` threads of the CPU."""
-    cpu, isa = _cpu()
+    cpu, isa = identify()
+    clocks = clocking(ROOT)
     return Host(
         cpu=cpu,
         isa=isa,
@@ -77,10 +79,30 @@ def describe(threads: int) -> Host:
         threads=threads,
         cores=usable_cores(),
         memory_bytes=_memory_bytes(),
-        governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        governor=clocks.governor,
         machine=platform.machine(),
         gpus=gpus(),
+        clocking=clocks,
+        cpu_quota=container.cpu_quota(ROOT),
+        memory_limit_bytes=container.memory_limit_bytes(ROOT),
+        container=container.kind(ROOT),
     )
+
+
+def fingerprint(host: Host) -> str:
+    """12 hex digits that are equal where latencies can be compared.
+
+    Of the CPU and its instructions, its cores, quota and inference threads, governor, highest
+    frequency, turbo and SMT, the GPUs, and the versions of the inference runtimes. Not of the
+    kernel, Python, container or memory: those change with every image of a CI, and latency hardly.
+    """
+    runtimes = {name: host.runtimes[name] for name in INFERENCE if name in host.runtimes}
+    clocks = msgspec.structs.replace(host.clocking, current_mhz=None, min_mhz=None)
+    parts = (
+        (host.machine, host.cpu, host.isa, host.cores, host.cpu_quota, host.threads),
+        (host.governor, clocks, host.accelerator, host.gpus, runtimes),
+    )
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]
 
 
 def int8_note(host: Host) -> str | None:
@@ -98,75 +120,7 @@ def usable_cores() -> int:
     """Count the cores this process may use: its affinity, cut to whole cores of a cgroup quota."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, int(_cgroup_quota(Path("/")))))
-
-
-def _cgroup_quota(root: Path) -> float:
-    """CPU quota of this process in cores, the tightest of its cgroup and those above.
-
-    `root` holds proc/ and sys/. Reads cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us).
-    """
-    quota = float(os.cpu_count() or 1)
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount, files = root / "sys/fs/cgroup", ["cpu.max"]
-        elif "cpu" in controllers.split(","):
-            mount, files = root / "sys/fs/cgroup/cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        else:
-            continue
-        folder = mount / path.strip("/")
-        for group in (folder, *folder.parents):
-            if not group.is_relative_to(mount):
-                break
-            words = " ".join(_read(group / file) or "" for file in files).split()
-            if len(words) == 2 and words[0] not in ("max", "-1"):
-                quota = min(quota, int(words[0]) / int(words[1]))
-    return quota
-
-
-def _cpu() -> tuple[str, tuple[str, ...] | None]:
-    """Name of the CPU and those of `ISA` it has, None where the system does not tell."""
-    name: str | None = None
-    isa: tuple[str, ...] | None = None
-    if (cpuinfo := _read(Path("/proc/cpuinfo"))) is not None:
-        name, isa = _parse_cpuinfo(cpuinfo)
-        name = name or _read(Path("/proc/device-tree/model"))  # arm boards
-    elif platform.system() == "Darwin":
-        name, isa = _sysctl("machdep.cpu.brand_string"), _darwin_isa()
-    return name or platform.processor() or platform.machine(), isa
-
-
-def _parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...] | None]:
-    """Model name and ISA flags of the first core in the text of Linux's /proc/cpuinfo."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = fields.get("flags") or fields.get("Features")
-    name = fields.get("model name") or fields.get("Model")
-    return name, None if flags is None else tuple(f for f in ISA if f in flags.split())
-
-
-def _darwin_isa() -> tuple[str, ...] | None:
-    """ISA flags on macOS, under Linux's names."""
-    keys = {
-        "avx2": "hw.optional.avx2_0",
-        "avx512f": "hw.optional.avx512f",
-        "asimddp": "hw.optional.arm.FEAT_DotProd",
-        "i8mm": "hw.optional.arm.FEAT_I8MM",
-        "bf16": "hw.optional.arm.FEAT_BF16",
-    }
-    return tuple(flag for flag in ISA if flag in keys and _sysctl(keys[flag]) == "1")
-
-
-def _sysctl(key: str) -> str | None:
-    """Value of a macOS kernel setting, None where it has no such one."""
-    try:
-        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return max(1, min(cores, int(container.cpu_quota(ROOT) or cores)))
 
 
 def _os() -> str:
@@ -193,12 +147,4 @@ def _memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _read(path: Path) -> str | None:
-    """Text of a small file, stripped, None where there is none."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
-    except OSError:
         return None

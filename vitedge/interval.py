@@ -124,7 +124,7 @@ def ratio_of_medians(
     draws = draws.reshape(RESAMPLES, rounds)  # how often each round was drawn
     log_ratios = np.log(_medians(numerator, draws)) - np.log(_medians(denominator, draws))
     standard_error = float(np.std(log_ratios)) * sqrt(rounds / (rounds - 1))
-    margin = exp(_t(confidence, rounds - 1) * standard_error)
+    margin = exp(students_t(confidence, rounds - 1) * standard_error)
     ratio = float(np.median(numerator) / np.median(denominator))
     return ratio / margin, ratio * margin
 
@@ -150,7 +150,7 @@ def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _t(confidence: float, freedom: int) -> float:
+def students_t(confidence: float, freedom: float) -> float:
     """Two-sided quantile of Student's t, by Abramowitz & Stegun 26.7.5: 1% low at 2 degrees."""
     z = _z(confidence)
     terms = (

@@ -26,17 +26,11 @@ from vitedge.made import Made
 from vitedge.models.sources import Identity, ReferenceModel, resolve
 from vitedge.plan import ExportRequest, Plan, plan_export
 from vitedge.progress import Steps
-from vitedge.proof import (
-    measure_numerics,
-    recommend_among,
-    simulate_bundle,
-    time_bundles,
-    time_in_turn,
-    validate_bundle,
-)
+from vitedge.proof import measure_numerics, simulate_bundle, validate_bundle
 from vitedge.selection import CalibrationImages
 from vitedge.spec import Batch, Precision, Target
 from vitedge.staging import Source, bundle_name, precision_of, stage, versions
+from vitedge.turns import recommend_among, time_bundles, time_in_turn
 
 if TYPE_CHECKING:
     from vitedge.graph.export import Exported

@@ -11,6 +11,7 @@ import msgspec
 from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host
+from vitedge.measurements import BenchSection
 from vitedge.spec import Precision
 
 SCHEMA = "vitedge.report/1"
@@ -86,40 +87,11 @@ class Simulation(_Section, frozen=True, kw_only=True):
     numerics: Numerics
 
 
-class Timing(_Section, frozen=True, kw_only=True):
-    """Latency of one run, milliseconds. None where the sample is too small for a percentile."""
-
-    p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    mean_ms: float
-    n: int
-
-
-class Latency(Timing, frozen=True, kw_only=True):
-    """The artifact's timing, and that of what it was timed in turn with."""
-
-    batch: int
-    against: str | None
-    """`fp32`, or the path of the other artifact; None when it was timed alone."""
-    fp32: Timing | None
-    other: Timing | None
-    speedup: float | None
-    """p50 of `against` over the artifact's."""
-    speedup_ci: tuple[float, float] | None
-
-
 class Size(_Section, frozen=True, kw_only=True):
     """Size of the files the runtime loads."""
 
     bytes: int
     fp32_bytes: int | None
-
-
-class Memory(_Section, frozen=True, kw_only=True):
-    """Of a fresh process that opens and runs the artifact."""
-
-    peak_rss_bytes: int
 
 
 class Candidate(_Section, frozen=True, kw_only=True):
@@ -153,9 +125,16 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = (
-    Accuracy | Numerics | Parity | Simulation | Latency | Size | Memory | Recommendation | Host
-)
+Section = Accuracy | Numerics | Parity | Simulation | Size | Recommendation | Host | BenchSection
+"""By the name it has in the report: `accuracy`, `numerics`, `parity`, `simulation`, `size`,
+`recommendation`, `host`; and of `vitedge.measurements`: `latency`, `multi_stream`, `offline`,
+`server`, `sweep_threads`, `sweep_batch`, `cold_start`, `drift`, `energy`, `memory`,
+`conditions`."""
+
+
+def size(bundle: Bundle, fp32: Bundle | None) -> Size:
+    """Of a bundle, and of its FP32 bundle where that is at hand."""
+    return Size(bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes)
 
 
 def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:

@@ -50,16 +50,6 @@ def parity(found: Mapping[str, Any]) -> str:
     )
 
 
-def devices(measured: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Table:
-    """One row for each artifact on each device."""
-    rows = [
-        {**report, "artifact": f"{report['artifact']} on {device}"}
-        for device, found in measured.items()
-        for report in found
-    ]
-    return reports(rows, title)
-
-
 def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each model and target that has a recommendation."""
     lines = []
@@ -67,6 +57,8 @@ def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
         if chosen := report.get("recommendation"):
             precision = chosen["precision"].upper()
             where = f"{report['model']} on {report['target']}"
+            if "device" in report:
+                where = f"{report['device']}: {where}"
             lines.append(f"{where}: ship {precision}: {chosen['reason']}")
     return list(dict.fromkeys(lines))
 
@@ -106,13 +98,23 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def _table(title: str, metric: str) -> Table:
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of numbers, the first column of names."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("artifact", overflow="fold", min_width=16)
-    for column in (
+    table.add_column(columns[0], overflow="fold", min_width=16)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _table(title: str, metric: str) -> Table:
+    columns = (
+        "artifact",
         f"{metric}\n%",
         "drop\npp, 95% CI",
         "agree\n%",
@@ -122,9 +124,8 @@ def _table(title: str, metric: str) -> Table:
         "speed-up\n95% CI",
         "size\nMB",
         "RSS\nMB",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+    )
+    return grid(title, columns, ())
 
 
 def _row(report: Mapping[str, Any]) -> list[str]:

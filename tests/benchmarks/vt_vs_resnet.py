@@ -18,6 +18,7 @@ from torch import nn
 
 from tests.benchmarks import peers
 from vitedge import host
+from vitedge.benching import BenchRequest, bench_bundles
 from vitedge.errors import InputError
 from vitedge.made import Made
 from vitedge.models import digits
@@ -28,7 +29,6 @@ from vitedge.models.training import write
 from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
-from vitedge.proof import bench_bundles
 from vitedge.spec import Preprocess
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -93,7 +93,7 @@ def main() -> None:
             for rival in rivals
         ]
         bundles = [made.bundle for seeds in runs for made in seeds[0].values()]
-        timed, _ = bench_bundles(bundles, peers.SILENT, duration_s=options.duration)
+        timed, _ = bench_bundles(bundles, peers.SILENT, BenchRequest(options.duration))
     latencies = iter(timed)
     columns = [
         _accuracies(seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -181,6 +182,53 @@ def test_bench_against_another_artifact_compares_with_that(
     assert ran["latency"]["speedup"] > 0
     assert ran["latency"]["fp32"] is None
     assert ran["host"]["threads"] == 1
+
+
+def test_every_scenario_is_in_the_report_and_in_the_csv(
+    proven: dict[str, Any], vitedge: CLI, tmp_path: Path
+) -> None:
+    (path,) = proven["folder"].glob("digits-onnxruntime-*-int8")
+    names = ("multi-stream", "offline", "server")
+    asked = [word for name in names for word in ("--scenario", name)]
+    rate = ("--rate", 100, "--sweep", "threads", "--duration", 0.3, "--csv", tmp_path / "x.csv")
+    ran = vitedge("bench", path, *asked, *rate)
+    for title in ("offline", "multi-stream", "server", "sweep over threads", "cold start"):
+        assert title in ran.stdout
+    assert "in turn, against" not in ran.stdout  # single-stream was not asked for
+    report = json.loads((path / "report.json").read_text())
+    assert report["latency"] == proven["report"]["latency"]  # and is still there
+    assert report["server"]["rate_per_s"] == 100
+    assert report["multi_stream"]["samples_per_query"] == 8
+    assert report["offline"]["note"].startswith("fixed at batch 1")
+    assert report["offline"]["best"] in report["offline"]["points"]
+    assert report["sweep_threads"][0]["threads"] == 1
+    assert report["cold_start"]["process_to_ready_ms"] > report["cold_start"]["load_ms"] > 0
+    assert (report["energy"]["joules_per_inference"] is None) == bool(report["energy"]["note"])
+    assert report["conditions"]["noise_percent"] >= 0
+    rows = list(csv.DictReader((tmp_path / "x.csv").open()))
+    assert {row["scenario"] for row in rows} == {*names, "sweep-threads"}
+    (served,) = (row for row in rows if row["scenario"] == "server")
+    assert float(served["p50_ms"]) == report["server"]["latency"]["p50_ms"]
+    assert served["artifact"] == path.name and served["p99_ms"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--scenario", "sever"), "did you mean 'server'?"),
+        (("--rate", 5), "--scenario server"),
+        (("--rate=-1", "--scenario", "server"), "no rate"),
+        (("--csv", "nowhere/x.csv"), "nowhere"),
+    ],
+    ids=str,
+)
+def test_bench_refuses_what_makes_no_sense(
+    proven: dict[str, Any], vitedge: CLI, options: tuple[object, ...], says: str
+) -> None:
+    (path,) = proven["folder"].glob("digits-onnxruntime-*-int8")
+    before = (path / "report.json").read_bytes()
+    assert says in vitedge("bench", path, *options, code=2).stderr
+    assert (path / "report.json").read_bytes() == before
 
 
 @RUNTIMES
@@ -421,6 +469,14 @@ def test_the_batch_asked_for_is_the_bundles(tmp_path: Path, vitedge: CLI, batch:
     if batch == "2":
         refused = vitedge("bench", path, "--batch", 3, "--duration", 0.05, code=2)
         assert "fixed at batch 2" in refused.stderr
+        refused = vitedge("bench", path, "--sweep", "batch", code=2)
+        assert "--batch dynamic" in refused.stderr
+    else:
+        sweep = ("--sweep", "batch", "--scenario", "offline", "--streams", 1)
+        ran = vitedge("bench", path, *sweep, "--duration", 0.05, "--json").document
+        assert [point["batch"] for point in ran["sweep_batch"]] == [1, 2, 4, 8, 16]
+        assert [point["batch"] for point in ran["offline"]["points"]] == [1, 2, 4, 8, 16]
+        assert ran["offline"]["note"] == ""
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "two", "1.5"])

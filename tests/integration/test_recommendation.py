@@ -14,13 +14,13 @@ import pytest
 
 from vitedge import catalog, host
 from vitedge.artifact import open_bundle
+from vitedge.benching import BenchRequest, bench_bundles
 from vitedge.imageset import Batch
 from vitedge.made import Made
 from vitedge.models.sources import Request
 from vitedge.pipeline import export
 from vitedge.plan import ExportRequest
 from vitedge.progress import Steps
-from vitedge.proof import bench_bundles
 from vitedge.recommend import candidates, recommend
 
 QUIET = Steps(None)
@@ -130,7 +130,7 @@ def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None
 @pytest.mark.parametrize("which", [slice(1, 2), slice(0, 2)], ids=["INT8", "both"])
 def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which: slice) -> None:
     before = stored(copied[1])["latency"]
-    bench_bundles([open_bundle(path) for path in copied[which]], QUIET, duration_s=SHORT_S)
+    bench_bundles([open_bundle(path) for path in copied[which]], QUIET, BenchRequest(SHORT_S))
     reports = [stored(path) for path in copied[which]]
     for report in reports:
         assert report["recommendation"]["max_drop_pp"] == 2.0
@@ -146,7 +146,7 @@ def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which
 
 def test_what_is_timed_without_fp32_loses_it(copied: list[Path]) -> None:
     shutil.rmtree(copied[0])
-    (report,), _ = bench_bundles([open_bundle(copied[1])], QUIET, duration_s=SHORT_S)
+    (report,), _ = bench_bundles([open_bundle(copied[1])], QUIET, BenchRequest(SHORT_S))
     assert report["latency"]["fp32"] is None
     assert "recommendation" not in report
     assert "accuracy" in report

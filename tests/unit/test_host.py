@@ -1,60 +1,16 @@
-"""The host is described from real /proc and cgroup text of the machines we ship to."""
+"""This machine is described without a runtime, and latencies of others are told apart."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from vitedge import host
-from vitedge.host import Host, describe, int8_note, usable_cores
-
-ZEN3 = """processor	: 0
-vendor_id	: AuthenticAMD
-model name	: AMD EPYC 7763 64-Core Processor
-flags		: fpu sse2 avx f16c avx2 vaes vpclmulqdq
-processor	: 1
-model name	: something else
-"""
-SAPPHIRE_RAPIDS = """model name	: Intel(R) Xeon(R) Platinum 8488C
-flags		: fpu avx avx2 avx512f avx_vnni avx512_bf16 avx512_vnni amx_bf16 amx_tile amx_int8
-"""
-RASPBERRY_PI_5 = """processor	: 0
-BogoMIPS	: 108.00
-Features	: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimddp
-CPU part	: 0xd0b
-
-Revision	: d04170
-Model		: Raspberry Pi 5 Model B Rev 1.0
-"""
-RASPBERRY_PI_4 = """Features	: fp asimd evtstrm crc32 cpuid
-Model		: Raspberry Pi 4 Model B Rev 1.4
-"""
-GRAVITON_3 = """Features	: fp asimd asimdhp asimddp sve svei8mm svebf16 i8mm bf16 dgh rng
-"""
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "name", "isa"),
-    [
-        (ZEN3, "AMD EPYC 7763 64-Core Processor", ("avx2",)),
-        (
-            SAPPHIRE_RAPIDS,
-            "Intel(R) Xeon(R) Platinum 8488C",
-            ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16"),
-        ),
-        (RASPBERRY_PI_5, "Raspberry Pi 5 Model B Rev 1.0", ("asimddp",)),
-        (RASPBERRY_PI_4, "Raspberry Pi 4 Model B Rev 1.4", ()),
-        (GRAVITON_3, None, ("asimddp", "i8mm", "bf16")),
-        ("", None, None),
-    ],
-)
-def test_cpuinfo(cpuinfo, name, isa):
-    assert host._parse_cpuinfo(cpuinfo) == (name, isa)
+from vitedge.cpu import Clocking
+from vitedge.host import Host, describe, fingerprint, int8_note, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -104,53 +60,54 @@ def test_usable_cores_honours_affinity():
     assert usable_cores() <= len(os.sched_getaffinity(0))
 
 
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    return root
-
-
-V1_GROUP = {"proc/self/cgroup": "3:cpuset:/\n2:cpu,cpuacct:/pod/app\n0::/"}
+PI = Host(
+    cpu="Raspberry Pi 5 Model B Rev 1.0",
+    isa=("asimddp",),
+    accelerator=None,
+    os="Debian GNU/Linux 12, Linux 6.6.31",
+    python="3.11.2",
+    runtimes={"onnxruntime": "1.22.0", "torch": "2.9.0"},
+    threads=4,
+    cores=4,
+    memory_bytes=8 << 30,
+    governor="performance",
+    machine="aarch64",
+    clocking=Clocking(governor="performance", current_mhz=2400, min_mhz=1500, max_mhz=2400),
+)
 
 
 @pytest.mark.parametrize(
-    ("files", "quota"),
+    ("changes", "alike"),
     [
-        # v2: the tightest of the group and those above it
-        (
-            {
-                "proc/self/cgroup": "0::/pod/app",
-                "sys/fs/cgroup/cpu.max": "max 100000",
-                "sys/fs/cgroup/pod/cpu.max": "50000 100000",
-                "sys/fs/cgroup/pod/app/cpu.max": "90000 100000",
-            },
-            0.5,
-        ),
-        # v2 in a container: its own group is the root
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "25000 100000"}, 0.25),
-        # v1, and the path of the host's namespace is not mounted
-        (
-            {
-                **V1_GROUP,
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "30000",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            0.3,
-        ),
-        # no limit
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, None),
-        (
-            {
-                **V1_GROUP,
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            None,
-        ),
-        ({}, None),  # no cgroups
+        ({}, True),
+        ({"os": "Debian GNU/Linux 12, Linux 6.6.62", "python": "3.11.9"}, True),
+        ({"runtimes": {"onnxruntime": "1.22.0"}}, True),  # torch runs no artifact
+        ({"container": "docker", "memory_limit_bytes": 1 << 30}, True),
+        ({"clocking": msgspec.structs.replace(PI.clocking, current_mhz=1800)}, True),
+        ({"cpu": "Raspberry Pi 4 Model B Rev 1.4"}, False),
+        ({"threads": 2}, False),
+        ({"cpu_quota": 1.5}, False),
+        ({"governor": "ondemand"}, False),
+        ({"clocking": msgspec.structs.replace(PI.clocking, max_mhz=1800)}, False),
+        ({"runtimes": {"onnxruntime": "1.23.0"}}, False),
     ],
+    ids=str,
 )
-def test_cgroup_quota(tmp_path, files, quota):
-    assert host._cgroup_quota(tree(tmp_path, files)) == (quota or os.cpu_count())
+def test_a_fingerprint_is_of_what_decides_a_latency(changes, alike):
+    changed = msgspec.structs.replace(PI, **changes)
+    assert (fingerprint(changed) == fingerprint(PI)) == alike
+
+
+def test_a_fingerprint_is_the_same_in_another_process_and_from_a_report():
+    code = "from vitedge.host import describe, fingerprint; print(fingerprint(describe(threads=2)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    here = msgspec.json.decode(msgspec.json.encode(describe(threads=2)), type=Host)
+    assert done.stdout.strip() == fingerprint(here)
+    assert len(fingerprint(here)) == 12
+
+
+def test_a_report_of_an_earlier_version_is_still_a_host():
+    fields = msgspec.to_builtins(PI)
+    for later in ("clocking", "cpu_quota", "memory_limit_bytes", "container", "gpus"):
+        del fields[later]
+    assert msgspec.convert(fields, Host).clocking == Clocking()

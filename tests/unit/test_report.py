@@ -11,7 +11,8 @@ import pytest
 from vitedge import report
 from vitedge.artifact import open_bundle
 from vitedge.errors import InputError
-from vitedge.report import Memory, Numerics, Size
+from vitedge.measurements import Memory
+from vitedge.report import Numerics, Size
 
 SIZE = Size(bytes=10, fp32_bytes=40)
 NUMERICS = Numerics(sqnr_db=35.0, max_abs_error=0.1, cosine=0.999, n=8, data="golden")
@@ -41,7 +42,7 @@ def test_a_new_section_leaves_the_others_as_they_are(bundle: Path) -> None:
     merged = stored(bundle)
     assert merged["size"] == {"bytes": 10, "fp32_bytes": 40}
     assert merged["numerics"]["sqnr_db"] == 35.0
-    assert merged["memory"] == {"peak_rss_bytes": 5}
+    assert merged["memory"] == {"peak_rss_bytes": 5, "device_bytes": None}
 
 
 def test_measuring_again_replaces_only_that_section(bundle: Path) -> None:

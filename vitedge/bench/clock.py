@@ -1,6 +1,6 @@
-"""Timing lives here alone, so that every runtime is timed by the same clock.
+"""One clock for every runtime: sessions are timed in turn within one run.
 
-Sessions are timed in turn within one run: a machine that drifts, drifts for all of them.
+A machine that drifts, drifts for all of them.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class Comparison:
     rounds: tuple[NDArray[np.float64], ...]
     """Every timed run, milliseconds: one (rounds, runs) array per session. Row i of all of them
     was measured in round i; `runs` differs between sessions."""
+    starts_s: tuple[NDArray[np.float64], ...]
+    """When each of them began, seconds since timing did: one (rounds,) array per session."""
 
     def speedup(self, artifact: int, reference: int) -> tuple[float, tuple[float, float]]:
         """How many times faster session `artifact` is than `reference`, and its 95% interval.
@@ -92,7 +94,8 @@ def measure(
     """Time one or more sessions in turn, about `duration_s` seconds each after warm-up.
 
     A round gives each session a block of about 50 ms of timed runs (one at least), after an
-    untimed one that refills the caches its predecessor emptied. The order rotates between rounds.
+    untimed one that refills the caches its predecessor emptied; a session alone whose runs are
+    longer than a block does without. The order rotates between rounds.
 
     Args:
         sessions: what to time, open and on its device.
@@ -106,15 +109,15 @@ def measure(
     """
     if not sessions or len(sessions) != len(feeds):
         raise ValueError(f"{len(sessions)} sessions and {len(feeds)} feeds")
-    if not 0 < duration_s < math.inf:
-        raise InputError(f"duration is {duration_s} s", fix="give a duration above 0 seconds")
+    check_duration(duration_s)
     budget_ms = duration_s * 1e3 * len(sessions)
     block_ms = min(BLOCK_MS, duration_s * 1e3 / ROUNDS)
     turns = list(zip(sessions, feeds, strict=True))
     blocks: list[list[NDArray[np.float64]]] = [[] for _ in turns]
-    with _no_gc():
-        run_ms = [_warm_up(session, feed, block_ms) for session, feed in turns]
-        runs = [_runs(block_ms, ms) for ms in run_ms]
+    starts_ns: list[list[int]] = [[] for _ in turns]
+    with no_gc():
+        run_ms = [warm_up(session, feed, block_ms) for session, feed in turns]
+        runs = [runs_in(block_ms, ms) for ms in run_ms]
         round_ms = sum((n + 1) * ms for n, ms in zip(runs, run_ms, strict=True))
         least = max(3, min(ROUNDS, int(3 * budget_ms / round_ms)))
         start = perf_counter_ns()
@@ -124,30 +127,39 @@ def measure(
             for turn in range(len(turns)):
                 i = (first + turn) % len(turns)
                 session, feed = turns[i]
-                if len(turns) > 1:
+                if len(turns) > 1 or runs[i] > 1:
                     session.run(feed)
+                starts_ns[i].append(perf_counter_ns() - start)
                 blocks[i].append(_time(session, feed, runs[i]))
             spent = (perf_counter_ns() - start) / 1e6 / budget_ms
             done = min(1.0, spent, len(blocks[0]) / least)
             if on_progress:
                 on_progress(done)
     rounds = tuple(np.stack(block) for block in blocks)
-    return Comparison(tuple(summarize(samples) for samples in rounds), rounds)
+    starts_s = tuple(np.array(each, dtype=np.float64) / 1e9 for each in starts_ns)
+    return Comparison(tuple(summarize(samples) for samples in rounds), rounds, starts_s)
 
 
-def _warm_up(session: Session, feed: Feed, block_ms: float) -> float:
+def check_duration(duration_s: float) -> None:
+    """Raises InputError where it is no length of time."""
+    if not 0 < duration_s < math.inf:
+        raise InputError(f"duration is {duration_s} s", fix="give a duration above 0 seconds")
+
+
+def warm_up(session: Session, feed: Feed, block_ms: float = BLOCK_MS) -> float:
     """Run until two blocks in a row are no faster than the best before; returns its ms a run."""
     end = perf_counter_ns() + WARM_UP_MS * 1e6
     best = float(_time(session, feed, 1)[0])
     steady = 0
     while steady < 2 and perf_counter_ns() < end:
-        median = float(np.median(_time(session, feed, _runs(block_ms, best))))
+        median = float(np.median(_time(session, feed, runs_in(block_ms, best))))
         steady = 0 if median < best * (1 - WARM_UP_GAIN) else steady + 1
         best = min(best, median)
     return best
 
 
-def _runs(block_ms: float, run_ms: float) -> int:
+def runs_in(block_ms: float, run_ms: float) -> int:
+    """How many runs make a block; one at least."""
     return max(1, round(block_ms / run_ms))
 
 
@@ -162,7 +174,7 @@ def _time(session: Session, feed: Feed, runs: int) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _no_gc() -> Iterator[None]:
+def no_gc() -> Iterator[None]:
     """Keep the garbage collector out of the timings."""
     enabled = gc.isenabled()
     gc.collect()

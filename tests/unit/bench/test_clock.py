@@ -157,3 +157,11 @@ def test_percentiles_are_of_the_slow_end():
 def test_nothing_to_summarize():
     with pytest.raises(InputError):
         summarize([])
+
+
+def test_rounds_know_when_they_began(feed):
+    comparison = measure([OrtSession(4), OrtSession(8)], [feed, feed], 0.1)
+    for starts_s, rounds in zip(comparison.starts_s, comparison.rounds, strict=True):
+        assert len(starts_s) == len(rounds)
+        ended_s = starts_s + rounds.sum(axis=1) / 1e3
+        assert starts_s[0] >= 0 and np.all(ended_s[:-1] <= starts_s[1:])

@@ -1,4 +1,4 @@
-"""Peak memory follows the artifact, not the process that asks."""
+"""Cold start and peak memory are the artifact's, not those of the process that asks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vitedge import artifact, manifest
+from vitedge.bench.cold import cold_starts, fresh_process
 from vitedge.errors import InputError, VitedgeError
-from vitedge.memory import peak_rss_bytes
 from vitedge.spec import Preprocess, Target, load_toml
 
 MIB = 2**20
-TARGET = load_toml(Path(__file__).parents[2] / "targets/onnxruntime-cpu.toml", Target)
+TARGET = load_toml(Path(__file__).parents[3] / "targets/onnxruntime-cpu.toml", Target)
 
 
 def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
@@ -71,8 +71,8 @@ def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
 
 
 def test_a_larger_model_needs_its_weights_more_memory(tmp_path):
-    small = peak_rss_bytes(bundle(tmp_path / "small", 10))
-    large = peak_rss_bytes(bundle(tmp_path / "large", 2**17))  # 96 MiB of weights
+    small = fresh_process(bundle(tmp_path / "small", 10)).peak_rss_bytes
+    large = fresh_process(bundle(tmp_path / "large", 2**17)).peak_rss_bytes  # 96 MiB of weights
     assert 10 * MIB < small < 400 * MIB
     assert 90 * MIB < large - small < 600 * MIB
 
@@ -80,24 +80,24 @@ def test_a_larger_model_needs_its_weights_more_memory(tmp_path):
 def test_memory_of_the_asking_process_does_not_count(tmp_path):
     path = bundle(tmp_path / "small", 10)
     ballast = np.ones(600 * MIB, dtype=np.uint8)
-    assert peak_rss_bytes(path) < 400 * MIB
+    assert fresh_process(path).peak_rss_bytes < 400 * MIB
     assert ballast[-1]
 
 
 @pytest.mark.parametrize("batch", [3, "batch"])
 def test_any_batch_runs(tmp_path, batch):
-    assert peak_rss_bytes(bundle(tmp_path / "b", 10, batch)) > 10 * MIB
+    assert fresh_process(bundle(tmp_path / "b", 10, batch)).peak_rss_bytes > 10 * MIB
 
 
 def test_a_damaged_artifact_is_the_users_mistake(tmp_path):
     path = bundle(tmp_path / "b", 10)
     (path / "model.onnx").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"model\.onnx") as caught:
-        peak_rss_bytes(path)
+        fresh_process(path)
     assert caught.value.fix
     shutil.rmtree(path)
     with pytest.raises(InputError, match="no artifact"):
-        peak_rss_bytes(path)
+        fresh_process(path)
 
 
 def test_a_model_that_the_runtime_refuses_is_named(tmp_path):
@@ -106,4 +106,13 @@ def test_a_model_that_the_runtime_refuses_is_named(tmp_path):
     (path / "model.onnx").write_bytes(b"no model")
     artifact.seal(path, described)
     with pytest.raises(VitedgeError, match=r"cannot load.*(?i:protobuf|model)"):
-        peak_rss_bytes(path)
+        fresh_process(path)
+
+
+def test_a_cold_start_is_longer_than_its_parts(tmp_path):
+    cold, memory = cold_starts(bundle(tmp_path / "b", 10), threads=1, duration_s=1e-6)
+    assert cold.n == 1
+    assert cold.first_inference_ms > 0
+    assert 0 < cold.load_ms < cold.process_to_ready_ms
+    assert memory.peak_rss_bytes > 10 * MIB
+    assert memory.device_bytes is None

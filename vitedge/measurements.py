@@ -1,0 +1,204 @@
+"""What `bench` measures of an artifact: sections of report.json, one for each kind of run."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the sections. What was not measured is null, or its section is not there."""
+
+
+class Distribution(Measurement, frozen=True, kw_only=True):
+    """Every timed run, for plots; a claim about a percentile is `Timing`'s to make."""
+
+    quantiles_ms: tuple[float, ...]
+    """101 latencies: the smallest, those that 1, 2, … 99% of the runs stay under, the largest."""
+    series: tuple[tuple[float, float], ...]
+    """(seconds since timing began, median ms of the runs around then), 120 points at most."""
+
+
+class Timing(Measurement, frozen=True, kw_only=True):
+    """Latency of one run, milliseconds. None where the sample is too small for a percentile:
+    p90 needs 64 runs and p99 662 (MLPerf Inference, early stopping at 99% confidence)."""
+
+    p50_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    mean_ms: float
+    n: int
+    distribution: Distribution | None = None
+
+
+class Latency(Timing, frozen=True, kw_only=True):
+    """MLPerf's SingleStream: the next run starts when the last one is done. The artifact's timing,
+    and that of what it was timed in turn with."""
+
+    batch: int
+    against: str | None
+    """`fp32`, or the path of the other artifact; None when it was timed alone."""
+    fp32: Timing | None
+    other: Timing | None
+    speedup: float | None
+    """p50 of `against` over the artifact's."""
+    speedup_ci: tuple[float, float] | None
+
+
+class MultiStream(Timing, frozen=True, kw_only=True):
+    """MLPerf's MultiStream: a query is several images, and its latency that of them all."""
+
+    samples_per_query: int
+    batch: int
+    """Images a run; a query of a fixed batch takes several."""
+    streams: int
+    """Runs at a time."""
+    threads: int
+    """Of each stream."""
+
+
+class Throughput(Measurement, frozen=True, kw_only=True):
+    """Images a second of one batch size on one number of parallel streams."""
+
+    batch: int
+    streams: int
+    """Runs at a time, each on a session of its own."""
+    threads: int
+    """Of each stream."""
+    images_per_s: float
+    images_per_s_ci: tuple[float, float]
+    """95%."""
+    n: int
+    """Timed runs."""
+
+
+class Offline(Measurement, frozen=True, kw_only=True):
+    """MLPerf's Offline: all images are there at once, and only throughput counts."""
+
+    points: tuple[Throughput, ...]
+    """Measured in turn, by streams and then by batch."""
+    best: Throughput
+    note: str
+    """Why there is one batch size only; empty where there are several."""
+
+
+class Server(Measurement, frozen=True, kw_only=True):
+    """MLPerf's Server: images arrive at random, and wait while others are being served."""
+
+    batch: int
+    """Images each arrival brings: one run."""
+    rate_per_s: float
+    """Arrivals asked for: the mean of a Poisson process, whose gaps are random."""
+    achieved_per_s: float
+    """Runs finished a second."""
+    seed: int
+    """Of the arrivals."""
+    streams: int
+    threads: int
+    """Of each stream."""
+    latency: Timing
+    """From arrival to result, queueing included."""
+    service_p50_ms: float
+    """Of the run alone."""
+    utilization: float
+    """Mean service time · rate / streams: above 1 the queue grows for ever."""
+    overloaded: bool
+    """The artifact cannot keep up, so `latency` says how long it was tried, and no more."""
+    unserved: int
+    """Runs still waiting when time was up."""
+    duration_s: float
+
+
+class SweepPoint(Timing, frozen=True, kw_only=True):
+    """One setting of a sweep, timed in turn with all the others."""
+
+    threads: int
+    batch: int
+    images_per_s: float
+    """batch / p50."""
+
+
+class ColdStart(Measurement, frozen=True, kw_only=True):
+    """A fresh process that opens the artifact and runs it once, its files already in the page
+    cache. Medians over `n` processes, milliseconds."""
+
+    load_ms: float
+    """Verifying hashes, importing the runtime, and creating its session."""
+    first_inference_ms: float
+    process_to_ready_ms: float
+    """From starting the process to its first result: interpreter and imports, too."""
+    n: int
+
+
+class Drift(Measurement, frozen=True, kw_only=True):
+    """How latency changes while the device warms up under load."""
+
+    duration_s: float
+    slope_percent_per_minute: float
+    """Of p50; positive is getting slower."""
+    slope_ci: tuple[float, float]
+    confidence: float
+    slower: bool
+    """The interval lies above zero, and the whole run lost 3% or more."""
+    throttled: bool | None
+    """The kernel counted thermal throttling; None where it has no counters."""
+    temperature_c: tuple[float, float] | None
+    """Of the hottest sensor, at the start and at the end; None where there is none."""
+
+
+class Energy(Measurement, frozen=True, kw_only=True):
+    """What the meter of this machine says of a run, taken apart from the timing."""
+
+    joules_per_inference: float | None
+    """Of one run of `batch` images, all that `source` meters included: idle power, too."""
+    watts: float | None
+    """While running."""
+    idle_watts: float | None
+    """Just before, with the artifact loaded."""
+    batch: int
+    source: str | None
+    """`RAPL package-0`, `NVML NVIDIA H200`, `INA3221 VDD_IN`, …"""
+    note: str
+    """`not available: …` and how to allow it; empty where it was measured."""
+
+
+class Memory(Measurement, frozen=True, kw_only=True):
+    """Of a fresh process that opens and runs the artifact."""
+
+    peak_rss_bytes: int
+    device_bytes: int | None = None
+    """Memory of the GPU it takes; None where it runs on the CPU, or NVML does not tell."""
+
+
+class Conditions(Measurement, frozen=True, kw_only=True):
+    """What this machine was like while it timed: how far its numbers can be trusted."""
+
+    measured_at: str
+    """UTC, ISO 8601."""
+    fingerprint: str
+    """`host.fingerprint`: latencies compare only where it is equal."""
+    noise_percent: float
+    """Interquartile range over median of the time of a fixed piece of work, repeated in every
+    round: what would be 0 on a machine of one's own at a fixed frequency."""
+    other_cores: float | None
+    """Cores that other processes kept busy; None where the kernel does not tell."""
+    steal_percent: float | None
+    """Of all CPU time, what the hypervisor gave to other machines."""
+    frequency_mhz: tuple[float, float] | None
+    """Lowest and highest seen of the fastest core; None where the kernel does not tell."""
+    warnings: tuple[str, ...]
+    """Why not to trust the numbers, a line each; empty where nothing speaks against them."""
+
+
+Sweep = tuple[SweepPoint, ...]
+BenchSection = (
+    Latency
+    | MultiStream
+    | Offline
+    | Server
+    | Sweep
+    | ColdStart
+    | Drift
+    | Energy
+    | Memory
+    | Conditions
+)
