@@ -83,6 +83,8 @@ def bench(
         with steps() as progress:
             reports, _ = benching.bench_bundles(bundles, progress, request)
         errors = parity.broken(reports)
+    if not reports:
+        raise_first(errors)
     shown = cli_devices.labelled(reports) if device else reports
     now = [request.measured(report) for report in shown]
     if csv:

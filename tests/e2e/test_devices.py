@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.conftest import Vitedge
+from tests.conftest import Ran, Vitedge
 from tests.sshd import SSHD, Device
 from vitedge.artifact import open_bundle, seal
 from vitedge.errors import UnavailableError, VitedgeError
@@ -112,50 +113,74 @@ def refused(device: Device, bundle: Path) -> VitedgeError:
     return measured.error
 
 
-def test_benches_on_devices_side_by_side_and_keeps_a_report_of_each(
-    device: Device, user: dict[str, str], int8: Path, vitedge: Vitedge
-) -> None:
-    mine = (int8 / "report.json").read_bytes()
+@dataclass(frozen=True)
+class First:
+    """The first bench of two that run at once on one device, which installs there."""
+
+    folder: Path
+    said: Ran
+    kept: tuple[Path, ...]
+    stored: dict[Path, int]
+    left: list[int]
+
+
+def stored(device: Device) -> dict[Path, int]:
+    """What the device keeps, by inode."""
+    cache = device.cache / "vitedge"
+    files = [*cache.glob("bundles/*/*"), *cache.glob("wheels/*/*"), *cache.glob("venv-*/*")]
+    return {path: path.stat().st_ino for path in files}
+
+
+@pytest.fixture(scope="module")
+def first(
+    device: Device,
+    bundles: dict[tuple[str, str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    vitedge: Vitedge,
+) -> First:
+    folder = tmp_path_factory.mktemp("mine")
+    for precision in ("fp32", "int8"):
+        bundle = bundles["onnxruntime", precision]
+        shutil.copytree(bundle, folder / bundle.name)
     devices = ("--device", device.address, "--device", device.other_address)
-    said = vitedge("bench", int8, *devices, "--duration", 0.5, "--threads", 1, "--json", **user)
-    found = said.document["devices"]
+    bench = ("bench", folder / bundle.name, *devices, "--threads", 1, "--duration", 0.3)
+    said = vitedge(*bench, "--json", **device.client())
+    kept = tuple(sorted((folder / bundle.name).glob("report-*.json")))
+    return First(folder / bundle.name, said, kept, stored(device), device.processes())
+
+
+def test_benches_on_every_device_and_keeps_a_report_of_each(device: Device, first: First) -> None:
+    found = first.said.document["devices"]
     assert [each["device"] for each in found] == [device.address, device.other_address]
     for each in found:
         (report,) = each["reports"]
         assert report["latency"]["speedup"] > 0 and report["host"]["threads"] == 1
         assert report["parity"]["agreement"] == 1 and not report["parity"]["broken"]
         assert report["device"] == each["device"]
-    kept = sorted(int8.glob("report-*.json"))
-    assert len(kept) == 2 and str(device.port) in kept[0].name
-    assert {json.loads(path.read_text())["device"] for path in kept} == {
-        each["device"] for each in found
-    }
-    assert (int8 / "report.json").read_bytes() == mine
-    # two benches at once on one machine: the second waits, and says for whom
-    assert "waiting for another vitedge (pid " in said.stderr
-    assert not device.processes()
-    for path in kept:
-        path.unlink()
+    kept = [json.loads(path.read_text()) for path in first.kept]
+    assert {each["device"] for each in kept} == {each["device"] for each in found}
+    assert "latency" not in json.loads((first.folder / "report.json").read_text())
+
+
+def test_of_two_benches_at_once_on_one_device_the_second_waits(first: First) -> None:
+    assert "waiting for another vitedge (pid " in first.said.stderr
+
+
+def test_nothing_is_left_running_after_a_bench(device: Device, first: First) -> None:
+    assert not first.left
+    assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
 
 def test_copies_and_installs_once(
-    device: Device, user: dict[str, str], int8: Path, tmp_path: Path, vitedge: Vitedge
+    device: Device, user: dict[str, str], first: First, tmp_path: Path, vitedge: Vitedge
 ) -> None:
-    def stored() -> dict[Path, int]:
-        cache = device.cache / "vitedge"
-        files = [*cache.glob("bundles/*/*"), *cache.glob("wheels/*/*"), *cache.glob("venv-*/*")]
-        return {path: path.stat().st_ino for path in files}
-
     target = tmp_path / "mine.toml"  # a user's own file names the address
     text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
     target.write_text(f'device = "{device.address}"\n{text}')
-    first = vitedge("bench", int8, "--device", target, *SHORT, **user).stdout
-    assert device.address in first
-    before = stored()
-    vitedge("bench", int8, "--device", target, *SHORT, **user)
-    assert stored() == before
-    assert not list((device.cache / "vitedge" / "jobs").iterdir())
-    (int8 / f"report-{parse(device.address).slug}.json").unlink()
+    said = vitedge("bench", first.folder, "--device", target, *SHORT, **user).stdout
+    assert f"on {device.address}" in said and f"{device.address}: digits on onnx" in said
+    assert first.stored.items() <= stored(device).items()
+    assert len(list(device.cache.glob("vitedge/venv-*"))) == 1
 
 
 def test_a_lost_connection_is_taken_up_again(
@@ -328,6 +353,7 @@ def test_a_file_altered_on_the_way_is_not_opened(other: Device, int8: Path) -> N
     assert not [path for path in other.cache.rglob("*") if path.is_file()]
 
 
+@pytest.mark.heavy  # it makes another virtual environment
 def test_a_device_without_a_network_says_how_to_carry_wheels(other: Device, int8: Path) -> None:
     nothing = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull}
     other.start(**nothing, PIP_RETRIES=0)
