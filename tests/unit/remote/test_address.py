@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from vitedge.errors import InputError
+from vitedge.models.sources import Request
+from vitedge.plan import ExportRequest, plan_export
 from vitedge.remote.address import Address, parse
 
 ROOT = Path(__file__).parents[3]
@@ -50,6 +52,9 @@ def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path: Pat
         parse(str(file))
     file.write_text(f'device = "ssh://orin:2222"\n{text}')
     assert parse(str(file)).port == 2222
+    request = ExportRequest(Request(), (str(file),), "fp32", duration_s=0, output=tmp_path)
+    (target,) = plan_export(request).targets
+    assert target.name == "onnxruntime-cpu" and target.device == ""
 
 
 def test_no_shipped_target_names_one() -> None:
