@@ -13,6 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
+SSH = shutil.which("ssh")
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -64,8 +65,7 @@ class Device:
         )
         folder = self.folder / "bin"
         folder.mkdir(exist_ok=True)
-        real = shutil.which("ssh")
-        (folder / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {self.folder}/ssh_config "$@"\n')
+        (folder / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {self.folder}/ssh_config "$@"\n')
         (folder / "ssh").chmod(0o755)
         return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 

@@ -24,7 +24,8 @@ from vitedge.errors import UnavailableError, VitedgeError
 from vitedge.progress import SILENT
 from vitedge.remote.address import parse
 from vitedge.remote.bench import Measured, bench
-from vitedge.remote.connection import Patience
+from vitedge.remote.connection import Connection, Patience
+from vitedge.remote.parcels import of_bundle, send
 
 pytestmark = pytest.mark.skipif(
     SSHD is None or sys.platform != "linux",
@@ -199,9 +200,6 @@ def test_a_lost_connection_is_taken_up_again(
 def test_a_copy_goes_on_where_it_stopped(
     device: Device, user: dict[str, str], small_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from vitedge.remote.connection import Connection
-    from vitedge.remote.parcels import of_bundle, send
-
     bundle = small_bundle(tmp_path / "large", os.urandom(3 * 2**20))
     parcel = of_bundle(open_bundle(bundle))
     connection = Connection(parse(device.address), SILENT, threading.Event(), HASTY)
@@ -216,10 +214,8 @@ def test_a_copy_goes_on_where_it_stopped(
         connection.close()
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running_when_the_user_stops(
-    device: Device, user: dict[str, str], int8: Path, end: signal.Signals
-) -> None:
+def client(device: Device, bundle: Path) -> subprocess.Popen[bytes]:
+    """A user's process that benches for long."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
@@ -231,14 +227,30 @@ def test_nothing_is_left_running_when_the_user_stops(
         "bench([parse(sys.argv[1])], [open_bundle(Path(sys.argv[2]))], None, sys.argv[3:],\n"
         f"      SILENT, {HASTY!r})\n"
     )
-    client = subprocess.Popen([sys.executable, "-c", code, device.address, int8, *LONG])
+    return subprocess.Popen([sys.executable, "-c", code, device.address, bundle, *LONG])
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_running_when_the_user_stops(
+    device: Device, user: dict[str, str], int8: Path, end: signal.Signals
+) -> None:
+    process = client(device, int8)
     wait_for(lambda: timing(device))
-    client.send_signal(end)
-    assert client.wait(30) != 0
+    process.send_signal(end)
+    assert process.wait(60) != 0
     if end == signal.SIGINT:
         assert not timing(device)
-    wait_for(lambda: not device.processes(), limit_s=30)
+    wait_for(lambda: not device.processes())
     assert not list((device.cache / "vitedge" / "jobs").iterdir())
+
+
+def test_an_install_ends_with_its_client(other: Device, int8: Path) -> None:
+    other.start()
+    process = client(other, int8)
+    wait_for(lambda: running(other, "-m\0venv"))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not other.processes())
 
 
 def test_power_lost_in_the_middle_is_said(device: Device, user: dict[str, str], int8: Path) -> None:
@@ -286,6 +298,18 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setenv("PATH", made.client()["PATH"])
     yield made
     made.lose_power()
+
+
+def test_aliases_and_jump_hosts_of_the_users_configuration_work(other: Device) -> None:
+    other.start()
+    where = f" HostName 127.0.0.1\n Port {other.port}\n"
+    other.client(f"Host jump\n{where}Host orin\n{where} ProxyJump jump")
+    connection = Connection(parse("ssh://orin"), SILENT, threading.Event(), HASTY)
+    try:
+        assert connection.call("hello")["cache"] == str(other.cache / "vitedge")
+    finally:
+        connection.close()
+    assert (other.folder / "sshd.log").read_text().count("Accepted publickey") == 2
 
 
 def test_a_device_that_refuses_is_said_at_once(other: Device, int8: Path, vitedge: Vitedge) -> None:
@@ -354,17 +378,22 @@ def test_a_file_altered_on_the_way_is_not_opened(other: Device, int8: Path) -> N
 
 
 @pytest.mark.heavy  # it makes another virtual environment
-def test_a_device_without_a_network_says_how_to_carry_wheels(other: Device, int8: Path) -> None:
+def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
+    other: Device, int8: Path
+) -> None:
     nothing = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull}
-    other.start(**nothing, PIP_RETRIES=0)
+    other.start(**nothing, PIP_RETRIES=0, PIP_FIND_LINKS="")
     error = refused(other, int8)
     assert "pip could not install" in error.what and "offline" in error.fix
     assert not other.processes()
+    needs = ("onnxruntime", "typer", "rich", "numpy", "pillow", "msgspec", "tomli")
+    pip = (sys.executable, "-m", "pip", "download", "-qq", "-c", ROOT / "constraints.txt")
+    carried = other.cache / "vitedge" / "offline"
+    subprocess.run([*pip, "--only-binary=:all:", "-d", carried, *needs], check=True)
+    (measured,) = bench([parse(other.address)], [open_bundle(int8)], None, SHORT, SILENT, HASTY)
+    assert measured.error is None and measured.reports
 
 
-@pytest.mark.parametrize(
-    "address", ["orin", "ssh://", "ssh://-oProxyCommand=x", "ssh://a:b@c", "ssh://host:99999"]
-)
 def test_what_is_no_address_is_the_users_mistake(
     address: str, int8: Path, vitedge: Vitedge
 ) -> None:

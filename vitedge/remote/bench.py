@@ -29,7 +29,7 @@ EXTRAS = {"tensorrt_rtx": "tensorrt-rtx"}
 
 @dataclass(frozen=True)
 class Load:
-    """What a device gets, and the command it runs."""
+    """What a device gets, and the commands it runs."""
 
     wheel: Parcel
     extras: tuple[str, ...]
@@ -37,7 +37,7 @@ class Load:
     """Whether the install sees the packages of the device's own Python."""
     parcels: dict[str, Parcel]
     """By path in the job's folder."""
-    arguments: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,18 @@ def _load(
     """Lay out the job's folder: bundles that lie beside each other here do so there."""
     parents: list[Path] = []
     parcels: dict[str, Parcel] = {}
+    builds: list[tuple[str, ...]] = []
 
     def place(bundle: Bundle) -> str:
         path = bundle.path.resolve()
         if path.parent not in parents:
             parents.append(path.parent)
         where = f"{parents.index(path.parent)}/{path.name}"
+        if where in parcels:
+            return where
         parcels[where] = of_bundle(bundle)
+        if bundle.manifest.build and bundle.manifest.build.state == "on the device":
+            builds.append(("build", where))
         reference = bundle.reference()
         if reference is not None and reference.path.resolve() != path:
             place(reference)
@@ -108,7 +113,7 @@ def _load(
         tuple(EXTRAS.get(runtime, runtime) for runtime in runtimes),
         any(runtime in GPU_RUNTIMES for runtime in runtimes),
         parcels,
-        ("bench", *placed, *against, *options, "--json"),
+        (*builds, ("bench", *placed, *against, *options, "--json")),
     )
 
 
@@ -139,7 +144,7 @@ def _run(device: Connection, load: Load, venv: str, steps: Steps, patience: Pati
     """Start the job and follow it to its end; whatever happens, it is not left running."""
     where = device.address.text
     job = uuid.uuid4().hex
-    plan = {"arguments": load.arguments, "lease_s": patience.lease_s}
+    plan = {"commands": load.commands, "lease_s": patience.lease_s}
     links = {place: parcel.key for place, parcel in load.parcels.items()}
     steps.say(f"{where}: starting")
     try:

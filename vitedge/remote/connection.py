@@ -238,8 +238,8 @@ class _Failure:
         self.final = True
         """Whether trying again is of no use."""
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
-            offending = next((line for line in lines if line.startswith("Offending")), "")
-            what = f"{text} has another host key than the one you know ({offending})"
+            known = [line for line in lines if line.startswith("Offending")]
+            what = ": ".join([f"{text} has another host key than the one you know", *known[:1]])
             fix = "this may be another machine that answers; where you know why, remove that line"
         elif "Host key verification failed" in said:
             what = f"the host key of {text} is not known"

@@ -23,8 +23,9 @@ CHECK_S = 0.2
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a job does."""
 
-    arguments: tuple[str, ...]
-    """Of `vitedge`, run where the parcels lie; what it prints on stdout is the job's result."""
+    commands: tuple[tuple[str, ...], ...]
+    """Arguments of `vitedge`, run where the parcels lie, each if the one before it succeeded.
+    What the last of them prints on stdout is the job's result."""
     lease_s: float
     """Longest time that nobody asks before the job ends itself."""
 
@@ -32,9 +33,20 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 def run(folder: Path) -> None:
     """Run the job in `folder`, whose log is this process's output, and write its exit code."""
     plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
+    code = 0
+    for arguments in plan.commands:
+        if code == 0:
+            code = _run(arguments, folder, plan.lease_s)
+    written = folder / "exit.part"
+    written.write_text(str(code), encoding="utf-8")
+    written.rename(folder / "exit")
+
+
+def _run(arguments: tuple[str, ...], folder: Path, lease_s: float) -> int:
+    """Run one command and return its exit code; without a client for too long, end everything."""
     with (folder / "result").open("wb") as result:
         child = subprocess.Popen(
-            [sys.executable, "-m", "vitedge", *plan.arguments],
+            [sys.executable, "-m", "vitedge", *arguments],
             cwd=folder,
             env={**os.environ, LINES: "1"},
             stdin=subprocess.DEVNULL,
@@ -43,19 +55,14 @@ def run(folder: Path) -> None:
     lease, asked, since = folder / "lease", 0, time.monotonic()
     while True:
         try:
-            code = child.wait(CHECK_S)
+            return child.wait(CHECK_S)
         except subprocess.TimeoutExpired:
             touched = lease.stat().st_mtime_ns if lease.exists() else 0
             if touched and touched != asked:  # the device's own clock may jump
                 asked, since = touched, time.monotonic()
-            if not touched or time.monotonic() - since > plan.lease_s:
+            if not touched or time.monotonic() - since > lease_s:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.killpg(0, signal.SIGKILL)
-            continue
-        break
-    written = folder / "exit.part"
-    written.write_text(str(code), encoding="utf-8")
-    written.rename(folder / "exit")
 
 
 if __name__ == "__main__":
