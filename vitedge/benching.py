@@ -108,6 +108,11 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
                 f"--sweep {name} and --{name} exclude each other", fix=f"drop --{name}"
             )
     for bundle in bundles:
+        if "threads" in request.sweeps and bundle.manifest.build:
+            raise InputError(
+                f"{bundle.path} runs on a GPU, so --sweep threads says nothing of it",
+                fix="drop --sweep threads",
+            )
         fixed = bundle.manifest.inputs[0].shape[0] if bundle.manifest.inputs else None
         if "batch" in request.sweeps and isinstance(fixed, int):
             raise InputError(

@@ -54,7 +54,14 @@ def _report(rows: list[tuple[Speedup, Speedup]], duration_s: float) -> None:
     widths = [high / low for _, (low, high) in every]
     middle = median(ratio for ratio, _ in every)
     peers.table(
-        ("pairs", "s each", "overlap", "median speed-up", "interval holds it", "high / low, mean"),
+        (
+            "pairs",
+            "s each",
+            "overlap",
+            "median speed-up",
+            "interval holds it",
+            "high / low, median",
+        ),
         [
             (
                 str(len(rows)),
@@ -62,7 +69,7 @@ def _report(rows: list[tuple[Speedup, Speedup]], duration_s: float) -> None:
                 f"{overlaps}",
                 f"{middle:.3f}",
                 f"{mean(low <= middle <= high for _, (low, high) in every):.1%}",
-                f"{mean(widths):.2f}",
+                f"{median(widths):.2f}",
             )
         ],
     )

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from tests.benchmarks import peers
 from vitedge.models.sources import Request
@@ -26,9 +27,10 @@ from vitedge.bench import clock
 warm_up = clock.warm_up
 
 def stamped(*how):
-    first = time.monotonic()
+    stamps = [time.monotonic(), time.process_time()]
     warm_up(*how)
-    print(first, time.monotonic(), sorted(sys.modules.keys() & {"torch", "onnx"}), flush=True)
+    heavy = sorted(sys.modules.keys() & {"torch", "onnx"})
+    print(*stamps, time.monotonic(), heavy, flush=True)
     os._exit(0)
 
 clock.warm_up = stamped
@@ -47,23 +49,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = options.artifacts or _exported(Path(folder))
         rows = {path: [_start(path) for _ in range(options.starts + 1)][1:] for path in paths}
-    header = ("", "MB", "first run, median s", "fastest s", "first timed run, median s")
     peers.table(
-        header,
+        ("", "MB", "first run s", "fastest s", "of CPU time s", "first timed run s"),
         [
             (
                 path.name,
                 f"{sum(file.stat().st_size for file in path.glob('model.*')) / 1e6:.1f}",
-                f"{median(run for run, _ in starts):.2f}",
-                f"{min(run for run, _ in starts):.2f}",
-                f"{median(timed for _, timed in starts):.2f}",
+                f"{median(start.run_s for start in starts):.2f}",
+                f"{min(start.run_s for start in starts):.2f}",
+                f"{median(start.cpu_s for start in starts):.2f}",
+                f"{median(start.timed_s for start in starts):.2f}",
             )
             for path, starts in rows.items()
         ],
     )
     for path, starts in rows.items():
-        middle = median(run for run, _ in starts)
-        peers.verdict(f"{path.name} runs {middle:.2f} s after launch (< 1 s)", middle < LIMIT_S)
+        wall, cpu = (
+            median(times) for times in zip(*((s.run_s, s.cpu_s) for s in starts), strict=True)
+        )
+        peers.verdict(
+            f"{path.name} runs {wall:.2f} s after launch, {cpu:.2f} s of them CPU time (< 1 s)",
+            None if cpu < LIMIT_S <= wall else wall < LIMIT_S,  # a busy machine cannot tell
+        )
 
 
 def _exported(folder: Path) -> list[Path]:
@@ -72,14 +79,22 @@ def _exported(folder: Path) -> list[Path]:
     return [made.bundle.path for made in export(request, peers.SILENT)]
 
 
-def _start(path: Path) -> tuple[float, float]:
-    """Seconds from launching a process to its first run, and to its first timed one."""
+class Start(NamedTuple):
+    """Seconds from launching a process."""
+
+    run_s: float
+    cpu_s: float
+    """CPU time until then, of all its threads."""
+    timed_s: float
+
+
+def _start(path: Path) -> Start:
     launched = time.monotonic()
     command = [sys.executable, "-c", LAUNCH, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    run, timed, heavy = done.stdout.split(maxsplit=2)
+    run, cpu, timed, heavy = done.stdout.split(maxsplit=3)
     assert heavy.strip() == "[]", f"imported {heavy}"
-    return float(run) - launched, float(timed) - launched
+    return Start(float(run) - launched, float(cpu), float(timed) - launched)
 
 
 if __name__ == "__main__":

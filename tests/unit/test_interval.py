@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 from vitedge.errors import InputError
-from vitedge.interval import _t, paired_drop_pp, ratio_of_medians
+from vitedge.interval import (
+    _poisson_limits,
+    drop_pp,
+    paired_drop_pp,
+    quantile_limits,
+    ratio_of_medians,
+    resampled_drop_pp,
+    share_se,
+    students_t,
+)
 
 
 def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[NDArray[np.bool_], ...]:
@@ -19,51 +28,24 @@ def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[NDArray[np.b
     )
 
 
-# Fagerland, Lydersen & Laake, Statistical Analysis of Contingency Tables, ch. 8: values of the
-# CRAN package contingencytables (tests/testthat/test-ch8.R).
-@pytest.mark.parametrize(
-    ("table", "expected"),
-    [
-        ((59, 6, 16, 80), (-12.40, -0.54)),
-        ((0, 3, 0, 0), (-12.30, 100.00)),
-        ((0, 0, 3, 0), (-100.00, 12.30)),
-    ],
-)
-def test_drop_matches_published_tango_intervals(table, expected):
-    assert paired_drop_pp(*pairs(*table)) == pytest.approx(expected, abs=0.005)
+@pytest.mark.parametrize("count", [0, 1, 7, 399, 1234, 45000])
+@pytest.mark.parametrize("tail", [0.2, 0.05, 0.025, 0.005])
+def test_the_limits_of_a_count_are_garwoods(count: int, tail: float) -> None:
+    low, high = _poisson_limits(count, tail)
+    assert low == pytest.approx(stats.chi2.ppf(tail, 2 * count) / 2 if count else 0)
+    assert high == pytest.approx(stats.chi2.ppf(1 - tail, 2 * count + 2) / 2)
 
 
-def score_statistic(delta: float, b: int, c: int, n: int) -> float:
-    """The paired score statistic with its constrained likelihood maximised numerically."""
-
-    def negative_log_likelihood(q: float) -> float:
-        return -float(
-            stats.multinomial.logpmf([b, c, n - b - c], n, [q + delta, q, 1 - 2 * q - delta])
-        )
-
-    span = (max(0.0, -delta), (1 - delta) / 2)
-    q = optimize.minimize_scalar(
-        negative_log_likelihood, bounds=span, method="bounded", options={"xatol": 1e-12}
-    ).x
-    return ((b - c) - n * delta) / np.sqrt(n * (2 * q + delta - delta**2))
+def test_drop_without_gains_has_the_limits_of_what_was_lost() -> None:
+    low, high = paired_drop_pp(*pairs(700, 12, 0, 7), 0.9)
+    assert high == pytest.approx(100 * stats.chi2.ppf(0.95, 26) / 2 / 719)
+    assert low < 100 * stats.chi2.ppf(0.05, 24) / 2 / 719  # there may be gains yet
 
 
-@pytest.mark.parametrize(
-    "table", [(700, 12, 7, 0), (55, 9, 2, 14), (1000, 1, 30, 90), (5, 4, 3, 2)]
-)
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-def test_drop_limits_are_where_the_score_test_starts_to_reject(table, confidence):
-    z = stats.norm.ppf((1 + confidence) / 2)
-    low, high = paired_drop_pp(*pairs(*table), confidence)
-    assert score_statistic(low / 100, table[1], table[2], sum(table)) == pytest.approx(z, abs=1e-3)
-    assert score_statistic(high / 100, table[1], table[2], sum(table)) == pytest.approx(
-        -z, abs=1e-3
-    )
-
-
-def test_drop_of_identical_models_has_the_width_of_a_wilson_limit():
-    limit = 100 * 1.959964**2 / (719 + 1.959964**2)
-    assert paired_drop_pp(*pairs(700, 0, 0, 19)) == pytest.approx((-limit, limit), abs=1e-6)
+def test_drop_of_identical_models_is_the_rule_of_three() -> None:
+    limit = -100 * np.log(0.025) / 719
+    assert paired_drop_pp(*pairs(700, 0, 0, 19)) == pytest.approx((-limit, limit))
+    assert drop_pp(0, 0, 719, 0.9)[1] > 0.4  # which proves no drop below 0.01 points
 
 
 def test_drop_of_swapped_models_is_negated():
@@ -73,30 +55,34 @@ def test_drop_of_swapped_models_is_negated():
     assert 0 < low < 100 * (31 - 12) / 719 < high
 
 
-def test_drop_of_one_image():
+def test_drop_of_one_image() -> None:
     low, high = paired_drop_pp(*pairs(0, 1, 0, 0))
     assert low < 0 < high == 100
-    assert paired_drop_pp(*pairs(1, 0, 0, 0))[1] < 100
+    assert paired_drop_pp(*pairs(1, 0, 0, 0)) == (-100, 100)
 
 
-@pytest.mark.parametrize(
-    ("n", "lost", "gained", "least", "most"),
-    [
-        (719, 0.01, 0.005, 0.945, 0.955),
-        (719, 0.005, 0.0, 0.945, 0.98),  # Wald's interval covers 87% here
-        (719, 0.0005, 0.0005, 0.95, 1.0),
-        (200, 0.05, 0.01, 0.945, 0.955),
-    ],
-)
-def test_drop_covers_the_true_drop(n, lost, gained, least, most):
-    """Exact: the probability of every table whose interval holds the true drop."""
-    coverage = 0.0
-    for b, c in np.ndindex(int(n * lost) + 25, int(n * gained) + 15):
-        chance = stats.multinomial.pmf([b, c, n - b - c], n, [lost, gained, 1 - lost - gained])
-        if chance > 1e-7:
-            low, high = paired_drop_pp(*pairs(n - b - c, b, c, 0))
-            coverage += chance * (low <= 100 * (lost - gained) <= high)
-    assert least <= coverage <= most
+@pytest.mark.parametrize("n", [30, 719])
+@pytest.mark.parametrize("tail", [0.05, 0.005])
+@pytest.mark.parametrize(("lost", "gained"), [(2.8, 0), (3, 0.5), (0.06, 0), (1, 1), (12, 6)])
+def test_each_limit_of_a_drop_holds_its_level_exactly(
+    n: int, tail: float, lost: float, gained: float
+) -> None:
+    """The chance of every table whose limit is on the wrong side of the true drop.
+
+    `lost`, `gained`: expected. The score interval is wrong here in up to 9% of cases for 5%.
+    """
+    true = 100 * (lost - gained) / n
+    below = above = 0.0
+    for b, c in np.ndindex(min(n, int(lost) + 30), min(n, int(gained) + 25)):
+        if b + c > n:
+            continue
+        rates = [lost / n, gained / n, 1 - (lost + gained) / n]
+        chance = stats.multinomial.pmf([b, c, n - b - c], n, rates)
+        if chance > 1e-9:
+            low, high = drop_pp(b, c, n, 1 - 2 * tail)
+            below += chance * (high < true)
+            above += chance * (low > true)
+    assert below <= tail and above <= tail
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (3, 4)])
@@ -160,4 +146,46 @@ def test_ratio_needs_three_paired_rounds(n, m):
 )
 def test_student_t_quantile(confidence, freedom):
     expected = stats.t.ppf((1 + confidence) / 2, freedom)
-    assert _t(confidence, freedom) == pytest.approx(expected, rel=0.01)
+    assert students_t(confidence, freedom) == pytest.approx(expected, rel=0.01)
+
+
+def test_p90_covers_the_true_p90() -> None:
+    rng = np.random.default_rng(17)
+    model = rounds(rng, 1.0, (20000, 8), 0.05 * rng.standard_normal(20000))
+    true, hits = np.quantile(model, 0.9), []
+    grid = np.linspace(0, 1, 101)
+    for trial in range(150):
+        part = model[trial * 30 : trial * 30 + 30]
+        percentiles = np.quantile(part, grid).tolist()
+        low, high = quantile_limits(percentiles, 0.9, share_se(part, 0.9), 30, 0.9)
+        hits.append(low <= true <= high)
+    assert np.mean(hits) >= 0.85
+
+
+def test_masks_on_which_nothing_changed_do_not_prove_that_nothing_can() -> None:
+    counts = np.tile(np.array([[5, 5], [6, 6], [7, 7]]), (400, 1, 1))
+
+    def share(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
+
+    low, high = resampled_drop_pp(counts, counts, share, 0.9)
+    assert (low, high) == pytest.approx((-300 / 400, 300 / 400), rel=0.01)
+    worse = counts.copy()
+    worse[::2, 0] -= 1
+    low, high = resampled_drop_pp(counts, worse, share, 0.9)
+    assert 5 < low < 100 / 14 < high < 10
+
+
+def test_ratio_interval_covers_one_where_runs_are_fast_or_slow_by_turns():
+    rng = np.random.default_rng(1)
+    hits = []
+    for _ in range(60):
+        shares = rng.beta(3, 3, 60)  # of slow runs in a round: another process has the core
+
+        def side(shares=shares):
+            slow = rng.random((60, 5)) < np.clip(shares + rng.normal(0, 0.25, 60), 0, 1)[:, None]
+            return np.where(slow, rng.uniform(5, 40, slow.shape), rng.uniform(1, 1.05, slow.shape))
+
+        low, high = ratio_of_medians(side(), side())
+        hits.append(low <= 1 <= high)
+    assert np.mean(hits) >= 0.93

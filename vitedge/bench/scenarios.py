@@ -81,7 +81,8 @@ def multi_stream(setup: Setup) -> MultiStream:
 
 def offline(setup: Setup) -> Offline:
     """MLPerf's Offline: throughput over batch sizes and parallel streams, measured in turn."""
-    counts = [setup.streams] if setup.streams else _counts(min(setup.threads, MOST_STREAMS))
+    most = 2 if setup.bundle.manifest.build else min(setup.threads, MOST_STREAMS)  # 2 on a GPU
+    counts = [setup.streams] if setup.streams else _counts(most)
     settings = []
     with ExitStack() as stack:
         for count in counts:
