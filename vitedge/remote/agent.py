@@ -151,7 +151,10 @@ def start(job: str, venv: str, plan: dict[str, Any], links: dict[str, str]) -> N
         parcel, linked = CACHE / "bundles" / key, folder / place
         linked.mkdir(parents=True)
         for path in parcel.iterdir():
-            os.link(path, linked / path.name)
+            try:
+                os.link(path, linked / path.name)
+            except PermissionError:  # a FAT card has no links
+                shutil.copy2(path, linked / path.name)
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     (folder / "lease").touch()
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
