@@ -65,7 +65,8 @@ def bench(
 def labelled(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The reports, for a table in which each row says its device."""
     return [
-        {**report, "artifact": f"{report['artifact']} on {report['device']}"} for report in reports
+        {**each, "artifact": f"{each['artifact']} on {each['device'].removeprefix('ssh://')}"}
+        for each in reports
     ]
 
 

@@ -87,8 +87,8 @@ def _most(server: Mapping[str, Any]) -> float:
 def _drift(drift: Mapping[str, Any]) -> str:
     low, high = drift["slope_ci"]
     parts = [
-        f"p50 changed by {drift['slope_percent_per_minute']:+.2g}% a minute "
-        f"({low:+.2g} to {high:+.2g}) over {drift['duration_s']:.0f} s"
+        f"p50 changed by {_signed(drift['slope_percent_per_minute'])}% a minute "
+        f"({_signed(low)} to {_signed(high)}) over {drift['duration_s']:.0f} s"
     ]
     if drift["throttled"] is not None:
         parts.append("throttled by heat" if drift["throttled"] else "not throttled")
@@ -99,7 +99,7 @@ def _drift(drift: Mapping[str, Any]) -> str:
 
 
 def _noise(conditions: Mapping[str, Any]) -> str:
-    parts = [f"the same work took {conditions['noise_percent']:.2g}% more or less time"]
+    parts = [f"the same work took {_brief(conditions['noise_percent'], 2)}% more or less time"]
     if conditions["other_cores"] is not None:
         parts.append(f"{conditions['other_cores']:.2g} cores busy with other processes")
         parts.append(f"{conditions['steal_percent']:.2g}% stolen")
@@ -165,7 +165,7 @@ def _costs(reports: Reports) -> Iterator[Sequence[str]]:
             names = ("load_ms", "first_inference_ms", "process_to_ready_ms")
             yield [
                 report["artifact"],
-                *(f"{cold[name]:.3g}" for name in names),
+                *(_brief(cold[name], 3) for name in names),
                 _number(memory.get("peak_rss_bytes"), 1e-6),
                 _number(memory.get("device_bytes"), 1e-6),
                 _number(energy.get("joules_per_inference"), 1e3),
@@ -178,4 +178,13 @@ def _percentiles(timing: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: float | None, unit: float) -> str:
-    return DASH if value is None else f"{value * unit:.3g}"
+    return DASH if value is None else _brief(value * unit, 3)
+
+
+def _brief(value: float, digits: int) -> str:
+    """So many significant digits, never an exponent."""
+    return f"{float(f'{value:.{digits}g}'):.{digits + 6}g}"
+
+
+def _signed(value: float) -> str:
+    return f"{float(f'{value:.2g}'):+.8g}"

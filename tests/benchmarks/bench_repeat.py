@@ -38,6 +38,15 @@ def main() -> None:
             seen = sum(_overlap(a[1], b[1]) for a, b in rows)
             print(f"\r{pair + 1} pairs, {seen} overlap", end="", flush=True)
     print()
+    for first, second in rows:
+        if not _overlap(first[1], second[1]):
+            print(
+                "apart:",
+                *(
+                    f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+                    for ratio, (low, high) in (first, second)
+                ),
+            )
     _report(rows, options.duration)
 
 

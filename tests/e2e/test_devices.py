@@ -35,6 +35,7 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).parents[2]
 HASTY = Patience(reconnect_s=10, lease_s=3, poll_s=0.1)
 LONG = ["--duration", "60", "--threads", "1"]  # s: until something stops it
+NOBODY = "ssh://127.0.0.1:1"
 SHORT = ["--duration", "0.1"]
 
 
@@ -143,9 +144,10 @@ def first(
     for precision in ("fp32", "int8"):
         bundle = bundles["onnxruntime", precision]
         shutil.copytree(bundle, folder / bundle.name)
-    devices = ("--device", device.address, "--device", device.other_address)
-    bench = ("bench", folder / bundle.name, *devices, "--threads", 1, "--duration", 0.3)
-    said = vitedge(*bench, "--json", **device.client())
+    devices = [device.address, device.other_address, NOBODY]
+    options = [word for address in devices for word in ("--device", address)]
+    bench = ("bench", folder / bundle.name, *options, "--threads", 1, "--duration", 0.3)
+    said = vitedge(*bench, "--json", code=3, **device.client())
     kept = tuple(sorted((folder / bundle.name).glob("report-*.json")))
     return First(folder / bundle.name, said, kept, stored(device), device.processes())
 
@@ -161,6 +163,10 @@ def test_benches_on_every_device_and_keeps_a_report_of_each(device: Device, firs
     kept = [json.loads(path.read_text()) for path in first.kept]
     assert {each["device"] for each in kept} == {each["device"] for each in found}
     assert "latency" not in json.loads((first.folder / "report.json").read_text())
+
+
+def test_a_device_that_fails_does_not_disturb_the_others(first: First) -> None:
+    assert f"error: cannot reach {NOBODY}" in first.said.stderr
 
 
 def test_of_two_benches_at_once_on_one_device_the_second_waits(first: First) -> None:
@@ -179,7 +185,10 @@ def test_copies_and_installs_once(
     text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
     target.write_text(f'device = "{device.address}"\n{text}')
     said = vitedge("bench", first.folder, "--device", target, *SHORT, **user).stdout
-    assert f"on {device.address}" in said and f"{device.address}: digits on onnx" in said
+    assert (
+        f"on {device.address.removeprefix('ssh://')}" in said
+        and f"{device.address}: digits on onnx" in said
+    )
     assert first.stored.items() <= stored(device).items()
     assert len(list(device.cache.glob("vitedge/venv-*"))) == 1
 

@@ -129,7 +129,7 @@ def warnings(
         found.append("the machine was too hot, and the kernel slowed it down")
     if noise_percent > NOISE_PERCENT:
         found.append(
-            f"this machine is noisy: the same work took {noise_percent:.2g}% more or less time, "
+            f"this machine is noisy: the same work took {noise_percent:.0f}% more or less time, "
             "so trust intervals, not single numbers"
         )
     return found
