@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from vitedge import bench, host, report
+from vitedge import bench, host, parity, report
 from vitedge.artifact import REPORT, Bundle, open_bundle
 from vitedge.backends.base import Session
 from vitedge.bench import clock, scenarios, server
@@ -23,6 +23,7 @@ from vitedge.bench.drift import CONFIDENCE, Trend, trend
 from vitedge.bench.energy import measure_energy
 from vitedge.errors import InputError, nearest
 from vitedge.host import ROOT, Host
+from vitedge.lock import alone
 from vitedge.measurements import Drift
 from vitedge.progress import Steps
 from vitedge.turns import Turns, latency_of, recommend_among, take_turns
@@ -134,6 +135,16 @@ def bench_bundles(
     check(request, bundles)
     for bundle in bundles:
         report.check_writable(bundle)
+    with alone(steps.note):
+        return _bench(bundles, steps, request, others or {})
+
+
+def _bench(
+    bundles: Sequence[Bundle],
+    steps: Steps,
+    request: BenchRequest,
+    others: Mapping[str, Session],
+) -> tuple[list[dict[str, Any]], dict[str, bench.Latency]]:
     rival = None if request.against == "fp32" else open_bundle(Path(request.against))
     here = host.describe(request.threads or host.usable_cores())
     watch = Watch(ROOT)
@@ -147,7 +158,7 @@ def bench_bundles(
             duration_s=request.duration_s,
             batch=request.batch,
             threads=request.threads,
-            others=others or {},
+            others=others,
             on_round=watch.look,
         )
         extras = turns.others
@@ -172,6 +183,7 @@ def bench_bundles(
         sections["cold_start"], sections["memory"] = cold_starts(
             bundle.path, request.threads, share_s
         )
+        sections.update(parity.sections(bundle, request.threads))
         sections["size"] = report.size(bundle, bundle.reference())
         sections["host"], sections["conditions"] = here, conditions
     reports = [

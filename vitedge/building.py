@@ -48,8 +48,10 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
         built = make(staged, target, steps)
         if built.compiled is None:  # nothing here to tell: what the export found still holds
             built = msgspec.structs.replace(built, compiled=made.build.compiled)
-        sealed = artifact.seal(staged, msgspec.structs.replace(made, build=built))
-        golden_check.check(sealed)
+        complete = msgspec.structs.replace(made, build=built)
+        golden = golden_check.check(Bundle(staged, complete))
+        complete = msgspec.structs.replace(complete, golden=made.golden or golden)
+        sealed = artifact.seal(staged, complete)
         fp32 = bundle.reference()
         fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
         size = report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes)

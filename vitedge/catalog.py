@@ -16,7 +16,7 @@ GPU_RUNTIMES = ("tensorrt", "tensorrt_rtx")
 _PACKAGE = Path(__file__).parent
 
 
-def _folder(name: str) -> Path:
+def data_folder(name: str) -> Path:
     """The shipped data folder: inside the package when installed, beside it in a checkout."""
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
@@ -35,7 +35,7 @@ def calibrations() -> dict[str, Calibration]:
 
 
 def _shipped(folder: str) -> list[Path]:
-    return sorted(_folder(folder).glob("*.toml"))
+    return sorted(data_folder(folder).glob("*.toml"))
 
 
 def find_target(name: str, host: Host) -> Target:

@@ -20,7 +20,7 @@ from vitedge.cli_inspect import inspect
 from vitedge.cli_options import DEFAULT_OUTPUT, Output
 from vitedge.cli_output import Json, print_json, say_int8_note, say_recommendations
 from vitedge.cli_qat import qat
-from vitedge.errors import VitedgeError
+from vitedge.errors import VitedgeError, raise_first
 
 app = typer.Typer(
     help="Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof.",
@@ -88,12 +88,21 @@ def validate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure an artifact's accuracy and numerics against FP32."""
-    from vitedge import proof, tables
+    """Measure an artifact's accuracy and numerics against FP32; without images, its parity."""
+    from vitedge import parity, proof, tables
     from vitedge.artifact import open_bundle
     from vitedge.progress import steps
 
     bundle = open_bundle(artifact)
+    if not data and not proof.has_own_images(bundle):
+        report = parity.check(bundle)
+        if as_json:
+            print_json(report)
+        else:
+            tables.show(tables.reports([report], f"{artifact}"))
+            typer.echo(tables.parity(report["parity"]))
+        raise_first(parity.broken([report]))
+        return
     with steps() as progress:
         report = proof.validate_bundle(
             bundle, proof.evaluation_images(bundle, data), progress, allow_overlap=allow_overlap

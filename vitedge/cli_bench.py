@@ -7,14 +7,23 @@ from typing import Annotated
 
 import typer
 
+from vitedge import cli_devices
 from vitedge.cli_options import DEFAULT_OUTPUT
 from vitedge.cli_output import Json, print_json, say_int8_note, say_recommendations
-from vitedge.errors import InputError
+from vitedge.errors import InputError, raise_first
 
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Elsewhere: ssh://[user@]host[:port], or a target's .toml with one; repeatable.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, max=1024, help="Inference threads; 0: all.")]
 
 
 def bench(
+    context: typer.Context,
     artifacts: Annotated[
         list[Path] | None,
         typer.Argument(help="Artifacts to time; default: all in artifacts/.", show_default=False),
@@ -42,12 +51,13 @@ def bench(
     streams: Annotated[
         int, typer.Option(min=0, max=1024, help="Runs at a time; 0: what the scenario compares.")
     ] = 0,
+    device: Devices = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots of it all.")] = None,
     as_json: Json = False,
 ) -> None:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
-    from vitedge import benching, spreadsheet, tables, tables_bench
+    from vitedge import benching, parity, spreadsheet, tables, tables_bench
     from vitedge.artifact import bundles_in, open_bundle
     from vitedge.pages import about, bench_page, shell
     from vitedge.progress import steps
@@ -70,19 +80,31 @@ def bench(
     if html:
         shell.check_writable(html)
     bundles = [open_bundle(path) for path in paths]
-    with steps() as progress:
-        reports, _ = benching.bench_bundles(bundles, progress, request)
-    now = [request.measured(report) for report in reports]
+    if device:
+        benching.check(request, bundles)
+        reports, errors = cli_devices.bench(device, bundles, against, context)
+    else:
+        with steps() as progress:
+            reports, _ = benching.bench_bundles(bundles, progress, request)
+        errors = parity.broken(reports)
+    if not reports:
+        raise_first(errors)
+    shown = cli_devices.labelled(reports) if device else reports
+    now = [request.measured(report) for report in shown]
     if csv:
         spreadsheet.write(now, csv)
     if html:
         measured = [request.measured(report) for report in reports]
         shell.write(bench_page.render(measured, reports, about.typed()), html)
     if as_json:
-        print_json(reports[0] if len(reports) == 1 else {"reports": reports})
+        if device:
+            print_json(cli_devices.document(reports))
+        else:
+            print_json(reports[0] if len(reports) == 1 else {"reports": reports})
+        raise_first(errors)
         return
     if "latency" in request.sections:
-        tables.show(tables.reports(reports, f"latency in turn, against {against}"))
+        tables.show(tables.reports(shown, f"latency in turn, against {against}"))
     for table in tables_bench.tables(now):
         tables.show(table)
     for line in tables_bench.facts(now):
@@ -91,5 +113,6 @@ def bench(
         say_recommendations(reports)
     for warning in tables_bench.warnings(now):
         typer.echo(f"warning: {warning}", err=True)
-    if any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
+    if not device and any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
         say_int8_note()
+    raise_first(errors)

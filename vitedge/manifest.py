@@ -304,6 +304,16 @@ class Parity(_Part, frozen=True, kw_only=True):
     max_rel_error: float
 
 
+class Golden(_Part, frozen=True, kw_only=True):
+    """The artifact's outputs on the golden images against FP32's, where it was built."""
+
+    sqnr_db: float | None
+    """None if equal."""
+    agreement: float | None
+    """Share of images (of pixels) on which both choose the same class; None for features."""
+    n: int
+
+
 class Manifest(_Part, frozen=True, kw_only=True):
     """Everything that ties an artifact to where it came from."""
 
@@ -328,3 +338,5 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """None unless floats are computed in FP16."""
     build: Build | None = None
     """None where the runtime takes the model as it is."""
+    golden: Golden | None = None
+    """None where the artifact does not run where it was built."""

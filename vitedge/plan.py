@@ -102,7 +102,7 @@ def plan_export(request: ExportRequest) -> Plan:
 
 
 def _adapt(target: Target, request: ExportRequest) -> Target:
-    """`target` with the request's batch and opset, which it must allow."""
+    """`target` with the request's batch and opset, which it must allow, and no address."""
     if request.precision not in target.precisions:
         raise InputError(
             f"target '{target.name}' does not run {request.precision}",
@@ -115,4 +115,4 @@ def _adapt(target: Target, request: ExportRequest) -> Target:
             fix=f"pass --opset {target.opset_min} to {target.opset_max}",
         )
     batch = target.batch if request.batch is None else request.batch
-    return msgspec.structs.replace(target, opset=opset, batch=batch)
+    return msgspec.structs.replace(target, opset=opset, batch=batch, device="")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+LINES = "VITEDGE_PROGRESS_LINES"
+"""Set in the environment, steps are lines of JSON: how a device tells its client (`replay`)."""
 
 
 class Steps:
@@ -35,14 +41,56 @@ class Steps:
                     self._bars.update(task.id, total=1, completed=1)
             self._tasks[step] = self._bars.add_task(step, total=None)
 
+    def note(self, text: str) -> None:
+        """Print a line that stays, on a terminal or not."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def replay(self, line: str, where: str) -> None:
+        """Show a line that a `vitedge` elsewhere has written to its stderr."""
+        try:
+            step, *progress = json.loads(line)
+        except ValueError:
+            self.note(f"{where}: {line}")
+            return
+        if progress:
+            self(f"{where}: {step}", *progress)
+        else:
+            self.say(f"{where}: {step}")
+
+
+class _Lines(Steps):
+    """Steps as lines of JSON: `[step]`, or `[step, done, total, note]` at each percent."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._shown = ("", -1)
+
+    def __call__(self, step: str, done: float, total: float, note: str = "") -> None:
+        percent = int(100 * done / total) if total else 0
+        if (step, percent) != self._shown:
+            self._shown = (step, percent)
+            self._write(step, float(done), float(total), note)
+
+    def say(self, step: str) -> None:
+        self._write(step)
+
+    def _write(self, *line: str | float) -> None:
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
 
 SILENT = Steps(None)
-"""Shows nothing."""
+"""Draws nothing."""
 
 
 @contextmanager
 def steps() -> Iterator[Steps]:
     """Draw bars while the block runs; they vanish at its end."""
+    if os.environ.get(LINES):
+        yield _Lines()
+        return
     if not sys.stderr.isatty():
         yield Steps(None)
         return

@@ -103,6 +103,11 @@ def _against_golden(bundle: Bundle, session: Session) -> report.Numerics:
     return error.result("golden")
 
 
+def has_own_images(bundle: Bundle) -> bool:
+    """Whether a bundle can be validated with no data given, as the embedded references can."""
+    return bundle.manifest.model.source in EMBEDDED
+
+
 def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
     """Open images to evaluate `bundle` on; an embedded reference has its own by default.
 

@@ -67,6 +67,20 @@ class Numerics(_Section, frozen=True, kw_only=True):
     """The images' name; `golden` for those of the bundle."""
 
 
+class Parity(_Section, frozen=True, kw_only=True):
+    """Outputs on the golden images, on this machine, against FP32's in the bundle. No accuracy."""
+
+    n: int
+    numerics: Numerics | None
+    """None if not finite."""
+    agreement: float | None
+    """Share of images (of pixels) on which both choose the same class; None for features."""
+    at_export_db: float | None
+    """SQNR where it was exported; None where that is not known, or outputs were equal."""
+    broken: str
+    """Why this is not what the artifact computes; empty where it is."""
+
+
 class Simulation(_Section, frozen=True, kw_only=True):
     """The graph run by ONNX Runtime, Q and DQ as written, where the target's runtime is absent."""
 
@@ -115,8 +129,8 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = Accuracy | Numerics | Simulation | Size | Recommendation | Host | BenchSection
-"""By the name it has in the report: `accuracy`, `numerics`, `simulation`, `size`,
+Section = Accuracy | Numerics | Parity | Simulation | Size | Recommendation | Host | BenchSection
+"""By the name it has in the report: `accuracy`, `numerics`, `parity`, `simulation`, `size`,
 `recommendation`, `host`; and of `vitedge.measurements`: `latency`, `multi_stream`, `offline`,
 `server`, `sweep_threads`, `sweep_batch`, `cold_start`, `drift`, `energy`, `memory`,
 `conditions`."""
@@ -157,6 +171,21 @@ def identity(bundle: Bundle) -> dict[str, Any]:
         "precision": bundle.manifest.precision,
         "files": bundle.model_files,
     }
+
+
+def keep(bundle: Bundle, measured: dict[str, Any], device: str, slug: str) -> dict[str, Any]:
+    """Put a report that another machine has made into the bundle's `report-SLUG.json`.
+
+    Sections of an earlier one stay, if it was of the same model bytes; the report of this machine
+    is not touched. Returns the whole report, which says its `device`.
+    """
+    path = bundle.path / f"{Path(REPORT).stem}-{slug}.json"
+    before = read(path)
+    if before.get("files") != measured.get("files"):
+        before = {}
+    report = {**before, **measured, "device": device}
+    _write(report, path)
+    return report
 
 
 def check_writable(bundle: Bundle) -> None:

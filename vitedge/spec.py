@@ -23,6 +23,12 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Becomes part of a folder's name."""
+SSH_ADDRESS = (
+    r"ssh://(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.+-]*)@)?"
+    r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\])"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+SshAddress = Annotated[str, msgspec.Meta(pattern=rf"^(?:{SSH_ADDRESS})?$")]
 ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]?\.[0-9]$")]
 Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -153,6 +159,9 @@ class Target(Spec, frozen=True, kw_only=True):
     """Of the runtimes that compile an engine."""
     options: dict[str, str] = {}
     """Passed to the runtime as they are (session or compile options)."""
+    device: SshAddress = ""
+    """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench --device FILE`; empty: not said.
+    An artifact does not carry it along."""
 
 
 class Calibration(Spec, frozen=True, kw_only=True):

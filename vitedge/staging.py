@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from vitedge import artifact, golden_check, manifest
 from vitedge.artifact import Bundle, Golden
 from vitedge.backends import BACKENDS
@@ -70,42 +72,39 @@ def stage(
     labels = "".join(f"{label}\n" for label in model.labels)
     (folder / artifact.LABELS).write_text(labels, encoding="utf-8")
     note = _not_measurable(model, lowered)
-    bundle = artifact.seal(
-        folder,
-        manifest.Manifest(
-            schema=manifest.SCHEMA,
-            name=bundle_name(model, target, precision),
-            precision=precision,
-            model=manifest.Model(
-                name=model.name,
-                source=model.source,
-                task=model.task,
-                num_classes=len(model.labels),
-                weights_sha256=model.weights_sha256,
-            ),
-            inputs=(_tensor(exported.input, "NHWC, RGB"),),
-            outputs=(_tensor(exported.output, _layout(exported.output, model.task)),),
-            preprocessing=manifest.Preprocessing(
-                host=model.preprocess, graph=_graph_part(model.preprocess)
-            ),
-            target=target,
-            quantization=lowered.record if isinstance(lowered, Int8) else None,
-            half=lowered.half if lowered else None,
-            parity=manifest.Parity(
-                max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
-            ),
-            accuracy="not measurable" if note else "measurable",
-            accuracy_note=note,
-            reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
-            if fp32
-            else None,
-            tools=versions(),
-            files={},
-            build=build,
+    made = manifest.Manifest(
+        schema=manifest.SCHEMA,
+        name=bundle_name(model, target, precision),
+        precision=precision,
+        model=manifest.Model(
+            name=model.name,
+            source=model.source,
+            task=model.task,
+            num_classes=len(model.labels),
+            weights_sha256=model.weights_sha256,
         ),
+        inputs=(_tensor(exported.input, "NHWC, RGB"),),
+        outputs=(_tensor(exported.output, _layout(exported.output, model.task)),),
+        preprocessing=manifest.Preprocessing(
+            host=model.preprocess, graph=_graph_part(model.preprocess)
+        ),
+        target=target,
+        quantization=lowered.record if isinstance(lowered, Int8) else None,
+        half=lowered.half if lowered else None,
+        parity=manifest.Parity(
+            max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
+        ),
+        accuracy="not measurable" if note else "measurable",
+        accuracy_note=note,
+        reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
+        if fp32
+        else None,
+        tools=versions(),
+        files={},
+        build=build,
     )
-    golden_check.check(bundle)
-    return bundle
+    made = msgspec.structs.replace(made, golden=golden_check.check(Bundle(folder, made)))
+    return artifact.seal(folder, made)
 
 
 def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:

@@ -35,6 +35,20 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
     return _proofs(title, metrics.pop() if len(metrics) == 1 else "accuracy", measured)
 
 
+def parity(found: Mapping[str, Any]) -> str:
+    """Parity on the golden images, one line."""
+    if found["broken"]:
+        return f"NO PARITY on {found['n']} golden images: {found['broken']}"
+    error = found["numerics"]
+    sqnr = "equal" if error["sqnr_db"] is None else f"{error['sqnr_db']:.1f} dB SQNR"
+    before = "" if found["at_export_db"] is None else f" ({found['at_export_db']:.1f} at export)"
+    same = "" if found["agreement"] is None else f", {found['agreement']:.0%} choose the same"
+    return (
+        f"parity with FP32 on {found['n']} golden images, which is no accuracy: {sqnr}{before}, "
+        f"max error {error['max_abs_error']:.2g}{same}"
+    )
+
+
 def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each model and target that has a recommendation."""
     lines = []
@@ -42,6 +56,8 @@ def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
         if chosen := report.get("recommendation"):
             precision = chosen["precision"].upper()
             where = f"{report['model']} on {report['target']}"
+            if "device" in report:
+                where = f"{report['device']}: {where}"
             lines.append(f"{where}: ship {precision}: {chosen['reason']}")
     return list(dict.fromkeys(lines))
 

@@ -19,6 +19,7 @@ from vitedge.bench.clock import Feed
 from vitedge.bench.feed import golden_feed
 from vitedge.bench.results import timings
 from vitedge.interval import log_se_of_ratio, share_se
+from vitedge.lock import alone
 from vitedge.measurements import Latency
 from vitedge.progress import Steps
 
@@ -52,6 +53,7 @@ def take_turns(
     are further sessions to time in the same run, by name. `on_round` is called after each round.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(steps.note))
         sessions: dict[Path, Session] = {}
         feeds: list[Feed] = []
 
@@ -159,6 +161,7 @@ def recommend_among(
 def time_in_turn(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) -> bench.Comparison:
     """Time bundles in turn on their golden images, `duration_s` seconds each; writes nothing."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(steps.note))
         sessions = [stack.enter_context(open_session(bundle)) for bundle in bundles]
         pairs = zip(bundles, sessions, strict=True)
         return bench.measure(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from vitedge.remote.wheel import pack
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +35,8 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(*build, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
-    pip = (folder / "venv" / "bin" / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
-    run(*pip, f"{wheel}[onnxruntime]", cwd=folder)
+    pip = (folder / "venv" / "bin" / "pip", "install", "--quiet", "--no-compile")
+    run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[onnxruntime]", cwd=folder)
     return folder
 
 
@@ -66,6 +70,28 @@ def test_a_device_inspects_an_artifact_without_onnx(
     for arguments in ((model,), (model.parent, "--target", "openvino-cpu")):
         message = run(vitedge, "inspect", *arguments, cwd=device, code=3)
         assert "onnx" in message and "vitedge[export]" in message
+
+
+def test_a_device_says_what_it_can_run_and_what_it_cannot_build(
+    device: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    vitedge = device / "venv" / "bin" / "vitedge"
+    checks = json.loads(run(vitedge, "doctor", "--json", cwd=device))["checks"]
+    found = {check["name"]: check["status"] for check in checks}
+    assert found["onnxruntime"] == "yes" and found["torch"] == "no"
+    message = run(vitedge, "build", bundles["onnxruntime", "int8"], cwd=device, code=2)
+    assert "nothing to build" in message
+
+
+def test_the_wheel_that_a_device_gets_over_ssh_is_that_which_is_released(device: Path) -> None:
+    (released,) = device.glob("*.whl")
+    name, packed = pack()
+    assert name == released.name
+    with zipfile.ZipFile(released) as one, zipfile.ZipFile(io.BytesIO(packed)) as other:
+        files = {name for name in one.namelist() if ".dist-info/" not in name}
+        assert files == {name for name in other.namelist() if ".dist-info/" not in name}
+        assert all(one.read(file) == other.read(file) for file in files)
+    assert pack() == (name, packed)
 
 
 def test_a_device_says_what_export_needs(device: Path) -> None:

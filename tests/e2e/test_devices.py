@@ -1,0 +1,407 @@
+"""`vitedge bench --device`: against a real sshd on loopback, with a real install on the device."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.conftest import Ran, Vitedge
+from tests.sshd import SSHD, Device
+from vitedge.artifact import open_bundle, seal
+from vitedge.errors import UnavailableError, VitedgeError
+from vitedge.progress import SILENT
+from vitedge.remote.address import parse
+from vitedge.remote.bench import Measured, bench
+from vitedge.remote.connection import Connection, Patience
+from vitedge.remote.parcels import of_bundle, send
+
+pytestmark = pytest.mark.skipif(
+    SSHD is None or sys.platform != "linux",
+    reason="needs OpenSSH's server, and Linux to look at it",
+)
+
+ROOT = Path(__file__).parents[2]
+HASTY = Patience(reconnect_s=10, lease_s=3, poll_s=0.1)
+LONG = ["--duration", "60", "--threads", "1"]  # s: until something stops it
+NOBODY = "ssh://127.0.0.1:1"
+SHORT = ["--duration", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """One that serves. All workers of the test run share what is installed there."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    made = Device(tmp_path_factory.mktemp("sshd"), shared / "device-cache")
+    made.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    yield made
+    made.lose_power()
+
+
+@pytest.fixture
+def user(device: Device, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a user whose ssh configuration knows the device."""
+    environment = device.client()
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    return environment
+
+
+@pytest.fixture
+def int8(bundles: dict[tuple[str, str], Path]) -> Path:
+    return bundles["onnxruntime", "int8"]
+
+
+def running(device: Device, what: str) -> list[int]:
+    found = []
+    for pid in device.processes():
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            continue
+        if what in line:
+            found.append(pid)
+    return found
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.1)
+
+
+def timing(device: Device) -> bool:
+    """Whether a bench on the device has begun."""
+    return bool(running(device, "vitedge\0bench"))
+
+
+def in_background(
+    device: Device, bundle: Path, options: list[str], patience: Patience = HASTY
+) -> Callable[[], Measured]:
+    """Bench from this process; returns what waits for the result."""
+    found: list[Measured] = []
+
+    def work() -> None:
+        found.extend(
+            bench([parse(device.address)], [open_bundle(bundle)], None, options, SILENT, patience)
+        )
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def result() -> Measured:
+        thread.join(60)
+        return found[0]
+
+    return result
+
+
+def refused(device: Device, bundle: Path) -> VitedgeError:
+    (measured,) = bench([parse(device.address)], [open_bundle(bundle)], None, SHORT, SILENT, HASTY)
+    assert measured.error and not measured.reports
+    return measured.error
+
+
+@dataclass(frozen=True)
+class First:
+    """The first bench of two that run at once on one device, which installs there."""
+
+    folder: Path
+    said: Ran
+    kept: tuple[Path, ...]
+    stored: dict[Path, int]
+    left: list[int]
+
+
+def stored(device: Device) -> dict[Path, int]:
+    """What the device keeps, by inode."""
+    cache = device.cache / "vitedge"
+    files = [*cache.glob("bundles/*/*"), *cache.glob("wheels/*/*"), *cache.glob("venv-*/*")]
+    return {path: path.stat().st_ino for path in files}
+
+
+@pytest.fixture(scope="module")
+def first(
+    device: Device,
+    bundles: dict[tuple[str, str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    vitedge: Vitedge,
+) -> First:
+    folder = tmp_path_factory.mktemp("mine")
+    for precision in ("fp32", "int8"):
+        bundle = bundles["onnxruntime", precision]
+        shutil.copytree(bundle, folder / bundle.name)
+    devices = [device.address, device.other_address, NOBODY]
+    options = [word for address in devices for word in ("--device", address)]
+    bench = ("bench", folder / bundle.name, *options, "--threads", 1, "--duration", 0.3)
+    said = vitedge(*bench, "--json", code=3, **device.client())
+    kept = tuple(sorted((folder / bundle.name).glob("report-*.json")))
+    return First(folder / bundle.name, said, kept, stored(device), device.processes())
+
+
+def test_benches_on_every_device_and_keeps_a_report_of_each(device: Device, first: First) -> None:
+    found = first.said.document["devices"]
+    assert [each["device"] for each in found] == [device.address, device.other_address]
+    for each in found:
+        (report,) = each["reports"]
+        assert report["latency"]["speedup"] > 0 and report["host"]["threads"] == 1
+        assert report["parity"]["agreement"] == 1 and not report["parity"]["broken"]
+        assert report["device"] == each["device"]
+    kept = [json.loads(path.read_text()) for path in first.kept]
+    assert {each["device"] for each in kept} == {each["device"] for each in found}
+    assert "latency" not in json.loads((first.folder / "report.json").read_text())
+
+
+def test_a_device_that_fails_does_not_disturb_the_others(first: First) -> None:
+    assert f"error: cannot reach {NOBODY}" in first.said.stderr
+
+
+def test_of_two_benches_at_once_on_one_device_the_second_waits(first: First) -> None:
+    assert "waiting for another vitedge (pid " in first.said.stderr
+
+
+def test_nothing_is_left_running_after_a_bench(device: Device, first: First) -> None:
+    assert not first.left
+    assert not list((device.cache / "vitedge" / "jobs").iterdir())
+
+
+def test_copies_and_installs_once(
+    device: Device, user: dict[str, str], first: First, tmp_path: Path, vitedge: Vitedge
+) -> None:
+    target = tmp_path / "mine.toml"  # a user's own file names the address
+    text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
+    target.write_text(f'device = "{device.address}"\n{text}')
+    said = vitedge("bench", first.folder, "--device", target, *SHORT, **user).stdout
+    assert (
+        f"on {device.address.removeprefix('ssh://')}" in said
+        and f"{device.address}: digits on onnx" in said
+    )
+    assert first.stored.items() <= stored(device).items()
+    assert len(list(device.cache.glob("vitedge/venv-*"))) == 1
+
+
+def test_a_lost_connection_is_taken_up_again(
+    device: Device, user: dict[str, str], int8: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = in_background(device, int8, ["--duration", "1.5", "--threads", "1"])
+    wait_for(lambda: timing(device))
+    device.cut()
+    found = result()
+    assert found.error is None
+    assert found.reports[0]["latency"]["n"] > 0
+    said = capsys.readouterr().err
+    assert "connection lost, trying again" in said and "connected again" in said
+
+
+def test_a_copy_goes_on_where_it_stopped(
+    device: Device, user: dict[str, str], small_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    bundle = small_bundle(tmp_path / "large", os.urandom(3 * 2**20))
+    parcel = of_bundle(open_bundle(bundle))
+    connection = Connection(parse(device.address), SILENT, threading.Event(), HASTY)
+    try:
+        half = (bundle / "model.onnx").read_bytes()[: 2 * 2**20]
+        place = {"shelf": "bundles", "key": parcel.key, "name": "model.onnx"}
+        connection.call("write", half, **place, offset=0)
+        device.cut()
+        assert send(parcel, connection, SILENT) == parcel.size_bytes - len(half)
+        assert send(parcel, connection, SILENT) == 0
+    finally:
+        connection.close()
+
+
+def client(device: Device, bundle: Path) -> subprocess.Popen[bytes]:
+    """A user's process that benches for long."""
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path\n"
+        "from vitedge.artifact import open_bundle\n"
+        "from vitedge.progress import SILENT\n"
+        "from vitedge.remote.address import parse\n"
+        "from vitedge.remote.bench import bench\n"
+        "from vitedge.remote.connection import Patience\n"
+        "bench([parse(sys.argv[1])], [open_bundle(Path(sys.argv[2]))], None, sys.argv[3:],\n"
+        f"      SILENT, {HASTY!r})\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, device.address, bundle, *LONG])
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_running_when_the_user_stops(
+    device: Device, user: dict[str, str], int8: Path, end: signal.Signals
+) -> None:
+    process = client(device, int8)
+    wait_for(lambda: timing(device))
+    process.send_signal(end)
+    assert process.wait(60) != 0
+    if end == signal.SIGINT:
+        assert not timing(device)
+    wait_for(lambda: not device.processes())
+    assert not list((device.cache / "vitedge" / "jobs").iterdir())
+
+
+def test_an_install_ends_with_its_client(other: Device, int8: Path) -> None:
+    other.start()
+    process = client(other, int8)
+    wait_for(lambda: running(other, "-m\0venv"))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not other.processes())
+
+
+def test_power_lost_in_the_middle_is_said(device: Device, user: dict[str, str], int8: Path) -> None:
+    result = in_background(device, int8, LONG)
+    wait_for(lambda: timing(device))
+    device.lose_power()
+    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    error = result().error
+    assert isinstance(error, UnavailableError)
+    assert "lost power" in error.what and device.address in error.what
+
+
+def test_a_device_that_stays_away_is_said(device: Device, user: dict[str, str], int8: Path) -> None:
+    result = in_background(device, int8, LONG, replace(HASTY, reconnect_s=1))
+    wait_for(lambda: timing(device))
+    device.lose_power()
+    error = result().error
+    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    assert isinstance(error, UnavailableError)
+    assert "is gone" in error.what and "refused" in error.what
+
+
+def test_an_artifact_for_another_machine_is_refused_there(
+    device: Device, user: dict[str, str], int8: Path, tmp_path: Path, vitedge: Vitedge
+) -> None:
+    bundle = open_bundle(int8)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for name in bundle.manifest.files:
+        (folder / name).write_bytes((int8 / name).read_bytes())
+    target = msgspec.structs.replace(bundle.manifest.target, machines=("riscv64",))
+    seal(folder, msgspec.structs.replace(bundle.manifest, target=target))
+    said = vitedge("bench", folder, "--device", device.address, code=3, **user).stderr
+    assert device.address in said and "riscv64" in said and "fix: " in said
+    assert not device.processes()
+
+
+# -- devices that cannot be reached --------------------------------------------------------------
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    """A device with nothing on it, that does not serve yet."""
+    made = Device(tmp_path, tmp_path / "cache")
+    monkeypatch.setenv("PATH", made.client()["PATH"])
+    yield made
+    made.lose_power()
+
+
+def test_aliases_and_jump_hosts_of_the_users_configuration_work(other: Device) -> None:
+    other.start()
+    where = f" HostName 127.0.0.1\n Port {other.port}\n"
+    other.client(f"Host jump\n{where}Host orin\n{where} ProxyJump jump")
+    connection = Connection(parse("ssh://orin"), SILENT, threading.Event(), HASTY)
+    try:
+        assert connection.call("hello")["cache"] == str(other.cache / "vitedge")
+    finally:
+        connection.close()
+    assert (other.folder / "sshd.log").read_text().count("Accepted publickey") == 2
+
+
+def test_a_device_that_refuses_is_said_at_once(other: Device, int8: Path, vitedge: Vitedge) -> None:
+    said = vitedge("bench", int8, "--device", other.address, code=3, PATH=os.environ["PATH"])
+    assert f"cannot reach {other.address}" in said.stderr and "refused" in said.stderr
+    assert "ssh -p" in said.stderr
+
+
+def test_an_unknown_host_key_is_not_accepted(other: Device, int8: Path) -> None:
+    other.start()
+    known = other.folder / "known_hosts"
+    known.write_text("")
+    error = refused(other, int8)
+    assert "host key" in error.what and "not known" in error.what
+    assert known.read_text() == "" and not other.cache.exists()
+
+
+def test_a_changed_host_key_is_not_accepted(other: Device, int8: Path) -> None:
+    other.make_key("host_key")
+    other.start()
+    known = (other.folder / "known_hosts").read_text()
+    error = refused(other, int8)
+    assert "another host key" in error.what and "known_hosts:1" in error.what
+    assert (other.folder / "known_hosts").read_text() == known and not other.cache.exists()
+
+
+def test_a_key_that_is_not_let_in_is_said(other: Device, int8: Path) -> None:
+    other.start()
+    other.make_key("user_key")
+    error = refused(other, int8)
+    assert "does not let you in" in error.what and "ssh-copy-id" in error.fix
+
+
+def test_a_device_without_python_is_said(other: Device, int8: Path) -> None:
+    other.start(PATH=other.folder / "nothing")
+    error = refused(other, int8)
+    assert "has no python3" in error.what
+
+
+def test_a_disk_that_fills_is_said_and_freed(other: Device, int8: Path) -> None:
+    other.start(file_bytes=2**20)
+    error = refused(other, int8)
+    assert "too large" in error.what and "free some space" in error.fix
+    assert not any(path.is_file() for path in other.cache.rglob("*"))
+
+
+def test_a_file_altered_on_the_way_is_not_opened(other: Device, int8: Path) -> None:
+    relay = other.folder / "relay.py"
+    relay.write_text(
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen(os.environ['SSH_ORIGINAL_COMMAND'], shell=True,\n"
+        "                         stdin=subprocess.PIPE)\n"
+        "while block := os.read(0, 2**16):\n"
+        "    child.stdin.write(block.replace(b'PK\\x05\\x06', b'PK\\x05\\x07'))\n"
+        "    child.stdin.flush()\n"
+        "child.stdin.close()\n"
+        "sys.exit(child.wait())\n"
+    )
+    key = (other.folder / "user_key.pub").read_text()
+    command = f'command="{sys.executable} {relay}" {key}'
+    (other.folder / "authorized_keys").write_text(command)
+    other.start()
+    error = refused(other, int8)
+    assert "altered" in error.what and ".whl" in error.what
+    assert not [path for path in other.cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.heavy  # it makes another virtual environment
+def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
+    other: Device, int8: Path
+) -> None:
+    nothing = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull}
+    other.start(**nothing, PIP_RETRIES=0, PIP_FIND_LINKS="")
+    error = refused(other, int8)
+    assert "pip could not install" in error.what and "offline" in error.fix
+    assert not other.processes()
+    needs = ("onnxruntime", "typer", "rich", "numpy", "pillow", "msgspec", "tomli")
+    pip = (sys.executable, "-m", "pip", "download", "-qq", "-c", ROOT / "constraints.txt")
+    carried = other.cache / "vitedge" / "offline"
+    subprocess.run([*pip, "--only-binary=:all:", "-d", carried, *needs], check=True)
+    (measured,) = bench([parse(other.address)], [open_bundle(int8)], None, SHORT, SILENT, HASTY)
+    assert measured.error is None and measured.reports
+
+
+def test_what_is_no_address_is_the_users_mistake(int8: Path, vitedge: Vitedge) -> None:
+    assert "no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr

@@ -1,0 +1,164 @@
+"""A real OpenSSH server on loopback, as the user who runs the tests: the device of these tests."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+SSH = shutil.which("ssh")
+SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+
+
+MARK = "VITEDGE_TEST_DEVICE"
+"""In the environment of all that runs on a device."""
+
+
+class Device:
+    """A server whose keys and configuration are in `folder`; clients leave things in `cache`."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.cache = cache
+        self.port = _free_port()
+        self._server: subprocess.Popen[bytes] | None = None
+        for name in ("host_key", "user_key"):
+            self.make_key(name)
+        shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
+        self.trust()
+
+    @property
+    def address(self) -> str:
+        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    @property
+    def other_address(self) -> str:
+        """Of the same machine."""
+        return f"ssh://{getpass.getuser()}@localhost:{self.port}"
+
+    def make_key(self, name: str) -> None:
+        """A new key pair in place of any."""
+        (self.folder / name).unlink(missing_ok=True)
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / name]
+        subprocess.run(command, check=True)
+
+    def trust(self) -> None:
+        """Let the client know the host key."""
+        key = (self.folder / "host_key.pub").read_text()
+        (self.folder / "known_hosts").write_text(
+            f"[127.0.0.1]:{self.port} {key}[localhost]:{self.port} {key}"
+        )
+
+    def client(self, *options: str) -> dict[str, str]:
+        """The environment of a user whose ssh knows this device: a PATH with that ssh first."""
+        (self.folder / "ssh_config").write_text(
+            f"IdentityFile {self.folder}/user_key\nIdentitiesOnly yes\nIdentityAgent none\n"
+            f"UserKnownHostsFile {self.folder}/known_hosts\nGlobalKnownHostsFile /dev/null\n"
+            + "".join(f"{option}\n" for option in options)
+        )
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {self.folder}/ssh_config "$@"\n')
+        (folder / "ssh").chmod(0o755)
+        return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+    def start(self, *options: str, file_bytes: int = -1, **environment: object) -> None:
+        """Serve; `file_bytes` is the largest file that can be written there."""
+        settings = {
+            MARK: self.folder,
+            "XDG_CACHE_HOME": self.cache,
+            "PATH": os.environ["PATH"],
+            **environment,
+        }
+        (self.folder / "sshd_config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"
+            f"PidFile none\nAuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\n"
+            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
+            "SetEnv "
+            + " ".join(f'"{key}={value}"' for key, value in settings.items())
+            + "\n"
+            + "".join(f"{option}\n" for option in options)
+        )
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+        self._server = subprocess.Popen(
+            [str(SSHD), "-D", "-e", "-f", str(self.folder / "sshd_config")],
+            stdin=subprocess.DEVNULL,
+            stderr=(self.folder / "sshd.log").open("ab"),
+            start_new_session=True,
+            preexec_fn=limit if file_bytes >= 0 else None,
+        )
+        for _ in range(100):
+            if self._server.poll() is not None:
+                break
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError((self.folder / "sshd.log").read_text())
+
+    def stop(self) -> None:
+        """Stop serving; connections that are open stay."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+
+    def processes(self) -> list[int]:
+        """Everything that runs on this device, but its server."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                alive = (entry / "cmdline").read_bytes()  # empty of a zombie
+                if alive and f"{MARK}={self.folder}".encode() in environment:
+                    found.append(int(entry.name))
+        return found
+
+    def cut(self) -> None:
+        """Break every connection, as a network does; the server goes on, and so do jobs."""
+        for pid in {_parent(pid) for pid in self.processes()}:
+            if b"sshd" in _command(pid):
+                _kill(pid)
+
+    def lose_power(self) -> None:
+        """Everything on it ends at once."""
+        self.stop()
+        sessions = {_parent(pid) for pid in self.processes()}
+        for pid in [*self.processes(), *(pid for pid in sessions if b"sshd" in _command(pid))]:
+            _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
