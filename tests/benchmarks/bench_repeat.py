@@ -35,6 +35,9 @@ def main() -> None:
                 for _ in range(2)
             )
             rows.append((first, second))
+            if not _overlap(first[1], second[1]):
+                limits = (f"{low:.3f} to {high:.3f}" for _, (low, high) in rows[-1])
+                print("\rapart:", ", then ".join(limits))
             seen = sum(_overlap(a[1], b[1]) for a, b in rows)
             print(f"\r{pair + 1} pairs, {seen} overlap", end="", flush=True)
     print()
