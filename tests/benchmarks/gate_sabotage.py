@@ -39,9 +39,9 @@ LIMITS = Limits(max_drop_pp=1.0, min_agreement=0.98)
 ALLOWED_DB = 5.0
 """Of SQNR, under what the export of the first seed has, by its own report."""
 CONFIDENCE = 0.95
-IMAGES = 150
+IMAGES = 100
 """Of `shapes`, in each trial."""
-EXPORTS = {"digits": 20, "shapes": 4}
+EXPORTS = {"digits": 20, "shapes": 2}
 """Calibrated on other images each; further trials of `shapes` draw other images to measure on."""
 Found = dict[str, list[Judged]]
 
