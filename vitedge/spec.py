@@ -254,11 +254,12 @@ def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises InputError where there is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
+    return content
 
 
 def convert(data: dict[str, Any], kind: type[SpecT], where: str) -> SpecT:
