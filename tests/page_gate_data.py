@@ -70,7 +70,11 @@ def made(name: str, layers: int = 50) -> manifest.Manifest:
         **{"schema": manifest.SCHEMA, "name": name, "precision": "int8", "reference": None},
         **{"accuracy": "measurable", "accuracy_note": "", "tools": {"onnxruntime": "1.31.1"}},
         model=manifest.Model(
-            **{"name": "vit_small_patch16_224", "source": "zoo", "task": "classification"},
+            **{
+                "name": "vit_small_patch16_224",
+                "source": "timm:vit_small_patch16_224",
+                "task": "classification",
+            },
             num_classes=10,
             weights_sha256="12" * 32,
         ),

@@ -43,11 +43,13 @@ def bench(
         int, typer.Option(min=0, max=1024, help="Runs at a time; 0: what the scenario compares.")
     ] = 0,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots of it all.")] = None,
     as_json: Json = False,
 ) -> None:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
     from vitedge import benching, spreadsheet, tables, tables_bench
     from vitedge.artifact import bundles_in, open_bundle
+    from vitedge.pages import about, bench_page, shell
     from vitedge.progress import steps
 
     request = benching.BenchRequest(
@@ -65,12 +67,17 @@ def bench(
         raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
     if csv:
         spreadsheet.check_writable(csv)
+    if html:
+        shell.check_writable(html)
     bundles = [open_bundle(path) for path in paths]
     with steps() as progress:
         reports, _ = benching.bench_bundles(bundles, progress, request)
     now = [request.measured(report) for report in reports]
     if csv:
         spreadsheet.write(now, csv)
+    if html:
+        measured = [request.measured(report) for report in reports]
+        shell.write(bench_page.render(measured, reports, about.typed()), html)
     if as_json:
         print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         return

@@ -79,7 +79,7 @@ def gate(
     from vitedge.formats import outputs
     from vitedge.gate import config as configuration
     from vitedge.gate.run import EXIT_CODES, Request, run
-    from vitedge.pages import shell
+    from vitedge.pages import about, gate_page, gathered, shell
     from vitedge.progress import steps
 
     limits = {
@@ -111,8 +111,6 @@ def gate(
         verdict = run(request, progress)
     planned.write(verdict)
     if html:
-        from vitedge.pages import about, gate_page, gathered
-
         page = gate_page.render(verdict, gathered.gather(verdict), about.typed())
         shell.write(page, html)
     if as_json:

@@ -11,9 +11,17 @@ import pytest
 
 from vitedge.errors import InputError
 from vitedge.inspection import Inspection, Row, Summary, inspector, page, table
-from vitedge.manifest import CalibrationSet, Figures, Finding, Layer, Quantized
+from vitedge.manifest import (
+    CalibrationSet,
+    Figures,
+    Finding,
+    HeldOut,
+    Layer,
+    Quantized,
+    Trained,
+)
 from vitedge.pages import shell
-from vitedge.spec import Calibration
+from vitedge.spec import Calibration, Training
 
 HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 
@@ -172,6 +180,21 @@ def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
     assert "SQNR, dB" in chart and "layer, in graph order" in chart
     legend = html[html.index('class="legend"') : html.index('role="img"')]
     assert "own:" in legend and "so far:" in legend
+
+
+def test_a_training_is_drawn_from_its_first_step_to_its_last() -> None:
+    looks = tuple(HeldOut(step=s, loss=10.0**-s, accuracy=0.9) for s in (0, 1, 2))
+    trained = Trained(
+        **{"settings": Training(), "source": "digits", "images": 9},
+        **{"held_out": 3, "digest": "", "skipped": {}, "missing_classes": (), "processes": 1},
+        **{"steps": 2, "best_step": 2, "looks": looks, "curve": ((0, 1.0), (1, 0.3), (2, 0.0))},
+    )
+    html = page.render(inspected(row(1, 30.0, 29.0), training=trained))
+    section = html[html.index("<h2>Training") : html.index("<h2>Layers")]
+    heights = [float(y) for y in re.findall(r'class="own-dot" d="M[\d.]+ ([\d.]+)', section)]
+    assert len(heights) == 3 and heights == sorted(heights)  # falling: larger y
+    assert "step 1: held-out loss 0.1, 90.00% right" in section
+    assert [c for c in re.findall('"number">([^<]+)</td>', section)][:3] == ["0", "1", "90.00"]
 
 
 def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:

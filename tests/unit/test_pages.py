@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -75,7 +77,7 @@ def pictures(html: str) -> list[ElementTree.Element]:
 
 
 def bench(reports: list[dict[str, Any]]) -> str:
-    return bench_page.render(reports, "vitedge bench")
+    return bench_page.render(reports, reports, "vitedge bench")
 
 
 def gate(*found: gates.Shown) -> str:
@@ -142,6 +144,15 @@ def test_whatever_files_say_is_shown_and_does_nothing() -> None:
         assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
         assert "alert('1')" in page.text and "\x1b" not in html
         pictures(html)  # well-formed
+
+
+def test_pages_are_made_without_a_runtime() -> None:
+    heavy = ("torch", "onnx", "onnxruntime", "openvino", "rich")
+    code = (
+        "import sys\nfrom vitedge.pages import bench_page, gate_page, gathered\n"
+        f"assert not set({heavy}) & set(sys.modules), sorted(set({heavy}) & set(sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_colour_of_text_is_legible_on_every_ground() -> None:
@@ -273,6 +284,27 @@ def test_fp32_is_a_point_though_only_int8_was_given() -> None:
     ]
 
 
+def test_two_devices_with_the_same_processor_are_told_apart() -> None:
+    reports = [measured("vit-int8", "int8", ms, 0.83) for ms in (1.0, 2.0)]
+    merged = [{**r, "device": f"ssh://board{i}"} for i, r in enumerate(reports, 1)]
+    html = bench_page.render(reports, merged, "vitedge bench")
+    found = [row[0] for row in rows(html, "Latency of one run at a time")]
+    assert found == [f"vit-int8 on ssh://board{i} (Some CPU 8 @ 3.0 GHz)" for i in (1, 2)]
+    assert html.count("<h3>top-1: validation, ssh://board") == 2
+    assert "<dt>device</dt><dd>ssh://board2</dd>" in html
+
+
+@pytest.mark.parametrize("constant_ms", [0.0, 1.0, 2.0, 0.3])
+def test_runs_that_all_take_the_same_time_are_drawn(constant_ms: float) -> None:
+    report = measured("a", "int8", 1.2, 0.83)
+    report["latency"] |= {"p50_ms": constant_ms, "p90_ms": constant_ms, "fp32": None}
+    report["latency"]["distribution"] = {
+        "quantiles_ms": [constant_ms] * 101,
+        "series": [[0.0, constant_ms]],
+    }
+    assert ("<h2>Latency distribution</h2>" in bench([report])) == (constant_ms > 0)
+
+
 # -- gate ---------------------------------------------------------------------------------------
 
 
@@ -291,7 +323,7 @@ def test_the_gate_page_says_what_decided_and_what_would() -> None:
     assert limits[4][1] == "? inconclusive" and limits[4][-1] == "17,300"
     assert limits[3][2:4] == ["size ≤ 25 MB", "22 MB"]
     assert "vitedge gate artifacts/a --max-drop 0.5" in text
-    assert "vitedge export vit_small_patch16_224 --target onnxruntime-cpu --int8" in text
+    assert "vitedge export timm:vit_small_patch16_224 --target onnxruntime-cpu --int8" in text
     assert "Error against depth" in text and "Manifest" in text and "cdcdcd" in text
 
 
@@ -310,6 +342,21 @@ def test_a_limit_lies_on_the_same_side_as_in_the_numbers() -> None:
         limit = next(x for x in group.iter("polyline") if x.attrib["class"] == "limit")
         at = float(limit.attrib["points"].split(",")[0])
         assert (dot > at) == (group.findtext("title") or "").startswith("bad")
+
+
+def test_limits_and_values_without_end_are_written_and_not_drawn() -> None:
+    one = gates.shown("a", "failed", 1.3)
+    checks = (
+        gates.check("drop_pp", "passed", 0.1, limit=np.inf, interval=(0.0, 0.2)),
+        gates.check("sqnr_db", "passed", np.inf, bound="min", limit=30.0),
+        gates.check("p90_ms", "inconclusive", 1.0, interval=(0.9, np.inf)),
+        gates.check("speedup", "failed", None, bound="min"),
+    )
+    html = gate(replace(one, judged=msgspec.structs.replace(one.judged, checks=checks)))
+    assert "with its interval</h2>" not in html
+    shown = [row[2:5] for row in rows(html, "Limits")]
+    assert shown[:2] == [["drop ≤ ∞ pp", "0.1 pp", "0 … 0.2"], ["SQNR ≥ 30 dB", "∞ dB", "–"]]
+    assert shown[3][1:] == ["–", "–"]
 
 
 def per_image(labels: list[int], fp32: list[int] | None, artifact: list[int]) -> PerImage:
@@ -336,6 +383,12 @@ def test_confusion_counts_what_each_class_lost_and_gained() -> None:
     ]
     moves = rows(html, "Choices that changed")
     assert ["cat", "dog", "2", "0"] in moves and ["cat", "eel", "1", "1"] in moves
+
+
+def test_a_label_out_of_all_bounds_takes_no_memory() -> None:
+    found = per_image([2**31 - 1, -1, 1], [1, 1, 1], [2, 2, 2])
+    html = "\n".join(changes.confusion(found, ("cat", "dog")))
+    assert rows(html, "Classes that moved") == [["dog", "1", "1", "0", "1", "0", "class 2 ×1"]]
 
 
 def test_thumbnails_are_the_pixels_with_the_three_classes() -> None:

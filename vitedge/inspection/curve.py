@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from vitedge.manifest import Trained
 from vitedge.pages.chart import Axis, Frame, hover
+from vitedge.pages.measured import number
 from vitedge.pages.table import table
 
 _TINY = 1e-12
@@ -23,11 +24,16 @@ def section(found: Trained) -> Iterable[str]:
     )
     marks = [frame.line(found.curve, "line c0")]
     for look in found.looks:
-        said = f"step {look.step}: held-out loss {look.loss:.4g}, {look.accuracy:.2%} right"
+        right = "" if look.accuracy is None else f", {look.accuracy:.2%} right"
+        said = f"step {look.step}: held-out loss {look.loss:.4g}{right}"
         marks.append(hover(said, frame.triangle(look.step, look.loss, "own-dot")))
     yield from frame.svg(marks)
-    rows = [(f"{x.step}", f"{x.loss:.4g}", f"{x.accuracy:.2%}"[:-1]) for x in found.looks]
-    columns = ("step", "held-out loss", "right %")
+    scored = found.looks[0].accuracy is not None  # features are right or wrong about nothing
+    columns = ("step", "held-out loss", *(["right %"] if scored else []))
+    rows = [
+        (f"{look.step}", f"{look.loss:.4g}", *([number(look.accuracy, ".2f", 0.01)] * scored))
+        for look in found.looks
+    ]
     yield from table("Looks at the held-out images", dict.fromkeys(columns, "number"), rows)
     yield "</section>"
 

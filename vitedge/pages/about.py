@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitedge import tables
+from vitedge.data import EMBEDDED
 from vitedge.pages.measured import Report, look, names, number
 from vitedge.pages.shell import definitions, safe, scroll
 
@@ -21,7 +22,8 @@ def machines(reports: Sequence[Report]) -> Iterable[str]:
     for report, name in zip(reports, names(reports), strict=True):
         if not (host := look(report, "host")):
             continue
-        facts = _host(host) | _conditions(look(report, "conditions") or {})
+        where = {"device": str(report["device"])} if report.get("device") else {}
+        facts = where | _host(host) | _conditions(look(report, "conditions") or {})
         same = "; ".join(facts.values())
         known.setdefault(same, {**facts, "artifacts": ""})
         known[same]["artifacts"] += (", " if known[same]["artifacts"] else "") + name
@@ -107,15 +109,23 @@ def commands(made: Manifest, path: str, data: str) -> list[str]:
 
     `data` is the images it was evaluated on; empty where it was not.
     """
-    source = "" if made.model.source in ("digits", "shapes") else f" {shlex.quote(made.model.name)}"
-    export = f"vitedge export{source} --target {shlex.quote(made.target.name)} --{made.precision}"
-    if made.quantization:
-        used = made.quantization.calibration
-        export += f" --calib-data {shlex.quote(used.source)} --calibration "
-        export += f"{shlex.quote(used.recipe.name)} --num-samples {used.images}"
-    kept = shlex.quote(path)
-    validate = f" --data {shlex.quote(data)}" if data else ""
-    return [export, f"vitedge validate {kept}{validate}", f"vitedge bench {kept}"]
+    record, source = made.quantization, made.model.source
+    words = ["vitedge", "export", source]
+    if ":" not in source and not source.endswith(".onnx"):
+        embedded = source in EMBEDDED and source == made.model.name
+        words += [] if embedded else ["--weights", "FILE"]
+    words += ["--target", made.target.name]
+    if record and record.training:
+        words[1:2] = ["qat"]
+        words += ["--train-data", record.training.source]
+    else:
+        words.append(f"--{made.precision}")
+    if record:
+        used = record.calibration
+        words += ["--calib-data", used.source, "--calibration", used.recipe.name]
+        words += ["--num-samples", str(used.images)]
+    validate = ["vitedge", "validate", path, *(["--data", data] if data else [])]
+    return [shlex.join(line) for line in (words, validate, ["vitedge", "bench", path])]
 
 
 def typed() -> str:

@@ -21,11 +21,23 @@ from vitedge.pages.measured import Report, look, within
 from vitedge.pages.shell import document, safe
 
 
-def render(reports: Sequence[Report], command: str) -> str:
-    """The whole page, of merged reports; `command` is what was typed to measure them."""
+def render(measured: Sequence[Report], merged: Sequence[Report], command: str) -> str:
+    """The whole page.
+
+    Args:
+        measured: reports of what was measured now.
+        merged: the same with all that was ever measured, for accuracy.
+        command: what was typed.
+    """
+    reports = [_with_accuracy(*pair) for pair in zip(measured, merged, strict=True)]
     count = len(reports)
     title = f"{reports[0]['artifact'] if count == 1 else f'{count} artifacts'}: vitedge bench"
     return document(title, _body(title, reports, command))
+
+
+def _with_accuracy(now: Report, merged: Report) -> Report:
+    wanted = ("device", *(("accuracy", "recommendation") if "latency" in now else ()))
+    return {**{name: merged[name] for name in wanted if name in merged}, **now}
 
 
 def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
@@ -88,8 +100,9 @@ MULTI_STREAM: Columns = {
     "queries": ("number", counted("multi_stream", "n")),
 }
 SERVER: Columns = {
-    "asked images/s": ("number", at("server", "rate_per_s", how=",.4g")),
-    "served images/s": ("number", at("server", "achieved_per_s", how=",.4g")),
+    "images each": ("number", counted("server", "batch")),
+    "asked /s": ("number", at("server", "rate_per_s", how=",.4g")),
+    "served /s": ("number", at("server", "achieved_per_s", how=",.4g")),
     "p50 ms": ("number", at("server", "latency", "p50_ms")),
     "p90 ms": ("number", at("server", "latency", "p90_ms")),
     "p99 ms": ("number", at("server", "latency", "p99_ms")),

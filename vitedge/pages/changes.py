@@ -55,19 +55,18 @@ def confusion(found: PerImage, labels: Sequence[str]) -> Iterable[str]:
 def _classes(
     wanted: NDArray[Any], before: NDArray[Any], after: NDArray[Any], labels: Sequence[str]
 ) -> Iterable[str]:
-    size = 1 + int(max(wanted.max(), 0))
-    known = wanted >= 0
+    classes, place = np.unique(wanted, return_inverse=True)
     lost, gained, images, right, still = (
-        np.bincount(wanted[which & known], minlength=size).tolist()
+        dict(zip(classes.tolist(), np.bincount(place[which], minlength=len(classes)), strict=True))
         for which in (
             (before == wanted) & (after != wanted),
             (before != wanted) & (after == wanted),
-            known,
+            np.full(len(wanted), True),
             before == wanted,
             after == wanted,
         )
     )
-    order = sorted(range(size), key=lambda k: (gained[k] - lost[k], -lost[k]))
+    order = sorted(classes.tolist(), key=lambda k: (int(gained[k]) - int(lost[k]), -int(lost[k])))
     changed = [k for k in order if lost[k] + gained[k]]
     if not changed:
         return
@@ -193,7 +192,7 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
         Image.fromarray(image).save(file, form, **options)
         return file.getvalue()
 
-    kind, data = "png", written("PNG", optimize=True)
+    kind, data = "png", written("PNG")
     if len(data) > EXACT_BYTES:
         kind, data = "jpeg", written("JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

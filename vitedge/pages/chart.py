@@ -113,11 +113,6 @@ class Frame:
         """What a mouse need only be over, from bottom to top."""
         return self.bar((low, high), (self.y.low, self.y.high), "hit")
 
-    def upright(self, x: float, css: str) -> str:
-        """A line at `x`, from bottom to top."""
-        across, top = self.at(x, self.y.high)
-        return f'<path class="{css}" d="M{across:.1f} {top:.1f}V{self.height - BOTTOM}"/>'
-
     def text(self, x: float, y: float, said: str, *, shift: Point, anchor: str = "start") -> str:
         """Text beside a value."""
         across, down = self.at(x, y)

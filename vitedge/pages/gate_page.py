@@ -68,11 +68,11 @@ def _body(
     ]
     room = LARGEST_BYTES - SPARE_BYTES - _size([*head, *foot])
     yield from head
-    left_out = []
+    left_out: list[str] = []
     for path, (said, found) in shown.items():
-        details = list(_details(path, said, found))
+        details = [] if left_out else list(_details(path, said, found))
         room -= _size(details)
-        if room < 0:
+        if left_out or room < 0:
             left_out.append(str(found.report["artifact"]))
         else:
             yield from details

@@ -30,7 +30,8 @@ def names(reports: Sequence[Report]) -> list[str]:
 
 def machine(report: Report) -> str:
     """What ran it."""
-    return look(report, "host", "accelerator") or look(report, "host", "cpu") or "?"
+    ran = look(report, "host", "accelerator") or look(report, "host", "cpu") or "?"
+    return f"{report['device']} ({ran})" if report.get("device") else str(ran)
 
 
 def number(value: float | None, how: str = "", unit: float = 1.0) -> str:

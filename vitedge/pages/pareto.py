@@ -44,13 +44,10 @@ class Candidate:
 
 def sections(reports: Sequence[Report]) -> Iterable[str]:
     """A picture for each set of artifacts that compare: same images, machine and batch."""
+    every = [*reports, *_references(reports)]
     groups: defaultdict[tuple[str, ...], list[Candidate]] = defaultdict(list)
-    for report, name in zip(reports, names(reports), strict=True):
+    for report, name in zip(every, names(every), strict=True):
         if point := _candidate(report, name):
-            groups[_compared(report)].append(point)
-    for report in reports:  # FP32's part of a report, where it has none of its own
-        point = _fp32(report)
-        if point and point.name not in [p.name for p in groups[_compared(report)]]:
             groups[_compared(report)].append(point)
     drawn = [(key, points) for key, points in groups.items() if len(points) > 1]
     if not drawn:
@@ -73,12 +70,23 @@ def _compared(report: Report) -> tuple[str, ...]:
     return metric, str(report["accuracy"]["data"]), where, f"batch {batch}"
 
 
-def _fp32(report: Report) -> Candidate | None:
-    accuracy, latency = look(report, "accuracy", "fp32"), look(report, "latency", "fp32", "p50_ms")
-    if accuracy is None or latency is None:
-        return None
-    name = f"{report['model']}-{report['target']}-fp32"
-    return Candidate(name, "fp32", latency, 100 * accuracy, None)
+def _references(reports: Sequence[Report]) -> list[Report]:
+    """FP32's part of the reports, as reports of its own where there are none."""
+    found: dict[tuple[str, ...], Report] = {}
+    for report in reports:
+        accuracy, timing = look(report, "accuracy", "fp32"), look(report, "latency", "fp32")
+        if accuracy is not None and timing:
+            name = f"{report['model']}-{report['target']}-fp32"
+            measured = {"accuracy": {**report["accuracy"], "artifact": accuracy}}
+            measured["latency"] = {**timing, "batch": report["latency"]["batch"]}
+            made = {**report, **measured, "artifact": name, "precision": "fp32"}
+            found.setdefault((name, *_compared(made)), made)
+    given = {
+        (str(report["artifact"]), *_compared(report))
+        for report in reports
+        if look(report, "accuracy") and look(report, "latency")
+    }
+    return [report for key, report in found.items() if key not in given]
 
 
 def _candidate(report: Report, name: str) -> Candidate | None:

@@ -33,7 +33,8 @@ def timed(reports: Sequence[Report]) -> list[Timed]:
     found = []
     for report, name in zip(reports, names(reports), strict=True):
         latency = look(report, "latency")
-        if not look(report, "latency", "distribution"):
+        quantiles = look(report, "latency", "distribution", "quantiles_ms") or ()
+        if len(quantiles) < 2 or not latency["p50_ms"] > 0:
             continue
         other = latency.get("fp32") or latency.get("other")
         with_it = other if other and other.get("distribution") else None
@@ -46,30 +47,15 @@ def distributions(runs: Sequence[Timed]) -> Iterable[str]:
     if not runs:
         return
     every = [t["distribution"]["quantiles_ms"] for run in runs for t in (run.mine, run.other) if t]
-    low, high = min(q[0] for q in every), max(q[99] for q in every)
+    low, high = 0.98 * min(q[0] for q in every), 1.02 * max(q[-2] for q in every)
     axis = (logarithmic if high > 4 * low else linear)("latency of a run, ms", [low, high])
     label = f"Distribution of latency of {len(runs)} artifacts; the table has p50, p90 and p99"
     frame = strips(axis, len(runs), "", label, STRIP_PX)
     edges = [axis.low + (axis.high - axis.low) * i / BINS for i in range(BINS + 1)]
     if axis.log:
         edges = list(np.geomspace(axis.low, axis.high, BINS + 1))
-    marks = []
-    for strip, run in enumerate(reversed(runs)):
-        shares = [_shares(t, edges) if t else None for t in (run.mine, run.other)]
-        tallest = max(float(s.max()) for s in shares if s is not None) or 1.0
-        drawn = [
-            _outline(frame, edges, s * 0.5 / tallest, strip, css)
-            for s, css in zip(shares, ("bar c0", "line c1"), strict=True)
-            if s is not None
-        ]
-        for key in ("p50_ms", "p90_ms", "p99_ms"):
-            if run.mine.get(key) is not None and run.mine[key] <= axis.high:
-                at = run.mine[key]
-                drawn.append(frame.line([(at, strip), (at, strip + 0.66)], "line c0 thin"))
-                if key == "p50_ms":
-                    drawn.append(frame.text(at, strip + 0.66, f"p50 {number(at)}", shift=(4, 8)))
-        drawn.append(frame.text(axis.low, strip + 1, run.name, shift=(6, 18)))
-        marks.append(hover(_said(run), *drawn))
+    drawn = enumerate(reversed(runs))
+    marks = [_histogram(frame, strip, run, edges) for strip, run in drawn]
     yield '<section><h2>Latency distribution</h2><p class="soft">Share of the runs; upright lines '
     yield "are p50, p90 and p99, where there were enough runs. The slowest 1% may lie outside.</p>"
     yield _legend(runs, bars=True)
@@ -77,15 +63,36 @@ def distributions(runs: Sequence[Timed]) -> Iterable[str]:
     yield "</section>"
 
 
+def _histogram(frame: Frame, strip: int, run: Timed, edges: Sequence[float]) -> str:
+    """The runs of one artifact, and those beside it as an outline of the same scale."""
+    mine, other = (_shares(t, edges) if t else None for t in (run.mine, run.other))
+    tallest = max(float(shares.max()) for shares in (mine, other) if shares is not None)
+    drawn = [
+        _outline(frame, edges, 0.5 * shares / tallest, strip, css)
+        for shares, css in ((mine, "bar c0"), (other, "line c1"))
+        if shares is not None
+    ]
+    known = [run.mine.get(key) for key in ("p50_ms", "p90_ms", "p99_ms")]
+    drawn += [
+        frame.line([(at, strip), (at, strip + 0.66)], "line c0 thin")
+        for at in known
+        if at is not None and at <= frame.x.high
+    ]
+    p50 = run.mine["p50_ms"]
+    drawn.append(frame.text(p50, strip + 0.66, f"p50 {number(p50)}", shift=(4, 8)))
+    drawn.append(frame.text(frame.x.low, strip + 1, run.name, shift=(6, 18)))
+    return hover(_said(run), *drawn)
+
+
 def _shares(timing: dict[str, Any], edges: Sequence[float]) -> Any:
     """Share of the runs between each two of `edges`, from the 101 quantiles."""
-    quantiles = timing["distribution"]["quantiles_ms"]
+    quantiles = sorted(timing["distribution"]["quantiles_ms"])
     return np.diff(np.interp(edges, quantiles, np.linspace(0, 1, len(quantiles))))
 
 
 def _outline(frame: Frame, edges: Sequence[float], shares: Any, strip: int, css: str) -> str:
     """The tops of the bars, from the first to the last that can be seen."""
-    seen = np.flatnonzero(shares > 0.005)
+    seen = np.flatnonzero(shares >= 0.01 * shares.max())
     points: list[Point] = []
     for left, share in zip(range(seen[0], seen[-1] + 1), shares[seen[0] :].tolist(), strict=False):
         points += [(edges[left], strip + share), (edges[left + 1], strip + share)]
@@ -102,7 +109,7 @@ def series(runs: Sequence[Timed]) -> Iterable[str]:
     half = min(MOST_PERCENT, max(5.0, float(np.ceil(far / 5) * 5)))
     axis = linear("seconds since timing began", [0.0, last])
     label = f"Latency over time of {len(kept)} artifacts, in percent off the median of each"
-    frame = strips(axis, len(kept), f"±{half:g}% of the median each", label, STRIP_PX)
+    frame = strips(axis, len(kept), f"±{half:g}%", label, STRIP_PX)
     marks = []
     for strip, run in enumerate(reversed(kept)):
         middle = strip + 0.4
@@ -114,8 +121,9 @@ def series(runs: Sequence[Timed]) -> Iterable[str]:
                 drawn.append(frame.line(points, css))
         drawn.append(frame.text(axis.low, strip + 1, run.name, shift=(6, 18)))
         marks.append(hover(_said(run), *drawn))
-    yield '<section><h2>Latency over time</h2><p class="soft">Up is slower. What all of them do at '
-    yield "once is the machine; a line that climbs is a device that gets hot.</p>"
+    yield '<section><h2>Latency over time</h2><p class="soft">Up is slower; the height of a '
+    yield f"strip is ±{half:g}% of its median. What all of them do at once is the machine; a line "
+    yield "that climbs is a device that gets hot.</p>"
     yield _legend(kept, bars=False)
     yield from frame.svg(marks)
     yield "</section>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from vitedge.formats import figures
@@ -58,7 +59,7 @@ def intervals(verdict: Verdict) -> Iterable[str]:
     drawn = [
         (name, check)
         for name, check in _named(verdict)
-        if figures.interval(check) and figures.finite(check) is not None
+        if figures.interval(check) and figures.finite(check) is not None and isfinite(check.limit)
     ]
     for metric in dict.fromkeys(check.metric for _, check in drawn):
         yield from _picture([(name, check) for name, check in drawn if check.metric == metric])
