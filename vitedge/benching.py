@@ -30,11 +30,6 @@ from vitedge.turns import Turns, latency_of, recommend_among, take_turns
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Swept = Literal["threads", "batch"]
-SECTIONS = (
-    *("latency", "multi_stream", "offline", "server", "sweep_threads", "sweep_batch"),
-    *("cold_start", "drift", "energy", "memory", "conditions"),
-)
-"""Those of a report that are of this machine, and no other."""
 COLD_SHARE = 0.5
 """Of the duration: what further cold starts may take."""
 
@@ -84,7 +79,7 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
     if ("server" in request.scenarios) != (request.rate_per_s is not None):
         raise InputError(
             "--scenario server and --rate belong together",
-            fix="pass --scenario server --rate R, R being the images that arrive a second",
+            fix="pass --scenario server --rate R, R being the runs that arrive a second",
         )
     if request.rate_per_s is not None:
         server.arrivals(request.rate_per_s, request.duration_s, scenarios.SEED)
@@ -148,7 +143,8 @@ def _bench(
     rival = None if request.against == "fp32" else open_bundle(Path(request.against))
     here = host.describe(request.threads or host.usable_cores())
     watch = Watch(ROOT)
-    measured: list[dict[str, report.Section | None]] = [_stale(each, here) for each in bundles]
+    hosts = [report.host_of(each, here) for each in bundles]
+    measured = [_stale(each, at) for each, at in zip(bundles, hosts, strict=True)]
     extras: dict[str, bench.Latency] = {}
     if "single-stream" in request.scenarios:
         turns = take_turns(
@@ -168,7 +164,7 @@ def _bench(
     for bundle, sections in zip(bundles, measured, strict=True):
         sections.update(_scenarios(bundle, request, steps, watch))
     conditions = watch.conditions(here)
-    for bundle, sections in zip(bundles, measured, strict=True):
+    for bundle, at, sections in zip(bundles, hosts, measured, strict=True):
         name = bundle.manifest.name
         sections["energy"] = measure_energy(
             bundle,
@@ -185,7 +181,9 @@ def _bench(
         )
         sections.update(parity.sections(bundle, request.threads))
         sections["size"] = report.size(bundle, bundle.reference())
-        sections["host"], sections["conditions"] = here, conditions
+        digits = host.fingerprint(at)
+        sections["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
+        sections["host"] = at
     reports = [
         report.merge(bundle, **sections) for bundle, sections in zip(bundles, measured, strict=True)
     ]
@@ -257,11 +255,9 @@ def _drift(turns: Turns, index: int, watch: Watch) -> Drift | None:
 
 
 def _stale(bundle: Bundle, here: Host) -> dict[str, report.Section | None]:
-    """Sections of a bundle's report to remove: all timing, where that was another machine's."""
-    before = report.read(bundle.path / REPORT).get("host")
-    try:
-        there = msgspec.convert(before, Host) if before else here
-    except msgspec.ValidationError:
-        return dict.fromkeys(SECTIONS)
-    alike = (host.fingerprint(msgspec.structs.replace(each, threads=0)) for each in (there, here))
-    return {} if len(set(alike)) == 1 else dict.fromkeys(SECTIONS)
+    """Sections of a bundle's report to remove: those that would not be of `here` any more."""
+    stale = report.on(bundle, here)
+    threads = report.read(bundle.path / REPORT).get("host", {}).get("threads")
+    if not stale and threads != here.threads:  # the other sections say theirs
+        stale |= dict.fromkeys(("latency", "drift", "recommendation"))
+    return stale

@@ -37,7 +37,7 @@ def bench(
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="server: images that arrive a second, at random.")
+        float | None, typer.Option(help="server: runs that arrive a second, at random.")
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -57,7 +57,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
-    from vitedge import benching, parity, spreadsheet, tables, tables_bench
+    from vitedge import benching, files, parity, spreadsheet, tables, tables_bench
     from vitedge.artifact import bundles_in, open_bundle
     from vitedge.pages import about, bench_page, shell
     from vitedge.progress import steps
@@ -76,7 +76,7 @@ def bench(
     if not paths:
         raise InputError(f"no artifacts in {DEFAULT_OUTPUT}/", fix="make one with 'vitedge export'")
     if csv:
-        spreadsheet.check_writable(csv)
+        files.check_writable(csv, "--csv")
     if html:
         shell.check_writable(html)
     bundles = [open_bundle(path) for path in paths]

@@ -13,7 +13,7 @@ from vitedge.errors import VitedgeError
 if TYPE_CHECKING:
     from vitedge.artifact import Bundle
 
-LOCAL = {"artifacts", "against", "device", "csv", "as_json"}
+LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json"}
 """What concerns this machine alone; every other option given goes to the device as it is."""
 
 

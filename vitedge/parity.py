@@ -29,9 +29,9 @@ def check(bundle: Bundle) -> dict[str, Any]:
     That it computes here what it computed where it was exported says nothing of its accuracy.
     """
     report.check_writable(bundle)
-    here = host.describe(host.usable_cores())
+    here = report.host_of(bundle, host.describe(host.usable_cores()))
     size = report.size(bundle, bundle.reference())
-    return report.merge(bundle, **sections(bundle), size=size, host=here)
+    return report.merge(bundle, **{**report.on(bundle, here), **sections(bundle), "size": size})
 
 
 def broken(measured: Sequence[Mapping[str, Any]]) -> list[VitedgeError]:

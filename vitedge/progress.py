@@ -52,7 +52,7 @@ class Steps:
         """Show a line that a `vitedge` elsewhere has written to its stderr."""
         try:
             step, *progress = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):  # no JSON, or no list
             self.note(f"{where}: {line}")
             return
         if progress:

@@ -32,10 +32,12 @@ def validate_bundle(
     fp32 = bundle.reference()
     load = partial(open_session, threads=threads)
     accuracy, numerics, seen = _compare(bundle, fp32, load, images, steps, allow_overlap)
-    here = host.describe(host.usable_cores())
+    here = report.host_of(bundle, host.describe(host.usable_cores()))
     size = report.size(bundle, fp32)
     evidence.write(bundle, accuracy.metric, images.name, seen)
-    return report.merge(bundle, accuracy=accuracy, numerics=numerics, size=size, host=here)
+    found: dict[str, report.Section | None] = report.on(bundle, here)
+    found |= {"accuracy": accuracy, "numerics": numerics, "size": size}
+    return report.merge(bundle, **found)
 
 
 def simulate_bundle(

@@ -10,7 +10,7 @@ import msgspec
 
 from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
-from vitedge.host import Host
+from vitedge.host import Host, fingerprint
 from vitedge.measurements import BenchSection
 from vitedge.spec import Count, Precision
 
@@ -136,6 +136,13 @@ Section = Accuracy | Numerics | Parity | Simulation | Size | Recommendation | Ho
 `conditions`."""
 
 
+TIMED = (
+    *("latency", "multi_stream", "offline", "server", "sweep_threads", "sweep_batch"),
+    *("cold_start", "drift", "energy", "memory", "conditions", "recommendation"),
+)
+"""Sections that are of the machine which measured them, and no other."""
+
+
 def size(bundle: Bundle, fp32: Bundle | None) -> Size:
     """Of a bundle, and of its FP32 bundle where that is at hand."""
     return Size(bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes)
@@ -183,9 +190,41 @@ def keep(bundle: Bundle, measured: dict[str, Any], device: str, slug: str) -> di
     before = read(path)
     if before.get("files") != measured.get("files"):
         before = {}
-    report = {**before, **measured, "device": device}
+    gone = set() if _one_machine(before.get("host"), measured.get("host")) else set(TIMED)
+    if "latency" in measured:
+        gone |= {"drift", "recommendation"}
+    kept = {name: section for name, section in before.items() if name not in gone}
+    report = {**kept, **measured, "device": device}
     _write(report, path)
     return report
+
+
+def on(bundle: Bundle, here: Host) -> dict[str, Section | None]:
+    """What to merge so that a report is of `here`: nothing if it is.
+
+    Otherwise the host, and that the timing of another machine goes.
+    """
+    before = read(bundle.path / REPORT).get("host")
+    if _one_machine(before, msgspec.to_builtins(here)):
+        return {}
+    return {**dict.fromkeys(TIMED), "host": here}
+
+
+def host_of(bundle: Bundle, here: Host) -> Host:
+    """`here`, by what the bundle runs on there: a GPU, if it was compiled for one."""
+    if bundle.manifest.build is None or not here.gpus:
+        return here
+    return msgspec.structs.replace(here, accelerator=here.gpus[0].name)
+
+
+def _one_machine(one: Any, other: Any) -> bool:
+    """Whether two reports' hosts are the same, with however many threads they computed."""
+    try:
+        hosts = [msgspec.convert(each, Host) for each in (one, other)]
+    except msgspec.ValidationError:
+        return False
+    alike = {fingerprint(msgspec.structs.replace(each, threads=0)) for each in hosts}
+    return len(alike) == 1
 
 
 def check_writable(bundle: Bundle) -> None:

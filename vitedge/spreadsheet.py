@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitedge.errors import InputError
+from vitedge import files
 
 TIMING = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "n")
 SETTING = ("batch", "streams", "threads")
@@ -35,14 +34,6 @@ COLUMNS = (
 )
 
 
-def check_writable(file: Path) -> None:
-    """Raises InputError where `file` could not be written, before anything is measured."""
-    folder = file.parent
-    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        why = "it is a folder" if file.is_dir() else f"{folder} is no folder that can be written to"
-        raise InputError(f"cannot write {file}: {why}", fix="choose another --csv file")
-
-
 def write(reports: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Write the rows of `reports` to `file`, all or nothing. Raises InputError."""
     text = io.StringIO()
@@ -50,16 +41,7 @@ def write(reports: Sequence[Mapping[str, Any]], file: Path) -> None:
     rows.writeheader()
     for report in reports:
         rows.writerows(_rows(report))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {file}: {error.strerror}", fix="choose another --csv file"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(file, text.getvalue())
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -128,8 +128,10 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     )
     here = host.describe(host.usable_cores())
     for index, bundle in enumerate(bundles):
-        size = report.size(bundle, bundle.reference())
-        report.merge(bundle, latency=latency_of(turns, index, "fp32"), size=size, host=here)
+        at = report.host_of(bundle, here)
+        found: dict[str, report.Section | None] = report.on(bundle, at)
+        found |= {"latency": latency_of(turns, index, "fp32"), "conditions": None, "host": at}
+        report.merge(bundle, **found, size=report.size(bundle, bundle.reference()))
 
 
 def recommend_among(

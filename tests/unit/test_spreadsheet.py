@@ -6,10 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from vitedge import spreadsheet
-from vitedge.errors import InputError
 
 TIMING = {"p50_ms": 2.0, "p90_ms": 3.0, "p99_ms": None, "mean_ms": 2.1, "n": 100}
 REPORT: dict[str, Any] = {
@@ -72,17 +69,10 @@ def test_a_row_for_each_setting(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_an_old_file_is_replaced(tmp_path: Path) -> None:
-    file = tmp_path / "numbers.csv"
+def test_an_old_file_is_replaced_and_a_link_stays_one(tmp_path: Path) -> None:
+    file, link = tmp_path / "numbers.csv", tmp_path / "latest.csv"
     file.write_text("old")
-    spreadsheet.check_writable(file)
-    assert file.read_text() == "old"
-    spreadsheet.write([], file)
+    link.symlink_to(file)
+    spreadsheet.write([], link)
+    assert link.is_symlink()
     assert list(csv.DictReader(file.open())) == []
-
-
-def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    for file in (tmp_path, tmp_path / "nowhere" / "numbers.csv"):
-        with pytest.raises(InputError, match="cannot write") as caught:
-            spreadsheet.check_writable(file)
-        assert caught.value.fix

@@ -18,7 +18,7 @@ from time import perf_counter
 
 import numpy as np
 
-from vitedge.artifact import open_bundle
+from vitedge.artifact import open_bundle, read_manifest
 from vitedge.backends import open_session
 from vitedge.errors import InputError, UnavailableError, VitedgeError
 from vitedge.measurements import ColdStart, Memory
@@ -89,7 +89,8 @@ def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
         return Fresh(ready_ms=ready_ms, **json.loads(first), **json.loads(rest))
     for kind in (InputError, UnavailableError):
         if child.returncode == kind.exit_code and first:
-            what, _, fix = (first + rest).rstrip("\n").partition("\n")
+            said = rest if first.startswith("{") else first + rest
+            what, _, fix = said.rstrip("\n").partition("\n")
             raise kind(what, fix=fix)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
@@ -103,7 +104,8 @@ def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
 
 def _run(bundle: Path, threads: int) -> None:
     """Open `bundle`, run it on its golden images, and print what that took."""
-    before = _device_bytes()
+    on_gpu = read_manifest(bundle).build is not None
+    before = _device_bytes() if on_gpu else None
     start = perf_counter()
     artifact = open_bundle(bundle)
     with open_session(artifact, threads) as session:
@@ -118,7 +120,7 @@ def _run(bundle: Path, threads: int) -> None:
         print(json.dumps(ready), flush=True)
         for _ in range(RUNS):
             session.run(feed)
-        after = _device_bytes()
+        after = _device_bytes() if on_gpu else None
     device = None if before is None or after is None else max(0, after - before)
     print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": device}))
 

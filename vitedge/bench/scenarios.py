@@ -66,7 +66,8 @@ def multi_stream(setup: Setup) -> MultiStream:
         fixed = sessions[0].inputs[0].shape[0]
         golden_feed(setup.bundle, sessions[0], setup.batch)  # it takes that batch
         batch = fixed or setup.batch or -(-SAMPLES_PER_QUERY // count)
-        samples = -(-SAMPLES_PER_QUERY // batch) * batch
+        each = batch * count  # so that no stream is idle
+        samples = -(-SAMPLES_PER_QUERY // each) * each
         feed = images_feed(setup.bundle, sessions[0], samples)
         query = parallel.Query(sessions, batch, pool)
         timed = measure([query], [feed], setup.duration_s, on_progress=setup.on_progress)

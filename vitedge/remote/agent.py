@@ -61,9 +61,15 @@ def hello() -> dict[str, Any]:
 
 
 def held(shelf: str, key: str) -> dict[str, Any]:
-    """Whether a parcel is here and whole, and how many bytes of each of its files are."""
+    """Whether a parcel is here and whole, and how many bytes of each of its files are.
+
+    If not, this client alone may copy until it has sealed it or is gone; others wait.
+    """
     folder = CACHE / shelf / key
+    if not folder.is_dir():
+        _Copying.begin()
     if folder.is_dir():
+        _Copying.end()
         os.utime(folder)
         return {"whole": True, "bytes": {}}
     part = _part(folder)
@@ -73,6 +79,7 @@ def held(shelf: str, key: str) -> dict[str, Any]:
 
 def write(shelf: str, key: str, name: str, offset: int, payload: bytes) -> None:
     """Put bytes into a file of a parcel that is under way; what lay behind `offset` goes."""
+    _Copying.begin()
     part = _part(CACHE / shelf / key)
     part.mkdir(parents=True, exist_ok=True)
     try:
@@ -102,6 +109,8 @@ def seal(shelf: str, key: str, files: dict[str, str]) -> list[str]:
             if path.name not in files:
                 path.unlink()
         part.rename(folder)
+    if not wrong:
+        _Copying.end()
     return wrong
 
 
@@ -242,17 +251,39 @@ def _sha256(path: Path) -> str:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold the lock `path` while the block runs; another's is waited for."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _lock(path)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                _check_client(0.2)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Wait for the lock `path`; closing what is returned frees it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            _check_client(0.2)
+
+
+class _Copying:
+    """The lock of the one connection that copies to this machine."""
+
+    descriptor: int | None = None
+
+    @classmethod
+    def begin(cls) -> None:
+        if cls.descriptor is None:
+            cls.descriptor = _lock(CACHE / "copying.lock")
+
+    @classmethod
+    def end(cls) -> None:
+        if cls.descriptor is not None:
+            os.close(cls.descriptor)
+            cls.descriptor = None
 
 
 def _run(command: list[str], what: str, fix: str) -> None:

@@ -169,7 +169,11 @@ def _run(device: Connection, load: Load, venv: str, steps: Steps, patience: Pati
             )
     if error and not printed:
         raise error
-    document = json.loads(printed)
+    try:
+        document = json.loads(printed)
+    except ValueError:
+        cut = VitedgeError(f"{where}: what it measured was cut short", fix="is its disk full?")
+        raise error or cut from None
     return Measured(device.address, tuple(document.get("reports", [document])), error)
 
 

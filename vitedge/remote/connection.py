@@ -249,8 +249,8 @@ class _Failure:
             fix = (
                 f"keys only, no passwords: ssh-copy-id, or ssh-add; try it by hand: {by_hand} true"
             )
-        elif re.match(r"\d+\.\d+", said) and code == 1:
-            what = f"{text} has Python {said.split()[0]}, and vitedge needs 3.10"
+        elif (python := re.search(r"^(\d+\.\d+\S*) \(", said, re.MULTILINE)) and code == 1:
+            what = f"{text} has Python {python[1]}, and vitedge needs 3.10"
             fix = "install a newer one there, and make it the python3 of its PATH"
         elif code in (126, 127):
             what, fix = (

@@ -51,6 +51,7 @@ def _run(arguments: tuple[str, ...], folder: Path, lease_s: float) -> int:
             env={**os.environ, LINES: "1"},
             stdin=subprocess.DEVNULL,
             stdout=result,
+            close_fds=False,  # it holds the job's lock, too: who stops the job finds it
         )
     lease, asked, since = folder / "lease", 0, time.monotonic()
     while True:

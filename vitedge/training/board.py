@@ -54,7 +54,10 @@ class _Board:
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(
