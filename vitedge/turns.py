@@ -16,6 +16,7 @@ from vitedge.artifact import REPORT, Bundle
 from vitedge.backends import open_session
 from vitedge.backends.base import Session
 from vitedge.bench.clock import Feed
+from vitedge.bench.conditions import Watch
 from vitedge.bench.feed import golden_feed
 from vitedge.bench.results import timings
 from vitedge.interval import log_se_of_ratio, share_se
@@ -116,20 +117,28 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     """Time bundles in turn with FP32 and write that into their reports; no more than that."""
     for bundle in bundles:
         report.check_writable(bundle)
-    turns = take_turns(
-        bundles,
-        steps,
-        rival=None,
-        duration_s=duration_s,
-        batch=None,
-        threads=0,
-        others={},
-        on_round=lambda: None,
-    )
     here = host.describe(host.usable_cores())
+    with alone(steps.note):
+        watch = Watch(host.ROOT)
+        turns = take_turns(
+            bundles,
+            steps,
+            rival=None,
+            duration_s=duration_s,
+            batch=None,
+            threads=0,
+            others={},
+            on_round=watch.look,
+        )
+        conditions = watch.conditions(here)
     for index, bundle in enumerate(bundles):
-        size = report.size(bundle, bundle.reference())
-        report.merge(bundle, latency=latency_of(turns, index, "fp32"), size=size, host=here)
+        report.merge(
+            bundle,
+            latency=latency_of(turns, index, "fp32"),
+            size=report.size(bundle, bundle.reference()),
+            host=here,
+            conditions=conditions,
+        )
 
 
 def recommend_among(
