@@ -109,7 +109,7 @@ def _rank(logits: Outputs, labels: NDArray[Any]) -> NDArray[np.int64]:
     chosen = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]
     before = ((logits > chosen) | ((logits == chosen) & earlier)).sum(axis=1)
-    return np.where(np.isnan(logits.max(axis=1)), logits.shape[1], before)
+    return np.asarray(np.where(np.isnan(logits.max(axis=1)), logits.shape[1], before))
 
 
 def _choice(logits: Outputs) -> NDArray[np.int32]:
@@ -175,7 +175,7 @@ def class_map(logits: Outputs, size: tuple[int, int]) -> NDArray[np.int32]:
     height, width = logits.shape[1:]
     if (height, width) != size:
         logits = _bilinear(height, size[0]) @ logits @ _bilinear(width, size[1]).T
-    return _choice(logits[None])[0]
+    return np.asarray(_choice(logits[None])[0])
 
 
 def _bilinear(size: int, new_size: int) -> Outputs:
