@@ -85,6 +85,8 @@ class Config:
         pattern = Path(entry.path)
         folder = Path(pattern.anchor) if pattern.is_absolute() else self.folder
         try:
+            if pattern == Path(pattern.anchor):
+                raise ValueError("it names nothing")
             return sorted(folder.glob(str(pattern.relative_to(pattern.anchor))))
         except (ValueError, IndexError, NotImplementedError, OSError) as error:
             raise InputError(
