@@ -136,7 +136,7 @@ def read_manifest(path: Path) -> Manifest:
         if schema != SCHEMA:
             raise InputError(f"{file} has schema {schema!r}, not '{SCHEMA}'", fix=again)
         manifest = msgspec.convert(content, Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}", fix=again) from error
     if not any(name.startswith("model.") for name in manifest.files):
         raise InputError(f"{file} lists no model file", fix=again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -151,5 +152,7 @@ def _errors_to_exit_codes() -> Iterator[None]:
 
 def run() -> None:
     """The `vitedge` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal and log has every sign
     with _errors_to_exit_codes():
         app()

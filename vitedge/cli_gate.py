@@ -21,9 +21,7 @@ def gate(
     max_drop: Annotated[
         float | None, typer.Option(help="Largest accuracy lost, percentage points.")
     ] = None,
-    min_speedup: Annotated[
-        float | None, typer.Option(help="Least speed-up over what it was timed with.")
-    ] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="Least speed-up over FP32.")] = None,
     max_p90_ms: Annotated[float | None, typer.Option(help="Longest p90, milliseconds.")] = None,
     max_size_mb: Annotated[float | None, typer.Option(help="Largest size, MB.")] = None,
     max_rss_mb: Annotated[float | None, typer.Option(help="Largest peak RSS, MB.")] = None,
@@ -104,7 +102,10 @@ def gate(
         duration_s=duration,
         config=config,
     )
-    planned = outputs.plan(junit, write or (), history, os.environ)
+    others = tuple(
+        (path, option) for path, option in ((html, "--html"), (baseline, "--baseline")) if path
+    )
+    planned = outputs.plan(junit, write or (), history, os.environ, others)
     if html:
         shell.check_writable(html)
     with steps() as progress:

@@ -89,8 +89,9 @@ def read(folder: Path) -> Evidence | None:
     fix = "validate the artifact again"
     header, stored = load(path, SCHEMA, fix)
     try:
-        return Evidence(msgspec.convert(header, About), per_image(stored))
-    except (msgspec.ValidationError, KeyError, ValueError) as error:
+        about = msgspec.convert(header, About)
+        return Evidence(about, per_image(stored, about.metric))
+    except (msgspec.ValidationError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
 
 
@@ -105,7 +106,7 @@ def arrays(found: PerImage) -> dict[str, NDArray[Any]]:
     return {name: array for name, array in named.items() if array is not None}
 
 
-def per_image(named: Mapping[str, NDArray[Any]]) -> PerImage:
+def per_image(named: Mapping[str, NDArray[Any]], metric: Metric) -> PerImage:
     """The reverse of `arrays`. Raises KeyError where one is missing, ValueError if they differ."""
     return checked(
         PerImage(
@@ -115,17 +116,23 @@ def per_image(named: Mapping[str, NDArray[Any]]) -> PerImage:
             artifact=named["artifact"],
             worst=named["worst"],
             thumbnails=named["thumbnails"],
-        )
+        ),
+        metric,
     )
 
 
-def checked(found: PerImage) -> PerImage:
-    """`found`, where its arrays are of the same images. Raises ValueError."""
+def checked(found: PerImage, metric: Metric) -> PerImage:
+    """`found`, where its arrays are of `metric` and of the same images. Raises ValueError."""
     n = found.digests.shape
     models = [each for each in (found.artifact, found.fp32) if each is not None]
+    whole = (found.digests, found.labels, found.worst, found.thumbnails)
+    if any(each.dtype.kind not in "iu" for each in whole):
+        raise ValueError("its arrays are not of whole numbers")
     fits = (
         len(n) == 1
-        and found.labels.shape in (n, (0,))
+        and found.labels.shape in ((n,) if metric == "top1" else (n, (0,)))
+        and (len(found.artifact.shape) == 1 if metric != "miou" else _counts(found.artifact))
+        and found.thumbnails.shape[3:] == (3,)
         and all(each.shape[:1] == n and each.dtype.kind in "iuf" for each in models)
         and len({each.shape for each in models}) == 1
         and found.worst.shape == found.thumbnails.shape[:1]
@@ -134,6 +141,10 @@ def checked(found: PerImage) -> PerImage:
     if not fits:
         raise ValueError("its arrays are not of the same images")
     return found
+
+
+def _counts(array: NDArray[Any]) -> bool:
+    return array.ndim == 3 and array.shape[1] == 3
 
 
 def bare(

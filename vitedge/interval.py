@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from vitedge.errors import InputError
 
 RESAMPLES = 1000
+FARTHEST = 300.0
+"""Logarithm of the widest margin of a ratio: so wide, it says nothing, and exp() still has it."""
 BINS = 1024
 """Resolution of a resampled median: exact up to 1024 samples, 0.1% of them beyond."""
 
@@ -103,7 +105,8 @@ def resampled_drop_pp(
     over images: a studentised bootstrap of the jackknife's pseudo-values (Efron & Tibshirani 1993,
     ch. 12), because a few bad images skew a drop, and percentiles then pass twice too often.
     Resampling shows nothing of what too few images show, so where fewer than 10 differ the limits
-    are those of as many images gone wholly wrong, or right.
+    are those of as many images gone wholly wrong, or right; of more where an image pulls the
+    metric by more than its share, as the only one of a class does in mIoU.
 
     Args:
         fp32: (n, …) what each image adds to FP32's sums.
@@ -114,13 +117,16 @@ def resampled_drop_pp(
     n = len(fp32)
     if n < 10:
         return None
-    differ = (fp32 != artifact).reshape(n, -1).any(axis=1)
-    if (count := int(differ.sum())) < 10:
-        return drop_pp(0, count, n, confidence)[0], drop_pp(count, 0, n, confidence)[1]
-    weights = np.random.default_rng(0).multinomial(n, [1 / n] * n, RESAMPLES).astype(np.float64)
     totals = [part.sum(axis=0, dtype=np.float64) for part in (fp32, artifact)]
     drop = float(metric(totals[0]) - metric(totals[1]))
     without = metric(totals[0] - fp32) - metric(totals[1] - artifact)  # each image left out once
+    differ = (fp32 != artifact).reshape(n, -1).any(axis=1)
+    if (count := int(differ.sum())) < 10:
+        pulls = n * np.abs(without - drop)  # together they may pull where none alone does
+        pull = max(1.0, float(pulls.max()), n * abs(drop) / max(count, 1))
+        low, high = drop_pp(0, count, n, confidence)[0], drop_pp(count, 0, n, confidence)[1]
+        return max(-100.0, pull * low), min(100.0, pull * high)
+    weights = np.random.default_rng(0).multinomial(n, [1 / n] * n, RESAMPLES).astype(np.float64)
     values = n * drop - (n - 1) * without
     means = weights @ values / n
     variances = np.maximum(
@@ -129,7 +135,8 @@ def resampled_drop_pp(
     t = (means - values.mean()) / np.sqrt(np.maximum(variances / (n - 1), 1e-30))
     below, above = np.quantile(t, [(1 - confidence) / 2, (1 + confidence) / 2])
     error = float(np.std(values, ddof=1)) / sqrt(n)
-    return 100 * (drop - float(above) * error), 100 * (drop - float(below) * error)
+    low, high = drop - float(above) * error, drop - float(below) * error
+    return 100 * max(-1.0, low), 100 * min(1.0, high)
 
 
 def ratio_of_medians(
@@ -161,7 +168,7 @@ def ratio_of_medians(
 
 def around(value: float, log_se: float, rounds: int, confidence: float) -> tuple[float, float]:
     """Bound a positive value by value · exp(± t(rounds - 1) · log_se), two-sided."""
-    margin = exp(students_t(confidence, rounds - 1) * log_se)
+    margin = exp(min(students_t(confidence, rounds - 1) * log_se, FARTHEST))
     return value / margin, value * margin
 
 

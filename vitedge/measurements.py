@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+StandardError = Annotated[float, msgspec.Meta(ge=0, le=10)]
+"""Of a share or of a logarithm: more than that was not measured."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,7 +17,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 class Distribution(Measurement, frozen=True, kw_only=True):
     """Every timed run, for plots; a claim about a percentile is `Timing`'s to make."""
 
-    quantiles_ms: tuple[float, ...]
+    quantiles_ms: Annotated[tuple[float, ...], msgspec.Meta(min_length=101, max_length=101)]
     """101 latencies: the smallest, those that 1, 2, … 99% of the runs stay under, the largest."""
     series: tuple[tuple[float, float], ...]
     """(seconds since timing began, median ms of the runs around then), 120 points at most."""
@@ -44,9 +49,9 @@ class Latency(Timing, frozen=True, kw_only=True):
     speedup_ci: tuple[float, float] | None
     rounds: int | None = None
     """In which all were timed in turn; None, as below, of an earlier vitedge."""
-    speedup_log_se: float | None = None
+    speedup_log_se: StandardError | None = None
     """Standard error of the logarithm of `speedup`; with t(rounds - 1) any interval follows."""
-    p90_share_se: float | None = None
+    p90_share_se: StandardError | None = None
     """Standard error of the share of runs under p90_ms, 0-1."""
 
 

@@ -72,15 +72,18 @@ class TopK:
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         self._classes = artifact.shape[1]
         self._ranks.append(_rank(artifact, labels))
-        self._choices.append(artifact.argmax(axis=1).astype(np.int32))
+        self._choices.append(_choice(artifact))
         if fp32 is not None:
             self._fp32_ranks.append(_rank(fp32, labels))
-            self._fp32_choices.append(fp32.argmax(axis=1).astype(np.int32))
+            self._fp32_choices.append(_choice(fp32))
 
     def result(self, confidence: float) -> Measured:
         ranks, choices = np.concatenate(self._ranks), np.concatenate(self._choices)
         fp32 = np.concatenate(self._fp32_ranks) if self._fp32_ranks else None
         fp32_choices = np.concatenate(self._fp32_choices) if self._fp32_choices else None
+        agreement = None
+        if fp32_choices is not None:
+            agreement = float(((choices == fp32_choices) & (choices >= 0)).mean())
 
         def top(k: int) -> Compared:
             return compared(
@@ -91,7 +94,7 @@ class TopK:
             metric="top1",
             value=top(1),
             drop_ci_pp=None if fp32 is None else paired_drop_pp(fp32 < 1, ranks < 1, confidence),
-            agreement=None if fp32_choices is None else float((choices == fp32_choices).mean()),
+            agreement=agreement,
             also={"top5": top(5)} if self._classes > 5 else {},
             fp32=fp32_choices,
             artifact=choices,
@@ -99,10 +102,19 @@ class TopK:
 
 
 def _rank(logits: Outputs, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """How many classes come before the label's, (n,); of equal logits the first comes first."""
+    """How many classes come before the label's, (n,); of equal logits the first comes first.
+
+    Logits with NaN among them rank no class: all come before.
+    """
     chosen = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]
-    return np.asarray(((logits > chosen) | ((logits == chosen) & earlier)).sum(axis=1))
+    before = ((logits > chosen) | ((logits == chosen) & earlier)).sum(axis=1)
+    return np.asarray(np.where(np.isnan(logits.max(axis=1)), logits.shape[1], before))
+
+
+def _choice(logits: Outputs) -> NDArray[np.int32]:
+    """The class of the largest logit, (n,) or (n, h, w) of (n, classes, …); -1 beside a NaN."""
+    return np.where(np.isnan(logits.max(axis=1)), -1, logits.argmax(axis=1)).astype(np.int32)
 
 
 class MeanIoU:
@@ -158,12 +170,12 @@ class MeanIoU:
         )
 
 
-def class_map(logits: Outputs, size: tuple[int, int]) -> NDArray[np.int64]:
-    """The class of every pixel, (H, W), of logits (classes, h, w) resized to `size`."""
+def class_map(logits: Outputs, size: tuple[int, int]) -> NDArray[np.int32]:
+    """The class of every pixel, (H, W), of logits (classes, h, w) resized to `size`; -1: NaN."""
     height, width = logits.shape[1:]
     if (height, width) != size:
         logits = _bilinear(height, size[0]) @ logits @ _bilinear(width, size[1]).T
-    return np.asarray(logits.argmax(axis=0))
+    return np.asarray(_choice(logits[None])[0])
 
 
 def _bilinear(size: int, new_size: int) -> Outputs:
@@ -174,7 +186,7 @@ def _bilinear(size: int, new_size: int) -> Outputs:
 
 
 def _counts(choice: NDArray[Any], wanted: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    parts = (wanted[choice == wanted], choice, wanted)
+    parts = (wanted[choice == wanted], choice[choice >= 0], wanted)
     return np.stack([np.bincount(part, minlength=classes) for part in parts])
 
 
@@ -217,6 +229,7 @@ class Neighbours:
             raise InputError("one image has no neighbours", fix="give more images")
         mine, its = _nearest(artifact, k), _nearest(fp32, k)
         shared = (mine[:, :, None] == its[:, None, :]).sum(axis=(1, 2)) / k  # (n,)
+        shared[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
         return Measured(
             metric="knn_agreement",
             value=compared(1.0, float(shared.mean())),

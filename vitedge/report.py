@@ -12,7 +12,7 @@ from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host, fingerprint
 from vitedge.measurements import BenchSection
-from vitedge.spec import Count, Precision
+from vitedge.spec import Count, Positive, Precision
 
 SCHEMA = "vitedge.report/1"
 
@@ -44,7 +44,7 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     features, share of images with the same nearest neighbour."""
     also: dict[str, Compared]
     """Further metrics: `top5`, `pixel_accuracy`."""
-    n: int
+    n: Positive
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
@@ -58,11 +58,13 @@ class Numerics(_Section, frozen=True, kw_only=True):
     """Outputs of the artifact against FP32's."""
 
     sqnr_db: float | None
-    """Signal to quantization noise, 10·log10(Σ fp32² / Σ (fp32 − artifact)²); None if equal."""
-    max_abs_error: float
-    cosine: float
+    """Signal to quantization noise, 10·log10(Σ fp32² / Σ (fp32 − artifact)²); None if equal, and
+    where an output is not finite."""
+    max_abs_error: float | None
+    """None, as below, where an output is not finite."""
+    cosine: float | None
     """Mean over images."""
-    n: int
+    n: Positive
     data: str
     """The images' name; `golden` for those of the bundle."""
 
@@ -243,7 +245,7 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     try:
         report = msgspec.json.decode(path.read_bytes())
-    except (msgspec.MsgspecError, OSError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise InputError(
             f"{path} cannot be read: {error}", fix="delete it, then measure again"
         ) from error

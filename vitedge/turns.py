@@ -16,6 +16,7 @@ from vitedge.artifact import REPORT, Bundle
 from vitedge.backends import open_session
 from vitedge.backends.base import Session
 from vitedge.bench.clock import Feed
+from vitedge.bench.conditions import Watch
 from vitedge.bench.feed import golden_feed
 from vitedge.bench.results import timings
 from vitedge.interval import log_se_of_ratio, share_se
@@ -116,21 +117,26 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     """Time bundles in turn with FP32 and write that into their reports; no more than that."""
     for bundle in bundles:
         report.check_writable(bundle)
-    turns = take_turns(
-        bundles,
-        steps,
-        rival=None,
-        duration_s=duration_s,
-        batch=None,
-        threads=0,
-        others={},
-        on_round=lambda: None,
-    )
     here = host.describe(host.usable_cores())
+    with alone(steps.note):
+        watch = Watch(host.ROOT)
+        turns = take_turns(
+            bundles,
+            steps,
+            rival=None,
+            duration_s=duration_s,
+            batch=None,
+            threads=0,
+            others={},
+            on_round=watch.look,
+        )
+        conditions = watch.conditions(here)
     for index, bundle in enumerate(bundles):
         at = report.host_of(bundle, here)
         found: dict[str, report.Section | None] = report.on(bundle, at)
-        found |= {"latency": latency_of(turns, index, "fp32"), "conditions": None, "host": at}
+        found |= {"latency": latency_of(turns, index, "fp32"), "host": at}
+        digits = host.fingerprint(at)
+        found["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
         report.merge(bundle, **found, size=report.size(bundle, bundle.reference()))
 
 

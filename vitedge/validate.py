@@ -174,23 +174,25 @@ class OutputError:
     def update(self, fp32: NDArray[np.float32], artifact: NDArray[np.float32]) -> None:
         """Add the outputs (n, …) of one batch."""
         want, got = (x.reshape(len(x), -1).astype(np.float64) for x in (fp32, artifact))
-        difference = want - got
-        self._signal += float(np.vdot(want, want))
-        self._noise += float(np.vdot(difference, difference))
-        self._max = max(self._max, float(np.abs(difference).max()))
-        norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))
-        self._cosines += float(((want * got).sum(-1) / np.maximum(norms, 1e-30)).sum())
+        with np.errstate(invalid="ignore"):  # what is not finite makes all of the error so
+            difference = want - got
+            self._signal += float(np.vdot(want, want))
+            self._noise += float(np.vdot(difference, difference))
+            self._max = float(np.maximum(self._max, np.abs(difference).max()))
+            norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))
+            self._cosines += float(((want * got).sum(-1) / np.maximum(norms, 1e-30)).sum())
         self._images += len(want)
 
     def result(self, data: str) -> Numerics:
         """The error over everything seen, which was `data`."""
         sqnr_db = None
-        if self._noise > 0 and self._signal > 0:
+        finite = math.isfinite(self._noise)
+        if finite and self._noise > 0 and self._signal > 0:
             sqnr_db = 10 * math.log10(self._signal / self._noise)
         return Numerics(
             sqnr_db=sqnr_db,
-            max_abs_error=self._max,
-            cosine=self._cosines / self._images,
+            max_abs_error=self._max if finite else None,
+            cosine=self._cosines / self._images if finite else None,
             n=self._images,
             data=data,
         )

@@ -96,7 +96,18 @@ def test_a_truncated_manifest_is_refused(bundle: Path, keep: int) -> None:
     assert "manifest.json cannot be read" in refusal(bundle)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b'"vitedge.artifact/1"', b"null", b"{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b'{"schema": "\xff"}',
+        b"[" * 100_000,
+        b"[]",
+        b'"vitedge.artifact/1"',
+        b"null",
+        b"{}",
+    ],
+)
 def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
     assert "manifest.json" in refusal(bundle)

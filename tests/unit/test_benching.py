@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vitedge import host
 from vitedge.artifact import open_bundle
 from vitedge.benching import BenchRequest, bench_bundles, check
 from vitedge.errors import InputError
 from vitedge.manifest import Tensor
 from vitedge.progress import SILENT
 from vitedge.tables_bench import facts, warnings
+from vitedge.turns import time_bundles
 
 Make = Callable[..., Path]
 SERVER = {"scenarios": ("server",), "rate_per_s": 10.0}
@@ -61,8 +64,6 @@ def test_what_can_be_done_passes(tmp_path: Path, small_bundle: Make) -> None:
 def test_timing_of_another_machine_is_not_kept(
     tmp_path: Path, bundles: dict[tuple[str, str], Path]
 ) -> None:
-    import shutil
-
     path = tmp_path / "digits"
     shutil.copytree(bundles["onnxruntime", "fp32"], path)
     request = BenchRequest(0.01, scenarios=("multi-stream",), threads=1)
@@ -112,3 +113,16 @@ def test_people_are_told_what_to_doubt() -> None:
     assert "throttled by heat" in drift and "50 to 88 °C" in drift
     assert energy == "energy: not available: no meter"
     assert "8%" in noise and "1200 to 2400 MHz" in noise and "0123456789ab" in noise
+
+
+def test_what_an_export_times_says_on_which_machine(
+    tmp_path: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    path = tmp_path / "digits"
+    shutil.copytree(bundles["onnxruntime", "fp32"], path)
+    (path / "report.json").unlink()
+    time_bundles([open_bundle(path)], SILENT, duration_s=0.01)
+    found = json.loads((path / "report.json").read_text())
+    here = host.describe(host.usable_cores())
+    assert found["latency"]["p50_ms"] > 0
+    assert found["conditions"]["fingerprint"] == host.fingerprint(here)

@@ -126,3 +126,24 @@ def test_evidence_of_an_unknown_metric_is_not_believed(seen, tmp_path: Path) -> 
     evidence.save(tmp_path / "evidence.npz", about, evidence.arrays(seen[0]))
     with pytest.raises(InputError, match="top7"):
         evidence.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes"),
+    [
+        ("top1", {"worst": np.array(["a"] * 24)}),
+        ("top1", {"worst": np.zeros(24)}),
+        ("top1", {"worst": np.zeros(3, np.int64), "thumbnails": np.zeros((3, 4), np.uint8)}),
+        ("top1", {"labels": np.zeros(0, np.int32)}),
+        ("miou", {}),
+        ("miou", {name: np.zeros((300, 2, 5), np.int32) for name in ("fp32", "artifact")}),
+        ("top1", {name: np.zeros((300, 3, 5), np.int32) for name in ("fp32", "artifact")}),
+    ],
+)
+def test_arrays_of_another_kind_are_not_believed(
+    seen, tmp_path: Path, metric: str, changes: dict[str, np.ndarray]
+) -> None:
+    about = evidence.About(metric=metric, data="data", files={}, preprocessing="")
+    evidence.save(tmp_path / "evidence.npz", about, evidence.arrays(seen[0]) | changes)
+    with pytest.raises(InputError, match="its arrays are not of"):
+        evidence.read(tmp_path)

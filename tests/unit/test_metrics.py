@@ -143,3 +143,36 @@ def test_features_alone_say_nothing() -> None:
     score = metrics.score("features")
     with pytest.raises(InputError, match="FP32 bundle is not here"):
         score.add(np.zeros(2), np.zeros((2, 8), np.float32), None)
+
+
+def test_nan_is_no_class() -> None:
+    labels = np.array([0, 1, 2])
+    fp32 = np.eye(3, dtype=np.float32)
+    artifact = fp32.copy()
+    artifact[:2, 2] = np.nan
+    score = metrics.score("classification")
+    score.add(labels, artifact, fp32)
+    found = score.result(CONFIDENCE)
+    assert (found.value.fp32, found.value.artifact) == (1, pytest.approx(1 / 3))
+    assert found.agreement == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(found.artifact, [-1, -1, 2])
+
+
+def test_pixels_of_nan_are_in_no_class() -> None:
+    logits = np.zeros((1, 3, 4, 4), np.float32)
+    logits[:, 0] = 1
+    broken = logits.copy()
+    broken[0, 1, :2] = np.nan
+    score = metrics.score("segmentation")
+    score.add(np.zeros((1, 4, 4), np.int64), broken, logits)
+    found = score.result(CONFIDENCE)
+    assert (found.value.fp32, found.value.artifact, found.agreement) == (1, 0.5, 0.5)
+
+
+def test_features_of_nan_have_no_neighbours() -> None:
+    features = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    broken = features.copy()
+    broken[0] = np.nan
+    score = metrics.score("features")
+    score.add(np.zeros(11), broken, features)
+    assert score.result(CONFIDENCE).artifact[0] == 0

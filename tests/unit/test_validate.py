@@ -142,3 +142,15 @@ def test_output_error_over_batches_is_that_of_all_at_once() -> None:
     for field in ("sqnr_db", "max_abs_error", "cosine"):
         value = getattr(whole.result("golden"), field)
         assert getattr(parts.result("golden"), field) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_output_that_is_not_finite_is_not_equal_to_fp32(value: float) -> None:
+    fp32 = np.ones((2, 3), np.float32)
+    artifact = fp32.copy()
+    artifact[0, 1] = value
+    error = OutputError()
+    error.update(fp32, artifact)
+    error.update(fp32, fp32)
+    found = error.result("data")
+    assert (found.sqnr_db, found.max_abs_error, found.cosine) == (None, None, None)

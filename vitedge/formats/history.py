@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[Run, ...]:
     for number, line in enumerate(lines, 1):
         try:
             run = msgspec.json.decode(line, type=Run)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(
                 f"--history {path}, line {number}: {error}", fix="remove that line, or the file"
             ) from error

@@ -58,6 +58,7 @@ def plan(
     write: Sequence[str],
     past: Path | None,
     environment: Mapping[str, str],
+    others: Sequence[tuple[Path, str]] = (),
 ) -> Outputs:
     """Check that all of it can be written, and read the history.
 
@@ -66,6 +67,7 @@ def plan(
         write: `FORMAT=FILE`, of `--write`.
         past: of `--history`.
         environment: variables, for GitHub's step summary and the commit.
+        others: files of the gate's other options, which none of these may be.
 
     Raises:
         InputError: an unknown format, a path that cannot be written or is given twice, a history
@@ -77,12 +79,13 @@ def plan(
     options = [(path, option) for _, path, option in wanted]
     if past:
         options.append((past, "--history"))
-    taken: dict[Path, str] = {}
     for path, option in options:
         files.check_writable(path, option)
+    taken: dict[Path, str] = {}
+    for path, option in (*options, *others):
         other = taken.setdefault(path.resolve(), option)
         if other is not option:
-            raise InputError(f"{other} and {option} both write {path}", fix="name another file")
+            raise InputError(f"{other} and {option} are both {path}", fix="name another file")
     summary = Path(environment[STEP_SUMMARY]) if environment.get(STEP_SUMMARY) else None
     return Outputs(
         wanted=tuple((name, path) for name, path, _ in wanted),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from vitedge import evidence
 from vitedge.errors import InputError
@@ -16,6 +18,8 @@ from vitedge.report import Metric
 
 SCHEMA = "vitedge.baseline/1"
 _ARRAYS = ("digests", "labels", "artifact")
+Key = tuple[str, str, str]
+"""Model, target, precision."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,9 +40,11 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     speedup: float | None
     speedup_log_se: float | None
     rounds: int | None
+    batch: int | None
+    """Images a run."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         return self.model, self.target, self.precision
 
 
@@ -62,6 +68,10 @@ class Baseline:
     path: Path
     entries: tuple[Entry, ...]
 
+    def has(self, subject: Subject) -> bool:
+        """Whether there is an entry of the same model, target and precision."""
+        return any(entry.about.key == key(subject) for entry in self.entries)
+
     def find(self, subject: Subject) -> Entry:
         """The entry of the same model, target and precision. Raises InputError without one."""
         wanted = key(subject)
@@ -75,8 +85,8 @@ class Baseline:
         )
 
 
-def key(subject: Subject) -> tuple[str, str, str]:
-    """What a baseline knows an artifact by: model, target, precision."""
+def key(subject: Subject) -> Key:
+    """What a baseline knows an artifact by."""
     return subject.identity.model, subject.identity.target, subject.identity.precision
 
 
@@ -88,22 +98,20 @@ def read(path: Path) -> Baseline:
     header, named = evidence.load(path, SCHEMA, fix)
     try:
         about = msgspec.convert(header, _Header).accepted
-        entries = tuple(
-            Entry(
-                each,
-                evidence.checked(evidence.bare(*(named[f"{place}.{name}"] for name in _ARRAYS))),
-            )
-            for place, each in enumerate(about)
-        )
-    except (msgspec.ValidationError, KeyError, ValueError) as error:
+        return Baseline(path, tuple(_read(named, *each) for each in enumerate(about)))
+    except (msgspec.ValidationError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
-    return Baseline(path, entries)
 
 
-def accept(path: Path, subjects: Sequence[Subject]) -> None:
-    """Write `subjects` into the baseline at `path`, beside those of other models there.
+def _read(named: Mapping[str, NDArray[Any]], place: int, about: Accepted) -> Entry:
+    kept = evidence.bare(*(named[f"{place}.{name}"] for name in _ARRAYS))
+    return Entry(about, evidence.checked(kept, about.metric))
 
-    Raises InputError where one has no evidence, or the file cannot be written.
+
+def entries(subjects: Sequence[Subject]) -> dict[Key, Entry]:
+    """What a baseline would keep of `subjects`.
+
+    Raises InputError where one has no evidence, or two would be one.
     """
     new = {key(subject): _entry(subject) for subject in subjects}
     if len(new) < len(subjects):
@@ -111,15 +119,20 @@ def accept(path: Path, subjects: Sequence[Subject]) -> None:
             "two artifacts are of the same model, target and precision, and a baseline has one",
             fix="accept one of them",
         )
+    return new
+
+
+def write(path: Path, new: Mapping[Key, Entry]) -> None:
+    """Write `new` into the baseline at `path`, beside other models there. Raises InputError."""
     kept = read(path).entries if path.exists() else ()
-    entries = [*(entry for entry in kept if entry.about.key not in new), *new.values()]
-    entries.sort(key=lambda entry: entry.about.key)
+    together = [*(entry for entry in kept if entry.about.key not in new), *new.values()]
+    together.sort(key=lambda entry: entry.about.key)
     named = {
         f"{place}.{name}": getattr(entry.per_image, name)
-        for place, entry in enumerate(entries)
+        for place, entry in enumerate(together)
         for name in _ARRAYS
     }
-    evidence.save(path, _Header(accepted=tuple(entry.about for entry in entries)), named)
+    evidence.save(path, _Header(accepted=tuple(entry.about for entry in together)), named)
 
 
 def _entry(subject: Subject) -> Entry:
@@ -144,5 +157,6 @@ def _entry(subject: Subject) -> Entry:
         speedup=latency.speedup if latency else None,
         speedup_log_se=latency.speedup_log_se if latency else None,
         rounds=latency.rounds if latency else None,
+        batch=latency.batch if latency else None,
     )
     return Entry(about, found.per_image)

@@ -149,18 +149,25 @@ def _latency(
     if a is None or b is None:
         notes.append("latency is not compared: not both were timed")
         return None
+    if a.batch != b.batch:
+        notes.append(f"latency is not compared: timed at batch {a.batch} and at batch {b.batch}")
+        return None
     direct = b.against not in (None, FP32) and _same(Path(b.against or ""), first.path)
-    if direct and b.speedup and b.speedup_log_se is not None and b.rounds:
-        interval = around(b.speedup, b.speedup_log_se, b.rounds, confidence)
-        return Latency(speedup=b.speedup, speedup_ci=interval, how="timed in turn with each other")
-    if first.fingerprint is None or first.fingerprint != second.fingerprint:
+    if direct and b.speedup and b.speedup_log_se is not None and (b.rounds or 0) > 1:
+        interval = around(b.speedup, b.speedup_log_se, b.rounds or 0, confidence)
+        how = f"the second timed in turn with what {b.against} was then"
+        return Latency(speedup=b.speedup, speedup_ci=interval, how=how)
+    if first.fingerprint is None or second.fingerprint is None:
+        notes.append("latency is not compared: it is not known where both were timed")
+        return None
+    if first.fingerprint != second.fingerprint:
         notes.append("latency is not compared: the two were timed on different machines")
         return None
     if a.against == b.against == FP32 and a.speedup and b.speedup:
         known: tuple[float, float] | None = None
         if a.speedup_log_se is not None and b.speedup_log_se is not None:
             error = math.hypot(a.speedup_log_se, b.speedup_log_se)
-            rounds = min(a.rounds or 2, b.rounds or 2)
+            rounds = max(2, min(a.rounds or 2, b.rounds or 2))
             known = around(b.speedup / a.speedup, error, rounds, confidence)
         how = "each timed in turn with FP32, on this kind of machine"
         return Latency(speedup=b.speedup / a.speedup, speedup_ci=known, how=how)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from vitedge.errors import InputError
-from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, given, override
+from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, given
 from vitedge.spec import Spec, convert, read_toml
 
 FILE, PROJECT = "vitedge.toml", "pyproject.toml"
@@ -61,20 +61,42 @@ class Config:
         """Every artifact named, each once. Raises InputError for a name nothing goes by."""
         found: dict[Path, Artifact] = {}
         for entry in self.gate.artifacts:
-            pattern = Path(entry.path)
-            folder = Path(pattern.anchor) if pattern.is_absolute() else self.folder
-            paths = sorted(folder.glob(str(pattern.relative_to(pattern.anchor))))
+            paths = self._paths(entry)
             if not paths:
                 raise InputError(f"the gate's artifact '{entry.path}' is not there", fix=_MAKE)
             found |= {path: entry for path in paths if path not in found}
         return list(found.items())
 
-    def limits(self, path: Path) -> Limits:
-        """The limits of an artifact: of the first entry that names it, else the gate's own."""
-        for named, entry in self.artifacts():
-            if named.resolve() == path.resolve():
-                return override(self.gate, entry)
-        return self.gate
+    def entry(self, path: Path) -> Artifact:
+        """The first entry that names an artifact, else that names its folder or a report in it.
+
+        One that asks for nothing of its own where none does.
+        """
+        named = [
+            (each.resolve(), entry) for entry in self.gate.artifacts for each in self._paths(entry)
+        ]
+        wanted = path.resolve()
+        exact = [entry for each, entry in named if each == wanted]
+        beside = [entry for each, entry in named if _folder(each) == _folder(wanted)]
+        return next(iter(exact + beside), Artifact(path=str(path)))
+
+    def _paths(self, entry: Artifact) -> list[Path]:
+        """What is there by that name. Raises InputError for one that nothing can go by."""
+        pattern = Path(entry.path)
+        folder = Path(pattern.anchor) if pattern.is_absolute() else self.folder
+        try:
+            if pattern == Path(pattern.anchor):
+                raise ValueError("it names nothing")
+            return sorted(folder.glob(str(pattern.relative_to(pattern.anchor))))
+        except (ValueError, IndexError, NotImplementedError, OSError) as error:
+            raise InputError(
+                f"the gate's artifact '{entry.path}' is no path: {error}",
+                fix="name a folder or a report; * stands for any name",
+            ) from error
+
+
+def _folder(path: Path) -> Path:
+    return path.parent if path.is_file() else path
 
 
 _MAKE = "make it with 'vitedge export', or take it out of the file"
@@ -96,6 +118,7 @@ def load(path: Path | None) -> Config:
 
 
 _NONE = Config(Gate(), Path())
+_NUMBER = "give a number"
 
 
 def _gate(path: Path) -> Gate | None:
@@ -108,7 +131,12 @@ def _gate(path: Path) -> Gate | None:
         if content is None:
             return None
         where = f"{path}, [tool.vitedge]"
-    return convert(content, Settings, where).gate
+    gate = convert(content, Settings, where).gate
+    for table, limits in (("gate", gate), *(("gate.artifacts", each) for each in gate.artifacts)):
+        for name, value in given(limits).items():
+            if not math.isfinite(value):
+                raise InputError(f"{where}: {table}.{name} {value} is no limit", fix=_NUMBER)
+    return gate
 
 
 def options(values: dict[str, float | None]) -> Limits:
@@ -116,7 +144,7 @@ def options(values: dict[str, float | None]) -> Limits:
     wanted = {name: value for name, value in values.items() if value is not None}
     for name, value in wanted.items():
         if not math.isfinite(value):
-            raise InputError(f"--{name.replace('_', '-')} {value} is no limit", fix="give a number")
+            raise InputError(f"--{name.replace('_', '-')} {value} is no limit", fix=_NUMBER)
     try:
         return msgspec.convert(wanted, Limits)
     except msgspec.ValidationError as error:

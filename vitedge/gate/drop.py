@@ -117,6 +117,8 @@ def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> Paired:
     parts = first.artifact[orders[0]], second.artifact[orders[1]]
     if parts[0].shape != parts[1].shape:
         raise InputError(f"{names[0]} and {names[1]} have not the same classes", fix=fix)
+    if parts[0].ndim == 3 and (parts[0][:, 2] != parts[1][:, 2]).any():  # pixels labelled
+        raise InputError(f"{names[0]} and {names[1]} label the same images differently", fix=fix)
     return Paired(labels[0], *parts)
 
 

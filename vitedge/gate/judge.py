@@ -20,7 +20,10 @@ def judge(subject: Subject, limits: Limits, confidence: float) -> Judged:
     checks = []
     for name, limit in given(limits).items():
         if name in _CHECKS:
-            checks.append(_CHECKS[name](subject, limit, confidence))
+            check = _CHECKS[name](subject, limit, confidence)
+            if subject.broken and name in _COMPUTED:
+                check = missing(check.metric, check.bound, limit, subject.broken)
+            checks.append(check)
     return judged(subject, FP32, checks)
 
 
@@ -73,6 +76,8 @@ def _speedup(subject: Subject, limit: float, confidence: float) -> Check:
     metric, latency = "speedup", subject.latency
     if latency is None:
         return missing(metric, "min", limit, _bench(subject))
+    if latency.against not in (None, FP32):
+        return missing(metric, "min", limit, f"it was timed with {latency.against}, not with FP32")
     if latency.speedup is None or latency.speedup_ci is None:
         return missing(metric, "min", limit, "it was timed alone, not in turn with FP32")
     if latency.speedup_log_se is None or latency.rounds is None:
@@ -103,7 +108,7 @@ def of_ratio(
     if not ratio > 0 or rounds < 2:
         return missing(metric, bound, limit, "it is no ratio of latencies of 2 rounds or more")
     interval = around(ratio, log_se, rounds, 2 * confidence - 1)
-    gap = abs(math.log(ratio / limit))
+    gap = abs(math.log(ratio) - math.log(limit))
     needed = decision.more_needed(runs, gap, log_se, confidence)
     return uncertain(metric, bound, limit, ratio, interval, needed, "×", "runs")
 
@@ -157,7 +162,7 @@ def _sqnr(subject: Subject, limit: float, confidence: float) -> Check:
         return missing("sqnr_db", "min", limit, _validate(subject))
     if numerics.sqnr_db is None:
         if numerics.max_abs_error != 0:
-            return missing("sqnr_db", "min", limit, _validate(subject))
+            return missing("sqnr_db", "min", limit, "an output is not finite")
         return exact("sqnr_db", "min", limit, math.inf, f"equal to FP32, min {limit:g} dB")
     shown = f"{numerics.sqnr_db:.1f} dB, min {limit:g} dB"
     return exact("sqnr_db", "min", limit, numerics.sqnr_db, shown)
@@ -187,3 +192,5 @@ _CHECKS: dict[str, Callable[[Subject, float, float], Check]] = {
     "min_top1": _metric("top1"),
     "min_miou": _metric("miou"),
 }
+_COMPUTED = ("max_drop_pp", "min_agreement", "min_sqnr_db", "min_top1", "min_miou")
+"""Limits on what the outputs are."""

@@ -21,7 +21,7 @@ class Limits(Spec, frozen=True, kw_only=True):
     max_drop_pp: Amount | None = None
     """Accuracy (top-1, mIoU, k-NN agreement) lost against FP32 and the baseline, points."""
     min_speedup: Ratio | None = None
-    """p50 of what it was timed in turn with, over its own."""
+    """p50 of FP32, timed in turn with it, over its own."""
     max_p90_ms: Ratio | None = None
     max_slowdown: Ratio | None = None
     """p50 over FP32's, divided by the same of the baseline."""

@@ -36,20 +36,20 @@ def _drop(
     subject: Subject, entry: Entry, baseline: Baseline, limit: float, confidence: float
 ) -> Check:
     found = subject.evidence
-    if found is None:
-        why = "no evidence.npz of its validation beside the report"
+    if found is None or subject.broken:
+        why = subject.broken or "no evidence.npz of its validation beside the report"
         return missing("drop_pp", "max", limit, why)
     if found.about.metric != entry.about.metric:
         raise InputError(
             f"{baseline.path} measures {entry.about.metric}, and {subject.path} "
             f"{found.about.metric}",
-            fix="accept it anew with 'vitedge gate --accept'",
+            fix="accept it into a new file with 'vitedge gate --accept'",
         )
     if found.about.preprocessing != entry.about.preprocessing:
         raise InputError(
             f"{baseline.path} cannot speak for the accuracy of {subject.path}: it was accepted "
             "with other preprocessing",
-            fix="accept it anew with 'vitedge gate --accept', or export as before",
+            fix="accept it into a new file with 'vitedge gate --accept', or export as before",
         )
     names = str(baseline.path), str(subject.path)
     paired = drop.pair(entry.per_image, found.per_image, names)
@@ -63,12 +63,17 @@ def _slowdown(
     latency, about = subject.latency, entry.about
     if latency is None:
         return missing("slowdown", "max", limit, f"run 'vitedge bench {subject.name}'")
-    if about.fingerprint is None or about.fingerprint != subject.fingerprint:
-        where = "on another machine" if about.fingerprint else "without being timed"
+    if subject.fingerprint is None:
+        why = f"it is not known where it was timed: run 'vitedge bench {subject.name}'"
+        return missing("slowdown", "max", limit, why)
+    if (about.fingerprint, about.batch) != (subject.fingerprint, latency.batch):
+        where = f"at batch {about.batch}, and timed at {latency.batch}"
+        if about.fingerprint != subject.fingerprint:
+            where = "on another machine" if about.fingerprint else "without being timed by 'bench'"
         raise InputError(
             f"{baseline.path} cannot speak for the latency of {subject.path}: it was accepted "
             f"{where}",
-            fix="drop --max-slowdown, or bench and accept on this machine",
+            fix="drop --max-slowdown, or bench alike and accept into a new file on this machine",
         )
     now, then = _relative(latency), _relative(about)
     if now is None or then is None:

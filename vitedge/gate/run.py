@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from vitedge import files
 from vitedge.errors import InputError
 from vitedge.gate import baseline, config, regression
+from vitedge.gate.baseline import Baseline
 from vitedge.gate.judge import judge
 from vitedge.gate.limits import Limits, override
 from vitedge.gate.subject import load
@@ -56,51 +58,68 @@ def run(request: Request, steps: Steps) -> Verdict:
         if path is None:
             raise InputError("nowhere to accept artifacts to", fix="pass --baseline FILE")
         files.check_writable(path, "--baseline")
-        tasks = [replace(task, limits=_alone(task.limits)) for task in tasks]
-    config.check_some([task.limits for task in tasks])
+    alone = [_alone(task.limits) for task in tasks]
+    config.check_some(alone if request.accept else [task.limits for task in tasks])
     accepted = baseline.read(path) if path and (path.exists() or not request.accept) else None
-    slowdown = any(task.limits.max_slowdown is not None for task in tasks)
-    if slowdown and path is None:
-        raise InputError("--max-slowdown is over a baseline", fix="pass --baseline FILE")
+    _check_baseline(request, [task.limits for task in tasks], path, accepted)
     wanted = [(task.path, task.data) for task in tasks if task.data or request.duration_s]
     if wanted:
         from vitedge.gate import measure  # brings the runtimes' side, which a report needs not
 
         measure.measure(wanted, request.duration_s, steps)
     subjects = [load(task.path) for task in tasks]  # msgspec's first look at a type: no threads
+    new = baseline.entries(subjects) if request.accept else {}
+    all_known = not request.accept or request.limits.max_slowdown is not None
     found: list[Judged] = []
     for subject, task in zip(subjects, tasks, strict=True):
         found.append(judge(subject, task.limits, confidence))
-        if accepted and not request.accept:
+        if accepted and (all_known or accepted.has(subject)):
             found.append(regression.against_baseline(subject, task.limits, accepted, confidence))
     found = [each for each in found if each.checks]
     answer = worst(tuple(each.answer for each in found))
     if request.accept and path and answer == "passed":
-        baseline.accept(path, subjects)
+        baseline.write(path, new)
     return Verdict(schema=SCHEMA, answer=answer, confidence=confidence, judged=tuple(found))
 
 
 def _tasks(request: Request, settings: config.Config) -> list[_Task]:
-    named = settings.artifacts() if not request.sources else []
-    tasks = [
+    named = [(path, settings.entry(path)) for path in request.sources] or settings.artifacts()
+    if not named:
+        raise InputError(
+            "nothing to judge", fix=f"name artifacts or reports, or list them in {config.FILE}"
+        )
+    return [
         _Task(
             path,
-            override(settings.limits(path), request.limits),
+            override(override(settings.gate, entry), request.limits),
             request.data or settings.data(entry),
         )
         for path, entry in named
     ]
-    tasks += [
-        _Task(path, override(settings.limits(path), request.limits), request.data)
-        for path in request.sources
-    ]
-    if not tasks:
+
+
+def _check_baseline(
+    request: Request, limits: Sequence[Limits], path: Path | None, accepted: Baseline | None
+) -> None:
+    """Refuse a limit over a baseline that is none, and a baseline that no limit is over."""
+    if path is None:
+        if any(each.max_slowdown is not None for each in limits):
+            raise InputError("--max-slowdown is over a baseline", fix="pass --baseline FILE")
+    elif accepted is None:
+        if request.limits.max_slowdown is not None:
+            raise InputError(
+                f"--max-slowdown is over a baseline, and {path} is not there yet",
+                fix="drop --max-slowdown for the first --accept",
+            )
+    elif not any(each.max_drop_pp is not None or each.max_slowdown is not None for each in limits):
+        if request.accept:
+            return
         raise InputError(
-            "nothing to judge", fix=f"name artifacts or reports, or list them in {config.FILE}"
+            f"no limit is over the baseline {path}",
+            fix="pass --max-drop or --max-slowdown, or drop --baseline",
         )
-    return tasks
 
 
 def _alone(limits: Limits) -> Limits:
-    """Those that need no baseline: what is accepted is not compared with what it replaces."""
+    """Those that need no baseline: what is accepted first has nothing to be compared with."""
     return msgspec.structs.replace(limits, max_slowdown=None)

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vitedge import evidence, host, report
+from vitedge import evidence, report
 from vitedge.artifact import REPORT, open_bundle
 from vitedge.errors import InputError
 from vitedge.evidence import Evidence
-from vitedge.host import Host
 from vitedge.measurements import Conditions, Latency, Memory
-from vitedge.report import Accuracy, Numerics, Size
+from vitedge.report import Accuracy, Numerics, Parity, Size
 
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
@@ -41,7 +40,9 @@ class Subject:
     size: Size | None
     memory: Memory | None
     fingerprint: str | None
-    """Of the machine that timed it."""
+    """Of the machine that timed it; None where that is not known."""
+    broken: str
+    """Why its accuracy does not count: it lost parity on a machine; empty where it has it."""
     evidence: Evidence | None
 
     @property
@@ -77,10 +78,8 @@ def _parse(path: Path, found: dict[str, Any], folder: Path) -> Subject:
 
     identity = _convert(found, Identity, path, "report")
     accuracy = section("accuracy", Accuracy)
-    conditions, machine = section("conditions", Conditions), section("host", Host)
-    fingerprint = conditions.fingerprint if conditions else None
-    if fingerprint is None and machine is not None:
-        fingerprint = host.fingerprint(machine)
+    conditions, parity = section("conditions", Conditions), section("parity", Parity)
+    broken = parity.broken if parity else ""
     return Subject(
         path=path,
         identity=identity,
@@ -89,7 +88,8 @@ def _parse(path: Path, found: dict[str, Any], folder: Path) -> Subject:
         latency=section("latency", Latency),
         size=section("size", Size),
         memory=section("memory", Memory),
-        fingerprint=fingerprint,
+        fingerprint=conditions.fingerprint if conditions else None,
+        broken=f"it does not compute here what it should: {broken}" if broken else "",
         evidence=_evidence(folder, identity, accuracy),
     )
 

@@ -27,7 +27,7 @@ from vitedge.verdict import Verdict
         (None, ["benchr=gate.json"], "unknown format 'benchr'"),
         (None, ["bencher"], "names no file"),
         (None, ["bencher="], "names no file"),
-        ("gate.xml", ["markdown=./gate.xml"], "--write markdown and --junit both write gate.xml"),
+        ("gate.xml", ["markdown=./gate.xml"], "--write markdown and --junit are both gate.xml"),
     ],
 )
 def test_what_cannot_be_written_is_refused(
@@ -106,6 +106,7 @@ def test_a_history_grows_by_one_line_a_run_and_is_capped(tmp_path: Path, mixed: 
     [
         ('{"schema": "vitedge.gate-history/1", "comm', "line 2"),
         ("null", "line 2"),
+        ("[" * 100_000, "line 2"),
         ("\udcff", "line 2"),
         ('{"schema":"vitedge.gate-history/9","commit":"","answer":"passed","values":{}}', "/9'"),
     ],
@@ -128,3 +129,11 @@ def test_the_help_of_the_gate_names_every_format() -> None:
     parameter = signature(cli_gate.gate, eval_str=True).parameters["write"]
     (option,) = parameter.annotation.__metadata__
     assert all(name in option.help for name in FORMATS)
+
+
+@pytest.mark.parametrize("option", ["--html", "--baseline"])
+def test_no_file_of_another_option_is_overwritten(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "taken"
+    with pytest.raises(InputError, match=rf"--junit and {option} are both .*taken"):
+        outputs.plan(path, [], None, {}, ((path, option),))
+    outputs.plan(path, [], None, {}, ((tmp_path / "gone" / "baseline.npz", "--baseline"),))

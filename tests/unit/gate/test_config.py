@@ -83,6 +83,15 @@ def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
         ("[gate]\nconfidence = 95\n", "confidence", ""),
         ("[gate]\nmax_drop_pp = -1\n", "max_drop_pp", ""),
         ("[gate\n", "not valid TOML", ""),
+        ("[gate]\nmax_drop_pp = inf\n", "vitedge.toml: gate.max_drop_pp inf", "number"),
+        (
+            '[gate]\nartifacts = [{ path = "a", min_speedup = inf }]\n',
+            "vitedge.toml: gate.artifacts.min_speedup inf",
+            "number",
+        ),
+        ("[gate]\nmin_sqnr_db = nan\n", "gate.min_sqnr_db nan", "number"),
+        ('[gate]\nmax_drop_pp = 1\nartifacts = [{ path = "" }]\n', "artifact ''", "folder"),
+        ('[gate]\nmax_drop_pp = 1\nartifacts = [{ path = "a**b" }]\n', "a**b", ""),
         ('[gate]\nmax_drop_pp = 1\nartifacts = [{ path = "nowhere/*" }]\n', "nowhere", "export"),
     ],
 )
@@ -107,3 +116,45 @@ def test_a_confidence_that_is_none_is_refused(write: Write, confidence: float) -
 def test_a_limit_that_is_none_is_refused(value: float) -> None:
     with pytest.raises(InputError):
         config.options({"max_drop_pp": value})
+
+
+BY_FOLDER = """
+[gate]
+max_drop_pp = 1.0
+
+[[gate.artifacts]]
+path = "slow"
+data = "pictures.npz"
+min_speedup = 2.0
+
+[[gate.artifacts]]
+path = "gone"
+"""
+
+
+@pytest.mark.parametrize(
+    ("listed", "named"), [("slow", "slow/report.json"), ("slow/report.json", "slow")]
+)
+def test_an_entry_holds_for_a_folder_and_for_its_report(
+    write: Write, listed: str, named: str
+) -> None:
+    write("slow")
+    text = BY_FOLDER.replace('path = "slow"', f'path = "{listed}"')
+    Path("vitedge.toml").write_text(text)
+    entry = config.load(None).entry(Path(named))
+    assert (entry.min_speedup, entry.data) == (2.0, "pictures.npz")
+
+
+def test_artifacts_that_are_named_need_not_wait_for_others(write: Write) -> None:
+    path = write("slow")
+    Path("vitedge.toml").write_text(BY_FOLDER.replace('data = "pictures.npz"\n', ""))
+    assert gate(path).answer == "failed"
+    with pytest.raises(InputError, match="'gone' is not there"):
+        run(by_file(), SILENT)
+
+
+def test_images_of_an_entry_are_those_of_what_is_named(write: Write) -> None:
+    path = write("slow")
+    Path("vitedge.toml").write_text(BY_FOLDER)
+    with pytest.raises(InputError, match="no artifact to measure"):
+        gate(path)  # a report cannot be validated

@@ -8,8 +8,9 @@ import pytest
 
 from tests.unit.gate.conftest import Write, gate, sections
 from vitedge import evidence
+from vitedge.errors import InputError
 from vitedge.evidence import About, PerImage
-from vitedge.gate.drop import between
+from vitedge.gate.drop import between, pair
 
 
 def masks(worse: int, n: int = 200) -> PerImage:
@@ -65,3 +66,31 @@ def test_masks_are_gated_and_compared_with_a_baseline_too(write: Write, tmp_path
     seen(worse=120)
     answers = [each.answer for each in gate(path, max_drop_pp=3, baseline=file).judged]
     assert answers == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_class_that_few_images_show_does_not_pass_for_few_images(images: int) -> None:
+    before = np.zeros((1000, 3, 20), np.int32)
+    before[:, :, 1:] = 10
+    before[:images, :, 0] = 10  # the only images of the first class
+    after = before.copy()
+    after[:images, :2, 0] = 0  # which the artifact does not find any more
+    lost = between("miou", np.zeros(0), before, after, 0.95)
+    assert lost.points == pytest.approx(5)
+    assert lost.interval_pp[0] < 1 < lost.points < lost.interval_pp[1]
+
+
+def test_no_interval_reaches_beyond_a_hundred_points() -> None:
+    before = np.zeros((40, 3, 2), np.int32)
+    before[:, :, 0] = 10
+    before[0, :, 1] = 1
+    after = before.copy()
+    after[:12, 0] = 0
+    assert max(np.abs(between("miou", np.zeros(0), before, after, 0.999).interval_pp)) <= 100
+
+
+def test_masks_that_were_drawn_otherwise_are_not_paired() -> None:
+    found, other = masks(worse=3), masks(worse=3)
+    other.artifact[0, 2] += 1
+    with pytest.raises(InputError, match="label the same images differently"):
+        pair(found, other, ("one", "two"))

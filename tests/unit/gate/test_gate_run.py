@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests.unit.gate.conftest import N, Write, gate, per_image, sections
-from vitedge import evidence
+from vitedge import evidence, host
 from vitedge.errors import InputError
 from vitedge.evidence import PerImage
 from vitedge.gate.compare import compare
+from vitedge.report import Parity
 
 
 def test_the_worst_of_several_artifacts_decides(write: Write) -> None:
@@ -31,6 +32,8 @@ def test_the_worst_of_several_artifacts_decides(write: Write) -> None:
         (b'{"schema": "vitedge.report/2"}', "not of schema"),
         (b'{"schema": "vitedge.report/1"}', "missing required field"),
         (b"\xff\xfe", "cannot be read"),
+        (b'{"schema": "\xff"}', "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
     ],
 )
 def test_a_report_that_is_none_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -234,3 +237,82 @@ def test_nothing_is_accepted_by_a_limit_that_is_over_a_baseline_alone(
         gate(write(kept=per_image(2, 1)), max_slowdown=2, baseline=tmp_path / "b", accept=True)
     with pytest.raises(InputError, match="--baseline"):
         gate(write(), max_drop_pp=2, baseline=tmp_path / "nowhere" / "b", accept=True)
+
+
+def test_what_replaces_an_accepted_artifact_must_pass_against_it(
+    write: Write, tmp_path: Path
+) -> None:
+    file = tmp_path / "baseline.npz"
+
+    def accept(lost: int, gained: int) -> list[str]:
+        path = write(kept=per_image(lost, gained))
+        found = gate(path, max_drop_pp=3.5, baseline=file, accept=True)
+        return [each.answer for each in found.judged]
+
+    assert accept(lost=0, gained=30) == ["passed"]
+    before = file.read_bytes()
+    assert accept(lost=20, gained=0) == ["passed", "failed"]
+    assert file.read_bytes() == before
+    assert accept(lost=5, gained=30) == ["passed", "passed"]
+    assert file.read_bytes() != before
+
+
+def test_what_is_slower_than_what_was_accepted_does_not_replace_it(
+    write: Write, accepted: Path
+) -> None:
+    before = accepted.read_bytes()
+    latency = msgspec.structs.replace(sections()["latency"], speedup=1.0)
+    slower = write("slower", kept=per_image(2, 1), latency=latency)
+    found = gate(slower, max_drop_pp=2, max_slowdown=1.1, baseline=accepted, accept=True)
+    assert [each.answer for each in found.judged] == ["passed", "failed"]
+    assert accepted.read_bytes() == before
+
+
+def test_no_limit_over_a_baseline_is_dropped_in_silence(
+    write: Write, accepted: Path, tmp_path: Path
+) -> None:
+    path = write(kept=per_image(2, 1))
+    wanted = {"max_drop_pp": 2, "max_slowdown": 1.1, "accept": True}
+    with pytest.raises(InputError, match="not there yet"):
+        gate(path, baseline=tmp_path / "new.npz", **wanted)
+    with pytest.raises(InputError, match="has no deit"):
+        gate(write(kept=per_image(2, 1), model="deit"), baseline=accepted, **wanted)
+    with pytest.raises(InputError, match="no limit is over the baseline"):
+        gate(path, min_top1=0.5, baseline=accepted)
+
+
+def test_latency_of_another_batch_is_not_compared(write: Write, accepted: Path) -> None:
+    latency = msgspec.structs.replace(sections()["latency"], batch=8)
+    path = write("eight", kept=per_image(2, 1), latency=latency)
+    with pytest.raises(InputError, match="at batch 1, and timed at 8"):
+        gate(path, max_slowdown=1.1, baseline=accepted)
+    found = compare(write("one"), path)
+    assert found.latency is None and "at batch 1 and at batch 8" in found.notes[-1]
+
+
+def test_latency_of_a_machine_that_is_not_known_is_not_compared(
+    write: Write, accepted: Path
+) -> None:
+    here = host.describe(2)  # that of the last validation, which need not have timed it
+    path = write("moved", kept=per_image(2, 1), conditions=None, host=here)
+    check = gate(path, max_slowdown=1.1, baseline=accepted).judged[0].checks[0]
+    assert check.answer == "failed" and "not known where it was timed" in check.reason
+    assert "not known where both were timed" in compare(path, path).notes[-1]
+
+
+def test_an_artifact_that_lost_parity_is_not_compared_with_a_baseline(
+    write: Write, accepted: Path
+) -> None:
+    parity = Parity(n=8, numerics=None, agreement=None, at_export_db=None, broken="NaN")
+    path = write("broken", kept=per_image(2, 1), parity=parity)
+    found = gate(path, max_drop_pp=9, baseline=accepted)
+    assert [each.answer for each in found.judged] == ["failed", "failed"]
+
+
+def test_a_rival_is_what_lay_at_its_path_then(write: Write) -> None:
+    first = write("first")
+    latency = msgspec.structs.replace(
+        sections()["latency"], against=str(first.parent), speedup=1.25
+    )
+    found = compare(first, write("second", latency=latency)).latency
+    assert found.speedup == 1.25 and found.how.endswith(f"{first.parent} was then")

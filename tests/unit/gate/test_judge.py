@@ -13,7 +13,8 @@ from vitedge.errors import InputError
 from vitedge.gate.judge import judge
 from vitedge.gate.limits import Limits
 from vitedge.gate.subject import Subject
-from vitedge.report import Numerics
+from vitedge.measurements import Distribution
+from vitedge.report import Numerics, Parity
 from vitedge.verdict import Check
 
 Make = Callable[..., Subject]
@@ -177,6 +178,54 @@ def test_a_report_without_counts_is_judged_by_its_interval_where_that_is_sure_en
     assert "tells too little" in only(found, 0.99, max_drop_pp=0.7).reason
 
 
-def test_no_images_are_no_evidence(subject: Make) -> None:
-    with pytest.raises(InputError, match="no images"):
-        only(subject(**changed("accuracy", lost=0, gained=0, n=0)), max_drop_pp=1)
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("max_drop_pp", 90.0),
+        ("min_agreement", 0.1),
+        ("min_sqnr_db", 1.0),
+        ("min_top1", 0.1),
+    ],
+)
+def test_an_artifact_that_lost_parity_fails(subject: Make, limit: str, value: float) -> None:
+    parity = Parity(n=8, numerics=None, agreement=None, at_export_db=None, broken="")
+    kept = only(subject(parity=parity), **{limit: value})
+    parity = msgspec.structs.replace(parity, broken="its outputs are not finite")
+    broken = only(subject(parity=parity), **{limit: value})
+    assert (kept.answer, broken.answer) == ("passed", "failed")
+    assert (broken.metric, broken.value) == (kept.metric, None)
+    assert "does not compute here what it should: its outputs are not" in broken.reason
+
+
+def test_outputs_that_are_not_finite_fail(subject: Make) -> None:
+    nothing = Numerics(sqnr_db=None, max_abs_error=None, cosine=None, n=10, data="pictures")
+    check = only(subject(numerics=nothing), min_sqnr_db=1)
+    assert check.answer == "failed" and "not finite" in check.reason
+
+
+def test_a_speed_up_over_another_artifact_is_none_over_fp32(subject: Make) -> None:
+    found = subject(**changed("latency", against="artifacts/slow"))
+    check = only(found, min_speedup=1.2)
+    assert check.answer == "failed" and "with artifacts/slow, not with FP32" in check.reason
+
+
+def test_a_ratio_that_is_hardly_known_is_inconclusive(subject: Make) -> None:
+    found = subject(**changed("latency", speedup_log_se=10.0, rounds=2))
+    assert only(found, 0.9999, min_speedup=1.2).answer == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("accuracy", {"n": 0}),
+        ("numerics", {"n": 0}),
+        ("latency", {"speedup_log_se": 1e4}),
+        ("latency", {"p90_share_se": -1.0}),
+        ("latency", {"distribution": Distribution(quantiles_ms=(), series=())}),
+    ],
+)
+def test_figures_that_nobody_measures_are_refused(
+    subject: Make, section: str, change: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=f"'{section}'"):
+        subject(**changed(section, **change))
