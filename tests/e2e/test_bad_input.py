@@ -495,7 +495,12 @@ def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
 @pytest.mark.parametrize(
     ("event", "count"),
-    [("os.mkdir", 1), ("open", 5), *(("os.rename", count) for count in (1, 3, 4, 5, 6))],
+    [
+        ("os.mkdir", 1),
+        ("open", 5),
+        *(("os.rename", count) for count in (1, 3, 6)),
+        *(pytest.param("os.rename", count, marks=pytest.mark.heavy) for count in (4, 5)),
+    ],
 )
 def test_stopped_at_a_chosen_moment(
     old: Old, vitedge: CLI, how: str, event: str, count: int

@@ -79,6 +79,7 @@ def test_export_writes_a_bundle_for_each_target_and_precision(bundles: Bundles) 
         assert (manifest.precision, manifest.target.runtime) == (precision, runtime)
         model = {"model.onnx"} if runtime == "onnxruntime" else {"model.xml", "model.bin"}
         written = {*model, "manifest.json", "golden.npz", "labels.txt", "report.json"}
+        written.add("evidence.npz")  # of each image it was validated on
         assert set(names(path)) == written
         assert (path / "labels.txt").read_text().split() == list("0123456789")
     first = next(iter(bundles.values()))
