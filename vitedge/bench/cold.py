@@ -18,7 +18,7 @@ from time import perf_counter
 
 import numpy as np
 
-from vitedge.artifact import open_bundle, read_manifest
+from vitedge.artifact import MANIFEST, open_bundle, read_manifest
 from vitedge.backends import open_session
 from vitedge.errors import InputError, UnavailableError, VitedgeError
 from vitedge.measurements import ColdStart, Memory
@@ -104,7 +104,7 @@ def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
 
 def _run(bundle: Path, threads: int) -> None:
     """Open `bundle`, run it on its golden images, and print what that took."""
-    on_gpu = read_manifest(bundle).build is not None
+    on_gpu = (bundle / MANIFEST).is_file() and read_manifest(bundle).build is not None
     before = _device_bytes() if on_gpu else None
     start = perf_counter()
     artifact = open_bundle(bundle)
