@@ -41,6 +41,10 @@ run()
 """`vitedge bench` of one FP32 artifact, stopped where its warm-up ends and timing begins."""
 
 
+def _size_mb(bundle: Path) -> float:
+    return sum(file.stat().st_size for file in bundle.glob("model.*")) / 1e6
+
+
 def main() -> None:
     parser = peers.arguments(__doc__)
     parser.add_argument("--artifacts", type=Path, nargs="*", default=[])
@@ -49,12 +53,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = options.artifacts or _exported(Path(folder))
         rows = {path: [_start(path) for _ in range(options.starts + 1)][1:] for path in paths}
+        size_mb = {path: _size_mb(path) for path in paths}
     peers.table(
         ("", "MB", "first run s", "fastest s", "of CPU time s", "first timed run s"),
         [
             (
                 path.name,
-                f"{sum(file.stat().st_size for file in path.glob('model.*')) / 1e6:.1f}",
+                f"{size_mb[path]:.1f}",
                 f"{median(start.run_s for start in starts):.2f}",
                 f"{min(start.run_s for start in starts):.2f}",
                 f"{median(start.cpu_s for start in starts):.2f}",
