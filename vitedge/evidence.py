@@ -6,7 +6,7 @@ A gate pairs it, image by image, with that of another artifact; a report shows t
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge import files
 from vitedge.artifact import EVIDENCE, Bundle
 from vitedge.errors import InputError
 from vitedge.report import Metric
@@ -163,18 +164,10 @@ def bare(
 
 def save(path: Path, header: msgspec.Struct, named: Mapping[str, NDArray[Any]]) -> None:
     """Write an .npz of arrays and a JSON header, by one rename. Raises InputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     about = np.frombuffer(msgspec.json.encode(header), np.uint8)
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **{_ABOUT: about}, **named)  # type: ignore[arg-type]
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", fix="choose a folder you can write to"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.savez_compressed(content, **{_ABOUT: about}, **named)  # type: ignore[arg-type]
+    files.write_bytes(path, content.getvalue(), fix="choose a folder you can write to")
 
 
 def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

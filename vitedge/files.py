@@ -1,7 +1,4 @@
-"""Files a user asks for: refused before any work where they cannot be written, then whole or not.
-
-An artifact's own files have their rules in `artifact`.
-"""
+"""Single files, written whole or not; one a user asks for is refused before any work."""
 
 from __future__ import annotations
 
@@ -25,13 +22,18 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, in one rename; a link stays one. Raises InputError."""
+    """Write `text` as UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8", errors="replace"), fix="free some space")
+
+
+def write_bytes(path: Path, content: bytes, fix: str) -> None:
+    """Write `content` in one rename; a link stays one. Raises InputError, mended by `fix`."""
     place, temporary = _places(path)
     try:
-        temporary.write_bytes(text.encode("utf-8", errors="replace"))
+        temporary.write_bytes(content)
         temporary.replace(place)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}", fix="free some space") from error
+        raise InputError(f"cannot write {path}: {error.strerror}", fix=fix) from error
     finally:
         temporary.unlink(missing_ok=True)
 

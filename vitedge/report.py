@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from vitedge import files
 from vitedge.artifact import REPORT, Bundle
 from vitedge.errors import InputError
 from vitedge.host import Host, fingerprint
@@ -255,14 +256,5 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write(report: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        content = msgspec.json.format(msgspec.json.encode(report), indent=2)
-        temporary.write_bytes(content + b"\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", fix="make the artifact's folder writable"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = msgspec.json.format(msgspec.json.encode(report), indent=2)
+    files.write_bytes(path, content + b"\n", fix="make the artifact's folder writable")
