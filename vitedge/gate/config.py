@@ -143,14 +143,15 @@ def options(values: dict[str, float | None]) -> Limits:
     """Limits as the command line gives them. Raises InputError for one that is no limit."""
     wanted = {name: value for name, value in values.items() if value is not None}
     for name, value in wanted.items():
+        option = f"--{name.removesuffix('_pp').replace('_', '-')}"
+        try:
+            msgspec.convert({name: value}, Limits)
+        except msgspec.ValidationError as error:
+            allowed = str(error).partition(" - at")[0].replace("`", "").lower()
+            raise InputError(f"{option} {value:g} is no limit: {allowed}", fix=_NUMBER) from error
         if not math.isfinite(value):
-            raise InputError(f"--{name.replace('_', '-')} {value} is no limit", fix=_NUMBER)
-    try:
-        return msgspec.convert(wanted, Limits)
-    except msgspec.ValidationError as error:
-        raise InputError(
-            f"no such limit: {error}", fix="give a number it can be kept by"
-        ) from error
+            raise InputError(f"{option} {value} is no limit", fix=_NUMBER)
+    return Limits(**wanted)
 
 
 def check_confidence(confidence: float) -> None:
