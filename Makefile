@@ -1,5 +1,5 @@
 # make demo   install and run the whole job    make test   every test CI runs
-# make lint   ruff and mypy                    make bench  slow comparisons with peers
+# make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,16 +19,17 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
 	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
 		latency roofline lineage vt_vs_resnet bench_clock bench_repeat bench_start; do \
-		$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 reference: $(VENV)/installed
 	for name in digits shapes; do \
-		$(BIN)/python -m vitedge.models.$$name --output vitedge/models/$$name.safetensors || exit 1; \
+		$(BIN)/python -m examples.references.$$name --output vitedge/models/zoo/$$name.safetensors || exit 1; \
 	done
 
 clean:

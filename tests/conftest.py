@@ -17,11 +17,11 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from vitedge.data import open_images
-from vitedge.imageset import Batch
+from vitedge.core.spec import Batch as BatchSize
+from vitedge.core.spec import Preprocess
+from vitedge.data.imageset import Batch
+from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
-from vitedge.spec import Batch as BatchSize
-from vitedge.spec import Preprocess
 
 DIGITS = ZOO["digits"]
 
@@ -108,7 +108,7 @@ def digits_graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BatchSiz
 
     def graph(batch: BatchSize) -> Any:
         if batch not in made:
-            from vitedge.graph.export import export
+            from vitedge.export.onnx import export
             from vitedge.models.sources import Request, resolve
 
             folder = tmp_path_factory.mktemp(f"graph-{batch}")
@@ -152,13 +152,13 @@ def sqnr_db() -> Callable[[NDArray[Any], NDArray[Any]], float]:
 @pytest.fixture(scope="session")
 def small_bundle() -> Callable[..., Path]:
     """Seal a bundle of a few bytes, no model in it, whose manifest is as `changes` say."""
-    from vitedge import artifact, catalog, manifest
+    from vitedge.core import bundle, catalog, manifest
 
     def make(folder: Path, content: bytes = b"weights", **changes: Any) -> Path:
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(content)
         images = np.zeros((2, 8, 8, 3), np.uint8)
-        artifact.Golden(images, np.zeros((2, 3), np.float32), np.array([0, 1])).write(folder)
+        bundle.Golden(images, np.zeros((2, 3), np.float32), np.array([0, 1])).write(folder)
         (folder / "labels.txt").write_text("cat\ndog\nzèbre\n", encoding="utf-8")
         plain = manifest.Manifest(
             schema=manifest.SCHEMA,
@@ -181,7 +181,7 @@ def small_bundle() -> Callable[..., Path]:
             tools={},
             files={},
         )
-        artifact.seal(folder, msgspec.structs.replace(plain, **changes))
+        bundle.seal(folder, msgspec.structs.replace(plain, **changes))
         return folder
 
     return make

@@ -11,8 +11,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 
+from vitedge.core.spec import Quantization
 from vitedge.graph.taps import tapped
-from vitedge.spec import Quantization
 
 OUTLIER = 1000.0
 """Channel 1 of every source is so many times larger; what reads it undoes that."""

@@ -1,6 +1,6 @@
 """Every lineage model through the product's own pipeline: random weights, real photographs.
 
-tests/integration/test_lineage.py runs each family shallow; `python -m tests.benchmarks.lineage` at
+tests/integration/test_lineage.py runs each family shallow; `python -m benchmarks.lineage` at
 full depth prints the README's table.
 """
 
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
-from vitedge.backends import open_session
-from vitedge.data import open_images
+from vitedge.core.progress import Steps
+from vitedge.data.open import open_images
+from vitedge.export.job import export
+from vitedge.export.request import ExportRequest
+from vitedge.measure.accuracy.comparison import OutputError, predict_all
 from vitedge.models.sources import Request
-from vitedge.pipeline import export
-from vitedge.plan import ExportRequest
-from vitedge.progress import Steps
-from vitedge.validate import OutputError, predict_all
+from vitedge.runtimes import open_session
 
 TARGETS = ("onnxruntime-cpu", "openvino-cpu")
 CALIBRATION_IMAGES, EVALUATION_IMAGES = 8, 8

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-import vitedge.models
+import vitedge.models.zoo
 
 Site = Literal["norm", "value", "query", "all"]
-DIGITS_WEIGHTS = Path(vitedge.models.__file__).with_name("digits.safetensors")
+DIGITS_WEIGHTS = Path(vitedge.models.zoo.__file__).with_name("digits.safetensors")
 SHARE = 0.05
 """Of the channels of every layer; at least one."""
 MASSIVE = [16, 55]
@@ -85,10 +85,10 @@ def tune_massive() -> dict[str, np.ndarray]:
     import torch
     from torch.nn import functional as F
 
-    from vitedge.models import digits
-    from vitedge.models.build import build
-    from vitedge.models.training import fit
+    from examples.references import digits
+    from examples.references.training import fit
     from vitedge.models.zoo import ZOO
+    from vitedge.models.zoo.build import build
 
     torch.manual_seed(0)
     random = torch.Generator().manual_seed(0)

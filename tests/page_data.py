@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vitedge import measurements as m
-from vitedge import report
+from vitedge.core import measurements as m
+from vitedge.core import report
 
 HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 CPU = "Some CPU 8 @ 3.0 GHz"

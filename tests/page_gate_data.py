@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from tests.page_data import measured
-from vitedge import catalog, manifest, verdict
-from vitedge.evidence import PerImage
-from vitedge.pages import gate_page
-from vitedge.pages.gathered import Found
-from vitedge.spec import Calibration, Preprocess
+from vitedge.core import catalog, manifest
+from vitedge.core.spec import Calibration, Preprocess
+from vitedge.gate import verdict
+from vitedge.measure.accuracy.evidence import PerImage
+from vitedge.show.page import gate
+from vitedge.show.page.artifacts import Found
 
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -165,4 +166,4 @@ def page(found: Sequence[Shown], command: str = "vitedge gate") -> str:
         confidence=0.95,
         judged=answers,
     )
-    return gate_page.render(said, {one.judged.path: one.found for one in found}, command)
+    return gate.render(said, {one.judged.path: one.found for one in found}, command)

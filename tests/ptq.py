@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from vitedge.core.spec import Calibration, Quantization
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.policy import Decision
-from vitedge.quant.ptq import quantize
-from vitedge.spec import Calibration, Quantization
+from vitedge.quant.qdq import quantize
 
 
 def ptq(

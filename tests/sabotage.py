@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from vitedge import artifact
-from vitedge.artifact import Bundle, open_bundle
+from vitedge.core.bundle import EVIDENCE, MODEL, REPORT, Bundle, open_bundle, seal
 
 Sabotage = Callable[[onnx.GraphProto, np.random.Generator], str]
 
@@ -67,13 +66,13 @@ def no_normalisation(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
 def sabotage(bundle: Path, to: Path, how: Sabotage, seed: int = 0) -> Bundle:
     """Copy a bundle of ONNX Runtime beside its FP32 one, break its graph, and seal it again."""
     shutil.copytree(bundle, to)
-    for measured in (artifact.REPORT, artifact.EVIDENCE):
+    for measured in (REPORT, EVIDENCE):
         (to / measured).unlink(missing_ok=True)
-    model = onnx.load(to / artifact.MODEL)
+    model = onnx.load(to / MODEL)
     how(model.graph, np.random.default_rng(seed))
     onnx.checker.check_model(model)
-    onnx.save(model, to / artifact.MODEL)
-    return artifact.seal(to, open_bundle(bundle).manifest)
+    onnx.save(model, to / MODEL)
+    return seal(to, open_bundle(bundle).manifest)
 
 
 def _change(

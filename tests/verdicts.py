@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from vitedge.verdict import SCHEMA, Check, Judged, Verdict, worst
+from vitedge.gate.verdict import SCHEMA, Check, Judged, Verdict, worst
 
 HOSTILE = (
     "a|b `c` <script>alert('x')</script> [d](http://e.evil) www.evil.com @you\n# \"q\" \\ $x$ "

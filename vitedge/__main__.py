@@ -1,5 +1,5 @@
 """`python -m vitedge`."""
 
-from vitedge.cli import run
+from vitedge.cli.main import run
 
 run()

@@ -16,15 +16,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.ptq import ptq
-from vitedge import catalog, host
-from vitedge.backends import BACKENDS
-from vitedge.backends.base import Session
-from vitedge.errors import UnavailableError
-from vitedge.imageset import Batch
-from vitedge.progress import SILENT
-from vitedge.spec import Batch as BatchSize
-from vitedge.spec import Target
-from vitedge.validate import predict_all
+from vitedge.core import catalog, host
+from vitedge.core.errors import UnavailableError
+from vitedge.core.progress import SILENT
+from vitedge.core.runtime import Session
+from vitedge.core.spec import Batch as BatchSize
+from vitedge.core.spec import Target
+from vitedge.data.imageset import Batch
+from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.runtimes import BACKENDS
 
 BATCHES: tuple[BatchSize, ...] = (1, 4, "dynamic")
 IMAGES = 64

@@ -1,6 +1,6 @@
 """Every line of "bad input gets a clear error and loses nothing", through the command line.
 
-Damaged images, one by one, are in tests/unit/test_data.py.
+Damaged images, one by one, are in tests/unit/data/test_data.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from vitedge.artifact import open_bundle
-from vitedge.data import open_images
-from vitedge.imageset import Batch
+from vitedge.core.bundle import open_bundle
+from vitedge.data.imageset import Batch
+from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 
 Bundles = dict[tuple[str, str], Path]
@@ -295,7 +295,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
 def damaged_weights(path: Path, kind: str) -> Path:
     from safetensors.torch import load_file, save_file
 
-    source = Path(__file__).parents[2] / "vitedge" / "models" / "digits.safetensors"
+    source = Path(__file__).parents[2] / "vitedge" / "models" / "zoo" / "digits.safetensors"
     if kind == "truncated":
         path.write_bytes(source.read_bytes()[:-100])
         return path
@@ -370,7 +370,7 @@ def test_an_output_folder_that_cannot_be_written(
 
 LIMITED = """
 import resource, sys
-from vitedge.cli import run
+from vitedge.cli.main import run
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 sys.argv = ["vitedge", *sys.argv[2:]]
@@ -463,7 +463,7 @@ def test_a_full_disk_leaves_the_old_bundles(
 
 WATCHED = """
 import os, signal, sys
-from vitedge.cli import run
+from vitedge.cli.main import run
 
 event, count, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 output = sys.argv[-1]
@@ -521,7 +521,7 @@ def test_stopped_at_a_chosen_moment(
 
 AMID_A_ZIP = """
 import os, signal, sys, zlib
-from vitedge.cli import run
+from vitedge.cli.main import run
 
 def compressobj(*arguments, **options):
     os.kill(os.getpid(), signal.SIGINT)
@@ -573,7 +573,7 @@ def test_stopped_at_any_moment(old: Old, vitedge: CLI, how: signal.Signals) -> N
 
 TAMPERED = """
 import sys
-from vitedge.cli import run
+from vitedge.cli.main import run
 
 sys.argv = ["vitedge", *sys.argv[1:]]
 try:

@@ -12,8 +12,8 @@ import pytest
 
 from tests import small_graphs
 from tests.conftest import Vitedge
-from vitedge import catalog, host, manifest
-from vitedge.artifact import Bundle, open_bundle, sha256
+from vitedge.core import catalog, host, manifest
+from vitedge.core.bundle import Bundle, open_bundle, sha256
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -156,6 +156,6 @@ def test_without_onnx_and_torch_an_engine_is_built_all_the_same(
 
 
 def _reseal(bundle: Bundle, build: manifest.Build) -> None:
-    from vitedge import artifact
+    from vitedge.core.bundle import seal
 
-    artifact.seal(bundle.path, msgspec.structs.replace(bundle.manifest, build=build))
+    seal(bundle.path, msgspec.structs.replace(bundle.manifest, build=build))

@@ -16,12 +16,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vitedge import catalog
-from vitedge.artifact import bundles_in, open_bundle
+from vitedge.core import catalog
+from vitedge.core.bundle import bundles_in, open_bundle
 from vitedge.models.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT / "vitedge" / "models" / "digits.safetensors"
+WEIGHTS = ROOT / "vitedge" / "models" / "zoo" / "digits.safetensors"
 HEAVY = (
     *("numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx"),
     *("cuda", "PIL", "msgspec", "rich"),
@@ -48,7 +48,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom vitedge.cli import run\n"
+        "import sys\nfrom vitedge.cli.main import run\n"
         f"sys.argv = ['vitedge', *{arguments}]\n"
         "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         f"print(sorted(set({HEAVY[:9]}) & set(sys.modules)), file=sys.stderr)"

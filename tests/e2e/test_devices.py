@@ -19,13 +19,13 @@ import pytest
 
 from tests.conftest import Ran, Vitedge
 from tests.sshd import SSHD, Device
-from vitedge.artifact import open_bundle, seal
-from vitedge.errors import UnavailableError, VitedgeError
-from vitedge.progress import SILENT
-from vitedge.remote.address import parse
-from vitedge.remote.bench import Measured, bench
-from vitedge.remote.connection import Connection, Patience
-from vitedge.remote.parcels import of_bundle, send
+from vitedge.core.bundle import open_bundle, seal
+from vitedge.core.errors import UnavailableError, VitedgeError
+from vitedge.core.progress import SILENT
+from vitedge.measure.remote.address import parse
+from vitedge.measure.remote.bench import Measured, bench
+from vitedge.measure.remote.connection import Connection, Patience
+from vitedge.measure.remote.parcels import of_bundle, send
 
 pytestmark = pytest.mark.skipif(
     SSHD is None or sys.platform != "linux",
@@ -228,11 +228,11 @@ def client(device: Device, bundle: Path) -> subprocess.Popen[bytes]:
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
-        "from vitedge.artifact import open_bundle\n"
-        "from vitedge.progress import SILENT\n"
-        "from vitedge.remote.address import parse\n"
-        "from vitedge.remote.bench import bench\n"
-        "from vitedge.remote.connection import Patience\n"
+        "from vitedge.core.bundle import open_bundle\n"
+        "from vitedge.core.progress import SILENT\n"
+        "from vitedge.measure.remote.address import parse\n"
+        "from vitedge.measure.remote.bench import bench\n"
+        "from vitedge.measure.remote.connection import Patience\n"
         "bench([parse(sys.argv[1])], [open_bundle(Path(sys.argv[2]))], None, sys.argv[3:],\n"
         f"      SILENT, {HASTY!r})\n"
     )

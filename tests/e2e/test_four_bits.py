@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from vitedge.artifact import Bundle, open_bundle
+from vitedge.core.bundle import Bundle, open_bundle
 
 TARGETS = Path(__file__).parents[2] / "targets"
 RECIPE = """

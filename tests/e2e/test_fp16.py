@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto
 
 from tests.outliers import write_scaled
-from vitedge.artifact import Bundle, open_bundle
-from vitedge.backends import open_session
-from vitedge.imageset import Batch
-from vitedge.validate import predict_all
+from vitedge.core.bundle import Bundle, open_bundle
+from vitedge.data.imageset import Batch
+from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.runtimes import open_session
 
 CLI = Callable[..., Any]
 ORDINARY = 27.3

@@ -12,7 +12,7 @@ import pytest
 
 from tests import sabotage
 from tests.conftest import Vitedge
-from vitedge.imageset import Batch
+from vitedge.data.imageset import Batch
 
 Bundles = dict[tuple[str, str], Path]
 

@@ -63,7 +63,7 @@ def test_the_worst_layers_are_at_the_top(vitedge: CLI, bundles: Bundles) -> None
 
 def test_inspecting_an_artifact_imports_nothing_heavy(bundles: Bundles, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom vitedge.cli import run\n"
+        "import sys\nfrom vitedge.cli.main import run\n"
         f"sys.argv = ['vitedge', 'inspect', {str(bundles['openvino', 'int8'])!r}, "
         f"'--html', {str(tmp_path / 'page.html')!r}]\n"
         "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"

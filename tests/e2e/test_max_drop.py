@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tests.outliers import write_digits
-from vitedge.artifact import open_bundle
-from vitedge.data import open_images
-from vitedge.imageset import Batch
+from vitedge.core.bundle import open_bundle
+from vitedge.data.imageset import Batch
+from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 
 CLI = Callable[..., Any]
@@ -143,7 +143,7 @@ def test_nothing_is_searched_where_the_bound_is_met(
 
 KILLED = """
 import os, signal, sys
-from vitedge.cli import run
+from vitedge.cli.main import run
 
 saves, how = 0, getattr(signal, sys.argv[1])
 

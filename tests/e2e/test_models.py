@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
-from vitedge.artifact import open_bundle
-from vitedge.models.vit import VisionTransformer
+from vitedge.core.bundle import open_bundle
 from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.vit import VisionTransformer
 
 CLI = Callable[..., Any]
 PEERS = {"PYTHONPATH": str(Path(__file__).parents[1] / "peers_without_cuda")}

@@ -1,6 +1,6 @@
 """The pages in a real browser, at a phone's and a desktop's width, light and dark.
 
-`python -m tests.benchmarks.screenshots FOLDER` makes pictures of the same for people to look at.
+`python -m benchmarks.screenshots FOLDER` makes pictures of the same for people to look at.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from tests.browser import CHROMIUM, SCHEMES, arguments
 from tests.page_data import HOSTILE, field, measured
 from tests.page_gate_data import page, shown, three
-from vitedge.pages import bench_page, shell
+from vitedge.show.page import bench, shell
 
 pytestmark = [
     pytest.mark.heavy,  # installing Chromium takes a CI a minute
@@ -60,7 +60,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     hostile = [measured(HOSTILE, "int8", 1.2, 0.83), *field()]
     texts = {
-        "bench": bench_page.render(hostile, hostile, f"vitedge bench {HOSTILE}"),
+        "bench": bench.render(hostile, hostile, f"vitedge bench {HOSTILE}"),
         "gate": page([*three(), shown(HOSTILE, "failed", 2.0)]),
     }
     frames = []

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitedge.artifact import open_bundle
-from vitedge.backends import open_session
-from vitedge.data import open_images
-from vitedge.imageset import Batch
+from vitedge.core.bundle import open_bundle
+from vitedge.data.imageset import Batch
+from vitedge.data.open import open_images
+from vitedge.measure.accuracy.comparison import predict_all
 from vitedge.models.zoo import ZOO
-from vitedge.validate import predict_all
+from vitedge.runtimes import open_session
 
 CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]

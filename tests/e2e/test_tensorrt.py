@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Vitedge
-from vitedge import host
-from vitedge.artifact import open_bundle
-from vitedge.manifest import Build
+from vitedge.core import host
+from vitedge.core.bundle import open_bundle
+from vitedge.core.manifest import Build
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.graphs import NORM, build
-from vitedge import catalog
+from vitedge.core import catalog
 
 HEAD = "m = ReduceMean <keepdims = 0> (p, tokens_axis)\n y = Add(m, b)"
 PLAIN = f"{NORM}\n p = MatMul(n, w)\n {HEAD}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.remote.wheel import pack
+from vitedge.measure.remote.wheel import pack
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitedge import catalog, host
-from vitedge.artifact import open_bundle
-from vitedge.benching import BenchRequest, bench_bundles
-from vitedge.imageset import Batch
-from vitedge.made import Made
+from vitedge.core import catalog, host
+from vitedge.core.bundle import open_bundle
+from vitedge.core.progress import Steps
+from vitedge.data.imageset import Batch
+from vitedge.export.job import export
+from vitedge.export.request import ExportRequest
+from vitedge.export.result import Made
+from vitedge.measure.latency.bench import BenchRequest, bench_bundles
+from vitedge.measure.recommendation import candidates, recommend
 from vitedge.models.sources import Request
-from vitedge.pipeline import export
-from vitedge.plan import ExportRequest
-from vitedge.progress import Steps
-from vitedge.recommend import candidates, recommend
 
 QUIET = Steps(None)
 SHORT_S = 0.1

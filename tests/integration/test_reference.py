@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from vitedge.artifact import open_bundle
-from vitedge.backends import open_session
-from vitedge.imageset import Batch
-from vitedge.validate import predict_all
+from vitedge.core.bundle import open_bundle
+from vitedge.data.imageset import Batch
+from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.runtimes import open_session
 
 BUNDLES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 

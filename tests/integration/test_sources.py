@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vitedge.errors import InputError, UnavailableError
+from vitedge.core.errors import InputError, UnavailableError
 from vitedge.models.sources import ReferenceModel, Request, resolve
 
 pytestmark = pytest.mark.usefixtures("peers")
@@ -321,8 +321,8 @@ def test_weights_of_another_class_count_say_so(tmp_path: Path) -> None:
 
 
 def test_what_weights_do_not_say_is_noted(tmp_path: Path) -> None:
-    from vitedge.models.vit import VisionTransformer
     from vitedge.models.zoo import ZOO
+    from vitedge.models.zoo.vit import VisionTransformer
 
     state = VisionTransformer(ZOO["vit_tiny_patch16_384"].config).state_dict()
     save_file(state, tmp_path / "mine.safetensors")

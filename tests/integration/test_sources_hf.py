@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vitedge.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.spec import Preprocess
 from vitedge.models.sources import Request, resolve
-from vitedge.spec import Preprocess
 
 pytestmark = pytest.mark.usefixtures("peers")
 

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from vitedge import evidence
-from vitedge.errors import InputError
-from vitedge.evidence import PerImage
+from vitedge.core.errors import InputError
+from vitedge.core.report import Metric
 from vitedge.gate.subject import Subject
-from vitedge.report import Metric
+from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy.evidence import PerImage
 
 SCHEMA = "vitedge.baseline/1"
 _ARRAYS = ("digests", "labels", "artifact")

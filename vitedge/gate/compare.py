@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.report import Metric
 from vitedge.gate import drop
 from vitedge.gate.subject import Subject, load
-from vitedge.interval import around
-from vitedge.report import Metric
+from vitedge.measure.statistics import around
 
 SCHEMA = "vitedge.comparison/1"
 FP32 = "fp32"

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Spec, convert, read_toml
 from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, given
-from vitedge.spec import Spec, convert, read_toml
 
 FILE, PROJECT = "vitedge.toml", "pyproject.toml"
 

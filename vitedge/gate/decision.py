@@ -10,7 +10,7 @@ import math
 from statistics import NormalDist
 from typing import Literal
 
-from vitedge.verdict import Answer, Check
+from vitedge.gate.verdict import Answer, Check
 
 POWER = 0.9
 """How surely the number of images or runs named would decide."""

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.errors import InputError
-from vitedge.evidence import Evidence, PerImage
+from vitedge.core.errors import InputError
+from vitedge.core.report import Accuracy, Metric
 from vitedge.gate import decision
-from vitedge.interval import drop_pp, resampled_drop_pp
-from vitedge.report import Accuracy, Metric
+from vitedge.measure.accuracy.evidence import Evidence, PerImage
+from vitedge.measure.statistics import drop_pp, resampled_drop_pp
 
 
 class Drop(NamedTuple):
@@ -70,7 +70,9 @@ def between(
     def measure(sums: NDArray[Any]) -> NDArray[Any]:
         if metric == "knn_agreement":
             return np.asarray(sums / n)
-        from vitedge.metrics import mean_iou  # brings Pillow, which a report of classes needs not
+        from vitedge.measure.accuracy.metrics import (
+            mean_iou,  # brings Pillow, which a report of classes needs not
+        )
 
         return mean_iou(sums)
 

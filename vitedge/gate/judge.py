@@ -9,8 +9,8 @@ from vitedge.gate import decision, drop
 from vitedge.gate.decision import exact, missing, uncertain
 from vitedge.gate.limits import Limits, given
 from vitedge.gate.subject import Subject
-from vitedge.interval import around, quantile_limits
-from vitedge.verdict import Check, Judged, worst
+from vitedge.gate.verdict import Check, Judged, worst
+from vitedge.measure.statistics import around, quantile_limits
 
 FP32 = "fp32"
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from vitedge import benching, host, proof, report
-from vitedge.artifact import open_bundle
-from vitedge.errors import InputError
-from vitedge.progress import SILENT, Steps
+from vitedge.core import host, report
+from vitedge.core.bundle import open_bundle
+from vitedge.core.errors import InputError
+from vitedge.core.progress import SILENT, Steps
+from vitedge.measure.accuracy import validate
+from vitedge.measure.latency import bench
 
 Wanted = tuple[Path, str]
 """An artifact, and the images to validate it on; empty: do not."""
@@ -27,11 +29,11 @@ def measure(wanted: Sequence[Wanted], duration_s: float, steps: Steps) -> None:
         bundle = open_bundle(path)
         report.check_writable(bundle)
         if data:
-            proof.evaluation_images(bundle, data)
+            validate.evaluation_images(bundle, data)
     _validate_all([each for each in wanted if each[1]], steps)
     if duration_s:
         bundles = [open_bundle(path) for path, _ in wanted]
-        benching.bench_bundles(bundles, steps, benching.BenchRequest(duration_s=duration_s))
+        bench.bench_bundles(bundles, steps, bench.BenchRequest(duration_s=duration_s))
 
 
 def _validate_all(wanted: Sequence[Wanted], steps: Steps) -> None:
@@ -54,5 +56,5 @@ def _validate_all(wanted: Sequence[Wanted], steps: Steps) -> None:
 
 def _validate(path: Path, data: str, threads: int, steps: Steps) -> None:
     bundle = open_bundle(path)
-    images = proof.evaluation_images(bundle, data)
-    proof.validate_bundle(bundle, images, steps, allow_overlap=False, threads=threads)
+    images = validate.evaluation_images(bundle, data)
+    validate.validate_bundle(bundle, images, steps, allow_overlap=False, threads=threads)

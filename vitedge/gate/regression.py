@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.measurements import Latency
 from vitedge.gate import drop, judge
 from vitedge.gate.baseline import Accepted, Baseline, Entry
 from vitedge.gate.decision import missing
 from vitedge.gate.limits import Limits
 from vitedge.gate.subject import Subject
-from vitedge.measurements import Latency
-from vitedge.verdict import Check, Judged
+from vitedge.gate.verdict import Check, Judged
 
 
 def against_baseline(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import msgspec
 
-from vitedge import files
-from vitedge.errors import InputError
+from vitedge.core import files
+from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps
 from vitedge.gate import baseline, config, regression
 from vitedge.gate.baseline import Baseline
 from vitedge.gate.judge import judge
 from vitedge.gate.limits import Limits, override
 from vitedge.gate.subject import load
-from vitedge.progress import Steps
-from vitedge.verdict import SCHEMA, Answer, Judged, Verdict, worst
+from vitedge.gate.verdict import SCHEMA, Answer, Judged, Verdict, worst
 
 EXIT_CODES: dict[Answer, int] = {"passed": 0, "failed": 1, "inconclusive": 4}
 

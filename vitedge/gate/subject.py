@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vitedge import evidence, report
-from vitedge.artifact import REPORT, open_bundle
-from vitedge.errors import InputError
-from vitedge.evidence import Evidence
-from vitedge.measurements import Conditions, Latency, Memory
-from vitedge.report import Accuracy, Numerics, Parity, Size
+from vitedge.core import report
+from vitedge.core.bundle import REPORT, open_bundle
+from vitedge.core.errors import InputError
+from vitedge.core.measurements import Conditions, Latency, Memory
+from vitedge.core.report import Accuracy, Numerics, Parity, Size
+from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy.evidence import Evidence
 
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
 from vitedge.graph.channels import Channels, Factor
 from vitedge.graph.external import DataFile
 from vitedge.graph.parity import PARITY_LIMIT, relative_error

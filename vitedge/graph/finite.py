@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
 from vitedge.graph.taps import tapped
 
 

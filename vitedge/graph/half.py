@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
 from vitedge.graph.halving import Halves, rounded
 from vitedge.graph.norms import Norms
 from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard

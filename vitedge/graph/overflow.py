@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
 from vitedge.graph.run import Progress
 from vitedge.graph.taps import tapped
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 
-from vitedge.spec import Preprocess
+from vitedge.core.spec import Preprocess
 
 INPUT = "image"
 

@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from vitedge.host import usable_cores
+from vitedge.core.host import usable_cores
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""

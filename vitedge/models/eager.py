@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vitedge.backends.base import TensorSpec
+from vitedge.core.runtime import TensorSpec
 from vitedge.models.sources import ReferenceModel
 
 

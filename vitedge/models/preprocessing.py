@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vitedge.errors import InputError
-from vitedge.spec import Positive, Preprocess, Spread
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Positive, Preprocess, Spread
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from vitedge.graph import files
+from vitedge.core.spec import Calibration, Equalize, Quantization
+from vitedge.graph.io import write
 from vitedge.graph.run import Progress, Runner
 from vitedge.quant.observe import Images, Observed, observe
 from vitedge.quant.placement import activation_scale
-from vitedge.quant.ptq import quantize
+from vitedge.quant.qdq import quantize
 from vitedge.quant.ranges import ESTIMATORS
 from vitedge.quant.settle import Calibrated, Settings, settle
-from vitedge.spec import Calibration, Equalize, Quantization
 
 STRENGTHS: tuple[Equalize, ...] = ("off", 0.25, 0.5, 0.75)
 """What `equalize = "auto"` tries."""
@@ -70,7 +70,7 @@ def _sqnr_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> f
             scale = activation_scale(calibrated, scales[tensor.name])
             tensor.CopyFrom(numpy_helper.from_array(scale, tensor.name))
     path = observed.fp32.with_name("tried.onnx")
-    files.write(model, path)
+    write(model, path)
     run = Runner(path)
     signal = noise = 0.0
     for images, wanted in zip(observed.images, observed.outputs, strict=True):

@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.manifest import Figures
 from vitedge.graph.run import Runner
-from vitedge.manifest import Figures
 
 INT8 = "int8:"
 """Prefix of the INT8 graph's names beside the FP32 graph's."""

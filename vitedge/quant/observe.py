@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Calibration, Quantization
 from vitedge.graph import trace
 from vitedge.graph.channels import Channels
 from vitedge.graph.ids import Ids
@@ -20,7 +21,6 @@ from vitedge.graph.run import Progress
 from vitedge.graph.taps import shapes, tapped
 from vitedge.quant.policy import Decision, decide
 from vitedge.quant.statistics import ChannelStatistics
-from vitedge.spec import Calibration, Quantization
 
 Images = NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from onnx import GraphProto, NodeProto
 
-from vitedge.spec import Quantization
+from vitedge.core.spec import Quantization
 
 Role = Literal["linear", "conv", "qk", "pv", "product"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.spec import Estimator, Floats, Quantization
 from vitedge.quant.statistics import Array, Distribution
-from vitedge.spec import Estimator, Floats, Quantization
 
 QMAX = 127
 _SMALLEST = 1e-20

@@ -11,13 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from vitedge.core.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
 from vitedge.quant.observe import Images, Observed
 from vitedge.quant.policy import Decision
 from vitedge.quant.smoothing import Group, Weights, smooth
 from vitedge.quant.statistics import Distribution
-from vitedge.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 
 
 @dataclass(frozen=True)

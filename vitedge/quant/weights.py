@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.host import usable_cores
+from vitedge.core.host import usable_cores
+from vitedge.core.spec import Floats, WeightEstimator
 from vitedge.quant.ranges import QMAX, stored_scale
-from vitedge.spec import Floats, WeightEstimator
 
 PAIR_SUM_MAX = 128  # 255 · 128 ≤ 32,767: two products of one sign stay within 16 bits
 _MSE_CLIPS = np.linspace(1.0, 0.7, 7)

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from vitedge import evidence, measurements, report
-from vitedge.evidence import About, PerImage
+from vitedge.core import measurements, report
+from vitedge.core.progress import SILENT
 from vitedge.gate.limits import Limits
 from vitedge.gate.run import Request, run
 from vitedge.gate.subject import Subject, load
-from vitedge.progress import SILENT
-from vitedge.verdict import Verdict
+from vitedge.gate.verdict import Verdict
+from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy.evidence import About, PerImage
 
 N = 1000
 CLASSES = 10

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.gate.conftest import Write, gate, per_image
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.progress import SILENT
 from vitedge.gate import config
 from vitedge.gate.run import Request, run
-from vitedge.progress import SILENT
 
 
 @pytest.fixture(autouse=True)

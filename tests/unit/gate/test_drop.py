@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.unit.gate.conftest import Write, gate, sections
-from vitedge import evidence
-from vitedge.errors import InputError
-from vitedge.evidence import About, PerImage
+from vitedge.core.errors import InputError
 from vitedge.gate.drop import between, pair
+from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy.evidence import About, PerImage
 
 
 def masks(worse: int, n: int = 200) -> PerImage:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.unit.gate.conftest import Write
-from vitedge import cli
+from vitedge.cli import main
 
 
 def test_a_terminal_that_lacks_a_sign_does_not_fail_what_passes(
@@ -22,7 +22,7 @@ def test_a_terminal_that_lacks_a_sign_does_not_fail_what_passes(
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(SystemExit) as raised:
-            cli.run()
+            main.run()
     finally:
         signal.signal(signal.SIGINT, before)
     assert not raised.value.code

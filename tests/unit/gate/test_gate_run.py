@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.unit.gate.conftest import N, Write, gate, per_image, sections
-from vitedge import evidence, host
-from vitedge.errors import InputError
-from vitedge.evidence import PerImage
+from vitedge.core import host
+from vitedge.core.errors import InputError
+from vitedge.core.report import Parity
 from vitedge.gate.compare import compare
-from vitedge.report import Parity
+from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy.evidence import PerImage
 
 
 def test_the_worst_of_several_artifacts_decides(write: Write) -> None:

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from tests.unit.gate.conftest import sections
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.measurements import Distribution
+from vitedge.core.report import Numerics, Parity
 from vitedge.gate.judge import judge
 from vitedge.gate.limits import Limits
 from vitedge.gate.subject import Subject
-from vitedge.measurements import Distribution
-from vitedge.report import Numerics, Parity
-from vitedge.verdict import Check
+from vitedge.gate.verdict import Check
 
 Make = Callable[..., Subject]
 

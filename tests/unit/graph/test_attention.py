@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.graphs import HEAD, HEADED, NORM, build, run
-from vitedge.graph.attention import prepare, scale_queries
+from vitedge.graph.prepare import prepare, scale_queries
 from vitedge.graph.run import Runner
 
 PROJECTED = f"""

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.graphs import FUSED, IMAGES, NORM, build, run
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
 from vitedge.graph.channels import Channels
 from vitedge.graph.equalize import check, rescale
 from vitedge.graph.taps import shapes, tapped

@@ -14,13 +14,13 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from vitedge.errors import InputError
-from vitedge.graph.export import export
+from vitedge.core.errors import InputError
+from vitedge.data.imageset import Batch
+from vitedge.export.onnx import export
 from vitedge.graph.run import Runner
-from vitedge.imageset import Batch
 from vitedge.models.sources import Request, resolve
-from vitedge.models.vit import VisionTransformer
 from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.vit import VisionTransformer
 
 torch = pytest.importorskip("torch")
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from vitedge.errors import InputError
-from vitedge.graph import files
-from vitedge.spec import Preprocess
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.graph import io as files
 
 SIZE_8 = Preprocess(height=8, width=8)
 PATH = Path("mine.onnx")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
 from vitedge.graph.half import Halved, halve
 from vitedge.graph.run import Runner
 

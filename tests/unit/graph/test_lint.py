@@ -12,10 +12,10 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from vitedge import catalog
-from vitedge.artifact import open_bundle
-from vitedge.graph.lint import RULES, lint
-from vitedge.spec import Target
+from vitedge.core import catalog
+from vitedge.core.bundle import open_bundle
+from vitedge.core.spec import Target
+from vitedge.runtimes.lint import RULES, lint
 
 ORT = catalog.targets()["onnxruntime-cpu"]
 OPENVINO = catalog.targets()["openvino-cpu"]

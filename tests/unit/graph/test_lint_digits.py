@@ -16,9 +16,9 @@ from onnx import ModelProto, helper, numpy_helper
 
 from tests.ptq import ptq
 from tests.rtx import compiled
-from vitedge import catalog
-from vitedge.graph.lint import lint
-from vitedge.spec import Quantization
+from vitedge.core import catalog
+from vitedge.core.spec import Quantization
+from vitedge.runtimes.lint import lint
 
 TENSORRT = catalog.targets()["tensorrt"]
 DIALECT = Quantization(

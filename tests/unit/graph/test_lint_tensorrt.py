@@ -31,8 +31,8 @@ from tests.traps.refused import (
     two_linears,
     weight_of,
 )
-from vitedge import catalog
-from vitedge.graph.lint import RULES, lint
+from vitedge.core import catalog
+from vitedge.runtimes.lint import RULES, lint
 
 TENSORRT = catalog.targets()["tensorrt"]
 RTX = catalog.targets()["rtx-30"]

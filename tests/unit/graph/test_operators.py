@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from vitedge.graph.operators import OPERATORS, attributes
+from vitedge.quant.qat.operators import OPERATORS, attributes
 
 OPSET = 20
 A = np.random.default_rng(0).normal(0, 1, (2, 3, 4, 5)).astype(np.float32)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vitedge.data.imageset import Batch
 from vitedge.graph.run import Runner
-from vitedge.imageset import Batch
 
 pytest.importorskip("torch")
 

@@ -27,8 +27,8 @@ def trained() -> Callable[[Any], Any]:
 @pytest.fixture(scope="session")
 def loaded() -> Callable[[Path, Any], Any]:
     """Our model of a config, or of as many classes as the weights file has."""
-    from vitedge.models import checkpoints
-    from vitedge.models.build import build
+    from vitedge.models.sources import checkpoints
+    from vitedge.models.zoo.build import build
 
     def load(path: Path, config: Any) -> Any:
         state = checkpoints.read(path)

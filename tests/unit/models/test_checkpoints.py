@@ -14,8 +14,8 @@ import pytest
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-from vitedge.errors import InputError  # noqa: E402
-from vitedge.models import checkpoints  # noqa: E402
+from vitedge.core.errors import InputError  # noqa: E402
+from vitedge.models.sources import checkpoints  # noqa: E402
 
 WEIGHT = torch.arange(6, dtype=torch.float32).view(2, 3)
 STATE = {"weight": WEIGHT, "bias": torch.tensor([0.5, -0.5])}

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitedge.data import Role, open_images
+from vitedge.data.open import Role, open_images
 from vitedge.models.zoo import ZOO
 
 sklearn_datasets = pytest.importorskip("sklearn.datasets")
 sklearn_model_selection = pytest.importorskip("sklearn.model_selection")
 torch = pytest.importorskip("torch")
 
-MODELS = Path(__file__).parents[3] / "vitedge" / "models"
+MODELS = Path(__file__).parents[3] / "vitedge" / "models" / "zoo"
 DIGITS = ZOO["digits"]
 
 
@@ -52,8 +52,8 @@ def test_digits_are_enlarged_to_32_pixels_and_255_levels() -> None:
 def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_right() -> None:
     from safetensors.torch import load_file
 
-    from vitedge.models.digits import top1
-    from vitedge.models.vit import VisionTransformer
+    from examples.references.digits import top1
+    from vitedge.models.zoo.vit import VisionTransformer
 
     model = VisionTransformer(DIGITS.config)
     model.load_state_dict(load_file(MODELS / "digits.safetensors"))
@@ -64,7 +64,15 @@ def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_ri
 def test_the_recipe_runs_is_deterministic_and_prints_the_accuracy(tmp_path: Path) -> None:
     outputs = []
     for name in ("a", "b"):
-        command = [sys.executable, "-m", "vitedge.models.digits", "--epochs", "1", "--seed", "3"]
+        command = [
+            sys.executable,
+            "-m",
+            "examples.references.digits",
+            "--epochs",
+            "1",
+            "--seed",
+            "3",
+        ]
         run = subprocess.run(
             [*command, "--output", str(tmp_path / name)], capture_output=True, text=True, check=True
         )

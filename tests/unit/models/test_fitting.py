@@ -11,12 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vitedge.errors import InputError  # noqa: E402
-from vitedge.models import checkpoints  # noqa: E402
-from vitedge.models.build import build  # noqa: E402
-from vitedge.models.configs import ViTConfig  # noqa: E402
-from vitedge.models.vit import VisionTransformer  # noqa: E402
+from vitedge.core.errors import InputError  # noqa: E402
+from vitedge.models.sources import checkpoints  # noqa: E402
 from vitedge.models.zoo import ZOO  # noqa: E402
+from vitedge.models.zoo.build import build  # noqa: E402
+from vitedge.models.zoo.configs import ViTConfig  # noqa: E402
+from vitedge.models.zoo.vit import VisionTransformer  # noqa: E402
 
 Module = Callable[[Any], Any]
 Loaded = Callable[[Path, Any], Any]

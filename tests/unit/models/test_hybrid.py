@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from vitedge.models.configs import BiTConfig, HybridConfig, ViTConfig
 from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.configs import BiTConfig, HybridConfig, ViTConfig
 
 torch = pytest.importorskip("torch")
 
-from vitedge.models.build import build  # noqa: E402
-from vitedge.models.hybrid import StdConv2d  # noqa: E402
+from vitedge.models.zoo.build import build  # noqa: E402
+from vitedge.models.zoo.hybrid import StdConv2d  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("peers")
 

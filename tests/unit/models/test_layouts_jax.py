@@ -12,9 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vitedge.errors import InputError  # noqa: E402
-from vitedge.models.configs import ViTConfig  # noqa: E402
+from vitedge.core.errors import InputError  # noqa: E402
 from vitedge.models.zoo import ZOO  # noqa: E402
+from vitedge.models.zoo.configs import ViTConfig  # noqa: E402
 
 Module = Callable[[Any], Any]
 Loaded = Callable[[Path, Any], Any]

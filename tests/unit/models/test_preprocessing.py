@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge.decode import decode, fit
-from vitedge.errors import InputError
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.data.decode import decode, fit
 from vitedge.graph.preprocess import apply_numpy
 from vitedge.models.preprocessing import from_timm, from_torchvision
-from vitedge.models.preprocessing_hf import from_hf
-from vitedge.spec import Preprocess
+from vitedge.models.sources.preprocessing_hf import from_hf
 
 pytestmark = pytest.mark.usefixtures("peers")
 sklearn_datasets = pytest.importorskip("sklearn.datasets")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from vitedge.models.configs import ResNetConfig, TrunkConfig
 from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.configs import ResNetConfig, TrunkConfig
 
 torch = pytest.importorskip("torch")
 
-from vitedge.models.build import build  # noqa: E402
+from vitedge.models.zoo.build import build  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("peers")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from vitedge.data.shapes import CLASSES
 from vitedge.models.zoo import ZOO
-from vitedge.shapes import CLASSES
 
 torch = pytest.importorskip("torch")
 
-WEIGHTS = Path(__file__).parents[3] / "vitedge" / "models" / "shapes.safetensors"
+WEIGHTS = Path(__file__).parents[3] / "vitedge" / "models" / "zoo" / "shapes.safetensors"
 SHAPES = ZOO["shapes"]
 
 
@@ -26,8 +26,8 @@ def test_the_models_outputs_are_the_classes_of_the_masks() -> None:
 def test_the_embedded_model_has_at_least_85_percent_miou_on_the_held_out_shapes() -> None:
     from safetensors.torch import load_file
 
-    from vitedge.models.build import build
-    from vitedge.models.shapes import miou
+    from examples.references.shapes import miou
+    from vitedge.models.zoo.build import build
 
     model = build(SHAPES.config)
     model.load_state_dict(load_file(WEIGHTS))
@@ -37,8 +37,8 @@ def test_the_embedded_model_has_at_least_85_percent_miou_on_the_held_out_shapes(
 
 
 def test_training_is_deterministic_and_seeds_differ() -> None:
-    from vitedge.models.build import build
-    from vitedge.models.shapes import train
+    from examples.references.shapes import train
+    from vitedge.models.zoo.build import build
 
     def trained(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -53,7 +53,7 @@ def test_training_is_deterministic_and_seeds_differ() -> None:
 
 @pytest.mark.heavy
 def test_the_recipe_runs_and_prints_miou_and_pixel_accuracy(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vitedge.models.shapes", "--epochs", "1"]
+    command = [sys.executable, "-m", "examples.references.shapes", "--epochs", "1"]
     run = subprocess.run(
         [*command, "--output", str(tmp_path / "a")], capture_output=True, text=True, check=True
     )

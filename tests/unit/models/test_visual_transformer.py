@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from vitedge.models.configs import (
+from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.configs import (
     Config,
     FPNConfig,
     ResNetConfig,
@@ -16,12 +17,11 @@ from vitedge.models.configs import (
     VTFPNConfig,
     VTResNetConfig,
 )
-from vitedge.models.zoo import ZOO
 
 torch = pytest.importorskip("torch")
 
-from vitedge.models.build import build  # noqa: E402
-from vitedge.models.visual_transformer import (  # noqa: E402
+from vitedge.models.zoo.build import build  # noqa: E402
+from vitedge.models.zoo.visual_transformer import (  # noqa: E402
     FilterTokenizer,
     Projector,
     RecurrentTokenizer,

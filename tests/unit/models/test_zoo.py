@@ -40,7 +40,7 @@ def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name: str) -
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vitedge.models.build import build
+    from vitedge.models.zoo.build import build
 
     config, task = ZOO[name].config, ZOO[name].task
     with torch.device("meta"):  # shapes only
@@ -56,7 +56,7 @@ def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name: str) -
 def test_the_layout_is_timms() -> None:
     import torch
 
-    from vitedge.models.vit import VisionTransformer
+    from vitedge.models.zoo.vit import VisionTransformer
 
     with torch.device("meta"):
         model = VisionTransformer(ZOO["vit_tiny_patch16_224"].config)
@@ -86,7 +86,7 @@ def test_a_vit_computes_the_equations_of_the_paper() -> None:
     import torch
     from torch import nn
 
-    from vitedge.models.vit import VisionTransformer
+    from vitedge.models.zoo.vit import VisionTransformer
 
     torch.manual_seed(0)
     config = ZOO["digits"].config

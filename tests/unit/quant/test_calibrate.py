@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from tests.graphs import run
 from tests.outliers import write_digits
 from tests.ptq import ptq
-from vitedge import catalog
+from vitedge.core import catalog
+from vitedge.core.spec import Calibration
+from vitedge.data.imageset import Batch
 from vitedge.graph.run import Runner
-from vitedge.imageset import Batch
 from vitedge.quant.calibrate import STRENGTHS, Tried, calibrate
 from vitedge.quant.ranges import ESTIMATORS
 from vitedge.quant.settle import Calibrated
-from vitedge.spec import Calibration
 
 IMAGES = 32
 TARGET = catalog.targets()["onnxruntime-cpu"].quantization
@@ -106,7 +106,7 @@ def export_outliers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     """`digits` with 5% of the channels of one place scaled up or down."""
 
     def make(site: str, strength: float) -> Path:
-        from vitedge.graph.export import export
+        from vitedge.export.onnx import export
         from vitedge.models.sources import Request, resolve
 
         folder = tmp_path_factory.mktemp("outliers")

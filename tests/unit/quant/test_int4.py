@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.ptq import ptq
-from vitedge import catalog, host
-from vitedge.graph import files
+from vitedge.core import catalog, host
+from vitedge.graph.io import write
 from vitedge.graph.run import Runner
 
 RECIPE = msgspec.structs.replace(catalog.find_calibration("default"), weight_bits=4)
@@ -55,7 +55,7 @@ def test_from_opset_21_on_they_are_stored_in_four_bits(models: dict[int, Any]) -
 def test_both_compute_the_same(models: dict[int, Any], calibration_batches, tmp_path: Path) -> None:
     outputs = []
     for opset, model in models.items():
-        files.write(model, tmp_path / f"{opset}.onnx")
+        write(model, tmp_path / f"{opset}.onnx")
         run = Runner(tmp_path / f"{opset}.onnx", as_written=True)
         outputs.append(np.concatenate([run(image)[0] for image in calibration_batches(8, 1)]))
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=1e-5)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from tests.ptq import ptq
-from vitedge import catalog
-from vitedge.errors import InputError
-from vitedge.manifest import Figures
+from vitedge.core import catalog
+from vitedge.core.errors import InputError
+from vitedge.core.manifest import Figures
 from vitedge.models.zoo import ZOO
 from vitedge.quant.layers import examine
 

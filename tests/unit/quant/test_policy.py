@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import GraphProto, TensorProto, helper
 
+from vitedge.core.spec import Quantization
 from vitedge.quant.policy import Decision, decide
-from vitedge.spec import Quantization
 
 BLOCKS = 4
 

@@ -18,11 +18,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from tests.graphs import EVERYTHING, NORM, build
 from tests.graphs import IMAGES as IMAGES_OF_GRAPHS
 from tests.ptq import ptq
-from vitedge import catalog
-from vitedge.errors import InputError
-from vitedge.imageset import Batch
+from vitedge.core import catalog
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Target
+from vitedge.data.imageset import Batch
 from vitedge.quant.policy import Decision
-from vitedge.spec import Target
 
 IMAGES = 64
 EXACT_DB = 45.0

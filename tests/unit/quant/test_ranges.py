@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vitedge.core.spec import Estimator, Quantization
 from vitedge.quant.ranges import (
     ESTIMATORS,
     QMAX,
@@ -14,7 +15,6 @@ from vitedge.quant.ranges import (
     stored_scale,
 )
 from vitedge.quant.statistics import ChannelStatistics, Distribution
-from vitedge.spec import Estimator, Quantization
 
 BIN = 2 ** (1 / 16)
 SIGNED, UNSIGNED, MIXED = (

@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vitedge import catalog
-from vitedge.imageset import Batch
+from vitedge.core import catalog
+from vitedge.data.imageset import Batch
 from vitedge.quant.calibrate import calibrate
-from vitedge.quant.ptq import quantize
+from vitedge.quant.qdq import quantize
 from vitedge.quant.sensitivity import harm
 from vitedge.quant.settle import Calibrated
 

@@ -11,11 +11,11 @@ import pytest
 from onnx import numpy_helper
 
 from tests.graphs import EVERYTHING, FUSED, IMAGES, NORM, SPLIT, build, peaks, run, spread, weights
-from vitedge import catalog
+from vitedge.core import catalog
+from vitedge.core.spec import Equalize, Quantization
 from vitedge.graph.taps import tapped
 from vitedge.quant.observe import observe
 from vitedge.quant.settle import Calibrated, Settings, settle
-from vitedge.spec import Equalize, Quantization
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

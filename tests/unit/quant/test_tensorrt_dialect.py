@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from tests.ptq import ptq
-from vitedge import catalog
-from vitedge.graph.attention import prepare
+from vitedge.core import catalog
+from vitedge.data.imageset import Batch
 from vitedge.graph.half import Halved, halve
+from vitedge.graph.prepare import prepare
 from vitedge.graph.run import Runner
-from vitedge.imageset import Batch
 
 BLOCKS = 4
 TENSORRT = [t for t in catalog.targets().values() if t.runtime.startswith("tensorrt")]

@@ -15,9 +15,9 @@ from onnx import ModelProto, helper
 
 from tests.graphs import EVERYTHING, IMAGES, NORM, build, weights
 from tests.ptq import ptq
-from vitedge import catalog
-from vitedge.errors import InputError
-from vitedge.spec import Quantization
+from vitedge.core import catalog
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Quantization
 
 RECIPES = [
     msgspec.structs.replace(recipe, num_samples=len(IMAGES))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vitedge.core.spec import Floats
 from vitedge.quant.ranges import QMAX
 from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
-from vitedge.spec import Floats
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vitedge.errors import InputError, nearest
+from vitedge.core.errors import InputError, nearest
 from vitedge.models.sources.base import Identity, ReferenceModel, Request, refuse_flags
 from vitedge.models.zoo import ZOO
 

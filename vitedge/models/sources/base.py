@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge.errors import InputError, UnavailableError, error_line, missing
-from vitedge.spec import Preprocess, Task, load_toml
+from vitedge.core.errors import InputError, UnavailableError, error_line, missing
+from vitedge.core.spec import Preprocess, Task, load_toml
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitedge.errors import InputError, UnavailableError, error_line, missing
-from vitedge.models import checkpoints
-from vitedge.models.preprocessing_hf import from_hf
-from vitedge.models.sources import hf_weights, hub
+from vitedge.core.errors import InputError, UnavailableError, error_line, missing
+from vitedge.core.spec import Preprocess
+from vitedge.models.sources import checkpoints, hf_weights, hub
 from vitedge.models.sources.base import (
     Identity,
     ReferenceModel,
@@ -20,7 +19,7 @@ from vitedge.models.sources.base import (
     bundle_name,
     check_labels,
 )
-from vitedge.spec import Preprocess
+from vitedge.models.sources.preprocessing_hf import from_hf
 
 _PROCESSOR = "preprocessor_config.json"
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitedge.errors import InputError, error_line
-from vitedge.models import checkpoints
-from vitedge.models.layouts import without_training_prefixes
+from vitedge.core.errors import InputError, error_line
+from vitedge.core.spec import Task
+from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import Request, unavailable
-from vitedge.spec import Task
+from vitedge.models.sources.layouts import without_training_prefixes
 
 TAKEN = "image classification, semantic segmentation and encoders (--task features) are supported"
 

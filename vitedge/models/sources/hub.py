@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from torch import nn
 
-from vitedge.models import checkpoints
-from vitedge.models.layouts import without_training_prefixes
+from vitedge.models.sources import checkpoints
+from vitedge.models.sources.layouts import without_training_prefixes
 
 
 def stay_offline_if_unreachable() -> None:

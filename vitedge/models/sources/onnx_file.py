@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitedge.artifact import sha256
-from vitedge.graph import files
+from vitedge.core.bundle import sha256
+from vitedge.graph.io import image_model, read
 from vitedge.models.sources.base import Identity, ReferenceModel, Request, bundle_name, numbered
 
 
 def load(path: Path, request: Request) -> ReferenceModel:
     """Read and check the file. Raises InputError."""
-    model = files.read(path)
-    preprocess, task, classes = files.image_model(
-        model, path, request.own_preprocess(), request.task
-    )
+    model = read(path)
+    preprocess, task, classes = image_model(model, path, request.own_preprocess(), request.task)
     identity = Identity(
         name=bundle_name(path.stem),
         source=path.name,

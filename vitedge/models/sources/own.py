@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitedge.data import EMBEDDED
-from vitedge.errors import InputError, nearest
-from vitedge.models import checkpoints
-from vitedge.models.build import build
-from vitedge.models.configs import Config, HybridConfig, ViTConfig
+from vitedge.core.errors import InputError, nearest
+from vitedge.core.spec import Preprocess
+from vitedge.data.open import EMBEDDED
+from vitedge.models import zoo
+from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
     Identity,
     ReferenceModel,
@@ -22,11 +22,10 @@ from vitedge.models.sources.base import (
     numbered,
 )
 from vitedge.models.zoo import ZOO, ZooModel
-from vitedge.spec import Preprocess
+from vitedge.models.zoo.build import build
+from vitedge.models.zoo.configs import Config, HybridConfig, ViTConfig
 
-EMBEDDED_WEIGHTS = {
-    name: Path(checkpoints.__file__).with_name(f"{name}.safetensors") for name in EMBEDDED
-}
+EMBEDDED_WEIGHTS = {name: Path(zoo.__file__).with_name(f"{name}.safetensors") for name in EMBEDDED}
 HEADS = ("head.", "head_dist.")
 
 

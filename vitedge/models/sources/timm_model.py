@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from vitedge.errors import InputError, error_line, nearest
-from vitedge.models import checkpoints
+from vitedge.core.errors import InputError, error_line, nearest
+from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import hub
+from vitedge.models.sources import checkpoints, hub
 from vitedge.models.sources.base import (
     Identity,
     ReferenceModel,
@@ -19,7 +19,6 @@ from vitedge.models.sources.base import (
     unavailable,
     unimportable,
 )
-from vitedge.spec import Preprocess
 
 LOCAL = ("local-dir:", "hf-hub:")
 """Schemes of timm's own: a folder with config.json and weights, here or on the hub."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitedge.errors import InputError, error_line, nearest
-from vitedge.models import checkpoints
+from vitedge.core.errors import InputError, error_line, nearest
+from vitedge.core.spec import Preprocess, Task
 from vitedge.models.preprocessing import from_torchvision
-from vitedge.models.sources import hub
+from vitedge.models.sources import checkpoints, hub
 from vitedge.models.sources.base import (
     Identity,
     ReferenceModel,
@@ -21,7 +21,6 @@ from vitedge.models.sources.base import (
     unavailable,
     unimportable,
 )
-from vitedge.spec import Preprocess, Task
 
 SEGMENTATION_SIZE = (520, 520)
 """What torchvision's segmentation weights were trained at, pixels."""

@@ -1,0 +1,95 @@
+"""Two comparisons of the same pair in a row: how often do their speed-up intervals overlap?
+
+Each is what `vitedge bench` does: load both, warm up, time in turn.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from statistics import NormalDist, mean, median
+
+from benchmarks import peers
+from vitedge.core.bundle import open_bundle
+from vitedge.measure.latency.turns import time_in_turn
+
+OVERLAP = 0.95
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--duration", type=float, default=0.3, help="seconds for each artifact")
+    parser.add_argument("--artifacts", type=Path, nargs=2, help="default: digits, INT8 and FP32")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.artifacts:
+            bundles = [open_bundle(path) for path in options.artifacts]
+        else:
+            made = peers.export_bundles("digits", "onnxruntime", Path(folder), "digits", None)
+            bundles = [*reversed(made)]
+        rows = []
+        for pair in range(options.pairs):
+            first, second = (
+                time_in_turn(bundles, peers.SILENT, duration_s=options.duration).speedup(0, 1)
+                for _ in range(2)
+            )
+            rows.append((first, second))
+            if not _overlap(first[1], second[1]):
+                limits = (f"{low:.3f} to {high:.3f}" for _, (low, high) in rows[-1])
+                print("\rapart:", ", then ".join(limits))
+            seen = sum(_overlap(a[1], b[1]) for a, b in rows)
+            print(f"\r{pair + 1} pairs, {seen} overlap", end="", flush=True)
+    print()
+    _report(rows, options.duration)
+
+
+Speedup = tuple[float, tuple[float, float]]
+
+
+def _overlap(one: tuple[float, float], two: tuple[float, float]) -> bool:
+    return one[0] <= two[1] and two[0] <= one[1]
+
+
+def _report(rows: list[tuple[Speedup, Speedup]], duration_s: float) -> None:
+    overlaps = sum(_overlap(a[1], b[1]) for a, b in rows)
+    every = [speedup for row in rows for speedup in row]
+    widths = [high / low for _, (low, high) in every]
+    middle = median(ratio for ratio, _ in every)
+    peers.table(
+        (
+            "pairs",
+            "s each",
+            "overlap",
+            "median speed-up",
+            "interval holds it",
+            "high / low, median",
+        ),
+        [
+            (
+                str(len(rows)),
+                f"{duration_s:g}",
+                f"{overlaps}",
+                f"{middle:.3f}",
+                f"{mean(low <= middle <= high for _, (low, high) in every):.1%}",
+                f"{median(widths):.2f}",
+            )
+        ],
+    )
+    low = _wilson(overlaps, len(rows))
+    peers.verdict(
+        f"{overlaps} of {len(rows)} pairs overlap (≥ {OVERLAP:.0%}; at least {low:.0%} with 95% "
+        "confidence)",
+        overlaps >= OVERLAP * len(rows),
+    )
+
+
+def _wilson(hits: int, n: int) -> float:
+    """One-sided lower 95% bound of a proportion."""
+    z = NormalDist().inv_cdf(0.95)
+    p = hits / n
+    return (p + z * z / 2 / n - z * ((p * (1 - p) + z * z / 4 / n) / n) ** 0.5) / (1 + z * z / n)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Time and memory of `vitedge export --int8` against NNCF on the same model and images.
+
+Every run is a process of its own, in turn with the others. Ours starts from the torch module, and
+also writes and checks an FP32 bundle; NNCF starts from that FP32 model, exported beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from benchmarks import peers
+
+STATUS = Path("/proc/self/status")
+SAMPLE_S = 0.01
+PTQ = "PTQ: "
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__, model="vit_base_patch16_224")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", nargs="+", type=int, default=[32, 300])
+    parser.add_argument("--calibration", default="default")
+    parser.add_argument("--no-onnx", action="store_true", help="leave NNCF's ONNX path out")
+    options = parser.parse_args()
+    for samples in options.samples:
+        with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+            _compare(options.model, samples, options, Path(name))
+
+
+def _compare(model: str, samples: int, options, folder: Path) -> None:
+    from vitedge.models.zoo import ZOO
+
+    spec = ZOO[model].preprocess
+    calib = peers.save_npz(
+        folder / "calib.npz", peers.photographs(samples, spec.height, spec.width, seed=1)
+    )
+    flags = ["--random-weights", "--calib-data", calib, "--num-samples", samples]
+    for runtime in ("openvino", "onnxruntime"):  # the peers' FP32 input
+        _child(
+            "ours",
+            [model, "--target", runtime, "--fp32", "--random-weights", "--output", folder / "fp32"],
+        )
+    (xml,) = (folder / "fp32").glob("*/model.xml")
+    (onnx,) = (folder / "fp32").glob("*/model.onnx")
+    jobs = {
+        "vitedge export --int8": (
+            "ours",
+            [
+                model,
+                "--target",
+                "openvino",
+                "--int8",
+                "--duration=0",
+                *flags,
+                "--calibration",
+                options.calibration,
+                "--output",
+                folder / "ours",
+                "--force",
+            ],
+        ),
+        "nncf, OpenVINO model": ("nncf_openvino", [xml, calib, folder / "ov"]),
+    }
+    if not options.no_onnx:
+        jobs["nncf, ONNX model"] = ("nncf_onnx", [onnx, calib, folder / "onnx"])
+    runs: dict[str, list[dict]] = {name: [] for name in jobs}
+    for _ in range(options.rounds):
+        for name, (kind, arguments) in jobs.items():
+            runs[name].append(_child(kind, arguments))
+    peer = runs["nncf, OpenVINO model"]
+    print(f"{model}, {samples} images, median of {options.rounds} rounds in turn\n")
+    peers.table(
+        ("", "wall s", "× nncf", "cpu s", "peak MiB", "× nncf", "anon MiB"),
+        [
+            (
+                name,
+                f"{_med(run, 'wall'):.1f}",
+                f"{_ratio(run, peer, 'wall'):.2f}",
+                f"{_med(run, 'cpu'):.1f}",
+                f"{_med(run, 'peak'):.0f}",
+                f"{_ratio(run, peer, 'peak'):.2f}",
+                f"{_med(run, 'anon'):.0f}",
+            )
+            for name, run in runs.items()
+        ],
+    )
+    ours = runs["vitedge export --int8"]
+    print("\nours, by step")
+    peers.table(
+        ("", "wall s", "cpu s", "peak MiB", "anon MiB"),
+        [
+            (
+                step,
+                *(
+                    f"{median(run['steps'][step][i] for run in ours):.{digits}f}"
+                    for i, digits in enumerate((2, 2, 0, 0))
+                ),
+            )
+            for step in ours[0]["steps"]
+        ],
+    )
+    print()
+    wall, peak = _ratio(ours, peer, "wall"), _ratio(ours, peer, "peak")
+    peers.verdict(f"wall time {wall:.2f}× of NNCF's OpenVINO path (≤ 1.3×)", wall <= 1.3)
+    peers.verdict(f"peak memory {peak:.2f}× of NNCF's OpenVINO path (≤ 1.0×)", peak <= 1.0)
+    _ptq_verdicts(ours, peer)
+
+
+def _ptq_verdicts(ours: list[dict], peer: list[dict]) -> None:
+    """PTQ alone: ours from FP32 file to INT8 file, theirs the call of nncf.quantize."""
+
+    def cost(run: dict) -> dict[str, float]:
+        steps = [row for step, row in run["steps"].items() if step.startswith(PTQ)]
+        wall, cpu = (sum(row[i] for row in steps) for i in (0, 1))
+        return {"wall": wall, "cpu": cpu, "peak": max(row[2] for row in steps)}
+
+    mine, theirs = [cost(run) for run in ours], [cost(run) for run in peer]
+    wall, cpu, peak = (_ratio(mine, theirs, key) for key in ("wall", "cpu", "peak"))
+    peers.verdict(
+        f"PTQ alone: {_med(mine, 'wall'):.1f} s, {wall:.2f}× of nncf.quantize "
+        f"(≤ 0.5×; {cpu:.2f}× of its CPU time)",
+        wall <= 0.5,
+    )
+    peers.verdict(
+        f"PTQ alone: peak {_med(mine, 'peak'):.0f} MiB, {peak:.2f}× of nncf.quantize (≤ 1.0×)",
+        peak <= 1.0,
+    )
+    print(flush=True)
+
+
+def _med(runs: list[dict], key: str) -> float:
+    return median(run[key] for run in runs)
+
+
+def _ratio(runs: list[dict], others: list[dict], key: str) -> float:
+    """Median over rounds of the ratio within a round."""
+    return median(run[key] / other[key] for run, other in zip(runs, others, strict=True))
+
+
+def _child(kind: str, arguments: list) -> dict:
+    command = [sys.executable, "-m", "benchmarks.export_cost", "--child", kind]
+    start = time.perf_counter()
+    child = subprocess.run(
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    wall = time.perf_counter() - start
+    return {**json.loads(child.stdout.splitlines()[-1]), "wall": wall}
+
+
+# -- in the child -------------------------------------------------------------------------------
+
+
+class _Phases:
+    """Stands in for vitedge.core.progress.Steps: time, CPU and peak memory between its calls."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[float]] = {}
+        self._step, self._anon = "start", 0.0
+        self._prefix = ""
+        self._since = time.perf_counter() - time.process_time()  # near enough to the exec
+        self._cpu = 0.0
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def __call__(self, step: str, done: float, total: float) -> None:
+        self.say(step)
+
+    @contextmanager
+    def ptq(self) -> Iterator[None]:
+        """Mark the steps within as those of PTQ alone."""
+        self._prefix = PTQ
+        self.say("starting")
+        yield
+        self._prefix = ""
+        self.say("after PTQ")
+
+    def say(self, step: str) -> None:
+        step = self._prefix + step
+        if step == self._step:
+            return
+        now, cpu = time.perf_counter(), time.process_time()
+        row = self.steps.setdefault(self._step, [0.0, 0.0, 0.0, 0.0])
+        row[0] += now - self._since
+        row[1] += cpu - self._cpu
+        row[2] = max(row[2], _status_mib("VmHWM"))
+        row[3] = max(row[3], self._anon)
+        self._step, self._since, self._cpu, self._anon = step, now, cpu, 0.0
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS
+
+    def _sample(self) -> None:
+        while True:
+            self._anon = max(self._anon, _status_mib("RssAnon"))
+            time.sleep(SAMPLE_S)
+
+    def result(self) -> dict:
+        self.say("end")
+        return {
+            "peak": max(row[2] for row in self.steps.values()),
+            "anon": max(row[3] for row in self.steps.values()),
+            "cpu": time.process_time(),
+            "steps": self.steps,
+        }
+
+
+def _status_mib(field: str) -> float:
+    match = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    assert match
+    return int(match[1]) / 1024
+
+
+def _run_child(kind: str, arguments: list[str]) -> None:
+    # Not ru_maxrss: Linux carries it over exec, so it would hold the parent's memory too.
+    phases = _Phases()
+    if kind == "ours":
+        from vitedge.cli.main import app
+        from vitedge.core import progress
+
+        @contextmanager
+        def steps() -> Iterator[_Phases]:
+            yield phases
+
+        progress.steps = steps
+        with peers.within_ptq(phases.ptq):
+            app(["export", *arguments], standalone_mode=False)
+    else:
+        import numpy as np
+
+        phases.say("importing")
+        import nncf
+
+        quantize = nncf.quantize
+
+        def timed(*args, **kwargs):  # type: ignore[no-untyped-def]
+            with phases.ptq():
+                return quantize(*args, **kwargs)
+
+        nncf.quantize = timed
+        phases.say("reading")
+        fp32, calib, out = map(Path, arguments)
+        images = np.load(calib)["images"]
+        getattr(peers, kind)(
+            fp32,
+            [images[i : i + 1] for i in range(len(images))],
+            out,
+            subset_size=len(images),
+            model_type="transformer",
+            preset="performance",
+        )
+    print(json.dumps(phases.result()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        _run_child(sys.argv[2], sys.argv[3:])
+    else:
+        main()

@@ -1,0 +1,52 @@
+"""Wall time of `vitedge --help`, against `import typer` and an empty interpreter, in turn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks import peers
+
+LIMIT_S = 0.3
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    python = sys.executable
+    commands = {
+        "vitedge --help": [str(Path(python).with_name("vitedge")), "--help"],
+        "python -c 'import typer'": [python, "-c", "import typer"],
+        "python -c pass": [python, "-c", "pass"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(rounds + 1):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            if turn:  # the first fills the file cache
+                seconds[name].append(time.perf_counter() - start)
+    ours = seconds["vitedge --help"]
+    peers.table(
+        ("", "median ms", "fastest ms", "vitedge is × slower"),
+        [
+            (
+                name,
+                f"{1e3 * median(times):.0f}",
+                f"{1e3 * min(times):.0f}",
+                f"{median(a / b for a, b in zip(ours, times, strict=True)):.2f}",
+            )
+            for name, times in seconds.items()
+        ],
+    )
+    peers.verdict(
+        f"vitedge --help takes {median(ours):.2f} s (< {LIMIT_S} s)", median(ours) < LIMIT_S
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Latency of INT8 ViTs: ours beside every peer's artifact on the same runtime, timed in turn.
+
+The weights are random, so the SQNR says how well each follows FP32 and nothing of top-1. ONNX
+Runtime's calibrators differ in scales alone: the first stands for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import peers
+from vitedge.core import host
+from vitedge.core.bundle import Bundle
+from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.latency import Comparison, measure
+from vitedge.models.zoo import ZOO
+
+VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+MODELS = [f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")]
+SAME_LATENCY = ("ORT Percentile", "ORT Entropy")
+HELD_OUT = 8
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--runtime", nargs="+", default=["openvino", "onnxruntime"])
+    parser.add_argument("--duration", type=float, default=15.0, help="seconds for each session")
+    parser.add_argument("--samples", type=int, default=8, help="calibration images")
+    peers.add_peers(parser)
+    options = parser.parse_args()
+    here = host.describe(threads=0)
+    print(f"{host.usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
+    peers.print_absent(options)
+    vnni = bool(VNNI & set(here.isa or ()))
+    for model in options.models:
+        for batch in options.batch:
+            for runtime in options.runtime:
+                with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+                    _compare(model, batch, runtime, Path(name), options, vnni)
+
+
+def _compare(
+    model: str, batch: int, runtime: str, folder: Path, options: Namespace, vnni: bool
+) -> None:
+    spec = ZOO[model].preprocess
+    count = batch * max(1, options.samples // batch)
+    images = peers.photographs(count + HELD_OUT, spec.height, spec.width, seed=1)
+    calibration, held_out = images[:count], images[count:]
+    calib = peers.save_npz(folder / "calib.npz", calibration)
+    fp32, ours = peers.export_bundles(model, runtime, folder, str(calib), count, batch=batch)
+    artifacts, failures = _quantize(fp32, np.split(calibration, count // batch), folder, options)
+    with contextlib.ExitStack() as stack:
+        sessions = {"ours": stack.enter_context(peers.open_ours(ours))}
+        for name, artifact in artifacts.items():
+            try:
+                opened = peers.open_file(artifact, ours.manifest.target)
+                sessions[name] = stack.enter_context(opened)
+            except Exception as error:  # a peer's failure is a result
+                failures[name] = peers.one_line(error)
+        sessions["fp32"] = stack.enter_context(peers.open_ours(fp32))
+        logits = {name: predict_all(session, held_out) for name, session in sessions.items()}
+        feed = np.resize(held_out, (batch, *held_out.shape[1:]))
+        feeds = [{session.inputs[0].name: feed} for session in sessions.values()]
+        timed = measure(list(sessions.values()), feeds, options.duration)
+    print(f"\n{model}, batch {batch}, {ours.manifest.target.name}")
+    peers.table(
+        ("", "p50 ms", "p90 ms", "ours is × faster", "95% interval", "SQNR dB"),
+        [_row(i, name, timed, logits) for i, name in enumerate(sessions)],
+    )
+    for name, why in failures.items():
+        print(f"{name} fails: {why}")
+    _verdicts(list(sessions), timed, runtime, vnni)
+
+
+def _quantize(
+    fp32: Bundle, batches: list[NDArray[np.uint8]], folder: Path, options: Namespace
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Every peer's artifact, made one at a time, and why others failed, by name."""
+    made, failures = {}, {}
+    runtime = fp32.manifest.target.runtime
+    for name, quantize in peers.chosen(runtime, options).items():
+        if name in SAME_LATENCY:
+            continue
+        try:
+            made[name] = quantize(peers.model_file(fp32), batches, folder / name)
+        except Exception as error:  # a peer's failure is a result
+            failures[name] = peers.one_line(error)
+        gc.collect()
+    return made, failures
+
+
+def _row(
+    index: int, name: str, timed: Comparison, logits: dict[str, NDArray[np.float32]]
+) -> tuple[str, ...]:
+    latency = timed.latencies[index]
+    row = (name, f"{latency.p50_ms:.1f}", f"{latency.p90_ms:.1f}" if latency.p90_ms else "–")
+    quality = "–" if name == "fp32" else f"{peers.sqnr_db(logits['fp32'], logits[name]):.1f}"
+    if index == 0:
+        return (*row, "–", "–", quality)
+    ratio, (low, high) = timed.speedup(0, index)
+    return (*row, f"{ratio:.3f}", f"{low:.3f} to {high:.3f}", quality)
+
+
+def _verdicts(names: list[str], timed: Comparison, runtime: str, vnni: bool) -> None:
+    """What issue and README promise, each against its peer where that one ran."""
+    rivals = range(1, len(names) - 1)
+    if rivals:
+        fastest = min(rivals, key=lambda index: timed.latencies[index].p50_ms)
+        ratio, (low, high) = timed.speedup(0, fastest)
+        met = None if ratio < 1 <= high else ratio >= 1
+        peers.verdict(
+            f"{1 / ratio:.3f}× of the latency of {names[fastest]}, the fastest peer (≤ 1×; "
+            f"95% interval {1 / high:.3f} to {1 / low:.3f})",
+            met,
+        )
+    against_fp32 = timed.speedup(0, len(names) - 1)[0]
+    if runtime == "openvino":
+        peers.verdict(
+            f"{against_fp32:.2f}× faster than OpenVINO FP32 (≥ 2.6× where there is VNNI)",
+            against_fp32 >= 2.6 if vnni else None,
+        )
+    elif "ORT MinMax" in names:
+        against = timed.speedup(0, names.index("ORT MinMax"))[0]
+        peers.verdict(f"{against:.2f}× faster than quantize_static (> 1×)", against > 1)
+    print(end="", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The README's table: every lineage model at full depth, exported and quantized.
+
+python -m benchmarks.lineage [NAME…]     (random weights, real photographs)
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import peers
+from tests.lineage import ROWS, Quantized, Result, Row, run
+
+HEADER = """\
+| source | model | M params | export, max rel. error | INT8 ONNX Runtime, SQNR dB | kept in float \
+| INT8 OpenVINO, SQNR dB | kept in float |
+|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    library = peers.declare_torchvision_ops()
+    print(HEADER, flush=True)
+    for row in ROWS:
+        if len(sys.argv) == 1 or any(word in row.name for word in sys.argv[1:]):
+            with tempfile.TemporaryDirectory() as folder:
+                print(line(row, run(row, Path(folder), shallow=False)), flush=True)
+    del library
+
+
+def line(row: Row, result: Result) -> str:
+    """A row as Markdown."""
+    cells = [row.source, row.model, f"{result.params / 1e6:.1f}", f"{result.parity:.0e}"]
+    for int8 in result.int8.values():
+        cells += [f"{int8.sqnr_db:.1f}", kept(int8)]
+    return f"| {' | '.join(cells)} |"
+
+
+def kept(int8: Quantized) -> str:
+    """Operators with weights that stay in float, of all."""
+    total = int8.quantized + sum(int8.kept.values())
+    parts = ", ".join(f"{count} {op}" for op, count in sorted(int8.kept.items()))
+    return f"{parts} of {total}" if parts else f"none of {total}"
+
+
+if __name__ == "__main__":
+    main()

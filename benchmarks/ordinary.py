@@ -1,0 +1,200 @@
+"""SQNR of INT8 on ordinary models: ours beside every peer, same images, same sessions.
+
+`digits` (trained) and the lineage's models (random weights, real photographs). NNCF and ONNX
+Runtime run here; the peers of peers.txt in the environment that --peers-python names.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import peers
+from benchmarks.int8_ops import int8_ops
+from tests import lineage
+from vitedge.core.bundle import Bundle
+from vitedge.data.open import open_images
+from vitedge.export.job import export
+from vitedge.export.request import ExportRequest
+from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.models.sources import Request
+from vitedge.models.zoo import ZOO
+
+DIGITS = ZOO["digits"]
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to quantize, with its images as the artifact takes them, uint8 (n, H, W, 3)."""
+
+    name: str
+    fp32: dict[str, Bundle]
+    """By runtime; so `ours`."""
+    ours: dict[str, Bundle]
+    calibration: list[NDArray[np.uint8]]
+    """One image a batch."""
+    held_out: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one quantizer on one model and runtime."""
+
+    sqnr_db: float
+    int8: int
+    ops: int
+    """Operators with multiply-accumulates, `int8` of them in INT8."""
+
+    def __str__(self) -> str:
+        return f"{self.sqnr_db:.1f} ({self.int8}/{self.ops})"
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("--rows", nargs="+", help="words of the names of the models to run")
+    parser.add_argument("--full", action="store_true", help="the lineage at full depth")
+    parser.add_argument("--seed", type=int, default=0, help="of the lineage's random weights")
+    parser.add_argument("--runtime", nargs="+", default=RUNTIMES)
+    peers.add_peers(parser)
+    options = parser.parse_args()
+    library = peers.declare_torchvision_ops()
+    peers.print_absent(options)
+    columns = {runtime: peers.chosen(runtime, options) for runtime in options.runtime}
+    names = list(dict.fromkeys(name for runtime in columns.values() for name in runtime))
+    print("SQNR dB (INT8 operators of those with multiply-accumulates)\n")
+    print(f"| model | runtime | ours | {' | '.join(names)} | ours - best, dB |")
+    print("|---" * (len(names) + 4) + "|", flush=True)
+    losses = []
+    rows = 0
+    for subject in _subjects(options):
+        for runtime, quantizers in columns.items():
+            rows += 1
+            ours, theirs = _measure(subject, runtime, quantizers)
+            found = {name: cell for name, cell in theirs.items() if isinstance(cell, Cell)}
+            best = max(found, key=lambda name: found[name].sqnr_db, default="")
+            ahead = ours.sqnr_db - (found[best].sqnr_db if best else -math.inf)
+            if ahead < 0:
+                losses.append(f"{subject.name} on {runtime}: {ahead:.2f} dB to {best}")
+            cells = [str(theirs.get(name, "–")) for name in names]
+            print(
+                f"| {subject.name} | {runtime} | {ours} | {' | '.join(cells)} | {ahead:+.2f} |",
+                flush=True,
+            )
+    print()
+    for loss in losses:
+        print(loss)
+    peers.verdict(f"{rows - len(losses)} of {rows} rows at or above the best peer", not losses)
+    del library
+
+
+def _measure(
+    subject: Subject, runtime: str, quantizers: dict[str, peers.Quantizer]
+) -> tuple[Cell, dict[str, Cell | str]]:
+    """Our cell and each peer's; one that fails says so in a line."""
+    fp32, ours = subject.fp32[runtime], subject.ours[runtime]
+    with peers.open_ours(fp32) as session:
+        want = predict_all(session, subject.held_out)
+    target = ours.manifest.target
+
+    def score(artifact: Path) -> Cell:
+        with peers.open_file(artifact, target) as session:
+            got = predict_all(session, subject.held_out)
+        if not np.isfinite(got).all():
+            raise ValueError("its outputs are not finite")
+        return Cell(peers.sqnr_db(want, got), *int8_ops(artifact, target))
+
+    cells: dict[str, Cell | str] = {}
+    for name, quantize in quantizers.items():
+        print(f"{subject.name} {runtime} {name}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
+            try:
+                out = Path(folder) / "out"
+                cells[name] = score(quantize(peers.model_file(fp32), subject.calibration, out))
+            except Exception as error:  # a peer's failure is a result
+                cells[name] = f"fails: {peers.one_line(error)}"
+        gc.collect()
+    return score(peers.model_file(ours)), cells
+
+
+def _subjects(options: Namespace) -> Iterator[Subject]:
+    """Export one model after the other; its files go when the next is asked for."""
+    for row in (None, *lineage.ROWS):
+        name = row.name if row else "digits"
+        if options.rows and not any(word in name for word in options.rows):
+            continue
+        if row and not (row.fits_ci or options.full):
+            continue
+        print(f"{name}: exporting", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
+            work = Path(folder)
+            yield _digits(work) if row is None else _of_lineage(row, work, options)
+
+
+def _digits(folder: Path) -> Subject:
+    evaluation = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
+    calibration = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
+    fp32, ours = _export(Request("digits"), "digits", folder)
+    return Subject(
+        "digits",
+        fp32,
+        ours,
+        [batch.images for batch in calibration.sample(300, 0)],
+        next(evaluation.batches(len(evaluation))).images,
+    )
+
+
+def _of_lineage(row: lineage.Row, folder: Path, options: Namespace) -> Subject:
+    torch.manual_seed(options.seed)
+    request, _ = lineage.request(row, folder / "source", not options.full)
+    photographs = lineage.photographs(lineage.CALIBRATION_IMAGES + lineage.EVALUATION_IMAGES)
+    halves = np.split(photographs, [lineage.CALIBRATION_IMAGES])
+    files = [
+        str(peers.save_npz(folder / f"{role}.npz", images))
+        for role, images in zip(("calibration", "held-out"), halves, strict=True)
+    ]
+    fp32, ours = _export(request, files[0], folder)
+    spec = ours["openvino"].manifest.preprocessing.host
+    calibration, held_out = (open_images(name, "calibration", spec, ()) for name in files)
+    return Subject(
+        row.name,
+        fp32,
+        ours,
+        [batch.images for batch in calibration.batches(1)],
+        next(held_out.batches(len(halves[1]))).images,
+    )
+
+
+def _export(
+    request: Request, calib_data: str, folder: Path
+) -> tuple[dict[str, Bundle], dict[str, Bundle]]:
+    """Our FP32 and INT8 bundles by runtime."""
+    made = export(
+        ExportRequest(
+            request,
+            tuple(peers.target_here(runtime).name for runtime in RUNTIMES),
+            "int8",
+            calib_data=calib_data,
+            calibration="default",
+            output=folder / "artifacts",
+        ),
+        peers.SILENT,
+    )
+    found: dict[str, dict[str, Bundle]] = {"fp32": {}, "int8": {}}
+    for bundle in (m.bundle for m in made):
+        found[bundle.manifest.precision][bundle.manifest.target.runtime] = bundle
+    return found["fp32"], found["int8"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""INT8 multiply-accumulates a second of a ViT, against one large INT8 MatMul in the same run.
+
+Where the rest goes is each runtime's own profile, by kind of layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import tempfile
+from argparse import Namespace
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks import peers
+from benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
+from vitedge.core import host
+from vitedge.core.bundle import Bundle
+from vitedge.core.progress import SILENT
+from vitedge.core.spec import Target
+from vitedge.measure.latency import measure
+from vitedge.models.zoo import ZOO
+from vitedge.runtimes import BACKENDS
+
+SHARE = 0.7
+SQUARE = (2048, 2048, 2048)
+PROFILED_RUNS = 9
+IR_VERSION = 10
+"""Of ONNX; the newest is not read by every runtime."""
+ZERO = 128
+"""Of uint8 activations, as our own artifacts have it."""
+
+
+class Kind(NamedTuple):
+    """Layers of one kind in a profile."""
+
+    ms: float
+    count: int
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__, model="vit_base_patch16_224")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1])
+    parser.add_argument("--runtime", nargs="+", default=["openvino", "onnxruntime"])
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds for each session")
+    options = parser.parse_args()
+    here = host.describe(threads=0)
+    print(f"{host.usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
+    for batch in options.batch:
+        for runtime in options.runtime:
+            with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+                _compare(batch, runtime, Path(name), options)
+
+
+def _compare(batch: int, runtime: str, folder: Path, options: Namespace) -> None:
+    spec = ZOO[options.model].preprocess
+    images = peers.photographs(8, spec.height, spec.width, seed=1)
+    calib = str(peers.save_npz(folder / "calib.npz", images))
+    graph, _ = peers.export_bundles(
+        options.model, "onnxruntime", folder / "graph", calib, 8, batch=batch
+    )
+    _, ours = peers.export_bundles(options.model, runtime, folder, calib, 8, batch=batch)
+    target = ours.manifest.target
+    layers = int8_layers(peers.model_file(graph), ours)
+    macs = sum(math.prod(shape) for shape in layers)
+    shapes = [SQUARE, max(layers, key=math.prod)]
+    roofs = [single_matmul(shape, target, folder / f"roof-{i}") for i, shape in enumerate(shapes)]
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(peers.open_ours(ours))]
+        sessions += [stack.enter_context(peers.open_file(roof, target)) for roof in roofs]
+        feeds = [{s.inputs[0].name: noise(s.inputs[0].shape)} for s in sessions]
+        timed = measure(sessions, feeds, options.duration)
+    names = [f"{options.model}, batch {batch}"]
+    names += ["INT8 MatMul " + "×".join(map(str, shape)) for shape in shapes]
+    work = [macs, *(math.prod(shape) for shape in shapes)]
+    rates = [w / latency.p50_ms / 1e6 for w, latency in zip(work, timed.latencies, strict=True)]
+    print(f"\n{target.name}")
+    peers.table(
+        ("", "INT8 GMACs", "p50 ms", "GMACs/s", "of the square MatMul"),
+        [
+            (name, f"{w / 1e9:.2f}", f"{latency.p50_ms:.1f}", f"{r:.0f}", f"{r / rates[1]:.2f}")
+            for name, w, latency, r in zip(names, work, timed.latencies, rates, strict=True)
+        ],
+    )
+    profile = PROFILES[runtime](peers.model_file(ours), target, feeds[0])
+    total = sum(kind.ms for kind in profile.values())
+    print(f"\nprofile, {total:.1f} ms in all")
+    peers.table(
+        ("", "layers", "ms", "share"),
+        [
+            (name, kind.count, f"{kind.ms:.2f}", f"{kind.ms / total:.1%}")
+            for name, kind in sorted(profile.items(), key=lambda item: -item[1].ms)
+            if kind.ms >= total / 1000
+        ],
+    )
+    int8_ms = sum(kind.ms for name, kind in profile.items() if name.endswith(INT8))
+    print()
+    share = rates[0] / rates[1]
+    peers.verdict(f"{share:.2f} of a large INT8 MatMul's MACs/s (≥ {SHARE})", share >= SHARE)
+    print(
+        f"      INT8 layers take {int8_ms / total:.0%} of the time, at "
+        f"{macs / int8_ms / 1e6 / rates[1]:.2f} of that rate; the rest is above",
+        flush=True,
+    )
+
+
+def int8_layers(fp32: Path, int8: Bundle) -> list[tuple[int, int, int]]:
+    """M, K, N of every operator of the ONNX file `fp32` that `int8` runs in INT8."""
+    record = int8.manifest.quantization
+    assert record is not None
+    wanted = {layer.node for layer in record.layers if layer.quantized}
+    graph = onnx.shape_inference.infer_shapes(onnx.load(fp32)).graph
+    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        dims[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    found = []
+    for node in graph.node:
+        if node.name in wanted:
+            out, weight = dims[node.output[0]], dims[node.input[1]]
+            if node.op_type == "Conv":
+                found.append((out[0] * math.prod(out[2:]), math.prod(weight[1:]), out[1]))
+            else:
+                inner = dims[node.input[0]][-1]
+                found.append((math.prod(out[:-1]), inner, out[-1]))
+    if len(found) < len(wanted):
+        raise LookupError(f"{len(wanted) - len(found)} INT8 layers are not in {fp32}")
+    return found
+
+
+def single_matmul(shape: tuple[int, int, int], target: Target, folder: Path) -> Path:
+    """An INT8 MatMul of `shape` (M, K, N), uint8 in, built for `target`; gives its last row only.
+
+    All of M×N is computed in float, as between our layers; copying it out is none of the work.
+    """
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    constants = {
+        "weight": rng.integers(-63, 64, (k, n), np.int8),  # no pair of which saturates
+        "weight_scale": np.full(n, 0.01, np.float32),
+        "weight_zero": np.zeros(n, np.int8),
+        "scale": np.float32(0.02),
+        "zero": np.uint8(ZERO),
+        "start": np.array([m - 1]),
+        "end": np.array([m]),
+        "axis": np.array([0]),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["image", "scale", "zero"], ["x"]),
+        helper.make_node(
+            "DequantizeLinear", ["weight", "weight_scale", "weight_zero"], ["w"], axis=1
+        ),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("Slice", ["y", "start", "end", "axis"], ["row"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "roof",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, (m, k))],
+        [helper.make_tensor_value_info("row", TensorProto.FLOAT, (1, n))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    folder.mkdir()
+    opset = helper.make_opsetid("", target.opset)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    onnx.save(model, folder / "source.onnx")
+    BACKENDS[target.runtime].build(folder / "source.onnx", target, folder, SILENT)
+    return folder / ("model.xml" if target.runtime == "openvino" else "model.onnx")
+
+
+def noise(shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
+    """Any input will do for time."""
+    return np.random.default_rng(0).integers(0, 256, [size or 1 for size in shape], np.uint8)
+
+
+INT8 = " INT8"
+"""How the names of kinds end whose multiply-accumulates run in INT8."""
+
+
+def profile_openvino(
+    model: Path, target: Target, feed: dict[str, NDArray[np.uint8]]
+) -> dict[str, Kind]:
+    """Milliseconds a run by kind of layer, as get_profiling_info says."""
+    import openvino as ov
+
+    core = ov.Core()
+    config = {**target.options, "PERF_COUNT": "YES"}
+    config["INFERENCE_NUM_THREADS"] = str(target.threads or host.usable_cores())
+    request = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
+    seen = defaultdict(list)
+    for _ in range(PROFILED_RUNS):
+        request.infer(feed)
+        for layer in request.profiling_info:
+            int8 = layer.node_type in OPENVINO_MACS and layer.exec_type.endswith("I8")
+            kind = layer.node_type + (INT8 if int8 else "")
+            seen[kind, layer.node_name].append(layer.real_time.total_seconds() * 1e3)
+    return _by_kind(seen)
+
+
+def profile_onnxruntime(
+    model: Path, target: Target, feed: dict[str, NDArray[np.uint8]]
+) -> dict[str, Kind]:
+    """Milliseconds a run by operator, from its profiler's JSON."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads or host.usable_cores()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(model.parent / "profile")
+    for key, value in target.options.items():
+        options.add_session_config_entry(key, value)
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    for _ in range(PROFILED_RUNS):
+        session.run(None, feed)
+    seen = defaultdict(list)
+    for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
+        if event["name"].endswith("_kernel_time"):
+            op = event["args"]["op_name"]
+            kind = op + (INT8 if op in ORT_INT8_MACS else "")
+            seen[kind, event["name"]].append(event["dur"] / 1e3)
+    return _by_kind(seen)
+
+
+PROFILES = {"openvino": profile_openvino, "onnxruntime": profile_onnxruntime}
+
+
+def _by_kind(seen: dict[tuple[str, str], list[float]]) -> dict[str, Kind]:
+    """The median of every layer over its runs, summed by kind."""
+    found: dict[str, Kind] = {}
+    for (kind, _), times_ms in seen.items():
+        ms, count = found.get(kind, Kind(0.0, 0))
+        found[kind] = Kind(ms + median(times_ms), count + 1)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Images/s of validation against the bare runtime loop on the same inputs, already in memory.
+
+The loop runs both sessions over decoded batches and drops the logits: what is left of validation
+is decoding, hashing, comparing and reporting. Both take turns, and the fastest pass of each
+counts; where validation opens its sessions, so does the loop.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks import peers
+from vitedge.core.bundle import Bundle
+from vitedge.core.runtime import Session
+from vitedge.data.imageset import ImageSet
+from vitedge.data.open import open_images
+from vitedge.measure.accuracy.comparison import DYNAMIC_BATCH, predict, validate
+from vitedge.measure.accuracy.validate import evaluation_images, validate_bundle
+
+SHARE = 0.9
+PHOTO_SIZE = (480, 640)
+"""Height and width of the generated photographs."""
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__, model="vit_tiny_patch16_224")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--photos", type=int, default=200)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+        folder = Path(name)
+        photos = _photographs(folder / "photos", options.photos)
+        for runtime in ("openvino", "onnxruntime"):
+            rows.append(_digits(runtime, folder, options.rounds))
+            rows.append(_folder(runtime, folder, options.model, photos, options.rounds))
+    peers.table(("", "images", "validate images/s", "bare images/s", "share"), rows)
+    for row in rows:
+        peers.verdict(f"{row[0]}: {row[-1]} of the bare loop (≥ {SHARE:.0%})", _share(row) >= SHARE)
+
+
+def _share(row: Sequence[str]) -> float:
+    return float(row[-1].rstrip("%")) / 100
+
+
+def _digits(runtime: str, folder: Path, rounds: int) -> tuple[str, ...]:
+    """All of validate_bundle, opening both sessions and writing the report included."""
+    fp32, int8 = peers.export_bundles("digits", runtime, folder, "digits", 32)
+    images = evaluation_images(int8, "")
+    decoded = _decoded(images, int8)
+
+    def ours() -> None:
+        validate_bundle(int8, images, peers.SILENT, allow_overlap=False)
+
+    def bare() -> None:
+        with peers.open_ours(int8) as artifact, peers.open_ours(fp32) as reference:
+            _run((artifact, reference), decoded)
+
+    return _compare(f"digits, {int8.manifest.target.name}", decoded, ours, bare, rounds)
+
+
+def _folder(runtime: str, folder: Path, model: str, photos: Path, rounds: int) -> tuple[str, ...]:
+    """Weights are random, so validate() is called directly: a bundle's accuracy means nothing."""
+    fp32, int8 = peers.export_bundles(model, runtime, folder, str(photos), 8)
+    manifest = int8.manifest
+    images = open_images(str(photos), "evaluation", manifest.preprocessing.host, int8.labels())
+    decoded = _decoded(images, int8)
+    with peers.open_ours(int8) as artifact, peers.open_ours(fp32) as reference:
+
+        def ours() -> None:
+            validate(artifact, reference, images, "classification", calibration=frozenset())
+
+        def bare() -> None:
+            _run((artifact, reference), decoded)
+
+        return _compare(f"JPEGs, {manifest.target.name}", decoded, ours, bare, rounds)
+
+
+def _decoded(images: ImageSet, bundle: Bundle) -> list[NDArray[np.uint8]]:
+    """Every batch that validation would run."""
+    batch = bundle.manifest.inputs[0].shape[0]
+    size = DYNAMIC_BATCH if batch == "batch" else batch
+    return [chunk.images for chunk in images.batches(size)]
+
+
+def _run(sessions: Sequence[Session], batches: Sequence[NDArray[np.uint8]]) -> None:
+    for images in batches:
+        for session in sessions:
+            predict(session, images)
+
+
+def _compare(
+    name: str,
+    decoded: Sequence[NDArray[np.uint8]],
+    ours: Callable[[], None],
+    bare: Callable[[], None],
+    rounds: int,
+) -> tuple[str, ...]:
+    count = sum(map(len, decoded))
+    times: dict[str, list[float]] = {"ours": [], "bare": []}
+    for turn in range(rounds + 1):
+        for label, job in (("ours", ours), ("bare", bare)):
+            start = time.perf_counter()
+            job()
+            if turn:  # the first warms both up
+                times[label].append(time.perf_counter() - start)
+    fastest = {label: min(seconds) for label, seconds in times.items()}  # others only add to it
+    speeds = (f"{count / fastest[label]:.0f}" for label in ("ours", "bare"))
+    return (name, str(count), *speeds, f"{100 * fastest['bare'] / fastest['ours']:.1f}%")
+
+
+def _photographs(folder: Path, count: int) -> Path:
+    """JPEG files in one class folder named after the model's first class."""
+    (folder / "0").mkdir(parents=True)
+    for start in range(0, count, 20):
+        many = peers.photographs(min(20, count - start), *PHOTO_SIZE, seed=start)
+        for offset, image in enumerate(many):
+            path = folder / "0" / f"{start + offset:04d}.jpg"
+            Image.fromarray(image).save(path, quality=90)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

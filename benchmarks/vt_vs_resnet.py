@@ -1,0 +1,183 @@
+"""A Visual Transformer against the ResNet whose last stage it replaces, at equal training budget.
+
+Both have ResNet-18's depths at a quarter of its width, and learn real digits at 64×64 pixels from
+the same batches; then the product's own pipeline takes both to INT8 on both runtimes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import peers
+from examples.references import digits
+from examples.references.training import write
+from vitedge.core import host
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.export.job import export
+from vitedge.export.request import ExportRequest
+from vitedge.export.result import Made
+from vitedge.measure.latency.bench import BenchRequest, bench_bundles
+from vitedge.models.sources import Request
+from vitedge.models.zoo import ZOO, ZooModel
+from vitedge.models.zoo.build import build
+from vitedge.models.zoo.configs import ResNetConfig, VTResNetConfig
+
+RUNTIMES = ("onnxruntime", "openvino")
+INPUT = Preprocess(height=64, width=64, resize="exact")
+WIDTH = 16
+"""Channels of the stem; ResNet-18 has 64. Tokens shrink alike."""
+TOKENS = 2
+"""Of 16 pixels, for the paper's 16 of 196: a token takes MACs as a position of a map does."""
+
+
+PAPER = {  # of ResNet-18 and VT-ResNet-18 on ImageNet
+    "top-1 %, FP32": ("73.8", "76.8"),
+    "params, M": ("11.7", "11.7"),
+    "MACs, M": ("1814", "1569"),
+    "times fewer in the last stage": ("–", "2.4"),
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of the two models, under the name of its bundles."""
+
+    name: str
+    config: ResNetConfig | VTResNetConfig
+
+    @property
+    def last_stage_macs(self) -> int:
+        if isinstance(self.config, VTResNetConfig):
+            return self.config.stage_cost.macs
+        return self.config.trunk.stage_cost(3, self.config.image_size).macs
+
+
+def contestants() -> tuple[Contestant, Contestant]:
+    """`resnet18` and `vt_resnet18` of the zoo for 10 classes, 64×64 pixels and a quarter width."""
+    resnet, vt = ZOO["resnet18"].config, ZOO["vt_resnet18"].config
+    assert isinstance(resnet, ResNetConfig) and isinstance(vt, VTResNetConfig)
+    narrow = replace(vt.vt, tokens=TOKENS, width=vt.vt.width * WIDTH // vt.trunk.width)
+    size = (INPUT.height, INPUT.width)
+    resnet = replace(
+        resnet, image_size=size, num_classes=10, trunk=replace(resnet.trunk, width=WIDTH)
+    )
+    vt = replace(
+        vt, image_size=size, num_classes=10, trunk=replace(vt.trunk, width=WIDTH), vt=narrow
+    )
+    return Contestant("resnet18-digits", resnet), Contestant("vt_resnet18-digits", vt)
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--duration", type=float, default=4.0, help="seconds for each session")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    here = host.describe(threads=0)
+    rivals = contestants()
+    print(f"{here.cpu} ({', '.join(here.isa or ())}), {host.usable_cores()} threads")
+    print(f"digits at 64×64, {options.epochs} epochs, {options.seeds} seeds, 719 held-out images")
+    with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
+        runs = [
+            [_run(rival, seed, options.epochs, Path(folder)) for seed in range(options.seeds)]
+            for rival in rivals
+        ]
+        bundles = [made.bundle for seeds in runs for made in seeds[0].values()]
+        timed, _ = bench_bundles(bundles, peers.SILENT, BenchRequest(options.duration))
+    latencies = iter(timed)
+    columns = [
+        _accuracies(seeds)
+        | _costs(rival, rivals[0])
+        | _latencies({what: next(latencies) for what in seeds[0]})
+        for rival, seeds in zip(rivals, runs, strict=True)
+    ]
+    peers.table(
+        ("", "ResNet", "VT-ResNet", "paper: ResNet-18", "paper: VT-ResNet-18"),
+        [
+            (row, *(column.get(row, "–") for column in columns), *PAPER.get(row, ("–", "–")))
+            for row in columns[1]  # it has INT8 wherever its rival has
+        ],
+    )
+    print(f"{time.perf_counter() - start:.0f} s in all")
+
+
+def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, Made]:
+    """Train, save the weights, export: "FP32 openvino" and so on -> what the pipeline made."""
+    torch.manual_seed(seed)
+    model = build(rival.config)
+    enlarged = nn.Sequential(nn.Upsample(scale_factor=2, mode="bicubic"), model)
+    digits.train(enlarged, epochs, torch.Generator().manual_seed(seed))
+    weights = folder / f"{rival.name}-{seed}.safetensors"
+    write(model, weights)
+    ZOO[rival.name] = ZooModel(rival.name, rival.config, INPUT, paper="")
+    found: dict[str, Made] = {}
+    for runtime in RUNTIMES:
+        request = ExportRequest(
+            model=Request(rival.name, weights=weights),
+            targets=(runtime,),
+            eval_data="digits",
+            duration_s=0,
+            output=folder / f"seed{seed}",
+        )
+        try:
+            made = export(replace(request, precision="int8", calib_data="digits"), peers.SILENT)
+        except InputError as error:
+            print(f"no INT8 of {rival.name} on {runtime}: {error}")
+            made = export(request, peers.SILENT)
+        found |= {f"{one.bundle.manifest.precision.upper()} {runtime}": one for one in made}
+    return found
+
+
+def _accuracies(seeds: list[dict[str, Made]]) -> dict[str, str]:
+    """Row -> the mean over seeds, and the result of each."""
+    rows = {"top-1 %, FP32": [made["FP32 openvino"].report["accuracy"] for made in seeds]}
+    for what in seeds[0]:
+        if what.startswith("INT8"):
+            rows[f"top-1 %, {what}"] = [made[what].report["accuracy"] for made in seeds]
+    cells = {row: _mean([100 * each["artifact"] for each in found]) for row, found in rows.items()}
+    drops = {
+        row.replace("top-1 %", "drop pp"): _mean([each["drop_pp"] for each in found])
+        for row, found in rows.items()
+        if "INT8" in row
+    }
+    return cells | drops
+
+
+def _mean(values: list[float]) -> str:
+    return f"{np.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
+def _costs(rival: Contestant, resnet: Contestant) -> dict[str, str]:
+    fewer = resnet.last_stage_macs / rival.last_stage_macs
+    return {
+        "params, M": f"{rival.config.params / 1e6:.3f}",
+        "MACs, M": f"{rival.config.macs / 1e6:.2f}",
+        "MACs of the last stage, M": f"{rival.last_stage_macs / 1e6:.2f}",
+        "times fewer in the last stage": "–" if rival is resnet else f"{fewer:.2f}",
+    }
+
+
+def _latencies(reports: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Batch 1, all sessions in turn."""
+    rows = {}
+    for what, report in reports.items():
+        rows[f"p50 ms, {what}"] = f"{report['latency']['p50_ms']:.3f}"
+        if report["latency"]["speedup"]:
+            low, high = report["latency"]["speedup_ci"]
+            speedup = f"{report['latency']['speedup']:.2f} ({low:.2f} to {high:.2f})"
+            rows[f"× faster than FP32, {what}"] = speedup
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""A bundle is opened whole or refused, and replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitedge.core.bundle import bundles_in, open_bundle, publish, seal, sha256, workspace
+from vitedge.core.errors import InputError
+from vitedge.core.manifest import Reference
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, small_bundle: Make) -> Path:
+    return small_bundle(tmp_path / "small-fp32")
+
+
+def edit(bundle: Path, **changes: object) -> None:
+    """Change the manifest by hand."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def refusal(bundle: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        open_bundle(bundle)
+    assert caught.value.fix
+    assert str(bundle) in caught.value.what
+    return caught.value.what
+
+
+# -- opening ------------------------------------------------------------------------------------
+
+
+def test_a_sealed_bundle_opens_with_everything_in_it(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    assert set(opened.manifest.files) == {"model.onnx", "golden.npz", "labels.txt"}
+    assert set(opened.model_files) == {"model.onnx"}
+    assert opened.size_bytes == len(b"weights")
+    assert opened.labels() == ("cat", "dog", "zèbre")
+    golden = opened.golden()
+    assert (golden.images.shape, golden.outputs.shape) == ((2, 8, 8, 3), (2, 3))
+    np.testing.assert_array_equal(golden.labels, [0, 1])
+
+
+def test_a_report_does_not_change_the_bundle(bundle: Path) -> None:
+    (bundle / "report.json").write_text("anything")
+    open_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "labels.txt"])
+def test_one_changed_byte_in_any_file_is_refused(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    assert f"'{name}' is not the file the manifest describes" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "labels.txt"])
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    assert f"'{name}' is missing" in refusal(bundle)
+
+
+def test_a_link_in_the_place_of_a_file_is_refused(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "model.onnx").rename(tmp_path / "elsewhere.onnx")
+    (bundle / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    assert "model.onnx" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["../secret", "sub/secret", "/etc/hostname", "..", ".", ""])
+def test_a_manifest_cannot_point_outside_its_folder(bundle: Path, name: str) -> None:
+    (bundle.parent / "secret").write_bytes(b"weights")
+    (bundle / "sub").mkdir()
+    (bundle / "sub" / "secret").write_bytes(b"weights")
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    edit(bundle, files={**files, name: files["model.onnx"]})
+    assert f"'{name}'" in refusal(bundle)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -3])
+def test_a_truncated_manifest_is_refused(bundle: Path, keep: int) -> None:
+    whole = (bundle / "manifest.json").read_bytes()
+    (bundle / "manifest.json").write_bytes(whole[:keep])
+    assert "manifest.json cannot be read" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b'{"schema": "\xff"}',
+        b"[" * 100_000,
+        b"[]",
+        b'"vitedge.artifact/1"',
+        b"null",
+        b"{}",
+    ],
+)
+def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    assert "manifest.json" in refusal(bundle)
+
+
+@pytest.mark.parametrize("schema", ["vitedge.artifact/2", "", None, 1])
+def test_another_schema_is_refused_by_name(bundle: Path, schema: object) -> None:
+    edit(bundle, schema=schema)
+    assert "'vitedge.artifact/1'" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"surprise": 1}, {"precision": "int3"}, {"files": []}, {"files": {"model.onnx": 3}}],
+    ids=str,
+)
+def test_a_manifest_of_another_shape_is_refused(bundle: Path, changes: dict[str, object]) -> None:
+    edit(bundle, **changes)
+    assert "manifest.json" in refusal(bundle)
+
+
+def test_a_manifest_that_lists_no_model_is_refused(bundle: Path) -> None:
+    edit(bundle, files={})
+    assert "lists no model" in refusal(bundle)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    assert "no vitedge artifact" in refusal(tmp_path)
+
+
+def test_a_misspelt_bundle_is_answered_with_its_neighbour(bundle: Path) -> None:
+    with pytest.raises(InputError, match="no artifact at") as caught:
+        open_bundle(bundle.with_name("smal-fp32"))
+    assert "'small-fp32'" in caught.value.fix
+
+
+def test_only_bundles_are_listed(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "file").write_text("")
+    assert bundles_in(tmp_path) == [bundle]
+    assert bundles_in(tmp_path / "absent") == []
+
+
+# -- the FP32 bundle beside it ------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path, small_bundle: Make) -> tuple[Path, Path]:
+    fp32 = small_bundle(tmp_path / "small-fp32")
+    reference = Reference(bundle=fp32.name, files=open_bundle(fp32).model_files)
+    int8 = small_bundle(tmp_path / "small-int8", b"small", precision="int8", reference=reference)
+    return fp32, int8
+
+
+def test_an_int8_bundle_finds_the_fp32_one_beside_it(pair: tuple[Path, Path]) -> None:
+    fp32, int8 = pair
+    found = open_bundle(int8).reference()
+    assert found is not None and found.path == fp32.resolve()
+    assert open_bundle(fp32).reference() is not None  # itself
+
+
+def test_an_int8_bundle_alone_has_no_reference(pair: tuple[Path, Path]) -> None:
+    fp32, int8 = pair
+    fp32.rename(fp32.with_name("elsewhere"))
+    assert open_bundle(int8).reference() is None
+
+
+def test_another_models_fp32_bundle_is_no_reference(
+    pair: tuple[Path, Path], small_bundle: Make
+) -> None:
+    fp32, int8 = pair
+    fp32.rename(fp32.with_name("elsewhere"))
+    small_bundle(fp32, b"other weights")
+    with pytest.raises(InputError, match="not the FP32 model"):
+        open_bundle(int8).reference()
+
+
+def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(
+    tmp_path: Path, small_bundle: Make
+) -> None:
+    fp32 = small_bundle(tmp_path / "small-fp32")
+    files = {**open_bundle(fp32).model_files, "model.engine": "of the machine that exported"}
+    reference = Reference(bundle=fp32.name, files=files)
+    int8 = open_bundle(small_bundle(tmp_path / "small-int8", b"int8", reference=reference))
+    (fp32 / "model.engine").write_bytes(b"built here")
+    seal(fp32, open_bundle(fp32).manifest)
+    found = int8.reference()
+    assert found is not None and found.path == fp32
+    assert found.size_bytes == len(b"built here")
+
+
+@pytest.mark.parametrize("name", ["../small-fp32", "../../etc", "/etc"])
+def test_a_reference_cannot_lie_elsewhere(tmp_path: Path, small_bundle: Make, name: str) -> None:
+    small_bundle(tmp_path / "small-fp32")
+    files = open_bundle(tmp_path / "small-fp32").model_files
+    int8 = small_bundle(tmp_path / "in" / "x", reference=Reference(bundle=name, files=files))
+    with pytest.raises(InputError):
+        open_bundle(int8).reference()
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_publishing_replaces_the_old_bundle_whole(tmp_path: Path, small_bundle: Make) -> None:
+    final = small_bundle(tmp_path / "x", b"old")
+    (final / "report.json").write_text("of the old one")
+    with workspace(tmp_path) as work:
+        publish(small_bundle(work / "x", b"new"), final)
+    assert (open_bundle(final).path / "model.onnx").read_bytes() == b"new"
+    assert not (final / "report.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+KILL = """
+import os, signal, sys
+from pathlib import Path
+from vitedge.core.bundle import publish, workspace
+
+final, staged, moment, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+seen = 0
+
+def watch(event, arguments):
+    global seen
+    if event == moment:
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+
+with workspace(final.parent) as work:
+    staged.rename(work / staged.name)
+    sys.addaudithook(watch)
+    publish(work / staged.name, final)
+"""
+
+
+@pytest.mark.parametrize("there_was", ["an old bundle", "nothing"])
+@pytest.mark.parametrize(
+    ("moment", "number"), [("open", 0), ("os.rename", 0), ("os.rename", 1), ("shutil.rmtree", 0)]
+)
+def test_a_kill_while_publishing_leaves_a_whole_bundle_or_none(
+    tmp_path: Path, small_bundle: Make, there_was: str, moment: str, number: int
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    final = output / "x"
+    if there_was == "an old bundle":
+        small_bundle(final, b"old")
+    staged = small_bundle(tmp_path / "staged" / "x", b"new")
+    command = [sys.executable, "-c", KILL, str(final), str(staged), moment, str(number)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    left = [path.name for path in bundles_in(output)]
+    assert set(left) <= {"x"}
+    if left:
+        content = (open_bundle(final).path / "model.onnx").read_bytes()
+        assert content in (b"old", b"new")
+    with workspace(output):  # the next export
+        pass
+    assert {path.name for path in output.iterdir()} == set(left)
+
+
+def test_a_failed_publish_keeps_the_old_bundle(tmp_path: Path, small_bundle: Make) -> None:
+    final = small_bundle(tmp_path / "x", b"old")
+    with pytest.raises(OSError), workspace(tmp_path) as work:
+        publish(work / "never staged", final)
+    assert open_bundle(final).path == final
+
+
+def test_a_workspace_is_gone_after_an_error_too(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), workspace(tmp_path / "new" / "folder") as work:
+        (work / "file").write_text("")
+        1 / 0  # noqa: B018
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    stale = tmp_path / f".vitedge-{dead.pid}-abc"
+    running = tmp_path / f".vitedge-{os.getppid()}-abc"
+    others = tmp_path / ".vitedge-notes"
+    for folder in (stale, running, others):
+        folder.mkdir()
+        (folder / "file").write_text("")
+    with workspace(tmp_path):
+        pass
+    assert not stale.exists()
+    assert running.exists() and others.exists()
+
+
+def test_an_output_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="cannot write to") as caught, workspace(tmp_path / "out"):
+        pass
+    assert caught.value.fix
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * (2**20 + 1))
+    expected = subprocess.run(
+        ["sha256sum", str(tmp_path / "file")], capture_output=True, text=True, check=True
+    ).stdout.split()[0]
+    assert sha256(tmp_path / "file") == expected

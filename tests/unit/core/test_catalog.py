@@ -1,0 +1,164 @@
+"""Names become targets and recipes, for the machine one is on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vitedge.core import catalog, host
+from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.gpu import Gpu
+from vitedge.core.host import Host
+
+ROOT = Path(__file__).parents[3]
+HERE = host.describe(threads=0)
+
+
+def machine(name: str, *isa: str) -> Host:
+    return msgspec.structs.replace(HERE, machine=name, isa=isa)
+
+
+X86 = machine("x86_64", "avx2")
+VNNI = machine("x86_64", "avx2", "avx512f", "avx512_vnni")
+ARM = machine("aarch64", "asimddp")
+
+
+def with_gpus(name: str, *capabilities: str) -> Host:
+    gpus = tuple(Gpu(f"GPU {each}", each, 2**33) for each in capabilities)
+    return msgspec.structs.replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
+
+
+PC, ORIN = with_gpus("x86_64", "8.9"), with_gpus("aarch64", "8.7")
+
+
+def test_every_shipped_file_is_in_the_catalogue() -> None:
+    assert set(catalog.targets()) == {p.stem for p in (ROOT / "targets").glob("*.toml")}
+    assert set(catalog.calibrations()) == {p.stem for p in (ROOT / "calibration").glob("*.toml")}
+
+
+@pytest.mark.parametrize("name", catalog.targets())
+def test_a_target_is_found_by_its_name_on_any_machine(name: str) -> None:
+    for here in (X86, VNNI, ARM, machine("riscv64")):
+        assert catalog.find_target(name, here).name == name
+
+
+@pytest.mark.parametrize("name", catalog.calibrations())
+def test_a_recipe_is_found_by_its_name(name: str) -> None:
+    assert catalog.find_calibration(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("runtime", "here", "target"),
+    [
+        ("onnxruntime", X86, "onnxruntime-cpu"),
+        ("onnxruntime", VNNI, "onnxruntime-vnni"),
+        ("onnxruntime", machine("x86_64", "avx_vnni"), "onnxruntime-vnni"),
+        ("onnxruntime", ARM, "onnxruntime-arm"),
+        ("onnxruntime", machine("arm64"), "onnxruntime-arm"),
+        ("openvino", X86, "openvino-cpu"),
+        ("openvino", VNNI, "openvino-vnni"),
+        ("openvino", machine("AMD64"), "openvino-cpu"),
+        ("tensorrt", PC, "tensorrt"),
+        ("tensorrt", ORIN, "tensorrt"),
+        ("tensorrt_rtx", PC, "rtx-40"),
+        ("tensorrt_rtx", with_gpus("AMD64", "8.6", "8.9"), "rtx-30"),
+        ("tensorrt_rtx", with_gpus("x86_64", "12.0"), "rtx-50"),
+    ],
+)
+def test_a_runtime_stands_for_its_target_that_fits_the_machine(
+    runtime: str, here: Host, target: str
+) -> None:
+    found = catalog.find_target(runtime, here)
+    assert found.name == target
+    assert catalog.runs_on(found, here)
+
+
+def test_a_cpu_of_unknown_features_gets_what_every_cpu_runs() -> None:
+    unknown = msgspec.structs.replace(HERE, machine="x86_64", isa=None)
+    assert catalog.find_target("onnxruntime", unknown).name == "onnxruntime-cpu"
+
+
+def test_a_runtime_without_a_target_for_this_machine_is_unavailable() -> None:
+    with pytest.raises(UnavailableError, match="riscv64") as caught:
+        catalog.find_target("onnxruntime", machine("riscv64"))
+    assert "targets list" in caught.value.fix
+
+
+def test_a_bundle_for_tensorrt_is_made_on_a_machine_without_gpu() -> None:
+    for here in (with_gpus("x86_64"), machine("riscv64")):
+        assert catalog.find_target("tensorrt", here).name == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [(with_gpus("x86_64"), "no GPU"), (with_gpus("x86_64", "7.5"), "GPU 7.5 7.5")],
+)
+def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(here: Host, said: str) -> None:
+    with pytest.raises(UnavailableError, match=f"fits this machine .x86_64, {said}") as caught:
+        catalog.find_target("tensorrt_rtx", here)
+    assert "rtx-30, rtx-40, rtx-50" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("target", "here", "lacking"),
+    [
+        ("rtx-40", PC, ""),
+        ("rtx-30", PC, "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-30", with_gpus("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-40", with_gpus("x86_64", "8.9", "8.6"), ""),
+        ("tensorrt", PC, ""),
+        ("tensorrt", with_gpus("x86_64"), "an NVIDIA GPU"),
+        ("jetson-orin", ORIN, ""),
+        ("jetson-orin", PC, "aarch64"),
+        ("jetson-thor", ORIN, "an NVIDIA GPU of compute capability 11.0"),
+        ("openvino-vnni", PC, "avx512_vnni or avx_vnni or amx_int8"),
+        ("openvino-cpu", with_gpus("x86_64"), ""),
+    ],
+)
+def test_a_target_runs_where_one_of_its_gpus_is_the_first(
+    target: str, here: Host, lacking: str
+) -> None:
+    known = catalog.targets()[target]
+    assert catalog.lacks(known, here) == lacking
+    assert catalog.runs_on(known, here) == (not lacking)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("openvino-cpuu", "openvino-cpu"), ("onnx-runtime", "onnxruntime"), ("opnvino", "openvino")],
+)
+def test_a_misspelt_target_is_answered_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"unknown target '{name}'") as caught:
+        catalog.find_target(name, X86)
+    assert f"'{nearest}'" in caught.value.fix
+
+
+def test_a_target_like_no_other_is_answered_with_all() -> None:
+    with pytest.raises(InputError) as caught:
+        catalog.find_target("zzz", X86)
+    assert all(name in caught.value.fix for name in ("openvino-cpu", "onnxruntime"))
+
+
+def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown calibration recipe 'thorogh'") as caught:
+        catalog.find_calibration("thorogh")
+    assert "'thorough'" in caught.value.fix
+
+
+def test_a_file_of_ones_own_is_found_by_its_path(tmp_path: Path) -> None:
+    text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
+    mine = tmp_path / "mine.toml"
+    mine.write_text(text.replace('"onnxruntime-cpu"', '"mine"', 1))
+    assert catalog.find_target(str(mine), X86).name == "mine"
+    with pytest.raises(InputError, match=r"absent\.toml"):
+        catalog.find_target(str(tmp_path / "absent.toml"), X86)
+
+
+def test_a_target_runs_only_on_its_architecture_and_cpu_features() -> None:
+    known = catalog.targets()
+    assert catalog.runs_on(known["openvino-vnni"], VNNI)
+    assert not catalog.runs_on(known["openvino-vnni"], X86)
+    assert not catalog.runs_on(known["openvino-vnni"], ARM)
+    assert catalog.runs_on(known["openvino-cpu"], VNNI)

@@ -1,0 +1,142 @@
+"""The CPU is described from real /proc and sysfs text of the machines we ship to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vitedge.core.cpu import (
+    Clocking,
+    clocking,
+    frequencies_mhz,
+    parse_cpuinfo,
+    temperature_c,
+    throttle_count,
+)
+
+Tree = Callable[[dict[str, str]], Path]
+
+ZEN3 = """processor	: 0
+vendor_id	: AuthenticAMD
+model name	: AMD EPYC 7763 64-Core Processor
+flags		: fpu sse2 avx f16c avx2 vaes vpclmulqdq
+processor	: 1
+model name	: something else
+"""
+SAPPHIRE_RAPIDS = """model name	: Intel(R) Xeon(R) Platinum 8488C
+flags		: fpu avx avx2 avx512f avx_vnni avx512_bf16 avx512_vnni amx_bf16 amx_tile amx_int8
+"""
+RASPBERRY_PI_5 = """processor	: 0
+BogoMIPS	: 108.00
+Features	: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimddp
+CPU part	: 0xd0b
+
+Revision	: d04170
+Model		: Raspberry Pi 5 Model B Rev 1.0
+"""
+RASPBERRY_PI_4 = """Features	: fp asimd evtstrm crc32 cpuid
+Model		: Raspberry Pi 4 Model B Rev 1.4
+"""
+GRAVITON_3 = """Features	: fp asimd asimdhp asimddp sve svei8mm svebf16 i8mm bf16 dgh rng
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "isa"),
+    [
+        (ZEN3, "AMD EPYC 7763 64-Core Processor", ("avx2",)),
+        (
+            SAPPHIRE_RAPIDS,
+            "Intel(R) Xeon(R) Platinum 8488C",
+            ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16"),
+        ),
+        (RASPBERRY_PI_5, "Raspberry Pi 5 Model B Rev 1.0", ("asimddp",)),
+        (RASPBERRY_PI_4, "Raspberry Pi 4 Model B Rev 1.4", ()),
+        (GRAVITON_3, None, ("asimddp", "i8mm", "bf16")),
+        ("", None, None),
+    ],
+)
+def test_cpuinfo(cpuinfo, name, isa):
+    assert parse_cpuinfo(cpuinfo) == (name, isa)
+
+
+CPU = "sys/devices/system/cpu"
+LAPTOP = {
+    f"{CPU}/cpufreq/policy0/scaling_governor": "powersave",
+    f"{CPU}/cpufreq/policy0/scaling_cur_freq": "2100000",
+    f"{CPU}/cpufreq/policy0/cpuinfo_min_freq": "400000",
+    f"{CPU}/cpufreq/policy0/scaling_max_freq": "4700000",
+    f"{CPU}/intel_pstate/no_turbo": "0",
+    f"{CPU}/smt/active": "1",
+    f"{CPU}/cpu0/thermal_throttle/core_throttle_count": "3",
+    f"{CPU}/cpu0/thermal_throttle/package_throttle_count": "10",
+    f"{CPU}/cpu1/thermal_throttle/core_throttle_count": "1",
+    "sys/class/thermal/thermal_zone0/temp": "20000",
+    "sys/class/thermal/thermal_zone1/temp": "71500",
+}
+ORIN = {
+    f"{CPU}/cpufreq/policy0/scaling_governor": "schedutil",
+    f"{CPU}/cpufreq/policy0/scaling_cur_freq": "729600",
+    f"{CPU}/cpufreq/policy0/cpuinfo_min_freq": "115200",
+    f"{CPU}/cpufreq/policy0/scaling_max_freq": "1510400",
+    f"{CPU}/cpufreq/policy4/scaling_governor": "performance",
+    f"{CPU}/cpufreq/policy4/scaling_cur_freq": "1510400",
+    f"{CPU}/cpufreq/policy4/cpuinfo_min_freq": "115200",
+    f"{CPU}/cpufreq/policy4/scaling_max_freq": "1510400",
+    "sys/class/thermal/cooling_device0/type": "pwm-fan",
+    "sys/class/thermal/cooling_device0/cur_state": "4",
+    "sys/class/thermal/cooling_device1/type": "cpufreq-cpu0",
+    "sys/class/thermal/cooling_device1/cur_state": "2",
+}
+VIRTUAL = {
+    "proc/cpuinfo": "processor\t: 0\ncpu MHz\t\t: 2445.430\nprocessor\t: 1\ncpu MHz\t\t: 2600.0\n",
+    f"{CPU}/smt/active": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "throttled", "temperature"),
+    [
+        (
+            LAPTOP,
+            Clocking(
+                governor="powersave",
+                current_mhz=2100,
+                min_mhz=400,
+                max_mhz=4700,
+                turbo=True,
+                smt=True,
+            ),
+            14,
+            71.5,
+        ),
+        (
+            ORIN,
+            Clocking(
+                governor="performance, schedutil", current_mhz=1510.4, min_mhz=115.2, max_mhz=1510.4
+            ),
+            2,
+            None,
+        ),
+        (VIRTUAL, Clocking(current_mhz=2600, smt=False), None, None),
+        ({}, Clocking(), None, None),
+    ],
+    ids=["laptop", "orin", "virtual", "nothing"],
+)
+def test_clocks_throttling_and_temperature(
+    tree: Tree, files: dict[str, str], told: Clocking, throttled: int, temperature: float
+) -> None:
+    root = tree(files)
+    assert clocking(root) == told
+    assert throttle_count(root) == throttled
+    assert temperature_c(root) == temperature
+
+
+def test_a_boost_switch_of_amd(tree: Tree) -> None:
+    assert clocking(tree({f"{CPU}/cpufreq/boost": "0"})).turbo is False
+
+
+def test_every_core_has_a_frequency(tree: Tree) -> None:
+    assert frequencies_mhz(tree(VIRTUAL)) == [2445.43, 2600]

@@ -1,0 +1,644 @@
+"""What a user's images become: exact tensors, counted skips, or an error that says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.data.imageset import Batch, ImageSet, Sample
+from vitedge.data.open import Role, open_images
+
+SIZE_8 = Preprocess(height=8, width=8)
+CATS_AND_DOGS = ("cat", "dog")
+
+
+def picture(height: int = 8, width: int = 8, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: NDArray[Any] | None = None, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture() if pixels is None else pixels).save(path, **options)
+    return path
+
+
+def open_set(
+    path: Path | str,
+    role: Role = "calibration",
+    preprocess: Preprocess = SIZE_8,
+    labels: Sequence[str] = CATS_AND_DOGS,
+) -> ImageSet:
+    return open_images(str(path), role, preprocess, labels)
+
+
+def everything(images: ImageSet) -> Batch:
+    (batch,) = images.batches(len(images))
+    return batch
+
+
+def decoded(file: Path, preprocess: Preprocess = SIZE_8) -> NDArray[np.uint8]:
+    """The one image of `file`'s folder."""
+    batch = everything(open_set(file.parent, preprocess=preprocess))
+    assert len(batch.images) == 1
+    return np.asarray(batch.images[0])
+
+
+def skipped(bad: Path) -> dict[str, int]:
+    """What becomes of `bad` next to a good image: it is counted, and only the good one appears."""
+    good = save(bad.with_name("zzz_good.png"), picture(seed=9))
+    images = open_set(bad.parent)
+    assert len(images) == 2
+    np.testing.assert_array_equal(everything(images).images, [np.asarray(Image.open(good))])
+    return dict(images.skipped)
+
+
+def refusal(path: Path | str, role: Role = "evaluation", **options: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        list(open_set(path, role, **options).batches(4))
+    assert caught.value.fix
+    return caught.value
+
+
+# -- pixels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "webp"])
+def test_a_lossless_file_gives_its_own_pixels(tmp_path: Path, suffix: str) -> None:
+    save(tmp_path / f"naïve file 名.{suffix}", lossless=True)
+    np.testing.assert_array_equal(decoded(tmp_path / "x"), picture())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
+def test_a_jpeg_gives_the_pixels_pillow_decodes(tmp_path: Path, suffix: str) -> None:
+    file = save(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(decoded(file), np.asarray(Image.open(file)))
+
+
+def test_the_digest_is_of_the_pixels_the_model_sees(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    expected = hashlib.sha256(picture().tobytes()).hexdigest()[:16]
+    assert everything(open_set(tmp_path)).digests == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (6, lambda a: np.rot90(a, 3)),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_photo_taken_sideways_is_turned_upright(
+    tmp_path: Path, orientation: int, upright: Any, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = save(tmp_path / f"a.{suffix}", picture(6, 10), exif=exif, lossless=True)
+    expected = upright(picture(6, 10))
+    size = Preprocess(height=expected.shape[0], width=expected.shape[1])
+    np.testing.assert_array_equal(decoded(file, size), expected)
+
+
+def test_a_greyscale_image_has_three_equal_channels(tmp_path: Path) -> None:
+    grey = picture()[:, :, 0]
+    image = decoded(save(tmp_path / "a.png", grey))
+    np.testing.assert_array_equal(image, np.stack([grey] * 3, axis=-1))
+
+
+def test_a_black_and_white_image_becomes_0_and_255(tmp_path: Path) -> None:
+    bits = picture()[:, :, 0] > 127
+    image = decoded(save(tmp_path / "a.png", bits))
+    np.testing.assert_array_equal(image, np.stack([bits * np.uint8(255)] * 3, axis=-1))
+
+
+def test_a_palette_image_has_its_real_colours(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4], pixels[4:] = (255, 0, 7), (3, 200, 100)
+    Image.fromarray(pixels).quantize(2).save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").mode == "P"
+    np.testing.assert_array_equal(decoded(tmp_path / "a.png"), pixels)
+
+
+def test_a_fully_opaque_alpha_channel_is_dropped(tmp_path: Path) -> None:
+    rgba = np.dstack([picture(), np.full((8, 8), 255, np.uint8)])
+    np.testing.assert_array_equal(decoded(save(tmp_path / "a.png", rgba)), picture())
+
+
+def test_16_bit_rgb_keeps_the_high_byte_of_each_channel(tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 65536, (8, 8, 3)).astype(">u2")
+    write_png(tmp_path / "a.png", wide)
+    np.testing.assert_array_equal(decoded(tmp_path / "a.png"), (wide >> 8).astype(np.uint8))
+
+
+def test_a_phone_picture_with_a_preview_behind_it_is_the_picture(tmp_path: Path) -> None:
+    preview = Image.fromarray(picture(seed=1))
+    file = save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    with Image.open(file) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+        np.testing.assert_array_equal(decoded(file), np.asarray(image))
+
+
+def write_png(path: Path, pixels: NDArray[Any], transparent: Sequence[int] = ()) -> None:
+    """A 16-bit RGB PNG, which Pillow reads but cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    key = chunk(b"tRNS", struct.pack(">3H", *transparent)) if transparent else b""
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + key
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+# -- size ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_exact_squashes_with_the_filter_asked_for(tmp_path: Path, name: Any) -> None:
+    file = save(tmp_path / "a.png", picture(20, 30))
+    preprocess = Preprocess(height=8, width=6, resize="exact", interpolation=name)
+    expected = Image.open(file).resize((6, 8), Image.Resampling[name.upper()])
+    np.testing.assert_array_equal(decoded(file, preprocess), expected)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resized", "corner"),
+    [
+        (20, 30, (15, 10), (4, 1)),  # corner (15 - 8) / 2 = 3.5 rounds to even: 4
+        (37, 20, (10, 18), (1, 5)),  # long side 10 · 37 / 20 = 18.5 is cut to 18
+    ],
+)
+def test_shorter_side_resizes_then_crops_the_centre_as_torchvision_does(
+    tmp_path: Path, height: int, width: int, resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    file = save(tmp_path / "a.png", picture(height, width))
+    left, top = corner
+    expected = Image.open(file).resize(resized, Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(
+        decoded(file, Preprocess(height=8, width=8, resize_px=10)),
+        expected.crop((left, top, left + 8, top + 8)),
+    )
+
+
+def test_an_image_that_does_not_fill_the_crop_is_scaled_up(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.png", picture(3, 5))
+    expected = Image.open(file).resize((13, 8), Image.Resampling.BICUBIC).crop((2, 0, 10, 8))
+    np.testing.assert_array_equal(decoded(file), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 12), (12, 4), (9, 9), (16, 48)])
+def test_a_wide_input_is_covered_and_no_more(tmp_path: Path, height: int, width: int) -> None:
+    file = save(tmp_path / "a.png", picture(height, width))
+    image = decoded(file, Preprocess(height=8, width=16))
+    scale = max(8 / height, 16 / width)
+    h, w = int(height * scale), int(width * scale)
+    left, top = round((w - 16) / 2), round((h - 8) / 2)
+    expected = Image.open(file).resize((w, h), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(image, expected.crop((left, top, left + 16, top + 8)))
+
+
+# -- images that are skipped and counted --------------------------------------------------------
+
+
+def test_a_corrupt_file_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"not an image at all")
+    assert skipped(tmp_path / "a.jpg") == {"corrupt or truncated": 1}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_a_truncated_file_is_skipped(tmp_path: Path, suffix: str) -> None:
+    file = save(tmp_path / f"a.{suffix}", picture(64, 64))
+    file.write_bytes(file.read_bytes()[:-40])
+    assert skipped(file) == {"corrupt or truncated": 1}
+
+
+def test_an_empty_file_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    assert skipped(tmp_path / "a.png") == {"corrupt or truncated": 1}
+
+
+def test_a_gif_named_png_is_skipped(tmp_path: Path) -> None:
+    assert skipped(save(tmp_path / "a.png", format="GIF")) == {"corrupt or truncated": 1}
+
+
+def test_a_dangling_link_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("nowhere.png")
+    assert skipped(tmp_path / "a.png") == {"not a readable file": 1}
+
+
+def test_a_decompression_bomb_is_skipped_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("1", (8001, 8000)).save(tmp_path / "a.png")
+    assert skipped(tmp_path / "a.png") == {"too large": 1}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("width", [10_000, 20_000])  # Pillow warns about one, refuses the other
+def test_a_bomb_that_pillow_knows_is_skipped_too(tmp_path: Path, width: int) -> None:
+    Image.new("1", (width, 10_000)).save(tmp_path / "a.png")
+    assert skipped(tmp_path / "a.png") == {"too large": 1}
+
+
+def test_a_sliver_that_would_grow_into_a_bomb_is_skipped(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", picture(1, 9_000_000 // 8))
+    assert skipped(tmp_path / "a.png") == {"too large": 1}
+
+
+def test_a_cmyk_image_is_skipped(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8)).save(tmp_path / "a.jpg")
+    assert skipped(tmp_path / "a.jpg") == {"CMYK": 1}
+
+
+def test_a_16_bit_greyscale_image_is_skipped(tmp_path: Path) -> None:
+    assert skipped(save(tmp_path / "a.png", np.zeros((8, 8), np.uint16))) == {
+        "of pixel format I;16": 1
+    }
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_an_animation_is_skipped(tmp_path: Path, suffix: str) -> None:
+    second = Image.fromarray(picture(seed=1))
+    file = save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    assert skipped(file) == {"animated": 1}
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_see_through_image_is_skipped(tmp_path: Path, suffix: str) -> None:
+    alpha = np.full((8, 8), 255, np.uint8)
+    alpha[3, 4] = 254
+    file = save(tmp_path / f"a.{suffix}", np.dstack([picture(), alpha]), lossless=True)
+    assert skipped(file) == {"transparent": 1}
+
+
+def test_a_see_through_greyscale_image_is_skipped(tmp_path: Path) -> None:
+    assert skipped(save(tmp_path / "a.png", picture()[:, :, :2])) == {"transparent": 1}
+
+
+def test_a_palette_with_a_see_through_colour_is_skipped(tmp_path: Path) -> None:
+    Image.new("P", (8, 8)).save(tmp_path / "a.png", transparency=0)
+    assert skipped(tmp_path / "a.png") == {"transparent": 1}
+
+
+def test_a_16_bit_image_with_a_see_through_colour_is_skipped(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((8, 8, 3), ">u2"), transparent=(0x100, 0x200, 0x300))
+    assert skipped(tmp_path / "a.png") == {"transparent": 1}
+
+
+def test_counts_start_anew_with_each_iteration(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "b.png").touch()
+    images = open_set(tmp_path)
+    for _ in range(2):
+        list(images.batches(1))
+        assert images.skipped.total() == 1
+
+
+def test_a_folder_where_every_image_is_unusable_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").touch()
+    Image.new("CMYK", (8, 8)).save(tmp_path / "cat" / "b.jpg")
+    Image.new("CMYK", (8, 8)).save(tmp_path / "cat" / "c.jpg")
+    error = refusal(tmp_path)
+    assert "none of the 3 images" in error.what
+    assert "2 CMYK, 1 corrupt or truncated" in error.what
+
+
+# -- folders and their labels -------------------------------------------------------------------
+
+
+def test_class_folders_are_found_by_the_models_names_in_any_order(tmp_path: Path) -> None:
+    save(tmp_path / "cat" / "deep" / "er" / "a.png", picture(seed=1))
+    save(tmp_path / "dog" / "b.png", picture(seed=2))
+    images = open_set(tmp_path, "evaluation", labels=("horse", "dog", "cat"))
+    batch = everything(images)
+    np.testing.assert_array_equal(batch.labels, [2, 1])
+    np.testing.assert_array_equal(batch.images, [picture(seed=1), picture(seed=2)])
+
+
+def test_folders_of_a_model_without_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
+    for name in ("n03", "n01", "n02"):
+        save(tmp_path / name / "a.png")
+    batch = everything(open_set(tmp_path, "evaluation", labels=("0", "1", "2")))
+    np.testing.assert_array_equal(batch.labels, [0, 1, 2])
+
+
+def test_an_empty_class_folder_still_counts_as_a_class(tmp_path: Path) -> None:
+    (tmp_path / "n01").mkdir()
+    save(tmp_path / "n02" / "a.png")
+    batch = everything(open_set(tmp_path, "evaluation", labels=("0", "1")))
+    np.testing.assert_array_equal(batch.labels, [1])
+
+
+def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path: Path) -> None:
+    save(tmp_path / "n01" / "a.png")
+    (tmp_path / "n01" / "._a.png").touch()
+    (tmp_path / "n01" / "notes.txt").touch()
+    (tmp_path / ".git").mkdir()
+    assert len(open_set(tmp_path, "evaluation", labels=("0",))) == 1
+
+
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "a.png")
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(root)
+    assert len(open_set(root, "evaluation")) == 1
+
+
+def test_folders_the_model_does_not_know_are_listed(tmp_path: Path) -> None:
+    for name in "fedcba":
+        save(tmp_path / name / "a.png")
+    error = refusal(tmp_path)
+    assert "6 class folders" in error.what
+    assert "a, b, c, d, e, …" in error.what
+    assert "cat, dog" in error.fix
+
+
+def test_a_folder_named_like_two_classes_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "crane" / "a.png")  # ImageNet has two: the bird and the machine
+    assert "crane" in refusal(tmp_path, labels=("crane", "dog", "crane")).what
+
+
+def test_the_wrong_number_of_folders_for_a_model_without_names_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "n01" / "a.png")
+    error = refusal(tmp_path, labels=("0", "1", "2"))
+    assert "1 class folders and the model has 3 classes" in error.what
+
+
+def test_images_next_to_the_class_folders_are_not_evaluated(tmp_path: Path) -> None:
+    save(tmp_path / "cat" / "a.png")
+    save(tmp_path / "stray.png")
+    images = open_set(tmp_path, "evaluation")
+    np.testing.assert_array_equal(everything(images).labels, [0])
+    assert images.skipped == {"outside the class folders": 1}
+
+
+def test_evaluation_needs_class_folders(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    error = refusal(tmp_path)
+    assert "no class folders" in error.what
+    assert "class_name/" in error.fix
+
+
+def test_calibration_takes_a_flat_folder(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    images = open_set(tmp_path)
+    np.testing.assert_array_equal(everything(images).labels, [-1])
+
+
+def test_calibration_takes_folders_of_any_name(tmp_path: Path) -> None:
+    save(tmp_path / "monday" / "a.png")
+    save(tmp_path / "b.png")
+    images = open_set(tmp_path)
+    assert len(images) == 2
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    assert "no images" in refusal(tmp_path).what
+    assert "no images" in refusal(tmp_path, "calibration").what
+
+
+def test_a_mistyped_name_is_recognised() -> None:
+    error = refusal("digit")
+    assert "there is no 'digit'" in error.what
+    assert "did you mean 'digits'?" in error.fix
+
+
+def test_a_missing_path_is_refused(tmp_path: Path) -> None:
+    assert "class_name/" in refusal(tmp_path / "nope").fix
+
+
+def test_a_file_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    assert "not a data set" in refusal(save(tmp_path / "a.png")).what
+
+
+# -- npz ----------------------------------------------------------------------------------------
+
+
+def savez(path: Path, **arrays: Any) -> Path:
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+PAIR = np.stack([picture(seed=1), picture(seed=2)])
+
+
+def test_an_npz_gives_its_own_pixels_and_labels(tmp_path: Path) -> None:
+    images = open_set(savez(tmp_path / "a.npz", images=PAIR, labels=[1, 0]), "evaluation")
+    batch = everything(images)
+    np.testing.assert_array_equal(batch.images, PAIR)
+    np.testing.assert_array_equal(batch.labels, [1, 0])
+    assert batch.labels.dtype == np.int64
+
+
+def test_npz_images_of_another_size_are_resized(tmp_path: Path) -> None:
+    file = savez(tmp_path / "a.npz", images=picture(16, 24)[None], labels=[0])
+    expected = Image.fromarray(picture(16, 24)).resize((12, 8), Image.Resampling.BICUBIC)
+    (image,) = everything(open_set(file, "evaluation")).images
+    np.testing.assert_array_equal(image, expected.crop((2, 0, 10, 8)))
+
+
+def test_npz_images_of_the_input_size_still_get_the_crop_margin(tmp_path: Path) -> None:
+    file = savez(tmp_path / "a.npz", images=PAIR, labels=[0, 1])
+    images = open_set(file, preprocess=Preprocess(height=8, width=8, resize_px=10))
+    expected = Image.fromarray(PAIR[0]).resize((10, 10), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(everything(images).images[0], expected.crop((1, 1, 9, 9)))
+
+
+def test_writing_into_a_batch_does_not_change_the_set(tmp_path: Path) -> None:
+    images = open_set(savez(tmp_path / "a.npz", images=PAIR, labels=[0, 1]))
+    everything(images).images[:] = 0
+    np.testing.assert_array_equal(everything(images).images, PAIR)
+
+
+def test_calibration_takes_an_npz_without_labels(tmp_path: Path) -> None:
+    batch = everything(open_set(savez(tmp_path / "a.npz", images=PAIR)))
+    np.testing.assert_array_equal(batch.labels, [-1, -1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"labels": [0, 1]}, "no array 'images'"),
+        ({"images": PAIR}, "no array 'labels'"),
+        ({"images": PAIR / 255, "labels": [0, 1]}, "float64 (2, 8, 8, 3), not uint8"),
+        ({"images": PAIR[..., 0], "labels": [0, 1]}, "uint8 (2, 8, 8), not uint8 (n, H, W, 3)"),
+        ({"images": PAIR[:0], "labels": []}, "uint8 (0, 8, 8, 3)"),
+        ({"images": PAIR, "labels": [0, 1, 1]}, "int64 (3,), not integer (2,)"),
+        ({"images": PAIR, "labels": [0.0, 1.0]}, "float64 (2,), not integer (2,)"),
+        ({"images": PAIR, "labels": [0, 2]}, "has 2, and the model's classes are 0 to 1"),
+        ({"images": PAIR, "labels": [-1, 0]}, "has -1, and the model's classes are 0 to 1"),
+        ({"images": PAIR, "labels": np.array(["cat", None])}, "Object arrays cannot be loaded"),
+    ],
+)
+def test_an_npz_that_is_not_what_it_should_be_is_refused(
+    tmp_path: Path, arrays: dict[str, Any], complaint: str
+) -> None:
+    assert complaint in refusal(savez(tmp_path / "a.npz", **arrays)).what
+
+
+def test_an_npz_in_nchw_is_told_to_transpose(tmp_path: Path) -> None:
+    file = savez(tmp_path / "a.npz", images=PAIR.transpose(0, 3, 1, 2), labels=[0, 1])
+    assert "transpose it from NCHW" in refusal(file).fix
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -30])
+def test_a_truncated_npz_is_refused(tmp_path: Path, keep: int) -> None:
+    file = savez(tmp_path / "a.npz", images=PAIR, labels=[0, 1])
+    file.write_bytes(file.read_bytes()[:keep])
+    assert "cannot read" in refusal(file).what
+
+
+def test_a_damaged_npz_is_refused(tmp_path: Path) -> None:
+    file = savez(tmp_path / "a.npz", images=PAIR, labels=[0, 1])
+    data = bytearray(file.read_bytes())
+    data[200] ^= 0xFF
+    file.write_bytes(data)
+    assert "cannot read" in refusal(file).what
+
+
+def test_a_single_array_renamed_to_npz_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", PAIR)
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    assert "cannot read" in refusal(tmp_path / "a.npz").what
+
+
+# -- digits and random --------------------------------------------------------------------------
+
+INPUT_32 = Preprocess(height=32, width=32)
+
+
+def test_digits_are_split_so_that_no_image_is_in_both_roles() -> None:
+    training = open_images("digits", "calibration", INPUT_32, ())
+    held_out = open_images("digits", "evaluation", INPUT_32, ())
+    assert (len(training), len(held_out)) == (1078, 719)
+    assert not {*everything(training).digests} & {*everything(held_out).digests}
+
+
+def test_digits_of_another_size_are_resized() -> None:
+    image = next(open_images("digits", "evaluation", INPUT_32, ()).batches(1)).images[0]
+    large = next(open_set("digits", "evaluation", Preprocess(height=48, width=48), ()).batches(1))
+    expected = Image.fromarray(image).resize((48, 48), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(large.images[0], expected)
+
+
+def test_digits_cannot_evaluate_a_model_of_other_classes() -> None:
+    assert "10 classes and the model has 2" in refusal("digits").what
+
+
+def test_random_is_the_same_noise_every_time() -> None:
+    first, again = (everything(open_set("random")) for _ in range(2))
+    np.testing.assert_array_equal(first.images, again.images)
+    assert first.images.shape == (1000, 8, 8, 3)
+    assert len(set(first.digests)) == 1000
+    assert (first.labels == -1).all()
+
+
+def test_random_cannot_measure_accuracy() -> None:
+    assert "noise" in refusal("random").what
+
+
+# -- iteration ----------------------------------------------------------------------------------
+
+
+def folder_of(tmp_path: Path, count: int, bad: Sequence[int] = ()) -> ImageSet:
+    for i in range(count):
+        file = save(tmp_path / f"{i:03}.png", np.full((8, 8, 3), i, np.uint8))
+        if i in bad:
+            file.write_bytes(b"")
+    return open_set(tmp_path)
+
+
+def values(batches: Sequence[Batch]) -> list[list[int]]:
+    return [batch.images[:, 0, 0, 0].tolist() for batch in batches]
+
+
+def test_batches_keep_the_order_and_the_last_may_be_shorter(tmp_path: Path) -> None:
+    images = folder_of(tmp_path, 10, bad=[4])
+    assert values(list(images.batches(4))) == [[0, 1, 2, 3], [5, 6, 7, 8], [9]]
+
+
+def test_batches_in_an_order_of_ones_own(tmp_path: Path) -> None:
+    images = folder_of(tmp_path, 6)
+    assert values(list(images.batches(2, order=[5, 0, 3]))) == [[5, 0], [3]]
+    assert list(images.batches(2, order=[])) == []
+
+
+def test_a_sample_is_drawn_without_replacement_and_by_seed(tmp_path: Path) -> None:
+    images = folder_of(tmp_path, 40)
+    draws = [[v for (v,) in values(list(images.sample(10, seed)))] for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert len(set(draws[0])) == 10
+    assert draws[0] == [22, 20, 25, 4, 10, 15, 28, 11, 18, 29]  # on every machine, for ever
+
+
+def test_a_sample_replaces_what_it_had_to_skip(tmp_path: Path) -> None:
+    images = folder_of(tmp_path, 40, bad=range(0, 40, 2))
+    drawn = [v for (v,) in values(list(images.sample(15, seed=0)))]
+    assert len(set(drawn)) == 15
+    assert all(v % 2 for v in drawn)
+    assert images.skipped.total() > 0
+
+
+def test_a_sample_larger_than_the_set_is_the_whole_set(tmp_path: Path) -> None:
+    images = folder_of(tmp_path, 5, bad=[2])
+    assert sorted(v for (v,) in values(list(images.sample(99, seed=0)))) == [0, 1, 3, 4]
+
+
+def test_the_next_batch_is_decoded_while_this_one_is_used_but_no_further(tmp_path: Path) -> None:
+    used: list[int] = []
+
+    def load(index: int) -> Sample:
+        used.append(index)
+        return picture(seed=index), 0
+
+    images = ImageSet("counting", 200, load, decodes=True)
+    batches = images.batches(4)
+    next(batches)
+    deadline = time.monotonic() + 5
+    while len(used) < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 8 <= len(used) <= 4 + 4 + 2 * 4 + 1
+    batches.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("vitedge-decode")]
+
+
+def test_sets_in_memory_need_no_thread_and_little_time() -> None:
+    images = open_images("digits", "evaluation", INPUT_32, ())
+    before = threading.active_count()
+    batches = images.batches(1)
+    next(batches)
+    assert threading.active_count() == before
+
+
+def test_imagenets_folders_are_in_the_order_of_its_classes(tmp_path: Path) -> None:
+    """Named by WordNet ID, which no model's labels are."""
+    for name in ("n02123045", "n01440764", "n02084071"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture()).save(tmp_path / name / "a.png")
+    named = ("tench", "tabby", "dog")
+    batch = everything(open_set(tmp_path, "evaluation", labels=named))
+    np.testing.assert_array_equal(batch.labels, [0, 1, 2])
+    assert "do not name a class" in refusal(tmp_path, labels=(*named, "newt")).what

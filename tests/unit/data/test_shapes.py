@@ -1,0 +1,111 @@
+"""The embedded shapes are the same everywhere, and masks say what the images show."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.data.open import open_images
+from vitedge.data.shapes import CLASSES, HELD_OUT, TRAINING, draw
+from vitedge.models.zoo import ZOO
+
+SHAPES = ZOO["shapes"]
+
+
+def test_the_pixels_are_the_same_on_every_machine() -> None:
+    digest = hashlib.sha256()
+    for index in (TRAINING[0], TRAINING[-1], *HELD_OUT[:6], HELD_OUT[-1]):
+        image, mask = draw(index)
+        assert (image.shape, image.dtype) == ((64, 64, 3), np.uint8)
+        assert (mask.shape, mask.dtype) == ((64, 64), np.uint8)
+        digest.update(image.tobytes() + mask.tobytes())
+    assert digest.hexdigest() == "8177fe55b90ba5b4b8aa194a13f4c0b33b865e1d12aeba828460ff23c10b1fef"
+
+
+def test_an_image_does_not_depend_on_those_drawn_before_it() -> None:
+    alone = draw(7)
+    draw(8)
+    for once, again in zip(alone, draw(7), strict=True):
+        np.testing.assert_array_equal(once, again)
+
+
+def test_no_image_is_both_trained_on_and_held_out() -> None:
+    seen = open_images("shapes", "calibration", SHAPES.preprocess, SHAPES.labels, "segmentation")
+    held_out = open_images("shapes", "evaluation", SHAPES.preprocess, SHAPES.labels, "segmentation")
+    assert (len(seen), len(held_out)) == (3000, 400)
+    assert not set(TRAINING) & set(HELD_OUT)
+    firsts = next(seen.batches(64)).digests + next(held_out.batches(64)).digests
+    assert len(set(firsts)) == 128
+
+
+def test_every_class_is_on_a_fair_share_of_the_held_out_pixels() -> None:
+    masks = np.stack([draw(index)[1] for index in HELD_OUT[:100]])
+    share = np.bincount(masks.ravel(), minlength=len(CLASSES)) / masks.size
+    assert len(share) == len(CLASSES) == SHAPES.config.num_classes
+    assert 0.5 < share[0] < 0.75
+    assert share[1:].min() > 0.03
+
+
+def test_masks_lie_on_the_shapes_of_the_image() -> None:
+    """Colours change more from pixel to pixel where classes do than inside of one."""
+    edges, insides = [], []
+    for index in HELD_OUT[:50]:
+        image, mask = draw(index)
+        change = np.abs(np.diff(image.astype(float), axis=1)).mean(axis=2)
+        edge = np.diff(mask.astype(int), axis=1) != 0
+        edges.append(change[edge])
+        insides.append(change[~edge])
+    assert np.concatenate(edges).mean() > 1.5 * np.concatenate(insides).mean()
+
+
+def test_evaluation_gives_masks_and_calibration_images_alone() -> None:
+    held_out = open_images("shapes", "evaluation", SHAPES.preprocess, SHAPES.labels, "segmentation")
+    batch = next(held_out.batches(2))
+    for place, index in enumerate(HELD_OUT[:2]):
+        image, mask = draw(index)
+        np.testing.assert_array_equal(batch.images[place], image)
+        np.testing.assert_array_equal(batch.labels[place], mask)
+    assert batch.labels.dtype == np.int16
+    seen = open_images("shapes", "calibration", SHAPES.preprocess, SHAPES.labels, "segmentation")
+    first = next(seen.batches(1))
+    np.testing.assert_array_equal(first.images[0], draw(TRAINING[0])[0])
+    assert first.labels.tolist() == [-1]
+
+
+def test_images_and_masks_are_resized_alike_and_no_class_is_made_up() -> None:
+    large = Preprocess(height=128, width=128, resize="exact")
+    images = open_images("shapes", "evaluation", large, SHAPES.labels, "segmentation")
+    batch = next(images.batches(1))
+    assert batch.images.shape == (1, 128, 128, 3)
+    mask = draw(HELD_OUT[0])[1]
+    np.testing.assert_array_equal(batch.labels[0], mask.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_features_are_compared_on_held_out_images_without_labels() -> None:
+    batch = next(open_images("shapes", "evaluation", SHAPES.preprocess, (), "features").batches(1))
+    np.testing.assert_array_equal(batch.images[0], draw(HELD_OUT[0])[0])
+    assert batch.labels.tolist() == [-1]
+
+
+def test_a_classifier_is_not_evaluated_on_shapes() -> None:
+    with pytest.raises(InputError, match="'shapes' has masks and no labels"):
+        open_images("shapes", "evaluation", SHAPES.preprocess, SHAPES.labels)
+
+
+def test_a_model_of_other_classes_is_not_evaluated_on_shapes() -> None:
+    with pytest.raises(InputError, match="'shapes' has 6 classes and the model has 2"):
+        open_images("shapes", "evaluation", SHAPES.preprocess, ("a", "b"), "segmentation")
+
+
+def test_shapes_are_drawn_without_torch() -> None:
+    code = (
+        "import sys; from vitedge.data.shapes import draw; draw(0); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

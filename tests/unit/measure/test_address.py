@@ -1,0 +1,63 @@
+"""Where a device is, as users write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vitedge.core.errors import InputError
+from vitedge.export.request import ExportRequest, plan_export
+from vitedge.measure.remote.address import Address, parse
+from vitedge.models.sources import Request
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "destination", "port", "slug"),
+    [
+        ("ssh://Orin", "Orin", None, "Orin"),
+        ("ssh://root@orin.local:2222", "root@orin.local", 2222, "root@orin.local-2222"),
+        ("ssh://me@[fe80::1%eth0]:22/", "me@fe80::1%eth0", 22, "me@-fe80-1-eth0-22"),
+    ],
+)
+def test_an_address(text: str, destination: str, port: int | None, slug: str) -> None:
+    found = parse(text)
+    assert found == Address(text, destination, port)
+    assert found.slug == slug
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("orin", "ssh://", "ssh://a:secret@host", "ssh://host:0", "ssh://host:65536"),
+        *("ssh://-oProxyCommand=x", "ssh://-x@host", "ssh://host;reboot", "http://host"),
+    ],
+)
+def test_what_is_none(text: str) -> None:
+    with pytest.raises(InputError, match="is no address") as error:
+        parse(text)
+    assert "ssh://[user@]host[:port]" in error.value.fix
+
+
+def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path: Path) -> None:
+    text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match="names no device"):
+        parse(str(file))
+    file.write_text(f'device = "orin"\n{text}')
+    with pytest.raises(InputError, match="device"):
+        parse(str(file))
+    file.write_text(f'device = "ssh://orin:2222"\n{text}')
+    assert parse(str(file)).port == 2222
+    request = ExportRequest(Request(), (str(file),), "fp32", duration_s=0, output=tmp_path)
+    (target,) = plan_export(request).targets
+    assert target.name == "onnxruntime-cpu" and target.device == ""
+
+
+def test_no_shipped_target_names_one() -> None:
+    from vitedge.core import catalog
+
+    assert not any(target.device for target in catalog.targets().values())

@@ -1,0 +1,128 @@
+"""What bench cannot do is said before anything runs; numbers of another machine do not stay."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitedge.core import host
+from vitedge.core.bundle import open_bundle
+from vitedge.core.errors import InputError
+from vitedge.core.manifest import Tensor
+from vitedge.core.progress import SILENT
+from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
+from vitedge.measure.latency.turns import time_bundles
+from vitedge.show.terminal.bench import facts, warnings
+
+Make = Callable[..., Path]
+SERVER = {"scenarios": ("server",), "rate_per_s": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"duration_s": 0.0}, "duration"),
+        ({"scenarios": ("single-steam",)}, "single-steam"),
+        ({"sweeps": ("thread",)}, "thread"),
+        ({"scenarios": ("server",)}, "--rate"),
+        ({"rate_per_s": 10.0}, "--scenario server"),
+        ({**SERVER, "rate_per_s": -1.0}, "no rate"),
+        ({**SERVER, "rate_per_s": 0.001}, "no image"),
+        ({"scenarios": ("offline",), "against": "another"}, "--against"),
+        ({"streams": 2}, "--streams"),
+        ({**SERVER, "streams": 4, "threads": 2}, "too few"),
+        ({"sweeps": ("threads",), "threads": 2}, "exclude"),
+        ({"sweeps": ("batch",), "batch": 2}, "exclude"),
+        ({"sweeps": ("batch",)}, "fixed at batch 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_said_at_once(
+    tmp_path: Path, small_bundle: Make, asked: dict[str, Any], says: str
+) -> None:
+    image = Tensor(name="x", shape=(1, 8, 8, 3), dtype="uint8", layout="NHWC")
+    bundle = open_bundle(small_bundle(tmp_path / "small-fp32", inputs=(image,)))
+    request = BenchRequest(**{"duration_s": 1.0, **asked})
+    with pytest.raises(InputError, match=says) as caught:
+        bench_bundles([bundle], SILENT, request)  # it has no model that could be run
+    assert caught.value.fix
+    assert not (bundle.path / "report.json").exists()
+
+
+def test_what_can_be_done_passes(tmp_path: Path, small_bundle: Make) -> None:
+    image = Tensor(name="x", shape=("batch", 8, 8, 3), dtype="uint8", layout="NHWC")
+    bundle = open_bundle(small_bundle(tmp_path / "small-fp32", inputs=(image,)))
+    for asked in ({}, {**SERVER, "streams": 2}, {"sweeps": ("threads", "batch")}):
+        check(BenchRequest(**{"duration_s": 1.0, **asked}), [bundle])
+
+
+def test_timing_of_another_machine_is_not_kept(
+    tmp_path: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    path = tmp_path / "digits"
+    shutil.copytree(bundles["onnxruntime", "fp32"], path)
+    request = BenchRequest(0.01, scenarios=("multi-stream",), threads=1)
+    bench_bundles([open_bundle(path)], SILENT, request)
+    first = json.loads((path / "report.json").read_text())
+    assert "multi_stream" in first
+    bench_bundles([open_bundle(path)], SILENT, BenchRequest(0.01, sweeps=("threads",)))
+    second = json.loads((path / "report.json").read_text())
+    assert second["multi_stream"] == first["multi_stream"]  # other threads, but this machine
+    second["host"]["cpu"] = "another CPU"
+    (path / "report.json").write_text(json.dumps(second))
+    request = BenchRequest(0.01, scenarios=("multi-stream",), threads=1)
+    bench_bundles([open_bundle(path)], SILENT, request)
+    third = json.loads((path / "report.json").read_text())
+    assert "multi_stream" in third and third["host"]["cpu"] != "another CPU"
+    assert not {"sweep_threads", "latency"} & set(third)
+    assert third.get("numerics") == first.get("numerics")  # those are the artifact's
+
+
+def test_people_are_told_what_to_doubt() -> None:
+    report = {
+        "artifact": "vit-int8",
+        "server": {"overloaded": True, "rate_per_s": 100.0, "utilization": 2.0, "unserved": 7},
+        "drift": {
+            "slower": True,
+            "slope_percent_per_minute": 12.0,
+            "slope_ci": [9.0, 15.0],
+            "duration_s": 60.0,
+            "throttled": True,
+            "temperature_c": [50.0, 88.0],
+        },
+        "energy": {"note": "not available: no meter"},
+        "conditions": {
+            "noise_percent": 8.0,
+            "other_cores": 0.5,
+            "steal_percent": 0.0,
+            "frequency_mhz": [1200.0, 2400.0],
+            "fingerprint": "0123456789ab",
+            "warnings": ["the CPU governor is 'powersave'"],
+        },
+    }
+    overload, slower, governor = warnings([report, report])  # each is said once
+    assert "serves 50, 7 never served" in overload
+    assert "slower" in slower and "powersave" in governor
+    drift, energy, noise = facts([report])
+    assert "+12% a minute (+9 to +15)" in drift
+    assert "throttled by heat" in drift and "50 to 88 °C" in drift
+    assert energy == "energy: not available: no meter"
+    assert "8%" in noise and "1200 to 2400 MHz" in noise and "0123456789ab" in noise
+
+
+def test_what_an_export_times_says_on_which_machine(
+    tmp_path: Path, bundles: dict[tuple[str, str], Path]
+) -> None:
+    path = tmp_path / "digits"
+    shutil.copytree(bundles["onnxruntime", "fp32"], path)
+    (path / "report.json").unlink()
+    time_bundles([open_bundle(path)], SILENT, duration_s=0.01)
+    found = json.loads((path / "report.json").read_text())
+    here = host.describe(host.usable_cores())
+    assert found["latency"]["p50_ms"] > 0
+    assert found["conditions"]["fingerprint"] == host.fingerprint(here)

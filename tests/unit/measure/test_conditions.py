@@ -1,0 +1,97 @@
+"""Numbers come with their conditions, and with a warning where those were bad."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vitedge.core import host
+from vitedge.core.host import ROOT
+from vitedge.measure.latency.conditions import Watch, usage, warnings
+
+Tree = Callable[[dict[str, str]], Path]
+QUIET = msgspec.structs.replace(host.describe(threads=1), governor="performance", cores=2)
+
+
+def test_a_watch_tells_noise_and_load() -> None:
+    watch = Watch(ROOT)
+    watch.look()
+    found = watch.conditions(QUIET)
+    assert found.noise_percent >= 0
+    assert found.other_cores is None  # too short to tell
+    assert found.fingerprint == host.fingerprint(QUIET)
+    assert found.measured_at.endswith("+00:00")
+
+
+@pytest.mark.skipif(usage(ROOT) is None, reason="the kernel does not tell")
+def test_another_process_is_seen_and_our_own_work_is_not() -> None:
+    spin = "import time\nend = time.time() + {}\nwhile time.time() < end: pass"
+    watch = Watch(ROOT)
+    exec(spin.format(0.6))
+    own = watch.conditions(QUIET).other_cores
+    watch = Watch(ROOT)
+    subprocess.run([sys.executable, "-c", spin.format(0.6)], check=True)
+    others = watch.conditions(QUIET).other_cores
+    assert own is not None and others is not None
+    assert others > 0.4 and others > own - 0.5  # this machine may be busy besides
+
+
+STAT = """cpu  9 9 9 9 9 9 9 9 9 9
+cpu0 100 10 20 1000 50 3 2 7 0 0
+intr 12345
+"""
+
+
+def test_cpu_time_of_our_cores_by_kind(tree: Tree) -> None:
+    import os
+
+    only = min(os.sched_getaffinity(0))
+    found = usage(tree({"proc/stat": STAT.replace("cpu0", f"cpu{only}")}))
+    second = os.sysconf("SC_CLK_TCK")
+    assert found is not None
+    assert (found.busy_s, found.steal_s) == (135 / second, 7 / second)
+    assert found.total_s == pytest.approx(1192 / second)
+    assert usage(tree({"proc/stat": ""})) is None
+
+
+@pytest.mark.parametrize(
+    ("governor", "noise", "others", "steal", "throttled", "says"),
+    [
+        ("performance", 1.0, 0.01, 0.0, False, []),
+        (None, 1.0, None, None, None, []),
+        ("powersave", 1.0, 0.01, 0.0, False, ["'powersave'"]),
+        ("performance", 12.0, 0.01, 0.0, False, ["12%"]),
+        ("performance", 1.0, 0.7, 3.0, False, ["0.7 of 2 cores", "3%"]),
+        ("performance", 1.0, 0.0, 0.0, True, ["hot"]),
+    ],
+)
+def test_what_makes_numbers_untrustworthy_is_said(
+    governor: str | None,
+    noise: float,
+    others: float | None,
+    steal: float | None,
+    throttled: bool | None,
+    says: list[str],
+) -> None:
+    here = msgspec.structs.replace(QUIET, governor=governor)
+    found = warnings(here, noise, others, steal, throttled)
+    assert len(found) == len(says)
+    assert all(word in line for word, line in zip(says, found, strict=True))
+
+
+def test_throttling_is_seen_in_the_kernels_counters(tree: Tree) -> None:
+    counter = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    root = tree({counter: "3", "sys/class/thermal/thermal_zone0/temp": "51000"})
+    watch = Watch(root)
+    assert watch.throttled() is False
+    (root / counter).write_text("5\n")
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("88000\n")
+    assert watch.throttled() is True
+    assert watch.temperature_c() == (51, 88)
+    assert "hot" in watch.conditions(QUIET).warnings[0]
+    assert Watch(root / "elsewhere").throttled() is None

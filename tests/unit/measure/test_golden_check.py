@@ -1,0 +1,110 @@
+"""Parity on the golden images: what an artifact computes here against what it did at export."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.conftest import Vitedge
+from vitedge.core.bundle import Bundle, Golden, open_bundle, seal
+
+Change = Callable[[Golden], np.ndarray]
+
+
+@pytest.fixture
+def foreign(bundles: dict[tuple[str, str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """A bundle of a model that has no images of its own; FP32's outputs in it as `change` says."""
+
+    def make(precision: str, change: Change | None = None) -> Path:
+        path = tmp_path / precision
+        shutil.copytree(bundles["onnxruntime", precision], path)
+        (path / "report.json").unlink()
+        bundle = open_bundle(path)
+        golden, manifest = bundle.golden(), bundle.manifest
+        if change:
+            Golden(golden.images, change(golden), golden.labels).write(path)
+        model = msgspec.structs.replace(manifest.model, source="somebody's")
+        seal(path, msgspec.structs.replace(manifest, model=model))
+        return path
+
+    return make
+
+
+def noisy(golden: Golden) -> np.ndarray:
+    """Outputs with a quarter of their power as noise."""
+    noise = np.random.default_rng(0).normal(size=golden.outputs.shape)
+    return (golden.outputs + noise * golden.outputs.std() / 2).astype(np.float32)
+
+
+def test_export_remembers_the_parity_it_measured(bundles: dict[tuple[str, str], Path]) -> None:
+    for (_, precision), path in bundles.items():
+        found = open_bundle(path).manifest.golden
+        assert found and found.n == 8 and found.agreement == 1
+        assert found.sqnr_db is None or found.sqnr_db > (35 if precision == "int8" else 80)
+
+
+def test_validate_without_images_is_parity_and_says_that_it_is_no_accuracy(
+    foreign: Callable[..., Path], vitedge: Vitedge
+) -> None:
+    path = foreign("int8")
+    said = vitedge("validate", path).stdout
+    assert "parity with FP32 on 8 golden images, which is no accuracy" in said
+    assert "100% choose the same" in said
+    report = vitedge("validate", path, "--json").document
+    assert "accuracy" not in report
+    assert report["parity"]["numerics"] == report["numerics"]
+    assert report["numerics"]["data"] == "golden"
+    before = report["parity"]["at_export_db"]
+    assert report["numerics"]["sqnr_db"] == pytest.approx(before, abs=0.01)
+
+
+def test_fp32_that_computes_something_else_here_fails(
+    foreign: Callable[..., Path], vitedge: Vitedge
+) -> None:
+    done = vitedge("validate", foreign("fp32", noisy), code=1)
+    assert "NO PARITY on 8 golden images" in done.stdout and "in FP32" in done.stdout
+    assert "does not compute on this machine" in done.stderr
+
+
+def test_int8_that_lost_what_it_had_at_export_fails_in_bench(
+    foreign: Callable[..., Path], vitedge: Vitedge
+) -> None:
+    done = vitedge("bench", foreign("int8", noisy), "--duration", 0.05, "--json", code=1)
+    assert "where it was exported" in done.document["parity"]["broken"]
+    assert done.document["latency"]["p50_ms"] > 0
+    assert "does not compute on this machine" in done.stderr
+
+
+def test_outputs_that_are_not_finite_are_no_parity() -> None:
+    from vitedge.measure.accuracy.golden import compare
+
+    golden = Golden(np.zeros((2, 1, 1, 3), np.uint8), np.ones((2, 3), np.float32), np.zeros(2))
+    outputs = np.array([[1, 2, 3], [1, np.nan, 3]], np.float32)
+    found = compare(golden, outputs, "int8", "classification", None)
+    assert found.broken == "its outputs are not finite" and found.numerics is None
+
+
+def test_bench_keeps_numerics_that_a_dataset_gave(
+    bundles: dict[tuple[str, str], Path], tmp_path: Path, vitedge: Vitedge
+) -> None:
+    path = tmp_path / "int8"
+    shutil.copytree(bundles["onnxruntime", "int8"], path)
+    report = vitedge("bench", path, "--duration", 0.05, "--json").document
+    assert report["numerics"]["data"] == "digits" and report["numerics"]["n"] == 719
+    assert report["parity"]["numerics"]["n"] == 8 and not report["parity"]["broken"]
+
+
+def test_a_bundle_of_an_earlier_vitedge_has_no_record_and_still_opens(
+    bundles: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "int8"
+    shutil.copytree(bundles["onnxruntime", "int8"], path)
+    manifest = msgspec.json.decode((path / "manifest.json").read_bytes())
+    del manifest["golden"]
+    (path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    assert isinstance(open_bundle(path), Bundle) and open_bundle(path).manifest.golden is None

@@ -1,0 +1,220 @@
+"""Old artifacts, hostile names and huge graphs: what is inspected is not ours to trust."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from vitedge.core.errors import InputError
+from vitedge.core.manifest import (
+    CalibrationSet,
+    Figures,
+    Finding,
+    HeldOut,
+    Layer,
+    Quantized,
+    Trained,
+)
+from vitedge.core.spec import Calibration, Training
+from vitedge.measure.inspection import Inspection, Row, Summary, inspect
+from vitedge.show.page import inspection as page
+from vitedge.show.page import shell
+from vitedge.show.terminal import inspection as table
+
+HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
+
+
+def row(depth: int, own: float | None, so_far: float | None, node: str = "") -> Row:
+    return Row(
+        depth=depth,
+        node=node or f"layer{depth}",
+        op="MatMul",
+        role="linear",
+        quantized=own is not None,
+        why="constant weights",
+        sqnr_db=own,
+        accumulated_sqnr_db=so_far,
+    )
+
+
+def inspected(*rows: Row, **changes: object) -> Inspection:
+    plain = {
+        "name": "model",
+        "kind": "artifact",
+        "about": {"model": "digits"},
+        "target": "onnxruntime-cpu",
+        "notes": (),
+        "summary": Summary(
+            operators=len(rows),
+            quantized=sum(r.quantized for r in rows),
+            quantized_macs_share=0.9,
+            worst=rows[0].node,
+            worst_sqnr_db=rows[0].sqnr_db,
+            accumulated_sqnr_db=rows[-1].accumulated_sqnr_db,
+        ),
+        "layers": rows,
+        "quantizers": (),
+        "lint": (),
+    }
+    return Inspection(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it: its tags, and the text of each."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.links: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+# -- the artifact -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(small_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """An INT8 bundle with one layer, with `figures` or without."""
+
+    def make(figures: Figures | None) -> Path:
+        layer = Layer(
+            node="head", op="MatMul", role="linear", quantized=True, why="x", figures=figures
+        )
+        recipe = Calibration(
+            name="r", description="", num_samples=1, activations="mse", weights="mse"
+        )
+        calibration = CalibrationSet(
+            recipe=recipe, source="digits", images=1, digest="", image_digests=(), skipped={}
+        )
+        record = Quantized(layers=(layer,), calibration=calibration)
+        return small_bundle(tmp_path / "old", precision="int8", quantization=record)
+
+    return make
+
+
+def test_an_artifact_without_figures_still_lists_its_decisions(bundle) -> None:
+    found = inspect.inspect(bundle(None), "")
+    assert "export it again" in found.notes[0]
+    assert [(r.node, r.quantized, r.why, r.sqnr_db) for r in found.layers] == [
+        ("head", True, "x", None)
+    ]
+    assert found.lint is None  # it was not checked
+    assert "<svg viewBox" not in page.render(found).split("Layers")[0]
+
+
+def test_an_artifact_with_figures_shows_them(bundle) -> None:
+    figures = Figures(
+        activation_scales=(0.25,),
+        weight_scales=(0.01, 0.02),
+        clipped_share=0.125,
+        sqnr_db=33.0,
+        accumulated_sqnr_db=30.0,
+        macs=10,
+    )
+    found = inspect.inspect(bundle(figures), "")
+    assert found.notes == () and found.lint == ()
+    cells = dict(
+        zip(
+            table.LAYER_COLUMNS,
+            table.layer_cells(found.layers[0]),
+            strict=True,
+        )
+    )
+    assert cells["SQNR dB"] == "33.0" and cells["so far dB"] == "30.0"
+    assert cells["clipped %"] == "12" and cells["activation scale"] == "0.25"
+    assert cells["weight scales"] == "0.01…0.02"
+    assert found.summary.quantized_macs_share == 1.0
+
+
+def test_the_worst_come_first_and_float_layers_last() -> None:
+    found = inspected(row(1, None, None), row(2, 40.0, 39.0), row(3, 20.0, 19.0))
+    assert [r.depth for r in found.worst_first()] == [3, 2, 1]
+    assert [r.depth for r in found.layers] == [1, 2, 3]
+
+
+# -- the page -----------------------------------------------------------------------------------
+
+
+def test_a_hostile_name_is_shown_and_does_nothing() -> None:
+    finding = Finding(
+        rule="asymmetric", node=HOSTILE, consequence="slower", what=HOSTILE, fix="none"
+    )
+    html = page.render(
+        inspected(row(1, 30.0, 30.0, HOSTILE), name=HOSTILE, notes=(HOSTILE,), lint=(finding,))
+    )
+    parsed = Page(html)
+    assert "script" not in parsed.tags
+    assert parsed.tags.count("title") == 2  # the page's, and one layer's
+    assert "\x1b" not in "".join(table.layer_cells(row(1, 30.0, 30.0, HOSTILE)))
+    assert "alert('1')" in "".join(parsed.texts)
+
+
+def test_the_page_needs_no_network() -> None:
+    html = page.render(inspected(row(1, 30.0, 29.0), row(2, None, 25.0)))
+    parsed = Page(html)
+    assert not {"script", "link", "img", "iframe"} & set(parsed.tags) and parsed.links == []
+    assert "://" not in html and "url(" not in html and "@import" not in html
+
+
+def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
+    html = page.render(
+        inspected(row(1, None, None), row(2, 20.0, 20.0), row(3, 40.0, 18.0), row(4, None, 19.0))
+    )
+    chart = html[html.index('role="img"') : html.rindex("</svg>")]
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)" r=', chart)]
+    assert len(heights) == 3  # layer 1 is exact
+    assert heights[0] < heights[2] < heights[1]  # higher is better: smaller y
+    assert len(re.findall(r'class="own-dot"', chart)) == 2
+    assert chart.count("<g><title>") == 4 and "exact so far" in chart
+    assert "SQNR, dB" in chart and "layer, in graph order" in chart
+    legend = html[html.index('class="legend"') : html.index('role="img"')]
+    assert "own:" in legend and "so far:" in legend
+
+
+def test_a_training_is_drawn_from_its_first_step_to_its_last() -> None:
+    looks = tuple(HeldOut(step=s, loss=10.0**-s, accuracy=0.9) for s in (0, 1, 2))
+    trained = Trained(
+        **{"settings": Training(), "source": "digits", "images": 9},
+        **{"held_out": 3, "digest": "", "skipped": {}, "missing_classes": (), "processes": 1},
+        **{"steps": 2, "best_step": 2, "looks": looks, "curve": ((0, 1.0), (1, 0.3), (2, 0.0))},
+    )
+    html = page.render(inspected(row(1, 30.0, 29.0), training=trained))
+    section = html[html.index("<h2>Training") : html.index("<h2>Layers")]
+    heights = [float(y) for y in re.findall(r'class="own-dot" d="M[\d.]+ ([\d.]+)', section)]
+    assert len(heights) == 3 and heights == sorted(heights)  # falling: larger y
+    assert "step 1: held-out loss 0.1, 90.00% right" in section
+    assert [c for c in re.findall('"number">([^<]+)</td>', section)][:3] == ["0", "1", "90.00"]
+
+
+def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:
+    rows = [row(i, 30.0, 20.0, "n" * 4000) for i in range(1, 1501)]
+    html = page.render(inspected(*rows))
+    assert len(html.encode()) < 2_000_000
+    assert "500 more are in --json" in html
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    shell.write(page.render(inspected(row(1, 30.0, 29.0))), path)
+    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("name", ["missing/page.html", "model.onnx", "folder.html"])
+def test_a_page_goes_only_where_a_page_can_go(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(InputError, match=re.escape(name)):
+        shell.check_writable(tmp_path / name)

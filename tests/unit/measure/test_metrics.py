@@ -1,0 +1,178 @@
+"""Each metric is what scikit-learn, or a loop anyone can follow, makes of the same outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, jaccard_score, top_k_accuracy_score
+from sklearn.neighbors import NearestNeighbors
+
+from vitedge.core.errors import InputError
+from vitedge.measure.accuracy import metrics
+
+CONFIDENCE = 0.95
+
+
+def test_top1_and_top5_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 20, 300)
+    fp32 = rng.normal(size=(300, 20)).astype(np.float32)
+    fp32[np.arange(300), labels] += 1.5
+    artifact = fp32 + rng.normal(scale=0.5, size=fp32.shape).astype(np.float32)
+    score = metrics.score("classification")
+    for start in range(0, 300, 77):
+        part = slice(start, start + 77)
+        score.add(labels[part], artifact[part], fp32[part])
+    found = score.result(CONFIDENCE)
+    top1 = top_k_accuracy_score(labels, artifact, k=1, labels=range(20))
+    assert found.metric == "top1"
+    assert found.value.artifact == pytest.approx(top1)
+    assert found.value.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=1))
+    assert found.value.drop_pp == pytest.approx(100 * (found.value.fp32 - top1))
+    assert found.drop_ci_pp[0] < found.value.drop_pp < found.drop_ci_pp[1]
+    top5 = found.also["top5"]
+    assert top5.artifact == pytest.approx(top_k_accuracy_score(labels, artifact, k=5))
+    assert top5.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=5))
+
+
+def test_equal_logits_count_as_the_first_class_as_argmax_does() -> None:
+    score = metrics.score("classification")
+    score.add(np.array([0, 1]), np.zeros((2, 10), np.float32), None)
+    assert score.result(CONFIDENCE).value.artifact == 0.5
+
+
+def test_five_classes_have_no_top5() -> None:
+    score = metrics.score("classification")
+    score.add(np.array([0]), np.zeros((1, 5), np.float32), None)
+    assert score.result(CONFIDENCE).also == {}
+
+
+def masks_and_logits(
+    images: int, size: int, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks with ignored pixels, and logits of FP32 and artifact that mostly agree with them."""
+    rng = np.random.default_rng(1)
+    masks = rng.integers(0, classes - 1, (images, size, size)).astype(np.int16)  # one never shown
+    truth = np.eye(classes, dtype=np.float32)[masks].transpose(0, 3, 1, 2)
+    fp32 = truth + rng.normal(scale=0.6, size=truth.shape).astype(np.float32)
+    artifact = fp32 + rng.normal(scale=0.3, size=truth.shape).astype(np.float32)
+    masks[:, :2] = -1
+    return masks, fp32, artifact
+
+
+def test_miou_and_pixel_accuracy_are_scikit_learns_over_all_known_pixels() -> None:
+    masks, fp32, artifact = masks_and_logits(12, 16, 5)
+    score = metrics.score("segmentation")
+    for start in range(0, 12, 5):
+        part = slice(start, start + 5)
+        score.add(masks[part], artifact[part], fp32[part])
+    found = score.result(CONFIDENCE)
+    known = masks >= 0
+    for logits, value, pixels in (
+        (fp32, found.value.fp32, found.also["pixel_accuracy"].fp32),
+        (artifact, found.value.artifact, found.also["pixel_accuracy"].artifact),
+    ):
+        choice = logits.argmax(1)[known]
+        assert value == pytest.approx(jaccard_score(masks[known], choice, average="macro"))
+        table = confusion_matrix(masks[known], choice)
+        assert pixels == pytest.approx(np.trace(table) / table.sum())
+    agree = (fp32.argmax(1) == artifact.argmax(1))[known].mean()
+    assert found.agreement == pytest.approx(agree)
+    assert found.drop_ci_pp[0] < found.value.drop_pp < found.drop_ci_pp[1]
+
+
+def test_logits_are_resized_as_torch_does_it() -> None:
+    import torch
+    from torch.nn import functional as F
+
+    logits = np.random.default_rng(0).normal(size=(7, 12, 9)).astype(np.float32)
+    for size in ((48, 36), (50, 31), (12, 9)):
+        want = F.interpolate(
+            torch.from_numpy(logits)[None], size=size, mode="bilinear", align_corners=False
+        )[0]
+        np.testing.assert_array_equal(metrics.class_map(logits, size), want.argmax(0).numpy())
+
+
+def test_too_few_images_have_no_interval() -> None:
+    masks, fp32, artifact = masks_and_logits(9, 8, 4)
+    score = metrics.score("segmentation")
+    score.add(masks, artifact, fp32)
+    assert score.result(CONFIDENCE).drop_ci_pp is None
+
+
+def test_masks_that_ignore_everything_measure_nothing() -> None:
+    score = metrics.score("segmentation")
+    score.add(np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
+    with pytest.raises(InputError, match="nothing to measure"):
+        score.result(CONFIDENCE)
+
+
+def test_knn_agreement_is_scikit_learns_neighbours_compared() -> None:
+    rng = np.random.default_rng(0)
+    fp32 = rng.normal(size=(300, 16)).astype(np.float32)
+    artifact = fp32 + rng.normal(scale=0.2, size=fp32.shape).astype(np.float32)
+    score = metrics.score("features")
+    for start in range(0, 300, 64):
+        part = slice(start, start + 64)
+        score.add(np.full(len(fp32[part]), -1), artifact[part], fp32[part])
+    found = score.result(CONFIDENCE)
+
+    def nearest(features: np.ndarray) -> np.ndarray:
+        model = NearestNeighbors(n_neighbors=10, metric="cosine").fit(features)
+        return model.kneighbors(return_distance=False)  # without itself
+
+    pairs = list(zip(nearest(artifact), nearest(fp32), strict=True))
+    want = np.mean([len({*mine} & {*its}) / 10 for mine, its in pairs])
+    assert found.metric == "knn_agreement"
+    assert found.value.fp32 == 1
+    assert found.value.artifact == pytest.approx(want)
+    assert 0.5 < want < 1
+    assert found.agreement == np.mean([mine[0] == its[0] for mine, its in pairs])
+    assert found.drop_ci_pp[0] < found.value.drop_pp < found.drop_ci_pp[1]
+
+
+def test_features_equal_to_fp32s_keep_every_neighbour() -> None:
+    features = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
+    score = metrics.score("features")
+    score.add(np.zeros(30), features, features)
+    found = score.result(CONFIDENCE)
+    assert (found.value.artifact, found.value.drop_pp, found.agreement) == (1, 0, 1)
+
+
+def test_features_alone_say_nothing() -> None:
+    score = metrics.score("features")
+    with pytest.raises(InputError, match="FP32 bundle is not here"):
+        score.add(np.zeros(2), np.zeros((2, 8), np.float32), None)
+
+
+def test_nan_is_no_class() -> None:
+    labels = np.array([0, 1, 2])
+    fp32 = np.eye(3, dtype=np.float32)
+    artifact = fp32.copy()
+    artifact[:2, 2] = np.nan
+    score = metrics.score("classification")
+    score.add(labels, artifact, fp32)
+    found = score.result(CONFIDENCE)
+    assert (found.value.fp32, found.value.artifact) == (1, pytest.approx(1 / 3))
+    assert found.agreement == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(found.artifact, [-1, -1, 2])
+
+
+def test_pixels_of_nan_are_in_no_class() -> None:
+    logits = np.zeros((1, 3, 4, 4), np.float32)
+    logits[:, 0] = 1
+    broken = logits.copy()
+    broken[0, 1, :2] = np.nan
+    score = metrics.score("segmentation")
+    score.add(np.zeros((1, 4, 4), np.int64), broken, logits)
+    found = score.result(CONFIDENCE)
+    assert (found.value.fp32, found.value.artifact, found.agreement) == (1, 0.5, 0.5)
+
+
+def test_features_of_nan_have_no_neighbours() -> None:
+    features = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    broken = features.copy()
+    broken[0] = np.nan
+    score = metrics.score("features")
+    score.add(np.zeros(11), broken, features)
+    assert score.result(CONFIDENCE).artifact[0] == 0

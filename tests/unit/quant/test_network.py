@@ -1,0 +1,125 @@
+"""A graph in torch computes what its ONNX file does, and its gradients are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from vitedge.core import catalog, host
+from vitedge.core.errors import InputError
+from vitedge.graph.external import with_constants
+from vitedge.graph.io import write
+from vitedge.graph.run import Runner
+from vitedge.quant.calibrate import calibrate
+from vitedge.quant.placement import Placement
+from vitedge.quant.qat.network import Network
+from vitedge.quant.qdq import quantize, quantizers
+from vitedge.quant.settle import Calibrated
+
+RECIPE = catalog.find_calibration("default")
+TARGET = catalog.find_target("onnxruntime", host.describe(threads=0)).quantization
+
+
+def silent(*step: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def training_images(calibration_batches) -> np.ndarray:
+    return np.concatenate(calibration_batches(32, 1))
+
+
+@pytest.fixture(scope="module")
+def digits(digits_graph, calibration_batches) -> Calibrated:
+    batches = iter(calibration_batches(16, 1))
+    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, silent)[0]
+
+
+def network(calibrated: Calibrated, **how: bool) -> Network:
+    placed, scales = quantizers(calibrated)
+    tensors = {name: torch.from_numpy(scale) for name, scale in scales.items()}
+    return Network(calibrated.path, placed, tensors, "fp32", **{"learned": True, **how})
+
+
+def run(path: Path, images) -> np.ndarray:
+    runner = Runner(path, as_written=True)
+    return np.concatenate([runner(image[None])[0] for image in images])
+
+
+def test_without_quantizers_it_computes_what_the_file_does(digits, training_images) -> None:
+    plain = Network(digits.path, Placement(), {}, "fp32", learned=False)
+    got = plain(torch.from_numpy(training_images[:8])).logits.detach().numpy()
+    np.testing.assert_allclose(got, run(digits.path, training_images[:8]), rtol=0, atol=2e-5)
+
+
+def test_with_them_it_computes_what_is_exported(digits, training_images, tmp_path) -> None:
+    model, _ = quantize(digits, silent, {})
+    write(model, tmp_path / "int8.onnx")
+    images = training_images[:16]
+    got = network(digits)(torch.from_numpy(images)).logits.detach().numpy()
+    want, fp32 = run(tmp_path / "int8.onnx", images), run(digits.path, images)
+    each = np.abs(got - want).max(1) / np.abs(want).max(1)
+    # what is left is a value at the edge of two steps, rounded the other way
+    assert np.median(each) < 1e-3
+    assert np.linalg.norm(got - want) < 0.3 * np.linalg.norm(want - fp32)
+
+
+def test_gradient_checkpointing_changes_no_gradient(digits, training_images) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        student = network(digits, checkpointing=checkpointing)
+        student(torch.from_numpy(training_images[:8])).logits.square().mean().backward()
+        gradients.append([p.grad for p in student.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 50
+    for kept, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, kept, rtol=1e-5, atol=1e-8)
+
+
+def test_a_step_down_the_gradient_lowers_the_loss(digits, training_images) -> None:
+    images = torch.from_numpy(training_images[:16])
+    teacher = Network(digits.path, Placement(), {}, "fp32", learned=False)
+    wanted = teacher(images).logits.detach()
+    student = network(digits)
+    optimizer = torch.optim.SGD(student.parameters(), 0.02)
+    losses = []
+    for _ in range(4):
+        found = (student(images).logits - wanted).square().mean()
+        losses.append(float(found.detach()))
+        optimizer.zero_grad()
+        found.backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path) -> None:
+    student = network(digits)
+    weights = {name: value + 1 for name, value in student.trained_weights().items()}
+    path = digits.path.with_name("moved.onnx")
+    with_constants(digits.path, weights, path)
+    before, after = (onnx.load(each).graph.initializer for each in (digits.path, path))
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in after}
+    for tensor in before:
+        moved = 1 if tensor.name in weights else 0
+        want = numpy_helper.to_array(tensor) + moved
+        np.testing.assert_allclose(stored[tensor.name], want, rtol=1e-6)
+    assert "image.scale" not in weights and len(weights) > 40
+
+
+def test_pixels_keep_their_scale(digits_graph, calibration_batches) -> None:
+    target = catalog.find_target("openvino", host.describe(threads=0)).quantization  # has INT8 Conv
+    batches = iter(calibration_batches(4, 1))
+    student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, silent)[0])
+    learned = [each.scale.log.requires_grad for each in student.activation_quantizers]
+    assert learned.count(False) == 1 and not learned[0]
+
+
+def test_an_operator_that_cannot_be_trained_is_named(digits, tmp_path) -> None:
+    model = onnx.load(digits.path)
+    model.graph.node[-1].op_type = "NonZero"
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(InputError, match="cannot be trained here: NonZero"):
+        Network(tmp_path / "odd.onnx", Placement(), {}, "fp32", learned=True)

@@ -1,0 +1,175 @@
+"""What keeps an engine from being built on a machine, and what a bundle says then."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests import small_graphs
+from vitedge.core import catalog, host
+from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.gpu import Gpu
+from vitedge.core.host import Host
+from vitedge.core.progress import SILENT
+from vitedge.core.spec import Target
+from vitedge.runtimes import BACKENDS
+from vitedge.runtimes.tensorrt.package import in_range, load, obstacle
+
+pytest.importorskip("tensorrt_rtx")
+
+TARGETS = catalog.targets()
+HERE = host.describe(threads=0)
+NO_TENSORRT = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed"
+)
+
+
+def machine(name: str, *capabilities: str) -> Host:
+    gpus = tuple(Gpu(f"GPU {each}", each, 2**33) for each in capabilities)
+    return msgspec.structs.replace(HERE, machine=name, gpus=gpus)
+
+
+def rtx(**changes: Any) -> Target:
+    return msgspec.structs.replace(TARGETS["rtx-40"], **changes)
+
+
+def why(target: Target, here: Host) -> str:
+    found = obstacle(target, here)
+    assert found is not None and found.fix
+    return found.why
+
+
+@pytest.mark.parametrize(
+    ("target", "here", "reason"),
+    [
+        ("tensorrt", machine("x86_64"), "this machine has no NVIDIA GPU"),
+        ("jetson-orin", machine("aarch64"), "this machine has no NVIDIA GPU"),
+        ("jetson-orin", machine("x86_64", "8.7"), "this machine is x86_64, and the target aarch64"),
+        (
+            "jetson-orin",
+            machine("aarch64", "8.6", "8.7"),
+            "the GPU here, GPU 8.6, has compute capability 8.6, and the target needs 8.7",
+        ),
+    ],
+)
+def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
+    target: str, here: Host, reason: str
+) -> None:
+    found = obstacle(TARGETS[target], here)
+    assert found is not None and found.why == reason
+    assert "vitedge build" in found.fix
+    assert "TensorRT 10.3 or newer" in found.fix
+    assert "pip install 'vitedge[tensorrt]'" in found.fix and "JetPack" in found.fix
+    assert ("CUDA_VISIBLE_DEVICES" in found.fix) == (len(here.gpus) > 1)
+
+
+@NO_TENSORRT
+@pytest.mark.parametrize(("target", "here"), [("tensorrt", "x86_64"), ("jetson-orin", "aarch64")])
+def test_with_the_gpu_it_needs_the_package(target: str, here: str) -> None:
+    found = obstacle(TARGETS[target], machine(here, "8.7"))
+    assert found is not None and found.why == "TensorRT is not installed"
+    assert "pip install 'vitedge[tensorrt]'" in found.fix
+
+
+@pytest.mark.parametrize("name", ["rtx-30", "rtx-40", "rtx-50"])
+def test_tensorrt_rtx_compiles_for_any_gpu_on_any_machine(name: str) -> None:
+    for here in (machine("x86_64"), machine("x86_64", "8.6"), machine("aarch64", "8.7")):
+        assert obstacle(TARGETS[name], here) is None
+
+
+@pytest.mark.parametrize("weights", ["refittable", "stripped"])
+def test_weights_that_are_replaced_later_take_the_gpu(weights: str) -> None:
+    options = msgspec.structs.replace(TARGETS["rtx-40"].compile, weights=weights)
+    assert why(rtx(compile=options), machine("x86_64")) == "this machine has no NVIDIA GPU"
+    assert obstacle(rtx(compile=options), machine("x86_64", "8.9")) is None
+
+
+@pytest.mark.parametrize("versions", [("1.0", "1.7"), ("2", "3"), ("99", "")])
+def test_a_version_out_of_range_is_named_with_the_range(versions: tuple[str, str]) -> None:
+    found = obstacle(rtx(versions=versions), HERE)
+    assert found is not None
+    assert load("tensorrt_rtx").__version__ in found.why and "out of range" in found.why
+    assert f"takes {versions[0]} to before {versions[1]}" in found.why
+    assert f"tensorrt-rtx>={versions[0]}" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("version", "versions", "inside"),
+    [
+        ("10.3.0", ("10.3", "12"), True),
+        ("10.16.1.11", ("10.3", "12"), True),
+        ("11.4.1", ("10.3", "12"), True),
+        ("10.2.9", ("10.3", "12"), False),
+        ("9.0.1", ("10.3", "12"), False),
+        ("12.0.0", ("10.3", "12"), False),
+        ("12", ("10.3", "12"), False),
+        ("1.7.1.116", ("1.7", "2"), True),
+        ("8.6", ("", ""), True),
+        ("8.6", ("", "8"), False),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(
+    version: str, versions: tuple[str, str], inside: bool
+) -> None:
+    assert in_range(version, versions) is inside
+
+
+# -- the bundle that comes of it ----------------------------------------------------------------
+
+
+def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
+    tmp_path: Path,
+) -> None:
+    model = small_graphs.write(small_graphs.ATTENTION, tmp_path / "graph.onnx")
+    out = tmp_path / "bundle"
+    out.mkdir()
+    elsewhere = "jetson-thor" if HERE.machine != "aarch64" else "jetson-orin"
+    made = BACKENDS["tensorrt"].build(model, TARGETS[elsewhere], out, SILENT)
+    assert made is not None and made.state == "on the device"
+    assert made.why == why(TARGETS[elsewhere], HERE)
+    assert made.compiled is not None
+    assert (made.compiled.planned, made.compiled.int8, made.compiled.fused) == (6, 6, 1)
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+
+
+def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path: Path) -> None:
+    model = small_graphs.write(small_graphs.LINEAR, tmp_path / "graph.onnx")
+    out = tmp_path / "bundle"
+    out.mkdir()
+    made = BACKENDS["tensorrt_rtx"].build(model, TARGETS["rtx-50"], out, SILENT)
+    assert made is not None and (made.state, made.why) == ("done", "")
+    assert made.compiled is not None and made.compiled.compute_capability == "12.0"
+    assert sorted(path.name for path in out.iterdir()) == ["model.engine", "model.onnx"]
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt_rtx"])
+def test_no_engine_is_opened_where_there_is_none(tmp_path: Path, runtime: str) -> None:
+    target = TARGETS["tensorrt" if runtime == "tensorrt" else "rtx-40"]
+    with (
+        pytest.raises(InputError, match="no engine yet: it is built on the device") as caught,
+        BACKENDS[runtime].open(tmp_path, target),
+    ):
+        pass
+    assert f"vitedge build {tmp_path}" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("runtime", "missing"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "cuda-bindings")]
+)
+def test_a_package_that_running_needs_is_named_with_its_extra(
+    tmp_path: Path, runtime: str, missing: str
+) -> None:
+    if importlib.util.find_spec(missing.partition("-")[0]):
+        pytest.skip(f"{missing} is installed")
+    (tmp_path / "model.engine").write_bytes(b"engine")
+    target = TARGETS["tensorrt" if runtime == "tensorrt" else "rtx-40"]
+    with (
+        pytest.raises(UnavailableError, match=f"'{missing}'") as caught,
+        BACKENDS[runtime].open(tmp_path, target),
+    ):
+        pass
+    assert f"vitedge[{runtime.replace('_', '-')}]" in caught.value.fix

@@ -1,0 +1,105 @@
+"""The Markdown summary: what it shows, and that names in it stay text."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from tests.verdicts import HOSTILE, check, judged, verdict
+from vitedge.gate.verdict import Verdict
+from vitedge.show.ci import bars, history, markdown
+from vitedge.show.ci.history import Run
+
+
+def rows(text: str) -> list[list[str]]:
+    """The table's rows, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [line[1:-1].split("|") for line in lines[2:]]
+
+
+def test_the_table_has_the_worst_first_and_says_why(mixed: Verdict) -> None:
+    text = markdown.render(mixed)
+    assert text.startswith("### ❌ vitedge gate: failed\n\n|artifact|check|measured|")
+    found = rows(text)
+    assert [row[6].split()[-1] for row in found] == [
+        *("failed", "failed", "inconclusive"),
+        *("passed", "passed", "passed"),
+    ]
+    assert [cell for row in found for cell in row[1:5]][8:] == [
+        *("speed-up", "1.08×", "0.95 to 1.24", "≥ 1.1×"),
+        *("drop", "0.14 pp", "-0.2 to 0.4", "≤ 0.5 pp"),
+        *("p90", "2.5 ms", "2.25 to ∞", "≤ 5 ms"),
+        *("size", "1.5 MB", "", "≤ 25 MB"),
+    ]
+    assert found[0][1:5] == ["SQNR", "not measured", "", "≥ 30 dB"]
+    assert "- vit-int8, speed-up: too close to 1.1: 430 rounds would tell" in text
+    assert "one-sided 95% bound" in text
+
+
+def test_an_sqnr_without_noise_is_infinite_and_not_missing() -> None:
+    equal = check("sqnr_db", bound="min", limit=30.0, value=float("inf"), interval=None)
+    ((_, *cells),) = rows(markdown.render(verdict(judged(equal))))
+    assert cells == ["SQNR", "∞ dB", "", "≥ 30 dB", "", "✅ passed"]
+
+
+def test_the_ruler_shows_on_which_side_of_the_limit_the_interval_lies() -> None:
+    assert bars.ruler(check()) == "━━━●━━┃······"
+    assert bars.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
+    assert bars.ruler(check(limit=-1.0)).startswith("······┃")
+    assert bars.ruler(check(value=0.5, interval=None)) == "······●······"
+    assert bars.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
+    assert bars.ruler(check(value=None)) == ""
+
+
+def test_a_sparkline_runs_from_the_lowest_to_the_highest_of_the_last_runs() -> None:
+    assert bars.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
+    assert bars.sparkline([3, None, 1]) == "█·▁"
+    assert bars.sparkline([2, 2]) == "▄▄"
+    assert bars.sparkline([None]) == ""
+
+
+def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) -> None:
+    earlier = [
+        Run(
+            schema=history.SCHEMA,
+            commit="",
+            answer="passed",
+            values={"vit-int8": {"max drop_pp": drop, "min sqnr_db": 40.0}},
+        )
+        for drop in (0.0, 0.1, 0.2, 0.3)
+    ]
+    found = {row[1]: row[7] for row in rows(markdown.render(mixed, earlier))}
+    assert found["drop"] == "`▁▃▆█▄`"
+    assert found["SQNR"] == "`▄▄▄▄·`"
+    assert found["size"] == "`····▄`"
+
+
+def test_a_hostile_name_stays_text_in_its_cell() -> None:
+    text = markdown.render(
+        verdict(judged(check(answer="failed", reason=HOSTILE), artifact=HOSTILE))
+    )
+    (row,) = rows(text)
+    assert len(row) == 7
+    shown = html.unescape(row[0])
+    assert shown.startswith("a|b `c` <script>alert('x')</script> [d](http://e.evil) www.evil.com")
+    assert not re.search(r"[<>`\[\]@|$\\*]|://|www\.|&(?!#\d+;)", row[0])
+    assert not {"\x00", "\x1b", "\u202e"} & set(text)
+    assert len([line for line in text.splitlines() if line.startswith("#")]) == 1
+
+
+def test_a_name_with_underscores_is_left_readable() -> None:
+    assert markdown.escape("vit_base_patch16-int8") == "vit_base_patch16-int8"
+
+
+def test_a_summary_keeps_within_its_room_and_counts_what_it_left_out() -> None:
+    many = verdict(
+        *(judged(check(), artifact=f"passed-{i}") for i in range(300)),
+        judged(check(answer="failed", reason="é" * 150), artifact="broken"),
+    )
+    text = markdown.render(many, room_bytes=4000)
+    assert len(text.encode()) <= 4000
+    found = rows(text)
+    assert found[0][0] == "broken"
+    assert f"{301 - len(found)} more checks: no room" in text
+    assert len(rows(markdown.render(many))) == 301
+    assert markdown.render(many, room_bytes=300) == ""

@@ -1,0 +1,33 @@
+"""The command that compiles an engine which could not be built where it was exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitedge.cli.output import Json, print_json
+
+
+def build(
+    artifact: Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Build an engine that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile the engine of an artifact on this machine: TensorRT's are built on the device."""
+    from vitedge.core.progress import steps
+    from vitedge.export import build as building
+    from vitedge.measure.inspection import notes
+    from vitedge.show.terminal import tables
+
+    with steps() as progress:
+        made = building.build(artifact, progress, force=force)
+    record = made.manifest.build
+    if as_json:
+        print_json({"path": str(artifact), "build": record})
+        return
+    typer.echo(f"{artifact} has its engine: {made.size_bytes / 2**20:.1f} MiB")
+    if record and record.compiled:
+        typer.echo(notes.compiled(record.compiled))
+    typer.echo(tables.next_commands([artifact]))

@@ -1,0 +1,81 @@
+"""`vitedge bench --device`: the same command on other machines, a row for each in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vitedge.core.errors import VitedgeError
+
+if TYPE_CHECKING:
+    from vitedge.core.bundle import Bundle
+
+LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json"}
+"""What concerns this machine alone; every other option given goes to the device as it is."""
+
+
+def forwarded(context: typer.Context) -> list[str]:
+    """The options that the user has typed and that a device is to be given, too."""
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        source = context.get_parameter_source(name)
+        if name in LOCAL or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            flags = option.opts if value else option.secondary_opts
+            words += flags[:1]
+            continue
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            words += [option.opts[0], str(each)]
+    return words
+
+
+def bench(
+    devices: Sequence[str], bundles: Sequence[Bundle], against: str, context: typer.Context
+) -> tuple[list[dict[str, Any]], list[VitedgeError]]:
+    """Bench on every device and keep each one's reports beside this machine's.
+
+    Returns them all, each with its `device`, and what went wrong on others.
+    """
+    from vitedge.core import report
+    from vitedge.core.bundle import open_bundle
+    from vitedge.core.progress import steps
+    from vitedge.measure.remote import bench as remote
+    from vitedge.measure.remote.address import parse
+
+    addresses = [parse(text) for text in dict.fromkeys(devices)]
+    rival = None if against == "fp32" else open_bundle(Path(against))
+    for bundle in bundles:
+        report.check_writable(bundle)
+    with steps() as progress:
+        measured = remote.bench(addresses, bundles, rival, forwarded(context), progress)
+    reports = [
+        report.keep(bundle, found, one.address.text, one.address.slug)
+        for one in measured
+        for bundle, found in zip(bundles, one.reports, strict=bool(one.reports))
+    ]
+    return reports, [one.error for one in measured if one.error]
+
+
+def labelled(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The reports, for a table in which each row says its device."""
+    return [
+        {**each, "artifact": f"{each['artifact']} on {each['device'].removeprefix('ssh://')}"}
+        for each in reports
+    ]
+
+
+def document(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The reports of each device, for `--json`."""
+    devices = dict.fromkeys(report["device"] for report in reports)
+    return {
+        "devices": [
+            {"device": name, "reports": [each for each in reports if each["device"] == name]}
+            for name in devices
+        ]
+    }

@@ -1,0 +1,79 @@
+"""What every command prints alike: one JSON document, and a warning on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vitedge.export.result import Made
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+class Form(str, Enum):
+    """What `inspect` can print in place of its tables."""
+
+    trtexec = "trtexec"
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def say_int8_note() -> None:
+    """Warn on stderr where the CPU gives INT8 no advantage."""
+    from vitedge.core import host
+
+    note = host.int8_note(host.describe(threads=0))
+    if note:
+        typer.echo(f"note: {note}", err=True)
+
+
+def say_recommendations(reports: list[dict[str, Any]]) -> None:
+    """Which precision to ship, a line for each target that was timed with FP32."""
+    from vitedge.show.terminal import tables
+
+    for line in tables.recommendations(reports):
+        typer.echo(line)
+
+
+def show_made(made: Sequence[Made], output: Path, *, as_json: bool) -> None:
+    """What an export has made, in `output`."""
+    from vitedge.measure.inspection import notes
+    from vitedge.show.terminal import tables
+
+    if as_json:
+        print_json(
+            {
+                "artifacts": [
+                    {
+                        "path": str(m.bundle.path),
+                        "parity": m.bundle.manifest.parity,
+                        "report": m.report,
+                    }
+                    for m in made
+                ]
+            }
+        )
+        return
+    parity = made[0].bundle.manifest.parity
+    typer.echo(
+        f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
+        f"({parity.max_rel_error:.1e} relative)"
+    )
+    tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
+    for manifest in (m.bundle.manifest for m in made):
+        for fact in notes.facts(manifest):
+            typer.echo(f"{manifest.name}: {fact}")
+    say_recommendations([m.report for m in made])
+    for note in (note for m in made for note in m.notes()):
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(tables.next_commands([m.bundle.path for m in made]))

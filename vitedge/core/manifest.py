@@ -1,0 +1,342 @@
+"""manifest.json: what an artifact is, where it came from, and the hash of every file in it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from vitedge.core.spec import (
+    Calibration,
+    Equalize,
+    Estimator,
+    Precision,
+    Preprocess,
+    Target,
+    Task,
+    Training,
+)
+
+SCHEMA = "vitedge.artifact/1"
+INT8_SCHEME = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the manifest's parts."""
+
+
+class Model(_Part, frozen=True, kw_only=True):
+    """Which model the artifact was made from."""
+
+    name: str
+    source: str
+    task: Task
+    num_classes: int
+    """0 for features."""
+    weights_sha256: str
+
+
+class Tensor(_Part, frozen=True, kw_only=True):
+    """One input or output."""
+
+    name: str
+    shape: tuple[int | Literal["batch"], ...]
+    dtype: str
+    layout: str
+
+
+class Preprocessing(_Part, frozen=True, kw_only=True):
+    """Who does what to an image."""
+
+    host: Preprocess
+    graph: tuple[str, ...]
+
+
+class Figures(_Part, frozen=True, kw_only=True):
+    """What one operator loses, measured on a few images when it was quantized."""
+
+    activation_scales: tuple[float, ...]
+    """Of each activation it reads; empty where it stays in float."""
+    weight_scales: tuple[float, float] | None
+    """Smallest and largest of its output channels; None in float and without weights."""
+    clipped_share: float | None
+    """Share of its activations further from their INT8 value than rounding explains, 0-1."""
+    sqnr_db: float | None
+    """Of its output, from the rounding of its own inputs alone; None in float, or if exact."""
+    accumulated_sqnr_db: float | None
+    """Of its output in the INT8 graph against FP32; None if exact."""
+    macs: int
+    """Multiply-accumulates of one image."""
+
+
+class Layer(_Part, frozen=True, kw_only=True):
+    """What was decided for one operator, and why."""
+
+    node: str
+    op: str
+    role: str
+    quantized: bool
+    why: str
+    figures: Figures | None = None
+    """None in artifacts of a vitedge that did not measure them."""
+
+
+Consequence = Literal["rejected", "INT8 lost", "other numbers", "slower"]
+
+
+class Finding(_Part, frozen=True, kw_only=True):
+    """Something in a graph that its target does not take well."""
+
+    rule: str
+    node: str
+    """Empty where it is the whole graph."""
+    consequence: Consequence
+    what: str
+    fix: str
+
+
+class CalibrationSet(_Part, frozen=True, kw_only=True):
+    """Exactly which images the ranges were measured on."""
+
+    recipe: Calibration
+    source: str
+    images: int
+    digest: str
+    """SHA-256 over the images' digests in order."""
+    image_digests: tuple[str, ...]
+    """First 16 hex digits of the SHA-256 of each image's input pixels."""
+    skipped: dict[str, int]
+    """Images left out, by reason."""
+
+
+class Pair(_Part, frozen=True, kw_only=True):
+    """Channels that were rescaled before quantization, and the nodes where that cancels."""
+
+    sources: tuple[str, ...]
+    users: tuple[str, ...]
+
+
+class Equalization(_Part, frozen=True, kw_only=True):
+    """What was rescaled, and the largest relative error that this left in FP32."""
+
+    pairs: tuple[Pair, ...]
+    max_rel_error: float
+
+
+class Tried(_Part, frozen=True, kw_only=True):
+    """One way to calibrate, and the SQNR of its output on calibration images."""
+
+    equalize: Equalize
+    activations: Estimator
+    sqnr_db: float
+
+
+class Settled(_Part, frozen=True, kw_only=True):
+    """What the recipe's `auto` came to."""
+
+    equalize: Equalize
+    activations: Estimator
+    tried: tuple[Tried, ...]
+    """Best first; empty where the recipe left nothing open."""
+
+
+class KeptLayer(_Part, frozen=True, kw_only=True):
+    """A layer in float, and its noise at the model's output if it alone were in INT8."""
+
+    node: str
+    noise_db: float
+    """10·log10 of noise power over signal power, on a few calibration images."""
+
+
+class Cost(_Part, frozen=True, kw_only=True):
+    """What layers in float cost on the machine that exported, timed in turn; intervals of 95%."""
+
+    p50_ms: float
+    full_int8_p50_ms: float
+    fp32_p50_ms: float
+    slowdown: float
+    """Latency over that with every layer in INT8."""
+    slowdown_ci: tuple[float, float]
+    speedup: float
+    """Latency of FP32 over it."""
+    speedup_ci: tuple[float, float]
+
+
+class Control(_Part, frozen=True, kw_only=True):
+    """Layers that were kept in float because accuracy dropped too much without."""
+
+    max_drop_pp: float
+    full_drop_pp: float
+    """With every layer in INT8, percentage points."""
+    drop_pp: float
+    layers: int
+    """In INT8 otherwise."""
+    kept: tuple[KeptLayer, ...]
+    """Most harmful first."""
+    tried: tuple[tuple[int, float], ...]
+    """Layers in float, and the drop that was measured then, percentage points."""
+    cost: Cost
+
+
+class HeldOut(_Part, frozen=True, kw_only=True):
+    """What was measured on training images that were kept apart."""
+
+    step: int
+    """Steps done; 0 is what PTQ gave."""
+    loss: float
+    accuracy: float | None
+    """Share of them classified as labelled or, unlabelled, as FP32 does; None of features."""
+
+
+class Trained(_Part, frozen=True, kw_only=True):
+    """How the weights and scales were trained on from what PTQ gave."""
+
+    settings: Training
+    source: str
+    images: int
+    """Trained on."""
+    held_out: int
+    """Kept apart, to choose the best step."""
+    digest: str
+    """SHA-256 over the digests of all of them in order."""
+    skipped: dict[str, int]
+    """Images left out, by reason."""
+    missing_classes: tuple[str, ...]
+    """The model's classes that none of them shows; empty where they are unlabelled."""
+    processes: int
+    steps: int
+    best_step: int
+    """Whose weights these are."""
+    looks: tuple[HeldOut, ...]
+    curve: tuple[tuple[int, float], ...]
+    """(step, loss): means over stretches of a longer run."""
+    parity: float | None = None
+    """The artifact's output on the golden images against what was trained, relative (‖Δ‖/‖y‖);
+    None where it does not run here."""
+
+
+class Quantized(_Part, frozen=True, kw_only=True):
+    """How the graph was quantized."""
+
+    scheme: str = INT8_SCHEME
+    layers: tuple[Layer, ...]
+    calibration: CalibrationSet
+    settled: Settled | None = None
+    equalization: Equalization | None = None
+    """None, as `settled`, in an artifact of an earlier vitedge."""
+    lint: tuple[Finding, ...] = ()
+    """What the target does not take well in this graph."""
+    control: Control | None = None
+    """None where every layer in INT8 was accurate enough, or nothing asked."""
+    training: Trained | None = None
+    """None after PTQ alone."""
+
+
+class Kept(_Part, frozen=True, kw_only=True):
+    """An operator that stays in float32, and why."""
+
+    node: str
+    op: str
+    why: str
+
+
+class Half(_Part, frozen=True, kw_only=True):
+    """How the graph became float16, and what was done against overflow."""
+
+    kept: tuple[Kept, ...]
+    """What stays in float32."""
+    layer_norm: str
+    """How LayerNorm is computed."""
+    largest: float
+    """max|x| over all activations but pixels; float16 ends at 65,504."""
+    largest_node: str
+    """The operator that gave it."""
+    limit: float
+    """The largest |x| left in float16."""
+    sqnr_db: float
+    """Of the output against FP32's, every float16 result rounded."""
+    source: str
+    """The images it was measured on; `golden` for those of the bundle."""
+    images: int
+
+
+class Compiled(_Part, frozen=True, kw_only=True):
+    """What a compiler made of the graph, as its build log says."""
+
+    compiler: str
+    """Package and version."""
+    compute_capability: str
+    """The GPU it compiled for."""
+    planned: int
+    """Products that are INT8 in the graph, attention's included."""
+    int8: int
+    """Of those, how many it runs in INT8."""
+    attention: int
+    """Attentions (Q·Kᵀ, softmax, P·V) in the graph."""
+    fused: int
+    """Of those, how many it runs as one kernel."""
+    lost: dict[str, str]
+    """The planned products that run in float, by node, and what they became."""
+
+
+class Build(_Part, frozen=True, kw_only=True):
+    """Whether the engine is there, and what the compiler made of the graph."""
+
+    state: Literal["done", "on the device"]
+    why: str = ""
+    """What was missing here; empty where it is done."""
+    compiled: Compiled | None = None
+    """None where no compiler was at hand."""
+
+
+class Reference(_Part, frozen=True, kw_only=True):
+    """The FP32 bundle this artifact is compared with; it lies beside it."""
+
+    bundle: str
+    files: dict[str, str]
+    """Its model files and their SHA-256."""
+
+
+class Parity(_Part, frozen=True, kw_only=True):
+    """The exported FP32 graph against its source, on the same images."""
+
+    max_abs_error: float
+    max_rel_error: float
+
+
+class Golden(_Part, frozen=True, kw_only=True):
+    """The artifact's outputs on the golden images against FP32's, where it was built."""
+
+    sqnr_db: float | None
+    """None if equal."""
+    agreement: float | None
+    """Share of images (of pixels) on which both choose the same class; None for features."""
+    n: int
+
+
+class Manifest(_Part, frozen=True, kw_only=True):
+    """Everything that ties an artifact to where it came from."""
+
+    schema: str
+    name: str
+    precision: Precision
+    model: Model
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    preprocessing: Preprocessing
+    target: Target
+    quantization: Quantized | None
+    parity: Parity
+    accuracy: Literal["measurable", "not measurable"]
+    accuracy_note: str
+    """Why accuracy is not measurable; empty where it is."""
+    reference: Reference | None
+    tools: dict[str, str]
+    files: dict[str, str]
+    """SHA-256 of every file but the manifest, the report and its evidence."""
+    half: Half | None = None
+    """None unless floats are computed in FP16."""
+    build: Build | None = None
+    """None where the runtime takes the model as it is."""
+    golden: Golden | None = None
+    """None where the artifact does not run where it was built."""

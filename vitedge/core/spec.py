@@ -1,0 +1,283 @@
+"""The settings a user can write: targets, calibration recipes, preprocessing.
+
+Frozen and strict: an unknown key or a value of the wrong type is an error that names file and key.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import msgspec
+
+from vitedge.core.errors import InputError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Becomes part of a folder's name."""
+SSH_ADDRESS = (
+    r"ssh://(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.+-]*)@)?"
+    r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\])"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+SshAddress = Annotated[str, msgspec.Meta(pattern=rf"^(?:{SSH_ADDRESS})?$")]
+ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]?\.[0-9]$")]
+Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Share = Annotated[float, msgspec.Meta(ge=0)]
+Rate = Annotated[float, msgspec.Meta(gt=0)]
+Precision = Literal["fp32", "fp16", "int8"]
+"""Most exact first."""
+Task = Literal["classification", "segmentation", "features"]
+"""What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
+Estimator = Literal["minmax", "percentile", "mse", "entropy"]
+Floats = Literal["fp32", "fp16"]
+WeightEstimator = Literal["minmax", "mse"]
+WeightBits = Literal[4, 8]
+INT4_OPSET = 21
+"""Where ONNX has 4-bit integers; before, they are stored in 8 bits."""
+Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
+Batch = Positive | Literal["dynamic"]
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every strict, immutable setting."""
+
+
+class Preprocess(Spec, frozen=True, kw_only=True):
+    """How an image file becomes the model's input.
+
+    The host decodes, resizes and crops to `height` × `width` uint8 RGB; the rest
+    (scale to 0-1, normalise, channel order, NHWC to NCHW) is part of the exported graph.
+    """
+
+    height: Positive
+    """Input height, pixels."""
+    width: Positive
+    """Input width, pixels."""
+    resize: Literal["exact", "shorter_side"] = "shorter_side"
+    """`shorter_side` keeps the aspect ratio, `exact` does not. What is too large is cropped."""
+    resize_px: Count = 0
+    """Side after resizing, pixels: the shorter one, or both with `exact`. 0 means the input's own
+    size, without a margin."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    crop_rounding: Literal["even", "down"] = "even"
+    """Left and top get half of the margin cropped off, rounded to `even` (torchvision, timm) or
+    `down` (Hugging Face)."""
+    mean: tuple[Level, Level, Level] = (0.5, 0.5, 0.5)
+    """Per RGB channel, on the 0-1 scale."""
+    std: tuple[Spread, Spread, Spread] = (0.5, 0.5, 0.5)
+    """Per RGB channel, on the 0-1 scale."""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    """Order in which the model, not the artifact, takes the channels."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.resize_px < max(self.height, self.width):
+            raise ValueError(
+                f"`resize_px` is {self.resize_px}, too small to crop {self.height}×{self.width}; "
+                f"set it to 0 or to at least {max(self.height, self.width)}"
+            )
+
+
+class Quantization(Spec, frozen=True, kw_only=True):
+    """What a target's kernels take: the dialect of the QDQ graph."""
+
+    activations: Literal["int8", "uint8", "mixed"]
+    """Storage of activations, symmetric around zero: int8, uint8 with zero point 128, or `mixed`:
+    uint8 for what a convolution reads, int8 for the rest. Where uint8 is allowed, a tensor that is
+    never negative (attention probabilities) has zero point 0 and the whole range."""
+    weights: Literal["full", "pair_safe"]
+    """`full` uses -127..127. `pair_safe` also bounds the sum of two neighbouring weights, so that
+    16-bit accumulation (x86 without VNNI) cannot saturate."""
+    attention: tuple[Literal["qk", "pv"], ...]
+    """Which attention products run in INT8: Q·Kᵀ, P·V, both or none."""
+    attention_head_sizes: tuple[Positive, ...] = ()
+    """Head sizes for which it has fused INT8 attention; empty: any."""
+    attention_max_tokens: Count = 0
+    """Longest sequence for which it has; 0: any."""
+    operators: tuple[Literal["MatMul", "Gemm", "Conv"], ...]
+    """Which operators with constant weights the runtime has INT8 kernels for."""
+    floats: Floats = "fp32"
+    """What the rest is computed in, and scales are stored in."""
+    fused_attention: bool = False
+    """Whether its compiler fuses INT8 attention, and so needs it in a form that it knows: a Linear
+    each for Q, K and V, the scale on Q."""
+
+
+class Compile(Spec, frozen=True, kw_only=True):
+    """How a compiled runtime makes its engine: TensorRT's builder settings."""
+
+    max_batch: Positive = 32
+    """Largest batch of the optimisation profile, where the batch is dynamic."""
+    opt_batch: Positive = 8
+    """The batch it is tuned for."""
+    workspace_mib: Count = 0
+    """Limit of the scratch memory that a kernel may use, MiB; 0: all of the device's."""
+    version_compatible: bool = False
+    """Whether later versions of the runtime can load the engine, too."""
+    hardware_compatible: bool = False
+    """Whether other GPUs of the generation, and later ones, can run it, too."""
+    weights: Literal["inside", "refittable", "stripped"] = "inside"
+    """`refittable` weights can be replaced in the engine; `stripped` ones are added on the device
+    from the ONNX file beside it."""
+
+
+class Target(Spec, frozen=True, kw_only=True):
+    """One device or runtime that artifacts are built for: a file of `targets/`."""
+
+    name: Name
+    description: str
+    runtime: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
+    versions: tuple[str, str] = ("", "")
+    """The runtime's first version that takes this, and the first that does not; empty: any."""
+    machines: tuple[str, ...]
+    """Machine architectures this target runs on, as `platform.machine()` names them."""
+    isa: tuple[str, ...] = ()
+    """CPU features of which the machine must have at least one; empty means none is needed."""
+    compute_capabilities: tuple[ComputeCapability, ...] = ()
+    """GPUs it is built for, as NVIDIA numbers them, e.g. `8.7`; empty: whatever GPU is there."""
+    precisions: tuple[Precision, ...]
+    fp16_kernels: bool = False
+    """Whether FP16 is computed as such, and not only stored: INT8 is then compared with it, too."""
+    opset: int
+    """ONNX opset of the exported graph."""
+    opset_min: int = 17
+    opset_max: int = 20
+    batch: Batch = 1
+    threads: Count = 0
+    """Inference threads; 0 means every core this process may use."""
+    quantization: Quantization
+    compile: Compile = Compile()
+    """Of the runtimes that compile an engine."""
+    options: dict[str, str] = {}
+    """Passed to the runtime as they are (session or compile options)."""
+    device: SshAddress = ""
+    """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench --device FILE`; empty: not said.
+    An artifact does not carry it along."""
+
+
+class Calibration(Spec, frozen=True, kw_only=True):
+    """How quantization ranges are found: a file of `calibration/`."""
+
+    name: Name
+    description: str
+    num_samples: Positive
+    """Calibration images drawn from the data given."""
+    selection: Literal["first", "random", "stratified", "diverse"] = "random"
+    """Which ones: the first of the set, any, equal numbers of each class, or those that look least
+    alike (`vitedge.data.calibration`)."""
+    seed: Count = 0
+    """Seed of that draw; `first` draws nothing."""
+    activations: Estimator | Literal["auto"]
+    """Range of an activation: the largest magnitude seen, the 99.99th percentile, the clip of least
+    squared error or of least KL divergence; `auto` takes the one with the best output."""
+    weights: WeightEstimator
+    """Range of a weight's output channel: the largest magnitude, or the clip of least squared
+    error."""
+    weight_bits: WeightBits = 8
+    """Bits of a weight; 4 are stored in 8 below opset 21, and make nothing faster there."""
+    equalize: Equalize | Literal["auto"] = 0.5
+    """Rescale channels first, without changing what the model computes, so that outliers do not
+    take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);
+    `auto` takes the one with the best output."""
+
+
+class Training(Spec, frozen=True, kw_only=True):
+    """How `vitedge qat` trains: the file that its --training takes."""
+
+    epochs: Positive = 2
+    batch_size: Positive = 32
+    """Images of one step, over all processes."""
+    accumulate: Positive = 1
+    """Parts in which a process takes its share of a step, one after the other."""
+    learning_rate: Rate = 1e-5
+    """Of the weights, at its highest (AdamW)."""
+    scale_learning_rate: Rate = 1e-3
+    """Of the logarithms of the scales."""
+    scales: Literal["learned", "frozen"] = "learned"
+    """Whether quantization steps are trained (LSQ) or stay those of PTQ."""
+    weight_decay: Share = 0.0
+    warmup: Spread = 0.1
+    """Share of all steps in which the rate rises; it falls along a cosine to zero after."""
+    clip_norm: Rate = 1.0
+    """Largest norm of all gradients together."""
+    ema: Level = 0.0
+    """Decay of the moving average of the weights that is kept instead; 0: none."""
+    floats: Literal["auto", "fp32", "bf16"] = "auto"
+    """What is computed in; `auto`: bf16 where the hardware multiplies in it."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, a third more time."""
+    distillation: Share = 1.0
+    """Weight of the loss against the FP32 model's outputs."""
+    temperature: Rate = 1.0
+    """That its logits are divided by."""
+    features: Share = 0.0
+    """Weight of the squared error of the token features before the head, relative to their own."""
+    labels: Share = 0.0
+    """Weight of the cross-entropy with the images' labels; 0 takes images without."""
+    mixup: Share = 0.0
+    """α of the Beta distribution that mixes two images; 0: none."""
+    cutmix: Share = 0.0
+    """α of that which cuts one into another; 0: none."""
+    flip: bool = False
+    """Mirror half of the images."""
+    held_out: Spread = 0.1
+    """Share of the training images kept apart, to choose the best checkpoint on."""
+    checkpoint_steps: Positive = 100
+    """Steps between checkpoints; there is one after each epoch, too."""
+    seed: Count = 0
+
+    def __post_init__(self) -> None:
+        if not self.distillation + self.features + self.labels:
+            raise ValueError("no loss: set `distillation`, `features` or `labels` above 0")
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
+    """Read a TOML file as `kind`.
+
+    Raises InputError, naming the file and the key, when it is not exactly that.
+    """
+    return convert(read_toml(path), kind, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises InputError where there is no TOML."""
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    return content
+
+
+def convert(data: dict[str, Any], kind: type[SpecT], where: str) -> SpecT:
+    """Settings as `kind`. Raises InputError, naming `where` and the key, when they are not that."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where}: {error}", fix=_key_hint(str(error), kind)) from error
+
+
+def _key_hint(message: str, kind: type[Spec]) -> str:
+    """The nearest known key when `message` complains of an unknown one."""
+    unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
+    if not unknown:
+        return f"see the fields of {kind.__name__} in {kind.__module__}"
+    found: Any = kind
+    for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
+        types = {field.name: field.type for field in msgspec.structs.fields(found)}
+        name, element, _ = key.partition("[")
+        found = get_args(types[name])[0] if element else types[name]
+    return nearest(unknown[1], (field.name for field in msgspec.structs.fields(found)))

@@ -1,0 +1,110 @@
+"""One image file into the pixels its author meant, or a reason why not: never a wrong tensor."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vitedge.core.spec import Preprocess
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+MAX_PIXELS = 64_000_000
+"""A larger image is skipped, before it is decoded and before it is resized."""
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Skip(Exception):
+    """This image is not usable, for `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(path: str) -> Image.Image:
+    """Read a file as 8-bit RGB, upright."""
+    if not os.path.isfile(path):  # a dangling link, or something that would block
+        raise Skip("not a readable file")
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            _check_header(image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _opaque_rgb(image)
+    except Skip:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Skip("too large") from None
+    except PermissionError:
+        raise Skip("not a readable file") from None
+    except Exception:
+        raise Skip("corrupt or truncated") from None
+
+
+def _check_header(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Skip("too large")
+    # An MPO is a phone's JPEG with a preview or depth map behind the picture, not an animation.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise Skip("animated")
+    if image.mode == "CMYK":
+        raise Skip("CMYK")
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise Skip(f"of pixel format {image.mode}")
+
+
+def _opaque_rgb(image: Image.Image) -> Image.Image:
+    """Drop an alpha channel that hides nothing.
+
+    16 bits a channel are cut to their high byte by Pillow: less than one 8-bit step, and what
+    torchvision and timm train on.
+    """
+    if image.mode == "RGB" and "transparency" in image.info:  # one colour is see-through
+        raise Skip("transparent")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise Skip("transparent")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Resize and crop the centre: (H, W, 3) uint8. Raises Skip for what would grow too large.
+
+    Pillow's filters, and the rounding of torchvision's Resize and CenterCrop or, with
+    `crop_rounding` down, that of Hugging Face's image processors.
+    """
+    height, width = preprocess.height, preprocess.width
+    size = resized_size(image.width, image.height, preprocess)
+    if size[0] * size[1] > MAX_PIXELS:  # a sliver, blown up until its short side fits
+        raise Skip("too large")
+    if image.size != size:
+        image = image.resize(size, _RESAMPLING[preprocess.interpolation])
+    if size != (width, height):
+        half = round if preprocess.crop_rounding == "even" else math.floor
+        left, top = half((size[0] - width) / 2), half((size[1] - height) / 2)
+        image = image.crop((left, top, left + width, top + height))
+    return np.asarray(image)
+
+
+def resized_size(w: int, h: int, preprocess: Preprocess) -> tuple[int, int]:
+    """Width and height of a w × h image before the crop."""
+    height, width = preprocess.height, preprocess.width
+    if preprocess.resize_px:
+        height = width = preprocess.resize_px
+    if preprocess.resize == "exact":
+        return width, height
+    if w * height <= h * width:  # the width needs the larger scale
+        return width, h * width // w
+    return w * height // h, height

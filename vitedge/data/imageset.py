@@ -1,0 +1,154 @@
+"""A stream of uint8 batches of the model's input size, decoded ahead of whoever consumes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.errors import InputError
+from vitedge.core.host import usable_cores
+from vitedge.data.decode import Skip
+
+UNLABELLED = -1
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.int16] | int]
+"""One image (H, W, 3) RGB, and its class index or its mask (H, W) of class indices."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, ready for a model whose preprocessing is inside its graph."""
+
+    images: NDArray[np.uint8]
+    """(n, H, W, 3), RGB, resized and cropped."""
+    labels: NDArray[np.int64] | NDArray[np.int16]
+    """Class indices, (n,) or, of masks, (n, H, W); -1 where unlabelled."""
+    digests: tuple[str, ...]
+    """First 16 hex digits of the SHA-256 of each image's (H, W, 3) bytes."""
+
+
+class ImageSet:
+    """A finite, indexable set of images, decoded only when iterated over.
+
+    `load(i)` returns image i and its label, or raises Skip; `decodes` says that it takes long
+    enough to be worth a thread. `strata` is the class of each image, known without decoding it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        load: Callable[[int], Sample],
+        *,
+        decodes: bool,
+        strata: Sequence[int] = (),
+    ) -> None:
+        self.name = name
+        self.strata = strata
+        """Each image's class in the set's own numbering, -1 without one; empty if none has one."""
+        self.skipped: Counter[str] = Counter()
+        """Reason -> images skipped for it, by the iteration that began last."""
+        self.unusable: set[int] = set()
+        """Which images these are."""
+        self._size = size
+        self._load = load
+        self._threads = min(4, usable_cores()) if decodes else 0
+
+    def __len__(self) -> int:
+        """How many images there are, those that will turn out to be skipped included."""
+        return self._size
+
+    def batches(self, batch_size: int, *, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Yield every image once, or those that `order` lists; the last batch may be shorter.
+
+        Raises InputError when not one image was usable.
+        """
+        indices = range(len(self)) if order is None else order
+        lookahead = batch_size + 2 * self._threads  # the next batch decodes during this inference
+        return self._batched(self._usable([indices], lookahead), batch_size)
+
+    def drawn(self, seed: int) -> list[int]:
+        """The index of every image, in an order that is random and the same on every machine."""
+        # RandomState because NumPy keeps its streams frozen; those of default_rng may change.
+        return list(np.random.RandomState(seed).permutation(len(self)).tolist())
+
+    def sample(self, count: int, seed: int) -> Iterator[Batch]:
+        """Yield `count` single-image batches, without replacement; fewer if the set runs out.
+
+        A skipped image is replaced by the next of the draw. Raises InputError when not one image
+        was usable.
+        """
+        return self.take(count, [self.drawn(seed)])
+
+    def take(self, count: int, rounds: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """Yield the first `count` usable images that `rounds` list, as single-image batches.
+
+        The next round is asked for when `unusable` has all of the one before. Raises InputError
+        when not one image was usable.
+        """
+        lookahead = min(count, 2 * self._threads)
+        return self._batched(islice(self._usable(rounds, lookahead), count), 1)
+
+    def _batched(self, items: Iterator[_Item], batch_size: int) -> Iterator[Batch]:
+        while chunk := list(islice(items, batch_size)):
+            yield Batch(
+                images=np.stack([item.image for item in chunk]),
+                labels=np.array([item.label for item in chunk]),
+                digests=tuple(item.digest for item in chunk),
+            )
+
+    def _usable(self, rounds: Iterable[Sequence[int]], lookahead: int) -> Iterator[_Item]:
+        self.skipped, self.unusable = Counter(), set()
+        good = 0
+        for indices in rounds:
+            for index, result in zip(indices, self._results(indices, lookahead), strict=True):
+                if isinstance(result, Skip):
+                    self.skipped[result.reason] += 1
+                    self.unusable.add(index)
+                else:
+                    good += 1
+                    yield result
+        if not good and self.unusable:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.skipped.most_common())
+            raise InputError(
+                f"none of the {len(self.unusable)} images of '{self.name}' is usable: {reasons}",
+                fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files, and PNGs for masks",
+            )
+
+    def _results(self, indices: Sequence[int], lookahead: int) -> Iterator[_Item | Skip]:
+        """Attempt the images in order, at most `lookahead` of them ahead of the consumer."""
+        if not self._threads:
+            yield from map(self._attempt, indices)
+            return
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="vitedge-decode")
+        try:
+            waiting: deque[Future[_Item | Skip]] = deque()
+            for index in indices:
+                waiting.append(pool.submit(self._attempt, index))
+                if len(waiting) > lookahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _attempt(self, index: int) -> _Item | Skip:
+        try:
+            image, label = self._load(index)
+        except Skip as skip:
+            return skip
+        return _Item(image, label, hashlib.sha256(image.data).hexdigest()[:16])
+
+
+@dataclass(frozen=True)
+class _Item:
+    image: NDArray[np.uint8]
+    label: NDArray[np.int16] | int
+    digest: str

@@ -1,0 +1,274 @@
+"""Images, wherever they are, become uint8 batches of the model's input size, streamed.
+
+An image that cannot be decoded to exactly what its author meant is skipped and counted, or
+refused: never a wrong tensor. NumPy and Pillow only, so that a device without torch can use it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitedge.core.errors import InputError, nearest
+from vitedge.core.spec import Preprocess, Task
+from vitedge.data import masks, shapes
+from vitedge.data.decode import SUFFIXES, Skip, decode, fit, resized_size
+from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
+from vitedge.data.npz import read_images
+
+Role = Literal["calibration", "evaluation"]
+
+EMBEDDED = ("digits", "shapes")
+"""Data sets that ship with vitedge, each with the model of the same name."""
+NUM_RANDOM = 1000
+"""Images in the set `random`."""
+_DIGITS = Path(__file__).with_name("digits.npz")
+_ACCEPTED = "an image folder (class_name/*.png|jpg|jpeg|webp) or an .npz with 'images' and 'labels'"
+
+
+def open_images(
+    path: str,
+    role: Role,
+    preprocess: Preprocess,
+    labels: Sequence[str],
+    task: Task = "classification",
+) -> ImageSet:
+    """Open `digits`, `shapes`, `random`, an .npz or an image folder, without decoding anything yet.
+
+    `labels` are the model's class names, in the order of its outputs. Segmentation needs masks to
+    evaluate on (`vitedge.data.masks`); features need no labels. Raises InputError when there is
+    nothing usable at `path`, or, for evaluation, when its labels are not the model's.
+    """
+    if path == "random":
+        return _open_random(role, preprocess)
+    if path == "digits":
+        return _open_digits(role, preprocess, labels, task)
+    if path == "shapes":
+        return _open_shapes(role, preprocess, labels, task)
+    location = Path(path)
+    masked = task == "segmentation" and role == "evaluation"
+    if task == "features":
+        role = "calibration"  # no labels needed
+    if location.is_dir():
+        if masked:
+            return masks.open_folder(path, preprocess, len(labels))
+        if task == "segmentation" and (location / "images").is_dir():
+            path = str(location / "images")
+        return _open_folder(path, role, preprocess, labels)
+    if location.is_file() and location.suffix.lower() == ".npz":
+        if masked:
+            return masks.open_npz(path, preprocess, len(labels))
+        return _open_npz(path, role, preprocess, labels)
+    if location.exists():
+        raise InputError(f"'{path}' is not a data set", fix=f"give {_ACCEPTED}")
+    known = (*EMBEDDED, "random") if role == "calibration" else EMBEDDED
+    raise InputError(f"there is no '{path}'", fix=f"{nearest(path, known)}, or give {_ACCEPTED}")
+
+
+def _open_digits(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
+    if role == "evaluation" and task == "segmentation":
+        raise InputError("'digits' has no masks", fix="give a folder with images/ and masks/")
+    images, classes, held_out = _digits()
+    if role == "evaluation" and labels and len(labels) != 10:
+        raise InputError(
+            f"'digits' has 10 classes and the model has {len(labels)}",
+            fix="give images of the model's own classes",
+        )
+    part = held_out if role == "evaluation" else ~held_out
+    return _in_memory("digits", images[part], classes[part], preprocess, classes[part])
+
+
+@cache
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """Images (1797, 32, 32, 3), labels and whether held out of training.
+
+    Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), scikit-learn's copy.
+    """
+    with np.load(_DIGITS, allow_pickle=False) as file:
+        small, labels, held_out = file["images"], file["labels"], file["held_out"]
+    grey = np.round(small * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
+    large = [Image.fromarray(g).resize((32, 32), Image.Resampling.BICUBIC) for g in grey]
+    return (
+        np.stack([np.asarray(i.convert("RGB")) for i in large]),
+        labels.astype(np.int64),
+        held_out,
+    )
+
+
+def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
+    """Held-out images, with masks for segmentation, or unlabelled training images to calibrate."""
+    indices = shapes.HELD_OUT if role == "evaluation" else shapes.TRAINING
+    masked = role == "evaluation" and task == "segmentation"
+    if role == "evaluation" and task == "classification":
+        raise InputError("'shapes' has masks and no labels", fix="give images of one class each")
+    if masked and len(labels) != len(shapes.CLASSES):
+        raise InputError(
+            f"'shapes' has {len(shapes.CLASSES)} classes and the model has {len(labels)}",
+            fix="give images of the model's own classes",
+        )
+
+    nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
+
+    def drawn(index: int) -> Sample:
+        image, mask = shapes.draw(indices[index])
+        fitted = fit(Image.fromarray(image), preprocess)
+        if not masked:
+            return fitted, UNLABELLED
+        return fitted, fit(Image.fromarray(mask), nearest).astype(np.int16)
+
+    return ImageSet("shapes", len(indices), drawn, decodes=True)
+
+
+def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:
+    if role == "evaluation":
+        raise InputError(
+            "'random' is noise: no accuracy can be measured on it",
+            fix="give labelled images, or 'digits' with the embedded reference model",
+        )
+    shape = (preprocess.height, preprocess.width, 3)
+
+    def noise(index: int) -> Sample:
+        raw = np.random.RandomState(index).bytes(shape[0] * shape[1] * shape[2])
+        return np.frombuffer(raw, np.uint8).reshape(shape), UNLABELLED
+
+    return ImageSet("random", NUM_RANDOM, noise, decodes=False)
+
+
+def _open_npz(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
+    images, classes = read_images(path, "labels")
+    if classes is None and role == "evaluation":
+        raise InputError(
+            f"'{path}' has no array 'labels'",
+            fix="save it as numpy.savez(path, images=..., labels=...)",
+        )
+    if classes is None:
+        classes = np.full(len(images), UNLABELLED)
+    if classes.dtype.kind not in "iu" or classes.shape != (len(images),):
+        raise InputError(
+            f"'labels' of '{path}' is {classes.dtype} {classes.shape}, "
+            f"not integer ({len(images)},)",
+            fix="save one class index for every image",
+        )
+    classes = classes.astype(np.int64)
+    outside = (classes < 0) | (classes >= (len(labels) or np.inf))
+    if role == "evaluation" and outside.any():
+        raise InputError(
+            f"'labels' of '{path}' has {classes[outside][0]}, "
+            f"and the model's classes are 0 to {len(labels) - 1 if labels else '…'}",
+            fix="give class indices in the order of the model's outputs",
+        )
+    known = np.where(outside, UNLABELLED, classes)  # calibration needs no labels
+    return _in_memory(path, images, known, preprocess, classes)
+
+
+def _in_memory(
+    name: str,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    preprocess: Preprocess,
+    classes: NDArray[np.int64],
+) -> ImageSet:
+    """`labels` are the model's, `classes` those of the set."""
+    height, width = images.shape[1:3]
+    size = (preprocess.width, preprocess.height)
+    ready = (width, height) == size == resized_size(width, height, preprocess)
+    whole = np.ascontiguousarray(images)
+
+    def loaded(index: int) -> Sample:
+        image = whole[index] if ready else fit(Image.fromarray(whole[index]), preprocess)
+        return image, int(labels[index])
+
+    return ImageSet(name, len(labels), loaded, decodes=not ready, strata=_strata(classes.tolist()))
+
+
+def _strata(classes: Sequence[int]) -> Sequence[int]:
+    """`classes`, or none where no image has one."""
+    return classes if any(index != UNLABELLED for index in classes) else ()
+
+
+def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
+    """An ImageFolder; names that begin with a dot are not looked at."""
+    folders, files = _listing(path)
+    if role == "evaluation" and files and not folders:
+        raise InputError(
+            f"'{path}' has no class folders, so its images have no labels",
+            fix="sort them into one folder per class: class_name/image.png",
+        )
+    index_of = _class_indices(path, folders, labels, role)
+    classes = [UNLABELLED] * len(files)
+    strata = list(classes)
+    for number, folder in enumerate(folders):
+        found = _images_below(os.path.join(path, folder), frozenset({os.path.realpath(path)}))
+        files += found
+        classes += [index_of.get(folder, UNLABELLED)] * len(found)
+        strata += [number] * len(found)
+    if not files:
+        raise InputError(f"there are no images in '{path}'", fix=f"give {_ACCEPTED}")
+
+    def decoded(index: int) -> Sample:
+        if role == "evaluation" and classes[index] == UNLABELLED:
+            raise Skip("outside the class folders")
+        return fit(decode(files[index]), preprocess), classes[index]
+
+    return ImageSet(path, len(files), decoded, decodes=True, strata=_strata(strata))
+
+
+def _listing(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the folders and paths of the images in `folder`, both sorted."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((e for e in found if e.name[0] != "."), key=lambda e: e.name)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder '{folder}': {error.strerror}", fix="check its permissions"
+        ) from error
+    folders = [e.name for e in entries if e.is_dir()]
+    files = [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
+    return folders, files
+
+
+def _images_below(folder: str, above: frozenset[str]) -> list[str]:
+    """Paths of all images in `folder`, links followed unless to one of the folders `above`."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return []
+    folders, files = _listing(folder)
+    for name in folders:
+        files += _images_below(os.path.join(folder, name), above | {real})
+    return files
+
+
+def _class_indices(
+    path: str, folders: Sequence[str], labels: Sequence[str], role: Role
+) -> dict[str, int]:
+    """Class folder -> index of the model's class; for calibration, empty where none fits."""
+    count, index_of = Counter(labels), {name: index for index, name in enumerate(labels)}
+    unknown = [name for name in folders if count[name] != 1]  # absent, or not one class alone
+    if not unknown:
+        return {name: index_of[name] for name in folders}
+    numbered = list(labels) == [str(i) for i in range(len(labels))]  # the model has no real names
+    imagenet = all(re.fullmatch(r"n\d{8}", name) for name in folders)  # numbered in this order
+    if not labels or ((numbered or imagenet) and len(folders) == len(labels)):
+        return {name: i for i, name in enumerate(folders)}
+    if role == "calibration":
+        return {}
+    if numbered:
+        raise InputError(
+            f"'{path}' has {len(folders)} class folders and the model has {len(labels)} classes",
+            fix="keep one folder for every class, or name the folders by class index",
+        )
+    raise InputError(
+        f"{len(unknown)} class folders of '{path}' do not name a class of the model: "
+        f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
+        fix=f"name folders as the model's labels.txt does ({', '.join(labels[:3])}, …)",
+    )

@@ -1,0 +1,185 @@
+"""Accuracy control: which layers to keep in float so that INT8 loses no more than --max-drop.
+
+A search that was stopped goes on where it stopped: every probe may take minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from vitedge.core import manifest
+from vitedge.core.errors import InputError, LimitError
+from vitedge.core.progress import Steps
+from vitedge.measure.latency import Comparison
+
+Probe = TypeVar("Probe")
+
+
+class State(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What has been measured of one export, whatever its limit."""
+
+    key: str
+    """Names everything that decides a measurement."""
+    ranking: list[tuple[str, float]] = []
+    """Layers and their noise over signal at the output, most harmful first."""
+    drops_pp: dict[int, float] = {}
+    """Accuracy lost with so many of the most harmful layers in float, percentage points."""
+
+
+class Search:
+    """Finds the fewest layers to keep in float; remembers in `file` what it measures.
+
+    `scratch` is a folder on the same disk in which a killed process may leave half a file.
+    """
+
+    def __init__(
+        self, file: Path, scratch: Path, key: str, max_drop_pp: float, steps: Steps
+    ) -> None:
+        self.notes: list[str] = []
+        self._file, self._scratch = file, scratch
+        self._limit_pp, self._steps = max_drop_pp, steps
+        self._state = self._resume(key)
+
+    def rank(self, harm: Callable[[], Mapping[str, float]]) -> None:
+        """Sort the layers by `harm`, their noise over signal, unless that is known already."""
+        if not self._state.ranking:
+            self._state.ranking = sorted(harm().items(), key=lambda item: -item[1])
+            self._save()
+
+    def fewest(
+        self,
+        build: Callable[[Mapping[str, str]], Probe],
+        drop_pp: Callable[[Probe], float],
+        discard: Callable[[Probe], None],
+    ) -> tuple[int, Probe] | None:
+        """Bisect how many of the most harmful layers must stay in float.
+
+        `build` makes the artifact with the layers given in float, and why; probes that are no
+        longer needed are discarded. Returns how many, and a probe that this very call measured to
+        meet the limit, even if fewer layers in float lose less than more do; None if none does.
+        """
+        drops, layers = self._state.drops_pp, len(self._state.ranking)
+        best: tuple[int, Probe] | None = None
+        probes = 0
+        while True:
+            enough = min((k for k, drop in drops.items() if drop <= self._limit_pp), default=layers)
+            too_few = max((k for k in drops if k < enough), default=0)
+            if best is not None and best[0] == enough and enough - too_few == 1:
+                return best
+            if enough == layers and enough - too_few <= 1:
+                return None
+            # where only an earlier run knows that it is enough, make and measure it again
+            count = (too_few + enough) // 2 if enough - too_few > 1 else enough
+            probes += 1
+            about = probes - 1 + max(1, math.ceil(math.log2(enough - too_few)))
+            self._steps.say(f"probe {probes} of about {about}: {_layers(count)} in float")
+            probe = build(self._kept(count))
+            drops[count] = drop_pp(probe)
+            self._save()
+            if drops[count] <= self._limit_pp:
+                if best is not None:
+                    discard(best[1])
+                best = count, probe
+            else:
+                discard(probe)
+
+    def record(self, count: int, full_drop_pp: float, timed: Comparison) -> manifest.Control:
+        """The manifest's record; `timed` are the artifact, full INT8 and FP32, in that order."""
+        mine, full, fp32 = (latency.p50_ms for latency in timed.latencies)
+        slowdown, slowdown_ci = timed.speedup(1, 0)
+        speedup, speedup_ci = timed.speedup(0, 2)
+        ranking = self._state.ranking
+        return manifest.Control(
+            max_drop_pp=self._limit_pp,
+            full_drop_pp=full_drop_pp,
+            drop_pp=self._state.drops_pp[count],
+            layers=len(ranking),
+            kept=tuple(
+                manifest.KeptLayer(node=n, noise_db=noise_db(h)) for n, h in ranking[:count]
+            ),
+            tried=tuple(sorted(self._state.drops_pp.items())),
+            cost=manifest.Cost(
+                p50_ms=mine,
+                full_int8_p50_ms=full,
+                fp32_p50_ms=fp32,
+                slowdown=slowdown,
+                slowdown_ci=slowdown_ci,
+                speedup=speedup,
+                speedup_ci=speedup_ci,
+            ),
+        )
+
+    def unreachable(self, name: str, full_drop_pp: float, fp32: float) -> LimitError:
+        """The error that tells what was tried for the artifact `name`, and what to do."""
+        layers = len(self._state.ranking)
+        tried = {0: full_drop_pp, **self._state.drops_pp}
+        most = max(tried)
+        closest = min(tried, key=lambda k: (tried[k], k))
+        what = f"{name} loses {full_drop_pp:.2g} points, more than --max-drop {self._limit_pp:g}"
+        if most:
+            what += f", and even with {most} of {layers} layers in float {tried[most]:.2g}"
+        if closest != most:
+            what += f"; closest came {_layers(closest)} in float, with {tried[closest]:.2g}"
+        return LimitError(
+            f"{what} (FP32 itself scores {fp32:.2%}); nothing was written",
+            fix=f"allow --max-drop {math.ceil(tried[closest] * 100) / 100:g} (what was measured "
+            f"is kept in {self._file}), try --calibration thorough or more calibration images, "
+            "or ship --fp32",
+        )
+
+    def _kept(self, count: int) -> dict[str, str]:
+        """The `count` most harmful layers, and why each stays in float."""
+        total = len(self._state.ranking)
+        return {
+            node: f"kept in float: {_ordinal(place)} most harmful of {total} "
+            f"({noise_db(harm):.1f} dB at the output), --max-drop {self._limit_pp:g}"
+            for place, (node, harm) in enumerate(self._state.ranking[:count], start=1)
+        }
+
+    def _resume(self, key: str) -> State:
+        if not self._file.exists():
+            return State(key=key)
+        try:
+            state = msgspec.json.decode(self._file.read_bytes(), type=State)
+        except (msgspec.MsgspecError, OSError) as error:
+            self.notes.append(f"{self._file} cannot be read ({error}): searched afresh")
+            return State(key=key)
+        layers = len(state.ranking)
+        if state.key != key or not all(0 < k < layers for k in state.drops_pp):
+            self.notes.append(f"{self._file} is of another export: searched afresh")
+            return State(key=key)
+        known = len(state.drops_pp)
+        self.notes.append(
+            f"went on where an earlier export stopped: the ranking and {known} "
+            f"{'probe' if known == 1 else 'probes'} were measured then"
+        )
+        return state
+
+    def _save(self) -> None:
+        temporary = self._scratch / self._file.name
+        try:
+            temporary.write_bytes(msgspec.json.encode(self._state))
+            temporary.replace(self._file)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self._file}: {error.strerror}", fix="free some space, or --output"
+            ) from error
+
+
+def noise_db(harm: float) -> float:
+    """Noise over signal in decibels."""
+    return 10 * math.log10(max(harm, 1e-30))
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer" if count == 1 else f"{count} layers"
+
+
+def _ordinal(place: int) -> str:
+    teens = place % 100 in (11, 12, 13)
+    return f"{place}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(place % 10, 'th')}"

@@ -1,0 +1,63 @@
+"""`vitedge build`: compile a bundle's engine on the device it is for. Needs no torch, no onnx."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from vitedge.core import host, report
+from vitedge.core.bundle import ENGINE, REPORT, Bundle, open_bundle, publish, seal, workspace
+from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.progress import Steps
+from vitedge.measure.accuracy.golden import check
+from vitedge.runtimes.tensorrt.engine import make
+from vitedge.runtimes.tensorrt.package import obstacle
+
+
+def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
+    """Compile the engine of the bundle at `path`, check it, and put it there in one move.
+
+    What was measured of an earlier engine is dropped with it; what the graph computes stays true.
+
+    Raises:
+        InputError: `path` is no sound bundle, has nothing to build, or is built and `force` is off.
+        UnavailableError: this machine lacks what it takes.
+    """
+    bundle = open_bundle(path)
+    made, target = bundle.manifest, bundle.manifest.target
+    if made.build is None:
+        raise InputError(
+            f"nothing to build: {target.runtime} runs {path} as it is",
+            fix=f"measure it: vitedge bench {path}",
+        )
+    if made.build.state == "done" and not force:
+        raise InputError(f"{path} has its engine already", fix="pass --force to build it again")
+    if blocked := obstacle(target, host.describe(threads=0)):
+        raise UnavailableError(
+            f"the engine of {path} cannot be built here: {blocked.why}", fix=blocked.fix
+        )
+    final = path.resolve()
+    with workspace(final.parent) as work:
+        staged = work / final.name
+        staged.mkdir()
+        for name in made.files:
+            if name != ENGINE:
+                shutil.copy2(path / name, staged / name)
+        steps.say(f"building {made.name}")
+        built = make(staged, target, steps)
+        if built.compiled is None:  # nothing here to tell: what the export found still holds
+            built = msgspec.structs.replace(built, compiled=made.build.compiled)
+        complete = msgspec.structs.replace(made, build=built)
+        golden = check(Bundle(staged, complete))
+        complete = msgspec.structs.replace(complete, golden=made.golden or golden)
+        sealed = seal(staged, complete)
+        fp32 = bundle.reference()
+        fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
+        size = report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes)
+        simulated = report.read(path / REPORT).get("simulation")
+        simulation = msgspec.convert(simulated, report.Simulation) if simulated else None
+        report.merge(sealed, size=size, simulation=simulation)
+        publish(staged, final)
+    return Bundle(path, sealed.manifest)

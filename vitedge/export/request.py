@@ -1,0 +1,118 @@
+"""What an export was asked to do, with every name resolved and every flag checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vitedge.core import catalog, host
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Batch, Calibration, Precision, Target
+from vitedge.data.open import EMBEDDED
+from vitedge.models.sources import Request
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What `vitedge export` was asked to do."""
+
+    model: Request
+    targets: tuple[str, ...]
+    precision: Precision = "fp32"
+    calib_data: str = ""
+    calibration: str = "default"
+    num_samples: int | None = None
+    eval_data: str = ""
+    max_drop_pp: float | None = None
+    duration_s: float = 2.0
+    """Seconds of timing for each precision of a target; 0: none, and no recommendation."""
+    batch: Batch | None = None
+    opset: int | None = None
+    output: Path = Path("artifacts")
+    force: bool = False
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with every name resolved and every check done that needs no model."""
+
+    request: ExportRequest
+    targets: tuple[Target, ...]
+    recipe: Calibration | None
+    """None where no images are measured: in FP32."""
+    calib_data: str
+    eval_data: str
+
+
+def plan_export(request: ExportRequest) -> Plan:
+    """Check everything about `request` that needs no model. Raises InputError."""
+    here = host.describe(threads=0)
+    targets = tuple(
+        _adapt(catalog.find_target(name, here), request) for name in dict.fromkeys(request.targets)
+    )
+    names = [target.name for target in targets]
+    if len(set(names)) < len(names):
+        raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
+    quantizing = request.precision == "int8"
+    measuring = request.precision != "fp32"
+    model = request.model.model or "digits"
+    embedded = model if model in EMBEDDED else ""
+    if not measuring and (request.calib_data or request.num_samples):
+        raise InputError(
+            "--calib-data and --num-samples do not apply to FP32",
+            fix="add --int8 or --fp16, or drop them",
+        )
+    calib_data = request.calib_data or embedded
+    if quantizing and not calib_data:
+        raise InputError(
+            "INT8 needs calibration images, and none were given",
+            fix="pass --calib-data with a folder of images or an .npz (a few hundred that look "
+            "like the real ones), or --calib-data random to measure latency only",
+        )
+    measurable = not request.model.random_weights and not (quantizing and calib_data == "random")
+    if request.eval_data and not measurable:
+        raise InputError(
+            "accuracy is not measurable with random weights or random calibration",
+            fix="drop --eval-data, or give real weights and calibration images",
+        )
+    eval_data = request.eval_data or (embedded if measurable else "")
+    if request.max_drop_pp is not None and not 0 <= request.max_drop_pp < math.inf:
+        raise InputError(
+            f"--max-drop {request.max_drop_pp:g} is no limit",
+            fix="pass the points of accuracy it may lose: 0 or more",
+        )
+    if not 0 <= request.duration_s < math.inf:
+        raise InputError(
+            f"duration is {request.duration_s} s",
+            fix="pass --duration with 0 seconds or more; 0 times nothing",
+        )
+    if request.max_drop_pp is not None and not (quantizing and eval_data):
+        raise InputError(
+            "--max-drop compares INT8 with FP32 on evaluation images",
+            fix="pass --int8 and --eval-data too",
+        )
+    recipe = catalog.find_calibration(request.calibration) if measuring else None
+    if recipe and request.num_samples is not None:
+        recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
+    return Plan(request, targets, recipe, calib_data, eval_data)
+
+
+def _adapt(target: Target, request: ExportRequest) -> Target:
+    """`target` with the request's batch and opset, which it must allow, and no address."""
+    if request.precision not in target.precisions:
+        raise InputError(
+            f"target '{target.name}' does not run {request.precision}",
+            fix=f"pass {' or '.join(f'--{p}' for p in target.precisions)}",
+        )
+    opset = target.opset if request.opset is None else request.opset
+    if not target.opset_min <= opset <= target.opset_max:
+        raise InputError(
+            f"target '{target.name}' does not take opset {opset}",
+            fix=f"pass --opset {target.opset_min} to {target.opset_max}",
+        )
+    batch = target.batch if request.batch is None else request.batch
+    return msgspec.structs.replace(target, opset=opset, batch=batch, device="")

@@ -1,0 +1,143 @@
+"""From one lowered graph to one complete bundle, checked where this machine can run it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from vitedge.core import bundle, manifest
+from vitedge.core.bundle import Bundle, Golden
+from vitedge.core.progress import Steps
+from vitedge.core.runtime import TensorSpec
+from vitedge.core.spec import Precision, Preprocess, Target, Task
+from vitedge.measure.accuracy.golden import check
+from vitedge.models.sources import Identity
+from vitedge.quant.half import Fp16
+from vitedge.quant.int8 import Int8
+from vitedge.runtimes import BACKENDS
+
+if TYPE_CHECKING:
+    from vitedge.graph.fp32 import Fp32Graph
+
+TOOLS = (
+    *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
+    *("onnxruntime", "openvino", "numpy", "pillow"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all bundles of a model with one batch size and opset are built from."""
+
+    exported: Fp32Graph
+    golden: Golden
+
+
+def bundle_name(model: Identity, target: Target, precision: Precision) -> str:
+    """`<model>-<target>-<precision>`."""
+    return f"{model.name}-{target.name}-{precision}"
+
+
+def precision_of(lowered: Int8 | Fp16 | None) -> Precision:
+    """What a graph computes in."""
+    if lowered is None:
+        return "fp32"
+    return "int8" if isinstance(lowered, Int8) else "fp16"
+
+
+def stage(
+    model: Identity,
+    source: Source,
+    target: Target,
+    folder: Path,
+    lowered: Int8 | Fp16 | None,
+    fp32: Bundle | None,
+    steps: Steps,
+) -> Bundle:
+    """Build one complete bundle in `folder` and run it once on the golden images.
+
+    `lowered` is what it is built from, FP32 where that is None, and `fp32` what it is compared
+    with. Raises InputError when it does not compute what it was built from.
+    """
+    exported, golden, precision = source.exported, source.golden, precision_of(lowered)
+    folder.mkdir()
+    backend = BACKENDS[target.runtime]
+    path = lowered.deployed if lowered else exported.path
+    build = backend.build(path, target, folder, steps)
+    golden.write(folder)
+    labels = "".join(f"{label}\n" for label in model.labels)
+    (folder / bundle.LABELS).write_text(labels, encoding="utf-8")
+    note = _not_measurable(model, lowered)
+    made = manifest.Manifest(
+        schema=manifest.SCHEMA,
+        name=bundle_name(model, target, precision),
+        precision=precision,
+        model=manifest.Model(
+            name=model.name,
+            source=model.source,
+            task=model.task,
+            num_classes=len(model.labels),
+            weights_sha256=model.weights_sha256,
+        ),
+        inputs=(_tensor(exported.input, "NHWC, RGB"),),
+        outputs=(_tensor(exported.output, _layout(exported.output, model.task)),),
+        preprocessing=manifest.Preprocessing(
+            host=model.preprocess, graph=_graph_part(model.preprocess)
+        ),
+        target=target,
+        quantization=lowered.record if isinstance(lowered, Int8) else None,
+        half=lowered.half if lowered else None,
+        parity=manifest.Parity(
+            max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
+        ),
+        accuracy="not measurable" if note else "measurable",
+        accuracy_note=note,
+        reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
+        if fp32
+        else None,
+        tools=versions(),
+        files={},
+        build=build,
+    )
+    made = msgspec.structs.replace(made, golden=check(Bundle(folder, made)))
+    return bundle.seal(folder, made)
+
+
+def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
+    """Why a number called accuracy would mean nothing; empty where it would."""
+    if not model.trained:
+        return "its weights are random"
+    if isinstance(lowered, Int8) and lowered.record.calibration.source == "random":
+        return "it was calibrated on random noise"
+    return ""
+
+
+def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
+    """What the artifact does to pixels before the model, in order."""
+    flip = ("RGB to BGR",) if preprocess.channels == "BGR" else ()
+    return ("cast to float32", "NHWC to NCHW", *flip, "scale and normalise")
+
+
+def _layout(output: TensorSpec, task: Task) -> str:
+    axes = {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
+    return f"{axes}, {'features' if task == 'features' else 'logits'}"
+
+
+def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:
+    shape: tuple[int | Literal["batch"], ...]
+    shape = tuple("batch" if dim is None else dim for dim in spec.shape)
+    return manifest.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that has a hand in an artifact."""
+    found = {}
+    for name in TOOLS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

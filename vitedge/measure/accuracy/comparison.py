@@ -1,0 +1,198 @@
+"""Accuracy and numerics of an artifact against FP32, on the same images, in one stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.errors import InputError
+from vitedge.core.report import Accuracy, Metric, Numerics
+from vitedge.core.runtime import Session
+from vitedge.core.spec import Task
+from vitedge.data.imageset import Batch, ImageSet
+from vitedge.measure.accuracy import metrics
+from vitedge.measure.accuracy.evidence import PerImage
+from vitedge.measure.accuracy.worst import Worst
+
+CONFIDENCE = 0.95
+FLUSH_RUNS = 64
+FLUSH_BYTES = 2**22
+"""Outputs of so many runs, or of so many bytes, are scored together."""
+DYNAMIC_BATCH = 8
+"""Images per run where the artifact takes any number."""
+
+
+class Validated(NamedTuple):
+    """What a validation found."""
+
+    accuracy: Accuracy
+    numerics: Numerics | None
+    """None where FP32 was not run."""
+    per_image: PerImage
+
+
+def validate(
+    artifact: Session,
+    fp32: Session | None,
+    images: ImageSet,
+    task: Task,
+    *,
+    calibration: Set[str],
+    on_progress: Callable[[int], None] = lambda seen: None,
+) -> Validated:
+    """Run `artifact` and `fp32` over `images` and compare with the labels and with each other.
+
+    `calibration` are the digests of images the artifact was calibrated on: meeting one is an
+    InputError, because accuracy on images that shaped the artifact proves nothing. Without
+    `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
+    """
+    size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
+    scored = _Scored(task)
+    for batch in images.batches(size):
+        if not calibration.isdisjoint(batch.digests):
+            raise InputError(
+                f"'{images.name}' holds images the artifact was calibrated on",
+                fix="evaluate on other images, or pass --allow-overlap",
+            )
+        outputs = predict(artifact, batch.images)
+        wanted = outputs if fp32 is artifact else None
+        if fp32 is not None and wanted is None:
+            wanted = predict(fp32, batch.images)
+        scored.add(batch, outputs, wanted)
+        on_progress(scored.seen)
+    scored.flush()
+    found = scored.score.result(CONFIDENCE)
+    per_image = scored.per_image(found)
+    lost, gained = _discordant(found.metric, per_image)
+    accuracy = Accuracy(
+        metric=found.metric,
+        fp32=found.value.fp32,
+        artifact=found.value.artifact,
+        drop_pp=found.value.drop_pp,
+        drop_ci_pp=found.drop_ci_pp,
+        confidence=CONFIDENCE,
+        agreement=found.agreement,
+        also=found.also,
+        n=scored.seen,
+        data=images.name,
+        skipped=dict(images.skipped),
+        lost=lost,
+        gained=gained,
+    )
+    numerics = None if fp32 is None else scored.error.result(images.name)
+    return Validated(accuracy, numerics, per_image)
+
+
+def _discordant(metric: Metric, found: PerImage) -> tuple[int | None, int | None]:
+    """How many images FP32 alone has right, and the artifact alone."""
+    if metric != "top1" or found.fp32 is None:
+        return None, None
+    fp32, artifact = found.fp32 == found.labels, found.artifact == found.labels
+    return int((fp32 & ~artifact).sum()), int((~fp32 & artifact).sum())
+
+
+class _Scored:
+    """What the outputs say, worked out for many images at a time: the runtimes have the cores."""
+
+    def __init__(self, task: Task) -> None:
+        self.seen = 0
+        self.score = metrics.score(task)
+        self.error = OutputError()
+        self._worst = Worst(task)
+        self._digests: list[int] = []
+        self._labels: list[NDArray[Any]] = []
+        self._waiting: list[tuple[NDArray[Any], ...]] = []
+
+    def add(
+        self, batch: Batch, artifact: NDArray[np.float32], fp32: NDArray[np.float32] | None
+    ) -> None:
+        """Take one batch and its outputs (n, …)."""
+        labels = batch.labels
+        self.seen += len(labels)
+        self._digests += [int(digest, 16) for digest in batch.digests]
+        if labels.ndim == 1:
+            self._labels.append(labels)
+        if fp32 is not None:
+            self._worst.add(batch.images, labels, artifact, fp32)
+        self._waiting.append((labels, artifact) if fp32 is None else (labels, artifact, fp32))
+        if len(self._waiting) >= min(FLUSH_RUNS, max(1, FLUSH_BYTES // artifact.nbytes)):
+            self.flush()
+
+    def flush(self) -> None:
+        """Score what is waiting."""
+        if not self._waiting:
+            return
+        labels, artifact, *fp32 = (np.concatenate(p) for p in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        self.score.add(labels, artifact, fp32[0] if fp32 else None)
+        if fp32:
+            self.error.update(fp32[0], artifact)
+
+    def per_image(self, found: metrics.Measured) -> PerImage:
+        """What each image came to, once everything is scored."""
+        worst, thumbnails = self._worst.result()
+        labels = np.concatenate(self._labels) if self._labels else np.zeros(0)
+        return PerImage(
+            digests=np.array(self._digests, np.uint64),
+            labels=labels.astype(np.int32),
+            fp32=found.fp32,
+            artifact=found.artifact,
+            worst=worst,
+            thumbnails=thumbnails,
+        )
+
+
+def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The output (n, …) for `images` (n, H, W, 3); a short batch is padded to the fixed size."""
+    fixed = session.inputs[0].shape[0]
+    count = len(images)
+    if fixed and count < fixed:
+        images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
+    outputs = session.run({session.inputs[0].name: images})
+    output: NDArray[np.float32] = outputs[session.outputs[0].name][:count]
+    return output
+
+
+def predict_all(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The output (n, …) for `images` (n, H, W, 3), in runs of the session's own batch size."""
+    size = session.inputs[0].shape[0] or DYNAMIC_BATCH
+    chunks = [images[start : start + size] for start in range(0, len(images), size)]
+    return np.concatenate([predict(session, chunk) for chunk in chunks])
+
+
+class OutputError:
+    """Error of an artifact's output against FP32's, accumulated over batches in float64."""
+
+    def __init__(self) -> None:
+        self._signal = self._noise = self._cosines = self._max = 0.0
+        self._images = 0
+
+    def update(self, fp32: NDArray[np.float32], artifact: NDArray[np.float32]) -> None:
+        """Add the outputs (n, …) of one batch."""
+        want, got = (x.reshape(len(x), -1).astype(np.float64) for x in (fp32, artifact))
+        with np.errstate(invalid="ignore"):  # what is not finite makes all of the error so
+            difference = want - got
+            self._signal += float(np.vdot(want, want))
+            self._noise += float(np.vdot(difference, difference))
+            self._max = float(np.maximum(self._max, np.abs(difference).max()))
+            norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))
+            self._cosines += float(((want * got).sum(-1) / np.maximum(norms, 1e-30)).sum())
+        self._images += len(want)
+
+    def result(self, data: str) -> Numerics:
+        """The error over everything seen, which was `data`."""
+        sqnr_db = None
+        finite = math.isfinite(self._noise)
+        if finite and self._noise > 0 and self._signal > 0:
+            sqnr_db = 10 * math.log10(self._signal / self._noise)
+        return Numerics(
+            sqnr_db=sqnr_db,
+            max_abs_error=self._max if finite else None,
+            cosine=self._cosines / self._images if finite else None,
+            n=self._images,
+            data=data,
+        )

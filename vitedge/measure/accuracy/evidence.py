@@ -1,0 +1,191 @@
+"""evidence.npz: what each image of a validation came to, a few bytes an image.
+
+A gate pairs it, image by image, with that of another artifact; a report shows the worst of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core import files
+from vitedge.core.bundle import EVIDENCE, Bundle
+from vitedge.core.errors import InputError
+from vitedge.core.report import Metric
+
+SCHEMA = "vitedge.evidence/1"
+_ABOUT = "about"
+_ARRAYS = ("digests", "labels", "fp32", "artifact", "worst", "thumbnails")
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What the numbers belong to."""
+
+    schema: str = SCHEMA
+    metric: Metric
+    data: str
+    """The images' name."""
+    files: dict[str, str]
+    """The artifact's model files, and their SHA-256."""
+    preprocessing: str
+    """SHA-256 of what the manifest says of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class PerImage:
+    """What FP32 and the artifact made of each image, in the order they were seen."""
+
+    digests: NDArray[np.uint64]
+    """(n,) first 8 bytes of the SHA-256 of each image's input pixels."""
+    labels: NDArray[np.int32]
+    """(n,) class indices; (0,) but in classification."""
+    fp32: NDArray[Any] | None
+    """What each image adds to FP32's metric: `top1`: (n,) the class chosen; `miou`:
+    (n, 3, classes) pixels in both, predicted, labelled; `knn_agreement`: (n,) the share of
+    neighbours kept. None where FP32 was not run."""
+    artifact: NDArray[Any]
+    """The same of the artifact."""
+    worst: NDArray[np.int64]
+    """(k,) positions of the images on which the two differ most, worst first; k ≤ 24."""
+    thumbnails: NDArray[np.uint8]
+    """(k, h, w, 3) of these, RGB; h, w ≤ 64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One validation."""
+
+    about: About
+    per_image: PerImage
+
+
+def write(bundle: Bundle, metric: Metric, data: str, per_image: PerImage) -> None:
+    """Put the evidence into the bundle. Raises InputError where it cannot be written."""
+    about = About(
+        metric=metric,
+        data=data,
+        files=bundle.model_files,
+        preprocessing=preprocessing_digest(bundle),
+    )
+    save(bundle.path / EVIDENCE, about, arrays(per_image))
+
+
+def read(folder: Path) -> Evidence | None:
+    """The evidence in `folder`, None where there is none.
+
+    Raises InputError for a file that cannot be read, or of another schema.
+    """
+    path = folder / EVIDENCE
+    if not path.is_file():
+        return None
+    fix = "validate the artifact again"
+    header, stored = load(path, SCHEMA, fix)
+    try:
+        about = msgspec.convert(header, About)
+        return Evidence(about, per_image(stored, about.metric))
+    except (msgspec.ValidationError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
+
+
+def preprocessing_digest(bundle: Bundle) -> str:
+    """SHA-256 of what the manifest says of preprocessing."""
+    return hashlib.sha256(msgspec.json.encode(bundle.manifest.preprocessing)).hexdigest()
+
+
+def arrays(found: PerImage) -> dict[str, NDArray[Any]]:
+    """Its arrays by name; those that are None left out."""
+    named = {name: getattr(found, name) for name in _ARRAYS}
+    return {name: array for name, array in named.items() if array is not None}
+
+
+def per_image(named: Mapping[str, NDArray[Any]], metric: Metric) -> PerImage:
+    """The reverse of `arrays`. Raises KeyError where one is missing, ValueError if they differ."""
+    return checked(
+        PerImage(
+            digests=named["digests"],
+            labels=named["labels"],
+            fp32=named.get("fp32"),
+            artifact=named["artifact"],
+            worst=named["worst"],
+            thumbnails=named["thumbnails"],
+        ),
+        metric,
+    )
+
+
+def checked(found: PerImage, metric: Metric) -> PerImage:
+    """`found`, where its arrays are of `metric` and of the same images. Raises ValueError."""
+    n = found.digests.shape
+    models = [each for each in (found.artifact, found.fp32) if each is not None]
+    whole = (found.digests, found.labels, found.worst, found.thumbnails)
+    if any(each.dtype.kind not in "iu" for each in whole):
+        raise ValueError("its arrays are not of whole numbers")
+    fits = (
+        len(n) == 1
+        and found.labels.shape in ((n,) if metric == "top1" else (n, (0,)))
+        and (len(found.artifact.shape) == 1 if metric != "miou" else _counts(found.artifact))
+        and found.thumbnails.shape[3:] == (3,)
+        and all(each.shape[:1] == n and each.dtype.kind in "iuf" for each in models)
+        and len({each.shape for each in models}) == 1
+        and found.worst.shape == found.thumbnails.shape[:1]
+        and bool(((found.worst >= 0) & (found.worst < n[0])).all())
+    )
+    if not fits:
+        raise ValueError("its arrays are not of the same images")
+    return found
+
+
+def _counts(array: NDArray[Any]) -> bool:
+    return array.ndim == 3 and array.shape[1] == 3
+
+
+def bare(
+    digests: NDArray[np.uint64], labels: NDArray[np.int32], artifact: NDArray[Any]
+) -> PerImage:
+    """What is kept of an artifact alone, without FP32 and without pictures."""
+    return PerImage(
+        digests=digests,
+        labels=labels,
+        fp32=None,
+        artifact=artifact,
+        worst=np.zeros(0, np.int64),
+        thumbnails=np.zeros((0, 0, 0, 3), np.uint8),
+    )
+
+
+def save(path: Path, header: msgspec.Struct, named: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz of arrays and a JSON header, by one rename. Raises InputError."""
+    about = np.frombuffer(msgspec.json.encode(header), np.uint8)
+    content = io.BytesIO()
+    np.savez_compressed(content, **{_ABOUT: about}, **named)  # type: ignore[arg-type]
+    files.write_bytes(path, content.getvalue(), fix="choose a folder you can write to")
+
+
+def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and the arrays that `save` wrote.
+
+    Raises InputError for a file that cannot be read, or of another schema.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            named = {name: file[name] for name in file.files}
+        header = msgspec.json.decode(named.pop(_ABOUT).tobytes())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", fix=fix) from error
+    except Exception as error:  # zip, zlib and npy readers raise anything
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is no such file as vitedge writes", fix=fix) from error
+        raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
+    found = header.get("schema") if isinstance(header, dict) else None
+    if found != schema:
+        raise InputError(f"{path} has schema {found!r}, not '{schema}'", fix=fix)
+    return header, named

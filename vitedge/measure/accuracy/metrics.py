@@ -1,0 +1,259 @@
+"""What an artifact's outputs are worth: top-1 and top-5, mIoU, or its features' neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.errors import InputError
+from vitedge.core.report import Compared, Metric
+from vitedge.core.spec import Task
+from vitedge.data.imageset import UNLABELLED
+from vitedge.measure.statistics import paired_drop_pp, resampled_drop_pp
+
+NEIGHBOURS = 10
+Outputs = NDArray[np.float32]
+
+
+class Measured(NamedTuple):
+    """What a score found, on the 0-1 scale; FP32's part is None where FP32 was not run."""
+
+    metric: Metric
+    value: Compared
+    drop_ci_pp: tuple[float, float] | None
+    agreement: float | None
+    also: dict[str, Compared]
+    fp32: NDArray[Any] | None
+    """What each image adds, as `evidence.PerImage` has it."""
+    artifact: NDArray[Any]
+
+
+class Score(Protocol):
+    """Takes outputs as they come and keeps what the metric needs of them."""
+
+    def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
+        """Take the labels and both models' outputs for the same images."""
+        ...
+
+    def result(self, confidence: float) -> Measured:
+        """The metric over everything taken."""
+        ...
+
+
+def score(task: Task) -> Score:
+    """The score of a task."""
+    scores: dict[Task, Callable[[], Score]] = {
+        "classification": TopK,
+        "segmentation": MeanIoU,
+        "features": Neighbours,
+    }
+    return scores[task]()
+
+
+def compared(fp32: float | None, artifact: float) -> Compared:
+    """A metric of both models, and the points lost."""
+    drop = None if fp32 is None else 100 * (fp32 - artifact)
+    return Compared(fp32=fp32, artifact=artifact, drop_pp=drop)
+
+
+class TopK:
+    """Top-1 and top-5 of logits (n, classes) against class indices (n,)."""
+
+    def __init__(self) -> None:
+        self._ranks: list[NDArray[np.int64]] = []
+        self._fp32_ranks: list[NDArray[np.int64]] = []
+        self._choices: list[NDArray[np.int32]] = []
+        self._fp32_choices: list[NDArray[np.int32]] = []
+        self._classes = 0
+
+    def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
+        self._classes = artifact.shape[1]
+        self._ranks.append(_rank(artifact, labels))
+        self._choices.append(_choice(artifact))
+        if fp32 is not None:
+            self._fp32_ranks.append(_rank(fp32, labels))
+            self._fp32_choices.append(_choice(fp32))
+
+    def result(self, confidence: float) -> Measured:
+        ranks, choices = np.concatenate(self._ranks), np.concatenate(self._choices)
+        fp32 = np.concatenate(self._fp32_ranks) if self._fp32_ranks else None
+        fp32_choices = np.concatenate(self._fp32_choices) if self._fp32_choices else None
+        agreement = None
+        if fp32_choices is not None:
+            agreement = float(((choices == fp32_choices) & (choices >= 0)).mean())
+
+        def top(k: int) -> Compared:
+            return compared(
+                None if fp32 is None else float((fp32 < k).mean()), float((ranks < k).mean())
+            )
+
+        return Measured(
+            metric="top1",
+            value=top(1),
+            drop_ci_pp=None if fp32 is None else paired_drop_pp(fp32 < 1, ranks < 1, confidence),
+            agreement=agreement,
+            also={"top5": top(5)} if self._classes > 5 else {},
+            fp32=fp32_choices,
+            artifact=choices,
+        )
+
+
+def _rank(logits: Outputs, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """How many classes come before the label's, (n,); of equal logits the first comes first.
+
+    Logits with NaN among them rank no class: all come before.
+    """
+    chosen = np.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    before = ((logits > chosen) | ((logits == chosen) & earlier)).sum(axis=1)
+    return np.asarray(np.where(np.isnan(logits.max(axis=1)), logits.shape[1], before))
+
+
+def _choice(logits: Outputs) -> NDArray[np.int32]:
+    """The class of the largest logit, (n,) or (n, h, w) of (n, classes, …); -1 beside a NaN."""
+    return np.where(np.isnan(logits.max(axis=1)), -1, logits.argmax(axis=1)).astype(np.int32)
+
+
+class MeanIoU:
+    """Mean intersection over union, and pixel accuracy, of logits (n, classes, h, w) against masks.
+
+    Logits are resized to the mask bilinearly, half-pixel centres, before the largest is chosen.
+    Classes that neither the masks nor the model shows anywhere do not count.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[NDArray[np.int64]] = []  # (3, classes): both, predicted, labelled
+        self._fp32_counts: list[NDArray[np.int64]] = []
+        self._agree = self._pixels = 0
+
+    def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
+        for index, mask in enumerate(labels):
+            known = mask != UNLABELLED
+            wanted = mask[known]
+            choice = class_map(artifact[index], mask.shape)[known]
+            self._counts.append(_counts(choice, wanted, artifact.shape[1]))
+            if fp32 is not None:
+                fp32_choice = class_map(fp32[index], mask.shape)[known]
+                self._fp32_counts.append(_counts(fp32_choice, wanted, artifact.shape[1]))
+                self._agree += int((choice == fp32_choice).sum())
+                self._pixels += wanted.size
+
+    def result(self, confidence: float) -> Measured:
+        counts = np.stack(self._counts)
+        if not counts[:, 2].any():
+            raise InputError(
+                "no mask labels a single pixel: there is nothing to measure",
+                fix="give masks of class indices, 255 only where a pixel is to be ignored",
+            )
+        fp32 = np.stack(self._fp32_counts) if self._fp32_counts else None
+
+        def over(measure: Callable[[NDArray[Any]], NDArray[Any]]) -> Compared:
+            return compared(
+                None if fp32 is None else float(measure(fp32.sum(axis=0))),
+                float(measure(counts.sum(axis=0))),
+            )
+
+        interval = None
+        if fp32 is not None:
+            interval = resampled_drop_pp(fp32, counts, mean_iou, confidence)
+        return Measured(
+            metric="miou",
+            value=over(mean_iou),
+            drop_ci_pp=interval,
+            agreement=self._agree / self._pixels if self._pixels else None,
+            also={"pixel_accuracy": over(_pixel_accuracy)},
+            fp32=None if fp32 is None else fp32.astype(np.int32),
+            artifact=counts.astype(np.int32),
+        )
+
+
+def class_map(logits: Outputs, size: tuple[int, int]) -> NDArray[np.int32]:
+    """The class of every pixel, (H, W), of logits (classes, h, w) resized to `size`; -1: NaN."""
+    height, width = logits.shape[1:]
+    if (height, width) != size:
+        logits = _bilinear(height, size[0]) @ logits @ _bilinear(width, size[1]).T
+    return np.asarray(_choice(logits[None])[0])
+
+
+def _bilinear(size: int, new_size: int) -> Outputs:
+    """(new_size, size): linear interpolation along one axis, half-pixel centres, edges held."""
+    at = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
+    distance = np.abs(at[:, None] - np.arange(size))
+    return np.asarray(np.clip(1 - distance, 0, None), np.float32)
+
+
+def _counts(choice: NDArray[Any], wanted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    parts = (wanted[choice == wanted], choice[choice >= 0], wanted)
+    return np.stack([np.bincount(part, minlength=classes) for part in parts])
+
+
+def mean_iou(counts: NDArray[Any]) -> NDArray[Any]:
+    """mIoU of pixel counts (…, 3, classes): in both, predicted, labelled."""
+    both, predicted, labelled = (counts[..., part, :].astype(np.float64) for part in range(3))
+    union = predicted + labelled - both
+    shown = union > 0
+    return np.asarray((both / np.maximum(union, 1)).sum(axis=-1) / np.maximum(shown.sum(-1), 1))
+
+
+def _pixel_accuracy(counts: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(counts[..., 0, :].sum(-1) / np.maximum(counts[..., 2, :].sum(-1), 1))
+
+
+class Neighbours:
+    """Whether features (n, …) keep their neighbours: FP32 is right by definition.
+
+    k-NN agreement: the share of an image's 10 nearest others by cosine, in FP32's features, that
+    are among its 10 nearest in the artifact's. Features of all images are kept: 4 bytes a number.
+    """
+
+    def __init__(self) -> None:
+        self._artifact: list[Outputs] = []
+        self._fp32: list[Outputs] = []
+
+    def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
+        if fp32 is None:
+            raise InputError(
+                "features are compared with FP32's, and the FP32 bundle is not here",
+                fix="put the FP32 bundle beside the artifact",
+            )
+        self._artifact.append(_unit(artifact))
+        self._fp32.append(_unit(fp32))
+
+    def result(self, confidence: float) -> Measured:
+        artifact, fp32 = np.concatenate(self._artifact), np.concatenate(self._fp32)
+        k = min(NEIGHBOURS, len(fp32) - 1)
+        if k < 1:
+            raise InputError("one image has no neighbours", fix="give more images")
+        mine, its = _nearest(artifact, k), _nearest(fp32, k)
+        shared = (mine[:, :, None] == its[:, None, :]).sum(axis=(1, 2)) / k  # (n,)
+        shared[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
+        return Measured(
+            metric="knn_agreement",
+            value=compared(1.0, float(shared.mean())),
+            drop_ci_pp=resampled_drop_pp(
+                np.ones_like(shared), shared, lambda sums: sums / len(shared), confidence
+            ),
+            agreement=float((mine[:, 0] == its[:, 0]).mean()),
+            also={},
+            fp32=np.ones_like(shared),
+            artifact=shared,
+        )
+
+
+def _unit(features: Outputs) -> Outputs:
+    flat = features.reshape(len(features), -1)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12))
+
+
+def _nearest(features: Outputs, k: int) -> NDArray[np.int64]:
+    """Indices (n, k) of the other images with the largest cosine, nearest first."""
+    found = []
+    for start in range(0, len(features), 256):
+        cosines = features[start : start + 256] @ features.T
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = -np.inf  # not its own neighbour
+        found.append(np.argsort(-cosines, axis=1, kind="stable")[:, :k])
+    return np.concatenate(found)

@@ -1,0 +1,130 @@
+"""Prove a bundle on this machine: accuracy and numerics against FP32."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+from vitedge.core import host, report
+from vitedge.core.bundle import Bundle
+from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps
+from vitedge.core.runtime import Session
+from vitedge.data.imageset import ImageSet
+from vitedge.data.open import EMBEDDED, open_images
+from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy.comparison import OutputError, predict_all, validate
+from vitedge.runtimes import open_session, simulate
+
+
+def validate_bundle(
+    bundle: Bundle, images: ImageSet, steps: Steps, *, allow_overlap: bool, threads: int = 0
+) -> dict[str, Any]:
+    """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
+
+    `threads`: of inference; 0: every core this process may use.
+    Raises InputError when `images` overlap its calibration images.
+    """
+    report.check_writable(bundle)
+    fp32 = bundle.reference()
+    load = partial(open_session, threads=threads)
+    accuracy, numerics, seen = _compare(bundle, fp32, load, images, steps, allow_overlap)
+    here = report.host_of(bundle, host.describe(host.usable_cores()))
+    size = report.size(bundle, fp32)
+    evidence.write(bundle, accuracy.metric, images.name, seen)
+    found: dict[str, report.Section | None] = report.on(bundle, here)
+    found |= {"accuracy": accuracy, "numerics": numerics, "size": size}
+    return report.merge(bundle, **found)
+
+
+def simulate_bundle(
+    bundle: Bundle, images: ImageSet | None, steps: Steps, *, allow_overlap: bool
+) -> dict[str, Any]:
+    """Measure what a bundle's ONNX graph loses against FP32's; returns its merged report.
+
+    For a target that does not run here. Without `images`, on the golden ones alone.
+    """
+    fp32 = bundle.reference()
+    accuracy = None
+    if images is None:
+        with simulate(bundle) as session:
+            numerics = _against_golden(bundle, session)
+    else:
+        accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
+    runtime = f"onnxruntime {metadata.version('onnxruntime')}"
+    found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
+    return report.merge(bundle, simulation=found, size=report.size(bundle, fp32))
+
+
+def _compare(
+    bundle: Bundle,
+    fp32: Bundle | None,
+    load: Callable[[Bundle], AbstractContextManager[Session]],
+    images: ImageSet,
+    steps: Steps,
+    allow_overlap: bool,
+) -> tuple[report.Accuracy, report.Numerics, evidence.PerImage]:
+    """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`."""
+    manifest = bundle.manifest
+    calibration = manifest.quantization.calibration if manifest.quantization else None
+    digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
+    step = f"validating {manifest.name}"
+
+    def show(seen: int) -> None:
+        steps(step, seen, len(images))
+
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(load(bundle))
+        reference = session
+        if fp32 is not None and fp32 is not bundle:
+            reference = stack.enter_context(load(fp32))
+        accuracy, numerics, seen = validate(
+            session,
+            None if fp32 is None else reference,
+            images,
+            manifest.model.task,
+            calibration=digests,
+            on_progress=show,
+        )
+        return accuracy, numerics or _against_golden(bundle, session), seen
+
+
+def measure_numerics(bundle: Bundle) -> dict[str, Any]:
+    """Compare a bundle with FP32 on its golden images alone; returns its merged report."""
+    with open_session(bundle) as session:
+        return report.merge(bundle, numerics=_against_golden(bundle, session))
+
+
+def _against_golden(bundle: Bundle, session: Session) -> report.Numerics:
+    golden = bundle.golden()
+    error = OutputError()
+    error.update(golden.outputs, predict_all(session, golden.images))
+    return error.result("golden")
+
+
+def has_own_images(bundle: Bundle) -> bool:
+    """Whether a bundle can be validated with no data given, as the embedded references can."""
+    return bundle.manifest.model.source in EMBEDDED
+
+
+def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
+    """Open images to evaluate `bundle` on; an embedded reference has its own by default.
+
+    Raises InputError when they do not fit, or the bundle's accuracy is not measurable.
+    """
+    manifest = bundle.manifest
+    if manifest.accuracy == "not measurable":
+        raise InputError(
+            f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
+            fix="export it with real weights and calibration images",
+        )
+    source = manifest.model.source
+    if not data and source not in EMBEDDED:
+        raise InputError("no images to validate on", fix="pass --data FOLDER or --data FILE.npz")
+    host_part = manifest.preprocessing.host
+    task = manifest.model.task
+    return open_images(data or source, "evaluation", host_part, bundle.labels(), task)

@@ -1,0 +1,76 @@
+"""The images on which an artifact differs most from FP32: what a person wants to see first."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.spec import Task
+
+KEPT = 24
+SIDE_PX = 64
+
+Outputs = NDArray[np.float32]
+
+
+class Worst:
+    """Takes images as they come and keeps small copies of the worst few."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._heap: list[tuple[float, int, NDArray[np.uint8]]] = []  # the least bad on top
+        self._seen = 0
+
+    def add(
+        self, images: NDArray[np.uint8], labels: NDArray[Any], artifact: Outputs, fp32: Outputs
+    ) -> None:
+        """Take the images (n, H, W, 3), labels and outputs (n, …) of one run."""
+        for offset, badness in enumerate(_difference(self._task, labels, artifact, fp32)):
+            if badness > (self._heap[0][0] if len(self._heap) == KEPT else 0):
+                entry = (float(badness), -self._seen - offset, _thumbnail(images[offset]))
+                push = heapq.heappushpop if len(self._heap) == KEPT else heapq.heappush
+                push(self._heap, entry)
+        self._seen += len(images)
+
+    def result(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Positions (k,) among the images seen, worst first, and thumbnails (k, h, w, 3)."""
+        ranked = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
+        places = np.array([-place for _, place, _ in ranked], np.int64)
+        empty = np.zeros((0, 0, 0, 3), np.uint8)
+        return places, np.stack([small for *_, small in ranked]) if ranked else empty
+
+
+def _difference(
+    task: Task, labels: NDArray[Any], artifact: Outputs, fp32: Outputs
+) -> NDArray[np.float64]:
+    """How much the two differ on each image, (n,); 0 where they agree.
+
+    Classes: how much more probable the artifact finds its choice than FP32's, and 1 more where
+    FP32 was right. Segmentation: share of pixels. Features: 1 - cosine.
+    """
+    n = len(artifact)
+    if task == "segmentation":
+        return np.asarray((artifact.argmax(1) != fp32.argmax(1)).reshape(n, -1).mean(1))
+    if task == "features":
+        a, b = (x.reshape(n, -1).astype(np.float64) for x in (artifact, fp32))
+        norms = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+        return np.asarray(1 - (a * b).sum(1) / np.maximum(norms, 1e-30))
+    found = np.zeros(n)
+    choice, wanted = artifact.argmax(1), fp32.argmax(1)
+    for row in np.flatnonzero(choice != wanted):
+        logits = artifact[row].astype(np.float64)
+        shares = np.exp(logits - logits.max())
+        margin = (shares[choice[row]] - shares[wanted[row]]) / shares.sum()
+        found[row] = 1e-9 + margin + (wanted[row] == labels[row])
+    return found
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most SIDE_PX a side: means of squares of pixels."""
+    step = -(-max(image.shape[:2]) // SIDE_PX)
+    height, width = (size // step for size in image.shape[:2])
+    squares = image[: height * step, : width * step].reshape(height, step, width, step, 3)
+    return np.asarray(squares.mean(axis=(1, 3)), np.uint8)

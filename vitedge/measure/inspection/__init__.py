@@ -1,0 +1,129 @@
+"""What an inspection finds: one row an operator, every scale, and what the target minds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from vitedge.core.manifest import Figures, Finding, Layer, Trained
+
+SCHEMA = "vitedge.inspection/1"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator that holds multiply-accumulates."""
+
+    depth: int
+    """Its place among these operators, in graph order, from 1."""
+    node: str
+    op: str
+    role: str
+    quantized: bool
+    why: str
+    activation_scales: tuple[float, ...] = ()
+    weight_scales: tuple[float, float] | None = None
+    """Smallest and largest of its output channels."""
+    clipped_share: float | None = None
+    sqnr_db: float | None = None
+    """Of its output, its own rounding alone; None in float, if exact, or not measured."""
+    accumulated_sqnr_db: float | None = None
+    """Of its output, with all that came before; None if exact or not measured."""
+    macs: int | None = None
+    """Multiply-accumulates of one image."""
+
+
+class Quantized(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of a QDQ graph that has a scale."""
+
+    tensor: str
+    kind: Literal["activation", "weight"]
+    dtype: str
+    scales: tuple[float, float] | None
+    """Smallest and largest; None where the graph computes them."""
+    zero_points: tuple[int, int] | None
+    """Likewise; None also where there are none."""
+    axis: int | None
+    """None with one scale for the whole tensor."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows in one line."""
+
+    operators: int
+    quantized: int
+    quantized_macs_share: float | None
+    """0-1; None where MACs were not measured."""
+    worst: str | None
+    """The layer of the lowest own SQNR."""
+    worst_sqnr_db: float | None
+    accumulated_sqnr_db: float | None
+    """At the last layer."""
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What `vitedge inspect` found; `rows` are in graph order."""
+
+    schema: str = SCHEMA
+    name: str
+    kind: Literal["artifact", "model"]
+    about: dict[str, str]
+    """What it is and where it came from, for people."""
+    target: str | None
+    notes: tuple[str, ...]
+    planned: bool = False
+    """Whether `quantized` is what the target would do with a float graph."""
+    summary: Summary
+    layers: tuple[Row, ...]
+    quantizers: tuple[Quantized, ...]
+    """Of an ONNX file with Q/DQ."""
+    lint: tuple[Finding, ...] | None
+    """None where no target was asked for."""
+    training: Trained | None = None
+
+    def worst_first(self) -> list[Row]:
+        """The rows by own SQNR; those without in graph order after them."""
+        return sorted(
+            self.layers, key=lambda row: float("inf") if row.sqnr_db is None else row.sqnr_db
+        )
+
+
+def summarize(rows: tuple[Row, ...]) -> Summary:
+    """`rows`, in graph order, in one line."""
+    macs = sum(row.macs or 0 for row in rows)
+    worst = min(
+        (row for row in rows if row.sqnr_db is not None),
+        key=lambda row: row.sqnr_db or 0.0,
+        default=None,
+    )
+    return Summary(
+        operators=len(rows),
+        quantized=sum(row.quantized for row in rows),
+        quantized_macs_share=sum(row.macs or 0 for row in rows if row.quantized) / macs
+        if macs
+        else None,
+        worst=worst.node if worst else None,
+        worst_sqnr_db=worst.sqnr_db if worst else None,
+        accumulated_sqnr_db=rows[-1].accumulated_sqnr_db if rows else None,
+    )
+
+
+def rows_of(layers: Sequence[Layer]) -> tuple[Row, ...]:
+    """One row a layer of an artifact's manifest, in graph order."""
+    return tuple(_row(depth, layer) for depth, layer in enumerate(layers, start=1))
+
+
+def _row(depth: int, layer: Layer) -> Row:
+    figures: dict[str, Any] = {}
+    if layer.figures:
+        figures = {name: getattr(layer.figures, name) for name in Figures.__struct_fields__}
+    return Row(
+        depth=depth,
+        node=layer.node,
+        op=layer.op,
+        role=layer.role,
+        quantized=layer.quantized,
+        why=layer.why,
+        **figures,
+    )

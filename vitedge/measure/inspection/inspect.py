@@ -1,0 +1,93 @@
+"""`vitedge inspect`: opens what it is given, an artifact or anybody's ONNX file.
+
+An artifact carries its figures: reading them takes neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitedge.core import catalog, host
+from vitedge.core.bundle import Bundle, open_bundle
+from vitedge.core.errors import InputError
+from vitedge.core.manifest import Finding
+from vitedge.core.spec import Target
+from vitedge.measure.inspection import Inspection, notes, rows_of, summarize
+from vitedge.measure.inspection.onnx_file import inspect_model, lint_file
+
+
+def inspect(path: Path, target: str) -> Inspection:
+    """Inspect the artifact or the ONNX file at `path`; an empty `target` means its own, or none.
+
+    Raises InputError, and UnavailableError where the package onnx is needed and missing.
+    """
+    wanted = catalog.find_target(target, host.describe(threads=0)) if target else None
+    if path.suffix == ".onnx" and not path.is_dir():
+        return inspect_model(path, wanted)
+    if path.is_file():
+        raise InputError(
+            f"{path} is neither an artifact's folder nor an ONNX file",
+            fix="give the folder that 'vitedge export' wrote, or a FILE.onnx",
+        )
+    return _inspect_artifact(open_bundle(path), wanted)
+
+
+def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
+    made = bundle.manifest
+    record = made.quantization
+    rows = rows_of(record.layers) if record else ()
+    measured = any(layer.figures for layer in record.layers) if record else False
+    remarks = []
+    if record is None:
+        remarks.append(
+            f"nothing is quantized in {made.precision}: export with --int8, or inspect an ONNX "
+            "file with --target to see what would be"
+        )
+    elif not measured:
+        remarks.append(
+            "this artifact is of an older vitedge, which measured no layers: export it again"
+        )
+    if made.quantization and made.quantization.training:
+        remarks.append(notes.trained(made.quantization.training))
+    remarks += notes.compilation(made)
+    findings = record.lint if record and measured else None
+    if wanted and wanted.name != made.target.name:
+        findings = _lint(bundle, wanted)
+    target = wanted or made.target
+    about = {
+        "model": f"{made.model.name} ({made.model.source})",
+        "task": made.model.task,
+        "precision": made.precision,
+        "target": f"{made.target.name}: {made.target.description}",
+        "parity": f"FP32 graph against its source: {made.parity.max_rel_error:.1e} relative",
+    }
+    if record:
+        used = record.calibration
+        about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
+        if record.equalization:
+            about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
+    if made.half:
+        about["floats"] = f"float16, {len(made.half.kept)} operators in float32"
+    about["tools"] = ", ".join(f"{name} {version}" for name, version in made.tools.items())
+    about["files"] = ", ".join(f"{name} {sha[:12]}…" for name, sha in bundle.model_files.items())
+    return Inspection(
+        name=made.name,
+        kind="artifact",
+        about=about,
+        target=target.name,
+        notes=tuple(remarks),
+        training=made.quantization.training if made.quantization else None,
+        summary=summarize(rows),
+        layers=rows,
+        quantizers=(),
+        lint=findings,
+    )
+
+
+def _lint(bundle: Bundle, target: Target) -> tuple[Finding, ...]:
+    if "model.onnx" not in bundle.model_files:
+        raise InputError(
+            f"{bundle.path} holds no ONNX graph to check against another target",
+            fix="drop --target, or give the artifact of ONNX Runtime or the ONNX file",
+        )
+    return lint_file(bundle.path / "model.onnx", target)

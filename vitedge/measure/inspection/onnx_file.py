@@ -1,0 +1,150 @@
+"""Inspecting anybody's ONNX file: what is quantized in it, or what a target would quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitedge.core.errors import missing
+from vitedge.core.manifest import Finding
+from vitedge.core.spec import Quantization, Target
+from vitedge.measure.inspection import Inspection, Quantized, Row, summarize
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from vitedge.graph.structure import Structure
+
+_NO_DIALECT = Quantization(activations="int8", weights="full", attention=(), operators=())
+
+
+def inspect_model(path: Path, wanted: Target | None) -> Inspection:
+    """Inspect an ONNX file: structure alone, or also what the target `wanted` makes of it.
+
+    Raises InputError, and UnavailableError where the package onnx is missing.
+    """
+    model = _read(path)
+    from vitedge.graph.structure import INTEGER_PRODUCTS, Structure
+
+    graph = Structure(model)
+    quantizers = tuple(_quantizers(graph))
+    integer = any(node.op_type in INTEGER_PRODUCTS for node in graph.nodes)
+    quantized = bool(quantizers) or integer
+    rows = tuple(_found(graph) if quantized else _planned(model, wanted))
+    notes = []
+    if not rows:
+        notes.append("no MatMul, Gemm or Conv: there is nothing to quantize")
+    elif quantized:
+        notes.append("what a layer loses is measured when vitedge quantizes it, not here")
+    about = {
+        "file": str(path),
+        "opset": str(graph.opset),
+        "made by": " ".join(filter(None, (model.producer_name, model.producer_version))) or "?",
+        "precision": "quantized" if quantized else "float",
+    }
+    return Inspection(
+        name=path.name,
+        kind="model",
+        about=about,
+        target=wanted.name if wanted else None,
+        notes=tuple(notes),
+        planned=not quantized and wanted is not None,
+        summary=summarize(rows),
+        layers=rows,
+        quantizers=quantizers,
+        lint=_lint(model, wanted) if wanted else None,
+    )
+
+
+def lint_file(path: Path, target: Target) -> tuple[Finding, ...]:
+    """What `target` does not take well in an ONNX file. Raises as `inspect_model` does."""
+    return _lint(_read(path), target)
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        from vitedge.graph.io import read_named
+    except ImportError as error:
+        raise missing(error.name or "onnx", "export") from error
+    return read_named(path)
+
+
+def _lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
+    from vitedge.runtimes.lint import lint
+
+    return lint(model, target)
+
+
+def _planned(model: ModelProto, target: Target | None) -> Iterator[Row]:
+    """What `target` would do with each operator of a float graph; without one, what they are."""
+    from vitedge.quant.policy import decide
+
+    decisions = decide(model.graph, target.quantization if target else _NO_DIALECT)
+    for depth, decision in enumerate(decisions, start=1):
+        why = decision.why if target else "float graph; --target says what would be quantized"
+        yield Row(
+            depth=depth,
+            node=decision.node,
+            op=decision.op,
+            role=decision.role,
+            quantized=decision.quantized,
+            why=why,
+        )
+
+
+def _found(graph: Structure) -> Iterator[Row]:
+    """What is quantized in a graph that is quantized already."""
+    from vitedge.graph.structure import INTEGER_PRODUCTS, PRODUCTS
+
+    operands = {node.output[0]: found for node, found in graph.products()}
+    products = [n for n in graph.nodes if n.op_type in (*PRODUCTS, *INTEGER_PRODUCTS)]
+    for depth, node in enumerate(products, start=1):
+        constant = bool(graph.weight(node.input[3 if node.op_type.startswith("QLinear") else 1]))
+        role = ("conv" if "Conv" in node.op_type else "linear") if constant else "product"
+        activations: list[float] = []
+        weights = None
+        if node.op_type in INTEGER_PRODUCTS:
+            quantized, why = True, "an integer operator, not QDQ"
+        else:
+            each = operands[node.output[0]]
+            quantized = None not in each
+            for dequantize in filter(None, each):
+                tensor = graph.quantizer(dequantize)
+                if tensor.scale is None:
+                    continue
+                if tensor.constant:
+                    weights = float(tensor.scale.min()), float(tensor.scale.max())
+                else:
+                    activations += [float(scale) for scale in tensor.scale.reshape(-1)]
+            alone = "first" if each[0] else "second"
+            why = (
+                "both operands have Q/DQ"
+                if quantized
+                else f"only its {alone} operand has Q/DQ: it runs in float"
+                if any(each)
+                else "no Q/DQ on its operands"
+            )
+        yield Row(
+            depth=depth,
+            node=node.name,
+            op=node.op_type,
+            role=role,
+            quantized=quantized,
+            why=why,
+            activation_scales=tuple(activations),
+            weight_scales=weights,
+        )
+
+
+def _quantizers(graph: Structure) -> Iterator[Quantized]:
+    for tensor in graph.quantizers():
+        scale, zero = tensor.scale, tensor.zero
+        yield Quantized(
+            tensor=tensor.tensor,
+            kind="weight" if tensor.constant else "activation",
+            dtype=tensor.dtype,
+            scales=None if scale is None else (float(scale.min()), float(scale.max())),
+            zero_points=None if zero is None else (int(zero.min()), int(zero.max())),
+            axis=tensor.axis,
+        )

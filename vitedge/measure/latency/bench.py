@@ -1,0 +1,265 @@
+"""The job of `vitedge bench`: what was asked for, in an order that disturbs the timing least.
+
+Timing goes first, then energy, then processes of their own; and all is written down at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from vitedge.core import host, report
+from vitedge.core.bundle import REPORT, Bundle, open_bundle
+from vitedge.core.errors import InputError, nearest
+from vitedge.core.host import ROOT, Host
+from vitedge.core.measurements import Drift
+from vitedge.core.progress import Steps
+from vitedge.core.runtime import Session
+from vitedge.measure import latency
+from vitedge.measure.accuracy import parity
+from vitedge.measure.latency import clock, scenarios, server
+from vitedge.measure.latency.cold_start import cold_starts
+from vitedge.measure.latency.conditions import Watch
+from vitedge.measure.latency.drift import CONFIDENCE, Trend, trend
+from vitedge.measure.latency.energy import measure_energy
+from vitedge.measure.latency.lock import alone
+from vitedge.measure.latency.turns import Turns, latency_of, recommend_among, take_turns
+
+Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
+Swept = Literal["threads", "batch"]
+COLD_SHARE = 0.5
+"""Of the duration: what further cold starts may take."""
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What `vitedge bench` was asked to do."""
+
+    duration_s: float
+    """Of each measurement of each artifact."""
+    against: str = "fp32"
+    """Each bundle's own FP32 bundle where that is at hand; or another artifact's path."""
+    scenarios: tuple[str, ...] = ("single-stream",)
+    rate_per_s: float | None = None
+    """Arrivals of `server`, which alone has them."""
+    sweeps: tuple[str, ...] = ()
+    batch: int | None = None
+    threads: int = 0
+    """0: what the target says, or every core this process may use."""
+    streams: int = 0
+    """0: one, or several where a scenario compares them."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Those of a report that this measures."""
+        single = ("latency", "drift") if "single-stream" in self.scenarios else ()
+        others = (each.replace("-", "_") for each in self.scenarios if each != "single-stream")
+        swept = (f"sweep_{each}" for each in self.sweeps)
+        return (*single, *others, *swept, "energy", "cold_start", "memory", "size", "conditions")
+
+    def measured(self, merged: Mapping[str, Any]) -> dict[str, Any]:
+        """A merged report without what this did not measure."""
+        wanted = (*self.sections, "artifact", "model", "target", "precision", "host")
+        return {name: merged[name] for name in wanted if name in merged}
+
+
+def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
+    """Raises InputError for what cannot be done, before anything runs."""
+    clock.check_duration(request.duration_s)
+    for what, given, known in (
+        ("--scenario", request.scenarios, get_args(Scenario)),
+        ("--sweep", request.sweeps, get_args(Swept)),
+    ):
+        for name in given:
+            if name not in known:
+                raise InputError(f"unknown {what} '{name}'", fix=nearest(name, known))
+    if ("server" in request.scenarios) != (request.rate_per_s is not None):
+        raise InputError(
+            "--scenario server and --rate belong together",
+            fix="pass --scenario server --rate R, R being the runs that arrive a second",
+        )
+    if request.rate_per_s is not None:
+        server.arrivals(request.rate_per_s, request.duration_s, scenarios.SEED)
+    if request.against != "fp32" and "single-stream" not in request.scenarios:
+        raise InputError(
+            "--against is compared in single-stream alone", fix="add --scenario single-stream"
+        )
+    if request.streams and set(request.scenarios) <= {"single-stream"}:
+        raise InputError(
+            "--streams does nothing in single-stream",
+            fix="add --scenario multi-stream, offline or server",
+        )
+    if request.threads and request.streams > request.threads:
+        raise InputError(
+            f"--threads {request.threads} are too few for --streams {request.streams}",
+            fix="pass one thread for each stream, or more",
+        )
+    for name in ("threads", "batch"):
+        if name in request.sweeps and getattr(request, name):
+            raise InputError(
+                f"--sweep {name} and --{name} exclude each other", fix=f"drop --{name}"
+            )
+    for bundle in bundles:
+        if "threads" in request.sweeps and bundle.manifest.build:
+            raise InputError(
+                f"{bundle.path} runs on a GPU, so --sweep threads says nothing of it",
+                fix="drop --sweep threads",
+            )
+        fixed = bundle.manifest.inputs[0].shape[0] if bundle.manifest.inputs else None
+        if "batch" in request.sweeps and isinstance(fixed, int):
+            raise InputError(
+                f"{bundle.path} is fixed at batch {fixed}, so there is nothing to sweep",
+                fix="export it with --batch dynamic",
+            )
+
+
+def bench_bundles(
+    bundles: Sequence[Bundle],
+    steps: Steps,
+    request: BenchRequest,
+    others: Mapping[str, Session] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, latency.Latency]]:
+    """Measure bundles as asked, with memory and cold start, and recommend a precision again.
+
+    `others` are further sessions to time in the same run, by name. Returns the merged report of
+    each bundle, and the latency of each of `others`. Raises InputError, UnavailableError.
+    """
+    check(request, bundles)
+    for bundle in bundles:
+        report.check_writable(bundle)
+    with alone(steps.note):
+        return _bench(bundles, steps, request, others or {})
+
+
+def _bench(
+    bundles: Sequence[Bundle],
+    steps: Steps,
+    request: BenchRequest,
+    others: Mapping[str, Session],
+) -> tuple[list[dict[str, Any]], dict[str, latency.Latency]]:
+    rival = None if request.against == "fp32" else open_bundle(Path(request.against))
+    here = host.describe(request.threads or host.usable_cores())
+    watch = Watch(ROOT)
+    hosts = [report.host_of(each, here) for each in bundles]
+    measured = [_stale(each, at) for each, at in zip(bundles, hosts, strict=True)]
+    extras: dict[str, latency.Latency] = {}
+    if "single-stream" in request.scenarios:
+        turns = take_turns(
+            bundles,
+            steps,
+            rival=rival,
+            duration_s=request.duration_s,
+            batch=request.batch,
+            threads=request.threads,
+            others=others,
+            on_round=watch.look,
+        )
+        extras = turns.others
+        for index, sections in enumerate(measured):
+            sections["latency"] = latency_of(turns, index, request.against)
+            sections["drift"] = _drift(turns, index, watch)
+    for bundle, sections in zip(bundles, measured, strict=True):
+        sections.update(_scenarios(bundle, request, steps, watch))
+    conditions = watch.conditions(here)
+    for bundle, at, sections in zip(bundles, hosts, measured, strict=True):
+        name = bundle.manifest.name
+        sections["energy"] = measure_energy(
+            bundle,
+            request.duration_s,
+            ROOT,
+            batch=request.batch,
+            threads=request.threads,
+            on_progress=partial(_show, steps, f"energy of {name}"),
+        )
+        steps.say(f"cold start and memory of {name}")
+        share_s = request.duration_s * COLD_SHARE
+        sections["cold_start"], sections["memory"] = cold_starts(
+            bundle.path, request.threads, share_s
+        )
+        sections.update(parity.sections(bundle, request.threads))
+        sections["size"] = report.size(bundle, bundle.reference())
+        digits = host.fingerprint(at)
+        sections["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
+        sections["host"] = at
+    reports = [
+        report.merge(bundle, **sections) for bundle, sections in zip(bundles, measured, strict=True)
+    ]
+    if "single-stream" in request.scenarios:
+        reports = recommend_among(bundles)
+    return reports, extras
+
+
+def _scenarios(
+    bundle: Bundle, request: BenchRequest, steps: Steps, watch: Watch
+) -> dict[str, report.Section]:
+    """What was asked for beside SingleStream, one after the other."""
+    name = bundle.manifest.name
+
+    def setup(what: str) -> scenarios.Setup:
+        return scenarios.Setup(
+            bundle=bundle,
+            duration_s=request.duration_s,
+            batch=request.batch,
+            threads=request.threads or bundle.manifest.target.threads or host.usable_cores(),
+            streams=request.streams,
+            on_progress=_looking(steps, f"{what} of {name}", watch),
+        )
+
+    found: dict[str, report.Section] = {}
+    if "multi-stream" in request.scenarios:
+        found["multi_stream"] = scenarios.multi_stream(setup("multi-stream"))
+    if "offline" in request.scenarios:
+        found["offline"] = scenarios.offline(setup("offline"))
+    if request.rate_per_s is not None:
+        found["server"] = scenarios.server(setup("server"), request.rate_per_s)
+    if "threads" in request.sweeps:
+        found["sweep_threads"] = scenarios.sweep_threads(setup("threads"))
+    if "batch" in request.sweeps:
+        found["sweep_batch"] = scenarios.sweep_batch(setup("batch sizes"))
+    return found
+
+
+def _show(steps: Steps, step: str, done: float) -> None:
+    steps(step, done, 1.0)
+
+
+def _looking(steps: Steps, step: str, watch: Watch) -> Callable[[float], None]:
+    """Show progress of `step`. A server is not looked at: it would keep images waiting."""
+
+    def show(done: float) -> None:
+        steps(step, done, 1.0)
+        if not step.startswith("server"):
+            watch.look()
+
+    return show
+
+
+def _drift(turns: Turns, index: int, watch: Watch) -> Drift | None:
+    """How the artifact's latency changed; None where timing was too short to tell."""
+    mine = turns.pairs[index][0]
+    found: Trend | None = trend(turns.timed.starts_s[mine], turns.timed.rounds[mine])
+    if found is None:
+        return None
+    return Drift(
+        duration_s=found.duration_s,
+        slope_percent_per_minute=found.percent_per_minute,
+        slope_ci=found.interval,
+        confidence=CONFIDENCE,
+        slower=found.slower,
+        throttled=watch.throttled(),
+        temperature_c=watch.temperature_c(),
+    )
+
+
+def _stale(bundle: Bundle, here: Host) -> dict[str, report.Section | None]:
+    """Sections of a bundle's report to remove: those that would not be of `here` any more."""
+    stale = report.on(bundle, here)
+    threads = report.read(bundle.path / REPORT).get("host", {}).get("threads")
+    if not stale and threads != here.threads:  # the other sections say theirs
+        stale |= dict.fromkeys(("latency", "drift", "recommendation"))
+    return stale

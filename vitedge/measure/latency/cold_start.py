@@ -1,0 +1,166 @@
+"""Cold start and memory of an artifact, taken in processes of their own.
+
+In the caller's process both would be those of everything it ever loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from vitedge.core.bundle import MANIFEST, open_bundle, read_manifest
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.measurements import ColdStart, Memory
+from vitedge.runtimes import open_session
+
+RUNS = 5
+"""Runs after opening: arenas grow with the first few."""
+STARTS = 5
+"""Processes at most; their median is reported."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What one fresh process saw."""
+
+    load_ms: float
+    first_inference_ms: float
+    ready_ms: float
+    peak_rss_bytes: int
+    device_bytes: int | None
+
+
+def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStart, Memory]:
+    """Start a process that opens `bundle` and runs it, again until `duration_s` is over.
+
+    One start at least and 5 at most. Memory counts the Python interpreter, numpy and the runtime:
+    what the device must have free.
+
+    Args:
+        bundle: the artifact's folder.
+        threads: inference threads; 0: every core this process may use.
+        duration_s: seconds to spend.
+
+    Raises:
+        InputError: `bundle` is not a sound artifact.
+        UnavailableError: its runtime is missing, or the process was killed, or Windows.
+    """
+    end = perf_counter() + duration_s
+    seen = [fresh_process(bundle, threads)]
+    while len(seen) < STARTS and perf_counter() < end:
+        seen.append(fresh_process(bundle, threads))
+    cold = ColdStart(
+        load_ms=median(each.load_ms for each in seen),
+        first_inference_ms=median(each.first_inference_ms for each in seen),
+        process_to_ready_ms=median(each.ready_ms for each in seen),
+        n=len(seen),
+    )
+    peak = max(each.peak_rss_bytes for each in seen)
+    return cold, Memory(peak_rss_bytes=peak, device_bytes=seen[0].device_bytes)
+
+
+def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
+    """Open and run `bundle` in a fresh process. Raises as `cold_starts` does."""
+    command = [
+        sys.executable,
+        "-m",
+        "vitedge.measure.latency.cold_start",
+        str(bundle),
+        str(threads),
+    ]
+    start = perf_counter()
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as child,
+    ):
+        assert child.stdout is not None
+        first = child.stdout.readline()
+        ready_ms = (perf_counter() - start) * 1e3
+        rest, _ = child.communicate()
+        log.seek(0)
+        errors = log.read()
+    if child.returncode == 0:
+        return Fresh(ready_ms=ready_ms, **json.loads(first), **json.loads(rest))
+    for kind in (InputError, UnavailableError):
+        if child.returncode == kind.exit_code and first:
+            said = rest if first.startswith("{") else first + rest
+            what, _, fix = said.rstrip("\n").partition("\n")
+            raise kind(what, fix=fix)
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise UnavailableError(
+            f"the process that ran {bundle} to measure its memory died of {name}",
+            fix="free some memory, or run on a machine with more",
+        )
+    reason = (errors.splitlines() or ["no message"])[-1]
+    raise VitedgeError(f"{bundle} failed to run while its memory was measured: {reason}")
+
+
+def _run(bundle: Path, threads: int) -> None:
+    """Open `bundle`, run it on its golden images, and print what that took."""
+    on_gpu = (bundle / MANIFEST).is_file() and read_manifest(bundle).build is not None
+    before = _device_bytes() if on_gpu else None
+    start = perf_counter()
+    artifact = open_bundle(bundle)
+    with open_session(artifact, threads) as session:
+        loaded = perf_counter()
+        (entry,) = session.inputs
+        images = artifact.golden().images  # (k, H, W, 3)
+        feed = {entry.name: np.resize(images, (entry.shape[0] or 1, *images.shape[1:]))}
+        read = perf_counter()
+        session.run(feed)
+        first_ms = (perf_counter() - read) * 1e3
+        ready = {"load_ms": (loaded - start) * 1e3, "first_inference_ms": first_ms}
+        print(json.dumps(ready), flush=True)
+        for _ in range(RUNS):
+            session.run(feed)
+        after = _device_bytes() if on_gpu else None
+    device = None if before is None or after is None else max(0, after - before)
+    print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": device}))
+
+
+def _device_bytes() -> int | None:
+    """Memory in use on the GPU; None where there is none, or NVML does not tell."""
+    from vitedge.core.gpu import gpus
+    from vitedge.measure.latency.nvml import Device
+
+    try:
+        return Device().used_bytes() if gpus() else None
+    except UnavailableError:
+        return None
+
+
+def _peak() -> int:
+    """Peak resident memory of this process, bytes."""
+    if sys.platform == "win32":
+        raise UnavailableError("peak memory is not measured on Windows")
+    import resource
+
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss: Linux carries it over exec, so it would hold the parent's memory too.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    if match is None:
+        raise UnavailableError("this kernel does not report peak memory (VmHWM)")
+    return int(match[1]) * 1024
+
+
+if __name__ == "__main__":
+    try:
+        _run(Path(sys.argv[1]), int(sys.argv[2]))
+    except VitedgeError as error:
+        print(error.what, error.fix, sep="\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,151 @@
+"""What the machine was like while it timed: a latency is worth as much as its conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter, perf_counter_ns, process_time
+
+import numpy as np
+
+from vitedge.core import cpu
+from vitedge.core.host import Host, fingerprint
+from vitedge.core.measurements import Conditions
+
+WORK = bytes(2**14)
+WORK_MS = 1.0
+"""Time of the fixed piece of work, calibrated when a watch begins."""
+LOOKS = 10
+"""Looks before and after timing; those between rounds come on top."""
+ASK_S = 0.5
+"""Between two questions for the cores' clocks, which interrupt every core on some machines."""
+SHORTEST_S = 0.2
+"""The kernel counts CPU time in steps of 10 ms: nothing is said of a shorter watch."""
+
+NOISE_PERCENT, OTHER_CORES, STEAL_PERCENT = 5.0, 0.1, 1.0
+"""More than this is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time spent since the machine was started, of the cores this process may use, seconds."""
+
+    busy_s: float
+    steal_s: float
+    total_s: float
+
+
+class Watch:
+    """Watches this machine from when it is made; `look` at it between timed rounds, too."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` holds proc/ and sys/."""
+        self._root = root
+        self._at = datetime.now(timezone.utc)
+        self._throttled = cpu.throttle_count(root)
+        self._temperature = cpu.temperature_c(root)
+        self._repeat = 1
+        self._repeat = max(1, round(WORK_MS * 1e6 / min(self._work() for _ in range(LOOKS))))
+        self._work_ns: list[int] = []
+        self._mhz: list[float] = []
+        self._asked = -ASK_S
+        for _ in range(LOOKS):
+            self.look()
+        self._usage, self._own, self._began = usage(root), process_time(), perf_counter()
+
+    def look(self) -> None:
+        """Time the fixed piece of work, about 1 ms of it; at times, ask for the cores' clocks."""
+        self._work_ns.append(self._work())
+        if perf_counter() - self._asked >= ASK_S:
+            if mhz := cpu.frequencies_mhz(self._root):
+                self._mhz.append(max(mhz))
+            self._asked = perf_counter()
+
+    def throttled(self) -> bool | None:
+        """Whether heat has slowed the machine down since; None where it has no counters."""
+        now = cpu.throttle_count(self._root)
+        return None if now is None or self._throttled is None else now > self._throttled
+
+    def temperature_c(self) -> tuple[float, float] | None:
+        """Of the hottest sensor, at the beginning and now."""
+        now = cpu.temperature_c(self._root)
+        return None if now is None or self._temperature is None else (self._temperature, now)
+
+    def conditions(self, host: Host) -> Conditions:
+        """All that was seen, on `host`; call it when timing is over."""
+        now, wall_s = usage(self._root), perf_counter() - self._began
+        own_s = process_time() - self._own
+        for _ in range(LOOKS):
+            self.look()
+        low, middle, high = np.percentile(self._work_ns, [25, 50, 75])
+        noise = 100 * float(high - low) / float(middle)
+        other: float | None = None
+        steal: float | None = None
+        if self._usage and now and wall_s >= SHORTEST_S:
+            other = max(0.0, (now.busy_s - self._usage.busy_s - own_s) / wall_s)
+            total_s = now.total_s - self._usage.total_s
+            steal = 100 * (now.steal_s - self._usage.steal_s) / total_s if total_s else 0.0
+        return Conditions(
+            measured_at=self._at.isoformat(timespec="seconds"),
+            fingerprint=fingerprint(host),
+            noise_percent=noise,
+            other_cores=other,
+            steal_percent=steal,
+            frequency_mhz=(min(self._mhz), max(self._mhz)) if self._mhz else None,
+            warnings=tuple(warnings(host, noise, other, steal, self.throttled())),
+        )
+
+    def _work(self) -> int:
+        """Time of the fixed piece of work, ns: hashing, which is one thread in the L1 cache."""
+        start = perf_counter_ns()
+        for _ in range(self._repeat):
+            hashlib.sha256(WORK)
+        return perf_counter_ns() - start
+
+
+def warnings(
+    host: Host,
+    noise_percent: float,
+    other_cores: float | None,
+    steal_percent: float | None,
+    throttled: bool | None,
+) -> Sequence[str]:
+    """Why not to trust numbers of `host`, a line each."""
+    found = []
+    if host.governor not in (None, "performance"):
+        found.append(
+            f"the CPU governor is '{host.governor}', so latency depends on what ran before: "
+            "sudo cpupower frequency-set -g performance"
+        )
+    if other_cores is not None and other_cores > OTHER_CORES:
+        found.append(f"other processes kept {other_cores:.2g} of {host.cores} cores busy")
+    if steal_percent is not None and steal_percent > STEAL_PERCENT:
+        found.append(f"the hypervisor gave {steal_percent:.2g}% of the CPU time to other machines")
+    if throttled:
+        found.append("the machine was too hot, and the kernel slowed it down")
+    if noise_percent > NOISE_PERCENT:
+        found.append(
+            f"this machine is noisy: the same work took {noise_percent:.0f}% more or less time, "
+            "so trust intervals, not single numbers"
+        )
+    return found
+
+
+def usage(root: Path) -> Usage | None:
+    """Read /proc/stat under `root`; None where there is none."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    ours = {f"cpu{core}" for core in affinity(0)} if affinity else set()
+    rows = [line.split() for line in (cpu.read(root / "proc/stat") or "").splitlines()]
+    counts = [[int(word) for word in row[1:9]] for row in rows if row and row[0] in ours]
+    if not counts:
+        return None
+    second = os.sysconf("SC_CLK_TCK")
+    user, nice, system, idle, iowait, irq, softirq, steal = (
+        sum(column) / second for column in zip(*counts, strict=True)
+    )
+    busy = user + nice + system + irq + softirq
+    return Usage(busy_s=busy, steal_s=steal, total_s=busy + idle + iowait + steal)

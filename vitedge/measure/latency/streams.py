@@ -1,0 +1,137 @@
+"""MLPerf's MultiStream and Offline: many images at a time, on one session or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import exp, sqrt
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.runtime import Session, TensorSpec
+from vitedge.measure.latency.clock import BLOCK_MS, Feed, check_duration, no_gc, runs_in, warm_up
+from vitedge.measure.statistics import students_t
+
+BURST_MS = 2 * BLOCK_MS
+"""Timed runs of one setting before the next one's turn: streams start and stop a little apart."""
+ROUNDS = 5
+CONFIDENCE = 0.95
+
+
+class Query:
+    """Sessions as one that takes any number of images, in runs of `batch` spread over them all."""
+
+    def __init__(self, streams: Sequence[Session], batch: int, pool: ThreadPoolExecutor) -> None:
+        """`pool` has a thread for each of `streams`."""
+        self._streams, self._batch, self._pool = streams, batch, pool
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self._streams[0].inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._streams[0].outputs
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run all images; returns the outputs of the last few, for nobody looks at them here."""
+        ((name, images),) = feed.items()
+        pieces = [
+            {name: images[start : start + self._batch]}
+            for start in range(0, len(images), self._batch)
+        ]
+        count = len(self._streams)
+        shares = [pieces[stream::count] for stream in range(count)]
+        if count == 1:
+            return _run_all(self._streams[0], shares[0])
+        return list(self._pool.map(_run_all, self._streams, shares))[-1]
+
+
+def _run_all(session: Session, feeds: Sequence[Feed]) -> dict[str, NDArray[Any]]:
+    outputs: dict[str, NDArray[Any]] = {}
+    for feed in feeds:
+        outputs = session.run(feed)
+    return outputs
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a throughput curve: what every stream runs, again and again."""
+
+    streams: tuple[Session, ...]
+    feed: Feed
+    batch: int
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Throughput of one setting, images a second."""
+
+    images_per_s: float
+    interval: tuple[float, float]
+    """95%."""
+    n: int
+    """Timed runs."""
+
+
+def throughput(
+    settings: Sequence[Setting],
+    duration_s: float,
+    *,
+    on_progress: Callable[[float], None],
+) -> list[Rate]:
+    """Measure settings in turn, about `duration_s` seconds altogether, 5 rounds at least.
+
+    In its turn every stream of a setting runs for about 100 ms on a thread of its own, the next
+    run beginning when the last one ends. The interval is Student's t over the rounds' log rates.
+
+    Raises:
+        InputError: `duration_s` is not positive.
+    """
+    check_duration(duration_s)
+    most = max(len(setting.streams) for setting in settings)
+    rounds: list[list[tuple[int, float]]] = [[] for _ in settings]  # runs, seconds
+    burst_ms = min(BURST_MS, duration_s * 1e3 / len(settings) / ROUNDS)
+    with no_gc(), ThreadPoolExecutor(most) as pool:
+        runs = [_runs(setting, pool, burst_ms) for setting in settings]
+        start = perf_counter_ns()
+        done = 0.0
+        while done < 1:
+            for setting, count, measured in zip(settings, runs, rounds, strict=True):
+                seconds = _burst(setting, count, pool)
+                measured.append((count * len(setting.streams), seconds))
+            spent = (perf_counter_ns() - start) / 1e9 / duration_s
+            done = min(1.0, spent, len(rounds[0]) / ROUNDS)
+            on_progress(done)
+    return [_rate(each, setting.batch) for each, setting in zip(rounds, settings, strict=True)]
+
+
+def _runs(setting: Setting, pool: ThreadPoolExecutor, burst_ms: float) -> int:
+    """Warm every stream up alone, then all together; returns how many runs make a burst."""
+    alone_ms = max(warm_up(stream, setting.feed, burst_ms / 4) for stream in setting.streams)
+    trial = runs_in(burst_ms / 2, alone_ms)
+    return runs_in(burst_ms, _burst(setting, trial, pool) * 1e3 / trial)
+
+
+def _burst(setting: Setting, runs: int, pool: ThreadPoolExecutor) -> float:
+    """Time until every stream has made `runs` runs, seconds."""
+    feeds = [setting.feed] * runs
+    start = perf_counter_ns()
+    if len(setting.streams) == 1:
+        _run_all(setting.streams[0], feeds)
+    else:
+        list(pool.map(_run_all, setting.streams, [feeds] * len(setting.streams)))
+    return (perf_counter_ns() - start) / 1e9
+
+
+def _rate(rounds: Sequence[tuple[int, float]], batch: int) -> Rate:
+    runs, seconds = (sum(column) for column in zip(*rounds, strict=True))
+    per_s = batch * runs / seconds
+    logs = np.log([count / took for count, took in rounds])
+    error = float(np.std(logs, ddof=1)) / sqrt(len(rounds))
+    margin = exp(students_t(CONFIDENCE, len(rounds) - 1) * error)
+    return Rate(per_s, (per_s / margin, per_s * margin), int(runs))

@@ -1,0 +1,183 @@
+"""SingleStream of several bundles and what they are compared with, in turn within one run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vitedge.core import host, report
+from vitedge.core.bundle import REPORT, Bundle
+from vitedge.core.measurements import Latency
+from vitedge.core.progress import Steps
+from vitedge.core.runtime import Session
+from vitedge.measure import latency, recommendation
+from vitedge.measure.latency.clock import Feed
+from vitedge.measure.latency.conditions import Watch
+from vitedge.measure.latency.feed import golden_feed
+from vitedge.measure.latency.lock import alone
+from vitedge.measure.latency.results import timings
+from vitedge.measure.statistics import log_se_of_ratio, share_se
+from vitedge.runtimes import open_session
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Bundles timed in turn with their rivals."""
+
+    timed: latency.Comparison
+    pairs: tuple[tuple[int, int | None], ...]
+    """Places in the run of each bundle and of its rival; None where it was timed alone."""
+    batches: tuple[int, ...]
+    """Images a run, of each place."""
+    others: dict[str, latency.Latency]
+
+
+def take_turns(
+    bundles: Sequence[Bundle],
+    steps: Steps,
+    *,
+    rival: Bundle | None,
+    duration_s: float,
+    batch: int | None,
+    threads: int,
+    others: Mapping[str, Session],
+    on_round: Callable[[], None],
+) -> Turns:
+    """Time every bundle in turn, in one run, with what it is compared against.
+
+    That is `rival`, or without one each bundle's own FP32 bundle where that is at hand. `others`
+    are further sessions to time in the same run, by name. `on_round` is called after each round.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(steps.note))
+        sessions: dict[Path, Session] = {}
+        feeds: list[Feed] = []
+
+        def load(bundle: Bundle) -> int:
+            """Open a bundle once; returns its place in the run."""
+            path = bundle.path.resolve()
+            if path not in sessions:
+                steps.say(f"loading {bundle.manifest.name}")
+                sessions[path] = stack.enter_context(open_session(bundle, threads))
+                feeds.append(golden_feed(bundle, sessions[path], batch))
+            return list(sessions).index(path)
+
+        pairs = []
+        for bundle in bundles:
+            other = rival or bundle.reference()
+            if other is not None and other.path.resolve() == bundle.path.resolve():
+                other = None
+            pairs.append((load(bundle), None if other is None else load(other)))
+        image = next(iter(feeds[0].values()))
+        feeds += [{session.inputs[0].name: image} for session in others.values()]
+
+        def show(done: float) -> None:
+            steps("timing in turn", done, 1.0)
+            on_round()
+
+        timed = latency.measure(
+            [*sessions.values(), *others.values()], feeds, duration_s, on_progress=show
+        )
+    return Turns(
+        timed=timed,
+        pairs=tuple(pairs),
+        batches=tuple(len(next(iter(feed.values()))) for feed in feeds),
+        others=dict(zip(others, timed.latencies[len(sessions) :], strict=True)),
+    )
+
+
+def latency_of(turns: Turns, index: int, against: str) -> Latency:
+    """The report's section for bundle `index` of `turns`, compared `against` fp32 or a path."""
+    mine, its = turns.pairs[index]
+    found = timings(turns.timed)
+    rival = None if its is None else found[its]
+    ratio, interval = (None, None) if its is None else turns.timed.speedup(mine, its)
+    rounds = turns.timed.rounds
+    log_se = None if its is None else log_se_of_ratio(rounds[its], rounds[mine])
+    return Latency(
+        **msgspec.structs.asdict(found[mine]),
+        batch=turns.batches[mine],
+        against=None if its is None else against,
+        fp32=rival if against == "fp32" else None,
+        other=rival if against != "fp32" else None,
+        speedup=ratio,
+        speedup_ci=interval,
+        rounds=len(rounds[mine]),
+        speedup_log_se=log_se,
+        p90_share_se=share_se(rounds[mine], 0.9),
+    )
+
+
+def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) -> None:
+    """Time bundles in turn with FP32 and write that into their reports; no more than that."""
+    for bundle in bundles:
+        report.check_writable(bundle)
+    here = host.describe(host.usable_cores())
+    with alone(steps.note):
+        watch = Watch(host.ROOT)
+        turns = take_turns(
+            bundles,
+            steps,
+            rival=None,
+            duration_s=duration_s,
+            batch=None,
+            threads=0,
+            others={},
+            on_round=watch.look,
+        )
+        conditions = watch.conditions(here)
+    for index, bundle in enumerate(bundles):
+        at = report.host_of(bundle, here)
+        found: dict[str, report.Section | None] = report.on(bundle, at)
+        found |= {"latency": latency_of(turns, index, "fp32"), "host": at}
+        digits = host.fingerprint(at)
+        found["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
+        report.merge(bundle, **found, size=report.size(bundle, bundle.reference()))
+
+
+def recommend_among(
+    bundles: Sequence[Bundle], max_drop_pp: float | None = None
+) -> list[dict[str, Any]]:
+    """Write which precision to ship into the reports of bundles that were just timed together.
+
+    A model on a target gets one recommendation, from its reports; none, and an older one goes,
+    where nothing was compared with FP32. Without `max_drop_pp` the loss allowed before is
+    allowed again. Returns the merged report of each bundle.
+    """
+    models: defaultdict[Path, list[Bundle]] = defaultdict(list)
+    for bundle in bundles:
+        path, reference = bundle.path.resolve(), bundle.manifest.reference
+        models[path.with_name(reference.bundle) if reference else path].append(bundle)
+    merged = {}
+    for group in models.values():
+        measured = [report.read(bundle.path / REPORT) for bundle in group]
+        before = [each["recommendation"] for each in measured if "recommendation" in each]
+        limit = max_drop_pp
+        if limit is None:
+            limit = before[0]["max_drop_pp"] if before else recommendation.MAX_DROP_PP
+        chosen = recommendation.recommend(recommendation.candidates(measured), limit)
+        for bundle in group:
+            merged[bundle.path] = report.merge(bundle, recommendation=chosen)
+    return [merged[bundle.path] for bundle in bundles]
+
+
+def time_in_turn(
+    bundles: Sequence[Bundle], steps: Steps, *, duration_s: float
+) -> latency.Comparison:
+    """Time bundles in turn on their golden images, `duration_s` seconds each; writes nothing."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(steps.note))
+        sessions = [stack.enter_context(open_session(bundle)) for bundle in bundles]
+        pairs = zip(bundles, sessions, strict=True)
+        return latency.measure(
+            sessions,
+            [golden_feed(bundle, session, None) for bundle, session in pairs],
+            duration_s,
+            on_progress=lambda done: steps("timing in turn", done, 1.0),
+        )

@@ -1,0 +1,200 @@
+"""`vitedge bench` on other machines: copy, install, run there, and bring the report back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitedge.core.bundle import Bundle
+from vitedge.core.errors import InputError, LimitError, UnavailableError, VitedgeError
+from vitedge.core.progress import Steps
+from vitedge.measure.remote import wheel
+from vitedge.measure.remote.address import Address
+from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
+from vitedge.measure.remote.parcels import Parcel, of_bundle, of_file, send
+
+GPU_RUNTIMES = ("tensorrt", "tensorrt_rtx")
+ERROR, FIX = "error: ", "  fix: "
+EXTRAS = {"tensorrt_rtx": "tensorrt-rtx"}
+"""Of the runtimes whose extra has another name."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a device gets, and the commands it runs."""
+
+    wheel: Parcel
+    extras: tuple[str, ...]
+    system: bool
+    """Whether the install sees the packages of the device's own Python."""
+    parcels: dict[str, Parcel]
+    """By path in the job's folder."""
+    commands: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `vitedge bench` said on one device; both where it broke a limit."""
+
+    address: Address
+    reports: tuple[dict[str, Any], ...] = ()
+    """In the order of the bundles; empty where there are none."""
+    error: VitedgeError | None = None
+
+
+def bench(
+    addresses: Sequence[Address],
+    bundles: Sequence[Bundle],
+    rival: Bundle | None,
+    options: Sequence[str],
+    steps: Steps,
+    patience: Patience = PATIENCE,
+) -> list[Measured]:
+    """Run `vitedge bench BUNDLES OPTIONS --json` on every device at once, in the order given.
+
+    `rival` is the other artifact of `--against`, which goes along as FP32 bundles do. A device
+    that fails does not disturb the others. Interrupted, what was started on the devices ends.
+    """
+    with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
+        name, content = wheel.pack()
+        packed = Path(folder) / name
+        packed.write_bytes(content)
+        load = _load(of_file(packed, "wheels"), bundles, rival, options)
+        stop = threading.Event()
+        with ThreadPoolExecutor(len(addresses)) as pool:
+            running = [
+                pool.submit(_on, address, load, steps, stop, patience) for address in addresses
+            ]
+            try:
+                while wait(running, timeout=0.2).not_done:
+                    pass
+            except BaseException:
+                stop.set()
+                raise
+        return [each.result() for each in running]
+
+
+def _load(
+    packed: Parcel, bundles: Sequence[Bundle], rival: Bundle | None, options: Sequence[str]
+) -> Load:
+    """Lay out the job's folder: bundles that lie beside each other here do so there."""
+    parents: list[Path] = []
+    parcels: dict[str, Parcel] = {}
+    builds: list[tuple[str, ...]] = []
+
+    def place(bundle: Bundle) -> str:
+        path = bundle.path.resolve()
+        if path.parent not in parents:
+            parents.append(path.parent)
+        where = f"{parents.index(path.parent)}/{path.name}"
+        if where in parcels:
+            return where
+        parcels[where] = of_bundle(bundle)
+        if bundle.manifest.build and bundle.manifest.build.state == "on the device":
+            builds.append(("build", where))
+        reference = bundle.reference()
+        if reference is not None and reference.path.resolve() != path:
+            place(reference)
+        return where
+
+    placed = [place(bundle) for bundle in bundles]
+    against = ["--against", place(rival)] if rival else []
+    runtimes = sorted({each.manifest.target.runtime for each in [*bundles, rival] if each})
+    return Load(
+        packed,
+        tuple(EXTRAS.get(runtime, runtime) for runtime in runtimes),
+        any(runtime in GPU_RUNTIMES for runtime in runtimes),
+        parcels,
+        (*builds, ("bench", *placed, *against, *options, "--json")),
+    )
+
+
+def _on(
+    address: Address, load: Load, steps: Steps, stop: threading.Event, patience: Patience
+) -> Measured:
+    """The whole way on one device."""
+    device = Connection(address, steps, stop, patience)
+    try:
+        steps.say(f"{address.text}: connecting")
+        for parcel in (load.wheel, *load.parcels.values()):
+            send(parcel, device, steps)
+        requirement = f"{load.wheel.name}[{','.join(load.extras)}]"
+        steps.say(f"{address.text}: installing {requirement}")
+        venv = device.call(
+            "install", wheel=load.wheel.key, requirement=requirement, system=load.system
+        )
+        return _run(device, load, venv, steps, patience)
+    except Stopped:
+        return Measured(address, error=VitedgeError(f"{address.text}: interrupted"))
+    except VitedgeError as error:
+        return Measured(address, error=error)
+    finally:
+        device.close()
+
+
+def _run(device: Connection, load: Load, venv: str, steps: Steps, patience: Patience) -> Measured:
+    """Start the job and follow it to its end; whatever happens, it is not left running."""
+    where = device.address.text
+    job = uuid.uuid4().hex
+    plan = {"commands": load.commands, "lease_s": patience.lease_s}
+    links = {place: parcel.key for place, parcel in load.parcels.items()}
+    steps.say(f"{where}: starting")
+    try:
+        device.call("start", job=job, venv=venv, plan=plan, links=links)
+        offset, rest, code = 0, "", None
+        said: list[str] = []
+        while code is None:
+            look = device.call("poll", job=job, offset=offset)
+            offset, code = look["offset"], look["exit"]
+            *lines, rest = f"{rest}{look['log']}".split("\n")
+            said += _show(lines, where, steps)
+            if code is None:
+                device.pause()
+        error = _error(where, code, said) if code else None
+        printed = device.call("result", job=job)
+    finally:
+        try:
+            device.call_last("stop", job=job)
+        except VitedgeError:
+            steps.note(
+                f"{where}: not there to be told to stop; it does so within {patience.lease_s:g} s"
+            )
+    if error and not printed:
+        raise error
+    try:
+        document = json.loads(printed)
+    except ValueError:
+        cut = VitedgeError(f"{where}: what it measured was cut short", fix="is its disk full?")
+        raise error or cut from None
+    return Measured(device.address, tuple(document.get("reports", [document])), error)
+
+
+def _show(lines: Sequence[str], where: str, steps: Steps) -> list[str]:
+    """Show the steps and notes among the lines of a job's log; returns those that are no steps."""
+    said = []
+    for line in lines:
+        if not line.startswith("["):
+            said.append(line)
+        if not line.startswith((ERROR, FIX)):
+            steps.replay(line, where)
+    return said
+
+
+def _error(where: str, code: int, said: Sequence[str]) -> VitedgeError:
+    """The error that a job ended with, of the kind that its exit code says."""
+    what = next((line.removeprefix(ERROR) for line in said if line.startswith(ERROR)), "")
+    fix = next((line.removeprefix(FIX) for line in said if line.startswith(FIX)), "")
+    if code < 0:
+        what = what or f"killed by {signal.Signals(-code).name}; is there memory enough?"
+    kinds = (LimitError, InputError, UnavailableError)
+    kind = next((kind for kind in kinds if what and kind.exit_code == code), VitedgeError)
+    last = next((line for line in reversed(said) if line.strip()), f"exit code {code}")
+    return kind(f"{where}: {what or last}", fix=fix)

@@ -1,0 +1,238 @@
+"""The models vitedge knows by name, readable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from vitedge.core.spec import Preprocess, Task
+from vitedge.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from vitedge.models.zoo.configs import (
+    BiTConfig,
+    Config,
+    FPNConfig,
+    HybridConfig,
+    ResNetConfig,
+    TrunkConfig,
+    ViTConfig,
+    VTConfig,
+    VTFPNConfig,
+    VTResNetConfig,
+)
+
+VIT_PAPER = "https://arxiv.org/abs/2010.11929"
+DEIT_PAPER = "https://arxiv.org/abs/2012.12877"
+MAE_PAPER = "https://arxiv.org/abs/2111.06377"
+RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
+VT_PAPER = "https://arxiv.org/abs/2006.03677"
+FPN_PAPER = "https://arxiv.org/abs/1612.03144"
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A named model: what it is, and what it expects to see."""
+
+    name: str
+    config: Config
+    preprocess: Preprocess
+    paper: str
+    task: Task = "classification"
+    class_names: tuple[str, ...] = ()
+    """In the order of the outputs; empty where the weights do not say."""
+
+    def card(self) -> dict[str, object]:
+        """What `vitedge models show` prints."""
+        return {
+            "name": self.name,
+            "params": self.config.params,
+            "macs": self.config.macs,
+            "input_size": [*self.config.image_size, 3],
+            "num_classes": self.config.num_classes,
+            "task": self.task,
+            "paper": self.paper,
+        }
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Class names; numbers where they are not known."""
+        return self.class_names or tuple(str(index) for index in range(self.config.num_classes))
+
+
+# name: depth, width, MLP width, heads (table 1 of the ViT paper; Ti and S from DeiT)
+_SIZES = {
+    "tiny": (12, 192, 768, 3),
+    "small": (12, 384, 1536, 6),
+    "base": (12, 768, 3072, 12),
+    "large": (24, 1024, 4096, 16),
+    "huge": (32, 1280, 5120, 16),
+}
+# timm's names: size, patch, image
+_VIT = (
+    *(("tiny", 16, 224), ("tiny", 16, 384)),
+    *(("small", 32, 224), ("small", 32, 384), ("small", 16, 224), ("small", 16, 384)),
+    *(("base", 32, 224), ("base", 32, 384), ("base", 16, 224), ("base", 16, 384)),
+    *(("large", 32, 224), ("large", 32, 384), ("large", 16, 224), ("large", 16, 384)),
+    *(("large", 14, 224), ("huge", 14, 224)),
+)
+
+
+def _vit(size: str, patch: int, image: int) -> ZooModel:
+    depth, width, mlp_width, heads = _SIZES[size]
+    # timm evaluates 224-pixel models on the central 90% and 384-pixel models on the whole image
+    resize_px = int(image / 0.9) if image == 224 else image
+    return ZooModel(
+        name=f"vit_{size}_patch{patch}_{image}",
+        config=ViTConfig((image, image), patch, depth, width, mlp_width, heads),
+        preprocess=Preprocess(height=image, width=image, resize_px=resize_px),
+        paper=VIT_PAPER,
+    )
+
+
+def _mae(size: str, patch: int) -> ZooModel:
+    """The fine-tuned encoder: mean of the patch tokens, then a norm, then the head."""
+    depth, width, mlp_width, heads = _SIZES[size]
+    return ZooModel(
+        name=f"vit_{size}_patch{patch}_224.mae",
+        config=ViTConfig((224, 224), patch, depth, width, mlp_width, heads, pool="avg"),
+        preprocess=Preprocess(
+            height=224, width=224, resize_px=256, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        ),
+        paper=MAE_PAPER,
+    )
+
+
+def _deit(size: str, distilled: bool, image: int = 224) -> ZooModel:
+    depth, width, mlp_width, heads = _SIZES[size]
+    return ZooModel(
+        name=f"deit_{size}_{'distilled_' if distilled else ''}patch16_{image}",
+        config=ViTConfig((image, image), 16, depth, width, mlp_width, heads, distilled=distilled),
+        preprocess=Preprocess(
+            height=image,
+            width=image,
+            resize_px=int(image / 0.9) if image == 224 else image,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        paper=DEIT_PAPER,
+    )
+
+
+# timm's names: backbone and stride, size, blocks of the CNN's stages, input pixels a patch
+_HYBRIDS: tuple[tuple[str, str, tuple[int, ...], int], ...] = (
+    ("r_s16_p8", "tiny", (), 32),
+    ("r26_s32", "small", (2, 2, 2, 2), 32),
+    ("r50_s16", "base", (3, 4, 9), 16),
+    ("r50_s32", "large", (3, 4, 6, 3), 32),
+)
+
+
+def _hybrid(backbone: str, size: str, depths: tuple[int, ...], patch: int, image: int) -> ZooModel:
+    plain = _vit(size, patch, image)
+    assert isinstance(plain.config, ViTConfig)
+    return replace(
+        plain,
+        name=f"vit_{size}_{backbone}_{image}",
+        config=HybridConfig(plain.config, BiTConfig(depths)),
+    )
+
+
+# name: the four stages, and how many VT modules replace the last
+_RESNETS = {
+    "resnet18": (TrunkConfig(bottleneck=False, depths=(2, 2, 2, 2)), 2),
+    "resnet34": (TrunkConfig(bottleneck=False, depths=(3, 4, 6, 3)), 3),
+    "resnet50": (TrunkConfig(bottleneck=True, depths=(3, 4, 6, 3)), 3),
+    "resnet101": (TrunkConfig(bottleneck=True, depths=(3, 4, 23, 3)), 3),
+}
+_VTS = {
+    "resnet18": VTConfig(tokens=16, width=1024, groups=2, paired=True),
+    "resnet34": VTConfig(tokens=16, width=1024, paired=True),
+    "resnet50": VTConfig(tokens=16, width=1024, map_groups=8),
+    "resnet101": VTConfig(tokens=16, width=1024, map_groups=8),
+}
+_RESNET_INPUT = Preprocess(
+    height=224,
+    width=224,
+    resize_px=256,
+    interpolation="bilinear",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+# COCO-stuff at the size for which the VT paper gives its MACs
+_COCO_STUFF = Preprocess(
+    height=800,
+    width=1216,
+    resize="exact",
+    interpolation="bilinear",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+
+
+def _resnet(name: str) -> ZooModel:
+    trunk, _ = _RESNETS[name]
+    return ZooModel(name, ResNetConfig((224, 224), trunk), _RESNET_INPUT, RESNET_PAPER)
+
+
+def _vt_resnet(name: str) -> ZooModel:
+    """16 tokens of 1024 channels; `VTResNet` says why the maps differ."""
+    trunk, modules = _RESNETS[name]
+    config = VTResNetConfig(
+        image_size=(224, 224),
+        trunk=replace(trunk, depths=trunk.depths[:3]),
+        vt=_VTS[name],
+        modules=modules,
+    )
+    return ZooModel(f"vt_{name}", config, _RESNET_INPUT, VT_PAPER)
+
+
+def _fpn(name: str) -> ZooModel:
+    trunk, _ = _RESNETS[name]
+    config = FPNConfig((800, 1216), trunk)
+    return ZooModel(f"fpn_{name}", config, _COCO_STUFF, FPN_PAPER, task="segmentation")
+
+
+def _vt_fpn(name: str) -> ZooModel:
+    """8 tokens of 1024 channels from each level."""
+    trunk, _ = _RESNETS[name]
+    config = VTFPNConfig((800, 1216), trunk, vt=VTConfig(tokens=8, width=1024))
+    return ZooModel(f"vt_fpn_{name}", config, _COCO_STUFF, VT_PAPER, task="segmentation")
+
+
+_DIGITS = ZooModel(
+    name="digits",
+    config=ViTConfig((32, 32), 4, depth=4, width=96, mlp_width=384, heads=3, num_classes=10),
+    preprocess=Preprocess(height=32, width=32, resize="exact"),
+    paper=VIT_PAPER,
+)
+_SHAPES = ZooModel(
+    name="shapes",
+    config=VTFPNConfig(
+        (64, 64),
+        TrunkConfig(bottleneck=False, depths=(1, 1, 1), width=24),
+        width=48,
+        head_width=32,
+        num_classes=6,
+        vt=VTConfig(tokens=8, width=128),
+    ),
+    preprocess=Preprocess(height=64, width=64, resize="exact"),
+    paper=VT_PAPER,
+    task="segmentation",
+    class_names=("background", "circle", "square", "triangle", "star", "ring"),
+)
+
+ZOO: dict[str, ZooModel] = {
+    model.name: model
+    for model in (
+        _DIGITS,
+        _SHAPES,
+        *(_vit(*variant) for variant in _VIT),
+        *(_mae(*variant) for variant in (("base", 16), ("large", 16), ("huge", 14))),
+        *(_deit(size, False) for size in ("tiny", "small", "base")),
+        *(_deit(size, True) for size in ("tiny", "small", "base")),
+        *(_hybrid(*cnn, image) for image in (224, 384) for cnn in _HYBRIDS),
+        *(_resnet(name) for name in _RESNETS),
+        *(_vt_resnet(name) for name in _RESNETS),
+        *(_fpn(name) for name in ("resnet50", "resnet101")),
+        *(_vt_fpn(name) for name in ("resnet50", "resnet101")),
+    )
+}

@@ -1,0 +1,27 @@
+"""From a config to its module: the one place that knows which belongs to which."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vitedge.models.zoo.configs import Config, FPNConfig, HybridConfig, ResNetConfig, VTResNetConfig
+from vitedge.models.zoo.fpn import FPN
+from vitedge.models.zoo.hybrid import HybridEmbed
+from vitedge.models.zoo.resnet import ResNet
+from vitedge.models.zoo.visual_transformer import VTResNet
+from vitedge.models.zoo.vit import VisionTransformer
+
+
+def build(config: Config) -> nn.Module:
+    """A module with new weights: images (B, 3, H, W) float32, normalised -> its task's output."""
+    match config:
+        case HybridConfig():
+            return VisionTransformer(config.vit, HybridEmbed(config))
+        case ResNetConfig():
+            return ResNet(config)
+        case VTResNetConfig():
+            return VTResNet(config)
+        case FPNConfig():
+            return FPN(config)
+        case _:
+            return VisionTransformer(config)

@@ -1,0 +1,182 @@
+"""An FP32 export and calibration images into INT8 ONNX files, and the manifest's record of how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from vitedge.core import manifest
+from vitedge.core.progress import Steps
+from vitedge.core.spec import INT4_OPSET, Calibration, Target
+from vitedge.data.calibration import CalibrationImages, batched
+from vitedge.quant.half import describe
+
+if TYPE_CHECKING:
+    from vitedge.graph.fp32 import Fp32Graph
+    from vitedge.quant.calibrate import Tried
+    from vitedge.quant.settle import Calibrated
+
+    Train = Callable[[Calibrated], tuple[Calibrated, manifest.Trained]]
+
+RANKING_RUNS = 300
+"""At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The quantized ONNX file, and the manifest's record of how it came to be."""
+
+    path: Path
+    """Its floats in float32: what is measured here."""
+    deployed: Path
+    """As the target takes it: the same file, or one with its floats in float16."""
+    record: manifest.Quantized
+    half: manifest.Half | None
+    """None where floats are float32."""
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What to write, and how it came to be."""
+
+    calibrated: Calibrated
+    tried: list[Tried]
+    trained: manifest.Trained | None
+
+
+class Quantizer:
+    """Calibrates one export for one target once, and writes it with any layers kept in float."""
+
+    def __init__(
+        self,
+        exported: Fp32Graph,
+        target: Target,
+        images: CalibrationImages,
+        steps: Steps,
+        train: Train | None = None,
+    ) -> None:
+        """With `train`, what it makes of PTQ's result is what is written."""
+        self._exported, self._target = exported, target
+        self._images, self._steps, self._train = images, steps, train
+
+    def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
+        """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
+        from vitedge.graph import io as files
+        from vitedge.quant.qdq import quantize
+
+        model, decisions = quantize(self._settled.calibrated, self._steps, kept)
+        folder.mkdir()
+        files.write(model, folder / "model.onnx")
+        used, tried = self._settled.calibrated, self._settled.tried
+        record = manifest.Quantized(
+            scheme=_scheme(self._images.recipe, self._target),
+            layers=tuple(manifest.Layer(**vars(decision)) for decision in decisions),
+            calibration=self._images.record(),
+            settled=manifest.Settled(
+                equalize=used.settings.equalize,
+                activations=used.settings.activations,
+                tried=tuple(
+                    manifest.Tried(
+                        equalize=one.settings.equalize,
+                        activations=one.settings.activations,
+                        sqnr_db=one.sqnr_db,
+                    )
+                    for one in tried
+                ),
+            ),
+            equalization=manifest.Equalization(
+                pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
+                max_rel_error=used.max_rel_error,
+            ),
+            training=self._settled.trained,
+        )
+        deployed, half = folder / "model.onnx", None
+        if self._target.quantization.floats == "fp16":
+            deployed, half = self._halve(deployed, folder / "fp16")
+        return Int8(folder / "model.onnx", deployed, record, half)
+
+    def _halve(self, path: Path, folder: Path) -> tuple[Path, manifest.Half]:
+        """The QDQ file `path` with its floats in float16; overflow is looked for on few images."""
+        from vitedge.graph.half import halve
+
+        used, source = self._settled.calibrated, self._images.images.name
+        total = sum(map(len, used.images))
+        folder.mkdir()
+        found = halve(path, used.path, folder, lambda: iter(used.images), total, self._steps)
+        return found.path, describe(found, source, total)
+
+    def harm(self, int8: Int8) -> dict[str, float]:
+        """Noise over signal at the output with each layer of `int8` alone quantized.
+
+        `int8` has every layer quantized; a few calibration images tell.
+        """
+        from vitedge.quant.sensitivity import harm
+
+        calibrated = self._settled.calibrated
+        layers = [layer.node for layer in int8.record.layers if layer.quantized]
+        count = max(1, RANKING_RUNS // (len(layers) + 1))
+        return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
+
+    def examine(self, int8: Int8) -> manifest.Quantized:
+        """The record of `int8`, with what each of its layers loses."""
+        from vitedge.quant.layers import examine
+
+        used = self._settled.calibrated
+        self._steps.say("measuring every layer")
+        layers = int8.record.layers
+        figures = examine(used.path, int8.path, [each.node for each in layers], used.images[0])
+        return msgspec.structs.replace(
+            int8.record,
+            layers=tuple(
+                msgspec.structs.replace(each, figures=figures[each.node]) for each in layers
+            ),
+        )
+
+    @cached_property
+    def _settled(self) -> _Settled:
+        """What was measured on the calibration images, and the recipes tried on them."""
+        from vitedge.quant.calibrate import calibrate
+
+        size = 1 if self._target.batch == "dynamic" else self._target.batch
+        calibrated, tried = calibrate(
+            self._source(),
+            batched(self._images, size),
+            self._images.recipe,
+            self._target.quantization,
+            self._steps,
+        )
+        if self._train is None:
+            return _Settled(calibrated, tried, None)
+        trained, record = self._train(calibrated)
+        return _Settled(trained, tried, record)
+
+    def _source(self) -> Path:
+        """The FP32 file to quantize: the export, or its attention in the form the target fuses."""
+        if not self._target.quantization.fused_attention:
+            return self._exported.path
+        from vitedge.graph.prepare import prepare
+
+        path = self._exported.path.with_name(f"attention-{self._target.name}.onnx")
+        fixed, *sizes = self._exported.input.shape
+        shape = (fixed or 2, *(size or 1 for size in sizes))  # of one image, no axis tells a batch
+        prepare(
+            self._exported.path, path, np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        )
+        return path
+
+
+def _scheme(recipe: Calibration, target: Target) -> str:
+    """What is quantized to what, in words."""
+    if recipe.weight_bits == 8:
+        return manifest.INT8_SCHEME
+    stored = "INT4" if target.opset >= INT4_OPSET else "INT8"
+    return (
+        "symmetric QDQ: INT8 activations per tensor, 4-bit weights per output channel, "
+        f"stored as {stored}"
+    )

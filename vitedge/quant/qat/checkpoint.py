@@ -1,0 +1,121 @@
+"""A training run on disk: weights, optimiser and place in one file, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitedge.core.errors import InputError
+
+LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
+Watch = Callable[[dict[str, Any]], None]
+"""Is told every line of a log, those of an earlier part of the run first."""
+
+
+def unwatched(line: dict[str, Any]) -> None:
+    """Watches nothing."""
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far a run has come."""
+
+    step: int
+    """Steps done."""
+    best_step: int
+    best_loss: float
+    """On the held-out images."""
+    of: dict[str, str]
+    """What is trained, on what and how: a digest of each, by what it is of."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `read` gives back."""
+
+    place: Place
+    tensors: dict[str, Tensor]
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], place: Place) -> None:
+    """Replace the file at `path`. Raises InputError, the old file untouched, where that fails."""
+    partial = path.with_name(f"{path.name}.partial")
+    metadata = {"place": msgspec.json.encode(place).decode()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, partial, metadata)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        kept = "the last one is kept" if path.exists() else "there is none yet"
+        raise InputError(
+            f"cannot write the checkpoint {path} of step {place.step}: {_reason(error)}; {kept}",
+            fix="free some space, and go on with --resume",
+        ) from error
+
+
+def read(path: Path, of: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint at `path`. Raises InputError where it is damaged or not `of` this run."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            place = msgspec.json.decode((file.metadata() or {})["place"], type=Place)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, msgspec.DecodeError) as error:
+        raise InputError(
+            f"{path} is no checkpoint that can be read: {_reason(error)}",
+            fix="start anew with --force",
+        ) from error
+    differs = [name for name, digest in of.items() if place.of.get(name) != digest]
+    if differs:
+        raise InputError(
+            f"{path} is of another run: {', '.join(differs)} differ",
+            fix="resume with what it was started with, or start anew with --force",
+        )
+    return Checkpoint(place, tensors)
+
+
+class Log:
+    """One JSON object a line, for every step and every look at the held-out images."""
+
+    def __init__(self, path: Path, step: int, watch: Watch) -> None:
+        """Keeps the lines up to `step`: what came after it is trained again."""
+        self._path, self._watch = path, watch
+        self.lines: list[dict[str, Any]] = []
+        if step and path.exists():
+            found = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
+            self.lines = [line for line in found if line and line["step"] <= step]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
+        for line in self.lines:
+            watch(line)
+
+    def add(self, **line: Any) -> None:
+        """Append one line."""
+        self.lines.append(line)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")
+        self._watch(line)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """None where a killed run left half of it."""
+    with contextlib.suppress(json.JSONDecodeError):
+        found: dict[str, Any] = json.loads(line)
+        return found
+    return None
+
+
+def _reason(error: Exception) -> str:
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error)

@@ -1,0 +1,106 @@
+"""What QAT minimises: the distance from the FP32 model and, if asked, from the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitedge.core.spec import Task, Training
+from vitedge.data.imageset import UNLABELLED
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of one forward pass."""
+
+    logits: Tensor
+    """(B, classes), (B, classes, h, w), or features (B, …)."""
+    tokens: Tensor
+    """What the last LayerNorm gives: (B, tokens, channels) of a ViT."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Images (B, H, W, 3), and their labels (B,) with what share of each image they are of."""
+
+    images: Tensor
+    labels: Tensor
+    others: Tensor
+    """Labels of the images mixed in."""
+    share: float
+    """Of `labels`; 1 where nothing is mixed in."""
+
+
+def loss(student: Outputs, teacher: Outputs, batch: Mixed, task: Task, how: Training) -> Tensor:
+    """The weighted sum of the losses that `how` asks for, a mean over the batch."""
+    total = student.logits.new_zeros(())
+    if how.distillation:
+        total = total + how.distillation * distillation(
+            student.logits, teacher.logits, task, how.temperature
+        )
+    if how.features:
+        error = (student.tokens.float() - teacher.tokens.float()).square().mean()
+        total = total + how.features * error / teacher.tokens.float().square().mean()
+    if how.labels:
+        found = batch.share * _cross_entropy(student.logits, batch.labels)
+        if batch.share < 1:
+            found = found + (1 - batch.share) * _cross_entropy(student.logits, batch.others)
+        total = total + how.labels * found
+    return total
+
+
+def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: float) -> Tensor:
+    """KL divergence of the softmaxes at `temperature` (Hinton 2015), a mean over images, pixels.
+
+    Of features: the squared error relative to the teacher's power.
+    """
+    student, teacher = student.float(), teacher.float()
+    if task == "features":
+        return (student - teacher).square().mean() / teacher.square().mean()
+    logs = (F.log_softmax(each / temperature, dim=1) for each in (student, teacher))
+    own, wanted = logs
+    divergence = (wanted.exp() * (wanted - own)).sum(dim=1).mean()
+    return divergence * temperature**2
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED)
+
+
+def mix(images: Tensor, labels: Tensor, how: Training, random: torch.Generator) -> Mixed:
+    """Images (B, H, W, 3) uint8 as `how` augments them.
+
+    Mirrors some, then mixup (Zhang 2017) or CutMix (Yun 2019), either with like chance where both
+    are asked for; each image's partner is another of the batch.
+    """
+    if how.flip:
+        mirrored = torch.rand(len(images), generator=random) < 0.5
+        images = torch.where(mirrored.view(-1, 1, 1, 1).to(images.device), images.flip(2), images)
+    if not how.mixup and not how.cutmix:
+        return Mixed(images, labels, labels, 1.0)
+    order = torch.randperm(len(images), generator=random).to(images.device)
+    cut = not how.mixup or (bool(how.cutmix) and bool(torch.rand((), generator=random) < 0.5))
+    alpha = how.cutmix if cut else how.mixup
+    share = _beta(alpha, random)
+    if not cut:
+        mixed = share * images.float() + (1 - share) * images[order].float()
+        return Mixed(mixed.round().to(torch.uint8), labels, labels[order], share)
+    height, width = images.shape[1:3]
+    rows, columns = (max(1, round(side * (1 - share) ** 0.5)) for side in (height, width))
+    top = int(torch.randint(height - rows + 1, (), generator=random))
+    left = int(torch.randint(width - columns + 1, (), generator=random))
+    box = (slice(None), slice(top, top + rows), slice(left, left + columns))
+    images = images.clone()
+    images[box] = images[order][box]
+    return Mixed(images, labels, labels[order], 1 - rows * columns / (height * width))
+
+
+def _beta(alpha: float, random: torch.Generator) -> float:
+    """A draw from Beta(α, α), by Jöhnk's method: the generator of torch alone decides it."""
+    while True:
+        u, v = torch.rand(2, generator=random, dtype=torch.float64).pow(1 / alpha).tolist()
+        if 0 < u + v <= 1:
+            return float(u / (u + v))

@@ -1,0 +1,278 @@
+"""Quantization-aware training: one loop, for one process or many, that can be killed anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps
+from vitedge.core.spec import Task, Training
+from vitedge.data.imageset import Batch, ImageSet
+from vitedge.quant.qat import checkpoint, team
+from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, Log, Place, Watch
+from vitedge.quant.qat.evaluation import measure, on_device
+from vitedge.quant.qat.images import deal
+from vitedge.quant.qat.loss import Mixed, loss, mix
+from vitedge.quant.qat.network import Network
+from vitedge.quant.qat.schedule import rate
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what."""
+
+    student: Network
+    teacher: Network
+    images: ImageSet
+    training: list[int]
+    """Indices of the images to train on."""
+    held_out: list[int]
+    """Of those that decide which checkpoint is best."""
+    task: Task
+    of: dict[str, str]
+    """A digest of everything that decides the outcome, by what it is of."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run went; the student holds the best weights it has found."""
+
+    steps: int
+    best_step: int
+    """0: as PTQ left it."""
+    log: list[dict[str, Any]]
+    """A line for every step (`loss`, `learning_rate`) and look at held-out images (`held_out`)."""
+
+
+def train(
+    job: Job,
+    how: Training,
+    folder: Path,
+    accelerator: Accelerator,
+    steps: Steps,
+    watch: Watch,
+) -> Trained:
+    """Train `job.student`, and leave it as it was where the held-out loss was least.
+
+    Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
+    is not of this run or cannot be written, and where the loss is not finite.
+    """
+    return _Run(job, how, folder, accelerator, steps).train(watch)
+
+
+class _Run:
+    def __init__(
+        self, job: Job, how: Training, folder: Path, accelerator: Accelerator, steps: Steps
+    ) -> None:
+        self._job, self._how, self._folder = job, how, folder
+        self._accelerator, self._steps = accelerator, steps
+        self._per_epoch = len(job.training) // how.batch_size
+        self._total = how.epochs * self._per_epoch
+        job.student.to(accelerator.device)
+        job.teacher.to(accelerator.device).requires_grad_(False)
+        self._student = accelerator.prepare_model(job.student)
+        self._tensors = _trained(job.student)
+        self._optimizer = _optimizer(job.student, how)
+        self._average = {n: p.detach().clone() for n, p in self._tensors.items()} if how.ema else {}
+        self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.of)
+        self._accuracy: float | None = None
+        self._bf16 = team.bf16(how, accelerator.device)
+
+    def train(self, watch: Watch) -> Trained:
+        resumed = (self._folder / LAST).exists()
+        self._accelerator.wait_for_everyone()  # before one of them writes it
+        if resumed:
+            self._restore(checkpoint.read(self._folder / LAST, self._job.of))
+        log = Log(self._folder / LOG, self._place.step, watch) if self._main else None
+        if not resumed:
+            self._look(log)
+        while self._place.step < self._total:
+            epoch, first = divmod(self._place.step, self._per_epoch)
+            for batch in self._batches(epoch, first):
+                self._step(batch, log)
+                if self._place.step % self._how.checkpoint_steps == 0:
+                    self._save(LAST)
+            self._look(log)
+        self._best()
+        lines = log.lines if log else []
+        return Trained(self._total, self._place.best_step, lines)
+
+    @property
+    def _main(self) -> bool:
+        return bool(self._accelerator.is_main_process)
+
+    def _batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        return deal(
+            self._job.images,
+            self._job.training,
+            epoch=epoch,
+            first_step=first_step,
+            seed=self._how.seed,
+            batch_size=self._how.batch_size,
+            process=self._accelerator.process_index,
+            processes=self._accelerator.num_processes,
+        )
+
+    def _step(self, batch: Batch, log: Log | None) -> None:
+        """One update of the weights."""
+        how, step = self._how, self._place.step
+        share = rate(step, self._total, how.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["highest"] * share
+        self._optimizer.zero_grad(set_to_none=True)
+        found = torch.zeros((), device=self._accelerator.device)
+        parts = self._parts(batch, step)
+        for index, mixed in enumerate(parts):
+            # processes exchange gradients once a step
+            more = index + 1 < len(parts)
+            alone = self._accelerator.no_sync(self._student) if more else contextlib.nullcontext()
+            with alone:
+                with torch.autocast(found.device.type, torch.bfloat16, enabled=self._bf16):
+                    part = self._loss(mixed) / len(parts)
+                self._accelerator.backward(part)
+            found += part.detach()
+        value = float(self._accelerator.reduce(found, "mean"))
+        self._check(value, f"at step {step + 1}")
+        norm = nn.utils.clip_grad_norm_(self._tensors.values(), how.clip_norm)
+        self._optimizer.step()
+        for name, average in self._average.items():
+            average.lerp_(self._tensors[name].detach(), 1 - how.ema)
+        self._place = msgspec.structs.replace(self._place, step=step + 1)
+        if log is not None:
+            lr = how.learning_rate * share
+            log.add(step=step + 1, loss=value, learning_rate=lr, gradient_norm=float(norm))
+        note = f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}"
+        if self._accuracy is not None:
+            note += f", {self._accuracy:.1%} of held-out images right"
+        self._steps("training", step + 1, self._total, note)
+
+    def _parts(self, batch: Batch, step: int) -> list[Mixed]:
+        """The batch in as many parts as gradients are accumulated over."""
+        here = self._accelerator.process_index
+        (seed,) = np.random.SeedSequence([self._how.seed, step, here]).generate_state(1)
+        random = torch.Generator().manual_seed(int(seed))
+        images, labels = on_device(batch, self._accelerator.device)
+        pairs = zip(
+            images.chunk(self._how.accumulate), labels.chunk(self._how.accumulate), strict=True
+        )
+        return [mix(some, of, self._how, random) for some, of in pairs]
+
+    def _loss(self, batch: Mixed) -> Tensor:
+        with torch.no_grad():
+            wanted = self._job.teacher(batch.images)
+        return loss(self._student(batch.images), wanted, batch, self._job.task, self._how)
+
+    @torch.no_grad()
+    def _look(self, log: Log | None) -> None:
+        """Measure on the held-out images, remember the best, and save both."""
+        with _holding(self._tensors, self._average):  # the moving average, where there is one
+            found = measure(
+                self._job.student,
+                self._job.teacher,
+                self._job.images,
+                self._job.held_out,
+                self._job.task,
+                self._how,
+                self._accelerator.device,
+            )
+            value, self._accuracy = found.loss, found.accuracy
+            if not self._place.step and not math.isfinite(value):
+                raise InputError(
+                    f"the loss on the held-out images is {value} at step 0, before any training",
+                    fix="see with 'vitedge export --int8' what the model makes of such images",
+                )
+            self._check(value, f"on the held-out images after step {self._place.step}")
+            if value < self._place.best_loss:
+                self._place = msgspec.structs.replace(
+                    self._place, best_step=self._place.step, best_loss=value
+                )
+                self._save(BEST)
+        if log is not None:
+            log.add(step=self._place.step, held_out=vars(found))
+        self._save(LAST)
+
+    def _check(self, value: float, where: str) -> None:
+        """Raises InputError where a loss is not finite."""
+        if math.isfinite(value):
+            return
+        raise InputError(
+            f"the loss is {value} {where}: training has stopped",
+            fix=f"go on from the last good checkpoint, at most {self._how.checkpoint_steps} steps "
+            "before, with --resume and a lower --learning-rate",
+        )
+
+    def _save(self, name: str) -> None:
+        if self._main:
+            tensors: dict[str, Tensor] = dict(self._tensors)
+            if name == LAST:
+                tensors |= {f"average/{n}": t for n, t in self._average.items()}
+                for key, parameter in self._tensors.items():
+                    for part, value in self._optimizer.state.get(parameter, {}).items():
+                        tensors[f"{part}/{key}"] = value
+            checkpoint.write(self._folder / name, tensors, self._place)
+
+    @torch.no_grad()
+    def _restore(self, found: checkpoint.Checkpoint) -> None:
+        self._place = found.place
+        for name, parameter in self._tensors.items():
+            parameter.copy_(found.tensors[name])
+            if f"step/{name}" in found.tensors:
+                self._optimizer.state[parameter] = {
+                    part: found.tensors[f"{part}/{name}"].to(
+                        parameter.device if part != "step" else "cpu"
+                    )
+                    for part in ("step", "exp_avg", "exp_avg_sq")
+                }
+            if self._average:
+                self._average[name].copy_(found.tensors[f"average/{name}"])
+
+    @torch.no_grad()
+    def _best(self) -> None:
+        """Put the best weights into the student, in every process."""
+        self._accelerator.wait_for_everyone()
+        found = checkpoint.read(self._folder / BEST, self._job.of).tensors
+        for name, parameter in self._tensors.items():
+            parameter.copy_(found[name])
+
+
+@contextlib.contextmanager
+def _holding(parameters: dict[str, nn.Parameter], others: dict[str, Tensor]) -> Iterator[None]:
+    """Parameters that hold other values while the block runs; none where there are no others."""
+    kept = {name: parameters[name].detach().clone() for name in others}
+    for name, other in others.items():
+        parameters[name].data.copy_(other)
+    yield
+    for name, value in kept.items():
+        parameters[name].data.copy_(value)
+
+
+def _trained(student: Network) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in student.named_parameters() if p.requires_grad}
+
+
+def _optimizer(student: Network, how: Training) -> torch.optim.AdamW:
+    """Matrices decay; biases, norms and scales do not, and scales have a rate of their own."""
+    scales = {id(p) for p in student.scale_parameters()}
+    weights = [p for p in student.parameters() if p.requires_grad and id(p) not in scales]
+    groups = [
+        ([p for p in weights if p.ndim > 1], how.learning_rate, how.weight_decay),
+        ([p for p in weights if p.ndim <= 1], how.learning_rate, 0.0),
+        (list(student.scale_parameters()), how.scale_learning_rate, 0.0),
+    ]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in some if p.requires_grad], "highest": highest, "weight_decay": d}
+            for some, highest, d in groups
+        ]
+    )

@@ -1,0 +1,76 @@
+"""The runtimes vitedge knows, one line each, and how a verified bundle is opened on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import msgspec
+
+from vitedge.core import catalog, host
+from vitedge.core.bundle import Bundle
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.runtime import Backend, Session
+from vitedge.runtimes.onnxruntime import ONNXRuntime
+from vitedge.runtimes.openvino import OpenVINO
+from vitedge.runtimes.tensorrt import TensorRT
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (ONNXRuntime(), OpenVINO(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx"))
+}
+
+
+def runs_here(bundle: Bundle) -> bool:
+    """Whether this machine is what the bundle's target needs, and its engine is there."""
+    build = bundle.manifest.build
+    built = build is None or build.state == "done"
+    return built and catalog.runs_on(bundle.manifest.target, host.describe(threads=0))
+
+
+@contextmanager
+def simulate(bundle: Bundle) -> Iterator[Session]:
+    """Load the ONNX graph of a verified bundle on ONNX Runtime's CPU, whatever it was built for.
+
+    It computes what the graph says: Q and DQ round, and what lies between is float.
+    """
+    target = msgspec.structs.replace(
+        bundle.manifest.target,
+        threads=host.usable_cores(),
+        options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
+    )
+    with ONNXRuntime().open(bundle.path, target) as session:
+        yield session
+
+
+@contextmanager
+def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
+    """Load a verified bundle on `threads` threads (0: every core this process may use).
+
+    Raises UnavailableError where this machine lacks what the artifact was built for: kernels
+    for other CPUs would run, and compute something else. Raises InputError where the runtime
+    does not take the model or the target's options.
+    """
+    target = bundle.manifest.target
+    here = host.describe(threads=0)
+    if needs := catalog.lacks(target, here):
+        raise UnavailableError(
+            f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
+            f"({here.machine}) is not that",
+            fix="run it on such a device, or export for this one: 'vitedge targets list'",
+        )
+    threads = threads or target.threads or host.usable_cores()
+    backend = BACKENDS[target.runtime]
+    with ExitStack() as stack:
+        try:
+            opened = backend.open(bundle.path, msgspec.structs.replace(target, threads=threads))
+            session = stack.enter_context(opened)
+        except VitedgeError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{target.runtime} cannot load {bundle.path}: {reason}",
+                fix=f"check the options of target '{target.name}', and export it again",
+            ) from error
+        yield session

@@ -1,0 +1,81 @@
+"""Traps that more than one runtime has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import NodeProto
+
+from vitedge.core.spec import Target
+from vitedge.graph.structure import Structure
+from vitedge.runtimes.lint.rule import Complaint, Rule
+
+
+def _one_operand(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node, (left, right) in graph.products():
+        if (left is None) != (right is None):
+            yield node.name, f"only its {'second' if left is None else 'first'} operand is INT8"
+
+
+def _channel_activations(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if not found.constant and found.axis is not None and found.scale is not None:
+            yield found.node, f"activation '{found.tensor}' has {found.scale.size} scales"
+
+
+def _residual(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node in graph.nodes:
+        names = list(node.input)
+        if node.op_type == "Add":
+            if any(graph.weight(name) for name in names):
+                continue
+            what = "residual addition"
+        elif node.op_type in ("LayerNormalization", "Gelu", "Erf", "Softmax"):
+            what, names = node.op_type, names[:1]
+        else:
+            continue
+        if any(graph.dequantize(name) is not None for name in names):
+            yield node.name, f"{what} reads INT8 values"
+
+
+def _dead_channel(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node, _ in graph.products():
+        found = graph.weights(node)
+        if found is None:
+            continue
+        weight, axis = found
+        dead = ~weight.any(axis=tuple(i for i in range(weight.ndim) if i != axis))
+        if dead.any():
+            yield node.name, f"{dead.sum()} of its {dead.size} output channels are zero weights"
+
+
+def decomposed_norms(graph: Structure) -> Iterator[NodeProto]:
+    """The Sqrt of every LayerNorm that is spelled out in six operators."""
+    path = (("Add",), ("ReduceMean",), ("Pow", "Mul"), ("Sub",), ("ReduceMean",))
+    for node in graph.nodes:
+        if node.op_type == "Sqrt" and comes_from(graph, node, path):
+            yield node
+
+
+def comes_from(graph: Structure, node: NodeProto, path: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether some chain of inputs leads from `node` through operators of `path`."""
+    if not path:
+        return True
+    makers = [graph.maker(name) for name in node.input]
+    return any(m is not None and m.op_type in path[0] and comes_from(graph, m, path[1:])
+               for m in makers)  # fmt: skip
+
+
+RESIDUAL = Rule(
+    "residual-quantized", "other numbers",
+    "take Q/DQ off the residual stream: this is what collapses ViTs", _residual,
+)  # fmt: skip
+ONE_OPERAND = Rule("one-operand", "INT8 lost", "quantize both operands, or neither", _one_operand)
+CHANNEL_ACTIVATION = Rule(
+    "per-channel-activation", "INT8 lost",
+    "one scale for the tensor; equalize channels beforehand", _channel_activations,
+)  # fmt: skip
+DEAD_CHANNEL = Rule(
+    "dead-channel", "slower",
+    "remove these channels, or look why training left them", _dead_channel,
+)  # fmt: skip

@@ -1,0 +1,79 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.errors import InputError, error_line, missing
+from vitedge.core.runtime import Progress, Session, TensorSpec
+from vitedge.core.spec import Target
+
+
+class OpenVINO:
+    """Converts to OpenVINO's IR: `model.xml` and `model.bin`."""
+
+    name = "openvino"
+
+    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
+        """Read the ONNX file and save it as IR, weights as they are."""
+        ov = _openvino()
+        converted = ov.Core().read_model(model)
+        try:
+            ov.save_model(converted, out / "model.xml", compress_to_fp16=False)
+        except RuntimeError as error:  # a stream's, which does not say why
+            raise InputError(
+                f"OpenVINO cannot write {out}: {error_line(error)}", fix="is the disk full?"
+            ) from error
+
+    @contextmanager
+    def open(self, bundle: Path, target: Target) -> Iterator[Session]:
+        """Compile `bundle/model.xml` for the CPU with the target's options."""
+        ov = _openvino()
+        config = dict(target.options)
+        if target.threads:
+            config["INFERENCE_NUM_THREADS"] = str(target.threads)
+        core = ov.Core()
+        compiled = core.compile_model(core.read_model(bundle / "model.xml"), "CPU", config)
+        yield _Session(compiled, ov.Tensor)
+
+
+class _Session:
+    """One infer request. Tensors are set and read by place: handing it a dict of arrays takes
+    25 µs more a run, 2.5% of a model of 1 ms."""
+
+    def __init__(self, compiled: Any, tensor: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._tensor = tensor
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        held = [np.ascontiguousarray(feed[spec.name]) for spec in self.inputs]  # while it runs
+        for i, array in enumerate(held):
+            self._request.set_input_tensor(i, self._tensor(array, shared_memory=True))
+        self._request.infer(share_outputs=True)
+        # outputs are views of the request's own memory: copy before the next run writes there
+        return {
+            spec.name: self._request.get_output_tensor(i).data.copy()
+            for i, spec in enumerate(self.outputs)
+        }
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", "openvino") from error
+    return openvino
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = port.get_partial_shape()
+    dims = tuple(dim.get_length() if dim.is_static else None for dim in shape)
+    return TensorSpec(port.get_any_name(), dims, str(np.dtype(port.get_element_type().to_dtype())))

@@ -1,0 +1,182 @@
+"""One code path from an ONNX file to an engine, for TensorRT 10.3 … 11 and TensorRT-RTX.
+
+Strongly typed: FP16 and INT8 are what the graph says, and no builder flag changes that.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitedge.core.errors import InputError, LimitError, VitedgeError
+from vitedge.core.runtime import Progress
+from vitedge.core.spec import Target
+from vitedge.runtimes.tensorrt import timing_cache
+from vitedge.runtimes.tensorrt.callbacks import logger, monitor
+from vitedge.runtimes.tensorrt.package import TITLES, load
+from vitedge.runtimes.tensorrt.quiet import stdout_discarded
+
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """An engine, and how the compiler describes its layers."""
+
+    engine: bytes
+    log: str
+    """Lines of `Name: …, LayerType: …`, of every compiled layer."""
+    version: str
+    """Of the package that compiled it."""
+
+
+def compile_model(model: Path, target: Target, progress: Progress) -> Compilation:
+    """Compile the ONNX file `model` as `target` says, for its GPUs.
+
+    TensorRT compiles for the GPU at hand, TensorRT-RTX with none. Two compilations with
+    TensorRT-RTX are the same to the byte. Ctrl-C stops it at the compiler's next step.
+
+    Raises:
+        UnavailableError: the package is missing.
+        InputError: the graph or an option of `target` is not taken, or memory ran out.
+        LimitError: a kernel needs more scratch memory than `target` allows.
+    """
+    check_options(target)
+    trt = load(target.runtime)
+    watch = monitor(trt, f"{TITLES[target.runtime]} compiles the engine", progress)
+    # in a thread: an exception that Ctrl-C raised inside a callback would end the process
+    with stdout_discarded(), ThreadPoolExecutor(1, "vitedge-compile") as pool:
+        try:
+            return pool.submit(_compile, trt, model, target, watch).result()
+        except BaseException:
+            watch.cancelled = True
+            raise
+
+
+def check_options(target: Target) -> None:
+    """Raise InputError for an option of `target` that its runtime does not have."""
+    options = target.compile
+    if options.opt_batch > options.max_batch:
+        raise InputError(
+            f"target '{target.name}' is tuned for batch {options.opt_batch}, above its largest "
+            f"({options.max_batch})",
+            fix="set opt_batch in [compile] to at most max_batch",
+        )
+    if target.runtime == "tensorrt_rtx" and options.version_compatible:
+        raise InputError(
+            f"target '{target.name}': TensorRT-RTX has no version-compatible engines",
+            fix="take version_compatible out of [compile]; build again for another version",
+        )
+    if target.runtime == "tensorrt_rtx" and options.hardware_compatible:
+        raise InputError(
+            f"target '{target.name}': TensorRT-RTX has no hardware_compatible",
+            fix="list the GPUs in compute_capabilities; with none, it takes 8.0 and later",
+        )
+
+
+def _compile(trt: Any, model: Path, target: Target, watch: Any) -> Compilation:
+    log = logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(model)):
+        raise _not_taken(parser, model, target)
+    config = builder.create_builder_config()
+    _configure(trt, config, target)
+    config.progress_monitor = watch
+    profile = builder.create_optimization_profile()
+    if _set_shapes(profile, network, target):
+        config.add_optimization_profile(profile)
+    timings = timing_cache.file(trt.__version__) if target.runtime == "tensorrt" else None
+    if timings:
+        timing_cache.read(timings, config, log)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise _failed(log.errors, model, target)
+    if timings:
+        timing_cache.write(timings, config)
+    return Compilation(bytes(engine), "\n".join(log.layers), trt.__version__)
+
+
+def _configure(trt: Any, config: Any, target: Target) -> None:
+    """Everything of `target` that is set on the builder, but shapes."""
+    options = target.compile
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 is what others are compared with
+    if options.workspace_mib:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.weights == "refittable":
+        config.set_flag(trt.BuilderFlag.REFIT)
+    elif options.weights == "stripped":
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
+    if target.runtime == "tensorrt_rtx" and target.compute_capabilities:
+        config.num_compute_capabilities = len(target.compute_capabilities)
+        for index, wanted in enumerate(target.compute_capabilities):
+            config.set_compute_capability(_capability(trt, wanted), index)
+
+
+def capabilities(trt: Any) -> dict[str, Any]:
+    """The compute capabilities that TensorRT-RTX compiles for, e.g. `8.6`, and its names."""
+    members = trt.ComputeCapability.__members__.items()
+    return {f"{n[2:-1]}.{n[-1]}": value for n, value in members if n.startswith("SM")}
+
+
+def _capability(trt: Any, wanted: str) -> Any:
+    known = capabilities(trt)
+    if wanted not in known:
+        raise InputError(
+            f"TensorRT-RTX does not compile for compute capability {wanted}",
+            fix=f"set compute_capabilities to some of {', '.join(known)}",
+        )
+    return known[wanted]
+
+
+def _set_shapes(profile: Any, network: Any, target: Target) -> bool:
+    """Give `profile` the batches of `target`; returns whether the network's batch is dynamic."""
+    options, dynamic = target.compile, False
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        batch, *rest = tensor.shape
+        if batch == -1:
+            dynamic = True
+            batches = (1, options.opt_batch, options.max_batch)
+            profile.set_shape(tensor.name, *((size, *rest) for size in batches))
+    return dynamic
+
+
+def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
+    """The parser's first error: which node, and why not."""
+    error = parser.get_error(0)
+    where = f"node '{error.node_name()}' ({error.node_operator()})" if error.node() >= 0 else "it"
+    why = error.desc().strip().replace("\n", " ").removeprefix("Assertion failed: ")
+    more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
+    return InputError(
+        f"{TITLES[target.runtime]} does not take {model}: {where}: {why}{more}",
+        fix=f"see 'vitedge inspect {model} --target {target.name}'",
+    )
+
+
+def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
+    """The compiler's last error."""
+    title = TITLES[target.runtime]
+    why = " ".join(errors[-1].split()) if errors else "it does not say why"
+    if "workspace limit" in why:
+        return LimitError(
+            f"{title} has no kernel for a layer of {model} within {target.compile.workspace_mib} "
+            f"MiB of scratch memory: {why}",
+            fix=f"raise workspace_mib in [compile] of target '{target.name}'; 0 is no limit",
+        )
+    if any(sign in why.lower() for sign in _OUT_OF_MEMORY):
+        fix = "stop what else uses the GPU, or lower workspace_mib and max_batch in [compile]"
+        return InputError(f"{title} ran out of device memory on {model}: {why}", fix=fix)
+    return InputError(
+        f"{title} cannot compile {model}: {why}",
+        fix=f"see 'vitedge inspect {model} --target {target.name}'",
+    )

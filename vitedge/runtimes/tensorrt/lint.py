@@ -1,0 +1,265 @@
+"""Traps of TensorRT and TensorRT-RTX, which compile a strongly typed graph.
+
+Each was measured: tests compile a graph with it and read the build log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from vitedge.core.spec import Target
+from vitedge.graph.structure import Quantizer, Structure
+from vitedge.runtimes.lint import common
+from vitedge.runtimes.lint.rule import Complaint, Rule
+from vitedge.runtimes.tensorrt import lint_attention
+
+HALF_SCALES_OPSET = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear take float16 scales."""
+_STORED = ("int8", "uint8", "int4", "float8e4m3fn", "float4e2m1", "int32")
+"""`int32` has its own rule, and so has `uint8` of activations."""
+_ONE_TYPE = (
+    *("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul", "Div", "Concat", "Where"),
+    "LayerNormalization",
+)
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_CONTRIB_TAKEN = ("QuantizeLinear", "DequantizeLinear", "Gelu", "SimplifiedLayerNormalization")
+"""Of com.microsoft: what the parser takes for the operator of that name."""
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _opset(graph: Structure, target: Target) -> Iterator[Complaint]:
+    if target.runtime != "tensorrt":  # TensorRT-RTX takes all, from 13 to 26
+        return
+    if graph.opset > target.opset_max:
+        yield "", f"opset {graph.opset}; {target.name} takes up to {target.opset_max}"
+    elif _early_half_scales(graph):
+        yield "", f"float16 scales in opset {graph.opset}; they need {HALF_SCALES_OPSET}"
+
+
+def _early_half_scales(graph: Structure) -> bool:
+    return graph.opset < HALF_SCALES_OPSET and any(
+        found.scale is not None and found.scale.dtype == np.float16 for found in graph.quantizers()
+    )
+
+
+def _zero_point(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if found.zero is not None and found.zero.any():
+            worst = found.zero.reshape(-1)[found.zero.reshape(-1).nonzero()[0][0]]
+            yield found.node, f"zero point {worst} of '{found.tensor}' is not 0"
+
+
+def _stored_type(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if found.dtype not in _STORED or (found.constant and found.dtype == "uint8"):
+            yield found.node, f"'{found.tensor}' is stored as {found.dtype}"
+
+
+def _int32_bias(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if found.constant and found.dtype == "int32":
+            yield found.node, f"'{found.tensor}' is int32 through a DequantizeLinear"
+
+
+def _uint8_activation(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        shifted = found.zero is not None and found.zero.any()
+        if not (found.constant or shifted or found.scale is None) and found.dtype == "uint8":
+            yield found.node, f"'{found.tensor}' as uint8 is read as int8: it clips at 127, not 255"
+
+
+def _bad_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if found.scale is not None and not (found.scale > 0).all():
+            yield found.node, f"a scale of '{found.tensor}' is zero, negative or not a number"
+
+
+def _infinite_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in graph.quantizers():
+        if found.scale is not None and np.isinf(found.scale).any():
+            yield found.node, f"a scale of '{found.tensor}' is infinite"
+
+
+def _scale_length(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node, found in _per_channel(graph):
+        assert found.scale is not None and found.axis is not None
+        shape = graph.shape(node.input[0])
+        if shape and not -len(shape) <= found.axis < len(shape):
+            yield found.node, f"axis {found.axis} of '{found.tensor}', which has {len(shape)}"
+        elif shape and shape[found.axis] not in (0, found.scale.size):
+            yield (
+                found.node,
+                f"{found.scale.size} scales on the {shape[found.axis]} channels of axis "
+                f"{found.axis} of '{found.tensor}'",
+            )
+        elif found.zero is not None and found.zero.size != found.scale.size:
+            yield found.node, f"{found.scale.size} scales, but {found.zero.size} zero points"
+
+
+def _per_channel(graph: Structure) -> Iterator[tuple[NodeProto, Quantizer]]:
+    """Every DequantizeLinear with a vector of scales; those of blocks are matrices."""
+    for node in graph.nodes:
+        if node.op_type == "DequantizeLinear":
+            found = graph.quantizer(node)
+            if found.axis is not None and found.scale is not None and found.scale.ndim == 1:
+                yield node, found
+
+
+def _scalar(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node in graph.nodes:
+        stored = graph.stored(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if stored is not None and not stored.dims:
+            yield node.name, f"the stored integer '{stored.name}' has no dimensions"
+
+
+def _mixed_floats(graph: Structure, target: Target) -> Iterator[Complaint]:
+    if _early_half_scales(graph):  # ONNX then takes what they scale for float32
+        return
+    for node in graph.nodes:
+        if node.op_type in _ONE_TYPE:
+            kinds = {graph.kind(name) for name in node.input if name}.intersection(_FLOATS)
+            if len(kinds) > 1:
+                names = " and ".join(TensorProto.DataType.Name(k).lower() for k in sorted(kinds))
+                yield node.name, f"{node.op_type} of {names}"
+
+
+def _integer_operator(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node in graph.nodes:
+        name = node.op_type
+        if name.startswith("QLinear") or name.endswith("Integer") or name.startswith("DynamicQ"):
+            yield node.name, f"the parser has no {name}"
+
+
+def _contrib_operator(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node in graph.nodes:
+        if node.domain.startswith("com.microsoft") and node.op_type not in _CONTRIB_TAKEN:
+            yield node.name, f"{node.op_type} is ONNX Runtime's own"
+
+
+def _name_in_use(graph: Structure, target: Target) -> Iterator[Complaint]:
+    used: set[str] = set()
+    for node in graph.nodes:
+        quantizer = node.op_type in _QDQ
+        used |= {name for name in node.input[: 2 if quantizer else None] if graph.stored(name)}
+        if quantizer and node.name in used:
+            yield node.name, f"this {node.op_type} is named as another layer"
+        used.add(node.name)
+        used.discard("")
+
+
+def _weight_axis(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node, (_, dequantize) in graph.products():
+        found = graph.quantizer(dequantize) if dequantize is not None else None
+        if found is None or not found.constant or found.axis is None:
+            continue
+        rank = len(graph.shape(graph.weight(node.input[1])))
+        if not -rank <= found.axis < rank:  # scale-length says so
+            continue
+        axis = _axis_as_read(graph, node.input[1], found.axis % rank, rank)
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        wanted = 0 if node.op_type == "Conv" or transposed else rank - 1
+        if axis not in (None, wanted):
+            yield node.name, f"its weight has a scale for each channel of axis {axis}, not {wanted}"
+
+
+def _axis_as_read(graph: Structure, name: str, axis: int, rank: int) -> int | None:
+    """Where `axis` of a dequantized weight is when a product reads it as `name`; None: unclear."""
+    moves = []
+    node = graph.maker(name)
+    while node is not None and node.op_type != "DequantizeLinear":
+        moves.append(node)
+        node = graph.maker(node.input[0])
+    for move in reversed(moves):
+        if move.op_type == "Transpose":
+            order = next((list(a.ints) for a in move.attribute if a.name == "perm"), [])
+            order = order or [*range(rank)][::-1]
+            if axis not in order:
+                return None
+            axis = order.index(axis)
+        elif move.op_type != "Identity":
+            return None
+    return axis
+
+
+def _computed_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node in graph.nodes:
+        if node.op_type == "QuantizeLinear" and not _constant(graph, node.input[1]):
+            yield node.name, f"the scale '{node.input[1]}' is computed when the engine runs"
+
+
+def _constant(graph: Structure, name: str) -> bool:
+    """Whether the compiler knows a tensor: it is computed from stored ones, and not reduced."""
+    pending, seen = [name], {name}
+    while pending:
+        name = pending.pop()
+        node = graph.maker(name)
+        if graph.stored(name) is None and (node is None or node.op_type.startswith("Reduce")):
+            return False
+        for source in node.input if node is not None else ():
+            if source and source not in seen:
+                seen.add(source)
+                pending.append(source)
+    return True
+
+
+def _half_layer_norm(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for node in common.decomposed_norms(graph):
+        if graph.kind(node.input[0]) == TensorProto.FLOAT16:
+            yield node.name, "LayerNorm in float16 operators: past 255 its squares overflow"
+
+
+RULES = (
+    Rule("opset-range", "rejected", "export it again with an opset in that range", _opset),
+    Rule("zero-point", "rejected", "quantize symmetrically, with zero point 0", _zero_point),
+    Rule("stored-type", "rejected", "quantize it to int8", _stored_type),
+    Rule(
+        "int32-bias", "rejected",
+        "leave biases in float (ONNX Runtime's quantizer: QuantizeBias=False)", _int32_bias,
+    ),
+    Rule(
+        "bad-scale", "rejected",
+        "calibrate again; a tensor that is always zero needs a small positive scale", _bad_scale,
+    ),
+    Rule(
+        "scale-length", "rejected",
+        "one scale and one zero point for each channel of its axis", _scale_length,
+    ),
+    Rule("scalar-constant", "rejected", "store it with shape [1]", _scalar),
+    Rule(
+        "mixed-floats", "rejected",
+        "cast them to one type; Q/DQ gives its scale's type", _mixed_floats,
+    ),
+    Rule(
+        "integer-operator", "rejected",
+        "quantize to QDQ (ONNX Runtime's quantizer: QuantFormat.QDQ)", _integer_operator,
+    ),
+    Rule(
+        "contrib-operator", "rejected",
+        "export without ONNX Runtime's graph optimizations", _contrib_operator,
+    ),
+    Rule("name-in-use", "rejected", "give every node a name of its own", _name_in_use),
+    Rule(
+        "uint8-activation", "other numbers", "quantize it to int8, with an int8 zero point of 0",
+        _uint8_activation,
+    ),
+    Rule("infinite-scale", "other numbers", "calibrate again", _infinite_scale),
+    common.RESIDUAL,
+    Rule(
+        "half-layernorm", "other numbers",
+        "export with opset 17 or newer, so that it is one LayerNormalization", _half_layer_norm,
+    ),
+    common.ONE_OPERAND,
+    common.CHANNEL_ACTIVATION,
+    Rule(
+        "weight-axis", "INT8 lost",
+        "one scale for each output channel: axis 1 of a MatMul's (K, N), 0 of a Conv's",
+        _weight_axis,
+    ),
+    Rule("computed-scale", "INT8 lost", "calibrate, and store the scale", _computed_scale),
+    *lint_attention.RULES,
+    common.DEAD_CHANNEL,
+)  # fmt: skip
+"""Worst first."""

@@ -1,0 +1,130 @@
+"""Traps of TensorRT around attention: what loses INT8 in Q, K, V, and what is not one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import NodeProto
+
+from vitedge.core.spec import Target
+from vitedge.graph.match import ELEMENTWISE, MOVES, attentions, two_activations
+from vitedge.graph.structure import PRODUCTS, Structure
+from vitedge.runtimes.lint.rule import Complaint, Rule
+
+_SLICES = ("Split", "Slice", "Gather")
+
+
+def _int8(graph: Structure, node: NodeProto) -> bool:
+    return all(graph.dequantize(name) is not None for name in node.input)
+
+
+def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
+    """One Linear for Q, K and V whose weight is stored in INT8 with a scale a channel.
+
+    Measured with TensorRT-RTX 1.7.1 for 7.5, 8.6, 8.9 and 12.0, static and dynamic batch, cut by
+    Split, Slice or Gather, widths 64 to 1280, 16 to 577 tokens, attention in INT8 or float: its
+    weight is dequantized, cut and concatenated, and the product is float16. INT8 stays with one
+    scale for the weight, with a float weight through Q and DQ, with Q/DQ before the cut, and where
+    only two of Q, K and V are made at once.
+    """
+    for node, (left, right) in graph.products():
+        if node.op_type == "Conv" or left is None or right is None:
+            continue
+        stored_as_int8 = graph.stored(right.input[0]) is not None
+        if not stored_as_int8 or graph.quantizer(right).axis is None:  # else INT8 is kept
+            continue
+        parts = [part for part in _slices(graph, node.output[0]) if _is_attended(graph, part)]
+        if len(parts) > 2:
+            yield (
+                node.name,
+                f"it makes Q, K and V at once: the compiler slices its weights in float16 "
+                f"({len(parts)} slices)",
+            )
+
+
+def _slices(graph: Structure, name: str) -> list[str]:
+    """The parts into which a Linear's output is cut, bias and moves aside; not through Q/DQ."""
+    parts, pending, seen = [], [name], {name}
+    while pending:
+        for node in graph.users(pending.pop()):
+            if node.op_type in _SLICES:
+                parts += [part for part in node.output if part not in seen]
+            elif (
+                node.op_type in MOVES
+                or (node.op_type in ELEMENTWISE and any(map(graph.weight, node.input)))
+            ) and node.output[0] not in seen:
+                pending.append(node.output[0])
+            seen.update(node.output)
+    return parts
+
+
+def _is_attended(graph: Structure, name: str) -> bool:
+    """Whether an operand of a product of two activations is computed from `name`."""
+    pending, seen = [name], {name}
+    while pending:
+        for node in graph.users(pending.pop()):
+            if node.op_type in PRODUCTS:
+                if two_activations(graph, node):
+                    return True
+                continue
+            for made in node.output:
+                if made not in seen:
+                    seen.add(made)
+                    pending.append(made)
+    return False
+
+
+def _quantized_scores(graph: Structure, target: Target) -> Iterator[Complaint]:
+    """Both products stay INT8, but in kernels of their own; after P·V, Q/DQ does no harm."""
+    for found in attentions(graph):
+        if found.scores_quantized:
+            yield found.qk.name, f"its output is quantized before '{found.softmax.name}'"
+
+
+def _one_product(graph: Structure, target: Target) -> Iterator[Complaint]:
+    for found in attentions(graph):
+        first, second = _int8(graph, found.qk), _int8(graph, found.pv)
+        if first != second:
+            alone, other = (found.qk, found.pv) if first else (found.pv, found.qk)
+            yield alone.name, f"it is INT8, but '{other.name}' of the same attention is float"
+
+
+def _attention_size(graph: Structure, target: Target) -> Iterator[Complaint]:
+    """Both products stay INT8, but in kernels of their own; in float16 they are fused."""
+    sizes = target.quantization.attention_head_sizes
+    most = target.quantization.attention_max_tokens
+    for found in attentions(graph):
+        if not (_int8(graph, found.qk) and _int8(graph, found.pv)):
+            continue
+        shape = graph.shape(found.qk.input[0])
+        tokens = max(graph.shape(found.qk.output[0])[-2:], default=0)
+        if shape and shape[-1] and sizes and shape[-1] not in sizes:
+            yield found.qk.name, f"INT8 attention with heads of {shape[-1]}; fused: {_list(sizes)}"
+        elif most and tokens > most:
+            yield found.qk.name, f"INT8 attention over {tokens} tokens; fused: up to {most}"
+
+
+def _list(sizes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sizes))
+
+
+RULES = (
+    Rule(
+        "fused-qkv", "INT8 lost",
+        "split it into three MatMuls, which the compiler merges again; or store its weight in "
+        "float, with Q and DQ", _fused_qkv,
+    ),
+    Rule(
+        "quantized-scores", "slower",
+        "no Q/DQ on the output of Q·Kᵀ: attention is then one kernel", _quantized_scores,
+    ),
+    Rule(
+        "one-attention-product", "slower",
+        "quantize both products, or neither: attention is then one kernel", _one_product,
+    ),
+    Rule(
+        "attention-size", "slower",
+        "leave both products in float16: attention is then one kernel", _attention_size,
+    ),
+)  # fmt: skip
+"""Worst first."""

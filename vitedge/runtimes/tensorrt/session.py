@@ -1,0 +1,195 @@
+"""An engine that runs on the GPU of this machine. Never yet run on one: read it with that in mind.
+
+Memory is allocated once for the largest batch; what one batch size queues is one CUDA graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.bundle import ENGINE, MODEL
+from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.runtime import Session, TensorSpec
+from vitedge.core.spec import Target
+from vitedge.runtimes.tensorrt.callbacks import logger
+from vitedge.runtimes.tensorrt.cuda import Cuda
+from vitedge.runtimes.tensorrt.package import EXTRAS, TITLES, load
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@contextmanager
+def open_engine(bundle: Path, target: Target) -> Iterator[Session]:
+    """Deserialise `bundle/model.engine`, whose hash the caller has verified.
+
+    Raises:
+        InputError: there is no engine yet.
+        UnavailableError: a package, the driver or memory is missing, or the engine is of another
+            GPU or version.
+    """
+    file = bundle / ENGINE
+    if not file.is_file():
+        raise InputError(
+            f"{bundle} has no engine yet: it is built on the device",
+            fix=f"run 'vitedge build {bundle}' there",
+        )
+    trt = load(target.runtime)
+    log = logger(trt)
+    with ExitStack() as stack:
+        cuda = Cuda(stack, EXTRAS[target.runtime])
+        runtime = trt.Runtime(log)
+        if target.compile.version_compatible:
+            runtime.engine_host_code_allowed = True  # such an engine brings its own runtime
+        engine = runtime.deserialize_cuda_engine(file.read_bytes())
+        if engine is None:
+            why = " ".join(log.errors[-1].split()) if log.errors else "it does not say why"
+            raise UnavailableError(
+                f"{TITLES[target.runtime]} {trt.__version__} cannot load the engine of {bundle} "
+                f"on this GPU: {why}",
+                fix=f"build it here: vitedge build {bundle} --force",
+            )
+        if target.compile.weights == "stripped":
+            _refit(trt, engine, bundle, log)
+        context = _context(trt, engine, target)
+        if context is None:
+            raise UnavailableError(
+                f"the GPU has too little memory for the engine of {bundle}",
+                fix="stop what else uses it, or build with a smaller max_batch in [compile]",
+            )
+        # TensorRT-RTX records its graphs itself
+        session = _Session(trt, engine, context, cuda, records=target.runtime == "tensorrt")
+        stack.callback(session.forget)
+        yield session
+
+
+def _context(trt: Any, engine: Any, target: Target) -> Any:
+    if target.runtime == "tensorrt":
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(config)
+
+
+def _refit(trt: Any, engine: Any, bundle: Path, log: Any) -> None:
+    """Put the weights of the bundle's ONNX file into an engine that was built without."""
+    refitter = trt.Refitter(engine, log)
+    found = trt.OnnxParserRefitter(refitter, log).refit_from_file(str(bundle / MODEL))
+    if not found or not refitter.refit_cuda_engine():
+        raise UnavailableError(
+            f"the weights of {bundle / MODEL} do not fit its engine",
+            fix=f"build it here: vitedge build {bundle} --force",
+        )
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """Memory of one tensor, for the largest batch."""
+
+    device: int
+    host: NDArray[np.uint8]
+    dtype: np.dtype[Any]
+
+    def view(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The host's part as a tensor of `shape`."""
+        size = math.prod(shape) * self.dtype.itemsize
+        return self.host[:size].view(self.dtype).reshape(shape)
+
+
+class _Session:
+    def __init__(self, trt: Any, engine: Any, context: Any, cuda: Cuda, *, records: bool) -> None:
+        self._engine, self._context, self._cuda, self._records = engine, context, cuda, records
+        self._graph: Any | None = None
+        self._shapes: Shapes = {}
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        modes = {name: engine.get_tensor_mode(name) for name in names}
+        dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
+        specs = {name: _spec(engine, name, dtypes[name]) for name in names}
+        given = trt.TensorIOMode.INPUT
+        self.inputs = tuple(specs[name] for name in names if modes[name] == given)
+        self.outputs = tuple(specs[name] for name in names if modes[name] != given)
+        self._buffers: dict[str, _Buffer] = {}
+        self._set_shapes({spec.name: self._range(spec)[1] for spec in self.inputs})
+        for name, shape in self._shapes.items():
+            size = math.prod(shape) * dtypes[name].itemsize
+            buffer = _Buffer(cuda.device_memory(size), cuda.pinned_memory(size), dtypes[name])
+            self._context.set_tensor_address(name, buffer.device)
+            self._buffers[name] = buffer
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for spec in self.inputs:
+            self._check(spec, feed[spec.name].shape)
+        wanted = {spec.name: feed[spec.name].shape for spec in self.inputs}
+        if any(self._shapes[name] != shape for name, shape in wanted.items()):
+            self._set_shapes(wanted)
+        for name in wanted:
+            np.copyto(self._view(name), feed[name])
+        if self._graph is None:
+            self._queue()
+        else:
+            self._cuda.launch(self._graph)
+        self._cuda.synchronize()
+        results = {spec.name: self._view(spec.name).copy() for spec in self.outputs}
+        if self._records and self._graph is None:  # a shape's first run settles what is recorded
+            self._graph = self._cuda.capture(self._queue)
+            self._records = self._graph is not None
+        return results
+
+    def forget(self) -> None:
+        """Free what was recorded."""
+        if self._graph is not None:
+            self._cuda.discard(self._graph)
+            self._graph = None
+
+    def _queue(self) -> None:
+        """Everything of one run, on the stream."""
+        for spec in self.inputs:
+            self._cuda.copy_to_device(self._buffers[spec.name].device, self._view(spec.name))
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise UnavailableError(
+                "TensorRT cannot run the engine", fix="is the GPU out of memory?"
+            )
+        for spec in self.outputs:
+            self._cuda.copy_to_host(self._view(spec.name), self._buffers[spec.name].device)
+
+    def _view(self, name: str) -> NDArray[Any]:
+        """The host's copy of a tensor, in its shape of this run."""
+        return self._buffers[name].view(self._shapes[name])
+
+    def _set_shapes(self, inputs: Shapes) -> None:
+        """Make the next runs take inputs of these shapes."""
+        self.forget()
+        for name, shape in inputs.items():
+            self._context.set_input_shape(name, shape)
+        outputs = {s.name: tuple(self._context.get_tensor_shape(s.name)) for s in self.outputs}
+        self._shapes = {**inputs, **outputs}
+
+    def _range(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The smallest and the largest shape that an input takes."""
+        if None not in spec.shape:
+            fixed = tuple(self._engine.get_tensor_shape(spec.name))
+            return fixed, fixed
+        low, _, high = self._engine.get_tensor_profile_shape(spec.name, 0)
+        return tuple(low), tuple(high)
+
+    def _check(self, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+        low, high = self._range(spec)
+        fits = len(shape) == len(low)
+        if fits and all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
+            return
+        raise InputError(
+            f"'{spec.name}' of shape {shape} is outside what the engine takes: {low} to {high}",
+            fix="change the batch; or max_batch in [compile] of the target, and export again",
+        )
+
+
+def _spec(engine: Any, name: str, dtype: np.dtype[Any]) -> TensorSpec:
+    shape = tuple(None if size == -1 else int(size) for size in engine.get_tensor_shape(name))
+    return TensorSpec(name, shape, str(dtype))

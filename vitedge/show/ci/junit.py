@@ -1,0 +1,77 @@
+"""JUnit XML: a suite for each artifact, a test case for each check.
+
+Valid for Jenkins' junit-10.xsd, which is the strictest in use: no properties inside a test case.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from xml.etree import ElementTree
+
+from vitedge.gate.verdict import Check, Judged, Verdict
+from vitedge.show.ci import figures
+
+ELEMENTS = {"failed": "failure", "inconclusive": "error"}
+"""Both are red everywhere. An error is a test that could not tell, which is what JUnit means by it;
+`skipped` would be green."""
+
+
+def render(verdict: Verdict) -> str:
+    """The document, without times: nothing in it changes unless a measurement does."""
+    root = ElementTree.Element("testsuites", name="vitedge gate")
+    _count(root, tuple(check for judged in verdict.judged for check in judged.checks))
+    for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
+        _suite(root, name, judged, verdict.confidence)
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, "unicode")}\n'
+
+
+def _suite(root: ElementTree.Element, name: str, judged: Judged, confidence: float) -> None:
+    suite = ElementTree.SubElement(root, "testsuite", name=name)
+    _count(suite, judged.checks)
+    suite.set("skipped", "0")
+    about = {
+        "model": judged.model,
+        "target": judged.target,
+        "precision": judged.precision,
+        "against": judged.against,
+        "confidence": f"{confidence:g}",
+    }
+    for check in judged.checks:
+        about |= _figures(check)
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, value in about.items():
+        ElementTree.SubElement(properties, "property", name=key, value=figures.one_line(value))
+    classname = f"vitedge.{name.replace('.', '_')}"  # Jenkins splits it at its last dot
+    for check in judged.checks:
+        _case(suite, classname, check)
+
+
+def _case(suite: ElementTree.Element, classname: str, check: Check) -> None:
+    case = ElementTree.SubElement(
+        suite, "testcase", name=figures.title(check), classname=classname, time="0"
+    )
+    reason = figures.one_line(check.reason)
+    if kind := ELEMENTS.get(check.answer):
+        found = ElementTree.SubElement(case, kind, type=check.answer, message=reason)
+        numbers = (f"{key}: {value}" for key, value in _figures(check).items())
+        found.text = "\n".join((reason, *numbers))  # GitLab shows the text, Jenkins both
+    else:
+        ElementTree.SubElement(case, "system-out").text = reason
+
+
+def _figures(check: Check) -> dict[str, str]:
+    """Exact, in the unit of the metric's name, for what reads properties."""
+    title, value, ends = figures.title(check), figures.measured(check), check.interval
+    found = {f"{title}.limit": f"{check.limit!r}"}
+    found[f"{title}.value"] = "not measured" if value is None else f"{value!r}"
+    if ends:
+        found[f"{title}.interval"] = f"{ends[0]!r} to {ends[1]!r}"
+    return found
+
+
+def _count(element: ElementTree.Element, checks: tuple[Check, ...]) -> None:
+    answers = Counter(check.answer for check in checks)
+    element.set("tests", str(len(checks)))
+    element.set("failures", str(answers["failed"]))
+    element.set("errors", str(answers["inconclusive"]))

@@ -1,0 +1,105 @@
+"""Where a verdict goes: the files asked for, the history, and GitHub's step summary.
+
+All are checked before the gate does any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vitedge.core import files
+from vitedge.core.errors import InputError, nearest
+from vitedge.gate.verdict import Verdict
+from vitedge.show.ci import FORMATS, history, markdown
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written once the gate has its verdict."""
+
+    wanted: tuple[tuple[str, Path], ...]
+    """Formats' names, and where to."""
+    past: Path | None
+    """The history, which this run is added to."""
+    earlier: tuple[history.Run, ...]
+    """What it held, oldest first."""
+    step_summary: Path | None
+    environment: Mapping[str, str]
+
+    def write(self, verdict: Verdict) -> None:
+        """Write them all. Raises InputError where the disk is full or a folder went away."""
+        render = FORMATS | {"markdown": partial(markdown.render, earlier=self.earlier)}
+        for name, path in self.wanted:
+            files.write(path, render[name](verdict))
+        if self.past:
+            runs = (*self.earlier, history.run_of(verdict, self.environment))
+            files.write(self.past, history.render(runs))
+        if self.step_summary:
+            self._append(verdict, self.step_summary)
+
+    def _append(self, verdict: Verdict, path: Path) -> None:
+        try:
+            room = markdown.MOST_BYTES - path.stat().st_size  # a step's commands share one file
+            with path.open("a", encoding="utf-8") as file:
+                file.write(markdown.render(verdict, self.earlier, room))
+        except OSError as error:
+            raise InputError(
+                f"cannot append to {path}: {error.strerror}", fix=f"unset {STEP_SUMMARY}"
+            ) from error
+
+
+def plan(
+    junit: Path | None,
+    write: Sequence[str],
+    past: Path | None,
+    environment: Mapping[str, str],
+    others: Sequence[tuple[Path, str]] = (),
+) -> Outputs:
+    """Check that all of it can be written, and read the history.
+
+    Args:
+        junit: of `--junit`.
+        write: `FORMAT=FILE`, of `--write`.
+        past: of `--history`.
+        environment: variables, for GitHub's step summary and the commit.
+        others: files of the gate's other options, which none of these may be.
+
+    Raises:
+        InputError: an unknown format, a path that cannot be written or is given twice, a history
+            that cannot be read.
+    """
+    wanted = [(name, path, f"--write {name}") for name, path in map(_parse, write)]
+    if junit:
+        wanted.append(("junit", junit, "--junit"))
+    options = [(path, option) for _, path, option in wanted]
+    if past:
+        options.append((past, "--history"))
+    for path, option in options:
+        files.check_writable(path, option)
+    taken: dict[Path, str] = {}
+    for path, option in (*options, *others):
+        other = taken.setdefault(path.resolve(), option)
+        if other is not option:
+            raise InputError(f"{other} and {option} are both {path}", fix="name another file")
+    summary = Path(environment[STEP_SUMMARY]) if environment.get(STEP_SUMMARY) else None
+    return Outputs(
+        wanted=tuple((name, path) for name, path, _ in wanted),
+        past=past,
+        earlier=history.read(past) if past else (),
+        step_summary=summary if summary and summary.is_file() else None,
+        environment=environment,
+    )
+
+
+def _parse(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if name not in FORMATS:
+        raise InputError(f"--write {text}: unknown format '{name}'", fix=nearest(name, FORMATS))
+    if not equals or not path:
+        raise InputError(f"--write {text} names no file", fix=f"write {name}=FILE")
+    return name, Path(path)

@@ -1,0 +1,96 @@
+"""What `bench` measured as CSV: one row for each artifact and setting, for other tools to plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitedge.core import files
+
+TIMING = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "n")
+SETTING = ("batch", "streams", "threads")
+COST = {
+    "size_bytes": ("size", "bytes"),
+    "peak_rss_bytes": ("memory", "peak_rss_bytes"),
+    "device_bytes": ("memory", "device_bytes"),
+    "load_ms": ("cold_start", "load_ms"),
+    "first_inference_ms": ("cold_start", "first_inference_ms"),
+    "process_to_ready_ms": ("cold_start", "process_to_ready_ms"),
+    "joules_per_inference": ("energy", "joules_per_inference"),
+    "noise_percent": ("conditions", "noise_percent"),
+    "fingerprint": ("conditions", "fingerprint"),
+    "measured_at": ("conditions", "measured_at"),
+    "cpu": ("host", "cpu"),
+}
+"""Columns that are the same in every row of an artifact, and where its report has them."""
+COLUMNS = (
+    *("artifact", "model", "target", "precision", "scenario", *SETTING, *TIMING),
+    *("images_per_s", "images_per_s_low", "images_per_s_high"),
+    *("against", "against_p50_ms", "speedup", "speedup_low", "speedup_high"),
+    *("rate_per_s", "achieved_per_s", "utilization", "overloaded", *COST),
+)
+
+
+def write(reports: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Write the rows of `reports` to `file`, all or nothing. Raises InputError."""
+    text = io.StringIO()
+    rows = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    rows.writeheader()
+    for report in reports:
+        rows.writerows(_rows(report))
+    files.write(file, text.getvalue())
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    same = {name: report[name] for name in ("artifact", "model", "target", "precision")}
+    for column, (section, key) in COST.items():
+        same[column] = (report.get(section) or {}).get(key)
+    for row in _settings(report):
+        yield same | row
+
+
+def _settings(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each scenario and setting in a report, of what only that row has."""
+    if latency := report.get("latency"):
+        yield {"scenario": "single-stream", "streams": 1, **_single(latency, report)}
+    if multi := report.get("multi_stream"):
+        batch = multi["samples_per_query"]
+        yield {"scenario": "multi-stream", **_pick(multi, SETTING, TIMING), "batch": batch}
+    for point in (report.get("offline") or {}).get("points", ()):
+        yield {"scenario": "offline", **_pick(point, SETTING, ("n",)), **_rate(point)}
+    if server := report.get("server"):
+        figures = ("rate_per_s", "achieved_per_s", "utilization", "overloaded", *SETTING)
+        yield {
+            "scenario": "server",
+            **_pick(server, figures),
+            **_pick(server["latency"], TIMING),
+        }
+    for name in ("threads", "batch"):
+        for point in report.get(f"sweep_{name}") or ():
+            row = _pick(point, SETTING, TIMING, ("images_per_s",))
+            yield {"scenario": f"sweep-{name}", "streams": 1, **row}
+
+
+def _single(latency: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    rival = latency["fp32"] or latency["other"] or {}
+    low, high = latency["speedup_ci"] or (None, None)
+    return {
+        **_pick(latency, SETTING, TIMING, ("against", "speedup")),
+        "threads": (report.get("host") or {}).get("threads"),
+        "against_p50_ms": rival.get("p50_ms"),
+        "speedup_low": low,
+        "speedup_high": high,
+    }
+
+
+def _rate(point: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = point["images_per_s_ci"]
+    per_s = point["images_per_s"]
+    return {"images_per_s": per_s, "images_per_s_low": low, "images_per_s_high": high}
+
+
+def _pick(found: Mapping[str, Any], *names: Sequence[str]) -> dict[str, Any]:
+    return {name: found[name] for group in names for name in group if name in found}

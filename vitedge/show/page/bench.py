@@ -1,0 +1,144 @@
+"""What `bench` measured as one page: every scenario run, and accuracy where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from vitedge.show.page import about, pareto, spread, sweeps
+from vitedge.show.page.columns import (
+    Columns,
+    answered,
+    at,
+    between,
+    counted,
+    dropped,
+    ranged,
+    said,
+    section,
+)
+from vitedge.show.page.figures import Report, look, within
+from vitedge.show.page.shell import document, safe
+from vitedge.show.terminal import tables
+
+
+def render(measured: Sequence[Report], merged: Sequence[Report], command: str) -> str:
+    """The whole page.
+
+    Args:
+        measured: reports of what was measured now.
+        merged: the same with all that was ever measured, for accuracy.
+        command: what was typed.
+    """
+    reports = [_with_accuracy(*pair) for pair in zip(measured, merged, strict=True)]
+    count = len(reports)
+    title = f"{reports[0]['artifact'] if count == 1 else f'{count} artifacts'}: vitedge bench"
+    return document(title, _body(title, reports, command))
+
+
+def _with_accuracy(now: Report, merged: Report) -> Report:
+    wanted = ("device", *(("accuracy", "recommendation") if "latency" in now else ()))
+    return {**{name: merged[name] for name in wanted if name in merged}, **now}
+
+
+def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
+    yield f"<h1>{safe(title)}</h1>"
+    yield f'<p class="soft">{safe(_when(reports), 1000)}</p>'
+    yield from about.warnings(reports)
+    yield from (f"<p>{safe(line, 1000)}</p>" for line in tables.recommendations(reports))
+    yield from section("Latency of one run at a time", reports, "latency", LATENCY)
+    runs = spread.timed(reports)
+    yield from spread.distributions(runs)
+    yield from spread.series(runs)
+    yield from pareto.sections(reports)
+    yield from sweeps.sections(reports)
+    yield from section("MultiStream", reports, "multi_stream", MULTI_STREAM)
+    yield from section("Server: images arrive at random", reports, "server", SERVER)
+    yield from section("Cold start", reports, "cold_start", COLD_START)
+    yield from section("Drift under load", reports, "drift", DRIFT)
+    yield from _energy(reports)
+    yield from section("Size and memory", reports, "size", COSTS)
+    yield from about.machines(reports)
+    yield from ("<section><h2>How to reproduce</h2>", *about.listing([command]), "</section>")
+
+
+def _energy(reports: Sequence[Report]) -> Iterable[str]:
+    """What a run takes; why that is not known, where no machine could tell."""
+    if any(look(report, "energy", "joules_per_inference") is not None for report in reports):
+        yield from section("Energy", reports, "energy", ENERGY)
+        return
+    for why in dict.fromkeys(look(report, "energy", "note") for report in reports):
+        if why:
+            yield f'<section><h2>Energy</h2><p class="soft">{safe(why, 1000)}</p></section>'
+
+
+def _when(reports: Sequence[Report]) -> str:
+    times = sorted({w for r in reports if (w := look(r, "conditions", "measured_at"))})
+    noise = [n for r in reports if (n := look(r, "conditions", "noise_percent")) is not None]
+    when = f"Measured {times[-1]}. " if times else ""
+    return when + (f"This machine's own noise: {max(noise):.2g}%." if noise else "")
+
+
+LATENCY: Columns = {
+    "p50 ms": ("number", at("latency", "p50_ms")),
+    "p90 ms": ("number", at("latency", "p90_ms")),
+    "p99 ms": ("number", at("latency", "p99_ms")),
+    "mean ms": ("number", at("latency", "mean_ms")),
+    "runs": ("number", counted("latency", "n")),
+    "batch": ("number", counted("latency", "batch")),
+    "speed-up, 95%": ("number", between("latency", "speedup", how=".2f")),
+    "against": ("", said("latency", "against")),
+    "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
+    "drop pp, 95%": ("number", dropped),
+}
+MULTI_STREAM: Columns = {
+    "images a query": ("number", counted("multi_stream", "samples_per_query")),
+    "streams": ("number", counted("multi_stream", "streams")),
+    "threads each": ("number", counted("multi_stream", "threads")),
+    "p50 ms": ("number", at("multi_stream", "p50_ms")),
+    "p90 ms": ("number", at("multi_stream", "p90_ms")),
+    "p99 ms": ("number", at("multi_stream", "p99_ms")),
+    "queries": ("number", counted("multi_stream", "n")),
+}
+SERVER: Columns = {
+    "images each": ("number", counted("server", "batch")),
+    "asked /s": ("number", at("server", "rate_per_s", how=",.4g")),
+    "served /s": ("number", at("server", "achieved_per_s", how=",.4g")),
+    "p50 ms": ("number", at("server", "latency", "p50_ms")),
+    "p90 ms": ("number", at("server", "latency", "p90_ms")),
+    "p99 ms": ("number", at("server", "latency", "p99_ms")),
+    "run alone, p50 ms": ("number", at("server", "service_p50_ms")),
+    "busy %": ("number", at("server", "utilization", how=".0f", unit=0.01)),
+    "keeps up": ("", answered("server", "overloaded", yes="no: overloaded", no="yes")),
+}
+COLD_START: Columns = {
+    "load ms": ("number", at("cold_start", "load_ms")),
+    "first inference ms": ("number", at("cold_start", "first_inference_ms")),
+    "process to result ms": ("number", at("cold_start", "process_to_ready_ms")),
+    "processes": ("number", counted("cold_start", "n")),
+}
+DRIFT: Columns = {
+    "seconds": ("number", at("drift", "duration_s")),
+    "% a minute": (
+        "number",
+        lambda r: within(
+            look(r, "drift", "slope_percent_per_minute"), look(r, "drift", "slope_ci"), "+.2f"
+        ),
+    ),
+    "gets slower": ("", answered("drift", "slower")),
+    "throttled": ("", answered("drift", "throttled")),
+    "°C": ("number", ranged("drift", "temperature_c")),
+}
+ENERGY: Columns = {
+    "mJ a run": ("number", at("energy", "joules_per_inference", unit=1e-3)),
+    "watts": ("number", at("energy", "watts")),
+    "idle watts": ("number", at("energy", "idle_watts")),
+    "batch": ("number", counted("energy", "batch")),
+    "meter": ("", said("energy", "source")),
+    "note": ("text", said("energy", "note")),
+}
+COSTS: Columns = {
+    "size MB": ("number", at("size", "bytes", unit=1e6)),
+    "FP32 size MB": ("number", at("size", "fp32_bytes", unit=1e6)),
+    "peak RSS MB": ("number", at("memory", "peak_rss_bytes", unit=1e6)),
+    "GPU memory MB": ("number", at("memory", "device_bytes", unit=1e6)),
+}

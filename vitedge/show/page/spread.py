@@ -1,0 +1,157 @@
+"""How latency is spread, and how it went on: a strip for each artifact, one above the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vitedge.show.page.chart import Frame, Point, hover, legend, linear, logarithmic, strips
+from vitedge.show.page.figures import Report, look, names, number
+
+STRIP_PX = 88
+BINS = 96
+MOST_PERCENT = 100.0
+"""A series is cut off that far from its median."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One artifact's runs, and those of what it was timed in turn with."""
+
+    name: str
+    mine: dict[str, Any]
+    """A `Timing`."""
+    other: dict[str, Any] | None
+    against: str
+
+
+def timed(reports: Sequence[Report]) -> list[Timed]:
+    """The reports that hold a distribution."""
+    found = []
+    for report, name in zip(reports, names(reports), strict=True):
+        latency = look(report, "latency")
+        quantiles = look(report, "latency", "distribution", "quantiles_ms") or ()
+        if len(quantiles) < 2 or not latency["p50_ms"] > 0:
+            continue
+        other = latency.get("fp32") or latency.get("other")
+        with_it = other if other and other.get("distribution") else None
+        found.append(Timed(name, latency, with_it, latency.get("against") or ""))
+    return found
+
+
+def distributions(runs: Sequence[Timed]) -> Iterable[str]:
+    """Latency of every run as a histogram, with p50, p90 and p99; nothing without runs."""
+    if not runs:
+        return
+    every = [t["distribution"]["quantiles_ms"] for run in runs for t in (run.mine, run.other) if t]
+    low, high = 0.98 * min(q[0] for q in every), 1.02 * max(q[-2] for q in every)
+    axis = (logarithmic if high > 4 * low else linear)("latency of a run, ms", [low, high])
+    label = f"Distribution of latency of {len(runs)} artifacts; the table has p50, p90 and p99"
+    frame = strips(axis, len(runs), "", label, STRIP_PX)
+    edges = [axis.low + (axis.high - axis.low) * i / BINS for i in range(BINS + 1)]
+    if axis.log:
+        edges = list(np.geomspace(axis.low, axis.high, BINS + 1))
+    drawn = enumerate(reversed(runs))
+    marks = [_histogram(frame, strip, run, edges) for strip, run in drawn]
+    yield '<section><h2>Latency distribution</h2><p class="soft">Share of the runs; upright lines '
+    yield "are p50, p90 and p99, where there were enough runs. The slowest 1% may lie outside.</p>"
+    yield _legend(runs, bars=True)
+    yield from frame.svg(marks)
+    yield "</section>"
+
+
+def _histogram(frame: Frame, strip: int, run: Timed, edges: Sequence[float]) -> str:
+    """The runs of one artifact, and those beside it as an outline of the same scale."""
+    mine, other = (_shares(t, edges) if t else None for t in (run.mine, run.other))
+    tallest = max(float(shares.max()) for shares in (mine, other) if shares is not None)
+    drawn = [
+        _outline(frame, edges, 0.5 * shares / tallest, strip, css)
+        for shares, css in ((mine, "bar c0"), (other, "line c1"))
+        if shares is not None
+    ]
+    known = [run.mine.get(key) for key in ("p50_ms", "p90_ms", "p99_ms")]
+    drawn += [
+        frame.line([(at, strip), (at, strip + 0.66)], "line c0 thin")
+        for at in known
+        if at is not None and at <= frame.x.high
+    ]
+    p50 = run.mine["p50_ms"]
+    drawn.append(frame.text(p50, strip + 0.66, f"p50 {number(p50)}", shift=(4, 8)))
+    drawn.append(frame.text(frame.x.low, strip + 1, run.name, shift=(6, 18)))
+    return hover(_said(run), *drawn)
+
+
+def _shares(timing: dict[str, Any], edges: Sequence[float]) -> Any:
+    """Share of the runs between each two of `edges`, from the 101 quantiles."""
+    quantiles = sorted(timing["distribution"]["quantiles_ms"])
+    return np.diff(np.interp(edges, quantiles, np.linspace(0, 1, len(quantiles))))
+
+
+def _outline(frame: Frame, edges: Sequence[float], shares: Any, strip: int, css: str) -> str:
+    """The tops of the bars, from the first to the last that can be seen."""
+    seen = np.flatnonzero(shares >= 0.01 * shares.max())
+    points: list[Point] = []
+    for left, share in zip(range(seen[0], seen[-1] + 1), shares[seen[0] :].tolist(), strict=False):
+        points += [(edges[left], strip + share), (edges[left + 1], strip + share)]
+    return frame.line([(points[0][0], strip), *points, (points[-1][0], strip)], css)
+
+
+def series(runs: Sequence[Timed]) -> Iterable[str]:
+    """Latency over time, relative to the median of the run; nothing without runs."""
+    kept = [run for run in runs if len(run.mine["distribution"]["series"]) > 1]
+    if not kept:
+        return
+    last = max(run.mine["distribution"]["series"][-1][0] for run in kept)
+    far = max(abs(change) for run in kept for _, change in _changes(run.mine))
+    half = min(MOST_PERCENT, max(5.0, float(np.ceil(far / 5) * 5)))
+    axis = linear("seconds since timing began", [0.0, last])
+    label = f"Latency over time of {len(kept)} artifacts, in percent off the median of each"
+    frame = strips(axis, len(kept), f"±{half:g}%", label, STRIP_PX)
+    marks = []
+    for strip, run in enumerate(reversed(kept)):
+        middle = strip + 0.4
+        drawn = [frame.line([(axis.low, middle), (axis.high, middle)], "grid")]
+        for timing, css in ((run.other, "line c1 thin"), (run.mine, "line c0")):
+            if timing and len(timing["distribution"]["series"]) > 1:
+                changes = _changes(timing)
+                points = [(t, middle + 0.38 * max(-1, min(1, c / half))) for t, c in changes]
+                drawn.append(frame.line(points, css))
+        drawn.append(frame.text(axis.low, strip + 1, run.name, shift=(6, 18)))
+        marks.append(hover(_said(run), *drawn))
+    yield '<section><h2>Latency over time</h2><p class="soft">Up is slower; the height of a '
+    yield f"strip is ±{half:g}% of its median. What all of them do at once is the machine; a line "
+    yield "that climbs is a device that gets hot.</p>"
+    yield _legend(kept, bars=False)
+    yield from frame.svg(marks)
+    yield "</section>"
+
+
+def _changes(timing: dict[str, Any]) -> list[tuple[float, float]]:
+    """(seconds, percent off the median)."""
+    points, p50 = timing["distribution"]["series"], timing["p50_ms"]
+    return [(seconds, 100 * (ms / p50 - 1)) for seconds, ms in points if seconds >= 0]
+
+
+def _legend(runs: Sequence[Timed], *, bars: bool) -> str:
+    mine = (
+        '<path class="bar c0" d="M2 3h26v11h-26Z"/>'
+        if bars
+        else '<path class="line c0" d="M0 8H30"/>'
+    )
+    entries = [(mine, "the artifact")]
+    rivals = {run.against for run in runs if run.other}
+    if rivals:
+        said = "FP32" if rivals == {"fp32"} else "what it was timed against"
+        entries.append(('<path class="line c1" d="M0 8H30"/>', f"{said}, in turn"))
+    return legend(entries)
+
+
+def _said(run: Timed) -> str:
+    known = {"p50": "p50_ms", "p90": "p90_ms", "p99": "p99_ms", "mean": "mean_ms"}
+    parts = [f"{name} {number(run.mine[key])}" for name, key in known.items() if run.mine.get(key)]
+    quantiles = run.mine["distribution"]["quantiles_ms"]
+    ends = f"{number(quantiles[0])} … {number(quantiles[-1])}"
+    return f"{run.name}: {', '.join(parts)}, all {ends} ms, {run.mine['n']:,} runs"
