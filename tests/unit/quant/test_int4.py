@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.ptq import ptq
-from vitedge import catalog, host
+from vitedge import catalog
 from vitedge.graph import files
 from vitedge.graph.run import Runner
 
 RECIPE = msgspec.structs.replace(catalog.find_calibration("default"), weight_bits=4)
-TARGET = catalog.find_target("onnxruntime", host.describe(threads=0)).quantization
+TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
 @pytest.fixture(scope="module")
