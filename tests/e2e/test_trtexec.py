@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.machine import ONNXRUNTIME
 from tests.qdq import QDQ, WIDTH
 
 CLI = Callable[..., Any]
@@ -108,7 +109,7 @@ def test_an_artifact_has_its_own_input(vitedge: CLI, bundles) -> None:
 @pytest.mark.parametrize(
     ("which", "arguments", "says"),
     [
-        ("onnxruntime", [], "onnxruntime-cpu is of onnxruntime"),
+        ("onnxruntime", [], f"{ONNXRUNTIME} is of onnxruntime"),
         ("openvino", ["--target", "tensorrt"], "no ONNX graph"),
         ("model", ["--target", "openvino-cpu"], "for TensorRT"),
         ("model", ["--html", "page.html"], "--html writes a page"),

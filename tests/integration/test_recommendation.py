@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.machine import ONNXRUNTIME
 from vitedge import catalog, host
 from vitedge.artifact import open_bundle
 from vitedge.benching import BenchRequest, bench_bundles
@@ -40,7 +41,7 @@ def export_digits(
     def run(**changes: Any) -> list[Made]:
         request = ExportRequest(
             Request(str(onnx_model)),
-            ("onnxruntime-cpu",),
+            (ONNXRUNTIME,),
             "int8",
             calib_data="digits",
             num_samples=8,
