@@ -129,7 +129,9 @@ def test_where_there_is_no_command_one_line_says_why(
         path.write_bytes(made.SerializeToString())
     elif which == "model":
         path = model(1)
+    elif which in ("onnxruntime", "openvino"):
+        path = bundles[which, "int8"]
     else:
-        path = bundles.get((which, "int8"), tmp_path / which)
+        path = tmp_path / which
     ran = vitedge("inspect", path, "--as", "trtexec", *arguments, code=2, cwd=tmp_path)
     assert ran.stdout == "" and says in ran.stderr and "\n  fix: " in ran.stderr
