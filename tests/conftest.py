@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from tests.machine import TARGETS, target_of
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Preprocess
 from vitedge.data.imageset import Batch
@@ -68,7 +69,7 @@ def vitedge() -> Vitedge:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Path:
-    """A folder with `digits` in FP32 and INT8 for both CPU runtimes. Copy what you change.
+    """A folder with `digits` in FP32 and INT8 for each CPU runtime. Copy what you change.
 
     Made once for all workers: the first exports, the others wait.
     """
@@ -78,21 +79,33 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Pat
     output = folder / "artifacts"
     with FileLock(folder / "artifacts.lock"):
         if not output.is_dir():
-            vitedge(
-                *("export", "--target", "onnxruntime", "--target", "openvino", "--int8"),
-                *("--duration", 0, "--output", output),
-            )
+            targets = [word for name in TARGETS.values() for word in ("--target", name)]
+            vitedge("export", *targets, "--int8", "--duration", 0, "--output", output)
     return output
+
+
+class Bundles(dict[tuple[str, str], Path]):
+    """By runtime and precision; a test is skipped where no target of the runtime fits."""
+
+    def __missing__(self, kind: tuple[str, str]) -> Path:
+        target_of(kind[0])
+        raise KeyError(kind)
 
 
 @pytest.fixture(scope="session")
 def bundles(artifacts: Path) -> dict[tuple[str, str], Path]:
     """The bundle of each runtime and precision in `artifacts`."""
-    found = {}
+    by_kind = Bundles()
     for path in sorted(artifacts.iterdir()):
         _, runtime, _, precision = path.name.split("-")  # digits-openvino-cpu-int8
-        found[runtime, precision] = path
-    return found
+        by_kind[runtime, precision] = path
+    return by_kind
+
+
+@pytest.fixture(scope="session")
+def openvino() -> str:
+    """The OpenVINO target that runs here; a test that asks for it is skipped where none does."""
+    return target_of("openvino")
 
 
 @pytest.fixture(scope="session")

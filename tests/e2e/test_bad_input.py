@@ -22,6 +22,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from tests.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
@@ -30,7 +31,7 @@ from vitedge.models.zoo import ZOO
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
-TARGET = ("--target", "onnxruntime-cpu")
+TARGET = ("--target", ONNXRUNTIME)
 
 
 def names(folder: Path) -> list[str]:
@@ -196,7 +197,7 @@ def test_however_calibration_images_are_chosen_they_are_no_evaluation_images(
     recipe = write_recipe(tmp_path, selection)
     export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
     vitedge(*export, "--calib-data", "digits", "--num-samples", 8, "--output", tmp_path / "out")
-    made = tmp_path / "out" / "model-onnxruntime-cpu-int8"
+    made = tmp_path / "out" / f"model-{ONNXRUNTIME}-int8"
     used = open_bundle(made).manifest.quantization.calibration
     assert (used.recipe.selection, used.images, len(set(used.image_digests))) == (selection, 8, 8)
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
@@ -238,7 +239,7 @@ def test_calibration_images_that_show_nothing(
         images[:] = 20 * np.arange(12)[:, None, None, None]
     data = tmp_path / "mine.npz"
     np.savez(data, images=images)
-    export = ("export", onnx_model, "--target", "onnxruntime", "--target", "openvino", "--int8")
+    export = ("export", onnx_model, *TARGET, "--target", "openvino-cpu", "--int8")
     says = (str(data), "all the same" if kind == "all the same" else "is blank", "look like")
     refused(
         vitedge,
@@ -406,7 +407,7 @@ def older(
 
 @pytest.fixture
 def old(tmp_path: Path, older: Callable[..., Old]) -> Old:
-    return older(tmp_path / "old", "onnxruntime-cpu")
+    return older(tmp_path / "old", ONNXRUNTIME)
 
 
 def assert_old(folder: Path, count: int) -> None:
@@ -419,10 +420,10 @@ def assert_old(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("kilobytes", [1, 20, 400, 1700])
 def test_a_disk_that_fills_up_leaves_the_old_bundles(
-    tmp_path: Path, older: Callable[..., Old], kilobytes: int
+    tmp_path: Path, older: Callable[..., Old], openvino: str, kilobytes: int
 ) -> None:
     """The kernel refuses a file beyond this size as it refuses one on a full disk."""
-    folder, command = older(tmp_path / "old", "openvino-cpu")
+    folder, command = older(tmp_path / "old", openvino)
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(1000 * kilobytes), *command],
         capture_output=True,
@@ -448,9 +449,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("free_kilobytes", [0, 500, 3000, 5000])
 def test_a_full_disk_leaves_the_old_bundles(
-    older: Callable[..., Old], small_disk: Path, vitedge: CLI, free_kilobytes: int
+    older: Callable[..., Old],
+    small_disk: Path,
+    vitedge: CLI,
+    openvino: str,
+    free_kilobytes: int,
 ) -> None:
-    output, command = older(small_disk / "out", "openvino-cpu")
+    output, command = older(small_disk / "out", openvino)
     space = os.statvfs(small_disk)
     filler = space.f_bavail * space.f_bsize - 1000 * free_kilobytes
     (small_disk / "filler").write_bytes(b"\0" * filler)

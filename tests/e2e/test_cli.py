@@ -16,6 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests import machine
+from tests.machine import ONNXRUNTIME
 from vitedge.core import catalog
 from vitedge.core.bundle import bundles_in, open_bundle
 from vitedge.models.zoo import ZOO
@@ -34,6 +36,7 @@ COMMANDS = (
 
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]
+TARGETS = [word for name in machine.TARGETS.values() for word in ("--target", name)]
 RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 
 
@@ -73,7 +76,10 @@ def test_every_command_explains_itself(vitedge: CLI) -> None:
 
 
 def test_export_writes_a_bundle_for_each_target_and_precision(bundles: Bundles) -> None:
-    assert set(bundles) == {(r, p) for r in ("onnxruntime", "openvino") for p in ("fp32", "int8")}
+    kinds = {(r, p) for r in machine.TARGETS for p in ("fp32", "int8")}
+    if catalog.targets()[ONNXRUNTIME].fp16_kernels:  # Arm's
+        kinds.add(("onnxruntime", "fp16"))
+    assert set(bundles) == kinds
     for (runtime, precision), path in bundles.items():
         manifest = open_bundle(path).manifest
         assert (manifest.precision, manifest.target.runtime) == (precision, runtime)
@@ -171,6 +177,7 @@ def test_bench_without_an_argument_times_every_bundle_there(
         assert "latency" in json.loads((path / "report.json").read_text())
 
 
+@pytest.mark.usefixtures("openvino")
 def test_bench_against_another_artifact_compares_with_that(
     proven: dict[str, Any], vitedge: CLI
 ) -> None:
@@ -288,19 +295,19 @@ def test_export_says_for_each_target_which_precision_to_ship(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
     said = vitedge(
-        *("export", onnx_model, "--target", "onnxruntime-cpu", "--target", "openvino-cpu"),
-        *("--int8", "--calib-data", "digits", "--num-samples", 8, "--duration", 0.1),
+        *("export", onnx_model, *TARGETS, "--int8"),
+        *("--calib-data", "digits", "--num-samples", 8, "--duration", 0.1),
         *("--output", tmp_path),
     )
-    for target in ("onnxruntime-cpu", "openvino-cpu"):
+    for target in machine.TARGETS.values():
         report = json.loads((tmp_path / f"model-{target}-int8" / "report.json").read_text())
         chosen = report["recommendation"]
         line = f"model on {target}: ship {chosen['precision'].upper()}: {chosen['reason']}"
         assert said.stdout.splitlines().count(line) == 1
         assert "accuracy was not measured" in line or "SQNR, less than" in line
-    int8 = tmp_path / "model-openvino-cpu-int8"
+    int8 = tmp_path / f"model-{target}-int8"
     again = vitedge("bench", int8, "--duration", 0.1).stdout
-    assert "model on openvino-cpu: ship " in again
+    assert f"model on {target}: ship " in again
 
 
 # -- catalogues ---------------------------------------------------------------------------------
@@ -344,6 +351,7 @@ def test_doctor_says_what_is_here_and_what_is_missing(vitedge: CLI) -> None:
 # -- demo ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("openvino")
 def test_demo_ends_with_one_table_and_the_next_command(tmp_path: Path, vitedge: CLI) -> None:
     ran = vitedge("demo", cwd=tmp_path)
     paths = bundles_in(tmp_path / "artifacts")
@@ -386,14 +394,14 @@ def float_model(path: Path) -> Path:
 
 def test_a_float_onnx_file_needs_its_preprocessing(tmp_path: Path, vitedge: CLI) -> None:
     model, output = float_model(tmp_path / "mine.onnx"), tmp_path / "out"
-    export = ("export", model, "--target", "onnxruntime-cpu", "--output", output)
+    export = ("export", model, "--target", ONNXRUNTIME, "--output", output)
     refused = vitedge(*export, code=2)
     assert "--preprocess" in refused.stderr
     assert not output.exists()
     settings = tmp_path / "mine.toml"
     settings.write_text("height = 8\nwidth = 8\nmean = [0.4, 0.5, 0.6]\nstd = [0.2, 0.2, 0.2]\n")
     vitedge(*export, "--preprocess", settings, "--batch", "dynamic")
-    manifest = open_bundle(output / "mine-onnxruntime-cpu-fp32").manifest
+    manifest = open_bundle(output / f"mine-{ONNXRUNTIME}-fp32").manifest
     assert manifest.preprocessing.host.mean == (0.4, 0.5, 0.6)
     assert manifest.inputs[0].shape == ("batch", 8, 8, 3)
 
@@ -409,11 +417,11 @@ def test_a_weights_file_needs_its_architecture(
     shutil.copy(WEIGHTS, tmp_path / "mine.safetensors")
     torch.save({"state_dict": load_file(WEIGHTS)}, tmp_path / "mine.pt")
     for weights in (tmp_path / "mine.safetensors", tmp_path / "mine.pt"):
-        export = ("export", weights, "--target", "onnxruntime-cpu", "--output", output)
+        export = ("export", weights, "--target", ONNXRUNTIME, "--output", output)
         assert "--arch" in vitedge(*export, code=2).stderr
         assert not output.exists()
     vitedge(*export, "--arch", "digits")
-    model = open_bundle(output / "mine-onnxruntime-cpu-fp32").manifest.model
+    model = open_bundle(output / f"mine-{ONNXRUNTIME}-fp32").manifest.model
     embedded = open_bundle(bundles["onnxruntime", "fp32"]).manifest.model
     assert model.weights_sha256 == embedded.weights_sha256
 
@@ -421,12 +429,12 @@ def test_a_weights_file_needs_its_architecture(
 @pytest.mark.heavy  # the README's test runs the same
 def test_a_zoo_model_without_weights_is_for_latency_only(tmp_path: Path, vitedge: CLI) -> None:
     name = "vit_tiny_patch16_224"
-    export = ("export", name, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
+    export = ("export", name, "--target", ONNXRUNTIME, "--output", tmp_path, "--int8")
     refused = vitedge(*export, "--calib-data", "random", code=2)
     assert "--random-weights" in refused.stderr and "--weights" in refused.stderr
     random = ("--random-weights", "--calib-data", "random", "--num-samples", 4)
     vitedge(*export, *random, "--duration", 0)
-    path = tmp_path / f"{name}-onnxruntime-cpu-int8"
+    path = tmp_path / f"{name}-{ONNXRUNTIME}-int8"
     bundle = open_bundle(path)
     assert bundle.manifest.accuracy == "not measurable"
     assert bundle.manifest.quantization.calibration.images == 4
@@ -440,13 +448,13 @@ def test_a_zoo_model_without_weights_is_for_latency_only(tmp_path: Path, vitedge
 def test_random_calibration_makes_accuracy_not_measurable(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
-    export = ("export", onnx_model, "--target", "onnxruntime-cpu", "--output", tmp_path, "--int8")
+    export = ("export", onnx_model, "--target", ONNXRUNTIME, "--output", tmp_path, "--int8")
     random = (*export, "--calib-data", "random", "--num-samples", 4, "--duration", 0)
     assert "not measurable" in vitedge(*random, "--eval-data", "digits", code=2).stderr
     assert names(tmp_path) == []
     said = vitedge(*random)
     assert "not measurable" in said.stdout + said.stderr
-    int8 = tmp_path / "model-onnxruntime-cpu-int8"
+    int8 = tmp_path / f"model-{ONNXRUNTIME}-int8"
     assert open_bundle(int8).manifest.accuracy == "not measurable"
     refused = vitedge("validate", int8, "--data", "digits", code=2)
     assert "not measurable" in refused.stderr
@@ -460,7 +468,7 @@ def test_the_batch_asked_for_is_the_bundles(tmp_path: Path, vitedge: CLI, batch:
     output = tmp_path / "out"
     vitedge(
         *("export", model, "--preprocess", settings, "--batch", batch, "--output", output),
-        *("--target", "onnxruntime-cpu", "--target", "openvino-cpu"),
+        *TARGETS,
     )
     for path in bundles_in(output):
         shape = open_bundle(path).manifest.inputs[0].shape
@@ -504,9 +512,9 @@ def test_an_opset_the_target_does_not_take_is_refused(
 def test_an_existing_artifact_is_replaced_only_with_force(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
-    export = ("export", onnx_model, "--target", "onnxruntime-cpu", "--output", tmp_path)
+    export = ("export", onnx_model, "--target", ONNXRUNTIME, "--output", tmp_path)
     vitedge(*export)
-    bundle = tmp_path / "model-onnxruntime-cpu-fp32"
+    bundle = tmp_path / f"model-{ONNXRUNTIME}-fp32"
     (bundle / "report.json").write_text("of the old one")
     before = bundle.stat().st_ino
     assert "--force" in vitedge(*export, code=2).stderr
@@ -521,8 +529,8 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
     target, recipe, output = tmp_path / "box.toml", tmp_path / "few.toml", tmp_path / "out"
-    text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
-    target.write_text("threads = 1\n" + text.replace('"onnxruntime-cpu"', '"my-box"', 1))
+    text = (ROOT / "targets" / f"{ONNXRUNTIME}.toml").read_text()
+    target.write_text("threads = 1\n" + text.replace(f'"{ONNXRUNTIME}"', '"my-box"', 1))
     text = (ROOT / "calibration" / "fast.toml").read_text()
     recipe.write_text(
         text.replace('"fast"', '"few"').replace("num_samples = 32", "num_samples = 5")

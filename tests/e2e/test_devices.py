@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from tests.conftest import Ran, Vitedge
+from tests.machine import ONNXRUNTIME
 from tests.sshd import SSHD, Device
 from vitedge.core.bundle import open_bundle, seal
 from vitedge.core.errors import UnavailableError, VitedgeError
@@ -182,7 +183,7 @@ def test_copies_and_installs_once(
     device: Device, user: dict[str, str], first: First, tmp_path: Path, vitedge: Vitedge
 ) -> None:
     target = tmp_path / "mine.toml"  # a user's own file names the address
-    text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
+    text = (ROOT / "targets" / f"{ONNXRUNTIME}.toml").read_text()
     target.write_text(f'device = "{device.address}"\n{text}')
     said = vitedge("bench", first.folder, "--device", target, *SHORT, **user).stdout
     assert (

@@ -31,11 +31,11 @@ UNTIMED = ("--duration", 0)
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory, vitedge: CLI) -> Bundle:
+def half(tmp_path_factory: pytest.TempPathFactory, vitedge: CLI, openvino: str) -> Bundle:
     """`digits` in FP16 for OpenVINO, its FP32 bundle beside it."""
     output = tmp_path_factory.mktemp("half")
-    vitedge("export", *UNTIMED, "--fp16", "--target", "openvino-cpu", "--output", output)
-    return open_bundle(output / "digits-openvino-cpu-fp16")
+    vitedge("export", *UNTIMED, "--fp16", "--target", openvino, "--output", output)
+    return open_bundle(output / f"digits-{openvino}-fp16")
 
 
 def test_fp16_is_half_the_size_and_as_accurate(half: Bundle) -> None:

@@ -17,9 +17,11 @@ import pytest
 import yaml
 
 from tests.conftest import Vitedge
+from tests.machine import ONNXRUNTIME
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "gate"
+INT8 = f"digits-{ONNXRUNTIME}-int8"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -106,9 +108,9 @@ def test_the_action_passes_and_hands_on_answer_verdict_summary_and_files(workspa
     verdict = msgspec.json.decode(Path(job.outputs["verdict"]).read_bytes())
     assert verdict["answer"] == "passed"
     assert "vitedge gate: passed" in job.summary
-    assert "|digits-onnxruntime-cpu-int8|drop|" in job.summary
+    assert f"|{INT8}|drop|" in job.summary
     suites = ElementTree.parse(workspace / "out.xml").getroot()
-    assert [suite.get("name") for suite in suites] == ["digits-onnxruntime-cpu-int8"]
+    assert [suite.get("name") for suite in suites] == [INT8]
     assert (workspace / "out bencher.json").exists()
     assert (workspace / "metrics.txt").read_text().endswith("# EOF\n")
     assert len((workspace / "history.jsonl").read_text().splitlines()) == 1
@@ -127,7 +129,7 @@ def test_the_action_fails_where_a_limit_is_broken_and_says_so_in_the_summary(
     job = run_action(
         workspace,
         version="installed",
-        artifacts="artifacts/digits-onnxruntime-cpu-fp32\nartifacts/*8",
+        artifacts=f"artifacts/digits-{ONNXRUNTIME}-fp32\nartifacts/*8",
         max_drop="2",
         min_speedup="1.5",  # was never measured
     )
@@ -144,7 +146,7 @@ def test_an_inconclusive_answer_fails_the_job_unless_that_is_allowed(
     job = run_action(
         workspace,
         version="installed",
-        artifacts="artifacts/digits-onnxruntime-cpu-int8",
+        artifacts=f"artifacts/{INT8}",
         max_drop="0.1",
         allow_inconclusive=allow,
     )
@@ -194,9 +196,9 @@ def test_the_pre_commit_hook_of_the_readme_runs(workspace: Path) -> None:
     (hook,) = repository["hooks"]
     assert repository["repo"] == "local"
     assert (hook["language"], hook["pass_filenames"]) == ("system", False)
-    done = shell(hook["entry"], workspace)
+    done = shell(hook["entry"].replace("onnxruntime-cpu", ONNXRUNTIME), workspace)
     assert done.returncode == 0, done.stderr
-    assert re.search(hook["files"], "artifacts/digits-onnxruntime-cpu-int8/model.onnx")
+    assert re.search(hook["files"], f"artifacts/{INT8}/model.onnx")
 
 
 def test_the_github_workflow_of_the_readme_gives_the_action_inputs_that_it_has(

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.machine import ONNXRUNTIME
+
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]
 
@@ -39,8 +41,8 @@ def test_bench_writes_what_it_measured_with_the_accuracy_that_is_known(pages) ->
     found = headings(pages["bench"])
     for title in ("Latency distribution", "Latency over time", "Cold start", "Machine"):
         assert title in found
-    assert "Accuracy against latency" in found and "digits-onnxruntime-cpu-fp32" in pages["bench"]
-    assert "vitedge bench digits-onnxruntime-cpu-int8 --duration 0.2" in pages["bench"]
+    assert "Accuracy against latency" in found and f"digits-{ONNXRUNTIME}-fp32" in pages["bench"]
+    assert f"vitedge bench digits-{ONNXRUNTIME}-int8 --duration 0.2" in pages["bench"]
     assert len(pages["bench"].encode()) < 200_000
 
 
@@ -52,8 +54,8 @@ def test_gate_writes_its_answers_and_the_evidence(pages) -> None:
         assert title in found
     assert "✓ passed" in pages["gate"] and "size ≤ 100 MB" in pages["gate"]
     assert "on all 719 images" in pages["gate"]
-    assert "vitedge export digits --target onnxruntime-cpu --int8" in pages["gate"]
-    assert "vitedge gate digits-onnxruntime-cpu-int8 --max-drop 1" in pages["gate"]
+    assert f"vitedge export digits --target {ONNXRUNTIME} --int8" in pages["gate"]
+    assert f"vitedge gate digits-{ONNXRUNTIME}-int8 --max-drop 1" in pages["gate"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from tests.machine import ONNXRUNTIME
 from tests.outliers import write_digits
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
@@ -25,7 +26,7 @@ from vitedge.models.zoo import ZOO
 CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 LAYERS = 12
-NAME = "fragile-onnxruntime-cpu-int8"
+NAME = f"fragile-{ONNXRUNTIME}-int8"
 STATE = f".{NAME}.control.json"
 
 
@@ -88,7 +89,7 @@ def command(model: Path, images: Path, output: Path, max_drop: float) -> list[st
         'activations = "minmax"\nweights = "minmax"\nequalize = "off"\n'
     )
     return [
-        *("export", str(model), "--target", "onnxruntime-cpu", "--int8", "--duration", "0"),
+        *("export", str(model), "--target", ONNXRUNTIME, "--int8", "--duration", "0"),
         *("--calibration", str(recipe)),
         *("--calib-data", "digits", "--eval-data", str(images), "--max-drop", str(max_drop)),
         *("--output", str(output)),
@@ -106,7 +107,7 @@ def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
     weights = write_digits(tmp_path / "vit.safetensors", "norm", 100, seed=0)
     output = tmp_path / "out"
     ran = vitedge(*command(weights, images, output, 0.3), "--arch", "digits")
-    bundle = open_bundle(output / "vit-onnxruntime-cpu-int8")
+    bundle = open_bundle(output / f"vit-{ONNXRUNTIME}-int8")
     report = json.loads((bundle.path / "report.json").read_text())
     assert report["accuracy"]["drop_pp"] <= 0.3
     control = bundle.manifest.quantization.control
@@ -183,7 +184,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(
     assert {kept.node for kept in control.kept} == {f"layer{layer}" for layer in ruined}
     assert dict(control.tried)[6] == 1.25
     assert len(control.tried) == 4
-    assert sorted(p.name for p in output.iterdir()) == ["fragile-onnxruntime-cpu-fp32", NAME]
+    assert sorted(p.name for p in output.iterdir()) == [f"fragile-{ONNXRUNTIME}-fp32", NAME]
 
 
 def test_a_search_of_other_data_is_not_gone_on_with(

@@ -15,13 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
+from tests import machine
 from vitedge.core.bundle import open_bundle
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.vit import VisionTransformer
 
 CLI = Callable[..., Any]
 PEERS = {"PYTHONPATH": str(Path(__file__).parents[1] / "peers_without_cuda")}
-BOTH = ("--target", "onnxruntime-cpu", "--target", "openvino-cpu")
+TARGETS = [word for name in machine.TARGETS.values() for word in ("--target", name)]
 CLASSES = ("cat", "dog", "newt")
 
 
@@ -78,7 +79,7 @@ def test_a_transformers_folder_to_proven_int8(
     transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path / "pets")
     data = ("--calib-data", photographs, "--eval-data", photographs, "--allow-overlap")
     said = vitedge(
-        *("export", f"hf:{tmp_path / 'pets'}", *BOTH, "--int8", *data, "--num-samples", 8),
+        *("export", f"hf:{tmp_path / 'pets'}", *TARGETS, "--int8", *data, "--num-samples", 8),
         *("--output", tmp_path / "out", "--duration", 0, "--json"),
         **PEERS,
     )
@@ -93,16 +94,16 @@ def test_a_transformers_folder_to_proven_int8(
 
 
 def test_segmentation_is_exported_validated_and_timed(
-    tmp_path: Path, vitedge: CLI, photographs: Path
+    tmp_path: Path, vitedge: CLI, photographs: Path, openvino: str
 ) -> None:
     model, settings = segmenter(tmp_path / "colours.onnx"), tmp_path / "mine.toml"
     settings.write_text('height = 64\nwidth = 64\nresize = "exact"\n')
     vitedge(
-        *("export", model, "--preprocess", settings, "--target", "openvino-cpu", "--int8"),
+        *("export", model, "--preprocess", settings, "--target", openvino, "--int8"),
         *("--calib-data", photographs, "--num-samples", 8, "--output", tmp_path / "out"),
         *("--duration", 0),
     )
-    int8 = tmp_path / "out" / "colours-openvino-cpu-int8"
+    int8 = tmp_path / "out" / f"colours-{openvino}-int8"
     assert open_bundle(int8).manifest.model.task == "segmentation"
     table = vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
     assert "mIoU" in table
@@ -117,17 +118,17 @@ def test_segmentation_is_exported_validated_and_timed(
 
 
 def test_features_are_exported_validated_and_timed(
-    tmp_path: Path, vitedge: CLI, photographs: Path
+    tmp_path: Path, vitedge: CLI, photographs: Path, openvino: str
 ) -> None:
     torch.manual_seed(0)
     state = VisionTransformer(ZOO["digits"].config).state_dict()
     save_file(state, tmp_path / "mine.safetensors")
     vitedge(
         *("export", tmp_path / "mine.safetensors", "--arch", "digits", "--task", "features"),
-        *("--target", "openvino-cpu", "--int8", "--calib-data", photographs),
+        *("--target", openvino, "--int8", "--calib-data", photographs),
         *("--num-samples", 8, "--output", tmp_path / "out", "--duration", 0),
     )
-    int8 = tmp_path / "out" / "mine-openvino-cpu-int8"
+    int8 = tmp_path / "out" / f"mine-{openvino}-int8"
     assert "k-NN" in vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
     vitedge("bench", int8, "--duration", 0.3, "--json")
     report = json.loads((int8 / "report.json").read_text())
@@ -194,13 +195,15 @@ def test_every_model_has_a_card(vitedge: CLI) -> None:
     assert vitedge("models", "show", "vt_resnet50", "--json").document in cards
 
 
-def test_the_embedded_segmentation_model_needs_no_flags(tmp_path: Path, vitedge: CLI) -> None:
+def test_the_embedded_segmentation_model_needs_no_flags(
+    tmp_path: Path, vitedge: CLI, openvino: str
+) -> None:
     said = vitedge(
-        *("export", "shapes", "--target", "openvino-cpu", "--int8", "--output", tmp_path),
+        *("export", "shapes", "--target", openvino, "--int8", "--output", tmp_path),
         *("--calibration", "fast", "--duration", 0, "--json"),
     )
     fp32, int8 = (made["report"]["accuracy"] for made in said.document["artifacts"])
     assert (int8["metric"], int8["n"], int8["data"]) == ("miou", 400, "shapes")
     assert fp32["artifact"] > 0.85
     assert int8["drop_pp"] < 0.5
-    assert open_bundle(tmp_path / "shapes-openvino-cpu-int8").labels()[0] == "background"
+    assert open_bundle(tmp_path / f"shapes-{openvino}-int8").labels()[0] == "background"

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
@@ -25,9 +26,9 @@ from vitedge.runtimes import open_session
 
 CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
-NAME = "model-onnxruntime-cpu-int8"
+NAME = f"model-{ONNXRUNTIME}-int8"
 RUN = f".{NAME}.qat"
-DIGITS_NAME = "digits-onnxruntime-cpu-int8"
+DIGITS_NAME = f"digits-{ONNXRUNTIME}-int8"
 EVALUATION = "evaluation.npz"
 SHORT = """
 epochs = 2
@@ -35,6 +36,7 @@ batch_size = 32
 learning_rate = 1e-5
 checkpoint_steps = 4
 labels = 1.0
+floats = "fp32"
 """
 
 
@@ -60,7 +62,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(model: object, images: Path, settings: Path, output: Path) -> list[str]:
     return [
-        *("qat", str(model), "--target", "onnxruntime-cpu", "--train-data", str(images)),
+        *("qat", str(model), "--target", ONNXRUNTIME, "--train-data", str(images)),
         *("--training", str(settings), "--num-samples", "32", "--duration", "0"),
         *("--eval-data", str(images.with_name(EVALUATION)), "--output", str(output)),
     ]
@@ -184,7 +186,7 @@ def test_four_bit_weights_lose_and_training_recovers(
 def refusal(vitedge: CLI, images: Path, output: Path, *more: object) -> str:
     """What is said of bad input; nothing may be left behind."""
     ran = vitedge(
-        *("qat", "--target", "onnxruntime-cpu", "--train-data", images, "--num-samples", 16),
+        *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
         *("--eval-data", "digits", "--duration", 0, "--output", output, *more),
         code=2,
     )
@@ -242,7 +244,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     said = refusal(vitedge, images, tmp_path / "out", "--training", how)
     assert "at step " in said and "with --resume and a lower --learning-rate" in said
     vitedge(
-        *("qat", "--target", "onnxruntime-cpu", "--train-data", images, "--num-samples", 16),
+        *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
         *("--eval-data", "digits", "--duration", 0, "--output", tmp_path / "out"),
         *("--training", how, "--resume", "--learning-rate", 1e-5),
     )
@@ -260,7 +262,7 @@ def test_images_that_are_none_are_counted_and_left_out(
         Image.fromarray(batch["images"][index]).save(folder / f"{index}.png")
     (tmp_path / "folder" / "0" / "broken.png").write_bytes(b"no image")
     vitedge(
-        *("qat", "--target", "onnxruntime-cpu", "--train-data", tmp_path / "folder"),
+        *("qat", "--target", ONNXRUNTIME, "--train-data", tmp_path / "folder"),
         *("--num-samples", 16, "--epochs", 1, "--batch-size", 32, "--duration", 0),
         *("--eval-data", "digits", "--output", tmp_path / "out"),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.machine import ONNXRUNTIME
 from tests.qdq import QDQ, WIDTH
 
 CLI = Callable[..., Any]
@@ -108,7 +109,7 @@ def test_an_artifact_has_its_own_input(vitedge: CLI, bundles) -> None:
 @pytest.mark.parametrize(
     ("which", "arguments", "says"),
     [
-        ("onnxruntime", [], "onnxruntime-cpu is of onnxruntime"),
+        ("onnxruntime", [], f"{ONNXRUNTIME} is of onnxruntime"),
         ("openvino", ["--target", "tensorrt"], "no ONNX graph"),
         ("model", ["--target", "openvino-cpu"], "for TensorRT"),
         ("model", ["--html", "page.html"], "--html writes a page"),
@@ -128,7 +129,9 @@ def test_where_there_is_no_command_one_line_says_why(
         path.write_bytes(made.SerializeToString())
     elif which == "model":
         path = model(1)
+    elif which in ("onnxruntime", "openvino"):
+        path = bundles[which, "int8"]
     else:
-        path = bundles.get((which, "int8"), tmp_path / which)
+        path = tmp_path / which
     ran = vitedge("inspect", path, "--as", "trtexec", *arguments, code=2, cwd=tmp_path)
     assert ran.stdout == "" and says in ran.stderr and "\n  fix: " in ran.stderr

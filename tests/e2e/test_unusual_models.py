@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.graphs import NORM, build
+from tests.machine import ONNXRUNTIME
 from vitedge.core import catalog
 
 HEAD = "m = ReduceMean <keepdims = 0> (p, tokens_axis)\n y = Add(m, b)"
@@ -35,7 +36,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images.npz"
 
 
-def exported(vitedge, path: Path, images: Path, target: str = "onnxruntime") -> dict[str, Any]:
+def exported(vitedge, path: Path, images: Path, target: str = ONNXRUNTIME) -> dict[str, Any]:
     """The manifest and the report of its INT8 bundle."""
     output = path.parent / "out"
     flags = ("--int8", "--calibration", "fast", "--num-samples", 8)
@@ -50,7 +51,7 @@ def exported(vitedge, path: Path, images: Path, target: str = "onnxruntime") -> 
 
 def refused(vitedge, path: Path, images: Path, *says: str) -> None:
     output = path.parent / "out"
-    flags = ("--target", "onnxruntime", "--int8", "--num-samples", 8, "--calib-data", images)
+    flags = ("--target", ONNXRUNTIME, "--int8", "--num-samples", 8, "--calib-data", images)
     ran = vitedge("export", path, *flags, "--output", output, code=2)
     assert ran.stdout == "" and ran.stderr.startswith("error: ") and "\n  fix: " in ran.stderr
     for part in says:
@@ -87,7 +88,7 @@ def test_a_model_without_a_layer_to_quantize(vitedge, tmp_path: Path, images: Pa
     refused(vitedge, model(tmp_path, body), images, "nothing in this model", "none", "--fp32")
 
 
-def test_a_model_of_convolutions(vitedge, tmp_path: Path, images: Path) -> None:
+def test_a_model_of_convolutions(vitedge, tmp_path: Path, images: Path, openvino: str) -> None:
     body = """
         h = Conv(pixels, c_grown, b_grown)
         r = Relu(h)
@@ -96,7 +97,7 @@ def test_a_model_of_convolutions(vitedge, tmp_path: Path, images: Path) -> None:
         y = Flatten(p)
     """
     path = model(tmp_path, body, classes=4)
-    made = exported(vitedge, path, images, "openvino")
+    made = exported(vitedge, path, images, openvino)
     layers = made["manifest"]["quantization"]["layers"]
     assert [(layer["op"], layer["quantized"]) for layer in layers] == [("Conv", True)] * 2
     assert made["report"]["numerics"]["sqnr_db"] > 25

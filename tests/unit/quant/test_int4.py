@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.ptq import ptq
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner
 
 RECIPE = msgspec.structs.replace(catalog.find_calibration("default"), weight_bits=4)
-TARGET = catalog.find_target("onnxruntime", host.describe(threads=0)).quantization
+TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.graph.external import with_constants
 from vitedge.graph.io import write
@@ -22,7 +22,7 @@ from vitedge.quant.qdq import quantize, quantizers
 from vitedge.quant.settle import Calibrated
 
 RECIPE = catalog.find_calibration("default")
-TARGET = catalog.find_target("onnxruntime", host.describe(threads=0)).quantization
+TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
 def silent(*step: object) -> None: ...
@@ -110,7 +110,7 @@ def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path) -> No
 
 
 def test_pixels_keep_their_scale(digits_graph, calibration_batches) -> None:
-    target = catalog.find_target("openvino", host.describe(threads=0)).quantization  # has INT8 Conv
+    target = catalog.targets()["openvino-cpu"].quantization  # has INT8 Conv
     batches = iter(calibration_batches(4, 1))
     student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, silent)[0])
     learned = [each.scale.log.requires_grad for each in student.activation_quantizers]

@@ -136,7 +136,7 @@ def test_progress_grows_from_little_to_all(linear: Path) -> None:
 STOPPED = """
 import signal, sys, threading, time
 from pathlib import Path
-from vitedge import catalog
+from vitedge.core import catalog
 from vitedge.runtimes.tensorrt.compiler import compile_model
 from vitedge.core.progress import SILENT
 steps = []
@@ -168,7 +168,7 @@ def test_nothing_of_the_compilers_is_on_stdout(tmp_path: Path) -> None:
     wide = {"low": np.array(1e-7, np.float16)}
     model = small_graphs.write(body, tmp_path / "clip.onnx", changes=wide)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom vitedge import catalog\n"
+        "import sys\nfrom pathlib import Path\nfrom vitedge.core import catalog\n"
         "from vitedge.runtimes.tensorrt.compiler import compile_model\n"
         "from vitedge.core.progress import SILENT\n"
         "compile_model(Path(sys.argv[1]), catalog.targets()['rtx-40'], SILENT)\n"

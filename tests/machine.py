@@ -1,0 +1,28 @@
+"""The CPU targets that every machine of this architecture runs, whatever its CPU has beside.
+
+A test that runs what it exports names one of these, so that its figures are the same on each CPU.
+`--target onnxruntime` takes the best one instead: with VNNI or AMX, `onnxruntime-vnni`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from vitedge.core import catalog, host
+
+HERE = host.describe(threads=0)
+TARGETS = {
+    target.runtime: target.name
+    for target in catalog.targets().values()
+    if target.runtime not in catalog.GPU_RUNTIMES and HERE.machine in target.machines
+    if not target.isa
+}
+"""By runtime. OpenVINO has none on Arm."""
+ONNXRUNTIME = TARGETS["onnxruntime"]
+
+
+def target_of(runtime: str) -> str:
+    """The target of `runtime`; skips the test where there is none."""
+    if runtime not in TARGETS:
+        pytest.skip(f"no target of the runtime '{runtime}' fits {HERE.machine}")
+    return TARGETS[runtime]
