@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from vitedge.core import catalog, host
 from vitedge.core.bundle import Bundle
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import Session
+from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
 from vitedge.core.spec import Target
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.models.sources import Request
 from vitedge.quant import int8
-from vitedge.runtimes import BACKENDS, open_session
+from vitedge.runtimes import open_session
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,8 @@ def export_bundles(
 def open_file(model: Path, like: Target) -> AbstractContextManager[Session]:
     """Open a peer's artifact with exactly the options that ours is opened with."""
     threads = like.threads or host.usable_cores()
-    return BACKENDS[like.runtime].open(model.parent, msgspec.structs.replace(like, threads=threads))
+    files = VerifiedFiles(model.parent, tuple(path.name for path in model.parent.glob("model.*")))
+    return runtime_of(like).open(files, msgspec.structs.replace(like, threads=threads))
 
 
 def model_file(bundle: Bundle) -> Path:

@@ -25,10 +25,10 @@ from benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
 from vitedge.core import host
 from vitedge.core.bundle import Bundle
 from vitedge.core.progress import SILENT
+from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
 from vitedge.measure.latency import measure
 from vitedge.models.zoo import ZOO
-from vitedge.runtimes import BACKENDS
 
 SHARE = 0.7
 SQUARE = (2048, 2048, 2048)
@@ -171,7 +171,7 @@ def single_matmul(shape: tuple[int, int, int], target: Target, folder: Path) -> 
     opset = helper.make_opsetid("", target.opset)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     onnx.save(model, folder / "source.onnx")
-    BACKENDS[target.runtime].build(folder / "source.onnx", target, folder, SILENT)
+    runtime_of(target).lower(folder / "source.onnx", target, folder, SILENT)
     return folder / ("model.xml" if target.runtime == "openvino" else "model.onnx")
 
 

@@ -18,13 +18,13 @@ from benchmarks import peers
 from tests.ptq import ptq
 from vitedge.core import catalog, host
 from vitedge.core.progress import SILENT
+from vitedge.core.runtime import runtime_of
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.export.onnx import export
 from vitedge.graph.io import write
 from vitedge.measure.accuracy.comparison import predict_all
 from vitedge.models.sources import Request, resolve
-from vitedge.runtimes import BACKENDS
 
 TARGETS = ("openvino-cpu", "onnxruntime-cpu")
 
@@ -60,7 +60,7 @@ def _rows(folder: Path) -> list[tuple[str, ...]]:
             built.mkdir(parents=True)
             qdq, _ = ptq(exported.path, images, recipe, dialect)
             write(qdq, work / "model.onnx")
-            BACKENDS[target.runtime].build(work / "model.onnx", target, built, SILENT)
+            runtime_of(target).lower(work / "model.onnx", target, built, SILENT)
             model_file = next(built.glob("model.[ox]*"))
             with peers.open_file(model_file, target) as session:
                 logits = predict_all(session, held_out.images)

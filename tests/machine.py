@@ -9,12 +9,13 @@ from __future__ import annotations
 import pytest
 
 from vitedge.core import catalog, host
+from vitedge.core.runtime import runtime_of
 
 HERE = host.describe(threads=0)
 TARGETS = {
     target.runtime: target.name
     for target in catalog.targets().values()
-    if target.runtime not in catalog.GPU_RUNTIMES and HERE.machine in target.machines
+    if runtime_of(target).processor == "cpu" and HERE.machine in target.machines
     if not target.isa
 }
 """By runtime. OpenVINO has none on Arm."""

@@ -60,6 +60,7 @@ def bench(
     from vitedge.core import files
     from vitedge.core.bundle import bundles_in, open_bundle
     from vitedge.core.progress import steps
+    from vitedge.core.runtime import runtime_of
     from vitedge.measure.accuracy import parity
     from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
     from vitedge.show.csv import write
@@ -119,6 +120,7 @@ def bench(
         say_recommendations(reports)
     for warning in tables_bench.warnings(now):
         typer.echo(f"warning: {warning}", err=True)
-    if not device and any(bundle.manifest.build is None for bundle in bundles):  # of a CPU
+    processors = {runtime_of(bundle.manifest.target).processor for bundle in bundles}
+    if not device and "cpu" in processors:
         say_int8_note()
     raise_first(errors)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.manifest import SCHEMA, Manifest
+from vitedge.core.runtime import runtime_of
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
 EVIDENCE = "evidence.npz"
@@ -55,8 +56,8 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the files a runtime loads: the engine alone, where there is one."""
-        names = [ENGINE] if ENGINE in self.model_files else list(self.model_files)
+        """Size of the files that its runtime loads."""
+        names = runtime_of(self.manifest.target).files(self.manifest)
         return sum((self.path / name).stat().st_size for name in names)
 
     def labels(self) -> tuple[str, ...]:
@@ -159,10 +160,18 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
         for path in sorted(folder.iterdir())
         if path.name not in (MANIFEST, REPORT, EVIDENCE)
     }
-    sealed = msgspec.structs.replace(manifest, files=files)
-    content = msgspec.json.format(msgspec.json.encode(sealed), indent=2)
+    return _write_manifest(folder, msgspec.structs.replace(manifest, files=files))
+
+
+def amend(bundle: Bundle, **facts: object) -> Bundle:
+    """Put other `facts`, fields of its manifest, into a bundle whose files stay as they are."""
+    return _write_manifest(bundle.path, msgspec.structs.replace(bundle.manifest, **facts))
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (folder / MANIFEST).write_bytes(content + b"\n")
-    return Bundle(folder, sealed)
+    return Bundle(folder, manifest)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from vitedge.core.errors import InputError, UnavailableError, nearest
 from vitedge.core.host import Host
+from vitedge.core.runtime import runtime_of, runtimes
 from vitedge.core.spec import Calibration, Spec, Target, load_toml
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
-GPU_RUNTIMES = ("tensorrt", "tensorrt_rtx")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -43,14 +44,34 @@ def find_target(name: str, host: Host) -> Target:
 
     A target's name goes before a runtime's: `tensorrt` is both, and may be made on any machine.
 
-    Raises InputError for an unknown name, UnavailableError when no target of that runtime
-    fits this machine.
+    Raises InputError for an unknown name, a runtime that is not registered or an option that it
+    does not have, UnavailableError when no target of that runtime fits this machine.
     """
     known = targets()
-    runtimes = {target.runtime for target in known.values()}
-    if name in runtimes and name not in known:
+    if name in runtimes() and name not in known:
         return _best(name, host)
-    return _find("target", name, known, Target, sorted(runtimes))
+    target = _find("target", name, known, Target, sorted(runtimes()))
+    if target.runtime not in runtimes():
+        raise InputError(
+            f"{name}: there is no runtime '{target.runtime}'",
+            fix=nearest(target.runtime, runtimes()),
+        )
+    check_options(target)
+    return target
+
+
+def check_options(target: Target) -> None:
+    """Raise InputError for an option that a target of that runtime may not set."""
+    runtime = runtime_of(target)
+    for option in target.options:
+        if option not in runtime.options:
+            raise InputError(
+                f"target '{target.name}' sets '{option}' in [options], which {runtime.title} "
+                "does not take from a target",
+                fix=nearest(option, runtime.options)
+                if runtime.options
+                else "take [options] out of it",
+            )
 
 
 def find_calibration(name: str) -> Calibration:
@@ -69,12 +90,20 @@ def _find(
 
 
 def runs_on(target: Target, host: Host) -> bool:
-    """Whether `host` has the architecture, and the CPU features or the GPU, that `target` needs."""
+    """Whether `host` is what `target` needs, and has no version of its runtime but those taken."""
     return not lacks(target, host)
 
 
 def lacks(target: Target, host: Host) -> str:
     """What `target` needs and `host` does not have; empty where it has everything.
+
+    That the runtime is not installed is not said: whoever opens it says so, and how to get it.
+    """
+    return lacks_hardware(target, host) or lacks_version(target, host)
+
+
+def lacks_hardware(target: Target, host: Host) -> str:
+    """What `target` needs of a machine and `host` does not have; empty where it has everything.
 
     Of several GPUs the first is the one that is used; CUDA_VISIBLE_DEVICES says which that is.
     """
@@ -82,12 +111,42 @@ def lacks(target: Target, host: Host) -> str:
         return " or ".join(target.machines)
     if target.isa and not any(feature in (host.isa or ()) for feature in target.isa):
         return " or ".join(target.isa)
-    if target.runtime not in GPU_RUNTIMES:
+    capabilities = target.compute_capabilities
+    needs = runtime_of(target).probe(host)
+    if capabilities and not needs:
+        fits = any(gpu.compute_capability in capabilities for gpu in host.gpus[:1])
+        needs = "" if fits else "an NVIDIA GPU"
+    if needs and capabilities:
+        needs += f" of compute capability {' or '.join(capabilities)}"
+    return needs
+
+
+def lacks_version(target: Target, host: Host) -> str:
+    """Which versions of its runtime `target` takes, where `host` has another; else empty."""
+    installed = host.runtimes.get(target.runtime)
+    if installed is None or in_range(installed, target.versions):
         return ""
-    wanted = target.compute_capabilities
-    if any(not wanted or gpu.compute_capability in wanted for gpu in host.gpus[:1]):
-        return ""
-    return "an NVIDIA GPU" + (f" of compute capability {' or '.join(wanted)}" if wanted else "")
+    return f"{accepted_versions(target)}; {installed} is installed"
+
+
+def accepted_versions(target: Target) -> str:
+    """The versions that `target` takes, in words: `OpenVINO 2025.1 to before 2027`."""
+    low, high = target.versions
+    title = runtime_of(target).title
+    if not high:
+        return f"{title} {low} or newer"
+    return f"{title} {low} to before {high}" if low else f"{title} before {high}"
+
+
+def in_range(version: str, versions: tuple[str, str]) -> bool:
+    """Whether `version` is neither before the first of `versions` nor at or after the second."""
+    low, high = versions
+    number = _number(version)
+    return (not low or number >= _number(low)) and (not high or number < _number(high))
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
 
 
 def _best(runtime: str, host: Host) -> Target:
@@ -95,7 +154,7 @@ def _best(runtime: str, host: Host) -> Target:
     fitting = [target for target in candidates if runs_on(target, host)]
     if not fitting:
         gpu = ", ".join(f"{gpu.name} {gpu.compute_capability}" for gpu in host.gpus) or "no GPU"
-        here = host.machine + (f", {gpu}" if runtime in GPU_RUNTIMES else "")
+        here = host.machine + (f", {gpu}" if runtimes()[runtime].processor == "gpu" else "")
         names = ", ".join(target.name for target in candidates)
         raise UnavailableError(
             f"no target of the runtime '{runtime}' fits this machine ({here})",

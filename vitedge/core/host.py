@@ -14,23 +14,13 @@ import msgspec
 from vitedge.core import container
 from vitedge.core.cpu import Clocking, clocking, identify
 from vitedge.core.gpu import Gpu, gpus
+from vitedge.core.runtime import runtimes
 
 ROOT = Path("/")
 
 INT8_DOT_PRODUCT = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
-RUNTIMES = {
-    "onnxruntime": ("onnxruntime",),
-    "onnxruntime-gpu": ("onnxruntime-gpu",),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt_cu13", "tensorrt_cu12"),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_cu13", "tensorrt_rtx_cu12"),
-    "cuda-bindings": ("cuda-bindings",),
-    "torch": ("torch",),
-    "onnx": ("onnx",),
-}
-"""The distributions that may bring each."""
-INFERENCE = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt_rtx")
-"""Those of `RUNTIMES` that an artifact runs on."""
+LIBRARIES = ("cuda-bindings", "torch", "onnx")
+"""Recorded beside the runtimes; latency is not theirs."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +86,8 @@ def fingerprint(host: Host) -> str:
     frequency, turbo and SMT, the GPUs, and the versions of the inference runtimes. Not of the
     kernel, Python, container or memory: those change with every image of a CI, and latency hardly.
     """
-    runtimes = {name: host.runtimes[name] for name in INFERENCE if name in host.runtimes}
+    versions = host.runtimes.items()
+    runtimes = {name: version for name, version in versions if name not in LIBRARIES}
     clocks = msgspec.structs.replace(host.clocking, current_mhz=None, min_mhz=None)
     parts = (
         (host.machine, host.cpu, host.isa, host.cores, host.cpu_quota, host.threads),
@@ -133,9 +124,11 @@ def _os() -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Version of each of `RUNTIMES` that is installed, without importing any."""
+    """Version of each runtime and of each of `LIBRARIES` that is installed; none is imported."""
+    packages = {name: runtime.packages for name, runtime in runtimes().items()}
+    packages |= {name: (name,) for name in LIBRARIES}
     versions: dict[str, str] = {}
-    for name, distributions in RUNTIMES.items():
+    for name, distributions in packages.items():
         for distribution in distributions:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 versions.setdefault(name, metadata.version(distribution))

@@ -13,6 +13,7 @@ from vitedge.core.bundle import REPORT, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.host import Host, fingerprint
 from vitedge.core.measurements import BenchSection
+from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Count, Positive, Precision
 
 SCHEMA = "vitedge.report/1"
@@ -214,8 +215,8 @@ def on(bundle: Bundle, here: Host) -> dict[str, Section | None]:
 
 
 def host_of(bundle: Bundle, here: Host) -> Host:
-    """`here`, by what the bundle runs on there: a GPU, if it was compiled for one."""
-    if bundle.manifest.build is None or not here.gpus:
+    """`here`, by what the bundle runs on there: a GPU, if its runtime is of one."""
+    if runtime_of(bundle.manifest.target).processor != "gpu" or not here.gpus:
         return here
     return msgspec.structs.replace(here, accelerator=here.gpus[0].name)
 

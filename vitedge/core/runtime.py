@@ -1,19 +1,34 @@
-"""The seam between vitedge and a runtime: build an artifact, open it, run it."""
+"""The seam between vitedge and a runtime: one record says all there is to know of it.
+
+Runtimes are entry points of the group `vitedge.runtimes`, ours and a third party's alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from numpy.typing import NDArray
-
-from vitedge.core.manifest import Build
+from vitedge.core.errors import InputError, UnavailableError, error_line
+from vitedge.core.manifest import Build, Consequence, Manifest
 from vitedge.core.spec import Target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vitedge.core.host import Host
+
+ENTRY_POINTS = "vitedge.runtimes"
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float, float], None]
 """Called with what is going on, how much of it is done, and how much there is."""
+Processor = Literal["cpu", "gpu", "npu", "browser"]
 
 
 class TensorSpec(NamedTuple):
@@ -27,7 +42,7 @@ class TensorSpec(NamedTuple):
 
 
 class Session(Protocol):
-    """A model loaded and ready on its device."""
+    """A model loaded and ready on its processor."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]: ...
@@ -39,18 +54,113 @@ class Session(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """One runtime."""
+Complaint = tuple[str, str]
+"""The node (empty: the whole graph), and what is wrong with it."""
+Find = Callable[[Any, Target], Iterator[Complaint]]
+"""From a `vitedge.graph.structure.Structure` and the target it is for."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One known trap of a runtime: how to find it in a graph, what it costs, and the way out."""
+
+    id: str
+    consequence: Consequence
+    fix: str
+    find: Find
+
+
+@dataclass(frozen=True)
+class VerifiedFiles:
+    """The files of a bundle that its runtime loads, whose hashes have been checked."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` lies. Raises InputError for a file that was not verified."""
+        if name not in self.names:
+            raise InputError(f"{self.folder} has no {name}", fix="export it again")
+        return self.folder / name
+
+
+class Runtime(Protocol):
+    """One runtime. A class with these members, made without arguments, is all that is needed."""
 
     name: str
+    """As targets, entry points and bundles name it."""
+    title: str
+    """As people write it, e.g. `ONNX Runtime`."""
+    packages: tuple[str, ...]
+    """The distributions that may bring it; the version of the first installed one is its own."""
+    extra: str
+    """`pip install 'vitedge[EXTRA]'` brings it."""
+    processor: Processor
+    """What it computes on."""
+    options: frozenset[str]
+    """What `[options]` of a target may set; nothing else reaches the runtime."""
 
-    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> Build | None:
+    def probe(self, host: Host) -> str:
+        """What it needs that the machine `host` lacks, packages aside; empty: it can run."""
+        ...
+
+    def rules(self) -> tuple[Rule, ...]:
+        """What it does not take well in a graph, worst first."""
+        ...
+
+    def files(self, manifest: Manifest) -> tuple[str, ...]:
+        """Which files of a bundle it loads."""
+        ...
+
+    def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> Build | None:
         """Lower the ONNX file `model` for `target` into the folder `out`.
 
-        Returns what came of compiling an engine; None where the runtime has none.
+        Returns what came of compiling an engine; None where the runtime has none. An engine that
+        only the device can make waits for it, unless `model` lies in `out` already: then it is
+        wanted now.
+        Raises InputError and LimitError where the model is not taken, UnavailableError where what
+        it takes is missing.
         """
         ...
 
-    def open(self, bundle: Path, target: Target) -> AbstractContextManager[Session]:
-        """Load the model in the folder `bundle`. The caller has verified the files' hashes."""
+    def open(self, verified: VerifiedFiles, target: Target) -> AbstractContextManager[Session]:
+        """Load the model in `verified` on `target.threads` threads, with the target's options."""
         ...
+
+
+@cache
+def runtimes() -> Mapping[str, Runtime]:
+    """Every runtime that is registered, by its name, in the order of names.
+
+    One that does not load is left out and named in a warning: it must not keep others from use.
+    Raises UnavailableError where vitedge itself is not installed.
+    """
+    registered: dict[str, Runtime] = {}
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            loaded = entry.load()
+            runtime: Runtime = loaded() if isinstance(loaded, type) else loaded
+            if runtime.name != entry.name:
+                raise ValueError(f"it calls itself '{runtime.name}'")
+        except Exception as error:  # whatever a third party's module raises
+            _log.warning("note: runtime '%s' does not load: %s", entry.name, error_line(error))
+            continue
+        if entry.name not in registered:
+            registered[entry.name] = runtime
+    if not registered:
+        raise UnavailableError(
+            "no runtime is registered: vitedge is imported, but not installed",
+            fix="pip install vitedge; from a checkout: pip install -e .",
+        )
+    return registered
+
+
+def runtime_of(target: Target) -> Runtime:
+    """The runtime of `target`. Raises UnavailableError where it is not registered here."""
+    runtime = runtimes().get(target.runtime)
+    if runtime is None:
+        raise UnavailableError(
+            f"the runtime '{target.runtime}' of target '{target.name}' is not known here",
+            fix=f"install the package that brings it; there are {', '.join(runtimes())}",
+        )
+    return runtime

@@ -135,7 +135,8 @@ class Target(Spec, frozen=True, kw_only=True):
 
     name: Name
     description: str
-    runtime: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
+    runtime: Name
+    """As it is registered (`vitedge.core.runtime`)."""
     versions: tuple[str, str] = ("", "")
     """The runtime's first version that takes this, and the first that does not; empty: any."""
     machines: tuple[str, ...]
@@ -158,7 +159,7 @@ class Target(Spec, frozen=True, kw_only=True):
     compile: Compile = Compile()
     """Of the runtimes that compile an engine."""
     options: dict[str, str] = {}
-    """Passed to the runtime as they are (session or compile options)."""
+    """Session or compile options, of those that the runtime lets a target set."""
     device: SshAddress = ""
     """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench --device FILE`; empty: not said.
     An artifact does not carry it along."""

@@ -7,13 +7,22 @@ from pathlib import Path
 
 import msgspec
 
-from vitedge.core import host, report
-from vitedge.core.bundle import ENGINE, REPORT, Bundle, open_bundle, publish, seal, workspace
+from vitedge.core import report
+from vitedge.core.bundle import (
+    ENGINE,
+    MODEL,
+    REPORT,
+    Bundle,
+    amend,
+    open_bundle,
+    publish,
+    seal,
+    workspace,
+)
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
+from vitedge.core.runtime import runtime_of
 from vitedge.measure.accuracy.golden import check
-from vitedge.runtimes.tensorrt.engine import make
-from vitedge.runtimes.tensorrt.package import obstacle
 
 
 def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
@@ -34,10 +43,6 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
         )
     if made.build.state == "done" and not force:
         raise InputError(f"{path} has its engine already", fix="pass --force to build it again")
-    if blocked := obstacle(target, host.describe(threads=0)):
-        raise UnavailableError(
-            f"the engine of {path} cannot be built here: {blocked.why}", fix=blocked.fix
-        )
     final = path.resolve()
     with workspace(final.parent) as work:
         staged = work / final.name
@@ -46,13 +51,17 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
             if name != ENGINE:
                 shutil.copy2(path / name, staged / name)
         steps.say(f"building {made.name}")
-        built = make(staged, target, steps)
+        try:
+            built = runtime_of(target).lower(staged / MODEL, target, staged, steps)
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"the engine of {path} cannot be built here: {error.what}", fix=error.fix
+            ) from error
+        assert built is not None  # as its manifest says
         if built.compiled is None:  # nothing here to tell: what the export found still holds
             built = msgspec.structs.replace(built, compiled=made.build.compiled)
-        complete = msgspec.structs.replace(made, build=built)
-        golden = check(Bundle(staged, complete))
-        complete = msgspec.structs.replace(complete, golden=made.golden or golden)
-        sealed = seal(staged, complete)
+        sealed = seal(staged, msgspec.structs.replace(made, build=built))
+        sealed = amend(sealed, golden=made.golden or check(sealed))
         fp32 = bundle.reference()
         fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
         size = report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes)

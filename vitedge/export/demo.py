@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitedge.core import host, report
+from vitedge.core import catalog, host, report
 from vitedge.core.errors import missing
 from vitedge.core.progress import Steps
+from vitedge.core.runtime import runtimes
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
@@ -17,7 +18,6 @@ from vitedge.measure.accuracy.comparison import validate
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.models.sources import Request, resolve
 
-TARGETS = ("onnxruntime", "openvino")
 DURATION_S = 1.5
 
 
@@ -32,14 +32,14 @@ class Demo:
 
 
 def run(output: Path, steps: Steps) -> Demo:
-    """Export `digits` in INT8 for both CPU runtimes, validate and time everything in one run."""
+    """Export `digits` in INT8 for the CPU runtimes, validate and time everything in one run."""
     try:
         from vitedge.models.eager import EagerSession
     except ImportError as error:
         raise missing(error.name or "torch", "export") from error
     untimed = 0.0  # it is timed below, in one run with PyTorch
     request = ExportRequest(
-        Request(), TARGETS, "int8", duration_s=untimed, output=output, force=True
+        Request(), _cpu_runtimes(), "int8", duration_s=untimed, output=output, force=True
     )
     made = export(request, steps)
     model = resolve(Request())
@@ -51,3 +51,11 @@ def run(output: Path, steps: Steps) -> Demo:
         [m.bundle for m in made], steps, BenchRequest(DURATION_S), {"torch": eager}
     )
     return Demo(accuracy, others["torch"], reports, [m.bundle.path for m in made])
+
+
+def _cpu_runtimes() -> tuple[str, ...]:
+    """The runtimes that compute on the CPU and have a target which fits this one."""
+    machine = host.describe(threads=0)
+    fitting = {t.runtime for t in catalog.targets().values() if catalog.runs_on(t, machine)}
+    cpu = {name for name, runtime in runtimes().items() if runtime.processor == "cpu"}
+    return tuple(sorted(fitting & cpu))

@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import msgspec
 
 from vitedge.core import bundle, manifest
 from vitedge.core.bundle import Bundle, Golden
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import TensorSpec
+from vitedge.core.runtime import TensorSpec, runtime_of, runtimes
 from vitedge.core.spec import Precision, Preprocess, Target, Task
 from vitedge.measure.accuracy.golden import check
 from vitedge.models.sources import Identity
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
-from vitedge.runtimes import BACKENDS
 
 if TYPE_CHECKING:
     from vitedge.graph.fp32 import Fp32Graph
 
 TOOLS = (
     *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
-    *("onnxruntime", "openvino", "numpy", "pillow"),
+    *("numpy", "pillow"),
 )
 
 
@@ -66,9 +64,8 @@ def stage(
     """
     exported, golden, precision = source.exported, source.golden, precision_of(lowered)
     folder.mkdir()
-    backend = BACKENDS[target.runtime]
     path = lowered.deployed if lowered else exported.path
-    build = backend.build(path, target, folder, steps)
+    build = runtime_of(target).lower(path, target, folder, steps)
     golden.write(folder)
     labels = "".join(f"{label}\n" for label in model.labels)
     (folder / bundle.LABELS).write_text(labels, encoding="utf-8")
@@ -104,8 +101,8 @@ def stage(
         files={},
         build=build,
     )
-    made = msgspec.structs.replace(made, golden=check(Bundle(folder, made)))
-    return bundle.seal(folder, made)
+    sealed = bundle.seal(folder, made)
+    return bundle.amend(sealed, golden=check(sealed))
 
 
 def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
@@ -136,8 +133,9 @@ def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:
 
 def versions() -> dict[str, str]:
     """The versions of everything that has a hand in an artifact."""
-    found = {}
-    for name in TOOLS:
+    on_cpu = (runtime.packages for runtime in runtimes().values() if runtime.processor == "cpu")
+    tools = {}
+    for name in (*TOOLS, *chain.from_iterable(on_cpu)):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            tools[name] = metadata.version(name)
+    return tools

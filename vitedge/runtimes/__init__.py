@@ -1,4 +1,4 @@
-"""The runtimes vitedge knows, one line each, and how a verified bundle is opened on its own."""
+"""The runtimes: one module or folder each, and how a verified bundle is opened on its own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 
 from vitedge.core import catalog, host
-from vitedge.core.bundle import Bundle
+from vitedge.core.bundle import MODEL, Bundle
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
-from vitedge.core.runtime import Backend, Session
+from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
 from vitedge.runtimes.onnxruntime import ONNXRuntime
-from vitedge.runtimes.openvino import OpenVINO
-from vitedge.runtimes.tensorrt import TensorRT
 
-BACKENDS: dict[str, Backend] = {
-    backend.name: backend
-    for backend in (ONNXRuntime(), OpenVINO(), TensorRT("tensorrt"), TensorRT("tensorrt_rtx"))
-}
+SIMULATOR = ONNXRuntime()
+"""Runs the graph of any bundle on the CPU, as it is written."""
 
 
 def runs_here(bundle: Bundle) -> bool:
@@ -39,7 +35,8 @@ def simulate(bundle: Bundle) -> Iterator[Session]:
         threads=host.usable_cores(),
         options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
     )
-    with ONNXRuntime().open(bundle.path, target) as session:
+    names = tuple(name for name in bundle.model_files if name.startswith(MODEL))
+    with SIMULATOR.open(VerifiedFiles(bundle.path, names), target) as session:
         yield session
 
 
@@ -52,18 +49,20 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     does not take the model or the target's options.
     """
     target = bundle.manifest.target
-    here = host.describe(threads=0)
-    if needs := catalog.lacks(target, here):
+    machine = host.describe(threads=0)
+    if needs := catalog.lacks(target, machine):
         raise UnavailableError(
             f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
-            f"({here.machine}) is not that",
+            f"({machine.machine}) is not that",
             fix="run it on such a device, or export for this one: 'vitedge targets list'",
         )
+    catalog.check_options(target)
     threads = threads or target.threads or host.usable_cores()
-    backend = BACKENDS[target.runtime]
+    runtime = runtime_of(target)
+    verified = VerifiedFiles(bundle.path, runtime.files(bundle.manifest))
     with ExitStack() as stack:
         try:
-            opened = backend.open(bundle.path, msgspec.structs.replace(target, threads=threads))
+            opened = runtime.open(verified, msgspec.structs.replace(target, threads=threads))
             session = stack.enter_context(opened)
         except VitedgeError:
             raise

@@ -8,12 +8,11 @@ import msgspec
 
 from vitedge.core import catalog, host
 from vitedge.core.gpu import Gpu
+from vitedge.core.host import Host
+from vitedge.core.runtime import Runtime, runtime_of, runtimes
+from vitedge.core.spec import Target
 
-_PACKAGES = {  # package -> (what it is for, the extra that brings it)
-    "onnxruntime": ("run ONNX Runtime artifacts", "onnxruntime"),
-    "openvino": ("run OpenVINO artifacts", "openvino"),
-    "tensorrt": ("build and run TensorRT artifacts on an NVIDIA GPU", "tensorrt"),
-    "tensorrt_rtx": ("build for RTX PCs, and check INT8 with no GPU", "tensorrt-rtx"),
+_LIBRARIES = {  # package -> (what it is for, the extra that brings it)
     "cuda-bindings": ("run artifacts on an NVIDIA GPU", "tensorrt"),
     "torch": ("export", "export"),
     "onnx": ("export", "export"),
@@ -22,7 +21,7 @@ _PACKAGES = {  # package -> (what it is for, the extra that brings it)
 }
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     """One thing looked for."""
 
     name: str
@@ -36,42 +35,58 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     machine: str
     host: host.Host
-    checks: tuple[Check, ...]
+    checks: tuple[Requirement, ...]
 
 
 def examine() -> Findings:
     """Look at packages, GPUs and targets; nothing heavy is imported."""
-    here = host.describe(threads=host.usable_cores())
-    installed = dict(here.runtimes)
-    checks = []
-    for package, (purpose, extra) in _PACKAGES.items():
-        if package not in installed:
-            try:
-                installed[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                detail = f"to {purpose}: pip install 'vitedge[{extra}]'"
-                checks.append(Check(name=package, status="no", detail=detail))
-                continue
-        checks.append(Check(name=package, status="yes", detail=installed[package]))
-    checks.append(_gpu_check(here.gpus))
-    for name, target in catalog.targets().items():
-        if needs := catalog.lacks(target, here):
-            check = Check(name=f"target {name}", status="no", detail=f"needs {needs}")
-        elif target.runtime not in installed:
-            check = Check(name=f"target {name}", status="no", detail=f"needs {target.runtime}")
-        else:
-            check = Check(name=f"target {name}", status="yes", detail=target.description)
-        checks.append(check)
-    isa = " ".join(here.isa or ()) or "no INT8 features known"
-    machine = f"{here.cpu}, {here.cores} cores, {isa}; {here.os}"
-    return Findings(machine=machine, host=here, checks=tuple(checks))
+    machine = host.describe(threads=host.usable_cores())
+    checks = [
+        *(_runtime(runtime, machine) for runtime in runtimes().values()),
+        *(_library(*row) for row in _LIBRARIES.items()),
+        _gpus(machine.gpus),
+        *(_target(target, machine) for target in catalog.targets().values()),
+    ]
+    isa = " ".join(machine.isa or ()) or "no INT8 features known"
+    summary = f"{machine.cpu}, {machine.cores} cores, {isa}; {machine.os}"
+    return Findings(machine=summary, host=machine, checks=tuple(checks))
 
 
-def _gpu_check(gpus: tuple[Gpu, ...]) -> Check:
+def _runtime(runtime: Runtime, machine: Host) -> Requirement:
+    """Whether a runtime is installed; one that needs no package always is."""
+    if version := machine.runtimes.get(runtime.name):
+        return Requirement(name=runtime.name, status="yes", detail=version)
+    if not runtime.packages:
+        return Requirement(name=runtime.name, status="yes", detail=f"runs {runtime.title}")
+    detail = f"to run {runtime.title} artifacts: pip install 'vitedge[{runtime.extra}]'"
+    return Requirement(name=runtime.name, status="no", detail=detail)
+
+
+def _library(package: str, use: tuple[str, str]) -> Requirement:
+    """Whether a package that is no runtime is installed."""
+    purpose, extra = use
+    try:
+        return Requirement(name=package, status="yes", detail=metadata.version(package))
+    except metadata.PackageNotFoundError:
+        detail = f"to {purpose}: pip install 'vitedge[{extra}]'"
+        return Requirement(name=package, status="no", detail=detail)
+
+
+def _target(target: Target, machine: Host) -> Requirement:
+    """Whether artifacts of a shipped target run here."""
+    name, runtime = f"target {target.name}", runtime_of(target)
+    if needs := catalog.lacks(target, machine):
+        return Requirement(name=name, status="no", detail=f"needs {needs}")
+    if runtime.packages and target.runtime not in machine.runtimes:
+        return Requirement(name=name, status="no", detail=f"needs {target.runtime}")
+    return Requirement(name=name, status="yes", detail=target.description)
+
+
+def _gpus(gpus: tuple[Gpu, ...]) -> Requirement:
     if not gpus:
         detail = (
             "no CUDA driver shows one; TensorRT engines are built on the device, or for RTX PCs"
         )
-        return Check(name="NVIDIA GPU", status="no", detail=detail)
-    found = [f"{gpu.name} ({gpu.compute_capability}, {gpu.memory_bytes >> 30} GiB)" for gpu in gpus]
-    return Check(name="NVIDIA GPU", status="yes", detail=", ".join(found))
+        return Requirement(name="NVIDIA GPU", status="no", detail=detail)
+    names = [f"{gpu.name} ({gpu.compute_capability}, {gpu.memory_bytes >> 30} GiB)" for gpu in gpus]
+    return Requirement(name="NVIDIA GPU", status="yes", detail=", ".join(names))

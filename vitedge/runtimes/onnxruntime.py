@@ -10,8 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.bundle import MODEL
 from vitedge.core.errors import missing
-from vitedge.core.runtime import Progress, Session, TensorSpec
+from vitedge.core.host import Host
+from vitedge.core.manifest import Manifest
+from vitedge.core.runtime import (
+    Processor,
+    Progress,
+    Rule,
+    Session,
+    TensorSpec,
+    VerifiedFiles,
+)
 from vitedge.core.spec import Target
 
 _NUMPY = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -21,34 +31,74 @@ class ONNXRuntime:
     """Runs `model.onnx` as it is."""
 
     name = "onnxruntime"
+    title = "ONNX Runtime"
+    packages = ("onnxruntime", "onnxruntime-gpu")
+    extra = "onnxruntime"
+    processor: Processor = "cpu"
+    options = frozenset(
+        {
+            "session.disable_prepacking",
+            "session.disable_quant_qdq",
+            "session.disable_double_qdq_remover",
+            "session.enable_quant_qdq_cleanup",
+            "session.qdqisint8allowed",
+            "session.x64quantprecision",
+            "session.set_denormal_as_zero",
+            "session.force_spinning_stop",
+            "session.intra_op.allow_spinning",
+            "session.inter_op.allow_spinning",
+            "session.intra_op_thread_affinities",
+            "session.dynamic_block_base",
+            "session.use_env_allocators",
+            "session.use_device_allocator_for_initializers",
+            "mlas.enable_gemm_fastmath_arm64_bfloat16",
+            "optimization.disable_specified_optimizers",
+            "optimization.enable_gelu_approximation",
+        }
+    )
+    """Session configuration; none that names a file."""
 
-    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
+    def probe(self, host: Host) -> str:
+        """Every machine has a CPU."""
+        return ""
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Traps of INT8 on CPUs."""
+        from vitedge.runtimes.lint.cpu import RULES
+
+        return RULES
+
+    def files(self, manifest: Manifest) -> tuple[str, ...]:
+        """`model.onnx`, and its data where that lies beside it."""
+        return tuple(name for name in manifest.files if name.startswith(MODEL))
+
+    def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
         """Save the ONNX file as `model.onnx`, weights inside."""
         import onnx
 
         from vitedge.graph.io import write
 
-        write(onnx.load(model), out / "model.onnx")
+        write(onnx.load(model), out / MODEL)
 
     @contextmanager
-    def open(self, bundle: Path, target: Target) -> Iterator[Session]:
-        """Load `bundle/model.onnx` with the target's session options."""
+    def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
+        """Load `model.onnx` with the target's session options."""
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise missing("onnxruntime", "onnxruntime") from error
+            raise missing(self.name, self.extra) from error
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads
         options.log_severity_level = 3
         for key, value in target.options.items():
             options.add_session_config_entry(key, value)
-        yield _Session(
-            ort.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
+        yield _ONNXRuntimeSession(
+            ort.InferenceSession(verified.path(MODEL), options, providers=["CPUExecutionProvider"])
         )
 
 
-class _Session:
+class _ONNXRuntimeSession:
     def __init__(self, session: Any) -> None:
         self._session = session
         self.inputs = tuple(_spec(node) for node in session.get_inputs())

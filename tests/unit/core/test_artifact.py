@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitedge.core import catalog
 from vitedge.core.bundle import bundles_in, open_bundle, publish, seal, sha256, workspace
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Reference
@@ -187,7 +188,8 @@ def test_another_models_fp32_bundle_is_no_reference(
 def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(
     tmp_path: Path, small_bundle: Make
 ) -> None:
-    fp32 = small_bundle(tmp_path / "small-fp32")
+    target = catalog.targets()["tensorrt"]
+    fp32 = small_bundle(tmp_path / "small-fp32", target=target)
     files = {**open_bundle(fp32).model_files, "model.engine": "of the machine that exported"}
     reference = Reference(bundle=fp32.name, files=files)
     int8 = open_bundle(small_bundle(tmp_path / "small-int8", b"int8", reference=reference))

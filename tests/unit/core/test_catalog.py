@@ -162,3 +162,35 @@ def test_a_target_runs_only_on_its_architecture_and_cpu_features() -> None:
     assert not catalog.runs_on(known["openvino-vnni"], X86)
     assert not catalog.runs_on(known["openvino-vnni"], ARM)
     assert catalog.runs_on(known["openvino-cpu"], VNNI)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('runtime = "openvin"', "there is no runtime 'openvin'"),
+        ('CACHE_DIR = "/tmp"', "'CACHE_DIR' in [options], which OpenVINO does not take"),
+    ],
+)
+def test_a_target_is_checked_against_its_runtime(tmp_path: Path, line: str, says: str) -> None:
+    text = (ROOT / "targets" / "openvino-cpu.toml").read_text(encoding="utf-8")
+    key = line.split()[0]
+    changed = [line if row.startswith(key) else row for row in text.splitlines()]
+    file = tmp_path / "mine.toml"
+    file.write_text("\n".join(changed if line in changed else [*changed, line]))
+    with pytest.raises(InputError) as caught:
+        catalog.find_target(str(file), X86)
+    assert says in caught.value.what and caught.value.fix
+
+
+@pytest.mark.parametrize("versions", [("1.0", "2.0"), ("", "2.0"), ("99", "")])
+def test_versions_are_honoured_for_every_runtime(versions: tuple[str, str]) -> None:
+    for name in ("onnxruntime-cpu", "openvino-cpu"):
+        target = msgspec.structs.replace(catalog.targets()[name], versions=versions)
+        installed = msgspec.structs.replace(X86, runtimes={target.runtime: "2026.4.1"})
+        needs = catalog.lacks(target, installed)
+        if versions[0] == "99":
+            assert not needs
+        else:
+            assert "before 2.0; 2026.4.1 is installed" in needs
+        bare = msgspec.structs.replace(X86, runtimes={})
+        assert not catalog.lacks(target, bare), "who opens it says what is not installed"

@@ -11,13 +11,14 @@ import pytest
 
 from tests import small_graphs
 from vitedge.core import catalog, host
+from vitedge.core.catalog import in_range
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.gpu import Gpu
 from vitedge.core.host import Host
 from vitedge.core.progress import SILENT
+from vitedge.core.runtime import VerifiedFiles, runtimes
 from vitedge.core.spec import Target
-from vitedge.runtimes import BACKENDS
-from vitedge.runtimes.tensorrt.package import in_range, load, obstacle
+from vitedge.runtimes.tensorrt.package import load, obstacle
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -128,7 +129,7 @@ def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
     out = tmp_path / "bundle"
     out.mkdir()
     elsewhere = "jetson-thor" if HERE.machine != "aarch64" else "jetson-orin"
-    made = BACKENDS["tensorrt"].build(model, TARGETS[elsewhere], out, SILENT)
+    made = runtimes()["tensorrt"].lower(model, TARGETS[elsewhere], out, SILENT)
     assert made is not None and made.state == "on the device"
     assert made.why == why(TARGETS[elsewhere], HERE)
     assert made.compiled is not None
@@ -140,7 +141,7 @@ def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path: Path) -> None:
     model = small_graphs.write(small_graphs.LINEAR, tmp_path / "graph.onnx")
     out = tmp_path / "bundle"
     out.mkdir()
-    made = BACKENDS["tensorrt_rtx"].build(model, TARGETS["rtx-50"], out, SILENT)
+    made = runtimes()["tensorrt_rtx"].lower(model, TARGETS["rtx-50"], out, SILENT)
     assert made is not None and (made.state, made.why) == ("done", "")
     assert made.compiled is not None and made.compiled.compute_capability == "12.0"
     assert sorted(path.name for path in out.iterdir()) == ["model.engine", "model.onnx"]
@@ -151,7 +152,7 @@ def test_no_engine_is_opened_where_there_is_none(tmp_path: Path, runtime: str) -
     target = TARGETS["tensorrt" if runtime == "tensorrt" else "rtx-40"]
     with (
         pytest.raises(InputError, match="no engine yet: it is built on the device") as caught,
-        BACKENDS[runtime].open(tmp_path, target),
+        runtimes()[runtime].open(VerifiedFiles(tmp_path, ()), target),
     ):
         pass
     assert f"vitedge build {tmp_path}" in caught.value.fix
@@ -169,7 +170,7 @@ def test_a_package_that_running_needs_is_named_with_its_extra(
     target = TARGETS["tensorrt" if runtime == "tensorrt" else "rtx-40"]
     with (
         pytest.raises(UnavailableError, match=f"'{missing}'") as caught,
-        BACKENDS[runtime].open(tmp_path, target),
+        runtimes()[runtime].open(VerifiedFiles(tmp_path, ("model.engine",)), target),
     ):
         pass
     assert f"vitedge[{runtime.replace('_', '-')}]" in caught.value.fix

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 from vitedge.core import host, report
@@ -18,7 +17,7 @@ from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, open_images
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.comparison import OutputError, predict_all, validate
-from vitedge.runtimes import open_session, simulate
+from vitedge.runtimes import SIMULATOR, open_session, simulate
 
 
 def validate_bundle(
@@ -55,7 +54,7 @@ def simulate_bundle(
             numerics = _against_golden(bundle, session)
     else:
         accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
-    runtime = f"onnxruntime {metadata.version('onnxruntime')}"
+    runtime = f"{SIMULATOR.name} {host.describe(threads=0).runtimes[SIMULATOR.name]}"
     found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
     return report.merge(bundle, simulation=found, size=report.size(bundle, fp32))
 

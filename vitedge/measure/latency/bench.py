@@ -19,7 +19,7 @@ from vitedge.core.errors import InputError, nearest
 from vitedge.core.host import ROOT, Host
 from vitedge.core.measurements import Drift
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import Session
+from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure import latency
 from vitedge.measure.accuracy import parity
 from vitedge.measure.latency import clock, scenarios, server
@@ -105,9 +105,11 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
                 f"--sweep {name} and --{name} exclude each other", fix=f"drop --{name}"
             )
     for bundle in bundles:
-        if "threads" in request.sweeps and bundle.manifest.build:
+        processor = runtime_of(bundle.manifest.target).processor
+        if "threads" in request.sweeps and processor != "cpu":
             raise InputError(
-                f"{bundle.path} runs on a GPU, so --sweep threads says nothing of it",
+                f"{bundle.path} runs on a {processor.upper()}, so --sweep threads says nothing "
+                "of it",
                 fix="drop --sweep threads",
             )
         fixed = bundle.manifest.inputs[0].shape[0] if bundle.manifest.inputs else None

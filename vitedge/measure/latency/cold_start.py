@@ -21,6 +21,7 @@ import numpy as np
 from vitedge.core.bundle import MANIFEST, open_bundle, read_manifest
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
 from vitedge.core.measurements import ColdStart, Memory
+from vitedge.core.runtime import runtime_of
 from vitedge.runtimes import open_session
 
 RUNS = 5
@@ -110,8 +111,8 @@ def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
 
 def _run(bundle: Path, threads: int) -> None:
     """Open `bundle`, run it on its golden images, and print what that took."""
-    on_gpu = (bundle / MANIFEST).is_file() and read_manifest(bundle).build is not None
-    before = _device_bytes() if on_gpu else None
+    on_gpu = (bundle / MANIFEST).is_file() and _on_gpu(bundle)
+    before = _gpu_bytes() if on_gpu else None
     start = perf_counter()
     artifact = open_bundle(bundle)
     with open_session(artifact, threads) as session:
@@ -126,12 +127,16 @@ def _run(bundle: Path, threads: int) -> None:
         print(json.dumps(ready), flush=True)
         for _ in range(RUNS):
             session.run(feed)
-        after = _device_bytes() if on_gpu else None
+        after = _gpu_bytes() if on_gpu else None
     device = None if before is None or after is None else max(0, after - before)
     print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": device}))
 
 
-def _device_bytes() -> int | None:
+def _on_gpu(bundle: Path) -> bool:
+    return runtime_of(read_manifest(bundle).target).processor == "gpu"
+
+
+def _gpu_bytes() -> int | None:
     """Memory in use on the GPU; None where there is none, or NVML does not tell."""
     from vitedge.core.gpu import gpus
     from vitedge.measure.latency.nvml import Device

@@ -9,6 +9,7 @@ from time import perf_counter, sleep
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import UnavailableError
 from vitedge.core.measurements import Energy
+from vitedge.core.runtime import runtime_of
 from vitedge.measure.latency.clock import warm_up
 from vitedge.measure.latency.feed import golden_feed
 from vitedge.measure.latency.meter import Meter, find_meter
@@ -33,7 +34,7 @@ def measure_energy(
     Says why where there is no meter; then nothing is run.
     """
     try:
-        meter = find_meter(root, gpu=bundle.manifest.build is not None)
+        meter = find_meter(root, gpu=runtime_of(bundle.manifest.target).processor == "gpu")
         return _measure(bundle, min(duration_s, LONGEST_S), meter, batch, threads, on_progress)
     except UnavailableError as error:
         how = f" (to allow it: {error.fix})" if error.fix else ""

@@ -13,7 +13,7 @@ import numpy as np
 from vitedge.core import host, measurements
 from vitedge.core.bundle import Bundle
 from vitedge.core.measurements import MultiStream, Offline, Server, Sweep, SweepPoint, Throughput
-from vitedge.core.runtime import Session
+from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure.latency import streams as parallel
 from vitedge.measure.latency.clock import measure
 from vitedge.measure.latency.feed import golden_feed, images_feed
@@ -82,7 +82,8 @@ def multi_stream(setup: Setup) -> MultiStream:
 
 def offline(setup: Setup) -> Offline:
     """MLPerf's Offline: throughput over batch sizes and parallel streams, measured in turn."""
-    most = 2 if setup.bundle.manifest.build else min(setup.threads, MOST_STREAMS)  # 2 on a GPU
+    on_cpu = runtime_of(setup.bundle.manifest.target).processor == "cpu"
+    most = min(setup.threads, MOST_STREAMS) if on_cpu else 2
     counts = [setup.streams] if setup.streams else _counts(most)
     settings = []
     with ExitStack() as stack:

@@ -16,15 +16,13 @@ from typing import Any
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError, UnavailableError, VitedgeError
 from vitedge.core.progress import Steps
+from vitedge.core.runtime import runtime_of
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
 from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
 from vitedge.measure.remote.parcels import Parcel, of_bundle, of_file, send
 
-GPU_RUNTIMES = ("tensorrt", "tensorrt_rtx")
 ERROR, FIX = "error: ", "  fix: "
-EXTRAS = {"tensorrt_rtx": "tensorrt-rtx"}
-"""Of the runtimes whose extra has another name."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +105,11 @@ def _load(
 
     placed = [place(bundle) for bundle in bundles]
     against = ["--against", place(rival)] if rival else []
-    runtimes = sorted({each.manifest.target.runtime for each in [*bundles, rival] if each})
+    used = [runtime_of(bundle.manifest.target) for bundle in [*bundles, rival] if bundle]
     return Load(
         packed,
-        tuple(EXTRAS.get(runtime, runtime) for runtime in runtimes),
-        any(runtime in GPU_RUNTIMES for runtime in runtimes),
+        tuple(sorted({runtime.extra for runtime in used})),
+        any(runtime.processor == "gpu" for runtime in used),
         parcels,
         (*builds, ("bench", *placed, *against, *options, "--json")),
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
+from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
 from vitedge.graph.structure import Structure
-from vitedge.runtimes.lint.rule import Complaint, Rule
 
 
 def _one_operand(graph: Structure, target: Target) -> Iterator[Complaint]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
 from vitedge.graph.structure import Structure
 from vitedge.runtimes.lint import common
-from vitedge.runtimes.lint.rule import Complaint, Rule
 
 PAIR_SUM_MAX = 128
 """255 · 128 ≤ 32,767: two u8×s8 products stay within the 16 bits in which old x86 adds them."""

@@ -4,34 +4,71 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
 
-from vitedge.core.bundle import MODEL
-from vitedge.core.manifest import Build
-from vitedge.core.runtime import Progress, Session
+from vitedge.core.bundle import ENGINE, MODEL
+from vitedge.core.host import Host
+from vitedge.core.manifest import Build, Manifest
+from vitedge.core.runtime import Processor, Progress, Rule, Session, VerifiedFiles
 from vitedge.core.spec import Target
-from vitedge.runtimes.tensorrt.engine import make
-from vitedge.runtimes.tensorrt.session import open_engine
 
 
 class TensorRT:
     """Compiles `model.onnx` into `model.engine`; both go into the bundle."""
 
-    def __init__(self, name: Literal["tensorrt", "tensorrt_rtx"]) -> None:
-        self.name: str = name
+    name = "tensorrt"
+    title = "TensorRT"
+    packages: tuple[str, ...] = ("tensorrt", "tensorrt_cu13", "tensorrt_cu12")
+    extra = "tensorrt"
+    processor: Processor = "gpu"
+    options: frozenset[str] = frozenset()
+    """None: what the compiler takes is in `[compile]`."""
 
-    def build(self, model: Path, target: Target, out: Path, progress: Progress) -> Build:
+    def probe(self, host: Host) -> str:
+        """A GPU to run on; a graph is compiled without one, if need be on the device."""
+        return "" if host.gpus else "an NVIDIA GPU"
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Traps of its parser and compiler."""
+        from vitedge.runtimes.tensorrt.lint import RULES
+
+        return RULES
+
+    def files(self, manifest: Manifest) -> tuple[str, ...]:
+        """The engine, and the ONNX file where that has its weights; that alone without engine."""
+        if ENGINE not in manifest.files:
+            return tuple(name for name in manifest.files if name.startswith(MODEL))
+        if manifest.target.compile.weights == "stripped":
+            return ENGINE, MODEL
+        return (ENGINE,)
+
+    def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> Build:
         """Save the ONNX file, weights inside, and its engine unless that waits for the device.
 
-        Raises InputError and LimitError where the compiler does not take the graph.
+        Raises InputError and LimitError where the compiler does not take the graph, and
+        UnavailableError where a `model` in `out` already cannot be compiled here.
         """
-        import onnx
+        from vitedge.runtimes.tensorrt.engine import compile_engine
 
-        from vitedge.graph.io import write
+        saved = model == out / MODEL
+        if not saved:
+            import onnx
 
-        write(onnx.load(model), out / MODEL)
-        return make(out, target, progress)
+            from vitedge.graph.io import write
 
-    def open(self, bundle: Path, target: Target) -> AbstractContextManager[Session]:
-        """Load `bundle/model.engine` on this process's first GPU. Never yet run on one."""
-        return open_engine(bundle, target)
+            write(onnx.load(model), out / MODEL)
+        return compile_engine(out, target, progress, may_wait=not saved)
+
+    def open(self, verified: VerifiedFiles, target: Target) -> AbstractContextManager[Session]:
+        """Load `model.engine` on this process's first GPU. Never yet run on one."""
+        from vitedge.runtimes.tensorrt.session import open_engine
+
+        return open_engine(verified, target)
+
+
+class TensorRTRTX(TensorRT):
+    """TensorRT for RTX PCs: it compiles ahead of time, with no GPU."""
+
+    name = "tensorrt_rtx"
+    title = "TensorRT-RTX"
+    packages = ("tensorrt_rtx", "tensorrt_rtx_cu13", "tensorrt_rtx_cu12")
+    extra = "tensorrt-rtx"

@@ -13,7 +13,7 @@ def logger(trt: Any) -> Any:
     `layers` are the messages that describe compiled layers. It prints nothing.
     """
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class CompilerLog(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.layers: list[str] = []
@@ -28,7 +28,7 @@ def logger(trt: Any) -> Any:
             elif "LayerType: " in message:
                 self.layers.append(message)
 
-    return Log()
+    return CompilerLog()
 
 
 def monitor(trt: Any, step: str, progress: Progress) -> Any:

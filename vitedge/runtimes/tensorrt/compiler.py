@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.core.errors import InputError, LimitError, VitedgeError
-from vitedge.core.runtime import Progress
+from vitedge.core.runtime import Progress, runtime_of
 from vitedge.core.spec import Target
 from vitedge.runtimes.tensorrt import timing_cache
 from vitedge.runtimes.tensorrt.callbacks import logger, monitor
-from vitedge.runtimes.tensorrt.package import TITLES, load
+from vitedge.runtimes.tensorrt.package import load
 from vitedge.runtimes.tensorrt.quiet import stdout_discarded
 
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
@@ -45,7 +45,7 @@ def compile_model(model: Path, target: Target, progress: Progress) -> Compilatio
     """
     check_options(target)
     trt = load(target.runtime)
-    watch = monitor(trt, f"{TITLES[target.runtime]} compiles the engine", progress)
+    watch = monitor(trt, f"{runtime_of(target).title} compiles the engine", progress)
     # in a thread: an exception that Ctrl-C raised inside a callback would end the process
     with stdout_discarded(), ThreadPoolExecutor(1, "vitedge-compile") as pool:
         try:
@@ -118,8 +118,8 @@ def _configure(trt: Any, config: Any, target: Target) -> None:
         config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     if target.runtime == "tensorrt_rtx" and target.compute_capabilities:
         config.num_compute_capabilities = len(target.compute_capabilities)
-        for index, wanted in enumerate(target.compute_capabilities):
-            config.set_compute_capability(_capability(trt, wanted), index)
+        for index, capability in enumerate(target.compute_capabilities):
+            config.set_compute_capability(_capability(trt, capability), index)
 
 
 def capabilities(trt: Any) -> dict[str, Any]:
@@ -128,14 +128,14 @@ def capabilities(trt: Any) -> dict[str, Any]:
     return {f"{n[2:-1]}.{n[-1]}": value for n, value in members if n.startswith("SM")}
 
 
-def _capability(trt: Any, wanted: str) -> Any:
+def _capability(trt: Any, name: str) -> Any:
     known = capabilities(trt)
-    if wanted not in known:
+    if name not in known:
         raise InputError(
-            f"TensorRT-RTX does not compile for compute capability {wanted}",
+            f"TensorRT-RTX does not compile for compute capability {name}",
             fix=f"set compute_capabilities to some of {', '.join(known)}",
         )
-    return known[wanted]
+    return known[name]
 
 
 def _set_shapes(profile: Any, network: Any, target: Target) -> bool:
@@ -158,14 +158,14 @@ def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
     why = error.desc().strip().replace("\n", " ").removeprefix("Assertion failed: ")
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
     return InputError(
-        f"{TITLES[target.runtime]} does not take {model}: {where}: {why}{more}",
+        f"{runtime_of(target).title} does not take {model}: {where}: {why}{more}",
         fix=f"see 'vitedge inspect {model} --target {target.name}'",
     )
 
 
 def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
     """The compiler's last error."""
-    title = TITLES[target.runtime]
+    title = runtime_of(target).title
     why = " ".join(errors[-1].split()) if errors else "it does not say why"
     if "workspace limit" in why:
         return LimitError(

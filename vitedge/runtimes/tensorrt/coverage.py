@@ -13,18 +13,18 @@ import msgspec
 
 from vitedge.core.errors import UnavailableError
 from vitedge.core.manifest import Compiled
-from vitedge.core.runtime import Progress
+from vitedge.core.runtime import Progress, runtime_of
 from vitedge.core.spec import Compile, Target
 from vitedge.runtimes.tensorrt.build_log import CompiledLayer, layers
 from vitedge.runtimes.tensorrt.compiler import Compilation, capabilities, compile_model
-from vitedge.runtimes.tensorrt.package import TITLES, load
+from vitedge.runtimes.tensorrt.package import load
 
 _FALLBACK = "8.6"
 """Ampere, as is Orin's 8.7."""
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionNodes:
     """The nodes of one attention."""
 
     qk: str
@@ -38,7 +38,7 @@ class Planned:
 
     products: tuple[str, ...]
     """Nodes whose two operands are INT8."""
-    attentions: tuple[Attention, ...]
+    attentions: tuple[AttentionNodes, ...]
 
 
 def compile_check(model: Path, target: Target, progress: Progress) -> Compiled | None:
@@ -51,29 +51,32 @@ def compile_check(model: Path, target: Target, progress: Progress) -> Compiled |
         known = capabilities(load("tensorrt_rtx"))
     except UnavailableError:
         return None
-    wanted = next((each for each in target.compute_capabilities if each in known), _FALLBACK)
+    shared = (name for name in target.compute_capabilities if name in known)
+    capability = next(shared, _FALLBACK)
     options = Compile(max_batch=target.compile.max_batch, opt_batch=target.compile.opt_batch)
     stand_in = msgspec.structs.replace(
-        target, runtime="tensorrt_rtx", compute_capabilities=(wanted,), compile=options
+        target, runtime="tensorrt_rtx", compute_capabilities=(capability,), compile=options
     )
     return examine(model, stand_in, compile_model(model, stand_in, progress))
 
 
-def examine(model: Path, target: Target, made: Compilation) -> Compiled | None:
-    """What `made` says of the INT8 in `model`; None where the package onnx is missing."""
+def examine(model: Path, target: Target, compilation: Compilation) -> Compiled | None:
+    """What `compilation` says of the INT8 in `model`; None where the package onnx is missing."""
     try:
         plan = planned(model)
     except ImportError:  # a device that only builds
         return None
-    found = layers(made.log)
-    lost = dict(lost_products(found, plan))
+    compiled = layers(compilation.log)
+    lost = dict(lost_products(compiled, plan))
     return Compiled(
-        compiler=f"{TITLES[target.runtime]} {made.version}",
+        compiler=f"{runtime_of(target).title} {compilation.version}",
         compute_capability=", ".join(target.compute_capabilities) or "8.0 and later",
         planned=len(plan.products),
         int8=len(plan.products) - len(lost),
         attention=len(plan.attentions),
-        fused=sum(any(_holds(layer, each) for layer in found) for each in plan.attentions),
+        fused=sum(
+            any(_holds(layer, attention) for layer in compiled) for attention in plan.attentions
+        ),
         lost=lost,
     )
 
@@ -86,14 +89,14 @@ def planned(model: Path) -> Planned:
     from vitedge.graph.structure import Structure
 
     graph = Structure(onnx.load(model, load_external_data=False))
-    found = (Attention(a.qk.name, a.softmax.name, a.pv.name) for a in attentions(graph))
+    fusible = (AttentionNodes(a.qk.name, a.softmax.name, a.pv.name) for a in attentions(graph))
     products = (node.name for node, operands in graph.products() if None not in operands)
-    return Planned(tuple(products), tuple(found))
+    return Planned(tuple(products), tuple(fusible))
 
 
-def lost_products(found: Sequence[CompiledLayer], plan: Planned) -> Iterator[tuple[str, str]]:
+def lost_products(compiled: Sequence[CompiledLayer], plan: Planned) -> Iterator[tuple[str, str]]:
     """The planned products that no kernel computes in INT8, and what computes them instead."""
-    kernels = [layer for layer in found if layer.multiplies]
+    kernels = [layer for layer in compiled if layer.multiplies]
     for product in plan.products:
         holding = [layer for layer in kernels if product in layer.nodes]
         if not holding:
@@ -121,7 +124,7 @@ def _needed(product: str, layer: CompiledLayer, plan: Planned) -> int:
     return 2
 
 
-def _holds(layer: CompiledLayer, attention: Attention) -> bool:
+def _holds(layer: CompiledLayer, attention: AttentionNodes) -> bool:
     """Whether `layer` is the whole of `attention` in one kernel."""
     parts = {attention.qk, attention.softmax, attention.pv}
     return layer.multiplies and parts <= set(layer.nodes)

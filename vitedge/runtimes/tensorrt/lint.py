@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
 from vitedge.graph.structure import Quantizer, Structure
 from vitedge.runtimes.lint import common
-from vitedge.runtimes.lint.rule import Complaint, Rule
 from vitedge.runtimes.tensorrt import lint_attention
 
 HALF_SCALES_OPSET = 19

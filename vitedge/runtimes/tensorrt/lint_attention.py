@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
+from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
 from vitedge.graph.match import ELEMENTWISE, MOVES, attentions, two_activations
 from vitedge.graph.structure import PRODUCTS, Structure
-from vitedge.runtimes.lint.rule import Complaint, Rule
 
 _SLICES = ("Split", "Slice", "Gather")
 

@@ -17,47 +17,47 @@ from numpy.typing import NDArray
 
 from vitedge.core.bundle import ENGINE, MODEL
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.runtime import Session, TensorSpec
+from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles, runtime_of
 from vitedge.core.spec import Target
 from vitedge.runtimes.tensorrt.callbacks import logger
 from vitedge.runtimes.tensorrt.cuda import Cuda
-from vitedge.runtimes.tensorrt.package import EXTRAS, TITLES, load
+from vitedge.runtimes.tensorrt.package import load
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 @contextmanager
-def open_engine(bundle: Path, target: Target) -> Iterator[Session]:
-    """Deserialise `bundle/model.engine`, whose hash the caller has verified.
+def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
+    """Deserialise `model.engine` of a bundle.
 
     Raises:
         InputError: there is no engine yet.
         UnavailableError: a package, the driver or memory is missing, or the engine is of another
             GPU or version.
     """
-    file = bundle / ENGINE
-    if not file.is_file():
+    bundle = verified.folder
+    if ENGINE not in verified.names:
         raise InputError(
             f"{bundle} has no engine yet: it is built on the device",
             fix=f"run 'vitedge build {bundle}' there",
         )
-    trt = load(target.runtime)
+    trt, runtime = load(target.runtime), runtime_of(target)
     log = logger(trt)
     with ExitStack() as stack:
-        cuda = Cuda(stack, EXTRAS[target.runtime])
-        runtime = trt.Runtime(log)
+        cuda = Cuda(stack, runtime.extra)
+        loader = trt.Runtime(log)
         if target.compile.version_compatible:
-            runtime.engine_host_code_allowed = True  # such an engine brings its own runtime
-        engine = runtime.deserialize_cuda_engine(file.read_bytes())
+            loader.engine_host_code_allowed = True  # such an engine brings its own runtime
+        engine = loader.deserialize_cuda_engine(verified.path(ENGINE).read_bytes())
         if engine is None:
             why = " ".join(log.errors[-1].split()) if log.errors else "it does not say why"
             raise UnavailableError(
-                f"{TITLES[target.runtime]} {trt.__version__} cannot load the engine of {bundle} "
+                f"{runtime.title} {trt.__version__} cannot load the engine of {bundle} "
                 f"on this GPU: {why}",
                 fix=f"build it here: vitedge build {bundle} --force",
             )
         if target.compile.weights == "stripped":
-            _refit(trt, engine, bundle, log)
+            _refit(trt, engine, verified.path(MODEL), log)
         context = _context(trt, engine, target)
         if context is None:
             raise UnavailableError(
@@ -65,7 +65,7 @@ def open_engine(bundle: Path, target: Target) -> Iterator[Session]:
                 fix="stop what else uses it, or build with a smaller max_batch in [compile]",
             )
         # TensorRT-RTX records its graphs itself
-        session = _Session(trt, engine, context, cuda, records=target.runtime == "tensorrt")
+        session = _EngineSession(trt, engine, context, cuda, records=target.runtime == "tensorrt")
         stack.callback(session.forget)
         yield session
 
@@ -78,14 +78,14 @@ def _context(trt: Any, engine: Any, target: Target) -> Any:
     return engine.create_execution_context(config)
 
 
-def _refit(trt: Any, engine: Any, bundle: Path, log: Any) -> None:
+def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
     """Put the weights of the bundle's ONNX file into an engine that was built without."""
     refitter = trt.Refitter(engine, log)
-    found = trt.OnnxParserRefitter(refitter, log).refit_from_file(str(bundle / MODEL))
-    if not found or not refitter.refit_cuda_engine():
+    fits = trt.OnnxParserRefitter(refitter, log).refit_from_file(str(model))
+    if not fits or not refitter.refit_cuda_engine():
         raise UnavailableError(
-            f"the weights of {bundle / MODEL} do not fit its engine",
-            fix=f"build it here: vitedge build {bundle} --force",
+            f"the weights of {model} do not fit its engine",
+            fix=f"build it here: vitedge build {model.parent} --force",
         )
 
 
@@ -103,7 +103,7 @@ class _Buffer:
         return self.host[:size].view(self.dtype).reshape(shape)
 
 
-class _Session:
+class _EngineSession:
     def __init__(self, trt: Any, engine: Any, context: Any, cuda: Cuda, *, records: bool) -> None:
         self._engine, self._context, self._cuda, self._records = engine, context, cuda, records
         self._graph: Any | None = None

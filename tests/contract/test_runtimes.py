@@ -1,4 +1,4 @@
-"""One suite for every runtime: whatever is in BACKENDS must build, open and run like the others."""
+"""One suite for every runtime: whatever is registered must lower, open and run like the others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from tests.ptq import ptq
 from vitedge.core import catalog, host
 from vitedge.core.errors import UnavailableError
 from vitedge.core.progress import SILENT
-from vitedge.core.runtime import Session
+from vitedge.core.runtime import Session, VerifiedFiles, runtime_of, runtimes
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Target
 from vitedge.data.imageset import Batch
 from vitedge.measure.accuracy.comparison import predict_all
-from vitedge.runtimes import BACKENDS
 
 BATCHES: tuple[BatchSize, ...] = (1, 4, "dynamic")
 IMAGES = 64
@@ -40,13 +39,14 @@ class Built:
 
     def open(self, threads: int = 2) -> AbstractContextManager[Session]:
         target = msgspec.structs.replace(self.target, threads=threads)
-        return BACKENDS[self.target.runtime].open(self.folder, target)
+        names = tuple(path.name for path in self.folder.glob("model.*"))
+        return runtime_of(target).open(VerifiedFiles(self.folder, names), target)
 
 
 Build = Callable[[BatchSize, str], Built]
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=runtimes())
 def build(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -77,7 +77,7 @@ def build(
                 proto, _ = ptq(model, images, recipe, dialect)
                 model = folder / "qdq.onnx"
                 onnx.save(proto, model)
-            BACKENDS[request.param].build(model, target, folder, SILENT)
+            runtimes()[request.param].lower(model, target, folder, SILENT)
             made[batch, precision] = Built(folder, target)
         return made[batch, precision]
 
@@ -210,5 +210,5 @@ def test_two_sessions_at_once_do_not_mix_their_results(built: Built, held_out: B
                     np.testing.assert_array_equal(mine, alone)
 
 
-def test_every_shipped_target_names_a_runtime_of_the_table() -> None:
-    assert {target.runtime for target in catalog.targets().values()} == set(BACKENDS)
+def test_every_runtime_of_ours_has_a_shipped_target() -> None:
+    assert {target.runtime for target in catalog.targets().values()} == set(runtimes())
