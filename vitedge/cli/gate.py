@@ -77,9 +77,9 @@ def gate(
     from vitedge.gate import config as configuration
     from vitedge.gate.run import EXIT_CODES, Request, run
     from vitedge.show.ci import outputs
-    from vitedge.show.page import about, artifacts, shell
+    from vitedge.show.page import artifacts, provenance, shell
     from vitedge.show.page.gate import render
-    from vitedge.show.terminal import gate as tables_gate
+    from vitedge.show.terminal import gate as gate_tables
     from vitedge.show.terminal import tables
 
     limits = {
@@ -114,13 +114,13 @@ def gate(
         verdict = run(request, progress)
     planned.write(verdict)
     if html:
-        page = render(verdict, artifacts.gather(verdict), about.typed())
+        page = render(verdict, artifacts.gather(verdict), provenance.typed())
         shell.write(page, html)
     if as_json:
         print_json(verdict)
     else:
-        tables.show(tables_gate.verdict(verdict))
-        for line in tables_gate.reasons(verdict):
+        tables.show(gate_tables.verdict(verdict))
+        for line in gate_tables.reasons(verdict):
             typer.echo(line)
         if accept:
             passed = verdict.answer == "passed"

@@ -64,9 +64,9 @@ def run(request: Request, steps: Steps) -> Verdict:
     _check_baseline(request, [task.limits for task in tasks], path, accepted)
     wanted = [(task.path, task.data) for task in tasks if task.data or request.duration_s]
     if wanted:
-        from vitedge.gate import measure  # brings the runtimes' side, which a report needs not
+        from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
 
-        measure.measure(wanted, request.duration_s, steps)
+        measurement.measure(wanted, request.duration_s, steps)
     subjects = [load(task.path) for task in tasks]  # msgspec's first look at a type: no threads
     new = baseline.entries(subjects) if request.accept else {}
     all_known = not request.accept or request.limits.max_slowdown is not None

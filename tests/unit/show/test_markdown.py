@@ -7,7 +7,7 @@ import re
 
 from tests.verdicts import HOSTILE, check, judged, verdict
 from vitedge.gate.verdict import Verdict
-from vitedge.show.ci import bars, history, markdown
+from vitedge.show.ci import history, markdown, sparkline
 from vitedge.show.ci.history import Run
 
 
@@ -43,19 +43,19 @@ def test_an_sqnr_without_noise_is_infinite_and_not_missing() -> None:
 
 
 def test_the_ruler_shows_on_which_side_of_the_limit_the_interval_lies() -> None:
-    assert bars.ruler(check()) == "━━━●━━┃······"
-    assert bars.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
-    assert bars.ruler(check(limit=-1.0)).startswith("······┃")
-    assert bars.ruler(check(value=0.5, interval=None)) == "······●······"
-    assert bars.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
-    assert bars.ruler(check(value=None)) == ""
+    assert sparkline.ruler(check()) == "━━━●━━┃······"
+    assert sparkline.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
+    assert sparkline.ruler(check(limit=-1.0)).startswith("······┃")
+    assert sparkline.ruler(check(value=0.5, interval=None)) == "······●······"
+    assert sparkline.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
+    assert sparkline.ruler(check(value=None)) == ""
 
 
 def test_a_sparkline_runs_from_the_lowest_to_the_highest_of_the_last_runs() -> None:
-    assert bars.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
-    assert bars.sparkline([3, None, 1]) == "█·▁"
-    assert bars.sparkline([2, 2]) == "▄▄"
-    assert bars.sparkline([None]) == ""
+    assert sparkline.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
+    assert sparkline.sparkline([3, None, 1]) == "█·▁"
+    assert sparkline.sparkline([2, 2]) == "▄▄"
+    assert sparkline.sparkline([None]) == ""
 
 
 def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import page_gate_data as gates
-from tests.page_data import HOSTILE, field, measured
+from tests import page_artifacts as gates
+from tests.page_reports import HOSTILE, field, measured
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.show.page import changes, pareto, shell
+from vitedge.show.page import disagreement, pareto, shell
 from vitedge.show.page.bench import render
 from vitedge.show.page.chart import linear, logarithmic
 
@@ -375,7 +375,7 @@ def per_image(labels: list[int], fp32: list[int] | None, artifact: list[int]) ->
 
 def test_confusion_counts_what_each_class_lost_and_gained() -> None:
     found = per_image([0, 0, 1, 1, 2], [0, 0, 1, 0, 0], [2, 0, 0, 1, 1])
-    html = "\n".join(changes.confusion(found, ("cat", "dog", "eel")))
+    html = "\n".join(disagreement.confusion(found, ("cat", "dog", "eel")))
     assert "on 4 of 5 images: of these FP32 had 2 right, and the artifact has 1 right" in html
     assert rows(html, "Classes that moved") == [
         ["cat", "2", "2", "1", "1", "0", "eel ×1"],
@@ -387,13 +387,13 @@ def test_confusion_counts_what_each_class_lost_and_gained() -> None:
 
 def test_a_label_out_of_all_bounds_takes_no_memory() -> None:
     found = per_image([2**31 - 1, -1, 1], [1, 1, 1], [2, 2, 2])
-    html = "\n".join(changes.confusion(found, ("cat", "dog")))
+    html = "\n".join(disagreement.confusion(found, ("cat", "dog")))
     assert rows(html, "Classes that moved") == [["dog", "1", "1", "0", "1", "0", "class 2 ×1"]]
 
 
 def test_thumbnails_are_the_pixels_with_the_three_classes() -> None:
     found = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0])
-    html = "\n".join(changes.thumbnails(found, ("cat", "dog")))
+    html = "\n".join(disagreement.thumbnails(found, ("cat", "dog")))
     images = Page(html).all("img")
     assert images[0]["alt"] == "image 3: labelled dog, FP32 chose dog, artifact cat"
     assert images[1]["alt"] == "image 1: labelled cat, FP32 chose cat, artifact class 2"
@@ -406,8 +406,8 @@ def test_evidence_without_choices_shows_images_alone(missing: str) -> None:
     found = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0])
     empty = {"fp32": None, "labels": np.zeros(0, np.int32)}
     found = replace(found, **{missing: empty[missing]})
-    assert "\n".join(changes.confusion(found, ("cat", "dog"))) == ""
-    assert 'alt="image 3"' in "\n".join(changes.thumbnails(found, ("cat", "dog")))
+    assert "\n".join(disagreement.confusion(found, ("cat", "dog"))) == ""
+    assert 'alt="image 3"' in "\n".join(disagreement.thumbnails(found, ("cat", "dog")))
 
 
 def test_an_artifact_that_agrees_everywhere_says_so() -> None:

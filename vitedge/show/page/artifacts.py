@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vitedge.core import report
 from vitedge.core.bundle import LABELS, MANIFEST, REPORT, read_manifest
 from vitedge.measure.accuracy import evidence
-from vitedge.show.page.figures import Report, look
+from vitedge.show.page.report import Report, look
 
 if TYPE_CHECKING:
     from vitedge.core.manifest import Manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vitedge.show.page import about, pareto, spread, sweeps
+from vitedge.show.page import latency, pareto, provenance, throughput
 from vitedge.show.page.columns import (
     Columns,
     answered,
@@ -16,7 +16,7 @@ from vitedge.show.page.columns import (
     said,
     section,
 )
-from vitedge.show.page.figures import Report, look, within
+from vitedge.show.page.report import Report, look, within
 from vitedge.show.page.shell import document, safe
 from vitedge.show.terminal import tables
 
@@ -43,22 +43,22 @@ def _with_accuracy(now: Report, merged: Report) -> Report:
 def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
     yield f"<h1>{safe(title)}</h1>"
     yield f'<p class="soft">{safe(_when(reports), 1000)}</p>'
-    yield from about.warnings(reports)
+    yield from provenance.warnings(reports)
     yield from (f"<p>{safe(line, 1000)}</p>" for line in tables.recommendations(reports))
     yield from section("Latency of one run at a time", reports, "latency", LATENCY)
-    runs = spread.timed(reports)
-    yield from spread.distributions(runs)
-    yield from spread.series(runs)
+    runs = latency.timed(reports)
+    yield from latency.distributions(runs)
+    yield from latency.series(runs)
     yield from pareto.sections(reports)
-    yield from sweeps.sections(reports)
+    yield from throughput.sections(reports)
     yield from section("MultiStream", reports, "multi_stream", MULTI_STREAM)
     yield from section("Server: images arrive at random", reports, "server", SERVER)
     yield from section("Cold start", reports, "cold_start", COLD_START)
     yield from section("Drift under load", reports, "drift", DRIFT)
     yield from _energy(reports)
     yield from section("Size and memory", reports, "size", COSTS)
-    yield from about.machines(reports)
-    yield from ("<section><h2>How to reproduce</h2>", *about.listing([command]), "</section>")
+    yield from provenance.machines(reports)
+    yield from ("<section><h2>How to reproduce</h2>", *provenance.listing([command]), "</section>")
 
 
 def _energy(reports: Sequence[Report]) -> Iterable[str]:

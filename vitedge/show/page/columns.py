@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from vitedge.show.page.figures import Report, count, interval, look, names, number, within
+from vitedge.show.page.report import Report, count, interval, look, names, number, within
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import Kind, table
 from vitedge.show.terminal.tables import DASH

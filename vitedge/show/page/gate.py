@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from vitedge.gate.verdict import worst
 from vitedge.measure.inspection import rows_of
-from vitedge.show.page import about, changes, depth, pareto, spread, verdicts
+from vitedge.show.page import disagreement, latency, pareto, provenance, sqnr, verdicts
 from vitedge.show.page.columns import Columns, at, between, dropped, section
-from vitedge.show.page.figures import look
+from vitedge.show.page.report import look
 from vitedge.show.page.shell import LARGEST_BYTES, definitions, document, safe
 from vitedge.show.page.table import SIGNS, answer
 
@@ -50,7 +50,7 @@ def _body(
     verdict: Verdict, shown: Mapping[str, tuple[Answer, Found]], command: str
 ) -> Iterable[str]:
     reports = [{**found.report, "answer": said} for said, found in shown.values()]
-    runs = spread.timed(reports)
+    runs = latency.timed(reports)
     head = [
         f'<h1>vitedge gate: <span class="{verdict.answer}">{answer(verdict.answer)}</span></h1>',
         f"<p>{_counts([said for said, _ in shown.values()])} Each bound of an interval holds at "
@@ -59,12 +59,12 @@ def _body(
         *verdicts.intervals(verdict),
         *verdicts.checks(verdict),
         *pareto.sections(reports),
-        *spread.distributions(runs),
-        *spread.series(runs),
+        *latency.distributions(runs),
+        *latency.series(runs),
     ]
     foot = [
-        *about.machines(reports),
-        *("<section><h2>How to reproduce</h2>", *about.listing([command]), "</section>"),
+        *provenance.machines(reports),
+        *("<section><h2>How to reproduce</h2>", *provenance.listing([command]), "</section>"),
     ]
     room = LARGEST_BYTES - SPARE_BYTES - _size([*head, *foot])
     yield from head
@@ -99,16 +99,16 @@ def _details(path: str, said: Answer, found: Found) -> Iterable[str]:
     yield f"<section><h2>{safe(str(found.report['artifact']))}</h2><details{opened}><summary>"
     yield f'<span class="{said}">{answer(said)}</span>: what changed, and what it is</summary>'
     if found.per_image is not None:
-        yield from changes.confusion(found.per_image, found.labels)
-        yield from changes.thumbnails(found.per_image, found.labels)
+        yield from disagreement.confusion(found.per_image, found.labels)
+        yield from disagreement.thumbnails(found.per_image, found.labels)
     else:
         yield '<p class="soft">What became of each image is not known: run vitedge validate.</p>'
     if found.manifest is not None:
         yield from _depth(found.manifest)
-        yield from ("<h3>Manifest</h3>", *definitions(about.manifest(found.manifest)))
+        yield from ("<h3>Manifest</h3>", *definitions(provenance.manifest(found.manifest)))
         data = str(look(found.report, "accuracy", "data") or "")
-        steps = about.commands(found.manifest, path, data)
-        yield from ("<h3>Made and proven by</h3>", *about.listing(steps))
+        steps = provenance.commands(found.manifest, path, data)
+        yield from ("<h3>Made and proven by</h3>", *provenance.listing(steps))
     yield "</details></section>"
 
 
@@ -117,7 +117,7 @@ def _depth(made: Manifest) -> Iterable[str]:
         return
     rows = rows_of(made.quantization.layers)
     yield "<h3>Error against depth</h3>"
-    yield from list(depth.picture(rows, "vitedge inspect has every value")) or [
+    yield from list(sqnr.picture(rows, "vitedge inspect has every value")) or [
         '<p class="soft">Not measured when this artifact was made; export it again.</p>'
     ]
 

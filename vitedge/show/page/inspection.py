@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vitedge.show.page import depth, training
+from vitedge.show.page import sqnr, training
 from vitedge.show.page.shell import definitions, document, safe
 from vitedge.show.page.table import Kind, table
 from vitedge.show.terminal import inspection as cells
@@ -30,7 +30,7 @@ def _body(found: Inspection) -> Iterable[str]:
     yield f"<h1>{safe(found.name)}</h1>"
     yield f"<p>{safe(cells.summary(found), 1000)}</p>"
     yield from (f'<p class="note">{safe(note, 1000)}</p>' for note in found.notes)
-    if picture := list(depth.picture(found.layers, "the table below has every value")):
+    if picture := list(sqnr.picture(found.layers, "the table below has every value")):
         yield from ("<section><h2>Error against depth</h2>", *picture, "</section>")
     if found.training:
         yield from training.section(found.training)

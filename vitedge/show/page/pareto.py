@@ -17,7 +17,7 @@ from vitedge.show.page.chart import (
     logarithmic,
     symbol,
 )
-from vitedge.show.page.figures import Report, interval, look, machine, names, number
+from vitedge.show.page.report import Report, interval, look, machine, names, number
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import table
 from vitedge.show.terminal.tables import METRICS

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from vitedge.core.manifest import Trained
 from vitedge.show.page.chart import Axis, Frame, hover
-from vitedge.show.page.figures import number
+from vitedge.show.page.report import number
 from vitedge.show.page.table import table
 
 _TINY = 1e-12

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vitedge.show.ci import figures
 from vitedge.show.page.chart import hover, legend, linear, strips
-from vitedge.show.page.figures import count
+from vitedge.show.page.report import count
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import SIGNS, answer, table
 from vitedge.show.terminal.tables import DASH

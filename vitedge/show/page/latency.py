@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitedge.show.page.chart import Frame, Point, hover, legend, linear, logarithmic, strips
-from vitedge.show.page.figures import Report, look, names, number
+from vitedge.show.page.report import Report, look, names, number
 
 STRIP_PX = 88
 BINS = 96

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.data.open import EMBEDDED
 from vitedge.measure.inspection import notes
-from vitedge.show.page.figures import Report, look, names, number
+from vitedge.show.page.report import Report, look, names, number
 from vitedge.show.page.shell import definitions, safe, scroll
 from vitedge.show.terminal import tables
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitedge.show.page.chart import COLOURS, Axis, Frame, hover, legend, linear, symbol
-from vitedge.show.page.figures import Report, interval, look, names, number, within
+from vitedge.show.page.report import Report, interval, look, names, number, within
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import folded
 
