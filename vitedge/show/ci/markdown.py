@@ -58,13 +58,13 @@ def render(verdict: Verdict, earlier: Sequence[Run] = (), room_bytes: int = MOST
     left = len(rows) - len(table)
     if left and not table:
         return ""
-    told = [f"\n{''.join(notes)}"] if any(notes) else []
-    return "".join((head, *table, *told, more.format(left) if left else "", foot))
+    reasons = [f"\n{''.join(notes)}"] if any(notes) else []
+    return "".join((head, *table, *reasons, more.format(left) if left else "", foot))
 
 
 def escape(text: str) -> str:
     """`text` that shows as it is anywhere in Markdown: no markup, link, mention or table cell."""
-    return UNSAFE.sub(lambda found: f"&#{ord(found[0])};", figures.one_line(text))
+    return UNSAFE.sub(lambda match: f"&#{ord(match[0])};", figures.one_line(text))
 
 
 def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:

@@ -13,8 +13,8 @@ from vitedge.show.page.columns import (
     counted,
     dropped,
     ranged,
-    said,
     section,
+    text,
 )
 from vitedge.show.page.report import Report, look, within
 from vitedge.show.page.shell import document, safe
@@ -35,9 +35,9 @@ def render(measured: Sequence[Report], merged: Sequence[Report], command: str) -
     return document(title, _body(title, reports, command))
 
 
-def _with_accuracy(now: Report, merged: Report) -> Report:
-    wanted = ("device", *(("accuracy", "recommendation") if "latency" in now else ()))
-    return {**{name: merged[name] for name in wanted if name in merged}, **now}
+def _with_accuracy(current: Report, merged: Report) -> Report:
+    keys = ("device", *(("accuracy", "recommendation") if "latency" in current else ()))
+    return {**{key: merged[key] for key in keys if key in merged}, **current}
 
 
 def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
@@ -86,7 +86,7 @@ LATENCY: Columns = {
     "runs": ("number", counted("latency", "n")),
     "batch": ("number", counted("latency", "batch")),
     "speed-up, 95%": ("number", between("latency", "speedup", how=".2f")),
-    "against": ("", said("latency", "against")),
+    "against": ("", text("latency", "against")),
     "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
     "drop pp, 95%": ("number", dropped),
 }
@@ -133,8 +133,8 @@ ENERGY: Columns = {
     "watts": ("number", at("energy", "watts")),
     "idle watts": ("number", at("energy", "idle_watts")),
     "batch": ("number", counted("energy", "batch")),
-    "meter": ("", said("energy", "source")),
-    "note": ("text", said("energy", "note")),
+    "meter": ("", text("energy", "source")),
+    "note": ("text", text("energy", "note")),
 }
 COSTS: Columns = {
     "size MB": ("number", at("size", "bytes", unit=1e6)),
