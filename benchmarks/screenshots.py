@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from tests.browser import CHROMIUM, SCHEMES, arguments
-from tests.page_data import field
-from tests.page_gate_data import page, three
+from tests.page_artifacts import page, three
+from tests.page_reports import field
 from vitedge.show.page import bench, shell
 
 SIZES = {"phone": (390, 9000), "desktop": (1280, 7000)}

@@ -42,6 +42,6 @@ def judged(*checks: Check, artifact: str = "vit-int8", **changes: Any) -> Judged
     return msgspec.structs.replace(plain, **changes)
 
 
-def verdict(*found: Judged) -> Verdict:
-    answer = worst(tuple(one.answer for one in found))
-    return Verdict(schema=SCHEMA, answer=answer, confidence=0.95, judged=found)
+def verdict(*judgements: Judged) -> Verdict:
+    answer = worst(tuple(judgement.answer for judgement in judgements))
+    return Verdict(schema=SCHEMA, answer=answer, confidence=0.95, judged=judgements)

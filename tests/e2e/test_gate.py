@@ -72,14 +72,16 @@ def test_validate_accept_and_compare_with_what_was_accepted(
         '[gate]\nmax_drop_pp = 2.5\nbaseline = "accepted.npz"\n'
         'artifacts = [{ path = "*-int8", data = "few.npz", min_sqnr_db = 35.0 }]\n'
     )
-    found = vitedge("gate", "--accept", "--json", cwd=tmp_path).document
-    assert [each["against"] for each in found["judged"]] == ["fp32"]
+    verdict = vitedge("gate", "--accept", "--json", cwd=tmp_path).document
+    assert [judged["against"] for judged in verdict["judged"]] == ["fp32"]
     assert (tmp_path / "accepted.npz").stat().st_size < 20_000
 
     broken = tmp_path / "broken-int8"
     sabotage.sabotage(int8, broken, sabotage.logit_of_one_class)
-    found = vitedge("gate", "--json", cwd=tmp_path, code=1).document
-    answers = [(each["path"], each["against"], each["answer"]) for each in found["judged"]]
+    verdict = vitedge("gate", "--json", cwd=tmp_path, code=1).document
+    answers = [
+        (judged["path"], judged["against"], judged["answer"]) for judged in verdict["judged"]
+    ]
     assert answers == [
         ("broken-int8", "fp32", "failed"),
         ("broken-int8", "accepted.npz", "failed"),
@@ -123,7 +125,7 @@ def test_a_broken_artifact_fails(bundles: Bundles, tmp_path: Path, vitedge: Vite
     sabotage.sabotage(tmp_path / bundle.name, broken, how)
     limits = ("--max-drop", 1, "--min-sqnr-db", 35, "--json")
     ran = vitedge("gate", broken, tmp_path / bundle.name, "--data", "digits", *limits, code=1)
-    assert [each["answer"] for each in ran.document["judged"]] == ["failed", "passed"]
+    assert [judged["answer"] for judged in ran.document["judged"]] == ["failed", "passed"]
 
 
 @pytest.mark.heavy

@@ -38,20 +38,20 @@ def headings(page: str) -> list[str]:
 
 
 def test_bench_writes_what_it_measured_with_the_accuracy_that_is_known(pages) -> None:
-    found = headings(pages["bench"])
+    titles = headings(pages["bench"])
     for title in ("Latency distribution", "Latency over time", "Cold start", "Machine"):
-        assert title in found
-    assert "Accuracy against latency" in found and f"digits-{ONNXRUNTIME}-fp32" in pages["bench"]
+        assert title in titles
+    assert "Accuracy against latency" in titles and f"digits-{ONNXRUNTIME}-fp32" in pages["bench"]
     assert f"vitedge bench digits-{ONNXRUNTIME}-int8 --duration 0.2" in pages["bench"]
     assert len(pages["bench"].encode()) < 200_000
 
 
 def test_gate_writes_its_answers_and_the_evidence(pages) -> None:
-    found = headings(pages["gate"])
+    titles = headings(pages["gate"])
     for title in ("Artifacts", "Drop with its interval", "Limits", "Latency distribution"):
-        assert title in found
+        assert title in titles
     for title in ("Confusion changes", "Error against depth", "Manifest", "How to reproduce"):
-        assert title in found
+        assert title in titles
     assert "✓ passed" in pages["gate"] and "size ≤ 100 MB" in pages["gate"]
     assert "on all 719 images" in pages["gate"]
     assert f"vitedge export digits --target {ONNXRUNTIME} --int8" in pages["gate"]

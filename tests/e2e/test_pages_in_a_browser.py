@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.browser import CHROMIUM, SCHEMES, arguments
-from tests.page_data import HOSTILE, field, measured
-from tests.page_gate_data import page, shown, three
+from tests.page_artifacts import page, shown, three
+from tests.page_reports import HOSTILE, field, measured
 from vitedge.show.page import bench, shell
 
 pytestmark = [

@@ -1,0 +1,1 @@
+"""The `vitedge` command, a module for each command or group: parse, one call, show."""

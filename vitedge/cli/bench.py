@@ -64,9 +64,9 @@ def bench(
     from vitedge.measure.accuracy import parity
     from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
     from vitedge.show.csv import write
-    from vitedge.show.page import about, shell
+    from vitedge.show.page import provenance, shell
     from vitedge.show.page.bench import render
-    from vitedge.show.terminal import bench as tables_bench
+    from vitedge.show.terminal import bench as bench_tables
     from vitedge.show.terminal import tables
 
     request = BenchRequest(
@@ -102,7 +102,7 @@ def bench(
         write(now, csv)
     if html:
         measured = [request.measured(report) for report in reports]
-        shell.write(render(measured, reports, about.typed()), html)
+        shell.write(render(measured, reports, provenance.typed()), html)
     if as_json:
         if device:
             print_json(devices.document(reports))
@@ -112,13 +112,13 @@ def bench(
         return
     if "latency" in request.sections:
         tables.show(tables.reports(shown, f"latency in turn, against {against}"))
-    for table in tables_bench.tables(now):
+    for table in bench_tables.tables(now):
         tables.show(table)
-    for line in tables_bench.facts(now):
+    for line in bench_tables.facts(now):
         typer.echo(line)
     if "latency" in request.sections:
         say_recommendations(reports)
-    for warning in tables_bench.warnings(now):
+    for warning in bench_tables.warnings(now):
         typer.echo(f"warning: {warning}", err=True)
     processors = {runtime_of(bundle.manifest.target).processor for bundle in bundles}
     if not device and "cpu" in processors:

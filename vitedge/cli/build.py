@@ -22,12 +22,12 @@ def build(
     from vitedge.show.terminal import tables
 
     with steps() as progress:
-        made = building.build(artifact, progress, force=force)
-    record = made.manifest.build
+        bundle = building.build(artifact, progress, force=force)
+    record = bundle.manifest.build
     if as_json:
         print_json({"path": str(artifact), "build": record})
         return
-    typer.echo(f"{artifact} has its engine: {made.size_bytes / 2**20:.1f} MiB")
+    typer.echo(f"{artifact} has its engine: {bundle.size_bytes / 2**20:.1f} MiB")
     if record and record.compiled:
         typer.echo(notes.compiled(record.compiled))
     typer.echo(tables.next_commands([artifact]))

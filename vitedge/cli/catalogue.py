@@ -83,8 +83,8 @@ def _catalogue(
         tables.show(tables.listing(("name", *columns), rows))
         return
     if name not in plain:
-        wanted = f"unknown {what} '{name}'" if name else f"which {what}?"
-        raise InputError(wanted, fix=nearest(name, plain))
+        problem = f"unknown {what} '{name}'" if name else f"which {what}?"
+        raise InputError(problem, fix=nearest(name, plain))
     if as_json:
         print_json(plain[name])
         return

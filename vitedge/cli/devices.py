@@ -30,8 +30,8 @@ def forwarded(context: typer.Context) -> list[str]:
             flags = option.opts if value else option.secondary_opts
             words += flags[:1]
             continue
-        for each in value if isinstance(value, (list, tuple)) else [value]:
-            words += [option.opts[0], str(each)]
+        for argument in value if isinstance(value, (list, tuple)) else [value]:
+            words += [option.opts[0], str(argument)]
     return words
 
 
@@ -55,18 +55,18 @@ def bench(
     with steps() as progress:
         measured = remote.bench(addresses, bundles, rival, forwarded(context), progress)
     reports = [
-        report.keep(bundle, found, one.address.text, one.address.slug)
-        for one in measured
-        for bundle, found in zip(bundles, one.reports, strict=bool(one.reports))
+        report.keep(bundle, sections, measurement.address.text, measurement.address.slug)
+        for measurement in measured
+        for bundle, sections in zip(bundles, measurement.reports, strict=bool(measurement.reports))
     ]
-    return reports, [one.error for one in measured if one.error]
+    return reports, [measurement.error for measurement in measured if measurement.error]
 
 
 def labelled(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The reports, for a table in which each row says its device."""
     return [
-        {**each, "artifact": f"{each['artifact']} on {each['device'].removeprefix('ssh://')}"}
-        for each in reports
+        {**report, "artifact": f"{report['artifact']} on {report['device'].removeprefix('ssh://')}"}
+        for report in reports
     ]
 
 
@@ -75,7 +75,7 @@ def document(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     devices = dict.fromkeys(report["device"] for report in reports)
     return {
         "devices": [
-            {"device": name, "reports": [each for each in reports if each["device"] == name]}
+            {"device": name, "reports": [report for report in reports if report["device"] == name]}
             for name in devices
         ]
     }

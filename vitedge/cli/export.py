@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitedge.cli import options
-from vitedge.cli.output import Json, show_made
+from vitedge.cli.output import Json, show_export
 from vitedge.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ def export(
         allow_overlap=allow_overlap,
     )
     with steps() as progress:
-        made = job.export(request, progress)
-    show_made(made, output, as_json=as_json)
+        artifacts = job.export(request, progress)
+    show_export(artifacts, output, as_json=as_json)
 
 
 def _precision(int8: bool, fp16: bool, fp32: bool) -> Precision:
-    given = [name for name, on in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if on]
-    if len(given) > 1:
+    flags = [name for name, on in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if on]
+    if len(flags) > 1:
         raise InputError(
-            f"--{given[0]} and --{given[1]} exclude each other", fix="pass one precision"
+            f"--{flags[0]} and --{flags[1]} exclude each other", fix="pass one precision"
         )
-    return given[0] if given else "fp32"  # type: ignore[return-value]
+    return flags[0] if flags else "fp32"  # type: ignore[return-value]

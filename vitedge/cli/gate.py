@@ -75,11 +75,11 @@ def gate(
 
     from vitedge.core.progress import steps
     from vitedge.gate import config as configuration
-    from vitedge.gate.run import EXIT_CODES, Request, run
+    from vitedge.gate.run import EXIT_CODES, GateRequest, run
     from vitedge.show.ci import outputs
-    from vitedge.show.page import about, artifacts, shell
+    from vitedge.show.page import artifacts, provenance, shell
     from vitedge.show.page.gate import render
-    from vitedge.show.terminal import gate as tables_gate
+    from vitedge.show.terminal import gate as gate_tables
     from vitedge.show.terminal import tables
 
     limits = {
@@ -94,7 +94,7 @@ def gate(
         "min_top1": min_top1,
         "min_miou": min_miou,
     }
-    request = Request(
+    request = GateRequest(
         sources=tuple(sources or ()),
         limits=configuration.options(limits),
         confidence=confidence,
@@ -114,13 +114,13 @@ def gate(
         verdict = run(request, progress)
     planned.write(verdict)
     if html:
-        page = render(verdict, artifacts.gather(verdict), about.typed())
+        page = render(verdict, artifacts.gather(verdict), provenance.typed())
         shell.write(page, html)
     if as_json:
         print_json(verdict)
     else:
-        tables.show(tables_gate.verdict(verdict))
-        for line in tables_gate.reasons(verdict):
+        tables.show(gate_tables.verdict(verdict))
+        for line in gate_tables.reasons(verdict):
             typer.echo(line)
         if accept:
             passed = verdict.answer == "passed"
@@ -135,13 +135,13 @@ def compare(
 ) -> None:
     """Show two artifacts of one model side by side: what the second loses, and how much faster."""
     from vitedge.gate.compare import compare
+    from vitedge.show.terminal import compare as comparison_tables
     from vitedge.show.terminal import tables
-    from vitedge.show.terminal.compare import comparison, remarks
 
-    found = compare(first, second)
+    comparison = compare(first, second)
     if as_json:
-        print_json(found)
+        print_json(comparison)
         return
-    tables.show(comparison(found))
-    for line in remarks(found):
+    tables.show(comparison_tables.comparison(comparison))
+    for line in comparison_tables.remarks(comparison):
         typer.echo(line)

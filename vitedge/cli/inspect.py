@@ -42,10 +42,10 @@ def inspect(
         return
     if html:
         shell.check_writable(html)
-    found = inspector.inspect(source, target)
+    inspection = inspector.inspect(source, target)
     if html:
-        shell.write(page.render(found), html)
+        shell.write(page.render(inspection), html)
     if as_json:
-        print_json(found)
+        print_json(inspection)
         return
-    table.show(found)
+    table.show(inspection)

@@ -45,7 +45,7 @@ def say_recommendations(reports: list[dict[str, Any]]) -> None:
         typer.echo(line)
 
 
-def show_made(made: Sequence[Made], output: Path, *, as_json: bool) -> None:
+def show_export(artifacts: Sequence[Made], output: Path, *, as_json: bool) -> None:
     """What an export has made, in `output`."""
     from vitedge.measure.inspection import notes
     from vitedge.show.terminal import tables
@@ -55,25 +55,27 @@ def show_made(made: Sequence[Made], output: Path, *, as_json: bool) -> None:
             {
                 "artifacts": [
                     {
-                        "path": str(m.bundle.path),
-                        "parity": m.bundle.manifest.parity,
-                        "report": m.report,
+                        "path": str(artifact.bundle.path),
+                        "parity": artifact.bundle.manifest.parity,
+                        "report": artifact.report,
                     }
-                    for m in made
+                    for artifact in artifacts
                 ]
             }
         )
         return
-    parity = made[0].bundle.manifest.parity
+    parity = artifacts[0].bundle.manifest.parity
     typer.echo(
         f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
         f"({parity.max_rel_error:.1e} relative)"
     )
-    tables.show(tables.reports([m.report for m in made], f"artifacts in {output}"))
-    for manifest in (m.bundle.manifest for m in made):
+    tables.show(
+        tables.reports([artifact.report for artifact in artifacts], f"artifacts in {output}")
+    )
+    for manifest in (artifact.bundle.manifest for artifact in artifacts):
         for fact in notes.facts(manifest):
             typer.echo(f"{manifest.name}: {fact}")
-    say_recommendations([m.report for m in made])
-    for note in (note for m in made for note in m.notes()):
+    say_recommendations([artifact.report for artifact in artifacts])
+    for note in (note for artifact in artifacts for note in artifact.notes()):
         typer.echo(f"note: {note}", err=True)
-    typer.echo(tables.next_commands([m.bundle.path for m in made]))
+    typer.echo(tables.next_commands([artifact.bundle.path for artifact in artifacts]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitedge.cli import options
-from vitedge.cli.output import Json, show_made
+from vitedge.cli.output import Json, show_export
 from vitedge.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def qat(
 
     if not target:
         raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
-    given = {
+    overrides = {
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -93,25 +93,25 @@ def qat(
         ),
         train_data=train_data,
         training=_settings(
-            training, {key: value for key, value in given.items() if value is not None}
+            training, {key: value for key, value in overrides.items() if value is not None}
         ),
         resume=resume,
         tensorboard=tensorboard,
     )
     with steps() as progress:
-        made = job.run(request, progress)
-    if made:
-        show_made(made, output, as_json=as_json)
+        artifacts = job.run(request, progress)
+    if artifacts:
+        show_export(artifacts, output, as_json=as_json)
 
 
-def _settings(path: Path | None, given: dict[str, object]) -> Training:
+def _settings(path: Path | None, overrides: dict[str, object]) -> Training:
     """The file's settings, or the defaults, with what was given on the command line."""
     import msgspec
 
     from vitedge.core.spec import Training, load_toml
 
     settings = load_toml(path, Training) if path else Training()
-    changed = msgspec.structs.asdict(settings) | given
+    changed = msgspec.structs.asdict(settings) | overrides
     try:
         return msgspec.convert(changed, Training)
     except msgspec.ValidationError as error:

@@ -74,13 +74,13 @@ class Baseline:
 
     def find(self, subject: Subject) -> Entry:
         """The entry of the same model, target and precision. Raises InputError without one."""
-        wanted = key(subject)
+        subject_key = key(subject)
         for entry in self.entries:
-            if entry.about.key == wanted:
+            if entry.about.key == subject_key:
                 return entry
         known = "; ".join(" ".join(entry.about.key) for entry in self.entries) or "nothing"
         raise InputError(
-            f"{self.path} has no {' '.join(wanted)}; it has: {known}",
+            f"{self.path} has no {' '.join(subject_key)}; it has: {known}",
             fix="accept it with 'vitedge gate --accept'",
         )
 
@@ -95,17 +95,17 @@ def read(path: Path) -> Baseline:
     fix = "write one with 'vitedge gate --accept', or use the vitedge that wrote it"
     if not path.is_file():
         raise InputError(f"no baseline at {path}", fix=fix)
-    header, named = evidence.load(path, SCHEMA, fix)
+    header, arrays = evidence.load(path, SCHEMA, fix)
     try:
-        about = msgspec.convert(header, _Header).accepted
-        return Baseline(path, tuple(_read(named, *each) for each in enumerate(about)))
+        accepted = msgspec.convert(header, _Header).accepted
+        return Baseline(path, tuple(_read(arrays, *entry) for entry in enumerate(accepted)))
     except (msgspec.ValidationError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
 
 
-def _read(named: Mapping[str, NDArray[Any]], place: int, about: Accepted) -> Entry:
-    kept = evidence.bare(*(named[f"{place}.{name}"] for name in _ARRAYS))
-    return Entry(about, evidence.checked(kept, about.metric))
+def _read(arrays: Mapping[str, NDArray[Any]], place: int, about: Accepted) -> Entry:
+    per_image = evidence.bare(*(arrays[f"{place}.{name}"] for name in _ARRAYS))
+    return Entry(about, evidence.checked(per_image, about.metric))
 
 
 def entries(subjects: Sequence[Subject]) -> dict[Key, Entry]:
@@ -124,20 +124,20 @@ def entries(subjects: Sequence[Subject]) -> dict[Key, Entry]:
 
 def write(path: Path, new: Mapping[Key, Entry]) -> None:
     """Write `new` into the baseline at `path`, beside other models there. Raises InputError."""
-    kept = read(path).entries if path.exists() else ()
-    together = [*(entry for entry in kept if entry.about.key not in new), *new.values()]
-    together.sort(key=lambda entry: entry.about.key)
-    named = {
+    previous = read(path).entries if path.exists() else ()
+    merged = [*(entry for entry in previous if entry.about.key not in new), *new.values()]
+    merged.sort(key=lambda entry: entry.about.key)
+    arrays = {
         f"{place}.{name}": getattr(entry.per_image, name)
-        for place, entry in enumerate(together)
+        for place, entry in enumerate(merged)
         for name in _ARRAYS
     }
-    evidence.save(path, _Header(accepted=tuple(entry.about for entry in together)), named)
+    evidence.save(path, _Header(accepted=tuple(entry.about for entry in merged)), arrays)
 
 
 def _entry(subject: Subject) -> Entry:
-    found = subject.evidence
-    if found is None:
+    validation = subject.evidence
+    if validation is None:
         raise InputError(
             f"{subject.path} has no evidence of each image to be accepted by",
             fix=f"vitedge validate {subject.path}, or keep evidence.npz beside the report",
@@ -149,9 +149,9 @@ def _entry(subject: Subject) -> Entry:
         target=subject.identity.target,
         precision=subject.identity.precision,
         files=subject.identity.files,
-        metric=found.about.metric,
-        data=found.about.data,
-        preprocessing=found.about.preprocessing,
+        metric=validation.about.metric,
+        data=validation.about.data,
+        preprocessing=validation.about.preprocessing,
         fingerprint=subject.fingerprint if latency else None,
         against=latency.against if latency else None,
         speedup=latency.speedup if latency else None,
@@ -159,4 +159,4 @@ def _entry(subject: Subject) -> Entry:
         rounds=latency.rounds if latency else None,
         batch=latency.batch if latency else None,
     )
-    return Entry(about, found.per_image)
+    return Entry(about, validation.per_image)

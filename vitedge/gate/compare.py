@@ -33,7 +33,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss_bytes: int | None
 
 
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+class AccuracyDifference(msgspec.Struct, frozen=True, kw_only=True):
     """What the second loses, on the same images."""
 
     metric: Metric
@@ -44,7 +44,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyDifference(msgspec.Struct, frozen=True, kw_only=True):
     """How much faster the second is."""
 
     speedup: float
@@ -54,7 +54,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """How the two came to be compared."""
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class ArtifactComparison(msgspec.Struct, frozen=True, kw_only=True):
     """The second against the first."""
 
     schema: str
@@ -62,35 +62,35 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     """Two-sided, of the intervals."""
     sides: tuple[Side, Side]
-    accuracy: Accuracy | None
-    latency: Latency | None
+    accuracy: AccuracyDifference | None
+    latency: LatencyDifference | None
     notes: tuple[str, ...]
     """Why what is None is."""
 
 
-def compare(first: Path, second: Path, confidence: float = 0.95) -> Comparison:
+def compare(first: Path, second: Path, confidence: float = 0.95) -> ArtifactComparison:
     """Compare two bundles or reports. Raises InputError where they are of different models."""
-    pair = load(first), load(second)
-    models = [each.identity.model for each in pair]
+    subjects = load(first), load(second)
+    models = [subject.identity.model for subject in subjects]
     if models[0] != models[1]:
         raise InputError(
             f"{first} is a {models[0]} and {second} a {models[1]}",
             fix="compare two artifacts of one model",
         )
     notes: list[str] = []
-    return Comparison(
+    return ArtifactComparison(
         schema=SCHEMA,
         model=models[0],
         confidence=confidence,
-        sides=(_side(pair[0]), _side(pair[1])),
-        accuracy=_accuracy(*pair, confidence, notes),
-        latency=_latency(*pair, confidence, notes),
+        sides=(_side(subjects[0]), _side(subjects[1])),
+        accuracy=_accuracy(*subjects, confidence, notes),
+        latency=_latency(*subjects, confidence, notes),
         notes=tuple(notes),
     )
 
 
 def _side(subject: Subject) -> Side:
-    def of(section: msgspec.Struct | None, name: str) -> Any:
+    def value(section: msgspec.Struct | None, name: str) -> Any:
         return getattr(section, name) if section else None
 
     return Side(
@@ -98,18 +98,18 @@ def _side(subject: Subject) -> Side:
         path=str(subject.path),
         target=subject.identity.target,
         precision=subject.identity.precision,
-        accuracy=of(subject.accuracy, "artifact"),
-        sqnr_db=of(subject.numerics, "sqnr_db"),
-        p50_ms=of(subject.latency, "p50_ms"),
-        p90_ms=of(subject.latency, "p90_ms"),
-        size_bytes=of(subject.size, "bytes"),
-        peak_rss_bytes=of(subject.memory, "peak_rss_bytes"),
+        accuracy=value(subject.accuracy, "artifact"),
+        sqnr_db=value(subject.numerics, "sqnr_db"),
+        p50_ms=value(subject.latency, "p50_ms"),
+        p90_ms=value(subject.latency, "p90_ms"),
+        size_bytes=value(subject.size, "bytes"),
+        peak_rss_bytes=value(subject.memory, "peak_rss_bytes"),
     )
 
 
 def _accuracy(
     first: Subject, second: Subject, confidence: float, notes: list[str]
-) -> Accuracy | None:
+) -> AccuracyDifference | None:
     for subject in (first, second):
         if subject.evidence is None:
             notes.append(f"accuracy is not paired: {subject.path} has no evidence of each image")
@@ -131,20 +131,20 @@ def _accuracy(
     except InputError as error:
         notes.append(f"accuracy is not paired: {error.what}")
         return None
-    lost = drop.between(metric, *paired, (1 + confidence) / 2)
-    same = float((paired.first == paired.second).mean()) if metric == "top1" else None
-    return Accuracy(
+    accuracy_drop = drop.between(metric, *paired, (1 + confidence) / 2)
+    agreement = float((paired.first == paired.second).mean()) if metric == "top1" else None
+    return AccuracyDifference(
         metric=metric,
-        drop_pp=lost.points,
-        drop_ci_pp=lost.interval_pp,
-        agreement=same,
-        n=lost.n,
+        drop_pp=accuracy_drop.points,
+        drop_ci_pp=accuracy_drop.interval_pp,
+        agreement=agreement,
+        n=accuracy_drop.n,
     )
 
 
 def _latency(
     first: Subject, second: Subject, confidence: float, notes: list[str]
-) -> Latency | None:
+) -> LatencyDifference | None:
     a, b = first.latency, second.latency
     if a is None or b is None:
         notes.append("latency is not compared: not both were timed")
@@ -156,7 +156,7 @@ def _latency(
     if direct and b.speedup and b.speedup_log_se is not None and (b.rounds or 0) > 1:
         interval = around(b.speedup, b.speedup_log_se, b.rounds or 0, confidence)
         how = f"the second timed in turn with what {b.against} was then"
-        return Latency(speedup=b.speedup, speedup_ci=interval, how=how)
+        return LatencyDifference(speedup=b.speedup, speedup_ci=interval, how=how)
     if first.fingerprint is None or second.fingerprint is None:
         notes.append("latency is not compared: it is not known where both were timed")
         return None
@@ -164,15 +164,15 @@ def _latency(
         notes.append("latency is not compared: the two were timed on different machines")
         return None
     if a.against == b.against == FP32 and a.speedup and b.speedup:
-        known: tuple[float, float] | None = None
+        speedup_ci: tuple[float, float] | None = None
         if a.speedup_log_se is not None and b.speedup_log_se is not None:
             error = math.hypot(a.speedup_log_se, b.speedup_log_se)
             rounds = max(2, min(a.rounds or 2, b.rounds or 2))
-            known = around(b.speedup / a.speedup, error, rounds, confidence)
+            speedup_ci = around(b.speedup / a.speedup, error, rounds, confidence)
         how = "each timed in turn with FP32, on this kind of machine"
-        return Latency(speedup=b.speedup / a.speedup, speedup_ci=known, how=how)
+        return LatencyDifference(speedup=b.speedup / a.speedup, speedup_ci=speedup_ci, how=how)
     how = "timed apart on this kind of machine, so drift is in it"
-    return Latency(speedup=a.p50_ms / b.p50_ms, speedup_ci=None, how=how)
+    return LatencyDifference(speedup=a.p50_ms / b.p50_ms, speedup_ci=None, how=how)
 
 
 def _same(path: Path, other: Path) -> bool:

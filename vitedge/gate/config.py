@@ -12,7 +12,7 @@ import msgspec
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Spec, convert, read_toml
-from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, given
+from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, active_limits
 
 FILE, PROJECT = "vitedge.toml", "pyproject.toml"
 
@@ -36,7 +36,7 @@ class Gate(Limits, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
 
 
-class Settings(Spec, frozen=True, kw_only=True):
+class GateSettings(Spec, frozen=True, kw_only=True):
     """vitedge.toml."""
 
     gate: Gate = Gate()
@@ -59,13 +59,13 @@ class Config:
 
     def artifacts(self) -> list[tuple[Path, Artifact]]:
         """Every artifact named, each once. Raises InputError for a name nothing goes by."""
-        found: dict[Path, Artifact] = {}
+        entries: dict[Path, Artifact] = {}
         for entry in self.gate.artifacts:
             paths = self._paths(entry)
             if not paths:
                 raise InputError(f"the gate's artifact '{entry.path}' is not there", fix=_MAKE)
-            found |= {path: entry for path in paths if path not in found}
-        return list(found.items())
+            entries |= {path: entry for path in paths if path not in entries}
+        return list(entries.items())
 
     def entry(self, path: Path) -> Artifact:
         """The first entry that names an artifact, else that names its folder or a report in it.
@@ -73,11 +73,13 @@ class Config:
         One that asks for nothing of its own where none does.
         """
         named = [
-            (each.resolve(), entry) for entry in self.gate.artifacts for each in self._paths(entry)
+            (artifact.resolve(), entry)
+            for entry in self.gate.artifacts
+            for artifact in self._paths(entry)
         ]
-        wanted = path.resolve()
-        exact = [entry for each, entry in named if each == wanted]
-        beside = [entry for each, entry in named if _folder(each) == _folder(wanted)]
+        resolved = path.resolve()
+        exact = [entry for artifact, entry in named if artifact == resolved]
+        beside = [entry for artifact, entry in named if _folder(artifact) == _folder(resolved)]
         return next(iter(exact + beside), Artifact(path=str(path)))
 
     def _paths(self, entry: Artifact) -> list[Path]:
@@ -108,13 +110,13 @@ def load(path: Path | None) -> Config:
     Raises InputError for a file that is not there or says what no gate knows.
     """
     if path is None:
-        here = [Path(name) for name in (FILE, PROJECT) if Path(name).is_file()]
-        read = ((file, _gate(file)) for file in here)
-        return next((Config(gate, file.parent) for file, gate in read if gate), _NONE)
-    found = _gate(path)
-    if found is None:
+        files = [Path(name) for name in (FILE, PROJECT) if Path(name).is_file()]
+        gates = ((file, _gate(file)) for file in files)
+        return next((Config(gate, file.parent) for file, gate in gates if gate), _NONE)
+    gate = _gate(path)
+    if gate is None:
         raise InputError(f"{path} has no [tool.vitedge.gate]", fix="put the limits there")
-    return Config(found, path.parent)
+    return Config(gate, path.parent)
 
 
 _NONE = Config(Gate(), Path())
@@ -131,9 +133,12 @@ def _gate(path: Path) -> Gate | None:
         if content is None:
             return None
         where = f"{path}, [tool.vitedge]"
-    gate = convert(content, Settings, where).gate
-    for table, limits in (("gate", gate), *(("gate.artifacts", each) for each in gate.artifacts)):
-        for name, value in given(limits).items():
+    gate = convert(content, GateSettings, where).gate
+    for table, limits in (
+        ("gate", gate),
+        *(("gate.artifacts", artifact) for artifact in gate.artifacts),
+    ):
+        for name, value in active_limits(limits).items():
             if not math.isfinite(value):
                 raise InputError(f"{where}: {table}.{name} {value} is no limit", fix=_NUMBER)
     return gate
@@ -141,8 +146,8 @@ def _gate(path: Path) -> Gate | None:
 
 def options(values: dict[str, float | None]) -> Limits:
     """Limits as the command line gives them. Raises InputError for one that is no limit."""
-    wanted = {name: value for name, value in values.items() if value is not None}
-    for name, value in wanted.items():
+    limits = {name: value for name, value in values.items() if value is not None}
+    for name, value in limits.items():
         option = f"--{name.removesuffix('_pp').replace('_', '-')}"
         try:
             msgspec.convert({name: value}, Limits)
@@ -151,7 +156,7 @@ def options(values: dict[str, float | None]) -> Limits:
             raise InputError(f"{option} {value:g} is no limit: {allowed}", fix=_NUMBER) from error
         if not math.isfinite(value):
             raise InputError(f"{option} {value} is no limit", fix=_NUMBER)
-    return Limits(**wanted)
+    return Limits(**limits)
 
 
 def check_confidence(confidence: float) -> None:
@@ -162,7 +167,7 @@ def check_confidence(confidence: float) -> None:
 
 def check_some(limits: Sequence[Limits]) -> None:
     """Refuse artifacts that nothing is asked of."""
-    if not limits or not all(given(each) for each in limits):
+    if not limits or not all(active_limits(artifact_limits) for artifact_limits in limits):
         raise InputError(
             "an artifact without a limit has nothing to pass",
             fix=f"pass --max-drop 1 or --min-speedup 1.2, or write {FILE}",

@@ -33,9 +33,9 @@ def missing(metric: str, bound: Bound, limit: float, why: str) -> Check:
     )
 
 
-def exact(metric: str, bound: Bound, limit: float, value: float, shown: str) -> Check:
-    """A limit on a number that is not random; `shown` is it and its limit, for people."""
-    kept = value <= limit if bound == "max" else value >= limit
+def exact(metric: str, bound: Bound, limit: float, value: float, reason: str) -> Check:
+    """A limit on a number that is not random; `reason` shows both to people."""
+    holds = value <= limit if bound == "max" else value >= limit
     if math.isnan(value):
         return missing(metric, bound, limit, "it is not a number")
     return Check(
@@ -44,8 +44,8 @@ def exact(metric: str, bound: Bound, limit: float, value: float, shown: str) -> 
         limit=limit,
         value=value,
         interval=None,
-        answer="passed" if kept else "failed",
-        reason=shown,
+        answer="passed" if holds else "failed",
+        reason=reason,
     )
 
 
@@ -57,7 +57,7 @@ def uncertain(
     interval: tuple[float, float],
     needed: int | None,
     unit: str,
-    of: Literal["images", "runs"],
+    samples: Literal["images", "runs"],
 ) -> Check:
     """A limit on a number that is known to an interval of one-sided bounds.
 
@@ -71,10 +71,10 @@ def uncertain(
         answer = "passed"
     elif (low > limit) if bound == "max" else (high < limit):
         answer = "failed"
-    shown = f"{value:.3g}{unit} ({low:.3g} to {high:.3g}), {bound} {limit:g}{unit}"
+    reason = f"{value:.3g}{unit} ({low:.3g} to {high:.3g}), {bound} {limit:g}{unit}"
     if answer == "inconclusive":
         near = abs(value - limit) < (high - low) / 4  # half of one side: the number is a guess
-        shown += f": too few {of} to tell, {_more(needed, of, near)}"
+        reason += f": too few {samples} to tell, {_more(needed, samples, near)}"
     return Check(
         metric=metric,
         bound=bound,
@@ -82,14 +82,14 @@ def uncertain(
         value=value,
         interval=interval,
         answer=answer,
-        reason=shown,
+        reason=reason,
         needed=needed if answer == "inconclusive" else None,
     )
 
 
-def _more(needed: int | None, of: str, near: bool) -> str:
+def _more(needed: int | None, samples: str, near: bool) -> str:
     if needed is None:
-        return f"and it is so close to the limit that no number of {of} would"
+        return f"and it is so close to the limit that no number of {samples} would"
     return f"about {needed:,}{' or more' if near else ''} would"
 
 

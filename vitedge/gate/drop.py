@@ -36,9 +36,11 @@ def against_fp32(accuracy: Accuracy, evidence: Evidence | None, confidence: floa
     """
     if accuracy.lost is not None and accuracy.gained is not None:
         return of_pairs(accuracy.lost, accuracy.gained, accuracy.n, confidence)
-    found = evidence.per_image if evidence else None
-    if found is not None and found.fp32 is not None:
-        return between(accuracy.metric, found.labels, found.fp32, found.artifact, confidence)
+    per_image = evidence.per_image if evidence else None
+    if per_image is not None and per_image.fp32 is not None:
+        return between(
+            accuracy.metric, per_image.labels, per_image.fp32, per_image.artifact, confidence
+        )
     interval = accuracy.drop_ci_pp
     if accuracy.drop_pp is None or interval is None or confidence > (1 + accuracy.confidence) / 2:
         return None
@@ -62,8 +64,11 @@ def between(
 ) -> Drop:
     """What is lost from the first model to the second; both as `evidence.PerImage` has them."""
     if metric == "top1":
-        right, then = first == labels, second == labels
-        lost, gained = int((right & ~then).sum()), int((~right & then).sum())
+        first_right, second_right = first == labels, second == labels
+        lost, gained = (
+            int((first_right & ~second_right).sum()),
+            int((~first_right & second_right).sum()),
+        )
         return of_pairs(lost, gained, len(labels), confidence)
     n = len(first)
 
@@ -87,7 +92,7 @@ def _variance(interval_pp: tuple[float, float], confidence: float, n: int) -> fl
     return n * error**2
 
 
-class Paired(NamedTuple):
+class PairedPredictions(NamedTuple):
     """Two validations, image by image."""
 
     labels: NDArray[np.int32]
@@ -95,14 +100,16 @@ class Paired(NamedTuple):
     second: NDArray[Any]
 
 
-def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> Paired:
+def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> PairedPredictions:
     """The artifacts' parts of two validations, in the same order.
 
     Raises InputError where they are not of the same images with the same labels.
     """
     fix = "validate both on the same images"
-    orders = [_order(found) for found in (first, second)]
-    digests = [found.digests[order] for found, order in zip((first, second), orders, strict=True)]
+    orders = [_order(per_image) for per_image in (first, second)]
+    digests = [
+        per_image.digests[order] for per_image, order in zip((first, second), orders, strict=True)
+    ]
     if len(digests[0]) != len(digests[1]) or (digests[0] != digests[1]).any():
         shared = len(np.intersect1d(digests[0], digests[1]))
         raise InputError(
@@ -111,8 +118,8 @@ def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> Paired:
             fix=fix,
         )
     labels = [
-        found.labels[order] if len(found.labels) else found.labels
-        for found, order in zip((first, second), orders, strict=True)
+        per_image.labels[order] if len(per_image.labels) else per_image.labels
+        for per_image, order in zip((first, second), orders, strict=True)
     ]
     if len(labels[0]) != len(labels[1]) or (labels[0] != labels[1]).any():
         raise InputError(f"{names[0]} and {names[1]} label the same images differently", fix=fix)
@@ -121,11 +128,11 @@ def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> Paired:
         raise InputError(f"{names[0]} and {names[1]} have not the same classes", fix=fix)
     if parts[0].ndim == 3 and (parts[0][:, 2] != parts[1][:, 2]).any():  # pixels labelled
         raise InputError(f"{names[0]} and {names[1]} label the same images differently", fix=fix)
-    return Paired(labels[0], *parts)
+    return PairedPredictions(labels[0], *parts)
 
 
-def _order(found: PerImage) -> NDArray[np.intp]:
+def _order(per_image: PerImage) -> NDArray[np.intp]:
     """Images by digest; the same image twice, by label."""
-    if len(found.labels):
-        return np.lexsort((found.labels, found.digests))
-    return np.argsort(found.digests, kind="stable")
+    if len(per_image.labels):
+        return np.lexsort((per_image.labels, per_image.digests))
+    return np.argsort(per_image.digests, kind="stable")

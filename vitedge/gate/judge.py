@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vitedge.gate import decision, drop
 from vitedge.gate.decision import exact, missing, uncertain
-from vitedge.gate.limits import Limits, given
+from vitedge.gate.limits import Limits, active_limits
 from vitedge.gate.subject import Subject
 from vitedge.gate.verdict import Check, Judged, worst
 from vitedge.measure.statistics import around, quantile_limits
@@ -18,7 +18,7 @@ FP32 = "fp32"
 def judge(subject: Subject, limits: Limits, confidence: float) -> Judged:
     """Judge an artifact by itself and against FP32; `confidence` is one-sided."""
     checks = []
-    for name, limit in given(limits).items():
+    for name, limit in active_limits(limits).items():
         if name in _CHECKS:
             check = _CHECKS[name](subject, limit, confidence)
             if subject.broken and name in _COMPUTED:
@@ -58,18 +58,20 @@ def _drop(subject: Subject, limit: float, confidence: float) -> Check:
         return exact(metric, "max", limit, 0.0, f"0 pp, max {limit:g} pp: it is FP32 itself")
     if accuracy.fp32 is None:
         return missing(metric, "max", limit, "its FP32 bundle was not beside it when validated")
-    found = drop.against_fp32(accuracy, subject.evidence, confidence)
-    if found is None:
+    accuracy_drop = drop.against_fp32(accuracy, subject.evidence, confidence)
+    if accuracy_drop is None:
         why = f"the report tells too little for {confidence:g}, and has no evidence.npz beside it"
         return missing(metric, "max", limit, why)
-    return of_drop(found, limit, confidence)
+    return of_drop(accuracy_drop, limit, confidence)
 
 
-def of_drop(found: drop.Drop, limit: float, confidence: float) -> Check:
+def of_drop(accuracy_drop: drop.Drop, limit: float, confidence: float) -> Check:
     """The check of what was lost, whatever it was lost against."""
-    needed = found.images_needed(limit, confidence)
-    interval = found.interval_pp
-    return uncertain("drop_pp", "max", limit, found.points, interval, needed, " pp", "images")
+    needed = accuracy_drop.images_needed(limit, confidence)
+    interval = accuracy_drop.interval_pp
+    return uncertain(
+        "drop_pp", "max", limit, accuracy_drop.points, interval, needed, " pp", "images"
+    )
 
 
 def _speedup(subject: Subject, limit: float, confidence: float) -> Check:
@@ -127,7 +129,7 @@ def _p90(subject: Subject, limit: float, confidence: float) -> Check:
     interval = quantile_limits(
         percentiles, 0.9, latency.p90_share_se, latency.rounds, 2 * confidence - 1
     )
-    within = sum(each <= limit for each in percentiles) / len(percentiles)
+    within = sum(percentile <= limit for percentile in percentiles) / len(percentiles)
     needed = decision.more_needed(latency.n, abs(within - 0.9), latency.p90_share_se, confidence)
     return uncertain(metric, "max", limit, latency.p90_ms, interval, needed, " ms", "runs")
 
@@ -144,16 +146,18 @@ def _rss(subject: Subject, limit: float, confidence: float) -> Check:
     return _megabytes("peak_rss_bytes", subject.memory.peak_rss_bytes, limit)
 
 
-def _megabytes(metric: str, found: int, limit: float) -> Check:
-    return exact(metric, "max", limit * 1e6, found, f"{found / 1e6:.4g} MB, max {limit:g} MB")
+def _megabytes(metric: str, size_bytes: int, limit: float) -> Check:
+    return exact(
+        metric, "max", limit * 1e6, size_bytes, f"{size_bytes / 1e6:.4g} MB, max {limit:g} MB"
+    )
 
 
 def _agreement(subject: Subject, limit: float, confidence: float) -> Check:
     accuracy = subject.accuracy
     if accuracy is None or accuracy.agreement is None:
         return missing("agreement", "min", limit, _validate(subject))
-    shown = f"{accuracy.agreement:.4f} of {accuracy.n:,} images, min {limit:g}"
-    return exact("agreement", "min", limit, accuracy.agreement, shown)
+    reason = f"{accuracy.agreement:.4f} of {accuracy.n:,} images, min {limit:g}"
+    return exact("agreement", "min", limit, accuracy.agreement, reason)
 
 
 def _sqnr(subject: Subject, limit: float, confidence: float) -> Check:
@@ -164,8 +168,8 @@ def _sqnr(subject: Subject, limit: float, confidence: float) -> Check:
         if numerics.max_abs_error != 0:
             return missing("sqnr_db", "min", limit, "an output is not finite")
         return exact("sqnr_db", "min", limit, math.inf, f"equal to FP32, min {limit:g} dB")
-    shown = f"{numerics.sqnr_db:.1f} dB, min {limit:g} dB"
-    return exact("sqnr_db", "min", limit, numerics.sqnr_db, shown)
+    reason = f"{numerics.sqnr_db:.1f} dB, min {limit:g} dB"
+    return exact("sqnr_db", "min", limit, numerics.sqnr_db, reason)
 
 
 def _metric(metric: str) -> Callable[[Subject, float, float], Check]:
@@ -175,8 +179,8 @@ def _metric(metric: str) -> Callable[[Subject, float, float], Check]:
             return missing(metric, "min", limit, _validate(subject))
         if accuracy.metric != metric:
             return missing(metric, "min", limit, f"its metric is {accuracy.metric}")
-        shown = f"{accuracy.artifact:.4f} on {accuracy.n:,} images, min {limit:g}"
-        return exact(metric, "min", limit, accuracy.artifact, shown)
+        reason = f"{accuracy.artifact:.4f} on {accuracy.n:,} images, min {limit:g}"
+        return exact(metric, "min", limit, accuracy.artifact, reason)
 
     return check
 

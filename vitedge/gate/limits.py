@@ -39,12 +39,12 @@ class Limits(Spec, frozen=True, kw_only=True):
 LimitsT = TypeVar("LimitsT", bound=Limits)
 
 
-def override(limits: LimitsT, by: Limits) -> LimitsT:
+def override(limits: LimitsT, overrides: Limits) -> LimitsT:
     """`limits`, with those that `by` sets in their place."""
-    return msgspec.structs.replace(limits, **given(by))
+    return msgspec.structs.replace(limits, **active_limits(overrides))
 
 
-def given(limits: Limits) -> dict[str, float]:
+def active_limits(limits: Limits) -> dict[str, float]:
     """Those that are set."""
     names = (field.name for field in msgspec.structs.fields(Limits))
     return {name: value for name in names if (value := getattr(limits, name)) is not None}

@@ -35,26 +35,26 @@ def against_baseline(
 def _drop(
     subject: Subject, entry: Entry, baseline: Baseline, limit: float, confidence: float
 ) -> Check:
-    found = subject.evidence
-    if found is None or subject.broken:
+    validation = subject.evidence
+    if validation is None or subject.broken:
         why = subject.broken or "no evidence.npz of its validation beside the report"
         return missing("drop_pp", "max", limit, why)
-    if found.about.metric != entry.about.metric:
+    if validation.about.metric != entry.about.metric:
         raise InputError(
             f"{baseline.path} measures {entry.about.metric}, and {subject.path} "
-            f"{found.about.metric}",
+            f"{validation.about.metric}",
             fix="accept it into a new file with 'vitedge gate --accept'",
         )
-    if found.about.preprocessing != entry.about.preprocessing:
+    if validation.about.preprocessing != entry.about.preprocessing:
         raise InputError(
             f"{baseline.path} cannot speak for the accuracy of {subject.path}: it was accepted "
             "with other preprocessing",
             fix="accept it into a new file with 'vitedge gate --accept', or export as before",
         )
     names = str(baseline.path), str(subject.path)
-    paired = drop.pair(entry.per_image, found.per_image, names)
-    lost = drop.between(found.about.metric, *paired, confidence)
-    return judge.of_drop(lost, limit, confidence)
+    paired = drop.pair(entry.per_image, validation.per_image, names)
+    accuracy_drop = drop.between(validation.about.metric, *paired, confidence)
+    return judge.of_drop(accuracy_drop, limit, confidence)
 
 
 def _slowdown(
@@ -75,31 +75,31 @@ def _slowdown(
             f"{where}",
             fix="drop --max-slowdown, or bench alike and accept into a new file on this machine",
         )
-    now, then = _relative(latency), _relative(about)
-    if now is None or then is None:
-        who = "it" if now is None else "the baseline"
-        return missing("slowdown", "max", limit, f"{who} was not timed in turn with FP32")
+    current, previous = _relative(latency), _relative(about)
+    if current is None or previous is None:
+        untimed = "it" if current is None else "the baseline"
+        return missing("slowdown", "max", limit, f"{untimed} was not timed in turn with FP32")
     return judge.of_ratio(
         "slowdown",
         "max",
         limit,
-        then.speedup / now.speedup,
-        math.hypot(now.log_se, then.log_se),
-        min(now.rounds, then.rounds),
+        previous.speedup / current.speedup,
+        math.hypot(current.log_se, previous.log_se),
+        min(current.rounds, previous.rounds),
         latency.n,
         confidence,
     )
 
 
-class _Relative(NamedTuple):
+class _RelativeSpeed(NamedTuple):
     speedup: float
     log_se: float
     rounds: int
 
 
-def _relative(timed: Latency | Accepted) -> _Relative | None:
+def _relative(timing: Latency | Accepted) -> _RelativeSpeed | None:
     """Its speed against FP32's; None where the two were not timed in turn."""
-    log_se, rounds = timed.speedup_log_se, timed.rounds
-    if timed.against != judge.FP32 or not timed.speedup or log_se is None or rounds is None:
+    log_se, rounds = timing.speedup_log_se, timing.rounds
+    if timing.against != judge.FP32 or not timing.speedup or log_se is None or rounds is None:
         return None
-    return _Relative(timed.speedup, log_se, rounds)
+    return _RelativeSpeed(timing.speedup, log_se, rounds)

@@ -22,7 +22,7 @@ EXIT_CODES: dict[Answer, int] = {"passed": 0, "failed": 1, "inconclusive": 4}
 
 
 @dataclass(frozen=True)
-class Request:
+class GateRequest:
     """What the command line asks for; what is empty or None is the configuration's to say."""
 
     sources: tuple[Path, ...]
@@ -44,7 +44,7 @@ class _Task:
     data: str
 
 
-def run(request: Request, steps: Steps) -> Verdict:
+def run(request: GateRequest, steps: Steps) -> Verdict:
     """Judge artifacts by limits, and accept them into the baseline where that is asked for.
 
     Raises InputError before anything is measured where the request cannot be met.
@@ -58,31 +58,33 @@ def run(request: Request, steps: Steps) -> Verdict:
         if path is None:
             raise InputError("nowhere to accept artifacts to", fix="pass --baseline FILE")
         files.check_writable(path, "--baseline")
-    alone = [_alone(task.limits) for task in tasks]
-    config.check_some(alone if request.accept else [task.limits for task in tasks])
+    own_limits = [_own_limits(task.limits) for task in tasks]
+    config.check_some(own_limits if request.accept else [task.limits for task in tasks])
     accepted = baseline.read(path) if path and (path.exists() or not request.accept) else None
     _check_baseline(request, [task.limits for task in tasks], path, accepted)
-    wanted = [(task.path, task.data) for task in tasks if task.data or request.duration_s]
-    if wanted:
-        from vitedge.gate import measure  # brings the runtimes' side, which a report needs not
+    artifacts = [(task.path, task.data) for task in tasks if task.data or request.duration_s]
+    if artifacts:
+        from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
 
-        measure.measure(wanted, request.duration_s, steps)
+        measurement.measure(artifacts, request.duration_s, steps)
     subjects = [load(task.path) for task in tasks]  # msgspec's first look at a type: no threads
-    new = baseline.entries(subjects) if request.accept else {}
+    entries = baseline.entries(subjects) if request.accept else {}
     all_known = not request.accept or request.limits.max_slowdown is not None
-    found: list[Judged] = []
+    judgements: list[Judged] = []
     for subject, task in zip(subjects, tasks, strict=True):
-        found.append(judge(subject, task.limits, confidence))
+        judgements.append(judge(subject, task.limits, confidence))
         if accepted and (all_known or accepted.has(subject)):
-            found.append(regression.against_baseline(subject, task.limits, accepted, confidence))
-    found = [each for each in found if each.checks]
-    answer = worst(tuple(each.answer for each in found))
+            judgements.append(
+                regression.against_baseline(subject, task.limits, accepted, confidence)
+            )
+    judgements = [judgement for judgement in judgements if judgement.checks]
+    answer = worst(tuple(judgement.answer for judgement in judgements))
     if request.accept and path and answer == "passed":
-        baseline.write(path, new)
-    return Verdict(schema=SCHEMA, answer=answer, confidence=confidence, judged=tuple(found))
+        baseline.write(path, entries)
+    return Verdict(schema=SCHEMA, answer=answer, confidence=confidence, judged=tuple(judgements))
 
 
-def _tasks(request: Request, settings: config.Config) -> list[_Task]:
+def _tasks(request: GateRequest, settings: config.Config) -> list[_Task]:
     named = [(path, settings.entry(path)) for path in request.sources] or settings.artifacts()
     if not named:
         raise InputError(
@@ -99,11 +101,11 @@ def _tasks(request: Request, settings: config.Config) -> list[_Task]:
 
 
 def _check_baseline(
-    request: Request, limits: Sequence[Limits], path: Path | None, accepted: Baseline | None
+    request: GateRequest, limits: Sequence[Limits], path: Path | None, accepted: Baseline | None
 ) -> None:
     """Refuse a limit over a baseline that is none, and a baseline that no limit is over."""
     if path is None:
-        if any(each.max_slowdown is not None for each in limits):
+        if any(artifact_limits.max_slowdown is not None for artifact_limits in limits):
             raise InputError("--max-slowdown is over a baseline", fix="pass --baseline FILE")
     elif accepted is None:
         if request.limits.max_slowdown is not None:
@@ -111,7 +113,11 @@ def _check_baseline(
                 f"--max-slowdown is over a baseline, and {path} is not there yet",
                 fix="drop --max-slowdown for the first --accept",
             )
-    elif not any(each.max_drop_pp is not None or each.max_slowdown is not None for each in limits):
+    elif not any(
+        limit is not None
+        for artifact_limits in limits
+        for limit in (artifact_limits.max_drop_pp, artifact_limits.max_slowdown)
+    ):
         if request.accept:
             return
         raise InputError(
@@ -120,6 +126,6 @@ def _check_baseline(
         )
 
 
-def _alone(limits: Limits) -> Limits:
+def _own_limits(limits: Limits) -> Limits:
     """Those that need no baseline: what is accepted first has nothing to be compared with."""
     return msgspec.structs.replace(limits, max_slowdown=None)

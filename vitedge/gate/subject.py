@@ -19,7 +19,7 @@ from vitedge.measure.accuracy.evidence import Evidence
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class SubjectIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What a report says it is about."""
 
     artifact: str
@@ -34,7 +34,7 @@ class Subject:
     """One artifact and what was measured of it. A section is None where that was not done."""
 
     path: Path
-    identity: Identity
+    identity: SubjectIdentity
     accuracy: Accuracy | None
     numerics: Numerics | None
     latency: Latency | None
@@ -59,25 +59,25 @@ def load(path: Path) -> Subject:
     """
     if path.is_dir():
         bundle = open_bundle(path)
-        found = report.read(path / REPORT)
-        if found and found.get("files") != bundle.model_files:
+        content = report.read(path / REPORT)
+        if content and content.get("files") != bundle.model_files:
             raise InputError(
                 f"{path / REPORT} is of another model's bytes", fix=f"vitedge validate {path}"
             )
-        found = found or report.identity(bundle)
+        content = content or report.identity(bundle)
         folder = path
     elif path.is_file():
-        found, folder = report.read(path), path.parent
+        content, folder = report.read(path), path.parent
     else:
         raise InputError(f"no artifact and no report at {path}", fix="give a folder or report.json")
-    return _parse(path, found, folder)
+    return _parse(path, content, folder)
 
 
-def _parse(path: Path, found: dict[str, Any], folder: Path) -> Subject:
+def _parse(path: Path, content: dict[str, Any], folder: Path) -> Subject:
     def section(name: str, kind: type[SectionT]) -> SectionT | None:
-        return _convert(found[name], kind, path, name) if found.get(name) is not None else None
+        return _convert(content[name], kind, path, name) if content.get(name) is not None else None
 
-    identity = _convert(found, Identity, path, "report")
+    identity = _convert(content, SubjectIdentity, path, "report")
     accuracy = section("accuracy", Accuracy)
     conditions, parity = section("conditions", Conditions), section("parity", Parity)
     broken = parity.broken if parity else ""
@@ -102,10 +102,12 @@ def _convert(content: Any, kind: type[SectionT], path: Path, name: str) -> Secti
         raise InputError(f"{path}: '{name}': {error}", fix="measure the artifact again") from error
 
 
-def _evidence(folder: Path, identity: Identity, accuracy: Accuracy | None) -> Evidence | None:
+def _evidence(
+    folder: Path, identity: SubjectIdentity, accuracy: Accuracy | None
+) -> Evidence | None:
     """What lies beside the report, where it is of the same validation."""
-    found = evidence.read(folder)
-    if found is None or accuracy is None or found.about.files != identity.files:
+    validation = evidence.read(folder)
+    if validation is None or accuracy is None or validation.about.files != identity.files:
         return None
-    same = (found.about.metric, found.about.data, len(found.per_image.digests))
-    return found if same == (accuracy.metric, accuracy.data, accuracy.n) else None
+    recorded = (validation.about.metric, validation.about.data, len(validation.per_image.digests))
+    return validation if recorded == (accuracy.metric, accuracy.data, accuracy.n) else None

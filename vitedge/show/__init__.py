@@ -1,0 +1,1 @@
+"""Measurements and verdicts for eyes and CI: on a terminal, as pages, as files."""

@@ -45,11 +45,11 @@ def write(reports: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    same = {name: report[name] for name in ("artifact", "model", "target", "precision")}
+    common = {name: report[name] for name in ("artifact", "model", "target", "precision")}
     for column, (section, key) in COST.items():
-        same[column] = (report.get(section) or {}).get(key)
+        common[column] = (report.get(section) or {}).get(key)
     for row in _settings(report):
-        yield same | row
+        yield common | row
 
 
 def _settings(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -92,5 +92,5 @@ def _rate(point: Mapping[str, Any]) -> dict[str, Any]:
     return {"images_per_s": per_s, "images_per_s_low": low, "images_per_s_high": high}
 
 
-def _pick(found: Mapping[str, Any], *names: Sequence[str]) -> dict[str, Any]:
-    return {name: found[name] for group in names for name in group if name in found}
+def _pick(section: Mapping[str, Any], *names: Sequence[str]) -> dict[str, Any]:
+    return {name: section[name] for group in names for name in group if name in section}

@@ -13,7 +13,7 @@ import pytest
 from vitedge.core import measurements, report
 from vitedge.core.progress import SILENT
 from vitedge.gate.limits import Limits
-from vitedge.gate.run import Request, run
+from vitedge.gate.run import GateRequest, run
 from vitedge.gate.subject import Subject, load
 from vitedge.gate.verdict import Verdict
 from vitedge.measure.accuracy import evidence
@@ -108,8 +108,8 @@ def write(tmp_path: Path) -> Write:
         if kept is not None:
             lost = int(((kept.fp32 == kept.labels) & (kept.artifact != kept.labels)).sum())
             gained = int(((kept.fp32 != kept.labels) & (kept.artifact == kept.labels)).sum())
-            found = msgspec.to_builtins(sections(lost, gained, len(kept.labels)))["accuracy"]
-            content["accuracy"] = found
+            accuracy = msgspec.to_builtins(sections(lost, gained, len(kept.labels)))["accuracy"]
+            content["accuracy"] = accuracy
             about = About(
                 metric="top1", data="pictures", files=content["files"], preprocessing="p" * 64
             )
@@ -135,7 +135,7 @@ def gate(
     *sources: Path, baseline: Path | None = None, accept: bool = False, **limits: Any
 ) -> Verdict:
     """One run of the gate on finished reports."""
-    request = Request(
+    request = GateRequest(
         sources=sources,
         limits=Limits(**limits),
         confidence=None,

@@ -10,7 +10,7 @@ from tests.unit.gate.conftest import Write, gate, per_image
 from vitedge.core.errors import InputError
 from vitedge.core.progress import SILENT
 from vitedge.gate import config
-from vitedge.gate.run import Request, run
+from vitedge.gate.run import GateRequest, run
 
 
 @pytest.fixture(autouse=True)
@@ -32,20 +32,22 @@ path = "*/report.json"
 """
 
 
-def by_file(**limits: float) -> Request:
-    return Request((), config.options(limits), None, None, False, "", 0, None)
+def by_file(**limits: float) -> GateRequest:
+    return GateRequest((), config.options(limits), None, None, False, "", 0, None)
 
 
 def test_several_artifacts_with_limits_of_their_own_are_judged_at_once(write: Write) -> None:
     write("fast"), write("slow")
     Path("vitedge.toml").write_text(VITEDGE)
-    found = run(by_file(), SILENT)
-    assert found.confidence == 0.9
-    assert {each.path: [check.metric for check in each.checks] for each in found.judged} == {
+    verdict = run(by_file(), SILENT)
+    assert verdict.confidence == 0.9
+    assert {
+        judged.path: [check.metric for check in judged.checks] for judged in verdict.judged
+    } == {
         "slow/report.json": ["drop_pp", "speedup"],
         "fast/report.json": ["drop_pp"],
     }
-    assert found.answer == "failed"
+    assert verdict.answer == "failed"
 
 
 def test_the_command_line_has_the_last_word(write: Write) -> None:
@@ -70,7 +72,7 @@ def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
     path = write("fast", kept=per_image(2, 1))
     Path("vitedge.toml").write_text('[gate]\nmax_drop_pp = 2\nbaseline = "accepted.npz"\n')
     gate(path, accept=True)
-    assert [each.against for each in gate(path).judged] == ["fp32", "accepted.npz"]
+    assert [judged.against for judged in gate(path).judged] == ["fp32", "accepted.npz"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_a_file_that_says_what_no_gate_knows_is_refused(text: str, said: str, hi
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0, 95.0, float("nan")])
 def test_a_confidence_that_is_none_is_refused(write: Write, confidence: float) -> None:
-    request = Request(
+    request = GateRequest(
         (write(),), config.options({"max_drop_pp": 1}), confidence, None, False, "", 0, None
     )
     with pytest.raises(InputError, match="--confidence"):

@@ -26,8 +26,10 @@ def masks(worse: int, n: int = 200) -> PerImage:
 
 
 def test_a_drop_of_miou_is_that_of_the_sums() -> None:
-    found = masks(worse=100)
-    lost = between("miou", found.labels, found.fp32, found.artifact, 0.95)
+    evidence_of_masks = masks(worse=100)
+    lost = between(
+        "miou", evidence_of_masks.labels, evidence_of_masks.fp32, evidence_of_masks.artifact, 0.95
+    )
     before = (27 / 39 + 30 / 36) / 2
     after = (22.5 / 43.5 + 30 / 36) / 2
     assert lost.points == pytest.approx(100 * (before - after))
@@ -42,8 +44,10 @@ def test_a_drop_of_neighbours_is_the_mean_share_lost() -> None:
 
 
 def test_too_few_images_to_resample_are_inconclusive() -> None:
-    found = masks(worse=1, n=9)
-    lost = between("miou", found.labels, found.fp32, found.artifact, 0.95)
+    evidence_of_masks = masks(worse=1, n=9)
+    lost = between(
+        "miou", evidence_of_masks.labels, evidence_of_masks.fp32, evidence_of_masks.artifact, 0.95
+    )
     assert lost.interval_pp == (-100, 100)
 
 
@@ -64,7 +68,7 @@ def test_masks_are_gated_and_compared_with_a_baseline_too(write: Write, tmp_path
     seen(worse=20)
     assert gate(path, max_drop_pp=3, baseline=file, accept=True).answer == "passed"
     seen(worse=120)
-    answers = [each.answer for each in gate(path, max_drop_pp=3, baseline=file).judged]
+    answers = [judged.answer for judged in gate(path, max_drop_pp=3, baseline=file).judged]
     assert answers == ["failed", "failed"]
 
 
@@ -90,7 +94,7 @@ def test_no_interval_reaches_beyond_a_hundred_points() -> None:
 
 
 def test_masks_that_were_drawn_otherwise_are_not_paired() -> None:
-    found, other = masks(worse=3), masks(worse=3)
-    other.artifact[0, 2] += 1
+    first, second = masks(worse=3), masks(worse=3)
+    second.artifact[0, 2] += 1
     with pytest.raises(InputError, match="label the same images differently"):
-        pair(found, other, ("one", "two"))
+        pair(first, second, ("one", "two"))

@@ -20,9 +20,9 @@ from vitedge.measure.accuracy.evidence import PerImage
 def test_the_worst_of_several_artifacts_decides(write: Write) -> None:
     good = write("good")
     slow = write("slow", latency=msgspec.structs.replace(sections()["latency"], speedup=0.5))
-    found = gate(good, slow, max_drop_pp=1, min_speedup=1.2)
-    assert [each.answer for each in found.judged] == ["passed", "failed"]
-    assert (found.answer, found.confidence) == ("failed", 0.95)
+    verdict = gate(good, slow, max_drop_pp=1, min_speedup=1.2)
+    assert [judged.answer for judged in verdict.judged] == ["passed", "failed"]
+    assert (verdict.answer, verdict.confidence) == ("failed", 0.95)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,12 @@ def test_an_accepted_artifact_is_compared_image_by_image(write: Write, tmp_path:
     file = tmp_path / "baseline.npz"
     first = write("first", kept=per_image(lost=2, gained=1))
     assert gate(first, max_drop_pp=1, baseline=file, accept=True).answer == "passed"
-    found = gate(first, max_drop_pp=0.31, baseline=file).judged
-    assert [each.against for each in found] == ["fp32", str(file)]
-    assert [each.answer for each in found] == ["inconclusive", "passed"]  # nothing changed since
+    judgements = gate(first, max_drop_pp=0.31, baseline=file).judged
+    assert [judgement.against for judgement in judgements] == ["fp32", str(file)]
+    assert [judgement.answer for judgement in judgements] == [
+        "inconclusive",
+        "passed",
+    ]  # nothing changed since
     worse = gate(write("worse", kept=per_image(lost=40, gained=1)), max_drop_pp=2, baseline=file)
     check = worse.judged[1].checks[0]
     assert check.value == pytest.approx(3.8)
@@ -95,13 +98,13 @@ def test_what_does_not_pass_is_not_accepted(write: Write, tmp_path: Path) -> Non
 
 def test_accepting_one_keeps_the_others(write: Write, tmp_path: Path) -> None:
     file = tmp_path / "baseline.npz"
-    one = write("one", kept=per_image(2, 1))
-    two = write("two", kept=per_image(3, 1), model="deit")
-    for path in (one, two):
+    first = write("one", kept=per_image(2, 1))
+    second = write("two", kept=per_image(3, 1), model="deit")
+    for path in (first, second):
         gate(path, max_drop_pp=2, baseline=file, accept=True)
-    assert gate(one, two, max_drop_pp=2, baseline=file).answer == "passed"
+    assert gate(first, second, max_drop_pp=2, baseline=file).answer == "passed"
     with pytest.raises(InputError, match="same model, target and precision"):
-        gate(one, write("again", kept=per_image(2, 1)), max_drop_pp=2, baseline=file, accept=True)
+        gate(first, write("again", kept=per_image(2, 1)), max_drop_pp=2, baseline=file, accept=True)
 
 
 @pytest.fixture
@@ -128,9 +131,9 @@ def test_a_baseline_with_other_labels_cannot_speak(write: Write, accepted: Path)
 
 def test_a_baseline_with_other_preprocessing_cannot_speak(write: Write, accepted: Path) -> None:
     path = write("other", kept=per_image(2, 1))
-    found = evidence.read(path.parent)
-    about = msgspec.structs.replace(found.about, preprocessing="q" * 64)
-    evidence.save(path.parent / "evidence.npz", about, evidence.arrays(found.per_image))
+    validation = evidence.read(path.parent)
+    about = msgspec.structs.replace(validation.about, preprocessing="q" * 64)
+    evidence.save(path.parent / "evidence.npz", about, evidence.arrays(validation.per_image))
     with pytest.raises(InputError, match="other preprocessing"):
         gate(path, max_drop_pp=2, baseline=accepted)
 
@@ -208,22 +211,22 @@ def test_two_artifacts_are_compared_on_the_same_images(write: Write) -> None:
     first = write("first", kept=per_image(2, 1))
     latency = msgspec.structs.replace(sections()["latency"], speedup=3.0)
     second = write("second", kept=per_image(22, 1), latency=latency)
-    found = compare(first, second)
-    assert found.accuracy.drop_pp == pytest.approx(2.0)
-    assert found.accuracy.drop_ci_pp[0] > 1 and found.accuracy.n == N
-    assert found.accuracy.agreement == pytest.approx(0.98)
-    assert found.latency.speedup == pytest.approx(2.0)
-    assert 1.7 < found.latency.speedup_ci[0] < 2 < found.latency.speedup_ci[1] < 2.3
-    assert found.notes == ()
+    comparison = compare(first, second)
+    assert comparison.accuracy.drop_pp == pytest.approx(2.0)
+    assert comparison.accuracy.drop_ci_pp[0] > 1 and comparison.accuracy.n == N
+    assert comparison.accuracy.agreement == pytest.approx(0.98)
+    assert comparison.latency.speedup == pytest.approx(2.0)
+    assert 1.7 < comparison.latency.speedup_ci[0] < 2 < comparison.latency.speedup_ci[1] < 2.3
+    assert comparison.notes == ()
 
 
 def test_what_cannot_be_paired_is_said(write: Write) -> None:
     first = write("first", kept=per_image(2, 1))
     conditions = sections()["conditions"] | {"fingerprint": "ba9876543210"}
     second = write("second", kept=per_image(2, 1, seed=5), conditions=conditions)
-    found = compare(first, second)
-    assert (found.accuracy, found.latency) == (None, None)
-    assert "other images" in found.notes[0] and "different machines" in found.notes[1]
+    comparison = compare(first, second)
+    assert (comparison.accuracy, comparison.latency) == (None, None)
+    assert "other images" in comparison.notes[0] and "different machines" in comparison.notes[1]
 
 
 def test_two_models_are_not_compared(write: Write) -> None:
@@ -247,8 +250,8 @@ def test_what_replaces_an_accepted_artifact_must_pass_against_it(
 
     def accept(lost: int, gained: int) -> list[str]:
         path = write(kept=per_image(lost, gained))
-        found = gate(path, max_drop_pp=3.5, baseline=file, accept=True)
-        return [each.answer for each in found.judged]
+        verdict = gate(path, max_drop_pp=3.5, baseline=file, accept=True)
+        return [judged.answer for judged in verdict.judged]
 
     assert accept(lost=0, gained=30) == ["passed"]
     before = file.read_bytes()
@@ -264,8 +267,8 @@ def test_what_is_slower_than_what_was_accepted_does_not_replace_it(
     before = accepted.read_bytes()
     latency = msgspec.structs.replace(sections()["latency"], speedup=1.0)
     slower = write("slower", kept=per_image(2, 1), latency=latency)
-    found = gate(slower, max_drop_pp=2, max_slowdown=1.1, baseline=accepted, accept=True)
-    assert [each.answer for each in found.judged] == ["passed", "failed"]
+    verdict = gate(slower, max_drop_pp=2, max_slowdown=1.1, baseline=accepted, accept=True)
+    assert [judged.answer for judged in verdict.judged] == ["passed", "failed"]
     assert accepted.read_bytes() == before
 
 
@@ -273,11 +276,11 @@ def test_no_limit_over_a_baseline_is_dropped_in_silence(
     write: Write, accepted: Path, tmp_path: Path
 ) -> None:
     path = write(kept=per_image(2, 1))
-    wanted = {"max_drop_pp": 2, "max_slowdown": 1.1, "accept": True}
+    options = {"max_drop_pp": 2, "max_slowdown": 1.1, "accept": True}
     with pytest.raises(InputError, match="not there yet"):
-        gate(path, baseline=tmp_path / "new.npz", **wanted)
+        gate(path, baseline=tmp_path / "new.npz", **options)
     with pytest.raises(InputError, match="has no deit"):
-        gate(write(kept=per_image(2, 1), model="deit"), baseline=accepted, **wanted)
+        gate(write(kept=per_image(2, 1), model="deit"), baseline=accepted, **options)
     with pytest.raises(InputError, match="no limit is over the baseline"):
         gate(path, min_top1=0.5, baseline=accepted)
 
@@ -287,15 +290,15 @@ def test_latency_of_another_batch_is_not_compared(write: Write, accepted: Path) 
     path = write("eight", kept=per_image(2, 1), latency=latency)
     with pytest.raises(InputError, match="at batch 1, and timed at 8"):
         gate(path, max_slowdown=1.1, baseline=accepted)
-    found = compare(write("one"), path)
-    assert found.latency is None and "at batch 1 and at batch 8" in found.notes[-1]
+    comparison = compare(write("one"), path)
+    assert comparison.latency is None and "at batch 1 and at batch 8" in comparison.notes[-1]
 
 
 def test_latency_of_a_machine_that_is_not_known_is_not_compared(
     write: Write, accepted: Path
 ) -> None:
-    here = host.describe(2)  # that of the last validation, which need not have timed it
-    path = write("moved", kept=per_image(2, 1), conditions=None, host=here)
+    machine = host.describe(2)  # that of the last validation, which need not have timed it
+    path = write("moved", kept=per_image(2, 1), conditions=None, host=machine)
     check = gate(path, max_slowdown=1.1, baseline=accepted).judged[0].checks[0]
     assert check.answer == "failed" and "not known where it was timed" in check.reason
     assert "not known where both were timed" in compare(path, path).notes[-1]
@@ -306,8 +309,8 @@ def test_an_artifact_that_lost_parity_is_not_compared_with_a_baseline(
 ) -> None:
     parity = Parity(n=8, numerics=None, agreement=None, at_export_db=None, broken="NaN")
     path = write("broken", kept=per_image(2, 1), parity=parity)
-    found = gate(path, max_drop_pp=9, baseline=accepted)
-    assert [each.answer for each in found.judged] == ["failed", "failed"]
+    verdict = gate(path, max_drop_pp=9, baseline=accepted)
+    assert [judged.answer for judged in verdict.judged] == ["failed", "failed"]
 
 
 def test_a_rival_is_what_lay_at_its_path_then(write: Write) -> None:
@@ -315,5 +318,7 @@ def test_a_rival_is_what_lay_at_its_path_then(write: Write) -> None:
     latency = msgspec.structs.replace(
         sections()["latency"], against=str(first.parent), speedup=1.25
     )
-    found = compare(first, write("second", latency=latency)).latency
-    assert found.speedup == 1.25 and found.how.endswith(f"{first.parent} was then")
+    latency_difference = compare(first, write("second", latency=latency)).latency
+    assert latency_difference.speedup == 1.25 and latency_difference.how.endswith(
+        f"{first.parent} was then"
+    )

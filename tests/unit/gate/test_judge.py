@@ -52,8 +52,8 @@ def test_a_drop_passes_fails_or_cannot_be_told(
 def test_no_image_of_719_that_differs_proves_no_drop_below_a_hundredth_of_a_point(
     subject: Make,
 ) -> None:
-    found = subject(**changed("accuracy", lost=0, gained=0, n=719))
-    check = only(found, max_drop_pp=0.01)
+    equal = subject(**changed("accuracy", lost=0, gained=0, n=719))
+    check = only(equal, max_drop_pp=0.01)
     assert check.answer == "inconclusive"
     assert check.needed == 30_000  # the rule of three: 3.0 / 0.0001
     assert "about 30,000 or more would" in check.reason
@@ -61,16 +61,16 @@ def test_no_image_of_719_that_differs_proves_no_drop_below_a_hundredth_of_a_poin
 
 def test_the_number_of_images_grows_as_the_drop_nears_its_limit(subject: Make) -> None:
     limits = (0.15, 0.3, 0.45)
-    found = [only(subject(), max_drop_pp=limit).needed for limit in limits]
-    assert found[0] > found[1] > found[2] > 1000
+    needed = [only(subject(), max_drop_pp=limit).needed for limit in limits]
+    assert needed[0] > needed[1] > needed[2] > 1000
     check = only(subject(), max_drop_pp=0.1)  # exactly what was measured
     assert (check.answer, check.needed) == ("inconclusive", None)
     assert "no number of images would" in check.reason
 
 
 def test_more_confidence_is_harder_to_give(subject: Make) -> None:
-    found = subject(**changed("accuracy", lost=4, gained=2))
-    answers = [only(found, confidence, max_drop_pp=0.9).answer for confidence in (0.9, 0.999)]
+    artifact = subject(**changed("accuracy", lost=4, gained=2))
+    answers = [only(artifact, confidence, max_drop_pp=0.9).answer for confidence in (0.9, 0.999)]
     assert answers == ["passed", "inconclusive"]
 
 
@@ -152,10 +152,10 @@ def test_what_was_not_measured_fails_and_says_how_to_measure_it(
     ],
 )
 def test_a_number_that_is_none_fails(subject: Make, limit: str, change: dict[str, Any]) -> None:
-    found = subject()
+    artifact = subject()
     section, value = next(iter(change.items()))
-    object.__setattr__(found, section, value)  # JSON cannot hold NaN; a caller in Python can
-    check = only(found, **{limit: 0.5})
+    object.__setattr__(artifact, section, value)  # JSON cannot hold NaN; a caller in Python can
+    check = only(artifact, **{limit: 0.5})
     assert (check.answer, check.value) == ("failed", None)
 
 
@@ -172,10 +172,10 @@ def test_outputs_equal_to_fp32_keep_any_sqnr(subject: Make) -> None:
 def test_a_report_without_counts_is_judged_by_its_interval_where_that_is_sure_enough(
     subject: Make,
 ) -> None:
-    found = subject(**changed("accuracy", lost=None, gained=None, metric="miou"))
-    assert only(found, 0.95, max_drop_pp=0.7).answer == "passed"
-    assert only(found, 0.95, max_drop_pp=0.5).answer == "inconclusive"
-    assert "tells too little" in only(found, 0.99, max_drop_pp=0.7).reason
+    artifact = subject(**changed("accuracy", lost=None, gained=None, metric="miou"))
+    assert only(artifact, 0.95, max_drop_pp=0.7).answer == "passed"
+    assert only(artifact, 0.95, max_drop_pp=0.5).answer == "inconclusive"
+    assert "tells too little" in only(artifact, 0.99, max_drop_pp=0.7).reason
 
 
 @pytest.mark.parametrize(
@@ -204,14 +204,14 @@ def test_outputs_that_are_not_finite_fail(subject: Make) -> None:
 
 
 def test_a_speed_up_over_another_artifact_is_none_over_fp32(subject: Make) -> None:
-    found = subject(**changed("latency", against="artifacts/slow"))
-    check = only(found, min_speedup=1.2)
+    artifact = subject(**changed("latency", against="artifacts/slow"))
+    check = only(artifact, min_speedup=1.2)
     assert check.answer == "failed" and "with artifacts/slow, not with FP32" in check.reason
 
 
 def test_a_ratio_that_is_hardly_known_is_inconclusive(subject: Make) -> None:
-    found = subject(**changed("latency", speedup_log_se=10.0, rounds=2))
-    assert only(found, 0.9999, min_speedup=1.2).answer == "inconclusive"
+    artifact = subject(**changed("latency", speedup_log_se=10.0, rounds=2))
+    assert only(artifact, 0.9999, min_speedup=1.2).answer == "inconclusive"
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ SHAPE: dict[str, tuple[set[str], set[str], set[str]]] = {
 }
 
 
-def parse(found: Verdict) -> ElementTree.Element:
-    root = ElementTree.fromstring(junit.render(found).encode())
+def parse(verdict: Verdict) -> ElementTree.Element:
+    root = ElementTree.fromstring(junit.render(verdict).encode())
     for element in root.iter():
         children, may, must = SHAPE[element.tag]
         assert {child.tag for child in element} <= children
@@ -80,13 +80,13 @@ def test_names_stay_the_same_when_the_figures_change() -> None:
 
 
 def test_a_comparison_with_a_baseline_and_another_folder_have_names_of_their_own() -> None:
-    found = verdict(
+    several = verdict(
         judged(check()),
         judged(check(), against="last.baseline"),
         judged(check(), artifact="b", path="here/b"),
         judged(check(), artifact="b", path="there/b"),
     )
-    assert [suite.get("name") for suite in parse(found)] == [
+    assert [suite.get("name") for suite in parse(several)] == [
         *("vit-int8", "vit-int8 against last.baseline", "b (here/b)", "b (there/b)"),
     ]
 
@@ -100,8 +100,10 @@ def test_an_sqnr_without_noise_passes_and_is_infinite() -> None:
 
 
 def test_a_hostile_name_makes_no_markup_and_no_character_that_xml_forbids() -> None:
-    found = verdict(judged(check(answer="failed", reason=HOSTILE), artifact=HOSTILE, model=HOSTILE))
-    (suite,) = parse(found)
+    hostile = verdict(
+        judged(check(answer="failed", reason=HOSTILE), artifact=HOSTILE, model=HOSTILE)
+    )
+    (suite,) = parse(hostile)
     name = suite.get("name") or ""
     assert name.startswith("a|b `c` <script>alert('x')</script>")
     assert name.endswith("]]> &amp; é")

@@ -7,7 +7,7 @@ import re
 
 from tests.verdicts import HOSTILE, check, judged, verdict
 from vitedge.gate.verdict import Verdict
-from vitedge.show.ci import bars, history, markdown
+from vitedge.show.ci import history, markdown, sparkline
 from vitedge.show.ci.history import Run
 
 
@@ -20,18 +20,18 @@ def rows(text: str) -> list[list[str]]:
 def test_the_table_has_the_worst_first_and_says_why(mixed: Verdict) -> None:
     text = markdown.render(mixed)
     assert text.startswith("### ❌ vitedge gate: failed\n\n|artifact|check|measured|")
-    found = rows(text)
-    assert [row[6].split()[-1] for row in found] == [
+    table = rows(text)
+    assert [row[6].split()[-1] for row in table] == [
         *("failed", "failed", "inconclusive"),
         *("passed", "passed", "passed"),
     ]
-    assert [cell for row in found for cell in row[1:5]][8:] == [
+    assert [cell for row in table for cell in row[1:5]][8:] == [
         *("speed-up", "1.08×", "0.95 to 1.24", "≥ 1.1×"),
         *("drop", "0.14 pp", "-0.2 to 0.4", "≤ 0.5 pp"),
         *("p90", "2.5 ms", "2.25 to ∞", "≤ 5 ms"),
         *("size", "1.5 MB", "", "≤ 25 MB"),
     ]
-    assert found[0][1:5] == ["SQNR", "not measured", "", "≥ 30 dB"]
+    assert table[0][1:5] == ["SQNR", "not measured", "", "≥ 30 dB"]
     assert "- vit-int8, speed-up: too close to 1.1: 430 rounds would tell" in text
     assert "one-sided 95% bound" in text
 
@@ -43,19 +43,19 @@ def test_an_sqnr_without_noise_is_infinite_and_not_missing() -> None:
 
 
 def test_the_ruler_shows_on_which_side_of_the_limit_the_interval_lies() -> None:
-    assert bars.ruler(check()) == "━━━●━━┃······"
-    assert bars.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
-    assert bars.ruler(check(limit=-1.0)).startswith("······┃")
-    assert bars.ruler(check(value=0.5, interval=None)) == "······●······"
-    assert bars.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
-    assert bars.ruler(check(value=None)) == ""
+    assert sparkline.ruler(check()) == "━━━●━━┃······"
+    assert sparkline.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
+    assert sparkline.ruler(check(limit=-1.0)).startswith("······┃")
+    assert sparkline.ruler(check(value=0.5, interval=None)) == "······●······"
+    assert sparkline.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
+    assert sparkline.ruler(check(value=None)) == ""
 
 
 def test_a_sparkline_runs_from_the_lowest_to_the_highest_of_the_last_runs() -> None:
-    assert bars.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
-    assert bars.sparkline([3, None, 1]) == "█·▁"
-    assert bars.sparkline([2, 2]) == "▄▄"
-    assert bars.sparkline([None]) == ""
+    assert sparkline.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
+    assert sparkline.sparkline([3, None, 1]) == "█·▁"
+    assert sparkline.sparkline([2, 2]) == "▄▄"
+    assert sparkline.sparkline([None]) == ""
 
 
 def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) -> None:
@@ -68,10 +68,10 @@ def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) 
         )
         for drop in (0.0, 0.1, 0.2, 0.3)
     ]
-    found = {row[1]: row[7] for row in rows(markdown.render(mixed, earlier))}
-    assert found["drop"] == "`▁▃▆█▄`"
-    assert found["SQNR"] == "`▄▄▄▄·`"
-    assert found["size"] == "`····▄`"
+    sparklines = {row[1]: row[7] for row in rows(markdown.render(mixed, earlier))}
+    assert sparklines["drop"] == "`▁▃▆█▄`"
+    assert sparklines["SQNR"] == "`▄▄▄▄·`"
+    assert sparklines["size"] == "`····▄`"
 
 
 def test_a_hostile_name_stays_text_in_its_cell() -> None:
@@ -98,8 +98,8 @@ def test_a_summary_keeps_within_its_room_and_counts_what_it_left_out() -> None:
     )
     text = markdown.render(many, room_bytes=4000)
     assert len(text.encode()) <= 4000
-    found = rows(text)
-    assert found[0][0] == "broken"
-    assert f"{301 - len(found)} more checks: no room" in text
+    table = rows(text)
+    assert table[0][0] == "broken"
+    assert f"{301 - len(table)} more checks: no room" in text
     assert len(rows(markdown.render(many))) == 301
     assert markdown.render(many, room_bytes=300) == ""

@@ -45,8 +45,8 @@ def test_what_cannot_be_written_is_refused(
 
 
 def test_every_format_is_written_where_it_was_asked_for(tmp_path: Path, mixed: Verdict) -> None:
-    wanted = [f"{name}={tmp_path / name}" for name in FORMATS if name != "junit"]
-    outputs.plan(tmp_path / "junit", wanted, None, {}).write(mixed)
+    options = [f"{name}={tmp_path / name}" for name in FORMATS if name != "junit"]
+    outputs.plan(tmp_path / "junit", options, None, {}).write(mixed)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FORMATS)
     assert ElementTree.parse(tmp_path / "junit").getroot().get("tests") == "6"
     again = msgspec.json.decode((tmp_path / "json").read_bytes())

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import page_gate_data as gates
-from tests.page_data import HOSTILE, field, measured
+from tests import page_artifacts as gates
+from tests.page_reports import HOSTILE, field, measured
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.show.page import changes, pareto, shell
+from vitedge.show.page import disagreement, pareto, shell
 from vitedge.show.page.bench import render
 from vitedge.show.page.chart import linear, logarithmic
 
@@ -54,17 +54,17 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
-    def all(self, wanted: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.tags if tag == wanted]
+    def all(self, name: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 def rows(html: str, label: str) -> list[list[str]]:
     """The cells of a table's body, as text."""
     body = html.split(f'aria-label="{label}, scrolls sideways"')[1].split("</table>")[0]
-    found = re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1])
+    lines = re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1])
     return [
         [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.split("</t[hd]>", row)[:-1]]
-        for row in found
+        for row in lines
     ]
 
 
@@ -80,8 +80,8 @@ def bench(reports: list[dict[str, Any]]) -> str:
     return render(reports, reports, "vitedge bench")
 
 
-def gate(*found: gates.Shown) -> str:
-    return gates.page(found)
+def gate(*artifacts: gates.Shown) -> str:
+    return gates.page(artifacts)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,9 @@ BOTH = pytest.mark.parametrize("which", ["bench", "gate"])
 @BOTH
 def test_a_page_is_well_formed_and_its_pictures_are_labelled(both, which: str) -> None:
     page = Page(both[which])
-    found = pictures(both[which])
-    assert len(found) >= 5
-    for svg in found:
+    charts = pictures(both[which])
+    assert len(charts) >= 5
+    for svg in charts:
         assert len(svg.attrib["aria-label"]) > 20
         numbers = re.findall(r'="(-?[\d.]+|nan|-?inf)"', ElementTree.tostring(svg, "unicode"))
         assert numbers and all(np.isfinite(float(number)) for number in numbers)
@@ -126,15 +126,15 @@ def test_whatever_files_say_is_shown_and_does_nothing() -> None:
     report = measured(HOSTILE, "int8", 1.2, 0.83)
     report["host"]["cpu"] = report["accuracy"]["data"] = report["energy"]["source"] = HOSTILE
     report["conditions"]["warnings"] = [HOSTILE]
-    made = gates.made(HOSTILE)
+    manifest = gates.manifest_of(HOSTILE)
     layers = (gates.layer(1, HOSTILE), gates.layer(2))
-    made = msgspec.structs.replace(
-        made,
-        quantization=msgspec.structs.replace(made.quantization, layers=layers),
+    manifest = msgspec.structs.replace(
+        manifest,
+        quantization=msgspec.structs.replace(manifest.quantization, layers=layers),
         tools={HOSTILE: HOSTILE},
     )
     hostile = gates.shown(
-        *(HOSTILE, "failed", 1.0), report=report, manifest=made, labels=(HOSTILE,) * 10
+        *(HOSTILE, "failed", 1.0), report=report, manifest=manifest, labels=(HOSTILE,) * 10
     )
     judged = msgspec.structs.replace(hostile.judged, path=HOSTILE, against=HOSTILE)
     hostile = replace(hostile, judged=judged)
@@ -178,32 +178,32 @@ def test_every_colour_of_text_is_legible_on_every_ground() -> None:
     "values", [(0.003, 0.0031), (1, 1), (0.4, 900.0), (1.2, 7.0), (2e4, 3.1e6), (0.98, 1.31)]
 )
 def test_an_axis_holds_its_values_and_marks_two_or_more(axis: Any, values: Any) -> None:
-    made = axis("x", values)
-    assert all(0 <= made.share(value) <= 1 for value in values)
-    shown = [name for _, name in made.ticks]
+    drawn = axis("x", values)
+    assert all(0 <= drawn.share(value) <= 1 for value in values)
+    shown = [name for _, name in drawn.ticks]
     assert len(set(shown)) == len(shown) <= 14
-    assert all(0 <= made.share(tick) <= 1.0001 for tick, _ in made.ticks)
+    assert all(0 <= drawn.share(tick) <= 1.0001 for tick, _ in drawn.ticks)
     assert len(shown) >= 2 or (axis is logarithmic and values[1] < 1.5 * values[0])
 
 
 def test_thirty_large_artifacts_stay_under_two_megabytes() -> None:
     evidence = gates.per_image(50_000, 4_000, side_px=64)
     names = tuple(f"n{i:03d}" * 40 for i in range(10))
-    found = [
+    artifacts = [
         gates.shown(
             *(f"vit_large-{i}-" + "x" * 60, "failed" if i == 7 else "passed", i / 30),
             images=100,
             per_image=evidence,
             labels=names,
-            manifest=gates.made("m", layers=200),
+            manifest=gates.manifest_of("m", layers=200),
         )
         for i in range(30)
     ]
-    html = gate(*found)
+    html = gate(*artifacts)
     assert len(html.encode()) < 2_000_000
     assert "Left out, for the page to stay small: vit_large-" in html
     assert html.index("<h2>vit_large-7-") < html.index("<h2>vit_large-0-")  # failed: first
-    assert len(bench([one.found.report for one in found]).encode()) < 2_000_000
+    assert len(bench([artifact.files.report for artifact in artifacts]).encode()) < 2_000_000
 
 
 # -- bench --------------------------------------------------------------------------------------
@@ -259,21 +259,21 @@ def test_a_distribution_is_drawn_where_the_runs_were() -> None:
 
 def test_the_line_holds_what_nothing_beats_in_both() -> None:
     html = "\n".join(pareto.sections(field()))
-    found = {row[1]: row[-1] for row in rows(html, "Accuracy against latency")}
-    assert [name.split("-", 1)[1] for name, on in found.items() if on == "yes"] == [
+    optimal = {row[1]: row[-1] for row in rows(html, "Accuracy against latency")}
+    assert [name.split("-", 1)[1] for name, on in optimal.items() if on == "yes"] == [
         *("openvino-cpu-int8", "tensorrt-fp16", "openvino-cpu-fp32")
     ]
 
 
 def test_only_what_compares_is_in_one_picture() -> None:
-    here, there = (measured(f"vit-{i}", "int8", i, 0.83) for i in (1, 2))
+    first, second = (measured(f"vit-{i}", "int8", i, 0.83) for i in (1, 2))
     other = measured("vit-3", "int8", 3, 0.5, cpu="Another CPU")
-    for report in (here, there, other):
+    for report in (first, second, other):
         report["latency"]["fp32"] = None
-    html = "\n".join(pareto.sections([here, there, other]))
+    html = "\n".join(pareto.sections([first, second, other]))
     assert html.count('role="img"') == 1 and "vit-3" not in html
-    there["accuracy"]["data"] = "other images"
-    assert "\n".join(pareto.sections([here, there, other])) == ""
+    second["accuracy"]["data"] = "other images"
+    assert "\n".join(pareto.sections([first, second, other])) == ""
 
 
 def test_fp32_is_a_point_though_only_int8_was_given() -> None:
@@ -288,8 +288,8 @@ def test_two_devices_with_the_same_processor_are_told_apart() -> None:
     reports = [measured("vit-int8", "int8", ms, 0.83) for ms in (1.0, 2.0)]
     merged = [{**r, "device": f"ssh://board{i}"} for i, r in enumerate(reports, 1)]
     html = render(reports, merged, "vitedge bench")
-    found = [row[0] for row in rows(html, "Latency of one run at a time")]
-    assert found == [f"vit-int8 on ssh://board{i} (Some CPU 8 @ 3.0 GHz)" for i in (1, 2)]
+    labels = [row[0] for row in rows(html, "Latency of one run at a time")]
+    assert labels == [f"vit-int8 on ssh://board{i} (Some CPU 8 @ 3.0 GHz)" for i in (1, 2)]
     assert html.count("<h3>top-1: validation, ssh://board") == 2
     assert "<dt>device</dt><dd>ssh://board2</dd>" in html
 
@@ -345,14 +345,14 @@ def test_a_limit_lies_on_the_same_side_as_in_the_numbers() -> None:
 
 
 def test_limits_and_values_without_end_are_written_and_not_drawn() -> None:
-    one = gates.shown("a", "failed", 1.3)
+    artifact = gates.shown("a", "failed", 1.3)
     checks = (
         gates.check("drop_pp", "passed", 0.1, limit=np.inf, interval=(0.0, 0.2)),
         gates.check("sqnr_db", "passed", np.inf, bound="min", limit=30.0),
         gates.check("p90_ms", "inconclusive", 1.0, interval=(0.9, np.inf)),
         gates.check("speedup", "failed", None, bound="min"),
     )
-    html = gate(replace(one, judged=msgspec.structs.replace(one.judged, checks=checks)))
+    html = gate(replace(artifact, judged=msgspec.structs.replace(artifact.judged, checks=checks)))
     assert "with its interval</h2>" not in html
     shown = [row[2:5] for row in rows(html, "Limits")]
     assert shown[:2] == [["drop ≤ ∞ pp", "0.1 pp", "0 … 0.2"], ["SQNR ≥ 30 dB", "∞ dB", "–"]]
@@ -374,8 +374,8 @@ def per_image(labels: list[int], fp32: list[int] | None, artifact: list[int]) ->
 
 
 def test_confusion_counts_what_each_class_lost_and_gained() -> None:
-    found = per_image([0, 0, 1, 1, 2], [0, 0, 1, 0, 0], [2, 0, 0, 1, 1])
-    html = "\n".join(changes.confusion(found, ("cat", "dog", "eel")))
+    evidence = per_image([0, 0, 1, 1, 2], [0, 0, 1, 0, 0], [2, 0, 0, 1, 1])
+    html = "\n".join(disagreement.confusion(evidence, ("cat", "dog", "eel")))
     assert "on 4 of 5 images: of these FP32 had 2 right, and the artifact has 1 right" in html
     assert rows(html, "Classes that moved") == [
         ["cat", "2", "2", "1", "1", "0", "eel ×1"],
@@ -386,43 +386,45 @@ def test_confusion_counts_what_each_class_lost_and_gained() -> None:
 
 
 def test_a_label_out_of_all_bounds_takes_no_memory() -> None:
-    found = per_image([2**31 - 1, -1, 1], [1, 1, 1], [2, 2, 2])
-    html = "\n".join(changes.confusion(found, ("cat", "dog")))
+    evidence = per_image([2**31 - 1, -1, 1], [1, 1, 1], [2, 2, 2])
+    html = "\n".join(disagreement.confusion(evidence, ("cat", "dog")))
     assert rows(html, "Classes that moved") == [["dog", "1", "1", "0", "1", "0", "class 2 ×1"]]
 
 
 def test_thumbnails_are_the_pixels_with_the_three_classes() -> None:
-    found = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0])
-    html = "\n".join(changes.thumbnails(found, ("cat", "dog")))
+    evidence = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0])
+    html = "\n".join(disagreement.thumbnails(evidence, ("cat", "dog")))
     images = Page(html).all("img")
     assert images[0]["alt"] == "image 3: labelled dog, FP32 chose dog, artifact cat"
     assert images[1]["alt"] == "image 1: labelled cat, FP32 chose cat, artifact class 2"
     data = base64.b64decode(images[0]["src"].split(",")[1])
-    assert (np.asarray(Image.open(io.BytesIO(data))) == found.thumbnails[0]).all()
+    assert (np.asarray(Image.open(io.BytesIO(data))) == evidence.thumbnails[0]).all()
 
 
 @pytest.mark.parametrize("missing", ["fp32", "labels"])
 def test_evidence_without_choices_shows_images_alone(missing: str) -> None:
-    found = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0])
+    evidence = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0])
     empty = {"fp32": None, "labels": np.zeros(0, np.int32)}
-    found = replace(found, **{missing: empty[missing]})
-    assert "\n".join(changes.confusion(found, ("cat", "dog"))) == ""
-    assert 'alt="image 3"' in "\n".join(changes.thumbnails(found, ("cat", "dog")))
+    evidence = replace(evidence, **{missing: empty[missing]})
+    assert "\n".join(disagreement.confusion(evidence, ("cat", "dog"))) == ""
+    assert 'alt="image 3"' in "\n".join(disagreement.thumbnails(evidence, ("cat", "dog")))
 
 
 def test_an_artifact_that_agrees_everywhere_says_so() -> None:
-    found = replace(
+    evidence = replace(
         per_image([0, 1], [0, 1], [0, 1]),
         worst=np.zeros(0, np.int64),
         thumbnails=np.zeros((0, 0, 0, 3), np.uint8),
     )
-    html = gate(gates.shown("a", "passed", 0.0, per_image=found))
+    html = gate(gates.shown("a", "passed", 0.0, per_image=evidence))
     assert "choose the same class on all 2 images" in html and "<img" not in html
 
 
 def test_a_report_alone_names_the_commands_that_show_more() -> None:
     bare = {"schema": "vitedge.report/1", "artifact": "a", "model": "m", "precision": "int8"}
-    one = gates.shown("a", "passed", 0.1, report=bare, manifest=None, labels=(), per_image=None)
-    html = gate(one)
+    artifact = gates.shown(
+        "a", "passed", 0.1, report=bare, manifest=None, labels=(), per_image=None
+    )
+    html = gate(artifact)
     assert "run vitedge validate" in html and "<h3>" not in html
     assert len(pictures(html)) == 2  # the intervals of the drop and of the speed-up

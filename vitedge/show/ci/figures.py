@@ -22,22 +22,24 @@ LABELS = {"speedup": "speed-up", "sqnr_db": "SQNR", "peak_rss_bytes": "peak RSS"
 def one_line(text: str) -> str:
     """`text` without line breaks, control, unpaired or invisible characters, cut at LONGEST."""
     spaced = " ".join(text.split())
-    seen = "".join(char for char in spaced if not unicodedata.category(char).startswith("C"))
-    return seen if len(seen) <= LONGEST else f"{seen[: LONGEST - 1]}…"
+    printable = "".join(char for char in spaced if not unicodedata.category(char).startswith("C"))
+    return printable if len(printable) <= LONGEST else f"{printable[: LONGEST - 1]}…"
 
 
 def names(verdict: Verdict) -> tuple[str, ...]:
     """Name each artifact as over all commits; where two share a name, each with its path."""
-    found = [
+    artifact_names = [
         one_line(
-            each.artifact if each.against == FP32 else f"{each.artifact} against {each.against}"
+            judged.artifact
+            if judged.against == FP32
+            else f"{judged.artifact} against {judged.against}"
         )
-        for each in verdict.judged
+        for judged in verdict.judged
     ]
-    count = Counter(found)
+    count = Counter(artifact_names)
     return tuple(
-        name if count[name] == 1 else one_line(f"{name} ({each.path})")
-        for name, each in zip(found, verdict.judged, strict=True)
+        name if count[name] == 1 else one_line(f"{name} ({judged.path})")
+        for name, judged in zip(artifact_names, verdict.judged, strict=True)
     )
 
 

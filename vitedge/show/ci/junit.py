@@ -53,9 +53,9 @@ def _case(suite: ElementTree.Element, classname: str, check: Check) -> None:
     )
     reason = figures.one_line(check.reason)
     if kind := ELEMENTS.get(check.answer):
-        found = ElementTree.SubElement(case, kind, type=check.answer, message=reason)
+        outcome = ElementTree.SubElement(case, kind, type=check.answer, message=reason)
         numbers = (f"{key}: {value}" for key, value in _figures(check).items())
-        found.text = "\n".join((reason, *numbers))  # GitLab shows the text, Jenkins both
+        outcome.text = "\n".join((reason, *numbers))  # GitLab shows the text, Jenkins both
     else:
         ElementTree.SubElement(case, "system-out").text = reason
 
@@ -63,11 +63,11 @@ def _case(suite: ElementTree.Element, classname: str, check: Check) -> None:
 def _figures(check: Check) -> dict[str, str]:
     """Exact, in the unit of the metric's name, for what reads properties."""
     title, value, ends = figures.title(check), figures.measured(check), check.interval
-    found = {f"{title}.limit": f"{check.limit!r}"}
-    found[f"{title}.value"] = "not measured" if value is None else f"{value!r}"
+    properties = {f"{title}.limit": f"{check.limit!r}"}
+    properties[f"{title}.value"] = "not measured" if value is None else f"{value!r}"
     if ends:
-        found[f"{title}.interval"] = f"{ends[0]!r} to {ends[1]!r}"
-    return found
+        properties[f"{title}.interval"] = f"{ends[0]!r} to {ends[1]!r}"
+    return properties
 
 
 def _count(element: ElementTree.Element, checks: tuple[Check, ...]) -> None:

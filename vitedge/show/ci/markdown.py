@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from vitedge.gate.verdict import Answer, Check, Verdict
-from vitedge.show.ci import bars, figures
+from vitedge.show.ci import figures, sparkline
 from vitedge.show.ci.history import Run
 
 MOST_BYTES = 1 << 20
@@ -58,13 +58,13 @@ def render(verdict: Verdict, earlier: Sequence[Run] = (), room_bytes: int = MOST
     left = len(rows) - len(table)
     if left and not table:
         return ""
-    told = [f"\n{''.join(notes)}"] if any(notes) else []
-    return "".join((head, *table, *told, more.format(left) if left else "", foot))
+    reasons = [f"\n{''.join(notes)}"] if any(notes) else []
+    return "".join((head, *table, *reasons, more.format(left) if left else "", foot))
 
 
 def escape(text: str) -> str:
     """`text` that shows as it is anywhere in Markdown: no markup, link, mention or table cell."""
-    return UNSAFE.sub(lambda found: f"&#{ord(found[0])};", figures.one_line(text))
+    return UNSAFE.sub(lambda match: f"&#{ord(match[0])};", figures.one_line(text))
 
 
 def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
@@ -76,12 +76,12 @@ def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
         "not measured" if value is None else figures.quantity(metric, value),
         f"{figures.amount(metric, ends[0])} to {figures.amount(metric, ends[1])}" if ends else "",
         f"{'≤' if check.bound == 'max' else '≥'} {figures.quantity(metric, check.limit)}",
-        _code(bars.ruler(check)),
+        _code(sparkline.ruler(check)),
         f"{SIGNS[check.answer]} {check.answer}",
     ]
     if earlier:
         past = [run.values.get(name, {}).get(figures.title(check)) for run in earlier]
-        cells.append(_code(bars.sparkline([*past, figures.finite(check)])))
+        cells.append(_code(sparkline.sparkline([*past, figures.finite(check)])))
     return f"|{'|'.join(cells)}|\n"
 
 

@@ -19,12 +19,12 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 @dataclass(frozen=True)
-class Outputs:
+class VerdictOutputs:
     """What is written once the gate has its verdict."""
 
-    wanted: tuple[tuple[str, Path], ...]
+    destinations: tuple[tuple[str, Path], ...]
     """Formats' names, and where to."""
-    past: Path | None
+    history_file: Path | None
     """The history, which this run is added to."""
     earlier: tuple[history.Run, ...]
     """What it held, oldest first."""
@@ -34,11 +34,11 @@ class Outputs:
     def write(self, verdict: Verdict) -> None:
         """Write them all. Raises InputError where the disk is full or a folder went away."""
         render = FORMATS | {"markdown": partial(markdown.render, earlier=self.earlier)}
-        for name, path in self.wanted:
+        for name, path in self.destinations:
             files.write(path, render[name](verdict))
-        if self.past:
+        if self.history_file:
             runs = (*self.earlier, history.run_of(verdict, self.environment))
-            files.write(self.past, history.render(runs))
+            files.write(self.history_file, history.render(runs))
         if self.step_summary:
             self._append(verdict, self.step_summary)
 
@@ -56,10 +56,10 @@ class Outputs:
 def plan(
     junit: Path | None,
     write: Sequence[str],
-    past: Path | None,
+    history_file: Path | None,
     environment: Mapping[str, str],
     others: Sequence[tuple[Path, str]] = (),
-) -> Outputs:
+) -> VerdictOutputs:
     """Check that all of it can be written, and read the history.
 
     Args:
@@ -73,24 +73,24 @@ def plan(
         InputError: an unknown format, a path that cannot be written or is given twice, a history
             that cannot be read.
     """
-    wanted = [(name, path, f"--write {name}") for name, path in map(_parse, write)]
+    destinations = [(name, path, f"--write {name}") for name, path in map(_parse, write)]
     if junit:
-        wanted.append(("junit", junit, "--junit"))
-    options = [(path, option) for _, path, option in wanted]
-    if past:
-        options.append((past, "--history"))
+        destinations.append(("junit", junit, "--junit"))
+    options = [(path, option) for _, path, option in destinations]
+    if history_file:
+        options.append((history_file, "--history"))
     for path, option in options:
         files.check_writable(path, option)
-    taken: dict[Path, str] = {}
+    options_by_path: dict[Path, str] = {}
     for path, option in (*options, *others):
-        other = taken.setdefault(path.resolve(), option)
+        other = options_by_path.setdefault(path.resolve(), option)
         if other is not option:
             raise InputError(f"{other} and {option} are both {path}", fix="name another file")
     summary = Path(environment[STEP_SUMMARY]) if environment.get(STEP_SUMMARY) else None
-    return Outputs(
-        wanted=tuple((name, path) for name, path, _ in wanted),
-        past=past,
-        earlier=history.read(past) if past else (),
+    return VerdictOutputs(
+        destinations=tuple((name, path) for name, path, _ in destinations),
+        history_file=history_file,
+        earlier=history.read(history_file) if history_file else (),
         step_summary=summary if summary and summary.is_file() else None,
         environment=environment,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vitedge.core import report
 from vitedge.core.bundle import LABELS, MANIFEST, REPORT, read_manifest
 from vitedge.measure.accuracy import evidence
-from vitedge.show.page.figures import Report, look
+from vitedge.show.page.report import Report, look
 
 if TYPE_CHECKING:
     from vitedge.core.manifest import Manifest
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """One artifact."""
+class ArtifactFiles:
+    """What is kept of one artifact."""
 
     report: Report
     """With its identity at least."""
@@ -31,35 +31,38 @@ class Found:
     """None where it was not validated, or not by what the report says."""
 
 
-def gather(verdict: Verdict) -> dict[str, Found]:
+def gather(verdict: Verdict) -> dict[str, ArtifactFiles]:
     """What there is of each artifact, by the path that was judged. Raises InputError."""
-    found = {}
+    artifacts = {}
     for judged in verdict.judged:
         path = Path(judged.path)
         identity = {
             key: getattr(judged, key) for key in ("artifact", "model", "target", "precision")
         }
-        found[judged.path] = _gather(path, identity)
-    return found
+        artifacts[judged.path] = _gather(path, identity)
+    return artifacts
 
 
-def _gather(path: Path, identity: Report) -> Found:
+def _gather(path: Path, identity: Report) -> ArtifactFiles:
     folder = path if path.is_dir() else path.parent
-    said = report.read(folder / REPORT if path.is_dir() else path)
-    names = folder / LABELS
-    return Found(
-        report={**said, **identity},
+    content = report.read(folder / REPORT if path.is_dir() else path)
+    return ArtifactFiles(
+        report={**content, **identity},
         manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
-        labels=tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else (),
-        per_image=_per_image(folder, said),
+        labels=_lines(folder / LABELS),
+        per_image=_per_image(folder, content),
     )
 
 
-def _per_image(folder: Path, said: Report) -> PerImage | None:
+def _lines(file: Path) -> tuple[str, ...]:
+    return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
+
+
+def _per_image(folder: Path, content: Report) -> PerImage | None:
     """The evidence, where it is of the validation the report tells of."""
-    kept = evidence.read(folder)
-    if kept is None or kept.about.files != said.get("files"):
+    validation = evidence.read(folder)
+    if validation is None or validation.about.files != content.get("files"):
         return None
-    known = (kept.about.metric, kept.about.data, len(kept.per_image.digests))
-    wanted = tuple(look(said, "accuracy", key) for key in ("metric", "data", "n"))
-    return kept.per_image if known == wanted else None
+    recorded = (validation.about.metric, validation.about.data, len(validation.per_image.digests))
+    reported = tuple(look(content, "accuracy", key) for key in ("metric", "data", "n"))
+    return validation.per_image if recorded == reported else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vitedge.show.page import about, pareto, spread, sweeps
+from vitedge.show.page import latency, pareto, provenance, throughput
 from vitedge.show.page.columns import (
     Columns,
     answered,
@@ -13,10 +13,10 @@ from vitedge.show.page.columns import (
     counted,
     dropped,
     ranged,
-    said,
     section,
+    text,
 )
-from vitedge.show.page.figures import Report, look, within
+from vitedge.show.page.report import Report, look, within
 from vitedge.show.page.shell import document, safe
 from vitedge.show.terminal import tables
 
@@ -35,30 +35,30 @@ def render(measured: Sequence[Report], merged: Sequence[Report], command: str) -
     return document(title, _body(title, reports, command))
 
 
-def _with_accuracy(now: Report, merged: Report) -> Report:
-    wanted = ("device", *(("accuracy", "recommendation") if "latency" in now else ()))
-    return {**{name: merged[name] for name in wanted if name in merged}, **now}
+def _with_accuracy(current: Report, merged: Report) -> Report:
+    keys = ("device", *(("accuracy", "recommendation") if "latency" in current else ()))
+    return {**{key: merged[key] for key in keys if key in merged}, **current}
 
 
 def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
     yield f"<h1>{safe(title)}</h1>"
     yield f'<p class="soft">{safe(_when(reports), 1000)}</p>'
-    yield from about.warnings(reports)
+    yield from provenance.warnings(reports)
     yield from (f"<p>{safe(line, 1000)}</p>" for line in tables.recommendations(reports))
     yield from section("Latency of one run at a time", reports, "latency", LATENCY)
-    runs = spread.timed(reports)
-    yield from spread.distributions(runs)
-    yield from spread.series(runs)
+    runs = latency.timed(reports)
+    yield from latency.distributions(runs)
+    yield from latency.series(runs)
     yield from pareto.sections(reports)
-    yield from sweeps.sections(reports)
+    yield from throughput.sections(reports)
     yield from section("MultiStream", reports, "multi_stream", MULTI_STREAM)
     yield from section("Server: images arrive at random", reports, "server", SERVER)
     yield from section("Cold start", reports, "cold_start", COLD_START)
     yield from section("Drift under load", reports, "drift", DRIFT)
     yield from _energy(reports)
     yield from section("Size and memory", reports, "size", COSTS)
-    yield from about.machines(reports)
-    yield from ("<section><h2>How to reproduce</h2>", *about.listing([command]), "</section>")
+    yield from provenance.machines(reports)
+    yield from ("<section><h2>How to reproduce</h2>", *provenance.listing([command]), "</section>")
 
 
 def _energy(reports: Sequence[Report]) -> Iterable[str]:
@@ -86,7 +86,7 @@ LATENCY: Columns = {
     "runs": ("number", counted("latency", "n")),
     "batch": ("number", counted("latency", "batch")),
     "speed-up, 95%": ("number", between("latency", "speedup", how=".2f")),
-    "against": ("", said("latency", "against")),
+    "against": ("", text("latency", "against")),
     "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
     "drop pp, 95%": ("number", dropped),
 }
@@ -133,8 +133,8 @@ ENERGY: Columns = {
     "watts": ("number", at("energy", "watts")),
     "idle watts": ("number", at("energy", "idle_watts")),
     "batch": ("number", counted("energy", "batch")),
-    "meter": ("", said("energy", "source")),
-    "note": ("text", said("energy", "note")),
+    "meter": ("", text("energy", "source")),
+    "note": ("text", text("energy", "note")),
 }
 COSTS: Columns = {
     "size MB": ("number", at("size", "bytes", unit=1e6)),

@@ -37,8 +37,8 @@ class Axis:
 
 def linear(title: str, values: Iterable[float], *, ticks: int = 6) -> Axis:
     """An axis around all of `values`, marked about `ticks` times at 1, 2 or 5 of a power of 10."""
-    known = list(values)
-    low, high = min(known), max(known)
+    numbers = list(values)
+    low, high = min(numbers), max(numbers)
     room = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(room / ticks))
     step = next(power * f for f in (1, 2, 5, 10) if power * f * ticks >= room * 0.999)
@@ -50,13 +50,13 @@ def linear(title: str, values: Iterable[float], *, ticks: int = 6) -> Axis:
 
 def logarithmic(title: str, values: Iterable[float]) -> Axis:
     """An axis a little wider than `values` > 0, marked at 1, 2, 5 of the powers of 10 or so."""
-    known = [max(value, _TINY) for value in values]
-    low, high = min(known) / 1.05, max(known) * 1.05
+    numbers = [max(value, _TINY) for value in values]
+    low, high = min(numbers) / 1.05, max(numbers) * 1.05
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1,) if len(decades) > 5 else (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 5, 7)
     marks = [factor * 10.0**power for power in decades for factor in factors]
-    shown = tuple((m, f"{m:,.6g}") for m in marks if low <= m <= high)
-    return Axis(title, low, high, shown, log=True)
+    ticks = tuple((m, f"{m:,.6g}") for m in marks if low <= m <= high)
+    return Axis(title, low, high, ticks, log=True)
 
 
 def _written(value: float, step: float) -> str:
@@ -113,11 +113,11 @@ class Frame:
         """What a mouse need only be over, from bottom to top."""
         return self.bar((low, high), (self.y.low, self.y.high), "hit")
 
-    def text(self, x: float, y: float, said: str, *, shift: Point, anchor: str = "start") -> str:
+    def text(self, x: float, y: float, text: str, *, shift: Point, anchor: str = "start") -> str:
         """Text beside a value."""
         across, down = self.at(x, y)
         place = f'x="{across + shift[0]:.1f}" y="{down + shift[1]:.1f}"'
-        return f'<text class="said" {place} text-anchor="{anchor}">{safe(said)}</text>'
+        return f'<text class="said" {place} text-anchor="{anchor}">{safe(text)}</text>'
 
     def svg(self, marks: Iterable[str]) -> Iterable[str]:
         """The picture, in a box that scrolls."""
@@ -153,9 +153,9 @@ def strips(x: Axis, count: int, title: str, label: str, height: int) -> Frame:
     return Frame(x, Axis(title, 0, count, ticks), label, TOP + BOTTOM + height * count)
 
 
-def hover(said: str, *marks: str) -> str:
+def hover(title: str, *marks: str) -> str:
     """Marks that say more under the mouse."""
-    return f"<g><title>{safe(said)}</title>{''.join(marks)}</g>"
+    return f"<g><title>{safe(title)}</title>{''.join(marks)}</g>"
 
 
 def symbol(series: int, x: float, y: float) -> str:
@@ -177,7 +177,7 @@ def symbol(series: int, x: float, y: float) -> str:
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """What the marks mean: (SVG inside a box of 30 by 16, text) each."""
     items = "".join(
-        f'<li><svg viewBox="0 0 30 16" aria-hidden="true">{mark}</svg> {safe(said)}</li>'
-        for mark, said in entries
+        f'<li><svg viewBox="0 0 30 16" aria-hidden="true">{mark}</svg> {safe(text)}</li>'
+        for mark, text in entries
     )
     return f'<ul class="legend">{items}</ul>'

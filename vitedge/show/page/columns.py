@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from vitedge.show.page.figures import Report, count, interval, look, names, number, within
+from vitedge.show.page.report import Report, count, interval, look, names, number, within
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import Kind, table
 from vitedge.show.terminal.tables import DASH
@@ -34,12 +34,12 @@ def dropped(report: Report) -> str:
     return within(accuracy.get("drop_pp"), accuracy.get("drop_ci_pp"), "+.2f")
 
 
-def said(*keys: str) -> Cell:
+def text(*keys: str) -> Cell:
     return lambda report: str(look(report, *keys) or DASH)
 
 
 def answered(*keys: str, yes: str = "yes", no: str = "no") -> Cell:
-    return lambda r: DASH if (found := look(r, *keys)) is None else yes if found else no
+    return lambda r: DASH if (answer := look(r, *keys)) is None else yes if answer else no
 
 
 def ranged(*keys: str) -> Cell:
@@ -59,6 +59,6 @@ def section(title: str, reports: Sequence[Report], key: str, columns: Columns) -
     kinds += [(column, kind) for column, (kind, _) in columns.items()]
     held = [i for i in range(len(kinds)) if any(row[i] != DASH for row in rows)]
     yield f"<section><h2>{safe(title)}</h2>"
-    shown = [[row[i] for i in held] for row in rows]
-    yield from table(title, dict(kinds[i] for i in held), shown)
+    cells = [[row[i] for i in held] for row in rows]
+    yield from table(title, dict(kinds[i] for i in held), cells)
     yield "</section>"

@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING
 
 from vitedge.gate.verdict import worst
 from vitedge.measure.inspection import rows_of
-from vitedge.show.page import about, changes, depth, pareto, spread, verdicts
+from vitedge.show.page import disagreement, latency, pareto, provenance, sqnr, verdicts
 from vitedge.show.page.columns import Columns, at, between, dropped, section
-from vitedge.show.page.figures import look
+from vitedge.show.page.report import look
 from vitedge.show.page.shell import LARGEST_BYTES, definitions, document, safe
 from vitedge.show.page.table import SIGNS, answer
 
 if TYPE_CHECKING:
     from vitedge.core.manifest import Manifest
     from vitedge.gate.verdict import Answer, Verdict
-    from vitedge.show.page.artifacts import Found
+    from vitedge.show.page.artifacts import ArtifactFiles
 
 SPARE_BYTES = 50_000
 """Of a page's size, for the document around the artifacts."""
 
 
-def render(verdict: Verdict, found: Mapping[str, Found], command: str) -> str:
+def render(verdict: Verdict, artifacts: Mapping[str, ArtifactFiles], command: str) -> str:
     """The whole page, under 2 MB.
 
     Args:
         verdict: what the gate said.
-        found: what there is to show of each artifact, by the path that was judged.
+        artifacts: what there is to show of each artifact, by the path that was judged.
         command: what was typed.
     """
     answers = _answers(verdict)
     paths = sorted(answers, key=lambda path: list(SIGNS).index(answers[path]))
-    body = _body(verdict, {path: (answers[path], found[path]) for path in paths}, command)
+    body = _body(verdict, {path: (answers[path], artifacts[path]) for path in paths}, command)
     return document(f"vitedge gate: {verdict.answer}", body)
 
 
@@ -47,33 +47,33 @@ def _answers(verdict: Verdict) -> dict[str, Answer]:
 
 
 def _body(
-    verdict: Verdict, shown: Mapping[str, tuple[Answer, Found]], command: str
+    verdict: Verdict, shown: Mapping[str, tuple[Answer, ArtifactFiles]], command: str
 ) -> Iterable[str]:
-    reports = [{**found.report, "answer": said} for said, found in shown.values()]
-    runs = spread.timed(reports)
+    reports = [{**artifact.report, "answer": outcome} for outcome, artifact in shown.values()]
+    runs = latency.timed(reports)
     head = [
         f'<h1>vitedge gate: <span class="{verdict.answer}">{answer(verdict.answer)}</span></h1>',
-        f"<p>{_counts([said for said, _ in shown.values()])} Each bound of an interval holds at "
-        f"{100 * verdict.confidence:.4g}%.</p>",
+        f"<p>{_counts([outcome for outcome, _ in shown.values()])} Each bound of an interval holds "
+        f"at {100 * verdict.confidence:.4g}%.</p>",
         *section("Artifacts", reports, "artifact", ARTIFACTS),
         *verdicts.intervals(verdict),
         *verdicts.checks(verdict),
         *pareto.sections(reports),
-        *spread.distributions(runs),
-        *spread.series(runs),
+        *latency.distributions(runs),
+        *latency.series(runs),
     ]
     foot = [
-        *about.machines(reports),
-        *("<section><h2>How to reproduce</h2>", *about.listing([command]), "</section>"),
+        *provenance.machines(reports),
+        *("<section><h2>How to reproduce</h2>", *provenance.listing([command]), "</section>"),
     ]
     room = LARGEST_BYTES - SPARE_BYTES - _size([*head, *foot])
     yield from head
     left_out: list[str] = []
-    for path, (said, found) in shown.items():
-        details = [] if left_out else list(_details(path, said, found))
+    for path, (outcome, artifact) in shown.items():
+        details = [] if left_out else list(_details(path, outcome, artifact))
         room -= _size(details)
         if left_out or room < 0:
-            left_out.append(str(found.report["artifact"]))
+            left_out.append(str(artifact.report["artifact"]))
         else:
             yield from details
     if left_out:
@@ -88,36 +88,37 @@ def _size(parts: Sequence[str]) -> int:
 
 
 def _counts(answers: Sequence[Answer]) -> str:
-    found = Counter[str](answers)
-    said = ", ".join(f"{found[key]} {key}" for key in SIGNS if found[key])
-    return f"{len(answers)} artifact{'s' * (len(answers) != 1)}: {said}."
+    counts = Counter[str](answers)
+    parts = ", ".join(f"{counts[key]} {key}" for key in SIGNS if counts[key])
+    return f"{len(answers)} artifact{'s' * (len(answers) != 1)}: {parts}."
 
 
-def _details(path: str, said: Answer, found: Found) -> Iterable[str]:
+def _details(path: str, outcome: Answer, artifact: ArtifactFiles) -> Iterable[str]:
     """Everything about one artifact; folded where it passed."""
-    opened = "" if said == "passed" else " open"
-    yield f"<section><h2>{safe(str(found.report['artifact']))}</h2><details{opened}><summary>"
-    yield f'<span class="{said}">{answer(said)}</span>: what changed, and what it is</summary>'
-    if found.per_image is not None:
-        yield from changes.confusion(found.per_image, found.labels)
-        yield from changes.thumbnails(found.per_image, found.labels)
+    opened = "" if outcome == "passed" else " open"
+    yield f"<section><h2>{safe(str(artifact.report['artifact']))}</h2><details{opened}><summary>"
+    signed = f'<span class="{outcome}">{answer(outcome)}</span>'
+    yield f"{signed}: what changed, and what it is</summary>"
+    if artifact.per_image is not None:
+        yield from disagreement.confusion(artifact.per_image, artifact.labels)
+        yield from disagreement.thumbnails(artifact.per_image, artifact.labels)
     else:
         yield '<p class="soft">What became of each image is not known: run vitedge validate.</p>'
-    if found.manifest is not None:
-        yield from _depth(found.manifest)
-        yield from ("<h3>Manifest</h3>", *definitions(about.manifest(found.manifest)))
-        data = str(look(found.report, "accuracy", "data") or "")
-        steps = about.commands(found.manifest, path, data)
-        yield from ("<h3>Made and proven by</h3>", *about.listing(steps))
+    if artifact.manifest is not None:
+        yield from _depth(artifact.manifest)
+        yield from ("<h3>Manifest</h3>", *definitions(provenance.manifest(artifact.manifest)))
+        data = str(look(artifact.report, "accuracy", "data") or "")
+        steps = provenance.commands(artifact.manifest, path, data)
+        yield from ("<h3>Made and proven by</h3>", *provenance.listing(steps))
     yield "</details></section>"
 
 
-def _depth(made: Manifest) -> Iterable[str]:
-    if made.quantization is None:
+def _depth(manifest: Manifest) -> Iterable[str]:
+    if manifest.quantization is None:
         return
-    rows = rows_of(made.quantization.layers)
+    rows = rows_of(manifest.quantization.layers)
     yield "<h3>Error against depth</h3>"
-    yield from list(depth.picture(rows, "vitedge inspect has every value")) or [
+    yield from list(sqnr.picture(rows, "vitedge inspect has every value")) or [
         '<p class="soft">Not measured when this artifact was made; export it again.</p>'
     ]
 

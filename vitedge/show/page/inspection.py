@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vitedge.show.page import depth, training
+from vitedge.show.page import sqnr, training
 from vitedge.show.page.shell import definitions, document, safe
 from vitedge.show.page.table import Kind, table
 from vitedge.show.terminal import inspection as cells
@@ -21,36 +21,36 @@ _KINDS: Mapping[str, Kind] = {
 }
 
 
-def render(found: Inspection) -> str:
+def render(inspection: Inspection) -> str:
     """The whole page."""
-    return document(f"{found.name}: what INT8 costs", _body(found))
+    return document(f"{inspection.name}: what INT8 costs", _body(inspection))
 
 
-def _body(found: Inspection) -> Iterable[str]:
-    yield f"<h1>{safe(found.name)}</h1>"
-    yield f"<p>{safe(cells.summary(found), 1000)}</p>"
-    yield from (f'<p class="note">{safe(note, 1000)}</p>' for note in found.notes)
-    if picture := list(depth.picture(found.layers, "the table below has every value")):
+def _body(inspection: Inspection) -> Iterable[str]:
+    yield f"<h1>{safe(inspection.name)}</h1>"
+    yield f"<p>{safe(cells.summary(inspection), 1000)}</p>"
+    yield from (f'<p class="note">{safe(note, 1000)}</p>' for note in inspection.notes)
+    if picture := list(sqnr.picture(inspection.layers, "the table below has every value")):
         yield from ("<section><h2>Error against depth</h2>", *picture, "</section>")
-    if found.training:
-        yield from training.section(found.training)
-    if found.layers:
-        order = ", worst first" if found.summary.worst else ""
-        rows = [cells.layer_cells(row) for row in found.worst_first()]
+    if inspection.training:
+        yield from training.section(inspection.training)
+    if inspection.layers:
+        order = ", worst first" if inspection.summary.worst else ""
+        rows = [cells.layer_cells(row) for row in inspection.worst_first()]
         yield from _section(f"Layers{order}", "Layers", cells.LAYER_COLUMNS, rows)
-    if found.quantizers:
-        rows = [cells.quantizer_cells(tensor) for tensor in found.quantizers]
+    if inspection.quantizers:
+        rows = [cells.quantizer_cells(tensor) for tensor in inspection.quantizers]
         yield from _section("Tensors with a scale", "Tensors", cells.QUANTIZER_COLUMNS, rows)
-    yield from _lint(found)
-    yield from ("<section><h2>About</h2>", *definitions(found.about), "</section>")
+    yield from _lint(inspection)
+    yield from ("<section><h2>About</h2>", *definitions(inspection.about), "</section>")
 
 
-def _lint(found: Inspection) -> Iterable[str]:
-    if found.lint is None:
+def _lint(inspection: Inspection) -> Iterable[str]:
+    if inspection.lint is None:
         return
-    yield f"<section><h2>Lint</h2><p>{safe(cells.verdict(found), 1000)}</p>"
-    if found.lint:
-        yield from _table("Lint", cells.LINT_COLUMNS, cells.lint_rows(found))
+    yield f"<section><h2>Lint</h2><p>{safe(cells.verdict(inspection), 1000)}</p>"
+    if inspection.lint:
+        yield from _table("Lint", cells.LINT_COLUMNS, cells.lint_rows(inspection))
     yield "</section>"
 
 

@@ -17,7 +17,7 @@ from vitedge.show.page.chart import (
     logarithmic,
     symbol,
 )
-from vitedge.show.page.figures import Report, interval, look, machine, names, number
+from vitedge.show.page.report import Report, interval, look, machine, names, number
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import table
 from vitedge.show.terminal.tables import METRICS
@@ -30,7 +30,7 @@ _ADVANCE, _LINE = 9.0, 18.0
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ParetoPoint:
     """One artifact as a point."""
 
     name: str
@@ -44,18 +44,18 @@ class Candidate:
 
 def sections(reports: Sequence[Report]) -> Iterable[str]:
     """A picture for each set of artifacts that compare: same images, machine and batch."""
-    every = [*reports, *_references(reports)]
-    groups: defaultdict[tuple[str, ...], list[Candidate]] = defaultdict(list)
-    for report, name in zip(every, names(every), strict=True):
-        if point := _candidate(report, name):
+    all_reports = [*reports, *_references(reports)]
+    groups: defaultdict[tuple[str, ...], list[ParetoPoint]] = defaultdict(list)
+    for report, name in zip(all_reports, names(all_reports), strict=True):
+        if point := _point(report, name):
             groups[_compared(report)].append(point)
-    drawn = [(key, points) for key, points in groups.items() if len(points) > 1]
-    if not drawn:
+    comparable = [(key, points) for key, points in groups.items() if len(points) > 1]
+    if not comparable:
         return
     yield "<section><h2>Accuracy against latency</h2>"
     yield '<p class="soft">Up and to the left is better; no artifact beats those on the line in '
     yield "both. An upright line is the interval of the accuracy lost against FP32.</p>"
-    for key, points in drawn:
+    for key, points in comparable:
         yield f"<h3>{safe(f'{key[0]}: ' + ', '.join(key[1:]))}</h3>"
         yield from _picture(sorted(points, key=lambda p: p.latency_ms), key[0])
     yield "</section>"
@@ -72,24 +72,24 @@ def _compared(report: Report) -> tuple[str, ...]:
 
 def _references(reports: Sequence[Report]) -> list[Report]:
     """FP32's part of the reports, as reports of its own where there are none."""
-    found: dict[tuple[str, ...], Report] = {}
+    references: dict[tuple[str, ...], Report] = {}
     for report in reports:
         accuracy, timing = look(report, "accuracy", "fp32"), look(report, "latency", "fp32")
         if accuracy is not None and timing:
             name = f"{report['model']}-{report['target']}-fp32"
             measured = {"accuracy": {**report["accuracy"], "artifact": accuracy}}
             measured["latency"] = {**timing, "batch": report["latency"]["batch"]}
-            made = {**report, **measured, "artifact": name, "precision": "fp32"}
-            found.setdefault((name, *_compared(made)), made)
-    given = {
+            reference = {**report, **measured, "artifact": name, "precision": "fp32"}
+            references.setdefault((name, *_compared(reference)), reference)
+    present = {
         (str(report["artifact"]), *_compared(report))
         for report in reports
         if look(report, "accuracy") and look(report, "latency")
     }
-    return [report for key, report in found.items() if key not in given]
+    return [report for key, report in references.items() if key not in present]
 
 
-def _candidate(report: Report, name: str) -> Candidate | None:
+def _point(report: Report, name: str) -> ParetoPoint | None:
     accuracy, latency = look(report, "accuracy", "artifact"), look(report, "latency", "p50_ms")
     if accuracy is None or latency is None:
         return None
@@ -97,21 +97,25 @@ def _candidate(report: Report, name: str) -> Candidate | None:
     bounds = None
     if drop and fp32 is not None and report["precision"] != "fp32":
         bounds = (max(0.0, 100 * fp32 - drop[1]), min(100.0, 100 * fp32 - drop[0]))
-    return Candidate(name, report["precision"], latency, 100 * accuracy, bounds)
+    return ParetoPoint(name, report["precision"], latency, 100 * accuracy, bounds)
 
 
-def front(points: Sequence[Candidate]) -> list[Candidate]:
+def front(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
     """Those that no other is better than in both, of points by latency."""
-    kept: list[Candidate] = []
+    frontier: list[ParetoPoint] = []
     for point in points:
-        if kept and kept[-1].latency_ms == point.latency_ms and point.accuracy > kept[-1].accuracy:
-            kept.pop()
-        if not kept or point.accuracy > kept[-1].accuracy:
-            kept.append(point)
-    return kept
+        if (
+            frontier
+            and frontier[-1].latency_ms == point.latency_ms
+            and point.accuracy > frontier[-1].accuracy
+        ):
+            frontier.pop()
+        if not frontier or point.accuracy > frontier[-1].accuracy:
+            frontier.append(point)
+    return frontier
 
 
-def _picture(points: Sequence[Candidate], metric: str) -> Iterable[str]:
+def _picture(points: Sequence[ParetoPoint], metric: str) -> Iterable[str]:
     best = front(points)
     frame = Frame(
         _latencies([p.latency_ms for p in points]),
@@ -121,7 +125,7 @@ def _picture(points: Sequence[Candidate], metric: str) -> Iterable[str]:
         f"{metric} in percent against p50 latency of {len(points)} artifacts; the table below "
         "has every value",
     )
-    said = _short([p.name for p in points])
+    labels = _short([p.name for p in points])
     kinds = [kind for kind in _SERIES if any(p.precision == kind for p in points)]
     entries = [(symbol(_SERIES[kind], 15, 8), kind.upper()) for kind in kinds]
     yield legend([*entries, ('<path class="line front" d="M0 8H30"/>', "none is better in both")])
@@ -129,7 +133,7 @@ def _picture(points: Sequence[Candidate], metric: str) -> Iterable[str]:
     for point in best:
         steps += [(point.latency_ms, steps[-1][1])] if steps else []
         steps.append((point.latency_ms, point.accuracy))
-    marks = [frame.line(steps, "line front"), *_labels(frame, points, said)]
+    marks = [frame.line(steps, "line front"), *_labels(frame, points, labels)]
     yield from frame.svg([*marks, *(_mark(frame, point) for point in points)])
     rows = [
         (
@@ -160,8 +164,8 @@ def _short(names: Sequence[str]) -> list[str]:
         return [f"{i}" for i in range(1, len(names) + 1)]
     parts = [name.split("-") for name in names]
     words = enumerate(zip(*parts, strict=False))
-    same = next((i for i, alike in words if len(set(alike)) > 1), 0)
-    return ["-".join(part[same:]) for part in parts]
+    common = next((i for i, alike in words if len(set(alike)) > 1), 0)
+    return ["-".join(part[common:]) for part in parts]
 
 
 def _latencies(values: Sequence[float]) -> Axis:
@@ -176,23 +180,23 @@ def _room(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(values) - 0.25), min(100.0, max(values) + 0.25)
 
 
-def _mark(frame: Frame, point: Candidate) -> str:
+def _mark(frame: Frame, point: ParetoPoint) -> str:
     x = point.latency_ms
     marks = [frame.mark(x, point.accuracy, _SERIES.get(point.precision, 3))]
-    said = f"{point.name}: {point.accuracy:.2f}%, {number(x)} ms"
+    title = f"{point.name}: {point.accuracy:.2f}%, {number(x)} ms"
     if point.interval:
         low, high = point.interval
         marks.insert(
             0, frame.line([(x, low), (x, high)], f"line c{_SERIES.get(point.precision, 3)}")
         )
-        said += f" ({interval(point.interval, '.2f')}%)"
-    return hover(said, *marks)
+        title += f" ({interval(point.interval, '.2f')}%)"
+    return hover(title, *marks)
 
 
-def _labels(frame: Frame, points: Sequence[Candidate], said: Sequence[str]) -> Iterable[str]:
+def _labels(frame: Frame, points: Sequence[ParetoPoint], labels: Sequence[str]) -> Iterable[str]:
     """Names beside their points where they hide nothing; the table has those that find no room."""
-    taken = [_box(*frame.at(p.latency_ms, p.accuracy), 12, 12) for p in points]
-    for point, name in zip(points, said, strict=True):
+    boxes = [_box(*frame.at(p.latency_ms, p.accuracy), 12, 12) for p in points]
+    for point, name in zip(points, labels, strict=True):
         width = _ADVANCE * len(name)
         across, down = frame.at(point.latency_ms, point.accuracy)
         for right, below in (
@@ -210,8 +214,8 @@ def _labels(frame: Frame, points: Sequence[Candidate], said: Sequence[str]) -> I
             x, y = across + right * (10 + width / 2), down + below * _LINE
             box = _box(x, y, width, _LINE)
             inside = box[0] > frame.left and box[2] < WIDTH - RIGHT and box[1] > 0
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
+            if inside and not any(_overlap(box, other) for other in boxes):
+                boxes.append(box)
                 yield frame.text(
                     *(point.latency_ms, point.accuracy, name),
                     shift=(x - across, y - down + 4),

@@ -45,20 +45,20 @@ def folded(label: str, columns: Mapping[str, Kind], rows: Sequence[Sequence[str]
     yield from (f"<details><summary>All {len(rows):,} values</summary>", *shown, "</details>")
 
 
-def answer(said: str) -> str:
+def answer(outcome: str) -> str:
     """An answer with its sign."""
-    return f"{SIGNS[said]} {said}"
+    return f"{SIGNS[outcome]} {outcome}"
 
 
 def _cell(text: str, kind: Kind) -> str:
     """One cell; a name may break after its separators."""
-    shown = safe(text)
+    html = safe(text)
     if kind == "head":
-        return f'<th scope="row">{_breakable(shown)}</th>'
+        return f'<th scope="row">{_breakable(html)}</th>'
     if kind == "answer":
         return f'<td class="answer {text}">{answer(text)}</td>' if text in SIGNS else "<td>–</td>"
-    return f'<td class="{kind}">{_breakable(shown) if kind == "name" else shown}</td>'
+    return f'<td class="{kind}">{_breakable(html) if kind == "name" else html}</td>'
 
 
-def _breakable(shown: str) -> str:
-    return shown.replace("/", "/<wbr>").replace(".", ".<wbr>").replace("_", "_<wbr>")
+def _breakable(html: str) -> str:
+    return html.replace("/", "/<wbr>").replace(".", ".<wbr>").replace("_", "_<wbr>")

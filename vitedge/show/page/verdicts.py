@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vitedge.show.ci import figures
 from vitedge.show.page.chart import hover, legend, linear, strips
-from vitedge.show.page.figures import count
+from vitedge.show.page.report import count
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import SIGNS, answer, table
 from vitedge.show.terminal.tables import DASH
@@ -20,7 +20,7 @@ STRIP_PX = 40
 _SIGNS = {"max": "≤", "min": "≥"}
 _COLOURS = {"passed": "c2", "failed": "c4", "inconclusive": "c1"}
 
-Named = tuple[str, "Check"]
+NamedCheck = tuple[str, "Check"]
 """A check, and what it is a check of."""
 
 
@@ -65,7 +65,7 @@ def intervals(verdict: Verdict) -> Iterable[str]:
         yield from _picture([(name, check) for name, check in drawn if check.metric == metric])
 
 
-def _named(verdict: Verdict) -> list[Named]:
+def _named(verdict: Verdict) -> list[NamedCheck]:
     """Every check, those of the worst artifacts first."""
     named = zip(figures.names(verdict), verdict.judged, strict=True)
     ordered = sorted(named, key=lambda pair: list(SIGNS).index(pair[1].answer))
@@ -82,14 +82,14 @@ def _between(check: Check) -> str:
     return " … ".join(figures.amount(check.metric, end) for end in ends) if ends else DASH
 
 
-def _picture(rows: Sequence[Named]) -> Iterable[str]:
+def _picture(rows: Sequence[NamedCheck]) -> Iterable[str]:
     metric = rows[0][1].metric
     name, unit = figures.label(metric), figures.unit(metric)
 
     def places(check: Check) -> list[float]:
         """Limit, value, and the interval's ends."""
-        known = (check.limit, figures.finite(check), *(figures.interval(check) or ()))
-        return [figures.scaled(metric, value) for value in known if value is not None]
+        numbers = (check.limit, figures.finite(check), *(figures.interval(check) or ()))
+        return [figures.scaled(metric, value) for value in numbers if value is not None]
 
     edges = [place for _, check in rows for place in places(check)]
     room = 0.03 * (max(edges) - min(edges) or 1.0)

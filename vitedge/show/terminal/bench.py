@@ -59,25 +59,25 @@ def facts(reports: Reports) -> Iterator[str]:
             yield f"{report['artifact']}: {_drift(drift)}"
     notes = [(report.get("energy") or {}).get("note") for report in reports]
     yield from dict.fromkeys(f"energy: {note}" for note in notes if note)
-    seen = [report["conditions"] for report in reports if report.get("conditions")]
-    yield from dict.fromkeys(_noise(each) for each in seen)
+    all_conditions = [report["conditions"] for report in reports if report.get("conditions")]
+    yield from dict.fromkeys(_noise(conditions) for conditions in all_conditions)
 
 
 def warnings(reports: Reports) -> list[str]:
     """Why not to trust the numbers, each once."""
-    found = []
+    lines = []
     for report in reports:
         server = report.get("server") or {}
         if server.get("overloaded"):
             unserved = f", {server['unserved']} never served" if server["unserved"] else ""
-            found.append(
+            lines.append(
                 f"{report['artifact']} is overloaded: {server['rate_per_s']:g} a second arrive, "
                 f"and it serves {_most(server):.3g}{unserved}; its latency grows with --duration"
             )
         if (report.get("drift") or {}).get("slower"):
-            found.append(f"{report['artifact']} got slower while it ran: see its drift")
-        found += (report.get("conditions") or {}).get("warnings", ())
-    return list(dict.fromkeys(found))
+            lines.append(f"{report['artifact']} got slower while it ran: see its drift")
+        lines += (report.get("conditions") or {}).get("warnings", ())
+    return list(dict.fromkeys(lines))
 
 
 def _most(server: Mapping[str, Any]) -> float:
@@ -125,23 +125,25 @@ def _offline(reports: Reports) -> Iterator[Sequence[str]]:
 
 def _queries(reports: Reports) -> Iterator[Sequence[str]]:
     for report in reports:
-        if found := report.get("multi_stream"):
-            setting = (str(found[name]) for name in ("samples_per_query", "batch", "streams"))
-            yield [report["artifact"], *setting, *_percentiles(found)]
+        if multi_stream := report.get("multi_stream"):
+            setting = (
+                str(multi_stream[name]) for name in ("samples_per_query", "batch", "streams")
+            )
+            yield [report["artifact"], *setting, *_percentiles(multi_stream)]
 
 
 def _servers(reports: Reports) -> Iterator[Sequence[str]]:
     for report in reports:
-        if found := report.get("server"):
+        if server := report.get("server"):
             yield [
                 report["artifact"],
-                f"{found['rate_per_s']:g}",
-                f"{found['achieved_per_s']:.4g}",
-                str(found["streams"]),
-                f"{100 * found['utilization']:.0f}",
-                f"{found['service_p50_ms']:.3g}",
-                *_percentiles(found["latency"]),
-                "overloaded" if found["overloaded"] else "",
+                f"{server['rate_per_s']:g}",
+                f"{server['achieved_per_s']:.4g}",
+                str(server["streams"]),
+                f"{100 * server['utilization']:.0f}",
+                f"{server['service_p50_ms']:.3g}",
+                *_percentiles(server["latency"]),
+                "overloaded" if server["overloaded"] else "",
             ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vitedge.gate.verdict import Check, Verdict
-from vitedge.show.ci import bars, figures
+from vitedge.show.ci import figures, sparkline
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 STYLES = {"passed": "green", "failed": "bold red", "inconclusive": "yellow"}
 
 
-def verdict(found: Verdict) -> Table:
+def verdict(verdict: Verdict) -> Table:
     """One row for each check, in the order of the artifacts."""
     from rich import box
     from rich.table import Table
@@ -23,24 +23,24 @@ def verdict(found: Verdict) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("artifact", overflow="fold", min_width=16)
     table.add_column("check")
-    for column in ("measured", f"{100 * found.confidence:g}% bounds", "limit"):
+    for column in ("measured", f"{100 * verdict.confidence:g}% bounds", "limit"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("limit at ┃", no_wrap=True)
     table.add_column("answer", no_wrap=True)
-    for name, judged in zip(figures.names(found), found.judged, strict=True):
+    for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
         for at, check in enumerate(judged.checks):
             answer = Text(check.answer, style=STYLES[check.answer])
             table.add_row("" if at else name, *_cells(check), answer)
     return table
 
 
-def reasons(found: Verdict) -> Iterator[str]:
+def reasons(verdict: Verdict) -> Iterator[str]:
     """Why not, for each check that did not pass; then the answer."""
-    for name, judged in zip(figures.names(found), found.judged, strict=True):
+    for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
         for check in judged.checks:
             if check.answer != "passed":
                 yield f"{name}, {figures.label(check.metric)}: {figures.one_line(check.reason)}"
-    yield f"gate: {found.answer}"
+    yield f"gate: {verdict.answer}"
 
 
 def _cells(check: Check) -> tuple[str, ...]:
@@ -50,5 +50,5 @@ def _cells(check: Check) -> tuple[str, ...]:
         "–" if value is None else figures.quantity(metric, value),
         "…".join(figures.amount(metric, end) for end in ends) if ends else "",
         f"{'≤' if check.bound == 'max' else '≥'} {figures.quantity(metric, check.limit)}",
-        bars.ruler(check),
+        sparkline.ruler(check),
     )

@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 ROWS = 20
 
 
-def show(found: Inspection) -> None:
+def show(inspection: Inspection) -> None:
     """Print the whole inspection on stdout, notes first."""
-    for note in found.notes:
+    for note in inspection.notes:
         print(f"note: {note}")
-    if found.layers:
-        tables.show(layers(found))
-    if found.quantizers:
-        tables.show(quantizers(found))
-    if found.lint:
-        tables.show(lint(found))
-    for line in (summary(found), left_out(found), verdict(found)):
+    if inspection.layers:
+        tables.show(layers(inspection))
+    if inspection.quantizers:
+        tables.show(quantizers(inspection))
+    if inspection.lint:
+        tables.show(lint(inspection))
+    for line in (summary(inspection), left_out(inspection), verdict(inspection)):
         if line:
             print(line)
 
 
-def layers(found: Inspection) -> Table:
+def layers(inspection: Inspection) -> Table:
     """The worst layers, at most ROWS of them."""
-    rows = found.worst_first()[:ROWS]
+    rows = inspection.worst_first()[:ROWS]
     return listing(LAYER_COLUMNS, [layer_cells(row) for row in rows])
 
 
@@ -58,9 +58,9 @@ def layer_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def quantizers(found: Inspection) -> Table:
+def quantizers(inspection: Inspection) -> Table:
     """The first ROWS tensors that have a scale."""
-    return listing(QUANTIZER_COLUMNS, [quantizer_cells(q) for q in found.quantizers[:ROWS]])
+    return listing(QUANTIZER_COLUMNS, [quantizer_cells(q) for q in inspection.quantizers[:ROWS]])
 
 
 QUANTIZER_COLUMNS = ("tensor", "kind", "type", "scales", "zero point", "axis")
@@ -79,29 +79,29 @@ def quantizer_cells(tensor: Quantized) -> tuple[str, ...]:
     )
 
 
-def lint(found: Inspection) -> Table:
+def lint(inspection: Inspection) -> Table:
     """The first ROWS of what the target does not take well, worst first."""
-    return listing(LINT_COLUMNS, lint_rows(found)[:ROWS])
+    return listing(LINT_COLUMNS, lint_rows(inspection)[:ROWS])
 
 
 LINT_COLUMNS = ("consequence", "rule", "node", "what", "fix")
 
 
-def lint_rows(found: Inspection) -> list[tuple[str, ...]]:
+def lint_rows(inspection: Inspection) -> list[tuple[str, ...]]:
     """The cells of every finding, as LINT_COLUMNS names them."""
-    findings = found.lint or ()
+    findings = inspection.lint or ()
     return [
         (f.consequence, f.rule, _printable(f.node) or "(graph)", _printable(f.what), f.fix)
         for f in findings
     ]
 
 
-def summary(found: Inspection) -> str:
+def summary(inspection: Inspection) -> str:
     """The whole inspection in one line."""
-    total = found.summary
+    total = inspection.summary
     if not total.operators:
         return ""
-    verb = "operators would be in INT8" if found.planned else "operators in INT8"
+    verb = "operators would be in INT8" if inspection.planned else "operators in INT8"
     parts = [f"{total.quantized} of {total.operators} {verb}"]
     if total.quantized_macs_share is not None:
         parts[0] += f" ({100 * total.quantized_macs_share:.1f}% of the MACs)"
@@ -112,22 +112,22 @@ def summary(found: Inspection) -> str:
     return "; ".join(parts)
 
 
-def left_out(found: Inspection) -> str:
+def left_out(inspection: Inspection) -> str:
     """How much the tables leave out; empty where nothing."""
-    counts = {"layers": len(found.layers), "tensors": len(found.quantizers)}
-    counts["findings"] = len(found.lint or ())
+    counts = {"layers": len(inspection.layers), "tensors": len(inspection.quantizers)}
+    counts["findings"] = len(inspection.lint or ())
     parts = [f"{ROWS} of {count} {what}" for what, count in counts.items() if count > ROWS]
     return f"shown: {', '.join(parts)}; --json and --html have all" if parts else ""
 
 
-def verdict(found: Inspection) -> str:
+def verdict(inspection: Inspection) -> str:
     """What the lint says, in one line; empty where there was none."""
-    if found.lint is None:
+    if inspection.lint is None:
         return ""
-    if not found.lint:
-        return f"lint for {found.target}: nothing found"
-    kinds = {f.rule: None for f in found.lint}
-    return f"lint for {found.target}: {len(found.lint)} found ({', '.join(kinds)})"
+    if not inspection.lint:
+        return f"lint for {inspection.target}: nothing found"
+    kinds = {f.rule: None for f in inspection.lint}
+    return f"lint for {inspection.target}: {len(inspection.lint)} found ({', '.join(kinds)})"
 
 
 def _printable(name: str) -> str:

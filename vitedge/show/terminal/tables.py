@@ -34,17 +34,21 @@ def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
     return _proofs(title, metrics.pop() if len(metrics) == 1 else "accuracy", measured)
 
 
-def parity(found: Mapping[str, Any]) -> str:
+def parity(section: Mapping[str, Any]) -> str:
     """Parity on the golden images, one line."""
-    if found["broken"]:
-        return f"NO PARITY on {found['n']} golden images: {found['broken']}"
-    error = found["numerics"]
+    if section["broken"]:
+        return f"NO PARITY on {section['n']} golden images: {section['broken']}"
+    error = section["numerics"]
     sqnr = "equal" if error["sqnr_db"] is None else f"{error['sqnr_db']:.1f} dB SQNR"
-    before = "" if found["at_export_db"] is None else f" ({found['at_export_db']:.1f} at export)"
-    same = "" if found["agreement"] is None else f", {found['agreement']:.0%} choose the same"
+    at_export = (
+        "" if section["at_export_db"] is None else f" ({section['at_export_db']:.1f} at export)"
+    )
+    agreement = (
+        "" if section["agreement"] is None else f", {section['agreement']:.0%} choose the same"
+    )
     return (
-        f"parity with FP32 on {found['n']} golden images, which is no accuracy: {sqnr}{before}, "
-        f"max error {error['max_abs_error']:.2g}{same}"
+        f"parity with FP32 on {section['n']} golden images, which is no accuracy: "
+        f"{sqnr}{at_export}, max error {error['max_abs_error']:.2g}{agreement}"
     )
 
 
@@ -129,8 +133,8 @@ def _proofs(title: str, metric: str, measured: Sequence[Mapping[str, Any]]) -> T
     )
     rows = [_row(report) for report in measured]
     place = columns.index(P99)
-    shown = [i != place or any(row[i] != DASH for row in rows) for i in range(len(columns))]
-    return grid(title, [*compress(columns, shown)], [[*compress(row, shown)] for row in rows])
+    visible = [i != place or any(row[i] != DASH for row in rows) for i in range(len(columns))]
+    return grid(title, [*compress(columns, visible)], [[*compress(row, visible)] for row in rows])
 
 
 def _row(report: Mapping[str, Any]) -> list[str]:

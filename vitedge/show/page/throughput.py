@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitedge.show.page.chart import COLOURS, Axis, Frame, hover, legend, linear, symbol
-from vitedge.show.page.figures import Report, interval, look, names, number, within
+from vitedge.show.page.report import Report, interval, look, names, number, within
 from vitedge.show.page.shell import safe
 from vitedge.show.page.table import folded
 
@@ -38,19 +38,19 @@ def sections(reports: Sequence[Report]) -> Iterable[str]:
 def _sweep(
     measured: Sequence[tuple[str, Sequence[dict[str, Any]]]], setting: str, title: str
 ) -> Iterable[str]:
-    found = [(name, points) for name, points in measured if points]
-    if not found:
+    swept = [(name, points) for name, points in measured if points]
+    if not swept:
         return
     curves = [
-        Curve(name, [(p[setting], p["images_per_s"], None, _said(name, p)) for p in points])
-        for name, points in found
+        Curve(name, [(p[setting], p["images_per_s"], None, _title(name, p)) for p in points])
+        for name, points in swept
     ]
     rows = [
         (
             *(name, f"{p['batch']}", f"{p['threads']}", number(p["images_per_s"], ",.4g")),
             *(number(p["p50_ms"]), number(p.get("p90_ms")), f"{p['n']:,}"),
         )
-        for name, points in found
+        for name, points in swept
         for p in points
     ]
     yield f"<section><h2>{title}</h2>"
@@ -66,7 +66,7 @@ def _sweep(
     yield "</section>"
 
 
-def _said(name: str, point: dict[str, Any]) -> str:
+def _title(name: str, point: dict[str, Any]) -> str:
     return (
         f"{name}, batch {point['batch']}, {point['threads']} threads: "
         f"{number(point['images_per_s'], ',.4g')} images/s, p50 {number(point['p50_ms'])} ms"
@@ -75,15 +75,15 @@ def _said(name: str, point: dict[str, Any]) -> str:
 
 def _offline(labelled: Sequence[tuple[str, Report]]) -> Iterable[str]:
     measured = [(name, look(report, "offline", "points") or ()) for name, report in labelled]
-    points = [point for _, each in measured for point in each]
+    points = [point for _, settings in measured for point in settings]
     if not points:
         return
     batches = len({point["batch"] for point in points}) > 1
     across, apart = ("batch", "streams") if batches else ("streams", "batch")
     curves = [
-        _throughput(name, [p for p in each if p[apart] == value], across, apart)
-        for name, each in measured
-        for value in sorted({p[apart] for p in each})
+        _throughput(name, [p for p in settings if p[apart] == value], across, apart)
+        for name, settings in measured
+        for value in sorted({p[apart] for p in settings})
     ]
     rows = [
         (
@@ -91,8 +91,8 @@ def _offline(labelled: Sequence[tuple[str, Report]]) -> Iterable[str]:
             *(number(p["images_per_s"], ",.4g"), interval(p["images_per_s_ci"], ",.4g")),
             f"{p['n']:,}",
         )
-        for name, each in measured
-        for p in each
+        for name, settings in measured
+        for p in settings
     ]
     yield "<section><h2>Offline: throughput</h2>"
     yield '<p class="soft">All images are there at once. Upright lines are intervals of 95%.</p>'
@@ -113,12 +113,12 @@ def _offline(labelled: Sequence[tuple[str, Report]]) -> Iterable[str]:
 def _throughput(name: str, points: Sequence[dict[str, Any]], across: str, apart: str) -> Curve:
     """The points of one batch or number of streams (`apart`), over the other."""
     label = f"{name}, {apart} {points[0][apart]}"
-    found: list[Setting] = []
+    settings: list[Setting] = []
     for point in points:
         value, bounds = point["images_per_s"], point["images_per_s_ci"]
-        said = f"{label}, {across} {point[across]}: {within(value, bounds, ',.4g')} images/s"
-        found.append((point[across], value, (bounds[0], bounds[1]), said))
-    return Curve(label, found)
+        title = f"{label}, {across} {point[across]}: {within(value, bounds, ',.4g')} images/s"
+        settings.append((point[across], value, (bounds[0], bounds[1]), title))
+    return Curve(label, settings)
 
 
 def _pictures(curves: Sequence[Curve], across: str, up: str) -> Iterable[str]:
@@ -129,10 +129,10 @@ def _pictures(curves: Sequence[Curve], across: str, up: str) -> Iterable[str]:
     x = _doubling(across, [point[0] for curve in drawn for point in curve.points])
     y = linear(up, [0.0, *(v for c in drawn for _, r, i, _ in c.points for v in (r, *(i or ())))])
     for start in range(0, len(drawn), COLOURS):
-        some = drawn[start : start + COLOURS]
+        group = drawn[start : start + COLOURS]
         frame = Frame(x, y, f"{up} against {across}; the table below has every value")
-        yield legend([(symbol(i, 15, 8), curve.name) for i, curve in enumerate(some)])
-        yield from frame.svg(mark for i, c in enumerate(some) for mark in _curve(frame, c, i))
+        yield legend([(symbol(i, 15, 8), curve.name) for i, curve in enumerate(group)])
+        yield from frame.svg(mark for i, c in enumerate(group) for mark in _curve(frame, c, i))
 
 
 def _doubling(title: str, values: Sequence[int]) -> Axis:
@@ -145,6 +145,6 @@ def _doubling(title: str, values: Sequence[int]) -> Axis:
 def _curve(frame: Frame, curve: Curve, series: int) -> Iterable[str]:
     css = f"line c{series}"
     yield frame.line([(x, y) for x, y, _, _ in sorted(curve.points, key=lambda p: p[0])], css)
-    for x, y, bounds, said in curve.points:
+    for x, y, bounds, title in curve.points:
         whisker = [frame.line([(x, bounds[0]), (x, bounds[1])], css)] if bounds else []
-        yield hover(said, *whisker, frame.mark(x, y, series))
+        yield hover(title, *whisker, frame.mark(x, y, series))

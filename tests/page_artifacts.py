@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.page_data import measured
+from tests.page_reports import measured
 from vitedge.core import catalog, manifest
 from vitedge.core.spec import Calibration, Preprocess
 from vitedge.gate import verdict
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.show.page import gate
-from vitedge.show.page.artifacts import Found
+from vitedge.show.page.artifacts import ArtifactFiles
 
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -57,7 +57,7 @@ def layer(depth: int, node: str = "") -> manifest.Layer:
     )
 
 
-def made(name: str, layers: int = 50) -> manifest.Manifest:
+def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
     """The manifest of an INT8 artifact."""
     recipe = Calibration(
         name="default", description="", num_samples=512, activations="mse", weights="mse"
@@ -132,20 +132,20 @@ class Shown:
     """One artifact of a gate."""
 
     judged: verdict.Judged
-    found: Found
+    files: ArtifactFiles
 
 
 def shown(
     name: str, answer: verdict.Answer, drop_pp: float, images: int = 5000, **parts: Any
 ) -> Shown:
-    """An artifact with everything there is to show of it; `parts` are a `Found`'s."""
+    """An artifact with everything there is to show of it; `parts` are of its files."""
     known: dict[str, Any] = {
         "report": measured(name, "int8", 1.2 + drop_pp / 3, 0.84 - drop_pp / 100),
-        "manifest": made(name),
+        "manifest": manifest_of(name),
         "labels": CLASSES,
         "per_image": per_image(images, images // 60),
     }
-    return Shown(judged(name, answer, drop_pp), Found(**{**known, **parts}))
+    return Shown(judged(name, answer, drop_pp), ArtifactFiles(**{**known, **parts}))
 
 
 def three() -> list[Shown]:
@@ -157,13 +157,15 @@ def three() -> list[Shown]:
     ]
 
 
-def page(found: Sequence[Shown], command: str = "vitedge gate") -> str:
+def page(artifacts: Sequence[Shown], command: str = "vitedge gate") -> str:
     """The page of a gate that judged them."""
-    answers = tuple(one.judged for one in found)
-    said = verdict.Verdict(
+    answers = tuple(artifact.judged for artifact in artifacts)
+    decided = verdict.Verdict(
         schema=verdict.SCHEMA,
-        answer=verdict.worst(tuple(one.answer for one in answers)),
+        answer=verdict.worst(tuple(judged.answer for judged in answers)),
         confidence=0.95,
         judged=answers,
     )
-    return gate.render(said, {one.judged.path: one.found for one in found}, command)
+    return gate.render(
+        decided, {artifact.judged.path: artifact.files for artifact in artifacts}, command
+    )

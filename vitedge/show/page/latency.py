@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitedge.show.page.chart import Frame, Point, hover, legend, linear, logarithmic, strips
-from vitedge.show.page.figures import Report, look, names, number
+from vitedge.show.page.report import Report, look, names, number
 
 STRIP_PX = 88
 BINS = 96
@@ -18,36 +18,37 @@ MOST_PERCENT = 100.0
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedRuns:
     """One artifact's runs, and those of what it was timed in turn with."""
 
     name: str
-    mine: dict[str, Any]
+    timing: dict[str, Any]
     """A `Timing`."""
-    other: dict[str, Any] | None
+    rival: dict[str, Any] | None
     against: str
 
 
-def timed(reports: Sequence[Report]) -> list[Timed]:
+def timed(reports: Sequence[Report]) -> list[TimedRuns]:
     """The reports that hold a distribution."""
-    found = []
+    runs = []
     for report, name in zip(reports, names(reports), strict=True):
         latency = look(report, "latency")
         quantiles = look(report, "latency", "distribution", "quantiles_ms") or ()
         if len(quantiles) < 2 or not latency["p50_ms"] > 0:
             continue
-        other = latency.get("fp32") or latency.get("other")
-        with_it = other if other and other.get("distribution") else None
-        found.append(Timed(name, latency, with_it, latency.get("against") or ""))
-    return found
+        rival = latency.get("fp32") or latency.get("other")
+        timed_rival = rival if rival and rival.get("distribution") else None
+        runs.append(TimedRuns(name, latency, timed_rival, latency.get("against") or ""))
+    return runs
 
 
-def distributions(runs: Sequence[Timed]) -> Iterable[str]:
+def distributions(runs: Sequence[TimedRuns]) -> Iterable[str]:
     """Latency of every run as a histogram, with p50, p90 and p99; nothing without runs."""
     if not runs:
         return
-    every = [t["distribution"]["quantiles_ms"] for run in runs for t in (run.mine, run.other) if t]
-    low, high = 0.98 * min(q[0] for q in every), 1.02 * max(q[-2] for q in every)
+    timings = [timing for run in runs for timing in (run.timing, run.rival) if timing]
+    quantiles = [timing["distribution"]["quantiles_ms"] for timing in timings]
+    low, high = 0.98 * min(q[0] for q in quantiles), 1.02 * max(q[-2] for q in quantiles)
     axis = (logarithmic if high > 4 * low else linear)("latency of a run, ms", [low, high])
     label = f"Distribution of latency of {len(runs)} artifacts; the table has p50, p90 and p99"
     frame = strips(axis, len(runs), "", label, STRIP_PX)
@@ -63,25 +64,25 @@ def distributions(runs: Sequence[Timed]) -> Iterable[str]:
     yield "</section>"
 
 
-def _histogram(frame: Frame, strip: int, run: Timed, edges: Sequence[float]) -> str:
+def _histogram(frame: Frame, strip: int, run: TimedRuns, edges: Sequence[float]) -> str:
     """The runs of one artifact, and those beside it as an outline of the same scale."""
-    mine, other = (_shares(t, edges) if t else None for t in (run.mine, run.other))
-    tallest = max(float(shares.max()) for shares in (mine, other) if shares is not None)
+    artifact, rival = (_shares(t, edges) if t else None for t in (run.timing, run.rival))
+    tallest = max(float(shares.max()) for shares in (artifact, rival) if shares is not None)
     drawn = [
         _outline(frame, edges, 0.5 * shares / tallest, strip, css)
-        for shares, css in ((mine, "bar c0"), (other, "line c1"))
+        for shares, css in ((artifact, "bar c0"), (rival, "line c1"))
         if shares is not None
     ]
-    known = [run.mine.get(key) for key in ("p50_ms", "p90_ms", "p99_ms")]
+    known = [run.timing.get(key) for key in ("p50_ms", "p90_ms", "p99_ms")]
     drawn += [
         frame.line([(at, strip), (at, strip + 0.66)], "line c0 thin")
         for at in known
         if at is not None and at <= frame.x.high
     ]
-    p50 = run.mine["p50_ms"]
+    p50 = run.timing["p50_ms"]
     drawn.append(frame.text(p50, strip + 0.66, f"p50 {number(p50)}", shift=(4, 8)))
     drawn.append(frame.text(frame.x.low, strip + 1, run.name, shift=(6, 18)))
-    return hover(_said(run), *drawn)
+    return hover(_title(run), *drawn)
 
 
 def _shares(timing: dict[str, Any], edges: Sequence[float]) -> Any:
@@ -99,32 +100,32 @@ def _outline(frame: Frame, edges: Sequence[float], shares: Any, strip: int, css:
     return frame.line([(points[0][0], strip), *points, (points[-1][0], strip)], css)
 
 
-def series(runs: Sequence[Timed]) -> Iterable[str]:
+def series(runs: Sequence[TimedRuns]) -> Iterable[str]:
     """Latency over time, relative to the median of the run; nothing without runs."""
-    kept = [run for run in runs if len(run.mine["distribution"]["series"]) > 1]
-    if not kept:
+    plotted = [run for run in runs if len(run.timing["distribution"]["series"]) > 1]
+    if not plotted:
         return
-    last = max(run.mine["distribution"]["series"][-1][0] for run in kept)
-    far = max(abs(change) for run in kept for _, change in _changes(run.mine))
+    last = max(run.timing["distribution"]["series"][-1][0] for run in plotted)
+    far = max(abs(change) for run in plotted for _, change in _changes(run.timing))
     half = min(MOST_PERCENT, max(5.0, float(np.ceil(far / 5) * 5)))
     axis = linear("seconds since timing began", [0.0, last])
-    label = f"Latency over time of {len(kept)} artifacts, in percent off the median of each"
-    frame = strips(axis, len(kept), f"±{half:g}%", label, STRIP_PX)
+    label = f"Latency over time of {len(plotted)} artifacts, in percent off the median of each"
+    frame = strips(axis, len(plotted), f"±{half:g}%", label, STRIP_PX)
     marks = []
-    for strip, run in enumerate(reversed(kept)):
+    for strip, run in enumerate(reversed(plotted)):
         middle = strip + 0.4
         drawn = [frame.line([(axis.low, middle), (axis.high, middle)], "grid")]
-        for timing, css in ((run.other, "line c1 thin"), (run.mine, "line c0")):
+        for timing, css in ((run.rival, "line c1 thin"), (run.timing, "line c0")):
             if timing and len(timing["distribution"]["series"]) > 1:
                 changes = _changes(timing)
                 points = [(t, middle + 0.38 * max(-1, min(1, c / half))) for t, c in changes]
                 drawn.append(frame.line(points, css))
         drawn.append(frame.text(axis.low, strip + 1, run.name, shift=(6, 18)))
-        marks.append(hover(_said(run), *drawn))
+        marks.append(hover(_title(run), *drawn))
     yield '<section><h2>Latency over time</h2><p class="soft">Up is slower; the height of a '
     yield f"strip is ±{half:g}% of its median. What all of them do at once is the machine; a line "
     yield "that climbs is a device that gets hot.</p>"
-    yield _legend(kept, bars=False)
+    yield _legend(plotted, bars=False)
     yield from frame.svg(marks)
     yield "</section>"
 
@@ -135,23 +136,24 @@ def _changes(timing: dict[str, Any]) -> list[tuple[float, float]]:
     return [(seconds, 100 * (ms / p50 - 1)) for seconds, ms in points if seconds >= 0]
 
 
-def _legend(runs: Sequence[Timed], *, bars: bool) -> str:
-    mine = (
+def _legend(runs: Sequence[TimedRuns], *, bars: bool) -> str:
+    mark = (
         '<path class="bar c0" d="M2 3h26v11h-26Z"/>'
         if bars
         else '<path class="line c0" d="M0 8H30"/>'
     )
-    entries = [(mine, "the artifact")]
-    rivals = {run.against for run in runs if run.other}
+    entries = [(mark, "the artifact")]
+    rivals = {run.against for run in runs if run.rival}
     if rivals:
-        said = "FP32" if rivals == {"fp32"} else "what it was timed against"
-        entries.append(('<path class="line c1" d="M0 8H30"/>', f"{said}, in turn"))
+        name = "FP32" if rivals == {"fp32"} else "what it was timed against"
+        entries.append(('<path class="line c1" d="M0 8H30"/>', f"{name}, in turn"))
     return legend(entries)
 
 
-def _said(run: Timed) -> str:
-    known = {"p50": "p50_ms", "p90": "p90_ms", "p99": "p99_ms", "mean": "mean_ms"}
-    parts = [f"{name} {number(run.mine[key])}" for name, key in known.items() if run.mine.get(key)]
-    quantiles = run.mine["distribution"]["quantiles_ms"]
+def _title(run: TimedRuns) -> str:
+    keys = {"p50": "p50_ms", "p90": "p90_ms", "p99": "p99_ms", "mean": "mean_ms"}
+    timing = run.timing
+    parts = [f"{name} {number(timing[key])}" for name, key in keys.items() if timing.get(key)]
+    quantiles = timing["distribution"]["quantiles_ms"]
     ends = f"{number(quantiles[0])} … {number(quantiles[-1])}"
-    return f"{run.name}: {', '.join(parts)}, all {ends} ms, {run.mine['n']:,} runs"
+    return f"{run.name}: {', '.join(parts)}, all {ends} ms, {timing['n']:,} runs"

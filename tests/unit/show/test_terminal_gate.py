@@ -12,14 +12,14 @@ from vitedge.gate.verdict import Answer, Verdict, worst
 from vitedge.show.terminal import gate
 
 
-def printed(found: Verdict, width: int = 120) -> str:
+def printed(verdict: Verdict, width: int = 120) -> str:
     shown = io.StringIO()
-    Console(file=shown, width=width, markup=False, highlight=False).print(gate.verdict(found))
+    Console(file=shown, width=width, markup=False, highlight=False).print(gate.verdict(verdict))
     return shown.getvalue()
 
 
 def test_each_check_is_a_row_with_its_figures_beside_the_limit() -> None:
-    found = verdict(
+    two_artifacts = verdict(
         judged(
             check(),
             check("sqnr_db", bound="min", limit=30.0, value=None, interval=None, answer="failed"),
@@ -28,7 +28,7 @@ def test_each_check_is_a_row_with_its_figures_beside_the_limit() -> None:
             check("speedup", bound="min", limit=1.1, value=1.3, interval=(1.2, 1.41)), artifact="b"
         ),
     )
-    lines = [line.split() for line in printed(found).splitlines()[3:] if line.strip()]
+    lines = [line.split() for line in printed(two_artifacts).splitlines()[3:] if line.strip()]
     assert lines == [
         ["vit-int8", "drop", "0.14", "pp", "-0.2…0.4", "≤", "0.5", "pp", "━━━●━━┃······", "passed"],
         ["SQNR", "–", "≥", "30", "dB", "failed"],
@@ -37,19 +37,19 @@ def test_each_check_is_a_row_with_its_figures_beside_the_limit() -> None:
 
 
 def test_what_did_not_pass_says_why_and_the_answer_comes_last() -> None:
-    found = verdict(
+    inconclusive = verdict(
         judged(check(), check("p90_ms", answer="inconclusive", reason="[b]80 runs[/b] would tell"))
     )
-    assert list(gate.reasons(found)) == [
+    assert list(gate.reasons(inconclusive)) == [
         "vit-int8, p90: [b]80 runs[/b] would tell",
         "gate: inconclusive",
     ]
 
 
 def test_names_from_elsewhere_are_no_markup_and_no_escape_sequences() -> None:
-    found = verdict(judged(check(), artifact="[red]x[/red]\x1b[2J"))
-    assert "[red]x[/red][2J" in printed(found)
-    assert "\x1b" not in printed(found)
+    hostile = verdict(judged(check(), artifact="[red]x[/red]\x1b[2J"))
+    assert "[red]x[/red][2J" in printed(hostile)
+    assert "\x1b" not in printed(hostile)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.data.open import EMBEDDED
 from vitedge.measure.inspection import notes
-from vitedge.show.page.figures import Report, look, names, number
+from vitedge.show.page.report import Report, look, names, number
 from vitedge.show.page.shell import definitions, safe, scroll
 from vitedge.show.terminal import tables
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 def machines(reports: Sequence[Report]) -> Iterable[str]:
     """Each machine once, and under which conditions it timed what."""
-    known: dict[str, dict[str, str]] = {}
+    hosts: dict[str, dict[str, str]] = {}
     for report, name in zip(reports, names(reports), strict=True):
         if not (host := look(report, "host")):
             continue
         where = {"device": str(report["device"])} if report.get("device") else {}
         facts = where | _host(host) | _conditions(look(report, "conditions") or {})
-        same = "; ".join(facts.values())
-        known.setdefault(same, {**facts, "artifacts": ""})
-        known[same]["artifacts"] += (", " if known[same]["artifacts"] else "") + name
-    if known:
-        yield f"<section><h2>Machine{'s' * (len(known) > 1)}</h2>"
-        for i, facts in enumerate(known.values(), 1):
-            yield f"<h3>{i} of {len(known)}</h3>" if len(known) > 1 else ""
+        key = "; ".join(facts.values())
+        hosts.setdefault(key, {**facts, "artifacts": ""})
+        hosts[key]["artifacts"] += (", " if hosts[key]["artifacts"] else "") + name
+    if hosts:
+        yield f"<section><h2>Machine{'s' * (len(hosts) > 1)}</h2>"
+        for i, facts in enumerate(hosts.values(), 1):
+            yield f"<h3>{i} of {len(hosts)}</h3>" if len(hosts) > 1 else ""
             yield from definitions(facts)
         yield "</section>"
 
@@ -63,68 +63,70 @@ def _limits(host: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _conditions(found: Mapping[str, Any]) -> dict[str, str]:
-    noise, busy = found.get("noise_percent"), found.get("other_cores")
-    clocks, steal = found.get("frequency_mhz"), found.get("steal_percent")
+def _conditions(conditions: Mapping[str, Any]) -> dict[str, str]:
+    noise, busy = conditions.get("noise_percent"), conditions.get("other_cores")
+    clocks, steal = conditions.get("frequency_mhz"), conditions.get("steal_percent")
     facts = {
         "measured noise": None if noise is None else f"{noise:.2g}% of a fixed piece of work",
         "busy with other work": None if busy is None else f"{busy:.2g} cores",
         "stolen by other machines": None if steal is None else f"{steal:.2g}% of CPU time",
         "clocks seen": clocks and f"{clocks[0]:,.0f} … {clocks[1]:,.0f} MHz",
-        "fingerprint": found.get("fingerprint"),
+        "fingerprint": conditions.get("fingerprint"),
     }
     return {key: value for key, value in facts.items() if value}
 
 
-def manifest(made: Manifest) -> Mapping[str, str]:
+def manifest(manifest: Manifest) -> Mapping[str, str]:
     """What an artifact is and where it came from."""
-    host, record = made.preprocessing.host, made.quantization
+    host, record = manifest.preprocessing.host, manifest.quantization
     facts = {
-        "model": f"{made.model.name} ({made.model.source}), {made.model.task}",
-        "weights": f"SHA-256 {made.model.weights_sha256}",
-        "target": f"{made.target.name}: {made.target.description}",
-        "precision": made.precision,
-        "input": "; ".join(f"{t.name} {tables.plain(t.shape)} {t.dtype}" for t in made.inputs),
+        "model": f"{manifest.model.name} ({manifest.model.source}), {manifest.model.task}",
+        "weights": f"SHA-256 {manifest.model.weights_sha256}",
+        "target": f"{manifest.target.name}: {manifest.target.description}",
+        "precision": manifest.precision,
+        "input": "; ".join(f"{t.name} {tables.plain(t.shape)} {t.dtype}" for t in manifest.inputs),
         "preprocessing outside": f"{host.resize} resize, {host.interpolation}",
-        "preprocessing inside": ", ".join(made.preprocessing.graph),
-        "parity": f"FP32 graph against its source: {made.parity.max_rel_error:.1e} relative",
+        "preprocessing inside": ", ".join(manifest.preprocessing.graph),
+        "parity": f"FP32 graph against its source: {manifest.parity.max_rel_error:.1e} relative",
     }
     if record:
-        used = record.calibration
+        calibration = record.calibration
         facts["scheme"] = record.scheme
         facts["in INT8"] = (
             f"{sum(layer.quantized for layer in record.layers)} of {len(record.layers)} operators"
         )
-        facts["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
-        facts["calibration images"] = f"SHA-256 {used.digest}"
-    if made.half:
-        facts["floats"] = f"float16, {len(made.half.kept)} operators in float32"
-    facts |= dict(zip(("decided", "decided also", "compiled"), notes.facts(made), strict=False))
-    facts["tools"] = ", ".join(f"{name} {version}" for name, version in made.tools.items())
-    facts |= {f"file {name}": f"SHA-256 {sha}" for name, sha in made.files.items()}
+        facts["calibration"] = (
+            f"{calibration.recipe.name}, {calibration.images} images of {calibration.source}"
+        )
+        facts["calibration images"] = f"SHA-256 {calibration.digest}"
+    if manifest.half:
+        facts["floats"] = f"float16, {len(manifest.half.kept)} operators in float32"
+    facts |= dict(zip(("decided", "decided also", "compiled"), notes.facts(manifest), strict=False))
+    facts["tools"] = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
+    facts |= {f"file {name}": f"SHA-256 {sha}" for name, sha in manifest.files.items()}
     return facts
 
 
-def commands(made: Manifest, path: str, data: str) -> list[str]:
+def commands(manifest: Manifest, path: str, data: str) -> list[str]:
     """What makes and proves this artifact again, as far as its manifest knows.
 
     `data` is the images it was evaluated on; empty where it was not.
     """
-    record, source = made.quantization, made.model.source
+    record, source = manifest.quantization, manifest.model.source
     words = ["vitedge", "export", source]
     if ":" not in source and not source.endswith(".onnx"):
-        embedded = source in EMBEDDED and source == made.model.name
+        embedded = source in EMBEDDED and source == manifest.model.name
         words += [] if embedded else ["--weights", "FILE"]
-    words += ["--target", made.target.name]
+    words += ["--target", manifest.target.name]
     if record and record.training:
         words[1:2] = ["qat"]
         words += ["--train-data", record.training.source]
     else:
-        words.append(f"--{made.precision}")
+        words.append(f"--{manifest.precision}")
     if record:
-        used = record.calibration
-        words += ["--calib-data", used.source, "--calibration", used.recipe.name]
-        words += ["--num-samples", str(used.images)]
+        calibration = record.calibration
+        words += ["--calib-data", calibration.source, "--calibration", calibration.recipe.name]
+        words += ["--num-samples", str(calibration.images)]
     validate = ["vitedge", "validate", path, *(["--data", data] if data else [])]
     return [shlex.join(line) for line in (words, validate, ["vitedge", "bench", path])]
 
@@ -142,5 +144,5 @@ def listing(lines: Sequence[str]) -> Iterable[str]:
 
 def warnings(reports: Sequence[Report]) -> Iterable[str]:
     """Why not to trust the numbers, each reason once."""
-    said = [line for r in reports for line in look(r, "conditions", "warnings") or ()]
-    yield from (f'<p class="note">{safe(line, 1000)}</p>' for line in dict.fromkeys(said))
+    lines = [line for r in reports for line in look(r, "conditions", "warnings") or ()]
+    yield from (f'<p class="note">{safe(line, 1000)}</p>' for line in dict.fromkeys(lines))

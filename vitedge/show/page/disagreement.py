@@ -28,42 +28,43 @@ TINY_PX = 48
 """Thumbnails up to this are shown with their pixels."""
 
 
-def confusion(found: PerImage, labels: Sequence[str]) -> Iterable[str]:
+def confusion(per_image: PerImage, labels: Sequence[str]) -> Iterable[str]:
     """What each class lost and gained, and which choice became which; nothing but for classes.
 
     `labels` are the classes' names.
     """
-    if found.fp32 is None or not len(found.labels) or found.fp32.ndim != 1:
+    if per_image.fp32 is None or not len(per_image.labels) or per_image.fp32.ndim != 1:
         return
-    wanted, before, after = found.labels, found.fp32.astype(int), found.artifact.astype(int)
+    truth = per_image.labels
+    before, after = per_image.fp32.astype(int), per_image.artifact.astype(int)
     moved = np.flatnonzero(before != after)
-    lost = (before == wanted) & (after != wanted)
-    gained = (before != wanted) & (after == wanted)
+    lost = (before == truth) & (after != truth)
+    gained = (before != truth) & (after == truth)
     yield "<h3>Confusion changes</h3>"
     if not len(moved):
-        yield f"<p>Artifact and FP32 choose the same class on all {len(wanted):,} images.</p>"
+        yield f"<p>Artifact and FP32 choose the same class on all {len(truth):,} images.</p>"
         return
     yield (
-        f"<p>The artifact chooses another class than FP32 on {len(moved):,} of {len(wanted):,} "
+        f"<p>The artifact chooses another class than FP32 on {len(moved):,} of {len(truth):,} "
         f"images: of these FP32 had {int(lost.sum()):,} right, and the artifact has "
         f"{int(gained.sum()):,} right.</p>"
     )
-    yield from _classes(wanted, before, after, labels)
-    yield from _moves(wanted, before, after, labels)
+    yield from _classes(truth, before, after, labels)
+    yield from _moves(truth, before, after, labels)
 
 
 def _classes(
-    wanted: NDArray[Any], before: NDArray[Any], after: NDArray[Any], labels: Sequence[str]
+    truth: NDArray[Any], before: NDArray[Any], after: NDArray[Any], labels: Sequence[str]
 ) -> Iterable[str]:
-    classes, place = np.unique(wanted, return_inverse=True)
-    lost, gained, images, right, still = (
+    classes, place = np.unique(truth, return_inverse=True)
+    lost, gained, images, fp32_right, artifact_right = (
         dict(zip(classes.tolist(), np.bincount(place[which], minlength=len(classes)), strict=True))
         for which in (
-            (before == wanted) & (after != wanted),
-            (before != wanted) & (after == wanted),
-            np.full(len(wanted), True),
-            before == wanted,
-            after == wanted,
+            (before == truth) & (after != truth),
+            (before != truth) & (after == truth),
+            np.full(len(truth), True),
+            before == truth,
+            after == truth,
         )
     )
     order = sorted(classes.tolist(), key=lambda k: (int(gained[k]) - int(lost[k]), -int(lost[k])))
@@ -73,12 +74,12 @@ def _classes(
     yield from _bars([(_name(k, labels), lost[k], gained[k]) for k in changed[:MOST_BARS]])
 
     def instead(k: int) -> str:
-        chosen = Counter(after[(wanted == k) & (before == k) & (after != k)].tolist())
+        chosen = Counter(after[(truth == k) & (before == k) & (after != k)].tolist())
         return ", ".join(f"{_name(c, labels)} ×{n}" for c, n in chosen.most_common(3)) or DASH
 
     rows = [
         (
-            *(_name(k, labels), f"{images[k]:,}", f"{right[k]:,}", f"{still[k]:,}"),
+            *(_name(k, labels), f"{images[k]:,}", f"{fp32_right[k]:,}", f"{artifact_right[k]:,}"),
             *(f"{lost[k]:,}", f"{gained[k]:,}", instead(k)),
         )
         for k in changed[:MOST_CLASSES]
@@ -128,18 +129,18 @@ def _cut(name: str) -> str:
 
 
 def _moves(
-    wanted: NDArray[Any], before: NDArray[Any], after: NDArray[Any], labels: Sequence[str]
+    truth: NDArray[Any], before: NDArray[Any], after: NDArray[Any], labels: Sequence[str]
 ) -> Iterable[str]:
     which = np.flatnonzero(before != after)
-    found = Counter(zip(before[which].tolist(), after[which].tolist(), strict=True))
+    moves = Counter(zip(before[which].tolist(), after[which].tolist(), strict=True))
     right = Counter(
         (b, a)
-        for b, a, w in zip(*(x[which].tolist() for x in (before, after, wanted)), strict=True)
+        for b, a, w in zip(*(x[which].tolist() for x in (before, after, truth)), strict=True)
         if b == w
     )
     rows = [
         (_name(b, labels), _name(a, labels), f"{n:,}", f"{right[b, a]:,}")
-        for (b, a), n in found.most_common(MOST_MOVES)
+        for (b, a), n in moves.most_common(MOST_MOVES)
     ]
     yield from table(
         "Choices that changed",
@@ -149,33 +150,32 @@ def _moves(
         },
         rows,
     )
-    if len(found) > MOST_MOVES:
-        yield f'<p class="soft">{len(found) - MOST_MOVES:,} more kinds of change are rarer.</p>'
+    if len(moves) > MOST_MOVES:
+        yield f'<p class="soft">{len(moves) - MOST_MOVES:,} more kinds of change are rarer.</p>'
 
 
-def thumbnails(found: PerImage, labels: Sequence[str]) -> Iterable[str]:
+def thumbnails(per_image: PerImage, labels: Sequence[str]) -> Iterable[str]:
     """The worst disagreeing images, worst first; nothing where all agree."""
-    if not len(found.worst):
+    if not len(per_image.worst):
         return
     yield "<h3>Worst disagreeing images</h3>"
     yield '<ul class="images">'
-    for place, image in zip(found.worst.tolist(), found.thumbnails, strict=True):
-        said = f"image {place + 1:,}{_chosen(found, place, labels)}"
+    for place, image in zip(per_image.worst.tolist(), per_image.thumbnails, strict=True):
+        caption = f"image {place + 1:,}{_chosen(per_image, place, labels)}"
         tiny = ' class="tiny"' if max(image.shape[:2]) <= TINY_PX else ""
         size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
         yield (
-            f'<li><figure><img{tiny} {size} alt="{safe(said)}" src="{_data_uri(image)}">'
-            f"<figcaption>{safe(said)}</figcaption></figure></li>"
+            f'<li><figure><img{tiny} {size} alt="{safe(caption)}" src="{_data_uri(image)}">'
+            f"<figcaption>{safe(caption)}</figcaption></figure></li>"
         )
     yield "</ul>"
 
 
-def _chosen(found: PerImage, place: int, labels: Sequence[str]) -> str:
-    if not len(found.labels) or found.fp32 is None or found.fp32.ndim != 1:
+def _chosen(per_image: PerImage, place: int, labels: Sequence[str]) -> str:
+    if not len(per_image.labels) or per_image.fp32 is None or per_image.fp32.ndim != 1:
         return ""
-    label, before, after = (
-        _name(int(part[place]), labels) for part in (found.labels, found.fp32, found.artifact)
-    )
+    choices = per_image.labels, per_image.fp32, per_image.artifact
+    label, before, after = (_name(int(part[place]), labels) for part in choices)
     return f": labelled {label}, FP32 chose {before}, artifact {after}"
 
 

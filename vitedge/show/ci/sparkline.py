@@ -38,10 +38,10 @@ def ruler(check: Check) -> str:
 def sparkline(values: Sequence[float | None]) -> str:
     """One bar for each of the last values, from the lowest to the highest; a dot for None."""
     values = values[-MOST_BARS:]
-    known = [value for value in values if value is not None]
-    if not known:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return ""
-    low, span = min(known), max(known) - min(known)
+    low, span = min(numbers), max(numbers) - min(numbers)
     return "".join(
         "·" if value is None else BARS[round((len(BARS) - 1) * (value - low) / span) if span else 3]
         for value in values

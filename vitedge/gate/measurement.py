@@ -14,38 +14,40 @@ from vitedge.core.progress import SILENT, Steps
 from vitedge.measure.accuracy import validate
 from vitedge.measure.latency import bench
 
-Wanted = tuple[Path, str]
+ArtifactData = tuple[Path, str]
 """An artifact, and the images to validate it on; empty: do not."""
 
 
-def measure(wanted: Sequence[Wanted], duration_s: float, steps: Steps) -> None:
+def measure(artifacts: Sequence[ArtifactData], duration_s: float, steps: Steps) -> None:
     """Validate artifacts, the cores shared out among them; then time them in turn, in one run.
 
     Raises InputError before anything runs where one is no artifact or has no such images.
     """
-    for path, data in wanted:
+    for path, data in artifacts:
         if not path.is_dir():
             raise InputError(f"{path} is no artifact to measure", fix="give the bundle")
         bundle = open_bundle(path)
         report.check_writable(bundle)
         if data:
             validate.evaluation_images(bundle, data)
-    _validate_all([each for each in wanted if each[1]], steps)
+    _validate_all([(path, data) for path, data in artifacts if data], steps)
     if duration_s:
-        bundles = [open_bundle(path) for path, _ in wanted]
+        bundles = [open_bundle(path) for path, _ in artifacts]
         bench.bench_bundles(bundles, steps, bench.BenchRequest(duration_s=duration_s))
 
 
-def _validate_all(wanted: Sequence[Wanted], steps: Steps) -> None:
+def _validate_all(artifacts: Sequence[ArtifactData], steps: Steps) -> None:
     cores = host.usable_cores()
-    at_once = min(len(wanted), cores)
+    at_once = min(len(artifacts), cores)
     if at_once < 2:
-        for path, data in wanted:
+        for path, data in artifacts:
             _validate(path, data, 0, steps)
         return
     fresh = multiprocessing.get_context("spawn")  # runtimes' threads do not survive a fork
     with ProcessPoolExecutor(at_once, mp_context=fresh) as pool:
-        jobs = [pool.submit(_validate, *each, cores // at_once, SILENT) for each in wanted]
+        jobs = [
+            pool.submit(_validate, path, data, cores // at_once, SILENT) for path, data in artifacts
+        ]
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()

@@ -12,10 +12,10 @@ Report = Mapping[str, Any]
 
 def look(report: Report, *keys: str) -> Any:
     """What lies at `keys`, each inside the one before; None where one of them is missing."""
-    found: Any = report
+    value: Any = report
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def names(reports: Sequence[Report]) -> list[str]:

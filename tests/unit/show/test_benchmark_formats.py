@@ -50,8 +50,8 @@ SAMPLE = re.compile(
 
 @pytest.mark.parametrize("artifact", ["vit-int8", HOSTILE])
 def test_openmetrics_text_is_what_gitlab_and_prometheus_read(mixed: Verdict, artifact: str) -> None:
-    found = verdict(judged(*mixed.judged[0].checks, artifact=artifact))
-    *lines, end = openmetrics.render(found).splitlines()
+    renamed = verdict(judged(*mixed.judged[0].checks, artifact=artifact))
+    *lines, end = openmetrics.render(renamed).splitlines()
     assert end == "# EOF"
     samples = [line for line in lines if not line.startswith("# TYPE ")]
     assert all(SAMPLE.fullmatch(line) for line in samples)
@@ -71,6 +71,6 @@ def test_openmetrics_says_what_passed_and_leaves_out_what_was_not_measured(mixed
 
 
 def test_a_metric_of_a_future_gate_is_passed_on_by_its_name() -> None:
-    found = verdict(judged(check("energy-per.image_mj")))
-    assert '"energy-per.image-mj"' in bencher.render(found)
-    assert "vitedge_energy_per_image_mj{" in openmetrics.render(found)
+    future = verdict(judged(check("energy-per.image_mj")))
+    assert '"energy-per.image-mj"' in bencher.render(future)
+    assert "vitedge_energy_per_image_mj{" in openmetrics.render(future)
