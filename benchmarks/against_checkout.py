@@ -1,0 +1,235 @@
+"""What vitedge prints, writes and takes in time, against another checkout of it.
+
+A restructuring changes none of the three. OTHER is a checkout with an installed .venv.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.gate_time import IMAGES, cpu_s, report
+from tests.e2e.test_max_drop import write_fragile
+from vitedge.measure.statistics import ratio_of_medians
+
+LIMIT = 1.03
+TINY = "--random-weights --target onnxruntime-cpu --int8 --calib-data random --num-samples 8"
+COMMANDS = [
+    line
+    for line in Path(__file__).with_suffix(".txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+BY_CHANCE = re.compile(r"\.warnings|\.drift|recommendation\.(precision|reason)$|tools\.vitedge$")
+"""Keys whose value can happen to be the same twice: what timing led to, and our own version."""
+PASSING = re.compile(r"waiting for another vitedge|^warning: .*(busy|noisy|load|clock)")
+"""Lines of the log that tell of the machine, not of vitedge."""
+
+JOBS = {
+    "help": "--help",
+    "demo": "demo",
+    "digits": "export --target onnxruntime --target openvino --int8 --duration 0",
+    "vit_tiny": f"export vit_tiny_patch16_224 {TINY} --duration 0",
+    "gate": "gate {inputs}/report.json --max-drop 1 --baseline {inputs}/accepted.npz",
+    "validate": "validate {inputs}/out/digits-onnxruntime-cpu-int8 --data digits",
+}
+
+Place = tuple[str | int, ...]
+"""Keys and indices down to a value of a JSON document."""
+ABSENT = object()
+
+
+def main() -> None:
+    parser = peers.arguments(__doc__)
+    parser.add_argument("other", type=Path, help="a checkout with an installed .venv")
+    parser.add_argument("--runs", type=int, default=7, help="timed runs of each, 3 or more")
+    parser.add_argument("--only", choices=JOBS, help="time this alone")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--values", action="store_true", help="compare values only")
+    what.add_argument("--times", action="store_true", help="compare times only")
+    options = parser.parse_args()
+    ours = Path(sys.executable).with_name("vitedge")
+    theirs = options.other.resolve() / ".venv" / "bin" / "vitedge"
+    same = options.times or compare_values(theirs, ours)
+    if not options.values:
+        compare_times(theirs, ours, [options.only] if options.only else list(JOBS), options.runs)
+    sys.exit(not same)
+
+
+# -- values -------------------------------------------------------------------------------------
+
+
+def compare_values(theirs: Path, ours: Path) -> bool:
+    """Print every difference between what both do; false where there is one."""
+    checkouts = {"before": theirs, "again": theirs, "after": ours}
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        write_inputs(Path(name) / "inputs")
+        for run in checkouts:
+            copytree(Path(name) / "inputs", Path(name) / run)
+        for command in COMMANDS:
+            print(f"vitedge {command}", file=sys.stderr)
+            results[command] = [
+                outcome(vitedge, command, Path(name) / run) for run, vitedge in checkouts.items()
+            ]
+    volatile = {
+        pooled(place)
+        for before, again, _ in results.values()
+        for place in before.keys() | again.keys()
+        if place != ("exit",) and before.get(place, ABSENT) != again.get(place, ABSENT)
+    }
+    print(f"{len(volatile)} values that differ between two runs of the other checkout:")
+    print("\n".join(f"  {place}" for place in sorted(volatile)))
+    count = 0
+    for command, runs in results.items():
+        print(f"exit code {runs[0]['exit',]}  vitedge {command}")
+        for line in differences(*runs, volatile):
+            count += 1
+            print(f"DIFFERS      {line}")
+    compared = sum(pooled(place) not in volatile for *_, run in results.values() for place in run)
+    peers.verdict(f"{compared} values of {len(results)} commands: {count} differences", not count)
+    return not count
+
+
+def write_inputs(folder: Path) -> None:
+    """What the commands read: unlabelled pictures, an ONNX file that INT8 ruins, bad input."""
+    (folder / "empty").mkdir(parents=True)
+    (folder / "broken.onnx").write_bytes(b"no model")
+    peers.save_npz(folder / "pictures.npz", peers.photographs(96, 32, 32, seed=0))
+    write_fragile(folder / "fragile.onnx", {4, 9})
+    (folder / "plain.toml").write_text(
+        'name = "plain"\ndescription = "no equalisation"\nnum_samples = 32\n'
+        'activations = "minmax"\nweights = "minmax"\nequalize = "off"\n'
+    )
+
+
+def outcome(vitedge: Path, command: str, folder: Path) -> dict[Place, Any]:
+    """A command's exit code, output, log and files, as the value at each place."""
+    earlier = modified(folder)
+    run = subprocess.run([vitedge, *command.split()], cwd=folder, capture_output=True, text=True)
+    out, log = (
+        text.replace(str(folder), "FOLDER").replace(str(vitedge.parents[2]), "CHECKOUT")
+        for text in (run.stdout, run.stderr)
+    )
+    try:
+        printed = json.loads(out)
+    except ValueError:
+        printed = lines(out)
+    files = {
+        str(path.relative_to(folder)): content(path)
+        for path, changed_at in modified(folder).items()
+        if earlier.get(path) != changed_at
+    }
+    document = {"exit": run.returncode, "out": printed, "log": lines(log), "files": files}
+    return dict(leaves(document))
+
+
+def modified(folder: Path) -> dict[Path, int]:
+    """When each file was last written, ns."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def content(path: Path) -> Any:
+    """A JSON file's document, any other file's hash."""
+    data = path.read_bytes()
+    return json.loads(data) if path.suffix == ".json" else hashlib.sha256(data).hexdigest()
+
+
+def lines(text: str) -> dict[str, int]:
+    """How often each line occurs, its numbers masked and its spaces made one."""
+    masked = [re.sub(r"\d+(\.\d+)?", "#", " ".join(line.split())) for line in text.splitlines()]
+    return {line: masked.count(line) for line in masked if line and not PASSING.search(line)}
+
+
+def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Every value of a document that holds no other, with its place."""
+    items = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(items, dict) or not items:
+        yield place, value
+        return
+    for key, item in items.items():
+        yield from leaves(item, (*place, key))
+
+
+def pooled(place: Place) -> str:
+    """The key alone: the same for all items of a list, and for a file in all folders."""
+    keys = ["*" if isinstance(key, int) else key for key in place]
+    if keys[0] == "files" and len(keys) > 1:
+        keys[1] = Path(keys[1]).name
+    return ".".join(keys)
+
+
+def differences(
+    before: dict[Place, Any], again: dict[Place, Any], after: dict[Place, Any], volatile: set[str]
+) -> Iterator[str]:
+    """Keys that came or went, then values that are not the same but should be."""
+    old, old_again, new = ({pooled(place) for place in run} for run in (before, again, after))
+    for key in sorted((old & old_again) - new):
+        if not BY_CHANCE.search(key):
+            yield f"{key}: gone"
+    for key in sorted(new - old - old_again):
+        if not BY_CHANCE.search(key):
+            yield f"{key}: new"
+    for place in sorted(before.keys() | after.keys(), key=str):
+        key, value, now = pooled(place), before.get(place, ABSENT), after.get(place, ABSENT)
+        if key in old & new and key not in volatile and not BY_CHANCE.search(key):
+            if value is ABSENT or now is ABSENT:
+                yield f"{'.'.join(map(str, place))}: {'new' if value is ABSENT else 'gone'}"
+            elif value != now:
+                yield f"{'.'.join(map(str, place))}: {value!r} -> {now!r}"
+
+
+# -- times --------------------------------------------------------------------------------------
+
+
+def compare_times(theirs: Path, ours: Path, jobs: list[str], runs: int) -> None:
+    """Time both in turn, and print ours over theirs for each job: wall clock and CPU."""
+    rows, verdicts = [], []
+    with tempfile.TemporaryDirectory() as name:
+        inputs = Path(name)
+        baseline = ["--baseline", str(inputs / "accepted.npz")]
+        timed(theirs, ["gate", str(report(inputs)), "--max-drop", "1", "--accept", *baseline])
+        if "validate" in jobs:
+            timed(theirs, [*JOBS["digits"].split(), "--output", str(inputs / "out")])
+        for job in jobs:
+            arguments = JOBS[job].format(inputs=inputs).split()
+            rounds = np.array(  # (runs, 2 checkouts, wall and CPU seconds)
+                [[timed(vitedge, arguments) for vitedge in (theirs, ours)] for _ in range(runs + 1)]
+            )[1:]  # the first fills the file cache
+            for clock, seconds in zip(("wall", "CPU"), rounds.transpose(2, 1, 0), strict=True):
+                before, after = (float(np.median(values)) for values in seconds)
+                low, high = ratio_of_medians(seconds[1][:, None], seconds[0][:, None])
+                ratio, interval = f"{after / before:.3f}", f"{low:.3f} to {high:.3f}"
+                rows.append((job, clock, f"{before:.3f}", f"{after:.3f}", ratio, interval))
+                verdicts.append((f"{job}, {clock}: the interval reaches {LIMIT}×", low <= LIMIT))
+            print(f"{job}: done", file=sys.stderr)
+    print(f"{runs} runs of each in turn; gate is on {IMAGES:,} images")
+    peers.table(("", "clock", "other, s", "this, s", "this / other", "95% CI"), rows)
+    for text, met in verdicts:
+        peers.verdict(text, met)
+
+
+def timed(vitedge: Path, arguments: list[str]) -> tuple[float, float]:
+    """Wall and CPU seconds of one run in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        start, used_s = time.perf_counter(), cpu_s()
+        run = subprocess.run([vitedge, *arguments], cwd=folder, capture_output=True, text=True)
+        seconds = time.perf_counter() - start, cpu_s() - used_s
+    if run.returncode:
+        sys.exit(f"vitedge {' '.join(arguments)}: exit code {run.returncode}\n{run.stderr}")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
