@@ -1,4 +1,4 @@
-"""Wall time of `vitedge --help`, against `import typer` and an empty interpreter, in turn."""
+"""Wall time of `vitedge --help` and `import vitedge`, against `import typer` and none, in turn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from statistics import median
 from benchmarks import peers
 
 LIMIT_S = 0.3
+IMPORT_LIMIT_S = 0.05
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
     python = sys.executable
     commands = {
         "vitedge --help": [str(Path(python).with_name("vitedge")), "--help"],
+        "python -c 'import vitedge'": [python, "-c", "import vitedge"],
         "python -c 'import typer'": [python, "-c", "import typer"],
         "python -c pass": [python, "-c", "pass"],
     }
@@ -45,6 +47,13 @@ def main() -> None:
     )
     peers.verdict(
         f"vitedge --help takes {median(ours):.2f} s (< {LIMIT_S} s)", median(ours) < LIMIT_S
+    )
+    pairs = zip(seconds["python -c 'import vitedge'"], seconds["python -c pass"], strict=True)
+    import_s = median(importing - bare for importing, bare in pairs)
+    peers.verdict(
+        f"import vitedge takes {1e3 * import_s:.1f} ms (< {1e3 * IMPORT_LIMIT_S:.0f} ms), "
+        "the interpreter's own start not counted",
+        import_s < IMPORT_LIMIT_S,
     )
 
 

@@ -61,6 +61,12 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout
 
 
+def test_import_imports_nothing_heavy() -> None:
+    code = f"import sys, vitedge\nprint(sorted(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_commands_of_the_contract_are_there(vitedge: CLI) -> None:
     text = vitedge("--help").stdout
     for command in COMMANDS:
