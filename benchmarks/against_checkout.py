@@ -31,15 +31,19 @@ COMMANDS = [
     for line in Path(__file__).with_suffix(".txt").read_text().splitlines()
     if line and not line.startswith("#")
 ]
-BY_CHANCE = re.compile(r"\.warnings|\.drift|recommendation\.(precision|reason)$|tools\.vitedge$")
-"""Keys whose value can happen to be the same twice: what timing led to, and our own version."""
+CHANCE_VALUES = re.compile(
+    r"recommendation\.(precision|reason)$|p99_ms$|offline\.best\.|tools\.vitedge$"
+)
+"""What can happen to be the same twice: what timing led to, and our own version."""
+CHANCE_KEYS = re.compile(r"\.warnings|\.drift")
+"""What is there, or not, as timing went."""
 PASSING = re.compile(r"waiting for another vitedge|^warning: .*(busy|noisy|load|clock)")
 """Lines of the log that tell of the machine, not of vitedge."""
 
 JOBS = {
     "help": "--help",
     "demo": "demo",
-    "digits": "export --target onnxruntime --target openvino --int8 --duration 0",
+    "digits": "export --target onnxruntime-cpu --target openvino-cpu --int8 --duration 0",
     "vit_tiny": f"export vit_tiny_patch16_224 {TINY} --duration 0",
     "gate": "gate {inputs}/report.json --max-drop 1 --baseline {inputs}/accepted.npz",
     "validate": "validate {inputs}/out/digits-onnxruntime-cpu-int8 --data digits",
@@ -175,15 +179,13 @@ def differences(
 ) -> Iterator[str]:
     """Keys that came or went, then values that are not the same but should be."""
     old, old_again, new = ({pooled(place) for place in run} for run in (before, again, after))
-    for key in sorted((old & old_again) - new):
-        if not BY_CHANCE.search(key):
-            yield f"{key}: gone"
-    for key in sorted(new - old - old_again):
-        if not BY_CHANCE.search(key):
-            yield f"{key}: new"
+    for keys, what in (((old & old_again) - new, "gone"), (new - old - old_again, "new")):
+        yield from (f"{key}: {what}" for key in sorted(keys) if not CHANCE_KEYS.search(key))
     for place in sorted(before.keys() | after.keys(), key=str):
         key, value, now = pooled(place), before.get(place, ABSENT), after.get(place, ABSENT)
-        if key in old & new and key not in volatile and not BY_CHANCE.search(key):
+        if CHANCE_KEYS.search(key) or CHANCE_VALUES.search(key):
+            continue
+        if key in old & new and key not in volatile:
             if value is ABSENT or now is ABSENT:
                 yield f"{'.'.join(map(str, place))}: {'new' if value is ABSENT else 'gone'}"
             elif value != now:
