@@ -29,7 +29,7 @@ from vitedge.gate.limits import Limits
 from vitedge.gate.subject import load
 from vitedge.gate.verdict import Check, Judged
 from vitedge.measure.accuracy import validate
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 
 WAYS = {
     "one layer's scale × 1.5": sabotage.scale_of_one_layer,
@@ -56,7 +56,7 @@ def export(model: str, seed: int, output: Path) -> Path:
         f'selection = "random"\nseed = {seed}\nactivations = "mse"\nweights = "mse"\n'
     )
     request = ExportRequest(
-        model=Request(model),
+        model=ModelRequest(model),
         targets=("onnxruntime",),
         precision="int8",
         calibration=str(recipe),

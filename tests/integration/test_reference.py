@@ -24,9 +24,9 @@ def top1(bundle: Path, images: Batch) -> float:
 
 def test_the_reference_gets_98_percent_of_the_held_out_digits_right(held_out: Batch) -> None:
     from vitedge.models.eager import EagerSession
-    from vitedge.models.sources import Request, resolve
+    from vitedge.models.sources import ModelRequest, resolve
 
-    logits = EagerSession(resolve(Request()), 2).run({"image": held_out.images})["logits"]
+    logits = EagerSession(resolve(ModelRequest()), 2).run({"image": held_out.images})["logits"]
     assert len(held_out.labels) == 719
     assert (logits.argmax(axis=1) == held_out.labels).mean() >= 0.98
 

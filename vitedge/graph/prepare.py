@@ -57,7 +57,7 @@ def scale_queries(graph: GraphProto) -> None:
         for node in graph.node
         if node.op_type == "MatMul" and not stored & set(node.input)
     }
-    moved = [(node, *found) for node in graph.node if (found := _scaled(node, products, scalars))]
+    moved = [(node, *match) for node in graph.node if (match := _scaled(node, products, scalars))]
     for scaling, product, scalar in moved:
         if readers[product.output[0]] != 1:
             continue

@@ -71,7 +71,7 @@ def observe(
     images: list[Images] = []
     outputs: list[NDArray[np.float32]] = []
     seen = 0
-    for batch, (*values, output) in run.each(chain([first], batches)):
+    for batch, (*values, output) in run.stream(chain([first], batches)):
         for name, value in zip(taps, values, strict=True):
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))

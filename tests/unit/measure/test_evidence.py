@@ -17,7 +17,7 @@ from vitedge.data.open import open_images
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.comparison import validate
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.measure.accuracy.worst import KEPT, Worst
+from vitedge.measure.accuracy.worst import WORST_COUNT, WorstImages
 
 KEPT_BESIDE = ("manifest.json", "evidence.npz")
 
@@ -52,21 +52,21 @@ def test_the_worst_images_are_those_that_only_the_artifact_has_wrong(seen) -> No
     found, images, _ = seen
     differ = found.artifact != found.fp32
     lost = (found.fp32 == found.labels) & (found.artifact != found.labels)
-    assert len(found.worst) == min(KEPT, differ.sum())
+    assert len(found.worst) == min(WORST_COUNT, differ.sum())
     assert differ[found.worst].all()
-    assert lost[found.worst[: min(KEPT, lost.sum())]].all()
+    assert lost[found.worst[: min(WORST_COUNT, lost.sum())]].all()
     np.testing.assert_array_equal(found.thumbnails[0], images[found.worst[0]])
 
 
 def test_no_more_than_a_few_small_pictures_are_kept() -> None:
     rng = np.random.default_rng(1)
-    worst = Worst("features")
+    worst = WorstImages("features")
     for _ in range(10):
         images = rng.integers(0, 256, (16, 150, 100, 3), np.uint8)
         fp32 = rng.normal(size=(16, 8)).astype(np.float32)
         worst.add(images, np.zeros(16), fp32 + 0.1 * rng.normal(size=fp32.shape), fp32)
     places, pictures = worst.result()
-    assert len(set(places.tolist())) == len(pictures) == KEPT
+    assert len(set(places.tolist())) == len(pictures) == WORST_COUNT
     assert pictures.shape[1:] == (50, 33, 3)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from vitedge.core.report import Candidate, Recommendation
-from vitedge.measure.recommendation import candidates, recommend
+from vitedge.measure.recommendation import candidates_of, recommend
 
 FP32 = Candidate(precision="fp32", p50_ms=10.0, bytes=4000)
 
@@ -178,7 +178,7 @@ def report(**sections: Any) -> dict[str, Any]:
 def test_a_report_gives_fp32_and_its_own_precision() -> None:
     accuracy = {"metric": "top1", "drop_pp": 0.1, "drop_ci_pp": [-0.1, 0.3]}
     numerics = {"sqnr_db": 33.0, "max_abs_error": 0.2}
-    fp32, int8 = candidates([report(accuracy=accuracy, numerics=numerics)])
+    fp32, int8 = candidates_of([report(accuracy=accuracy, numerics=numerics)])
     assert fp32 == FP32
     assert int8 == one(
         "int8", 1.2, 1.25, 1.3, drop_pp=0.1, drop_ci_pp=(-0.1, 0.3), sqnr_db=33.0, max_abs_error=0.2
@@ -188,11 +188,14 @@ def test_a_report_gives_fp32_and_its_own_precision() -> None:
 def test_like_features_are_no_accuracy() -> None:
     agreement = {"metric": "knn_agreement", "drop_pp": 4.0, "drop_ci_pp": [3.0, 5.0]}
     numerics = {"sqnr_db": 33.0, "max_abs_error": 0.2}
-    _, int8 = candidates([report(accuracy=agreement, numerics=numerics)])
+    _, int8 = candidates_of([report(accuracy=agreement, numerics=numerics)])
     assert (int8.drop_pp, int8.drop_ci_pp, int8.sqnr_db) == (None, None, 33.0)
 
 
 def test_what_was_not_timed_with_fp32_is_no_candidate() -> None:
     alone = {"p50_ms": 8.0, "fp32": None, "speedup": None, "speedup_ci": None}
-    assert candidates([report(latency=alone)]) == []
-    assert [c.precision for c in candidates([report(latency=alone), report()])] == ["fp32", "int8"]
+    assert candidates_of([report(latency=alone)]) == []
+    assert [c.precision for c in candidates_of([report(latency=alone), report()])] == [
+        "fp32",
+        "int8",
+    ]

@@ -381,7 +381,7 @@ def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
     from vitedge.graph.preprocess import prepend
     from vitedge.graph.run import Runner
     from vitedge.models.eager import EagerSession
-    from vitedge.models.sources import Identity, ReferenceModel
+    from vitedge.models.sources import ModelIdentity, ReferenceModel
 
     preprocess = msgspec.structs.replace(BGR, channels=channels)
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
@@ -401,7 +401,7 @@ def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
     onnx.save(model, tmp_path / "model.onnx")
     np.testing.assert_allclose(Runner(tmp_path / "model.onnx")(images)[0], expected, atol=1e-6)
 
-    identity = Identity(
+    identity = ModelIdentity(
         name="same",
         source="test",
         weights_sha256="",
