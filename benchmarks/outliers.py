@@ -23,7 +23,7 @@ from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import Made
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 

@@ -23,7 +23,7 @@ from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.export.onnx import export
 from vitedge.graph.io import write
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest, resolve
 
 TARGETS = ("openvino-cpu", "onnxruntime-cpu")

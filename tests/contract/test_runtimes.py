@@ -23,7 +23,7 @@ from vitedge.core.runtime import Session, VerifiedFiles, runtime_of, runtimes
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Target
 from vitedge.data.imageset import Batch
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 
 BATCHES: tuple[BatchSize, ...] = (1, 4, "dynamic")
 IMAGES = 64

@@ -10,7 +10,7 @@ import pytest
 
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.runtimes import open_session
 
 BUNDLES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

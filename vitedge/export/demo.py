@@ -14,7 +14,7 @@ from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.measure import latency
-from vitedge.measure.accuracy.comparison import validate
+from vitedge.measure.accuracy.validation import validate
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.models.sources import ModelRequest, resolve
 

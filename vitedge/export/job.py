@@ -27,7 +27,11 @@ from vitedge.export.accuracy_control import Search
 from vitedge.export.request import ExportRequest, Plan, plan_export
 from vitedge.export.result import Made
 from vitedge.export.stage import Source, bundle_name, precision_of, stage, versions
-from vitedge.measure.accuracy.validate import measure_numerics, simulate_bundle, validate_bundle
+from vitedge.measure.accuracy.bundle_validation import (
+    measure_numerics,
+    simulate_bundle,
+    validate_bundle,
+)
 from vitedge.measure.latency.turns import recommend_among, time_bundles, time_in_turn
 from vitedge.models.sources import ModelIdentity, ReferenceModel, resolve
 from vitedge.quant.half import Fp16, Guard

@@ -25,7 +25,7 @@ from vitedge.export import job as pipeline
 from vitedge.export.request import ExportRequest, Plan
 from vitedge.export.result import Made
 from vitedge.export.stage import bundle_name
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelIdentity
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from vitedge.core.errors import InputError
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
 from vitedge.graph.parity import PARITY_LIMIT, relative_error
+from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner
-from vitedge.graph.split import split
 from vitedge.graph.taps import shapes
 
 

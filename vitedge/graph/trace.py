@@ -14,9 +14,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 from onnx.reference import ReferenceEvaluator
 
+from vitedge.graph.channel_ids import Ids, along, join, narrow
 from vitedge.graph.channels import Channels, Factor, Linear, Product
 from vitedge.graph.constants import Constants
-from vitedge.graph.ids import Ids, along, join, narrow
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _MOVES = ("Transpose", "Slice", "Split", "Concat", "Gather", "Pad", "Expand", "Tile")

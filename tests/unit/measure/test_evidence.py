@@ -15,9 +15,9 @@ from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.comparison import validate
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.measure.accuracy.worst import WORST_COUNT, WorstImages
+from vitedge.measure.accuracy.validation import validate
+from vitedge.measure.accuracy.worst_images import WORST_COUNT, WorstImages
 
 KEPT_BESIDE = ("manifest.json", "evidence.npz")
 

@@ -15,7 +15,7 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.comparison import OutputError, predict, predict_all, validate
+from vitedge.measure.accuracy.validation import OutputError, predict, predict_all, validate
 from vitedge.measure.statistics import paired_drop_pp
 
 CLASSES = 3

@@ -14,7 +14,7 @@ from vitedge.core.manifest import Golden
 from vitedge.core.report import Parity
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Precision, Task
-from vitedge.measure.accuracy.comparison import OutputError, predict_all
+from vitedge.measure.accuracy.validation import OutputError, predict_all
 from vitedge.runtimes import open_session, runs_here
 
 PARITY_LIMIT = 1e-3

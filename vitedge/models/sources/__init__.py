@@ -33,13 +33,13 @@ def resolve(request: ModelRequest) -> ReferenceModel:
         refuse_flags(request, arch="--arch", weights="--weights", random_weights="--random-weights")
         return onnx_file.load(path, request)
 
-    from vitedge.models.sources import own
+    from vitedge.models.sources import zoo_model
 
     if path.suffix in WEIGHTS_SUFFIXES and request.model not in ZOO:
         refuse_flags(request, weights="--weights", random_weights="--random-weights")
-        return own.load_file(path, request)
+        return zoo_model.load_file(path, request)
     refuse_flags(request, arch="--arch")
-    return own.load(_known(request.model or "digits"), request)
+    return zoo_model.load(_known(request.model or "digits"), request)
 
 
 def _libraries() -> dict[str, Callable[[str, ModelRequest], ReferenceModel]]:

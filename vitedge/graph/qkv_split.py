@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from vitedge.graph.channel_ids import Ids
 from vitedge.graph.constants import Constants
 from vitedge.graph.external import DataFile
-from vitedge.graph.ids import Ids
 
 _MOVES = ("Reshape", "Transpose", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity")
 Shapes = Mapping[str, tuple[int, ...]]

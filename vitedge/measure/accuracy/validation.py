@@ -16,7 +16,7 @@ from vitedge.core.spec import Task
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.measure.accuracy import metrics
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.measure.accuracy.worst import WorstImages
+from vitedge.measure.accuracy.worst_images import WorstImages
 
 CONFIDENCE = 0.95
 FLUSH_RUNS = 64

@@ -16,7 +16,7 @@ from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, open_images
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.comparison import OutputError, predict_all, validate
+from vitedge.measure.accuracy.validation import OutputError, predict_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
 
 
