@@ -212,13 +212,13 @@ def foreign(folder: Path, model: ModelProto) -> Any:
 
 
 @pytest.mark.parametrize("uint8", [True, False], ids=["uint8", "float"])
-@pytest.mark.parametrize(("given", "asked"), [("batch", "dynamic"), ("batch", 4), (2, 2)])
+@pytest.mark.parametrize(("batch", "asked"), [("batch", "dynamic"), ("batch", 4), (2, 2)])
 def test_somebodys_model_gets_the_batch_asked_for(
-    tmp_path: Path, given: int | str, asked: int | str, uint8: bool
+    tmp_path: Path, batch: int | str, asked: int | str, uint8: bool
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    exported = export(foreign(tmp_path, linear(given, uint8)), out, asked, 20)
+    exported = export(foreign(tmp_path, linear(batch, uint8)), out, asked, 20)
     count = 3 if asked == "dynamic" else asked
     images = np.random.default_rng(1).integers(0, 256, (count, 8, 8, 3), np.uint8)
     pixels = images.astype(np.float64)
