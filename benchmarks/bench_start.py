@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks import peers
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 
 LIMIT_S = 1.0
 MODEL = "vit_tiny_patch16_224"
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _exported(folder: Path) -> list[Path]:
     targets = ("onnxruntime", "openvino")
-    request = ExportRequest(Request(MODEL, random_weights=True), targets, output=folder)
+    request = ExportRequest(ModelRequest(MODEL, random_weights=True), targets, output=folder)
     return [made.bundle.path for made in export(request, peers.SILENT)]
 
 

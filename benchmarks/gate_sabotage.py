@@ -28,8 +28,8 @@ from vitedge.gate.judge import judge
 from vitedge.gate.limits import Limits
 from vitedge.gate.subject import load
 from vitedge.gate.verdict import Check, Judged
-from vitedge.measure.accuracy import validate
-from vitedge.models.sources import Request
+from vitedge.measure.accuracy import bundle_validation
+from vitedge.models.sources import ModelRequest
 
 WAYS = {
     "one layer's scale × 1.5": sabotage.scale_of_one_layer,
@@ -56,7 +56,7 @@ def export(model: str, seed: int, output: Path) -> Path:
         f'selection = "random"\nseed = {seed}\nactivations = "mse"\nweights = "mse"\n'
     )
     request = ExportRequest(
-        model=Request(model),
+        model=ModelRequest(model),
         targets=("onnxruntime",),
         precision="int8",
         calibration=str(recipe),
@@ -76,8 +76,8 @@ def drawn(trial: int, path: Path) -> str:
 
 def judged(path: Path, data: str, limits: Limits) -> Judged:
     bundle = open_bundle(path)
-    images = validate.evaluation_images(bundle, data)
-    validate.validate_bundle(bundle, images, SILENT, allow_overlap=False)
+    images = bundle_validation.evaluation_images(bundle, data)
+    bundle_validation.validate_bundle(bundle, images, SILENT, allow_overlap=False)
     return judge(load(path), limits, CONFIDENCE)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from vitedge.core import host
 from vitedge.core.bundle import Bundle
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.latency import Comparison, measure
 from vitedge.models.zoo import ZOO
 

@@ -19,8 +19,8 @@ from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import Made
-from vitedge.measure.accuracy.comparison import predict_all
-from vitedge.models.sources import Request
+from vitedge.measure.accuracy.validation import predict_all
+from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 
 DIGITS = ZOO["digits"]
@@ -99,7 +99,7 @@ def _export(
 ) -> list[Made]:
     return export(
         ExportRequest(
-            model=Request("digits", weights=weights),
+            model=ModelRequest("digits", weights=weights),
             targets=targets,
             precision=precision,
             calib_data="digits",

@@ -22,7 +22,7 @@ from vitedge.core import catalog
 from vitedge.core.spec import Calibration
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
-from vitedge.models.sources import Request, resolve
+from vitedge.models.sources import ModelRequest, resolve
 from vitedge.models.zoo import ZOO
 from vitedge.quant.int8 import Quantizer
 
@@ -77,7 +77,7 @@ def _export(model: str, runtime: str, folder: Path) -> dict[str, float]:
     from vitedge.export.onnx import export
 
     target = peers.target_here(runtime)
-    reference = resolve(Request(model, random_weights=True))
+    reference = resolve(ModelRequest(model, random_weights=True))
     exported = export(reference, folder, target.batch, target.opset)
     fields = (exported.path.name, exported.input, exported.output)
     (folder / "exported.json").write_bytes(msgspec.json.encode(fields))

@@ -26,8 +26,8 @@ from vitedge.core.bundle import Bundle
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.measure.accuracy.comparison import predict_all
-from vitedge.models.sources import Request
+from vitedge.measure.accuracy.validation import predict_all
+from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 
 DIGITS = ZOO["digits"]
@@ -144,7 +144,7 @@ def _subjects(options: Namespace) -> Iterator[Subject]:
 def _digits(folder: Path) -> Subject:
     evaluation = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
     calibration = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
-    fp32, ours = _export(Request("digits"), "digits", folder)
+    fp32, ours = _export(ModelRequest("digits"), "digits", folder)
     return Subject(
         "digits",
         fp32,
@@ -176,7 +176,7 @@ def _of_lineage(row: lineage.Row, folder: Path, options: Namespace) -> Subject:
 
 
 def _export(
-    request: Request, calib_data: str, folder: Path
+    request: ModelRequest, calib_data: str, folder: Path
 ) -> tuple[dict[str, Bundle], dict[str, Bundle]]:
     """Our FP32 and INT8 bundles by runtime."""
     made = export(

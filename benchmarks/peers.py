@@ -25,7 +25,7 @@ from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
 from vitedge.core.spec import Target
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 from vitedge.quant import int8
 from vitedge.runtimes import open_session
 
@@ -80,7 +80,7 @@ def export_bundles(
     """Our own FP32 and INT8 bundles of `model`, with random weights unless it is `digits`."""
     made = export(
         ExportRequest(
-            model=Request(model, random_weights=model != "digits"),
+            model=ModelRequest(model, random_weights=model != "digits"),
             targets=(runtime,),
             precision="int8",
             calib_data=calib_data,

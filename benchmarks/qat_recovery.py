@@ -20,7 +20,7 @@ from vitedge.data.open import Role, open_images
 from vitedge.export import job, qat
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import Made
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 
 DIGITS = ZOO["digits"]
@@ -67,7 +67,7 @@ def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[Made, Ma
     evaluation = _noisy(folder / "eval.npz", "evaluation", seed + 1000, options)
     (folder / "w4.toml").write_text(RECIPE)
     request = ExportRequest(
-        model=Request("", "", None, None, False, None),
+        model=ModelRequest("", "", None, None, False, None),
         targets=(options.target,),
         precision="int8",
         calib_data=str(train),

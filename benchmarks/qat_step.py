@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from benchmarks import peers
 from vitedge.core import catalog, host
 from vitedge.export.onnx import export
-from vitedge.models.sources import Request, resolve
+from vitedge.models.sources import ModelRequest, resolve
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat.fake_quantize import ActivationQuantizer
@@ -98,7 +98,7 @@ def _peak_mib(model: str, way: str, options: argparse.Namespace) -> float:
 
 def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[Step]:
     """One step of training, for each way."""
-    model = resolve(Request(name, random_weights=name not in ("digits", "shapes")))
+    model = resolve(ModelRequest(name, random_weights=name not in ("digits", "shapes")))
     found = catalog.find_target(target, host.describe(threads=0))
     height, width = model.identity.preprocess.height, model.identity.preprocess.width
     images = peers.photographs(max(batch, 8), height, width, seed=0)

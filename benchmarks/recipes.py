@@ -17,7 +17,7 @@ from benchmarks import peers
 from vitedge.core import catalog
 from vitedge.core.bundle import Bundle
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.statistics import paired_drop_pp
 from vitedge.models.zoo import ZOO
 

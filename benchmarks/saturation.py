@@ -23,8 +23,8 @@ from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.export.onnx import export
 from vitedge.graph.io import write
-from vitedge.measure.accuracy.comparison import predict_all
-from vitedge.models.sources import Request, resolve
+from vitedge.measure.accuracy.validation import predict_all
+from vitedge.models.sources import ModelRequest, resolve
 
 TARGETS = ("openvino-cpu", "onnxruntime-cpu")
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _rows(folder: Path) -> list[tuple[str, ...]]:
-    model = resolve(Request())
+    model = resolve(ModelRequest())
     exported = export(model, folder, 1, 20)
     spec, labels = model.identity.preprocess, model.identity.labels
     evaluation = open_images("digits", "evaluation", spec, labels)

@@ -13,7 +13,7 @@ from vitedge.core.progress import SILENT
 from vitedge.export import job
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import Made
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 
 MODELS = (
     "digits",
@@ -59,7 +59,7 @@ def _export(model: str, batch: int | str, targets: list[str]) -> list[Made]:
             data = str(peers.save_npz(Path(folder) / "calib.npz",
                                       peers.photographs(SAMPLES, 224, 224, seed=1)))  # fmt: skip
         request = ExportRequest(
-            model=Request(model, random_weights=model != "digits"),
+            model=ModelRequest(model, random_weights=model != "digits"),
             targets=tuple(targets),
             precision="int8",
             calib_data=data,

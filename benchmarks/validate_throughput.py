@@ -21,8 +21,8 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.comparison import DYNAMIC_BATCH, predict, validate
-from vitedge.measure.accuracy.validate import evaluation_images, validate_bundle
+from vitedge.measure.accuracy.bundle_validation import evaluation_images, validate_bundle
+from vitedge.measure.accuracy.validation import DYNAMIC_BATCH, predict, validate
 
 SHARE = 0.9
 PHOTO_SIZE = (480, 640)

@@ -26,7 +26,7 @@ from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import Made
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import ResNetConfig, VTResNetConfig
@@ -123,7 +123,7 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, M
     found: dict[str, Made] = {}
     for runtime in RUNTIMES:
         request = ExportRequest(
-            model=Request(rival.name, weights=weights),
+            model=ModelRequest(rival.name, weights=weights),
             targets=(runtime,),
             eval_data="digits",
             duration_s=0,

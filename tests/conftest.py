@@ -122,10 +122,10 @@ def digits_graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BatchSiz
     def graph(batch: BatchSize) -> Any:
         if batch not in made:
             from vitedge.export.onnx import export
-            from vitedge.models.sources import Request, resolve
+            from vitedge.models.sources import ModelRequest, resolve
 
             folder = tmp_path_factory.mktemp(f"graph-{batch}")
-            made[batch] = export(resolve(Request()), folder, batch, 20)
+            made[batch] = export(resolve(ModelRequest()), folder, batch, 20)
         return made[batch]
 
     return graph

@@ -22,8 +22,8 @@ from vitedge.core.progress import Steps
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.measure.accuracy.comparison import OutputError, predict_all
-from vitedge.models.sources import Request
+from vitedge.measure.accuracy.validation import OutputError, predict_all
+from vitedge.models.sources import ModelRequest
 from vitedge.runtimes import open_session
 
 TARGETS = ("onnxruntime-cpu", "openvino-cpu")
@@ -180,7 +180,7 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
     return Result(params, made[0].bundle.manifest.parity.max_rel_error, int8)
 
 
-def request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
+def request(row: Row, folder: Path, shallow: bool) -> tuple[ModelRequest, int]:
     """How a user would name the row's model, and its number of parameters."""
     folder.mkdir()
     torch.manual_seed(0)  # among random weights are unlucky ones: MobileViT had 13 to 27 dB
@@ -191,7 +191,7 @@ def request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
         if row.model.startswith("vit_"):  # torchvision starts its head at zero: nothing to compare
             module.heads.head.reset_parameters()
         save_file(module.state_dict(), folder / "weights.safetensors")
-        return Request(row.name, weights=folder / "weights.safetensors"), _params(module)
+        return ModelRequest(row.name, weights=folder / "weights.safetensors"), _params(module)
     if row.source == "timm":
         import timm
         from timm.models import save_for_hf
@@ -199,7 +199,7 @@ def request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
         arguments = dict(row.shallow) if shallow else {}
         module = timm.create_model(row.model, **arguments)
         save_for_hf(module, folder, model_args=arguments)
-        return Request(f"timm:local-dir:{folder}"), _params(module)
+        return ModelRequest(f"timm:local-dir:{folder}"), _params(module)
     import transformers
 
     kind = getattr(transformers, row.model)
@@ -213,7 +213,7 @@ def request(row: Row, folder: Path, shallow: bool) -> tuple[Request, int]:
     module.save_pretrained(folder)
     sizes = {"size": {"height": 128, "width": 128}} if shallow and row.small_input else {}
     getattr(transformers, row.processor)(**sizes).save_pretrained(folder)
-    return Request(f"hf:{folder}"), _params(module)
+    return ModelRequest(f"hf:{folder}"), _params(module)
 
 
 def _params(module: Any) -> int:

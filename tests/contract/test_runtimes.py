@@ -23,7 +23,7 @@ from vitedge.core.runtime import Session, VerifiedFiles, runtime_of, runtimes
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Target
 from vitedge.data.imageset import Batch
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 
 BATCHES: tuple[BatchSize, ...] = (1, 4, "dynamic")
 IMAGES = 64
@@ -175,10 +175,10 @@ def test_one_thread_asked_for_is_one_thread_that_works(build: Build, held_out: B
 
 def test_fp32_computes_what_torch_does(build: Build, batch: BatchSize, held_out: Batch) -> None:
     from vitedge.models.eager import EagerSession
-    from vitedge.models.sources import Request, resolve
+    from vitedge.models.sources import ModelRequest, resolve
 
     images = held_out.images[:IMAGES]
-    torch_logits = EagerSession(resolve(Request()), 2).run({"image": images})["logits"]
+    torch_logits = EagerSession(resolve(ModelRequest()), 2).run({"image": images})["logits"]
     with build(batch, "fp32").open() as session:
         got = predict_all(session, images)
     error = np.abs(got - torch_logits).max() / np.abs(torch_logits).max()

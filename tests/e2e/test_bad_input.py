@@ -1,6 +1,6 @@
 """Every line of "bad input gets a clear error and loses nothing", through the command line.
 
-Damaged images, one by one, are in tests/unit/data/test_data.py.
+Damaged images, one by one, are in tests/unit/data/test_open.py.
 """
 
 from __future__ import annotations

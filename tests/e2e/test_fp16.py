@@ -15,7 +15,7 @@ from onnx import TensorProto
 from tests.outliers import write_scaled
 from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.data.imageset import Batch
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.runtimes import open_session
 
 CLI = Callable[..., Any]

@@ -20,7 +20,7 @@ from tests.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
 

@@ -21,8 +21,8 @@ from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import Made
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
-from vitedge.measure.recommendation import candidates, recommend
-from vitedge.models.sources import Request
+from vitedge.measure.recommendation import candidates_of, recommend
+from vitedge.models.sources import ModelRequest
 
 QUIET = Steps(None)
 SHORT_S = 0.1
@@ -43,7 +43,7 @@ def export_digits(
 
     def run(**changes: Any) -> list[Made]:
         request = ExportRequest(
-            Request(str(onnx_model)),
+            ModelRequest(str(onnx_model)),
             (str(target),),
             "int8",
             calib_data="digits",
@@ -140,7 +140,7 @@ def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which
         assert report["recommendation"]["max_drop_pp"] == 2.0
         _, int8 = report["recommendation"]["candidates"]
         assert int8["p50_ms"] == reports[-1]["latency"]["p50_ms"] != before["p50_ms"]
-    again = recommend(candidates(reports), 2.0)
+    again = recommend(candidates_of(reports), 2.0)
     assert again is not None
     assert (again.precision, again.reason) == (
         reports[-1]["recommendation"]["precision"],

@@ -10,7 +10,7 @@ import pytest
 
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
-from vitedge.measure.accuracy.comparison import predict_all
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.runtimes import open_session
 
 BUNDLES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -24,9 +24,9 @@ def top1(bundle: Path, images: Batch) -> float:
 
 def test_the_reference_gets_98_percent_of_the_held_out_digits_right(held_out: Batch) -> None:
     from vitedge.models.eager import EagerSession
-    from vitedge.models.sources import Request, resolve
+    from vitedge.models.sources import ModelRequest, resolve
 
-    logits = EagerSession(resolve(Request()), 2).run({"image": held_out.images})["logits"]
+    logits = EagerSession(resolve(ModelRequest()), 2).run({"image": held_out.images})["logits"]
     assert len(held_out.labels) == 719
     assert (logits.argmax(axis=1) == held_out.labels).mean() >= 0.98
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.models.sources import ReferenceModel, Request, resolve
+from vitedge.models.sources import ModelRequest, ReferenceModel, resolve
 
 pytestmark = pytest.mark.usefixtures("peers")
 
@@ -79,7 +79,7 @@ def same_answer(model: ReferenceModel, peer: Any, size: int) -> bool:
 def test_a_timm_folder_brings_weights_preprocessing_and_labels(timm_folder: Path) -> None:
     import timm
 
-    model = resolve(Request(f"timm:local-dir:{timm_folder}"))
+    model = resolve(ModelRequest(f"timm:local-dir:{timm_folder}"))
     known = model.identity
     assert (known.name, known.task, known.labels) == ("my-deit", "classification", CLASSES)
     assert (known.preprocess.resize_px, known.preprocess.mean[0]) == (248, 0.485)
@@ -88,7 +88,9 @@ def test_a_timm_folder_brings_weights_preprocessing_and_labels(timm_folder: Path
 
 
 def test_a_timm_name_knows_imagenets_classes() -> None:
-    model = resolve(Request("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", random_weights=True))
+    model = resolve(
+        ModelRequest("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", random_weights=True)
+    )
     known = model.identity
     assert known.name == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     assert len(known.labels) == 1000
@@ -99,7 +101,7 @@ def test_a_timm_name_knows_imagenets_classes() -> None:
 def test_a_torchvision_name_reads_the_file_its_hub_left(torch_home: Path) -> None:
     from torchvision import models
 
-    model = resolve(Request("torchvision:resnet18"))
+    model = resolve(ModelRequest("torchvision:resnet18"))
     known = model.identity
     assert (known.task, known.labels[0], len(known.labels)) == ("classification", "tench", 1000)
     assert (known.preprocess.resize_px, known.preprocess.interpolation) == (256, "bilinear")
@@ -109,17 +111,19 @@ def test_a_torchvision_name_reads_the_file_its_hub_left(torch_home: Path) -> Non
 
 
 def test_a_torchvision_name_may_name_its_weights() -> None:
-    model = resolve(Request("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1", random_weights=True))
+    model = resolve(
+        ModelRequest("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1", random_weights=True)
+    )
     assert (model.identity.preprocess.height, model.identity.preprocess.resize_px) == (384, 384)
 
 
 @pytest.mark.parametrize("source", ["timm:deit_tiny_patch16_224", "torchvision:resnet18"])
 def test_weights_of_ones_own_go_into_a_librarys_model(tmp_path: Path, source: str) -> None:
-    random = resolve(Request(source, random_weights=True))
+    random = resolve(ModelRequest(source, random_weights=True))
     assert isinstance(random.content, nn.Module)
     state = {name: tensor + 1 for name, tensor in random.content.state_dict().items()}
     save_file(state, tmp_path / "mine.safetensors")
-    mine = resolve(Request(source, weights=tmp_path / "mine.safetensors"))
+    mine = resolve(ModelRequest(source, weights=tmp_path / "mine.safetensors"))
     assert mine.identity.trained
     assert mine.identity.weights_sha256 != random.identity.weights_sha256
 
@@ -127,7 +131,7 @@ def test_weights_of_ones_own_go_into_a_librarys_model(tmp_path: Path, source: st
 # -- what is refused ----------------------------------------------------------------------------
 
 
-def refusal(request: Request, kind: type[InputError] | type[UnavailableError]) -> str:
+def refusal(request: ModelRequest, kind: type[InputError] | type[UnavailableError]) -> str:
     """What the user is told, the fix included."""
     with pytest.raises(kind) as caught:
         resolve(request)
@@ -143,7 +147,7 @@ def test_weights_that_cannot_be_fetched_name_the_flag(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    said = refusal(Request(source), UnavailableError)
+    said = refusal(ModelRequest(source), UnavailableError)
     assert source in said and "--random-weights" in said and "--weights" in said
 
 
@@ -151,7 +155,7 @@ def test_timms_labels_that_are_not_the_heads_are_refused(timm_folder: Path) -> N
     config = json.loads((timm_folder / "config.json").read_text())
     config["label_names"] = ["cat", "dog"]
     (timm_folder / "config.json").write_text(json.dumps(config))
-    said = refusal(Request(f"timm:local-dir:{timm_folder}"), InputError)
+    said = refusal(ModelRequest(f"timm:local-dir:{timm_folder}"), InputError)
     assert "2 classes" in said and "3 outputs" in said
 
 
@@ -168,7 +172,7 @@ def test_missing_extra_and_misshaped_tensors_are_listed(
     state["stray.weight"] = torch.zeros(3)
     state[names[6]] = torch.zeros(7)
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    said = refusal(Request(source), InputError)
+    said = refusal(ModelRequest(source), InputError)
     assert "6 missing" in said and "…" in said
     assert "1 unexpected (stray.weight)" in said
     assert "1 misshaped" in said and "bias (7" in said
@@ -181,7 +185,7 @@ def test_weights_with_nan_are_refused(kind: str, timm_folder: Path, hf_folder: P
     state = load_file(folder / "model.safetensors")
     next(iter(state.values())).view(-1)[0] = float("nan")
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    assert "NaN" in refusal(Request(source), InputError)
+    assert "NaN" in refusal(ModelRequest(source), InputError)
 
 
 @pytest.mark.parametrize("kind", ["timm", "hf", "torchvision"])
@@ -198,7 +202,7 @@ def test_code_in_weights_does_not_run(
         (folder / "model.safetensors").unlink()
         (folder / "pytorch_model.bin").write_bytes(evil)
         source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
-    refusal(Request(source), InputError)
+    refusal(ModelRequest(source), InputError)
     assert not mark.exists()
 
 
@@ -212,7 +216,7 @@ def test_code_in_weights_does_not_run(
     ],
 )
 def test_an_unknown_name_gets_the_nearest(model: str, says: str) -> None:
-    assert says in refusal(Request(model), InputError)
+    assert says in refusal(ModelRequest(model), InputError)
 
 
 @pytest.mark.parametrize(
@@ -224,17 +228,19 @@ def test_an_unknown_name_gets_the_nearest(model: str, says: str) -> None:
     ],
 )
 def test_a_task_the_model_does_not_do_is_refused(model: str, task: Any) -> None:
-    assert "--task" in refusal(Request(model, task=task, random_weights=True), InputError)
+    assert "--task" in refusal(ModelRequest(model, task=task, random_weights=True), InputError)
 
 
 def test_weights_and_random_weights_exclude_each_other(tmp_path: Path) -> None:
-    request = Request("timm:vit_tiny_patch16_224", weights=tmp_path / "a.pt", random_weights=True)
+    request = ModelRequest(
+        "timm:vit_tiny_patch16_224", weights=tmp_path / "a.pt", random_weights=True
+    )
     assert "exclude" in refusal(request, InputError)
 
 
 def test_a_size_the_patches_do_not_divide_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("height = 200\nwidth = 224\n")
-    request = Request(
+    request = ModelRequest(
         "vit_tiny_patch16_224", preprocess=tmp_path / "mine.toml", random_weights=True
     )
     assert "multiples of 16" in refusal(request, InputError)
@@ -242,7 +248,7 @@ def test_a_size_the_patches_do_not_divide_is_refused(tmp_path: Path) -> None:
 
 def test_a_zoo_model_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("height = 96\nwidth = 160\n")
-    request = Request(
+    request = ModelRequest(
         "vit_tiny_r_s16_p8_224", preprocess=tmp_path / "mine.toml", random_weights=True
     )
     model = resolve(request)
@@ -266,14 +272,14 @@ def test_preprocess_sets_the_resolution_of_any_source(
     tmp_path: Path, source: str, height: int, width: int
 ) -> None:
     (tmp_path / "mine.toml").write_text(f"height = {height}\nwidth = {width}\n")
-    model = resolve(Request(source, preprocess=tmp_path / "mine.toml", random_weights=True))
+    model = resolve(ModelRequest(source, preprocess=tmp_path / "mine.toml", random_weights=True))
     assert isinstance(model.content, nn.Module)
     assert model.content(torch.zeros(1, 3, height, width)).shape == (1, 1000)
 
 
 def test_torchvisions_vits_are_square(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("height = 96\nwidth = 160\n")
-    request = Request(
+    request = ModelRequest(
         "torchvision:vit_b_32", preprocess=tmp_path / "mine.toml", random_weights=True
     )
     assert "square" in refusal(request, InputError)
@@ -294,7 +300,7 @@ def test_torchvisions_models_are_built_as_for_their_weights(
     own = {"weights_backbone": None} if name.startswith("lraspp") else {"init_weights": False}
     state = models.get_model(name, weights=None, **own).state_dict()
     torch.save(state, folder / entry.url.rpartition("/")[2])
-    model = resolve(Request(f"torchvision:{name}"))
+    model = resolve(ModelRequest(f"torchvision:{name}"))
     peer = models.get_model(name, weights=entry).eval()
     assert same_answer(model, lambda x: y["out"] if isinstance(y := peer(x), dict) else y, 64)
 
@@ -307,7 +313,7 @@ def test_a_classifiers_weights_become_features(timm_folder: Path) -> None:
         (timm_folder / "config.json").read_text().replace('"num_classes": 3', '"num_classes": 5')
     )
     source = f"timm:local-dir:{timm_folder}"
-    model = resolve(Request(source, weights=weights, task="features"))
+    model = resolve(ModelRequest(source, weights=weights, task="features"))
     assert (model.identity.task, model.identity.labels) == ("features", ())
 
 
@@ -315,7 +321,7 @@ def test_weights_of_another_class_count_say_so(tmp_path: Path) -> None:
     from torchvision import models
 
     save_file(models.resnet18(num_classes=10).state_dict(), tmp_path / "ten.safetensors")
-    request = Request("torchvision:resnet18", weights=tmp_path / "ten.safetensors")
+    request = ModelRequest("torchvision:resnet18", weights=tmp_path / "ten.safetensors")
     said = refusal(request, InputError)
     assert "fc.weight (10, 512), not (1000, 512)" in said and "as many classes" in said
 
@@ -326,7 +332,7 @@ def test_what_weights_do_not_say_is_noted(tmp_path: Path) -> None:
 
     state = VisionTransformer(ZOO["vit_tiny_patch16_384"].config).state_dict()
     save_file(state, tmp_path / "mine.safetensors")
-    model = resolve(Request(str(tmp_path / "mine.safetensors"), arch="vit_tiny_patch16_224"))
+    model = resolve(ModelRequest(str(tmp_path / "mine.safetensors"), arch="vit_tiny_patch16_224"))
     how, where = model.identity.notes
     assert "mean 0.5" in how and "--preprocess" in how
     assert "interpolated" in where
@@ -338,4 +344,4 @@ def test_what_weights_do_not_say_is_noted(tmp_path: Path) -> None:
 def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "mine.pt")
     for arch in ("", "digits"):
-        assert "no state dict" in refusal(Request(str(tmp_path / "mine.pt"), arch), InputError)
+        assert "no state dict" in refusal(ModelRequest(str(tmp_path / "mine.pt"), arch), InputError)

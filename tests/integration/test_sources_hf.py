@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
 from vitedge.core.spec import Preprocess
-from vitedge.models.sources import Request, resolve
+from vitedge.models.sources import ModelRequest, resolve
 
 pytestmark = pytest.mark.usefixtures("peers")
 
@@ -55,7 +55,7 @@ def saved(tmp_path: Path) -> Saved:
 
 def answer(source: Path, pixels: Tensor = PIXELS, **request: Any) -> Tensor:
     """What the model of a folder gives."""
-    content = resolve(Request(f"hf:{source}", **request)).content
+    content = resolve(ModelRequest(f"hf:{source}", **request)).content
     assert isinstance(content, nn.Module)
     with torch.inference_mode():
         given: Tensor = content(pixels)
@@ -69,7 +69,7 @@ def same(got: Tensor, want: Tensor) -> bool:
 def refusal(source: Path | str, kind: type[VitedgeError] = InputError, **request: Any) -> str:
     """What the user is told, the fix included."""
     with pytest.raises(kind) as caught:
-        resolve(Request(f"hf:{source}", **request))
+        resolve(ModelRequest(f"hf:{source}", **request))
     assert caught.value.fix
     return f"{caught.value.what} {caught.value.fix}"
 
@@ -86,7 +86,7 @@ def edit_config(folder: Path, **settings: Any) -> None:
 def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> None:
     import transformers
 
-    known = resolve(Request(f"hf:{hf_folder}")).identity
+    known = resolve(ModelRequest(f"hf:{hf_folder}")).identity
     assert (known.name, known.task) == ("my-vit", "classification")
     assert known.labels == ("tench", "goldfish", "white shark")
     assert known.trained
@@ -113,7 +113,7 @@ def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
     peer = transformers.ViTForImageClassification(config).eval()
     peer.save_pretrained(hf_folder)
     file = hf_folder / "model.safetensors"
-    model = resolve(Request(str(file), arch="vit_tiny_patch16_224"))
+    model = resolve(ModelRequest(str(file), arch="vit_tiny_patch16_224"))
     assert isinstance(model.content, nn.Module)
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -138,9 +138,9 @@ def test_weights_stored_in_16_bits_compute_in_32(hf_folder: Path, dtype: torch.d
 
 def test_random_weights_need_the_config_alone(hf_folder: Path) -> None:
     (hf_folder / "model.safetensors").unlink()
-    model = resolve(Request(f"hf:{hf_folder}", random_weights=True))
+    model = resolve(ModelRequest(f"hf:{hf_folder}", random_weights=True))
     assert not model.identity.trained
-    again = resolve(Request(f"hf:{hf_folder}", random_weights=True))
+    again = resolve(ModelRequest(f"hf:{hf_folder}", random_weights=True))
     assert model.identity.weights_sha256 == again.identity.weights_sha256
 
 
@@ -153,7 +153,7 @@ def test_a_resolution_the_config_does_not_have_is_interpolated(hf_folder: Path) 
 @pytest.mark.parametrize("value", [7, None])
 def test_labels_need_not_be_text(hf_folder: Path, value: int | None) -> None:
     edit_config(hf_folder, id2label={"0": "cat", "1": value, "2": "dog"}, label2id={})
-    assert resolve(Request(f"hf:{hf_folder}")).identity.labels == ("cat", str(value), "dog")
+    assert resolve(ModelRequest(f"hf:{hf_folder}")).identity.labels == ("cat", str(value), "dog")
 
 
 # -- --weights ----------------------------------------------------------------------------------
@@ -167,11 +167,11 @@ def test_weights_may_have_the_hubs_names_or_those_of_the_modules(
     hub_names = hf_folder / "model.safetensors"
     module = transformers.ViTForImageClassification.from_pretrained(hf_folder)
     torch.save({f"module.{k}": v for k, v in module.state_dict().items()}, tmp_path / "mine.pt")
-    stored = resolve(Request(f"hf:{hf_folder}")).identity
+    stored = resolve(ModelRequest(f"hf:{hf_folder}")).identity
     want = answer(hf_folder)
     features = answer(hf_folder, task="features")
     for file in (hub_names, tmp_path / "mine.pt"):
-        given = resolve(Request(f"hf:{hf_folder}", weights=file)).identity
+        given = resolve(ModelRequest(f"hf:{hf_folder}", weights=file)).identity
         assert given.trained and given.weights_sha256 == stored.weights_sha256
         assert torch.equal(answer(hf_folder, weights=file), want)
         assert torch.equal(answer(hf_folder, weights=file, task="features"), features)
@@ -192,7 +192,7 @@ def test_weights_of_another_architecture_are_refused(hf_folder: Path, saved: Sav
 def test_features_are_the_class_token_of_a_classifiers_encoder(hf_folder: Path) -> None:
     import transformers
 
-    known = resolve(Request(f"hf:{hf_folder}", task="features")).identity
+    known = resolve(ModelRequest(f"hf:{hf_folder}", task="features")).identity
     assert (known.task, known.labels) == ("features", ())
     peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).vit.eval()
     assert same(answer(hf_folder, task="features"), peer(PIXELS).last_hidden_state[:, 0])
@@ -243,7 +243,7 @@ def test_features_of_mae_are_of_the_whole_image(saved: Saved, kind: str) -> None
     import transformers
 
     folder = saved(kind, "ViTMAEConfig")
-    model = resolve(Request(f"hf:{folder}"))
+    model = resolve(ModelRequest(f"hf:{folder}"))
     assert model.identity.task == "features"
     first = answer(folder)
     assert torch.equal(first, answer(folder))

@@ -50,12 +50,12 @@ def export(
     from vitedge.core.progress import steps
     from vitedge.export import job
     from vitedge.export.request import ExportRequest
-    from vitedge.models.sources import Request
+    from vitedge.models.sources import ModelRequest
 
     if not target:
         raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
     request = ExportRequest(
-        model=Request(model, arch, weights, preprocess, random_weights, options.task(task)),
+        model=ModelRequest(model, arch, weights, preprocess, random_weights, options.task(task)),
         targets=tuple(target),
         precision=_precision(int8, fp16, fp32),
         calib_data=calib_data,

@@ -94,7 +94,11 @@ def validate(
     from vitedge.core.bundle import open_bundle
     from vitedge.core.progress import steps
     from vitedge.measure.accuracy import parity
-    from vitedge.measure.accuracy.validate import evaluation_images, has_own_images, validate_bundle
+    from vitedge.measure.accuracy.bundle_validation import (
+        evaluation_images,
+        has_own_images,
+        validate_bundle,
+    )
     from vitedge.show.terminal import tables
 
     bundle = open_bundle(artifact)

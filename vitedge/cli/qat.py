@@ -65,7 +65,7 @@ def qat(
     from vitedge.core.progress import steps
     from vitedge.export import qat as job
     from vitedge.export.request import ExportRequest
-    from vitedge.models.sources import Request
+    from vitedge.models.sources import ModelRequest
 
     if not target:
         raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
@@ -77,7 +77,7 @@ def qat(
     }
     request = job.QatRequest(
         export=ExportRequest(
-            model=Request(model, arch, weights, preprocess, False, options.task(task)),
+            model=ModelRequest(model, arch, weights, preprocess, False, options.task(task)),
             targets=(target,),
             precision="int8",
             calib_data=calib_data or train_data,

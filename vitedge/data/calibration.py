@@ -107,8 +107,8 @@ class CalibrationImages:
 def batched(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """Images (1, H, W, 3) as batches (`size`, H, W, 3), the last filled up with its last image."""
     stream = iter(images)
-    while some := list(islice(stream, size)):
-        yield np.concatenate(some + some[-1:] * (size - len(some)))
+    while chunk := list(islice(stream, size)):
+        yield np.concatenate(chunk + chunk[-1:] * (size - len(chunk)))
 
 
 def _balanced(images: ImageSet, count: int, seed: int) -> Iterator[list[int]]:
@@ -119,16 +119,16 @@ def _balanced(images: ImageSet, count: int, seed: int) -> Iterator[list[int]]:
     classes: dict[int, list[int]] = {}
     for index in images.drawn(seed):
         classes.setdefault(images.strata[index], []).append(index)
-    taken: set[int] = set()
+    chosen: set[int] = set()
     while True:
         usable = ([i for i in members if i not in images.unusable] for members in classes.values())
-        one_of_each = zip_longest(*usable)
-        in_turn = (i for turn in one_of_each for i in turn if i is not None)
-        wanted = [i for i in islice(in_turn, count) if i not in taken]
-        if not wanted:
+        turns = zip_longest(*usable)
+        in_turn = (i for turn in turns for i in turn if i is not None)
+        indices = [i for i in islice(in_turn, count) if i not in chosen]
+        if not indices:
             return
-        taken.update(wanted)
-        yield wanted
+        chosen.update(indices)
+        yield indices
 
 
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.int32]:

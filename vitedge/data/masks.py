@@ -30,11 +30,11 @@ def open_folder(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet
             f"there are no images in '{path}/images'",
             fix="put NAME.jpg in images/ and a PNG of class indices, NAME.png, in masks/",
         )
-    alone = sorted(images.keys() - masks.keys())
-    if alone:
+    unmatched = sorted(images.keys() - masks.keys())
+    if unmatched:
         raise InputError(
-            f"{len(alone)} images of '{path}' have no mask: "
-            f"{', '.join(alone[:5])}{', …' if len(alone) > 5 else ''}",
+            f"{len(unmatched)} images of '{path}' have no mask: "
+            f"{', '.join(unmatched[:5])}{', …' if len(unmatched) > 5 else ''}",
             fix="give each images/NAME.* a masks/NAME.png",
         )
     stems = sorted(images)
@@ -55,9 +55,9 @@ def open_npz(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet:
     """
     images, masks = read_images(path, "masks")
     if masks is None or masks.dtype.kind not in "iu" or masks.shape != images.shape[:3]:
-        found = "missing" if masks is None else f"{masks.dtype} {masks.shape}"
+        actual = "missing" if masks is None else f"{masks.dtype} {masks.shape}"
         raise InputError(
-            f"'masks' of '{path}' is {found}, not integer {images.shape[:3]}",
+            f"'masks' of '{path}' is {actual}, not integer {images.shape[:3]}",
             fix="save one class index for every pixel",
         )
 
@@ -75,15 +75,15 @@ def _by_stem(folder: str) -> dict[str, str]:
         return {}
     with os.scandir(folder) as entries:
         paths = [e.path for e in entries if e.name[0] != "." and e.name.lower().endswith(SUFFIXES)]
-    found: dict[str, str] = {}
+    by_stem: dict[str, str] = {}
     for path in sorted(paths):
         stem = os.path.splitext(os.path.basename(path))[0]
-        if stem in found:
+        if stem in by_stem:
             raise InputError(
-                f"'{found[stem]}' and '{path}' have one name", fix="keep one of the two"
+                f"'{by_stem[stem]}' and '{path}' have one name", fix="keep one of the two"
             )
-        found[stem] = path
-    return found
+        by_stem[stem] = path
+    return by_stem
 
 
 def _decode_mask(path: str) -> Image.Image:

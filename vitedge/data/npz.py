@@ -15,17 +15,17 @@ def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any]
 
     Raises InputError for a file that cannot be read, and images of any other kind.
     """
-    wanted = f"save it as numpy.savez(path, images=..., {target}=...)"
+    fix = f"save it as numpy.savez(path, images=..., {target}=...)"
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("images", target) if key in file}
     except MemoryError as error:
         raise InputError(f"'{path}' does not fit in memory", fix="give an image folder") from error
     except Exception as error:  # zip, zlib and npy readers raise anything
-        raise InputError(f"cannot read '{path}': {error}", fix=wanted) from error
+        raise InputError(f"cannot read '{path}': {error}", fix=fix) from error
 
     if "images" not in arrays:
-        raise InputError(f"'{path}' has no array 'images'", fix=wanted)
+        raise InputError(f"'{path}' has no array 'images'", fix=fix)
     images = arrays["images"]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         hint = "transpose it from NCHW, " if images.ndim == 4 and images.shape[1] == 3 else ""

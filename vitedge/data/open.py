@@ -119,14 +119,14 @@ def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task
 
     nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
 
-    def drawn(index: int) -> Sample:
+    def load(index: int) -> Sample:
         image, mask = shapes.draw(indices[index])
         fitted = fit(Image.fromarray(image), preprocess)
         if not masked:
             return fitted, UNLABELLED
         return fitted, fit(Image.fromarray(mask), nearest).astype(np.int16)
 
-    return ImageSet("shapes", len(indices), drawn, decodes=True)
+    return ImageSet("shapes", len(indices), load, decodes=True)
 
 
 def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:
@@ -137,11 +137,11 @@ def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:
         )
     shape = (preprocess.height, preprocess.width, 3)
 
-    def noise(index: int) -> Sample:
+    def load(index: int) -> Sample:
         raw = np.random.RandomState(index).bytes(shape[0] * shape[1] * shape[2])
         return np.frombuffer(raw, np.uint8).reshape(shape), UNLABELLED
 
-    return ImageSet("random", NUM_RANDOM, noise, decodes=False)
+    return ImageSet("random", NUM_RANDOM, load, decodes=False)
 
 
 def _open_npz(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
@@ -184,11 +184,11 @@ def _in_memory(
     ready = (width, height) == size == resized_size(width, height, preprocess)
     whole = np.ascontiguousarray(images)
 
-    def loaded(index: int) -> Sample:
+    def load(index: int) -> Sample:
         image = whole[index] if ready else fit(Image.fromarray(whole[index]), preprocess)
         return image, int(labels[index])
 
-    return ImageSet(name, len(labels), loaded, decodes=not ready, strata=_strata(classes.tolist()))
+    return ImageSet(name, len(labels), load, decodes=not ready, strata=_strata(classes.tolist()))
 
 
 def _strata(classes: Sequence[int]) -> Sequence[int]:
@@ -208,26 +208,26 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
     classes = [UNLABELLED] * len(files)
     strata = list(classes)
     for number, folder in enumerate(folders):
-        found = _images_below(os.path.join(path, folder), frozenset({os.path.realpath(path)}))
-        files += found
-        classes += [index_of.get(folder, UNLABELLED)] * len(found)
-        strata += [number] * len(found)
+        class_files = _images_below(os.path.join(path, folder), frozenset({os.path.realpath(path)}))
+        files += class_files
+        classes += [index_of.get(folder, UNLABELLED)] * len(class_files)
+        strata += [number] * len(class_files)
     if not files:
         raise InputError(f"there are no images in '{path}'", fix=f"give {_ACCEPTED}")
 
-    def decoded(index: int) -> Sample:
+    def load(index: int) -> Sample:
         if role == "evaluation" and classes[index] == UNLABELLED:
             raise Skip("outside the class folders")
         return fit(decode(files[index]), preprocess), classes[index]
 
-    return ImageSet(path, len(files), decoded, decodes=True, strata=_strata(strata))
+    return ImageSet(path, len(files), load, decodes=True, strata=_strata(strata))
 
 
 def _listing(folder: str) -> tuple[list[str], list[str]]:
     """Names of the folders and paths of the images in `folder`, both sorted."""
     try:
-        with os.scandir(folder) as found:
-            entries = sorted((e for e in found if e.name[0] != "."), key=lambda e: e.name)
+        with os.scandir(folder) as scan:
+            entries = sorted((e for e in scan if e.name[0] != "."), key=lambda e: e.name)
     except OSError as error:
         raise InputError(
             f"cannot read the folder '{folder}': {error.strerror}", fix="check its permissions"

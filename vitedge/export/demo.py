@@ -14,9 +14,9 @@ from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.measure import latency
-from vitedge.measure.accuracy.comparison import validate
+from vitedge.measure.accuracy.validation import validate
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
-from vitedge.models.sources import Request, resolve
+from vitedge.models.sources import ModelRequest, resolve
 
 DURATION_S = 1.5
 
@@ -39,10 +39,10 @@ def run(output: Path, steps: Steps) -> Demo:
         raise missing(error.name or "torch", "export") from error
     untimed = 0.0  # it is timed below, in one run with PyTorch
     request = ExportRequest(
-        Request(), _cpu_runtimes(), "int8", duration_s=untimed, output=output, force=True
+        ModelRequest(), _cpu_runtimes(), "int8", duration_s=untimed, output=output, force=True
     )
     made = export(request, steps)
-    model = resolve(Request())
+    model = resolve(ModelRequest())
     eager = EagerSession(model, host.usable_cores())
     identity = model.identity
     images = open_images("digits", "evaluation", identity.preprocess, identity.labels)

@@ -27,9 +27,13 @@ from vitedge.export.accuracy_control import Search
 from vitedge.export.request import ExportRequest, Plan, plan_export
 from vitedge.export.result import Made
 from vitedge.export.stage import Source, bundle_name, precision_of, stage, versions
-from vitedge.measure.accuracy.validate import measure_numerics, simulate_bundle, validate_bundle
+from vitedge.measure.accuracy.bundle_validation import (
+    measure_numerics,
+    simulate_bundle,
+    validate_bundle,
+)
 from vitedge.measure.latency.turns import recommend_among, time_bundles, time_in_turn
-from vitedge.models.sources import Identity, ReferenceModel, resolve
+from vitedge.models.sources import ModelIdentity, ReferenceModel, resolve
 from vitedge.quant.half import Fp16, Guard
 from vitedge.quant.int8 import Int8, Quantizer
 
@@ -47,11 +51,11 @@ COST_S = 1.0
 class Trainer(Protocol):
     """What goes on from PTQ, where a user asks for it."""
 
-    def prepare(self, plan: Plan, model: Identity) -> None:
+    def prepare(self, plan: Plan, model: ModelIdentity) -> None:
         """Check all that needs no export. Raises InputError."""
 
     def train(
-        self, model: Identity, target: Target, golden: Golden, calibrated: Calibrated
+        self, model: ModelIdentity, target: Target, golden: Golden, calibrated: Calibrated
     ) -> tuple[Calibrated, manifest.Trained]:
         """PTQ's result, trained on, and the record of how."""
 
@@ -110,7 +114,7 @@ class _Job:
     """One model on its way to one or more targets; targets alike share the ONNX export."""
 
     def __init__(
-        self, plan: Plan, model: Identity, work: Path, steps: Steps, trainer: Trainer | None
+        self, plan: Plan, model: ModelIdentity, work: Path, steps: Steps, trainer: Trainer | None
     ) -> None:
         self._plan, self._model, self._work, self._steps = plan, model, work, steps
         self._trainer = trainer

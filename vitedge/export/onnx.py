@@ -24,7 +24,7 @@ from vitedge.graph.finite import check_finite
 from vitedge.graph.fp32 import Fp32Graph
 from vitedge.graph.io import check_opset
 from vitedge.graph.run import Runner
-from vitedge.models.sources import Identity, ReferenceModel
+from vitedge.models.sources import ModelIdentity, ReferenceModel
 
 PARITY_LIMIT = 1e-3
 """Largest |exported − reference| allowed, relative to the largest |reference|."""
@@ -66,7 +66,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
     )
 
 
-def _check_output(output: NDArray[Any], model: Identity) -> None:
+def _check_output(output: NDArray[Any], model: ModelIdentity) -> None:
     """Refuse what is not one float32 row for each image, with one column for each class."""
     classes = len(model.labels)
     if output.dtype != np.float32 or output.ndim < 2:
@@ -82,7 +82,7 @@ def _check_output(output: NDArray[Any], model: Identity) -> None:
 
 
 @contextlib.contextmanager
-def _explained(model: Identity, batch: Batch) -> Iterator[None]:
+def _explained(model: ModelIdentity, batch: Batch) -> Iterator[None]:
     """One message for whatever an exporter or a runtime raises over a model it cannot take."""
     try:
         yield

@@ -25,8 +25,8 @@ from vitedge.export import job as pipeline
 from vitedge.export.request import ExportRequest, Plan
 from vitedge.export.result import Made
 from vitedge.export.stage import bundle_name
-from vitedge.measure.accuracy.comparison import predict_all
-from vitedge.models.sources import Identity
+from vitedge.measure.accuracy.validation import predict_all
+from vitedge.models.sources import ModelIdentity
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -116,7 +116,7 @@ class _Trainer:
         self.joined = False
         """Whether the other processes know what to train."""
 
-    def prepare(self, plan: Plan, model: Identity) -> None:
+    def prepare(self, plan: Plan, model: ModelIdentity) -> None:
         from vitedge.quant.qat import checkpoint, images
 
         request, how = self._request, self._request.training
@@ -159,7 +159,7 @@ class _Trainer:
                 fix="pass --resume to go on, or --force to start anew",
             )
 
-    def _check_labels(self, model: Identity) -> None:
+    def _check_labels(self, model: ModelIdentity) -> None:
         """The cross-entropy with labels needs one for every image, and every class."""
         if model.task != "classification":
             raise InputError(
@@ -182,7 +182,7 @@ class _Trainer:
             )
 
     def train(
-        self, model: Identity, target: Target, golden: Golden, calibrated: Calibrated
+        self, model: ModelIdentity, target: Target, golden: Golden, calibrated: Calibrated
     ) -> tuple[Calibrated, manifest.Trained]:
         from vitedge.graph.external import with_constants
         from vitedge.quant.qat import team, tensorboard
@@ -219,7 +219,7 @@ class _Trainer:
         record = self._record(result)
         return replace(calibrated, path=path, learned=learned), record
 
-    def _describe(self, model: Identity, target: Target) -> dict[str, str]:
+    def _describe(self, model: ModelIdentity, target: Target) -> dict[str, str]:
         """A digest of everything that decides the outcome, by what it is of."""
         request = self._request
         return {

@@ -12,14 +12,14 @@ from vitedge.core import catalog, host
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Batch, Calibration, Precision, Target
 from vitedge.data.open import EMBEDDED
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 
 
 @dataclass(frozen=True)
 class ExportRequest:
     """What `vitedge export` was asked to do."""
 
-    model: Request
+    model: ModelRequest
     targets: tuple[str, ...]
     precision: Precision = "fp32"
     calib_data: str = ""

@@ -15,7 +15,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.runtime import TensorSpec, runtime_of, runtimes
 from vitedge.core.spec import Precision, Preprocess, Target, Task
 from vitedge.measure.accuracy.golden import check
-from vitedge.models.sources import Identity
+from vitedge.models.sources import ModelIdentity
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
 
@@ -36,7 +36,7 @@ class Source:
     golden: Golden
 
 
-def bundle_name(model: Identity, target: Target, precision: Precision) -> str:
+def bundle_name(model: ModelIdentity, target: Target, precision: Precision) -> str:
     """`<model>-<target>-<precision>`."""
     return f"{model.name}-{target.name}-{precision}"
 
@@ -49,7 +49,7 @@ def precision_of(lowered: Int8 | Fp16 | None) -> Precision:
 
 
 def stage(
-    model: Identity,
+    model: ModelIdentity,
     source: Source,
     target: Target,
     folder: Path,
@@ -105,7 +105,7 @@ def stage(
     return bundle.amend(sealed, golden=check(sealed))
 
 
-def _not_measurable(model: Identity, lowered: Int8 | Fp16 | None) -> str:
+def _not_measurable(model: ModelIdentity, lowered: Int8 | Fp16 | None) -> str:
     """Why a number called accuracy would mean nothing; empty where it would."""
     if not model.trained:
         return "its weights are random"

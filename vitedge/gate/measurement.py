@@ -11,7 +11,7 @@ from vitedge.core import host, report
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.progress import SILENT, Steps
-from vitedge.measure.accuracy import validate
+from vitedge.measure.accuracy import bundle_validation
 from vitedge.measure.latency import bench
 
 ArtifactData = tuple[Path, str]
@@ -29,7 +29,7 @@ def measure(artifacts: Sequence[ArtifactData], duration_s: float, steps: Steps) 
         bundle = open_bundle(path)
         report.check_writable(bundle)
         if data:
-            validate.evaluation_images(bundle, data)
+            bundle_validation.evaluation_images(bundle, data)
     _validate_all([(path, data) for path, data in artifacts if data], steps)
     if duration_s:
         bundles = [open_bundle(path) for path, _ in artifacts]
@@ -58,5 +58,5 @@ def _validate_all(artifacts: Sequence[ArtifactData], steps: Steps) -> None:
 
 def _validate(path: Path, data: str, threads: int, steps: Steps) -> None:
     bundle = open_bundle(path)
-    images = validate.evaluation_images(bundle, data)
-    validate.validate_bundle(bundle, images, steps, allow_overlap=False, threads=threads)
+    images = bundle_validation.evaluation_images(bundle, data)
+    bundle_validation.validate_bundle(bundle, images, steps, allow_overlap=False, threads=threads)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto
 
-from vitedge.graph.ids import Ids
+from vitedge.graph.channel_ids import Ids
 
 
 @dataclass(frozen=True)

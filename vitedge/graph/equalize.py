@@ -27,8 +27,8 @@ Images = NDArray[np.uint8]
 Scales = NDArray[np.float64]
 
 
-def rescale(fp32: Path, found: Channels, scale: Scales, path: Path) -> None:
-    """Write the ONNX file `fp32` to `path`, beside it, with the scale of each id of `found`.
+def rescale(fp32: Path, channels: Channels, scale: Scales, path: Path) -> None:
+    """Write the ONNX file `fp32` to `path`, beside it, with the scale of each id of `channels`.
 
     The external data of `fp32` is shared; only constants that change are new.
     """
@@ -36,7 +36,7 @@ def rescale(fp32: Path, found: Channels, scale: Scales, path: Path) -> None:
     nodes = {node.name: node for node in model.graph.node}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     data = DataFile(path, inline_bytes=0)  # none is a shape
-    for (name, index), factors in _changes(found.factors, scale).items():
+    for (name, index), factors in _changes(channels.factors, scale).items():
         value = numpy_helper.to_array(stored[nodes[name].input[index]], str(fp32.parent))
         for factor in factors:
             value = value * scale[factor.ids] ** factor.power
@@ -44,9 +44,9 @@ def rescale(fp32: Path, found: Channels, scale: Scales, path: Path) -> None:
         nodes[name].input[index] = changed
     model.graph.initializer.extend(data.tensors)
     used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    initializers = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(initializers)
     onnx.save(model, path)
 
 
@@ -59,12 +59,12 @@ def _changes(factors: Iterable[Factor], scale: Scales) -> dict[tuple[str, int], 
     return changes
 
 
-def check(fp32: Path, path: Path, images: Images, wanted: NDArray[np.float32]) -> float:
-    """The largest relative error of the output of `path` on `images`; `wanted` is that of `fp32`.
+def check(fp32: Path, path: Path, images: Images, fp32_output: NDArray[np.float32]) -> float:
+    """The largest relative error of the output of `path` on `images` against `fp32_output`.
 
     Raises InputError, naming the first layer that differs, when it is above PARITY_LIMIT.
     """
-    error = relative_error(wanted, Runner(path)(images)[0])
+    error = relative_error(fp32_output, Runner(path)(images)[0])
     if error <= PARITY_LIMIT:
         return error
     raise InputError(

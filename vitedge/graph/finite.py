@@ -23,9 +23,9 @@ def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.ui
     makers = {name: node.name for node in model.graph.node for name in node.output if name}
     values = dict(zip(makers, tapped(model, fp32, list(makers))(images), strict=True))
     floats = {name: value for name, value in values.items() if value.dtype.kind == "f"}
-    for kind, found in (("NaN", np.isnan), ("infinity", np.isinf)):
+    for kind, predicate in (("NaN", np.isnan), ("infinity", np.isinf)):
         for name, value in floats.items():
-            if found(value).any():
+            if predicate(value).any():
                 raise InputError(
                     f"the FP32 model gives {kind} from {makers[name]} on (tensor '{name}')",
                     fix="check the weights and the preprocessing",

@@ -168,12 +168,12 @@ def _first_failure(
     model: ModelProto, source: Path, exact: ModelProto, path: Path, images: NDArray[np.uint8]
 ) -> tuple[str, str]:
     """The first node whose output is not finite in `exact`; else the first that is not close."""
-    made = {name for node in exact.graph.node for name in node.output}
+    tensors = {name for node in exact.graph.node for name in node.output}
     nodes = {
         name: node.name
         for node in model.graph.node
         for name in node.output
-        if f"{name}.exact" in made
+        if f"{name}.exact" in tensors
     }
     want = tapped(model, source, list(nodes))(images)
     got = tapped(exact, path, [f"{name}.half.float" for name in nodes])(images)

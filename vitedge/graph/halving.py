@@ -38,7 +38,7 @@ class Halves:
     ) -> None:
         self._model, self._folder, self._path, self._ports = model, str(folder), path, ports
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._made: set[str] = set()
+        self._available: set[str] = set()
         self._nodes: list[NodeProto] = []
         self.names: set[str] = set()
         """The tensors that are float16 in the written graph."""
@@ -69,23 +69,27 @@ class Halves:
             if name in outputs:
                 placed.output[index] = f"{name}.half"
                 self.names.add(f"{name}.half")
-            self._made.add(placed.output[index])
+            self._available.add(placed.output[index])
         self._nodes.append(placed)
 
     def _half(self, name: str) -> str:
         """The float16 version of `name`, made where there is none."""
         half = f"{name}.half"
         self.names.add(half)
-        if half not in self._made and name not in self._stored:
+        if half not in self._available and name not in self._stored:
             self._cast(name, half, TensorProto.FLOAT16)
-        self._made.add(half)
+        self._available.add(half)
         return half
 
     def _float(self, name: str) -> str:
         """The original `name`, made again where there is only a float16 version."""
-        if name not in self._made and f"{name}.half" in self._made and name not in self._stored:
+        if (
+            name not in self._available
+            and f"{name}.half" in self._available
+            and name not in self._stored
+        ):
             self._cast(f"{name}.half", name, TensorProto.FLOAT)
-        self._made.add(name)
+        self._available.add(name)
         return name
 
     def _cast(self, name: str, to: str, kind: int) -> None:
@@ -95,7 +99,7 @@ class Halves:
         """The constants that are read, large ones in the data file."""
         data = DataFile(self._path)
         for name, tensor in self._stored.items():
-            versions = [v for v in (name, f"{name}.half") if v in self._made]
+            versions = [v for v in (name, f"{name}.half") if v in self._available]
             if not versions:
                 continue
             value = numpy_helper.to_array(tensor, self._folder)

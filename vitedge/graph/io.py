@@ -84,11 +84,11 @@ def inputs_of(path: Path) -> tuple[Tensor, ...]:
 
 
 def _input(value: ValueInfoProto) -> Tensor:
-    found = value.type.tensor_type
-    sizes: list[int | Literal["batch"]] = [dim.dim_value for dim in found.shape.dim]
+    tensor_type = value.type.tensor_type
+    sizes: list[int | Literal["batch"]] = [dim.dim_value for dim in tensor_type.shape.dim]
     if sizes[:1] == [0]:
         sizes[0] = "batch"
-    kind = TensorProto.DataType.Name(found.elem_type).lower()
+    kind = TensorProto.DataType.Name(tensor_type.elem_type).lower()
     return Tensor(name=value.name, shape=tuple(sizes), dtype=kind, layout="")
 
 
@@ -150,9 +150,9 @@ def image_model(
     if kind == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
         return preprocess or Preprocess(height=dims[1], width=dims[2]), task, classes
     if kind != TensorProto.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
-        found = ", ".join(value.name for value in inputs) or "none"
+        names = ", ".join(value.name for value in inputs) or "none"
         raise InputError(
-            f"{path} has no single image input (inputs: {found})",
+            f"{path} has no single image input (inputs: {names})",
             fix="export it with one input, height and width fixed: "
             "(B, 3, H, W) float32 or (B, H, W, 3) uint8",
         )
@@ -171,7 +171,7 @@ def image_model(
     return preprocess, task, classes
 
 
-def _task(model: ModelProto, path: Path, wanted: Task | None) -> tuple[Task, int]:
+def _task(model: ModelProto, path: Path, requested: Task | None) -> tuple[Task, int]:
     """What the first output is, by its rank, and its number of classes."""
     if not model.graph.output:
         raise InputError(f"{path} has no output", fix="export it again")
@@ -183,13 +183,13 @@ def _task(model: ModelProto, path: Path, wanted: Task | None) -> tuple[Task, int
         )
     dims = model.graph.output[0].type.tensor_type.shape.dim
     by_rank: dict[int, Task] = {2: "classification", 4: "segmentation"}
-    task = wanted or by_rank.get(len(dims))
+    task = requested or by_rank.get(len(dims))
     if task == "features":
         return task, 0
     if task is None or by_rank.get(len(dims)) != task or not dims[1].dim_value:
-        found = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dims)
+        shape = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dims)
         raise InputError(
-            f"{path}: its first output, ({found}), is neither (B, classes) logits "
+            f"{path}: its first output, ({shape}), is neither (B, classes) logits "
             "nor (B, classes, h, w)",
             fix="export it with its head and a fixed number of classes, or pass --task features",
         )
@@ -198,9 +198,9 @@ def _task(model: ModelProto, path: Path, wanted: Task | None) -> tuple[Task, int
 
 def check_opset(model: ModelProto, opset: int, name: str) -> None:
     """Refuse a model of a newer opset than `opset`, or too old to have LayerNormalization."""
-    found = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if not OPSET_MIN <= found <= opset:
+    version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if not OPSET_MIN <= version <= opset:
         raise InputError(
-            f"{name} has opset {found}; this target takes {OPSET_MIN} to {opset}",
+            f"{name} has opset {version}; this target takes {OPSET_MIN} to {opset}",
             fix=f"export it again with opset {opset}",
         )

@@ -15,7 +15,7 @@ _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionPattern:
     """Softmax and the two products around it."""
 
     qk: NodeProto
@@ -25,7 +25,7 @@ class Attention:
     """Whether there is Q/DQ between the first product and the softmax."""
 
 
-def attentions(graph: Structure) -> Iterator[Attention]:
+def attentions(graph: Structure) -> Iterator[AttentionPattern]:
     """The attentions of `graph`, in its order, quantized or not."""
     for node in graph.nodes:
         if node.op_type != "Softmax":
@@ -33,7 +33,7 @@ def attentions(graph: Structure) -> Iterator[Attention]:
         before = _scores(graph, node.input[0])
         after = _reader(graph, node.output[0])
         if before is not None and after is not None:
-            yield Attention(before[0], node, after, before[1])
+            yield AttentionPattern(before[0], node, after, before[1])
 
 
 def _scores(graph: Structure, name: str) -> tuple[NodeProto, bool] | None:

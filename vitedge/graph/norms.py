@@ -44,8 +44,8 @@ class Norms:
         norms: dict[str, NodeProto] = {}
         gone: set[str] = set()
         for square in self._graph.node:
-            if self._is_square(square) and (found := self._layer_norm(square)):
-                pieces, norm = found
+            if self._is_square(square) and (fusion := self._layer_norm(square)):
+                pieces, norm = fusion
                 norms[pieces[-1].name] = norm
                 gone |= {piece.name for piece in pieces[:-1]}
         nodes = [norms.get(node.name, node) for node in self._graph.node if node.name not in gone]
@@ -57,12 +57,12 @@ class Norms:
 
     def spelled_out(self) -> set[str]:
         """The nodes of the norms that are no LayerNorm operator."""
-        found: set[str] = set()
+        names: set[str] = set()
         for square in self._graph.node:
             if self._is_square(square):
                 for mean in self._readers.get(square.output[0], []):
-                    found |= self._pieces(square, mean)
-        return found
+                    names |= self._pieces(square, mean)
+        return names
 
     def _pieces(self, square: NodeProto, mean: NodeProto) -> set[str]:
         """From what is squared to the division by the root; nothing where there is no root."""
@@ -116,10 +116,10 @@ class Norms:
         """Whether `node` is a mean over the last axis, which it keeps."""
         if node is None or node.op_type != "ReduceMean":
             return False
-        given = {a.name: a for a in node.attribute}
-        if "keepdims" in given and not given["keepdims"].i:
+        attributes = {a.name: a for a in node.attribute}
+        if "keepdims" in attributes and not attributes["keepdims"].i:
             return False
-        axes = list(given["axes"].ints) if "axes" in given else []
+        axes = list(attributes["axes"].ints) if "axes" in attributes else []
         if len(node.input) > 1 and node.input[1] in self._stored:
             axes = self._value(node.input[1]).tolist()
         rank = len(self._shapes[node.output[0]])

@@ -60,13 +60,13 @@ class Guard:
 
     def _preprocessing(self) -> set[str]:
         """The nodes that make normalised pixels of the image: what comes before all else."""
-        pixels, found = {self._model.graph.input[0].name}, set()
+        pixels, names = {self._model.graph.input[0].name}, set()
         for node in self._model.graph.node:
             others = [name for name in node.input if name not in self._stored]
             if node.op_type in _PIXEL_OPS and others and set(others) <= pixels:
                 pixels.update(node.output)
-                found.add(node.name)
-        return found
+                names.add(node.name)
+        return names
 
     def measure(self, batches: Iterator[NDArray[np.uint8]], total: int, progress: Progress) -> None:
         """Take max|x| of every activation; two numbers an activation are kept of a run."""
@@ -78,8 +78,8 @@ class Guard:
         run = tapped(self._model, self._fp32, outputs, tuple(nodes), often=True)
         seen = 0
         amax = np.zeros(len(self._activations))
-        for images, found in run.each(batches):
-            extremes = np.abs(np.array(found, np.float64)).reshape(-1, 2)
+        for images, values in run.stream(batches):
+            extremes = np.abs(np.array(values, np.float64)).reshape(-1, 2)
             amax = np.maximum(amax, extremes.max(axis=1))  # keeps NaN
             seen += len(images)
             progress("looking for overflow", seen, total)
@@ -93,23 +93,23 @@ class Guard:
 
     def largest(self) -> tuple[float, str]:
         """The largest activation but pixels, and the node it comes from."""
-        found = [
+        maxima = [
             (self._amax[name], node.name)
             for node in self._model.graph.node
             if node.name not in self._pixels
             for name in node.output
             if name in self._amax
         ]
-        return max(found, default=(0.0, ""))
+        return max(maxima, default=(0.0, ""))
 
     def keep(self, limit: float) -> dict[str, str]:
         """The nodes that stay in float32 so that nothing in float16 exceeds `limit`, and why."""
-        found = {}
+        reasons = {}
         for node in self._model.graph.node:
             calculates = any(name in self._floats for name in node.input)
             if calculates and node.name not in self._pixels and (why := self._why(node, limit)):
-                found[node.name] = why
-        return found
+                reasons[node.name] = why
+        return reasons
 
     def _why(self, node: NodeProto, limit: float) -> str:
         if node.name in self._spelled_out:

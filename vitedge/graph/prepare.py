@@ -17,8 +17,8 @@ from vitedge.core.errors import InputError
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
 from vitedge.graph.parity import PARITY_LIMIT, relative_error
+from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner
-from vitedge.graph.split import split
 from vitedge.graph.taps import shapes
 
 
@@ -57,7 +57,7 @@ def scale_queries(graph: GraphProto) -> None:
         for node in graph.node
         if node.op_type == "MatMul" and not stored & set(node.input)
     }
-    moved = [(node, *found) for node in graph.node if (found := _scaled(node, products, scalars))]
+    moved = [(node, *match) for node in graph.node if (match := _scaled(node, products, scalars))]
     for scaling, product, scalar in moved:
         if readers[product.output[0]] != 1:
             continue

@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
 _RUNS_AT_A_TIME = 2
-"""Of `Runner.each`: a core that waits in one run works on the other."""
+"""Of `Runner.stream`: a core that waits in one run works on the other."""
 
 
 class Runner:
@@ -55,7 +55,7 @@ class Runner:
         outputs: list[NDArray[Any]] = self._session.run(None, {self._input: images, **others})
         return outputs
 
-    def each(
+    def stream(
         self, batches: Iterator[NDArray[Any]]
     ) -> Iterator[tuple[NDArray[Any], list[NDArray[Any]]]]:
         """Every batch with the outputs of its run, in order; the next ones run meanwhile.

@@ -19,7 +19,7 @@ _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 @dataclass(frozen=True)
-class Quantizer:
+class QuantizerNode:
     """One tensor with a scale: an activation's QuantizeLinear, or a weight's DequantizeLinear."""
 
     tensor: str
@@ -105,7 +105,7 @@ class Structure:
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
         return values, 0 if node.op_type == "Conv" or transposed else values.ndim - 1
 
-    def quantizer(self, dequantize: NodeProto) -> Quantizer:
+    def quantizer(self, dequantize: NodeProto) -> QuantizerNode:
         """What a DequantizeLinear, and the QuantizeLinear before it, do to their tensor."""
         before = self.maker(dequantize.input[0])
         paired = before is not None and before.op_type == "QuantizeLinear"
@@ -119,7 +119,7 @@ class Structure:
             kind = stored.data_type
         kind = next((a.i for a in first.attribute if a.name == "output_dtype" and paired), kind)
         axis = next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
-        return Quantizer(
+        return QuantizerNode(
             tensor=first.input[0],
             node=first.name,
             constant=bool(self.weight(dequantize.input[0])),
@@ -129,7 +129,7 @@ class Structure:
             axis=axis if scale is not None and scale.size > 1 else None,
         )
 
-    def quantizers(self) -> Iterator[Quantizer]:
+    def quantizers(self) -> Iterator[QuantizerNode]:
         """Every Q/DQ pair and every dequantized weight, in graph order."""
         for node in self.nodes:
             if node.op_type == "DequantizeLinear":
@@ -151,16 +151,18 @@ class Structure:
         stored = self._stored.get(name)
         if stored is not None:
             return tuple(stored.dims)
-        found = self._types.get(name)
-        return tuple(dim.dim_value for dim in found.shape.dim) if found is not None else ()
+        tensor_type = self._types.get(name)
+        return (
+            tuple(dim.dim_value for dim in tensor_type.shape.dim) if tensor_type is not None else ()
+        )
 
     def kind(self, name: str) -> int:
         """The TensorProto.DataType of a tensor; UNDEFINED where ONNX cannot infer it."""
         stored = self._stored.get(name)
         if stored is not None:
             return int(stored.data_type)
-        found = self._types.get(name)
-        return int(found.elem_type) if found is not None else TensorProto.UNDEFINED
+        tensor_type = self._types.get(name)
+        return int(tensor_type.elem_type) if tensor_type is not None else TensorProto.UNDEFINED
 
     @cached_property
     def _types(self) -> dict[str, TypeProto.Tensor]:

@@ -14,9 +14,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 from onnx.reference import ReferenceEvaluator
 
+from vitedge.graph.channel_ids import Ids, along, join, narrow
 from vitedge.graph.channels import Channels, Factor, Linear, Product
 from vitedge.graph.constants import Constants
-from vitedge.graph.ids import Ids, along, join, narrow
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _MOVES = ("Transpose", "Slice", "Split", "Concat", "Gather", "Pad", "Expand", "Tile")
@@ -50,7 +50,7 @@ class _Tracer:
         self._fixed: list[Ids] = []
         self._ties: list[tuple[Ids, Ids]] = []
         self._count = 1
-        self._found = Channels()
+        self._channels = Channels()
 
     def visit(self, node: NodeProto) -> None:
         """Follow one node, and forget the ids that no later node reads."""
@@ -107,14 +107,14 @@ class _Tracer:
 
     def _new(self, node: NodeProto, count: int) -> Ids:
         start, self._count = self._count, self._count + count
-        self._found.sources[start] = node
+        self._channels.sources[start] = node
         return np.arange(start, self._count)
 
     def _spread(self, ids: Ids, node: NodeProto) -> Ids:
         return np.broadcast_to(ids, self._shapes[node.output[0]])
 
     def _scale(self, node: NodeProto, index: int, ids: Ids, power: int) -> None:
-        self._found.factors.append(Factor(node, index, ids, power))
+        self._channels.factors.append(Factor(node, index, ids, power))
 
     def _rank(self, name: str) -> int:
         return len(
@@ -167,8 +167,8 @@ class _Tracer:
 
         def to_weight(ids: Ids) -> Ids:
             grouped = ids.reshape(groups, dims[1]) if groups > 1 else ids.reshape(1, -1)
-            each = np.repeat(grouped, dims[0] // groups if groups > 1 else 1, axis=0)
-            return each.reshape(*each.shape, *kernel)
+            by_output = np.repeat(grouped, dims[0] // groups if groups > 1 else 1, axis=0)
+            return by_output.reshape(*by_output.shape, *kernel)
 
         self._undo(node, 1, 0, to_weight)
         new = self._new(node, dims[0])
@@ -190,8 +190,8 @@ class _Tracer:
             return
         weight_ids = to_weight(channel)
         self._scale(node, 1, weight_ids, 1)
-        self._found.read[node.input[0]] = channel
-        self._found.linears.append(Linear(node, weight_ids, output_axis))
+        self._channels.read[node.input[0]] = channel
+        self._channels.linears.append(Linear(node, weight_ids, output_axis))
 
     def _product(self, node: NodeProto) -> list[Ids] | None:
         """P·V passes on the scales of V; in Q·Kᵀ those of Q and K must cancel."""
@@ -205,7 +205,7 @@ class _Tracer:
             passed = along(ids, others)
             if passed is None:
                 return None
-            self._found.read[node.input[0 if right is None else 1]] = narrow(passed)
+            self._channels.read[node.input[0 if right is None else 1]] = narrow(passed)
             return [self._spread(passed, node)]
         rows = along(left, [i for i in range(left.ndim) if i != left.ndim - 2])
         columns = along(right, [i for i in range(right.ndim) if i != right.ndim - 1])
@@ -215,9 +215,9 @@ class _Tracer:
         if not (a.all() and b.all()):
             return None
         self._ties.append((a.reshape(-1), b.reshape(-1)))
-        self._found.read[node.input[0]] = narrow(rows)
-        self._found.read[node.input[1]] = narrow(columns)
-        self._found.products.append(Product(node, (a, b)))
+        self._channels.read[node.input[0]] = narrow(rows)
+        self._channels.read[node.input[1]] = narrow(columns)
+        self._channels.products.append(Product(node, (a, b)))
         return []
 
     def _constant(self, node: NodeProto) -> list[Ids] | None:
@@ -234,11 +234,11 @@ class _Tracer:
             return None
         dims = self._constants.dims(name)
         dims = (1,) * (spread.ndim - len(dims)) + dims
-        taken = along(spread, [i for i, size in enumerate(dims) if size != 1])
-        if taken is None:
+        channel = along(spread, [i for i, size in enumerate(dims) if size != 1])
+        if channel is None:
             return None
-        self._scale(node, index, taken.reshape(self._constants.dims(name)), -1)
-        return [self._spread(taken, node)]
+        self._scale(node, index, channel.reshape(self._constants.dims(name)), -1)
+        return [self._spread(channel, node)]
 
     def _reduce(self, node: NodeProto, ids: Ids) -> list[Ids] | None:
         keep = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
@@ -272,6 +272,6 @@ class _Tracer:
         return list(moved)
 
     def finish(self) -> Channels:
-        found = self._found
-        found.root, found.sign = join(self._count, self._ties, self._fixed)
-        return found
+        channels = self._channels
+        channels.root, channels.sign = join(self._count, self._ties, self._fixed)
+        return channels

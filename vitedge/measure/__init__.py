@@ -1,0 +1,1 @@
+"""Accuracy, latency and numerics of an artifact, on this machine or a remote device."""

@@ -88,8 +88,8 @@ def _poisson_mean(most: int, chance: float) -> float:
     low, high = max(0.0, most - width), most + width
     while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        found = np.exp(counts * log(middle) - middle - log_factorials).sum()
-        low, high = (middle, high) if found > chance else (low, middle)
+        probability = np.exp(counts * log(middle) - middle - log_factorials).sum()
+        low, high = (middle, high) if probability > chance else (low, middle)
     return high
 
 

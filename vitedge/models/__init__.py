@@ -1,0 +1,1 @@
+"""Models: where they come from (sources), and our own architectures (zoo)."""

@@ -90,9 +90,9 @@ def read_settings(settings: Mapping[str, object], kind: type[KindT], source: str
 
     Raises InputError, naming `source` and the key, for a value that does not belong there.
     """
-    given = {key: value for key, value in settings.items() if value is not None}
+    values = {key: value for key, value in settings.items() if value is not None}
     try:
-        return msgspec.convert(given, kind)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{source}: {error}", fix=_FIX) from error
 

@@ -15,8 +15,8 @@ from onnx import GraphProto, NodeProto
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Calibration, Quantization
 from vitedge.graph import trace
+from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Channels
-from vitedge.graph.ids import Ids
 from vitedge.graph.run import Progress
 from vitedge.graph.taps import shapes, tapped
 from vitedge.quant.policy import Decision, decide
@@ -71,7 +71,7 @@ def observe(
     images: list[Images] = []
     outputs: list[NDArray[np.float32]] = []
     seen = 0
-    for batch, (*values, output) in run.each(chain([first], batches)):
+    for batch, (*values, output) in run.stream(chain([first], batches)):
         for name, value in zip(taps, values, strict=True):
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))

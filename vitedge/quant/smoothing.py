@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Linear, Product
-from vitedge.graph.ids import Ids
 from vitedge.quant.observe import Observed
 from vitedge.quant.statistics import Array
 

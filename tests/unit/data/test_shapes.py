@@ -29,9 +29,9 @@ def test_the_pixels_are_the_same_on_every_machine() -> None:
 
 
 def test_an_image_does_not_depend_on_those_drawn_before_it() -> None:
-    alone = draw(7)
+    first = draw(7)
     draw(8)
-    for once, again in zip(alone, draw(7), strict=True):
+    for once, again in zip(first, draw(7), strict=True):
         np.testing.assert_array_equal(once, again)
 
 

@@ -28,9 +28,9 @@ def doubled(path: Path) -> tuple[Channels, Path]:
 
 def test_the_error_left_is_measured_at_the_output(tmp_path: Path) -> None:
     path = build(tmp_path, FUSED)
-    _, made = doubled(path)
-    want, got = run(path, IMAGES[:1]), run(made, IMAGES[:1])
-    error = check(path, made, IMAGES[0], want)
+    _, rescaled = doubled(path)
+    want, got = run(path, IMAGES[:1]), run(rescaled, IMAGES[:1])
+    error = check(path, rescaled, IMAGES[0], want)
     assert error == pytest.approx(np.abs(got - want).max() / np.abs(want).max())
     assert error <= 1e-5
 
@@ -43,14 +43,14 @@ def test_external_data_is_shared_and_only_what_changes_is_written(tmp_path: Path
         model, path, save_as_external_data=True, location="external.onnx.data", size_threshold=80
     )
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    _, made = doubled(path)
+    _, rescaled = doubled(path)
     want = run(source)
-    np.testing.assert_allclose(run(made), want, rtol=0, atol=1e-5 * np.abs(want).max())
+    np.testing.assert_allclose(run(rescaled), want, rtol=0, atol=1e-5 * np.abs(want).max())
     for name, content in before.items():
         assert (tmp_path / name).read_bytes() == content
     beside = {file.name for file in tmp_path.iterdir()} - before.keys()
     assert beside == {"equalized.onnx", "equalized.onnx.data"}
-    stored = onnx.load(made, load_external_data=False).graph.initializer
+    stored = onnx.load(rescaled, load_external_data=False).graph.initializer
     places = {t.name: t.external_data[0].value for t in stored if t.external_data}
     assert {name for name, place in places.items() if place == "equalized.onnx.data"} == {
         "LayerNormalization_n/equalized_1",
@@ -64,8 +64,8 @@ def test_external_data_is_shared_and_only_what_changes_is_written(tmp_path: Path
 
 
 def test_only_float32_constants_are_written(tmp_path: Path) -> None:
-    _, made = doubled(build(tmp_path, FUSED))
-    stored = onnx.load(made).graph.initializer
+    _, rescaled = doubled(build(tmp_path, FUSED))
+    stored = onnx.load(rescaled).graph.initializer
     kinds = {tensor.data_type for tensor in stored if "/equalized_" in tensor.name}
     assert kinds == {TensorProto.FLOAT}
 
@@ -73,28 +73,28 @@ def test_only_float32_constants_are_written(tmp_path: Path) -> None:
 def test_a_graph_that_magnifies_rounding_is_refused_by_the_place(tmp_path: Path) -> None:
     body = f"{NORM}\n p = MatMul(n, w)\n s = Sin(p)\n y = Tanh(s)"
     path = build(tmp_path, body)
-    channels, made = doubled(path)
+    channels, rescaled = doubled(path)
     scale = np.where(channels.root != 0, 1.1, 1.0)  # no power of two: its inverse is rounded
-    rescale(path, channels, scale, made)
-    assert check(path, made, IMAGES[0], run(path, IMAGES[:1])) <= 1e-4
+    rescale(path, channels, scale, rescaled)
+    assert check(path, rescaled, IMAGES[0], run(path, IMAGES[:1])) <= 1e-4
     (p,) = tapped(onnx.load(path), path, ["p"])(IMAGES[0])
     body = (
         f"{NORM}\n p = MatMul(n, w)\n d = Sub(p, p0)\n m = Mul(d, huge)\n s = Sin(m)\n y = Tanh(s)"
     )
     path = build(tmp_path, body, p0=p * np.float32(1.0001), huge=np.float32(1e7))
-    rescale(path, channels, scale, made)
+    rescale(path, channels, scale, rescaled)
     with pytest.raises(InputError, match=r"equalizing changed .* from Tanh_y on") as caught:
-        check(path, made, IMAGES[0], run(path, IMAGES[:1]))
+        check(path, rescaled, IMAGES[0], run(path, IMAGES[:1]))
     assert 'equalize = "off"' in caught.value.fix
 
 
 def test_a_scale_that_is_not_undone_is_refused(tmp_path: Path) -> None:
     path = build(tmp_path, f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)")
-    channels, made = doubled(path)
+    channels, rescaled = doubled(path)
     broken = Channels(channels.factors[:2], root=channels.root, sign=channels.sign)  # not w
-    rescale(path, broken, np.where(channels.root != 0, 2.0, 1.0), made)
+    rescale(path, broken, np.where(channels.root != 0, 2.0, 1.0), rescaled)
     with pytest.raises(InputError, match="equalizing changed what the model computes"):
-        check(path, made, IMAGES[0], run(path, IMAGES[:1]))
+        check(path, rescaled, IMAGES[0], run(path, IMAGES[:1]))
 
 
 def test_no_scratch_file_is_left(tmp_path: Path) -> None:

@@ -132,8 +132,8 @@ def ops(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
 
 
-def kept(made: Halved) -> dict[str, str]:
-    return {operator.node: operator.why for operator in made.kept}
+def kept(half: Halved) -> dict[str, str]:
+    return {operator.node: operator.why for operator in half.kept}
 
 
 SQNR = Callable[[NDArray[Any], NDArray[Any]], float]
@@ -144,15 +144,15 @@ def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(
     tmp_path: Path, sqnr_db: SQNR, style: str
 ) -> None:
     path = build(tmp_path, SPELLED_OUT[style])
-    made = halved(path)
-    assert made.largest > 2000
+    half = halved(path)
+    assert half.largest > 2000
     assert not sqnr_db(fp32(path), unguarded(path)) > 20  # not finite, or garbage
-    assert sqnr_db(fp32(path), fp32(made.path)) > CLOSE_DB
-    assert made.sqnr_db > CLOSE_DB
-    assert "LayerNormalization" in ops(made.path)
-    assert not {"Pow", "Sqrt", "ReduceMean"} & set(ops(made.path))
-    assert made.kept == ()
-    assert made.layer_norm.startswith("1 fused, adding up in float32")
+    assert sqnr_db(fp32(path), fp32(half.path)) > CLOSE_DB
+    assert half.sqnr_db > CLOSE_DB
+    assert "LayerNormalization" in ops(half.path)
+    assert not {"Pow", "Sqrt", "ReduceMean"} & set(ops(half.path))
+    assert half.kept == ()
+    assert half.layer_norm.startswith("1 fused, adding up in float32")
 
 
 @pytest.mark.parametrize("style", UNFUSED)
@@ -160,19 +160,19 @@ def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(
     tmp_path: Path, sqnr_db: SQNR, style: str
 ) -> None:
     path = build(tmp_path, UNFUSED[style])
-    made = halved(path)
+    half = halved(path)
     assert not sqnr_db(fp32(path), unguarded(path)) > 20
-    assert sqnr_db(fp32(path), true_fp16(made.path)) > CLOSE_DB
-    squares = [why for node, why in kept(made).items() if node.endswith("_s")]
+    assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
+    squares = [why for node, why in kept(half).items() if node.endswith("_s")]
     assert len(squares) == 1 and "norm" in squares[0]
-    assert "MatMul_y" not in kept(made)
-    assert "kept in float32" in made.layer_norm
+    assert "MatMul_y" not in kept(half)
+    assert "kept in float32" in half.layer_norm
 
 
 def test_what_is_spelled_out_computes_the_same_when_fused(tmp_path: Path) -> None:
     path = build(tmp_path, SPELLED_OUT["Pow and Div"], epsilon=np.float32(40.0))
-    made = halved(path)
-    want, got = fp32(path), fp32(made.path)
+    half = halved(path)
+    want, got = fp32(path), fp32(half.path)
     assert np.abs(want - got).max() < 2e-3 * np.abs(want).max()
 
 
@@ -188,13 +188,13 @@ def test_activations_beyond_float16_keep_their_operators_in_float32(
         y = MatMul(k, w)
     """
     path = build(tmp_path, body, large=np.float32(100))
-    made = halved(path)
-    assert made.largest > 65504
-    assert made.largest_node == "Add_c"
-    assert set(kept(made)) == {"Mul_b", "Add_c", "LayerNormalization_n"}
-    assert "reaches" in kept(made)["Add_c"]
-    assert "kept in float32" in made.layer_norm
-    assert sqnr_db(fp32(path), true_fp16(made.path)) > CLOSE_DB
+    half = halved(path)
+    assert half.largest > 65504
+    assert half.largest_node == "Add_c"
+    assert set(kept(half)) == {"Mul_b", "Add_c", "LayerNormalization_n"}
+    assert "reaches" in kept(half)["Add_c"]
+    assert "kept in float32" in half.layer_norm
+    assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
 
 
 @pytest.mark.parametrize(
@@ -212,16 +212,16 @@ def test_an_operator_is_kept_for_what_its_inputs_do_not_show(
     tmp_path: Path, sqnr_db: SQNR, body: str, changed: dict[str, Any], node: str, why: str
 ) -> None:
     path = build(tmp_path, body, **changed)
-    made = halved(path)
-    assert why in kept(made)[node]
-    assert sqnr_db(fp32(path), true_fp16(made.path)) > 40
+    half = halved(path)
+    assert why in kept(half)[node]
+    assert sqnr_db(fp32(path), true_fp16(half.path)) > 40
 
 
 def test_softmax_and_gelu_are_float16(tmp_path: Path, sqnr_db: SQNR) -> None:
     path = build(tmp_path, "n = LayerNormalization(x, gamma, beta)\n g = Gelu(n)\n y = Softmax(g)")
-    made = halved(path)
-    assert made.kept == ()
-    assert sqnr_db(fp32(path), fp32(made.path)) > CLOSE_DB
+    half = halved(path)
+    assert half.kept == ()
+    assert sqnr_db(fp32(path), fp32(half.path)) > CLOSE_DB
 
 
 def test_massive_values_that_drown_small_ones_are_kept_in_float32(
@@ -230,10 +230,10 @@ def test_massive_values_that_drown_small_ones_are_kept_in_float32(
     path = build(
         tmp_path, "u = Mul(x, small)\n a = Add(u, c)\n y = Sub(a, c)", c=np.float32(30_000)
     )
-    made = halved(path)
-    assert made.limit < 30_000
-    assert "Add_a" in kept(made)
-    assert sqnr_db(fp32(path), true_fp16(made.path)) > CLOSE_DB
+    half = halved(path)
+    assert half.limit < 30_000
+    assert "Add_a" in kept(half)
+    assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
 
 
 def test_what_no_choice_can_save_is_refused_and_named(tmp_path: Path) -> None:
@@ -282,10 +282,10 @@ def test_subgraphs_and_inputs_without_a_float16_form_keep_their_types(
         flat=np.array([1, 2 * TOKENS, 2 * WIDTH]),
         wide=np.random.default_rng(1).normal(size=(2 * WIDTH, 3)),
     )
-    made = halved(path)
-    assert made.kept == ()
-    stored = onnx.load(made.path).graph.initializer
+    half = halved(path)
+    assert half.kept == ()
+    stored = onnx.load(half.path).graph.initializer
     types = {tensor.name: tensor.data_type for tensor in stored}
     assert types["wide.half"] == TensorProto.FLOAT16
     assert types["scales"] == TensorProto.FLOAT
-    assert sqnr_db(fp32(path), fp32(made.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), fp32(half.path)) > CLOSE_DB

@@ -15,7 +15,7 @@ from vitedge.graph.taps import shapes
 from vitedge.graph.trace import find
 
 
-def found(path: Path) -> Channels:
+def channels_of(path: Path) -> Channels:
     model = onnx.load(path, load_external_data=False)
     return find(model, shapes(model, path, IMAGES[0]), path.parent)
 
@@ -28,8 +28,8 @@ def pairs(channels: Channels) -> set[tuple[str, str]]:
     reads = [(x.node.name, x.weight_ids) for x in channels.linears]
     reads += [(x.node.name, ids) for x in channels.products for ids in x.pairs]
     for user, ids in reads:
-        for one in np.unique(ids[channels.root[ids] != 0]).tolist():
-            start = starts[int(np.searchsorted(starts, one, side="right")) - 1]
+        for channel in np.unique(ids[channels.root[ids] != 0]).tolist():
+            start = starts[int(np.searchsorted(starts, channel, side="right")) - 1]
             free.add((channels.sources[start].name, user))
     return free
 
@@ -96,7 +96,7 @@ PAIRS: dict[str, tuple[str, set[tuple[str, str]]]] = {
 def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind: str, tmp_path: Path) -> None:
     body, expected = PAIRS[kind]
     path = build(tmp_path, body, last=np.array([2]))
-    channels = found(path)
+    channels = channels_of(path)
     assert pairs(channels) == expected
     want = run(path)
     for seed in range(3):
@@ -106,7 +106,7 @@ def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind: str, tmp_
 
 def test_a_rescaled_source_is_really_scaled(tmp_path: Path) -> None:
     path = build(tmp_path, SPLIT)
-    channels = found(path)
+    channels = channels_of(path)
     stored = [
         {tensor.name for tensor in onnx.load(p).graph.initializer}
         for p in (path, rescaled_at_random(path, channels, 0))
@@ -120,7 +120,7 @@ def test_a_rescaled_source_is_really_scaled(tmp_path: Path) -> None:
 
 
 def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path: Path) -> None:
-    channels = found(build(tmp_path, SPLIT))
+    channels = channels_of(build(tmp_path, SPLIT))
     by_user = {
         x.node.name: set(channels.root[x.weight_ids].ravel().tolist()) for x in channels.linears
     }
@@ -129,7 +129,7 @@ def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path: Path) -> None:
 
 
 def test_in_attention_scores_q_and_k_are_scaled_against_each_other(tmp_path: Path) -> None:
-    channels = found(build(tmp_path, SPLIT))
+    channels = channels_of(build(tmp_path, SPLIT))
     (product,) = channels.products
     q, k = (ids.ravel() for ids in product.pairs)
     np.testing.assert_array_equal(channels.root[q], channels.root[k])
@@ -155,7 +155,7 @@ UNTOUCHED = {
 @pytest.mark.parametrize("why", UNTOUCHED)
 def test_nothing_is_free_where(why: str, tmp_path: Path) -> None:
     path = build(tmp_path, UNTOUCHED[why])
-    channels = found(path)
+    channels = channels_of(path)
     assert pairs(channels) == set()
     np.testing.assert_array_equal(run(rescaled_at_random(path, channels, 0)), run(path))
 
@@ -163,7 +163,7 @@ def test_nothing_is_free_where(why: str, tmp_path: Path) -> None:
 def test_a_shared_bias_is_copied_not_scaled_for_both(tmp_path: Path) -> None:
     body = f"{NORM}\n p = MatMul(n, w)\n q = Add(p, beta)\n y = Gelu(q)"
     path = build(tmp_path, body)
-    channels = found(path)
+    channels = channels_of(path)
     assert pairs(channels) == {("LayerNormalization_n", "MatMul_p")}
     want, got = run(path), run(rescaled_at_random(path, channels, 0))
     assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()

@@ -9,7 +9,7 @@ import pytest
 from vitedge.core.errors import InputError
 from vitedge.export.request import ExportRequest, plan_export
 from vitedge.measure.remote.address import Address, parse
-from vitedge.models.sources import Request
+from vitedge.models.sources import ModelRequest
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,7 +52,7 @@ def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path: Pat
         parse(str(file))
     file.write_text(f'device = "ssh://orin:2222"\n{text}')
     assert parse(str(file)).port == 2222
-    request = ExportRequest(Request(), (str(file),), "fp32", duration_s=0, output=tmp_path)
+    request = ExportRequest(ModelRequest(), (str(file),), "fp32", duration_s=0, output=tmp_path)
     (target,) = plan_export(request).targets
     assert target.name == "onnxruntime-cpu" and target.device == ""
 

@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.unit.measure.test_validate import LABELS, Linear
+from tests.unit.measure.test_validation import LABELS, Linear
 from vitedge.core.bundle import open_bundle, seal
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.comparison import validate
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.measure.accuracy.worst import KEPT, Worst
+from vitedge.measure.accuracy.validation import validate
+from vitedge.measure.accuracy.worst_images import WORST_COUNT, WorstImages
 
 KEPT_BESIDE = ("manifest.json", "evidence.npz")
 
@@ -31,42 +31,44 @@ def seen(tmp_path: Path) -> tuple[PerImage, np.ndarray, np.ndarray]:
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     size = Preprocess(height=4, width=4)
     opened = open_images(str(tmp_path / "data.npz"), "evaluation", size, LABELS)
-    found = validate(
+    validation = validate(
         Linear(7, error=10.0), Linear(7), opened, "classification", calibration=frozenset()
     )
-    assert found.accuracy.lost - found.accuracy.gained == pytest.approx(3 * found.accuracy.drop_pp)
-    return found.per_image, images, labels
+    assert validation.accuracy.lost - validation.accuracy.gained == pytest.approx(
+        3 * validation.accuracy.drop_pp
+    )
+    return validation.per_image, images, labels
 
 
 def test_choices_labels_and_digests_are_those_of_each_image(seen) -> None:
-    found, images, labels = seen
+    per_image, images, labels = seen
     logits = images.mean(axis=(1, 2)).astype(np.float32)
-    np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_array_equal(found.fp32, logits.argmax(1))
+    np.testing.assert_array_equal(per_image.labels, labels)
+    np.testing.assert_array_equal(per_image.fp32, logits.argmax(1))
     shifted = logits + np.array([10, 0, 0], np.float32)
-    np.testing.assert_array_equal(found.artifact, shifted.argmax(1))
-    assert len(np.unique(found.digests)) == len(images)
+    np.testing.assert_array_equal(per_image.artifact, shifted.argmax(1))
+    assert len(np.unique(per_image.digests)) == len(images)
 
 
 def test_the_worst_images_are_those_that_only_the_artifact_has_wrong(seen) -> None:
-    found, images, _ = seen
-    differ = found.artifact != found.fp32
-    lost = (found.fp32 == found.labels) & (found.artifact != found.labels)
-    assert len(found.worst) == min(KEPT, differ.sum())
-    assert differ[found.worst].all()
-    assert lost[found.worst[: min(KEPT, lost.sum())]].all()
-    np.testing.assert_array_equal(found.thumbnails[0], images[found.worst[0]])
+    per_image, images, _ = seen
+    differ = per_image.artifact != per_image.fp32
+    lost = (per_image.fp32 == per_image.labels) & (per_image.artifact != per_image.labels)
+    assert len(per_image.worst) == min(WORST_COUNT, differ.sum())
+    assert differ[per_image.worst].all()
+    assert lost[per_image.worst[: min(WORST_COUNT, lost.sum())]].all()
+    np.testing.assert_array_equal(per_image.thumbnails[0], images[per_image.worst[0]])
 
 
 def test_no_more_than_a_few_small_pictures_are_kept() -> None:
     rng = np.random.default_rng(1)
-    worst = Worst("features")
+    worst = WorstImages("features")
     for _ in range(10):
         images = rng.integers(0, 256, (16, 150, 100, 3), np.uint8)
         fp32 = rng.normal(size=(16, 8)).astype(np.float32)
         worst.add(images, np.zeros(16), fp32 + 0.1 * rng.normal(size=fp32.shape), fp32)
     places, pictures = worst.result()
-    assert len(set(places.tolist())) == len(pictures) == KEPT
+    assert len(set(places.tolist())) == len(pictures) == WORST_COUNT
     assert pictures.shape[1:] == (50, 33, 3)
 
 
@@ -76,24 +78,24 @@ def test_evidence_lies_beside_the_report_and_is_no_part_of_the_artifact(
     bundle = open_bundle(small_bundle(tmp_path / "small-int8"))
     evidence.write(bundle, "top1", "data", seen[0])
     assert {path.name for path in bundle.path.iterdir()} == {*bundle.manifest.files, *KEPT_BESIDE}
-    found = evidence.read(open_bundle(bundle.path).path)
-    assert found is not None
-    assert (found.about.metric, found.about.data) == ("top1", "data")
-    assert found.about.files == bundle.model_files
+    stored = evidence.read(open_bundle(bundle.path).path)
+    assert stored is not None
+    assert (stored.about.metric, stored.about.data) == ("top1", "data")
+    assert stored.about.files == bundle.model_files
     for name, array in evidence.arrays(seen[0]).items():
-        np.testing.assert_array_equal(getattr(found.per_image, name), array)
+        np.testing.assert_array_equal(getattr(stored.per_image, name), array)
     assert seal(bundle.path, bundle.manifest).manifest.files == bundle.manifest.files
 
 
 def test_other_preprocessing_has_another_digest(
     tmp_path: Path, small_bundle: Callable[..., Path]
 ) -> None:
-    one = open_bundle(small_bundle(tmp_path / "one"))
+    bundle = open_bundle(small_bundle(tmp_path / "one"))
     preprocessing = msgspec.structs.replace(
-        one.manifest.preprocessing, host=Preprocess(height=8, width=8, mean=(0.4, 0.5, 0.5))
+        bundle.manifest.preprocessing, host=Preprocess(height=8, width=8, mean=(0.4, 0.5, 0.5))
     )
-    two = open_bundle(small_bundle(tmp_path / "two", preprocessing=preprocessing))
-    assert evidence.preprocessing_digest(one) != evidence.preprocessing_digest(two)
+    other = open_bundle(small_bundle(tmp_path / "two", preprocessing=preprocessing))
+    assert evidence.preprocessing_digest(bundle) != evidence.preprocessing_digest(other)
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 and no more"])

@@ -106,13 +106,13 @@ def bundle(small_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 
 def test_an_artifact_without_figures_still_lists_its_decisions(bundle) -> None:
-    found = inspect.inspect(bundle(None), "")
-    assert "export it again" in found.notes[0]
-    assert [(r.node, r.quantized, r.why, r.sqnr_db) for r in found.layers] == [
+    inspection = inspect.inspect(bundle(None), "")
+    assert "export it again" in inspection.notes[0]
+    assert [(r.node, r.quantized, r.why, r.sqnr_db) for r in inspection.layers] == [
         ("head", True, "x", None)
     ]
-    assert found.lint is None  # it was not checked
-    assert "<svg viewBox" not in page.render(found).split("Layers")[0]
+    assert inspection.lint is None  # it was not checked
+    assert "<svg viewBox" not in page.render(inspection).split("Layers")[0]
 
 
 def test_an_artifact_with_figures_shows_them(bundle) -> None:
@@ -124,25 +124,25 @@ def test_an_artifact_with_figures_shows_them(bundle) -> None:
         accumulated_sqnr_db=30.0,
         macs=10,
     )
-    found = inspect.inspect(bundle(figures), "")
-    assert found.notes == () and found.lint == ()
+    inspection = inspect.inspect(bundle(figures), "")
+    assert inspection.notes == () and inspection.lint == ()
     cells = dict(
         zip(
             table.LAYER_COLUMNS,
-            table.layer_cells(found.layers[0]),
+            table.layer_cells(inspection.layers[0]),
             strict=True,
         )
     )
     assert cells["SQNR dB"] == "33.0" and cells["so far dB"] == "30.0"
     assert cells["clipped %"] == "12" and cells["activation scale"] == "0.25"
     assert cells["weight scales"] == "0.01…0.02"
-    assert found.summary.quantized_macs_share == 1.0
+    assert inspection.summary.quantized_macs_share == 1.0
 
 
 def test_the_worst_come_first_and_float_layers_last() -> None:
-    found = inspected(row(1, None, None), row(2, 40.0, 39.0), row(3, 20.0, 19.0))
-    assert [r.depth for r in found.worst_first()] == [3, 2, 1]
-    assert [r.depth for r in found.layers] == [1, 2, 3]
+    inspection = inspected(row(1, None, None), row(2, 40.0, 39.0), row(3, 20.0, 19.0))
+    assert [r.depth for r in inspection.worst_first()] == [3, 2, 1]
+    assert [r.depth for r in inspection.layers] == [1, 2, 3]
 
 
 # -- the page -----------------------------------------------------------------------------------

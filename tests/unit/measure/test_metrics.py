@@ -23,14 +23,14 @@ def test_top1_and_top5_are_scikit_learns() -> None:
     for start in range(0, 300, 77):
         part = slice(start, start + 77)
         score.add(labels[part], artifact[part], fp32[part])
-    found = score.result(CONFIDENCE)
+    result = score.result(CONFIDENCE)
     top1 = top_k_accuracy_score(labels, artifact, k=1, labels=range(20))
-    assert found.metric == "top1"
-    assert found.value.artifact == pytest.approx(top1)
-    assert found.value.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=1))
-    assert found.value.drop_pp == pytest.approx(100 * (found.value.fp32 - top1))
-    assert found.drop_ci_pp[0] < found.value.drop_pp < found.drop_ci_pp[1]
-    top5 = found.also["top5"]
+    assert result.metric == "top1"
+    assert result.value.artifact == pytest.approx(top1)
+    assert result.value.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=1))
+    assert result.value.drop_pp == pytest.approx(100 * (result.value.fp32 - top1))
+    assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
+    top5 = result.also["top5"]
     assert top5.artifact == pytest.approx(top_k_accuracy_score(labels, artifact, k=5))
     assert top5.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=5))
 
@@ -66,19 +66,19 @@ def test_miou_and_pixel_accuracy_are_scikit_learns_over_all_known_pixels() -> No
     for start in range(0, 12, 5):
         part = slice(start, start + 5)
         score.add(masks[part], artifact[part], fp32[part])
-    found = score.result(CONFIDENCE)
+    result = score.result(CONFIDENCE)
     known = masks >= 0
     for logits, value, pixels in (
-        (fp32, found.value.fp32, found.also["pixel_accuracy"].fp32),
-        (artifact, found.value.artifact, found.also["pixel_accuracy"].artifact),
+        (fp32, result.value.fp32, result.also["pixel_accuracy"].fp32),
+        (artifact, result.value.artifact, result.also["pixel_accuracy"].artifact),
     ):
         choice = logits.argmax(1)[known]
         assert value == pytest.approx(jaccard_score(masks[known], choice, average="macro"))
         table = confusion_matrix(masks[known], choice)
         assert pixels == pytest.approx(np.trace(table) / table.sum())
     agree = (fp32.argmax(1) == artifact.argmax(1))[known].mean()
-    assert found.agreement == pytest.approx(agree)
-    assert found.drop_ci_pp[0] < found.value.drop_pp < found.drop_ci_pp[1]
+    assert result.agreement == pytest.approx(agree)
+    assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
 
 
 def test_logits_are_resized_as_torch_does_it() -> None:
@@ -115,28 +115,32 @@ def test_knn_agreement_is_scikit_learns_neighbours_compared() -> None:
     for start in range(0, 300, 64):
         part = slice(start, start + 64)
         score.add(np.full(len(fp32[part]), -1), artifact[part], fp32[part])
-    found = score.result(CONFIDENCE)
+    result = score.result(CONFIDENCE)
 
     def nearest(features: np.ndarray) -> np.ndarray:
         model = NearestNeighbors(n_neighbors=10, metric="cosine").fit(features)
         return model.kneighbors(return_distance=False)  # without itself
 
     pairs = list(zip(nearest(artifact), nearest(fp32), strict=True))
-    want = np.mean([len({*mine} & {*its}) / 10 for mine, its in pairs])
-    assert found.metric == "knn_agreement"
-    assert found.value.fp32 == 1
-    assert found.value.artifact == pytest.approx(want)
+    want = np.mean(
+        [len({*neighbours} & {*fp32_neighbours}) / 10 for neighbours, fp32_neighbours in pairs]
+    )
+    assert result.metric == "knn_agreement"
+    assert result.value.fp32 == 1
+    assert result.value.artifact == pytest.approx(want)
     assert 0.5 < want < 1
-    assert found.agreement == np.mean([mine[0] == its[0] for mine, its in pairs])
-    assert found.drop_ci_pp[0] < found.value.drop_pp < found.drop_ci_pp[1]
+    assert result.agreement == np.mean(
+        [neighbours[0] == fp32_neighbours[0] for neighbours, fp32_neighbours in pairs]
+    )
+    assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
 
 
 def test_features_equal_to_fp32s_keep_every_neighbour() -> None:
     features = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
     score = metrics.score("features")
     score.add(np.zeros(30), features, features)
-    found = score.result(CONFIDENCE)
-    assert (found.value.artifact, found.value.drop_pp, found.agreement) == (1, 0, 1)
+    result = score.result(CONFIDENCE)
+    assert (result.value.artifact, result.value.drop_pp, result.agreement) == (1, 0, 1)
 
 
 def test_features_alone_say_nothing() -> None:
@@ -152,10 +156,10 @@ def test_nan_is_no_class() -> None:
     artifact[:2, 2] = np.nan
     score = metrics.score("classification")
     score.add(labels, artifact, fp32)
-    found = score.result(CONFIDENCE)
-    assert (found.value.fp32, found.value.artifact) == (1, pytest.approx(1 / 3))
-    assert found.agreement == pytest.approx(1 / 3)
-    np.testing.assert_array_equal(found.artifact, [-1, -1, 2])
+    result = score.result(CONFIDENCE)
+    assert (result.value.fp32, result.value.artifact) == (1, pytest.approx(1 / 3))
+    assert result.agreement == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(result.artifact, [-1, -1, 2])
 
 
 def test_pixels_of_nan_are_in_no_class() -> None:
@@ -165,8 +169,8 @@ def test_pixels_of_nan_are_in_no_class() -> None:
     broken[0, 1, :2] = np.nan
     score = metrics.score("segmentation")
     score.add(np.zeros((1, 4, 4), np.int64), broken, logits)
-    found = score.result(CONFIDENCE)
-    assert (found.value.fp32, found.value.artifact, found.agreement) == (1, 0.5, 0.5)
+    result = score.result(CONFIDENCE)
+    assert (result.value.fp32, result.value.artifact, result.agreement) == (1, 0.5, 0.5)
 
 
 def test_features_of_nan_have_no_neighbours() -> None:

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from vitedge.core.report import Candidate, Recommendation
-from vitedge.measure.recommendation import candidates, recommend
+from vitedge.measure.recommendation import candidates_of, recommend
 
 FP32 = Candidate(precision="fp32", p50_ms=10.0, bytes=4000)
 
 
-def one(precision: str, low: float, speedup: float, high: float, **known: Any) -> Candidate:
+def candidate(precision: str, low: float, speedup: float, high: float, **known: Any) -> Candidate:
     """A candidate that loses nothing and is a quarter (INT8) or half (FP16) of FP32's size."""
     plain = {"drop_pp": 0.0, "drop_ci_pp": (-0.2, 0.2), "sqnr_db": 35.0, "max_abs_error": 0.1}
     return Candidate(
@@ -28,74 +28,88 @@ def one(precision: str, low: float, speedup: float, high: float, **known: Any) -
 
 
 def chosen(*others: Candidate, max_drop_pp: float = 0.5) -> Recommendation:
-    found = recommend([FP32, *others], max_drop_pp)
-    assert found is not None
-    assert [each.precision for each in found.candidates] == ["fp32", *(o.precision for o in others)]
-    assert "\n" not in found.reason
-    return found
+    recommendation = recommend([FP32, *others], max_drop_pp)
+    assert recommendation is not None
+    assert [c.precision for c in recommendation.candidates] == [
+        "fp32",
+        *(o.precision for o in others),
+    ]
+    assert "\n" not in recommendation.reason
+    return recommendation
 
 
 def test_faster_and_as_accurate_is_shipped() -> None:
-    found = chosen(one("int8", 1.25, 1.31, 1.38))
-    assert found.precision == "int8"
-    assert found.reason == ("1.31× faster than FP32 (1.25 to 1.38), 0.00 points lost, 4.0× smaller")
-    assert found.confidence == 0.95
+    recommendation = chosen(candidate("int8", 1.25, 1.31, 1.38))
+    assert recommendation.precision == "int8"
+    assert recommendation.reason == (
+        "1.31× faster than FP32 (1.25 to 1.38), 0.00 points lost, 4.0× smaller"
+    )
+    assert recommendation.confidence == 0.95
 
 
 def test_slower_is_not_shipped_and_says_so() -> None:
-    found = chosen(one("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
-    assert found.precision == "fp32"
-    assert found.reason == (
+    recommendation = chosen(candidate("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
+    assert recommendation.precision == "fp32"
+    assert recommendation.reason == (
         "INT8 is slower (0.97× FP32's speed, 0.95 to 0.99), 0.10 points lost; "
         "it is 4.0× smaller, if size is what counts"
     )
 
 
 def test_a_tie_in_speed_goes_to_the_more_exact() -> None:
-    found = chosen(one("int8", 0.99, 1.02, 1.05))
-    assert found.precision == "fp32"
-    assert "INT8 is not measurably faster (1.02× FP32's speed, 0.99 to 1.05)" in found.reason
-    assert "4.0× smaller" in found.reason
+    recommendation = chosen(candidate("int8", 0.99, 1.02, 1.05))
+    assert recommendation.precision == "fp32"
+    assert (
+        "INT8 is not measurably faster (1.02× FP32's speed, 0.99 to 1.05)" in recommendation.reason
+    )
+    assert "4.0× smaller" in recommendation.reason
 
 
 def test_no_smaller_and_no_faster_promises_nothing() -> None:
-    found = chosen(msgspec.structs.replace(one("int8", 0.99, 1.02, 1.05), bytes=3990))
-    assert found.precision == "fp32"
-    assert "size" not in found.reason and "smaller" not in found.reason
+    recommendation = chosen(
+        msgspec.structs.replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990)
+    )
+    assert recommendation.precision == "fp32"
+    assert "size" not in recommendation.reason and "smaller" not in recommendation.reason
 
 
 def test_faster_but_it_loses_too_much() -> None:
-    int8 = one("int8", 2.0, 2.1, 2.2, drop_pp=3.0, drop_ci_pp=(2.5, 3.5))
-    found = chosen(int8)
-    assert found.precision == "fp32"
-    assert found.reason == (
+    int8 = candidate("int8", 2.0, 2.1, 2.2, drop_pp=3.0, drop_ci_pp=(2.5, 3.5))
+    recommendation = chosen(int8)
+    assert recommendation.precision == "fp32"
+    assert recommendation.reason == (
         "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points, more than 0.5"
     )
     assert chosen(int8, max_drop_pp=3.5).precision == "int8"  # what the user allowed
 
 
 def test_fp16_is_shipped_where_int8_loses_too_much() -> None:
-    int8 = one("int8", 2.0, 2.1, 2.2, drop_pp=3.0)
-    found = chosen(one("fp16", 1.4, 1.5, 1.6), int8)
-    assert found.precision == "fp16"
-    assert found.reason.startswith("1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0×")
-    assert "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points" in found.reason
+    int8 = candidate("int8", 2.0, 2.1, 2.2, drop_pp=3.0)
+    recommendation = chosen(candidate("fp16", 1.4, 1.5, 1.6), int8)
+    assert recommendation.precision == "fp16"
+    assert recommendation.reason.startswith(
+        "1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0×"
+    )
+    assert (
+        "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points"
+        in recommendation.reason
+    )
 
 
 def test_int8_must_be_faster_than_fp16_too() -> None:
-    fp16 = one("fp16", 1.4, 1.5, 1.6)
-    assert chosen(fp16, one("int8", 1.5, 1.6, 1.7)).precision == "fp16"  # the intervals touch
-    found = chosen(fp16, one("int8", 1.7, 1.8, 1.9))
-    assert found.precision == "int8"
-    assert "FP16 is slower (1.50× FP32's speed" in found.reason
-    assert "size" not in found.reason  # the slower one is larger, too
+    fp16 = candidate("fp16", 1.4, 1.5, 1.6)
+    assert chosen(fp16, candidate("int8", 1.5, 1.6, 1.7)).precision == "fp16"  # the intervals touch
+    recommendation = chosen(fp16, candidate("int8", 1.7, 1.8, 1.9))
+    assert recommendation.precision == "int8"
+    assert "FP16 is slower (1.50× FP32's speed" in recommendation.reason
+    assert "size" not in recommendation.reason  # the slower one is larger, too
 
 
 def test_the_order_they_come_in_does_not_matter() -> None:
-    few = [one("int8", 1.5, 1.6, 1.7), FP32, one("fp16", 1.4, 1.5, 1.6)]
-    found = recommend(few, 0.5)
-    assert found is not None and found.precision == "fp16"
-    assert [each.precision for each in found.candidates] == ["fp32", "fp16", "int8"]
+    few = [candidate("int8", 1.5, 1.6, 1.7), FP32, candidate("fp16", 1.4, 1.5, 1.6)]
+    recommendation = recommend(few, 0.5)
+    assert recommendation is not None and recommendation.precision == "fp16"
+    assert [c.precision for c in recommendation.candidates] == ["fp32", "fp16", "int8"]
 
 
 @pytest.mark.parametrize(
@@ -105,15 +119,15 @@ def test_the_order_they_come_in_does_not_matter() -> None:
 def test_few_images_are_enough_to_choose_but_it_says_they_are_few(
     interval: tuple[float, float] | None, said: str
 ) -> None:
-    found = chosen(one("int8", 1.2, 1.3, 1.4, drop_ci_pp=interval))
-    assert found.precision == "int8"
-    assert said in found.reason
+    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_ci_pp=interval))
+    assert recommendation.precision == "int8"
+    assert said in recommendation.reason
 
 
 def test_accuracy_gained_is_no_loss() -> None:
-    found = chosen(one("int8", 1.2, 1.3, 1.4, drop_pp=-0.14))
-    assert found.precision == "int8"
-    assert "0.14 points gained" in found.reason
+    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_pp=-0.14))
+    assert recommendation.precision == "int8"
+    assert "0.14 points gained" in recommendation.reason
 
 
 # -- where accuracy was not measured ------------------------------------------------------------
@@ -123,37 +137,41 @@ UNMEASURED: dict[str, Any] = {"drop_pp": None, "drop_ci_pp": None}
 
 @pytest.mark.parametrize(("sqnr_db", "precision"), [(19.9, "fp32"), (20.0, "int8"), (35, "int8")])
 def test_without_accuracy_the_outputs_decide(sqnr_db: float, precision: str) -> None:
-    found = chosen(one("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=sqnr_db))
-    assert found.precision == precision
-    assert f"{sqnr_db:.1f} dB SQNR" in found.reason
-    assert ("accuracy was not measured" in found.reason) == (precision == "int8")
+    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=sqnr_db))
+    assert recommendation.precision == precision
+    assert f"{sqnr_db:.1f} dB SQNR" in recommendation.reason
+    assert ("accuracy was not measured" in recommendation.reason) == (precision == "int8")
 
 
 def test_outputs_equal_to_those_of_fp32_are_exact_enough() -> None:
-    found = chosen(one("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=None, max_abs_error=0.0))
-    assert found.precision == "int8"
-    assert "outputs equal to FP32's" in found.reason
+    recommendation = chosen(
+        candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=None, max_abs_error=0.0)
+    )
+    assert recommendation.precision == "int8"
+    assert "outputs equal to FP32's" in recommendation.reason
 
 
 @pytest.mark.parametrize("max_abs_error", [None, math.nan, math.inf])
 def test_an_unknown_error_is_not_shipped(max_abs_error: float | None) -> None:
     unknown = {**UNMEASURED, "sqnr_db": None, "max_abs_error": max_abs_error}
-    found = chosen(one("int8", 1.2, 1.3, 1.4, **unknown))
-    assert found.precision == "fp32"
-    assert "its error is not known" in found.reason
+    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, **unknown))
+    assert recommendation.precision == "fp32"
+    assert "its error is not known" in recommendation.reason
 
 
 @pytest.mark.parametrize("broken", [{**UNMEASURED, "sqnr_db": math.nan}, {"drop_pp": math.nan}])
 def test_nan_is_never_exact_enough(broken: dict[str, Any]) -> None:
-    assert chosen(one("int8", 1.2, 1.3, 1.4, **broken)).precision == "fp32"
+    assert chosen(candidate("int8", 1.2, 1.3, 1.4, **broken)).precision == "fp32"
 
 
 def test_nan_is_never_faster() -> None:
-    assert chosen(one("int8", math.nan, math.nan, math.nan)).precision == "fp32"
+    assert chosen(candidate("int8", math.nan, math.nan, math.nan)).precision == "fp32"
 
 
 def test_an_infinite_sqnr_is_exact_enough() -> None:
-    assert chosen(one("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=math.inf)).precision == "int8"
+    assert (
+        chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=math.inf)).precision == "int8"
+    )
 
 
 def test_one_precision_is_no_choice() -> None:
@@ -178,9 +196,9 @@ def report(**sections: Any) -> dict[str, Any]:
 def test_a_report_gives_fp32_and_its_own_precision() -> None:
     accuracy = {"metric": "top1", "drop_pp": 0.1, "drop_ci_pp": [-0.1, 0.3]}
     numerics = {"sqnr_db": 33.0, "max_abs_error": 0.2}
-    fp32, int8 = candidates([report(accuracy=accuracy, numerics=numerics)])
+    fp32, int8 = candidates_of([report(accuracy=accuracy, numerics=numerics)])
     assert fp32 == FP32
-    assert int8 == one(
+    assert int8 == candidate(
         "int8", 1.2, 1.25, 1.3, drop_pp=0.1, drop_ci_pp=(-0.1, 0.3), sqnr_db=33.0, max_abs_error=0.2
     )
 
@@ -188,11 +206,14 @@ def test_a_report_gives_fp32_and_its_own_precision() -> None:
 def test_like_features_are_no_accuracy() -> None:
     agreement = {"metric": "knn_agreement", "drop_pp": 4.0, "drop_ci_pp": [3.0, 5.0]}
     numerics = {"sqnr_db": 33.0, "max_abs_error": 0.2}
-    _, int8 = candidates([report(accuracy=agreement, numerics=numerics)])
+    _, int8 = candidates_of([report(accuracy=agreement, numerics=numerics)])
     assert (int8.drop_pp, int8.drop_ci_pp, int8.sqnr_db) == (None, None, 33.0)
 
 
 def test_what_was_not_timed_with_fp32_is_no_candidate() -> None:
-    alone = {"p50_ms": 8.0, "fp32": None, "speedup": None, "speedup_ci": None}
-    assert candidates([report(latency=alone)]) == []
-    assert [c.precision for c in candidates([report(latency=alone), report()])] == ["fp32", "int8"]
+    latency = {"p50_ms": 8.0, "fp32": None, "speedup": None, "speedup_ci": None}
+    assert candidates_of([report(latency=latency)]) == []
+    assert [c.precision for c in candidates_of([report(latency=latency), report()])] == [
+        "fp32",
+        "int8",
+    ]

@@ -87,11 +87,11 @@ def test_an_npz_file_is_read(tmp_path: Path) -> None:
 
 def test_the_digest_is_of_the_tensors_and_not_of_their_file(tmp_path: Path) -> None:
     torch.save({"model": dict(reversed(STATE.items()))}, tmp_path / "w.pt")
-    one = checkpoints.digest(checkpoints.read(tmp_path / "w.pt"))
-    two = checkpoints.digest(checkpoints.read(write_safetensors(tmp_path / "w.safetensors")))
-    assert one == two
-    assert checkpoints.digest({**STATE, "bias": torch.tensor([0.5, 0.5])}) != one
-    assert checkpoints.digest({**STATE, "weight": WEIGHT.view(3, 2)}) != one
+    reordered = checkpoints.digest(checkpoints.read(tmp_path / "w.pt"))
+    stored = checkpoints.digest(checkpoints.read(write_safetensors(tmp_path / "w.safetensors")))
+    assert reordered == stored
+    assert checkpoints.digest({**STATE, "bias": torch.tensor([0.5, 0.5])}) != reordered
+    assert checkpoints.digest({**STATE, "weight": WEIGHT.view(3, 2)}) != reordered
 
 
 # -- what is refused ----------------------------------------------------------------------------

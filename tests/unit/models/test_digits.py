@@ -17,13 +17,15 @@ sklearn_datasets = pytest.importorskip("sklearn.datasets")
 sklearn_model_selection = pytest.importorskip("sklearn.model_selection")
 torch = pytest.importorskip("torch")
 
-MODELS = Path(__file__).parents[3] / "vitedge" / "models" / "zoo"
+PACKAGE = Path(__file__).parents[3] / "vitedge"
+DATA = PACKAGE / "data" / "digits.npz"
+WEIGHTS = PACKAGE / "models" / "zoo" / "digits.safetensors"
 DIGITS = ZOO["digits"]
 
 
 def test_the_embedded_digits_are_scikit_learns() -> None:
     original = sklearn_datasets.load_digits()
-    with np.load(MODELS / "digits.npz") as file:
+    with np.load(DATA) as file:
         np.testing.assert_array_equal(file["images"], original.images)
         np.testing.assert_array_equal(file["labels"], original.target)
         assert (file["images"].dtype, file["labels"].dtype) == (np.uint8, np.uint8)
@@ -34,7 +36,7 @@ def test_the_held_out_digits_are_scikit_learns_stratified_split() -> None:
     _, held_out = sklearn_model_selection.train_test_split(
         np.arange(1797), test_size=0.4, stratify=original.target, random_state=0
     )
-    with np.load(MODELS / "digits.npz") as file:
+    with np.load(DATA) as file:
         np.testing.assert_array_equal(np.flatnonzero(file["held_out"]), sorted(held_out))
     assert len(held_out) == 719
 
@@ -43,7 +45,7 @@ def test_digits_are_enlarged_to_32_pixels_and_255_levels() -> None:
     original = sklearn_datasets.load_digits().images[0]
     grey = Image.fromarray(np.round(original * 255 / 16).astype(np.uint8))
     expected = grey.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
-    with np.load(MODELS / "digits.npz") as file:
+    with np.load(DATA) as file:
         role: Role = "evaluation" if file["held_out"][0] else "calibration"
     first = next(open_images("digits", role, DIGITS.preprocess, DIGITS.labels).batches(1))
     np.testing.assert_array_equal(first.images[0], expected)
@@ -56,7 +58,7 @@ def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_ri
     from vitedge.models.zoo.vit import VisionTransformer
 
     model = VisionTransformer(DIGITS.config)
-    model.load_state_dict(load_file(MODELS / "digits.safetensors"))
+    model.load_state_dict(load_file(WEIGHTS))
     assert top1(model.eval()) >= 0.985
 
 

@@ -52,9 +52,9 @@ def ours(photo: Path, preprocess: Preprocess) -> NDArray[np.float32]:
 def grey_levels(photo: Path, preprocess: Preprocess, peer: Peer) -> NDArray[np.float64]:
     """Differences from `peer`, in steps of the 8-bit image; (3, H, W)."""
     theirs = np.asarray(peer(Image.open(photo)))
-    mine = ours(photo, preprocess)
-    assert mine.shape == theirs.shape
-    return np.abs(mine - theirs) * (255 * np.reshape(preprocess.std, (3, 1, 1)))
+    pixels = ours(photo, preprocess)
+    assert pixels.shape == theirs.shape
+    return np.abs(pixels - theirs) * (255 * np.reshape(preprocess.std, (3, 1, 1)))
 
 
 def assert_same(photos: list[Path], preprocess: Preprocess, peer: Peer) -> None:
@@ -189,7 +189,7 @@ def hf_peers(kind: str, settings: dict[str, Any]) -> tuple[Peer, Peer, dict[str,
     """Both backends of an image processor, and the preprocessor_config.json it writes."""
     import transformers
 
-    made = [
+    processors = [
         getattr(transformers, f"{kind}ImageProcessor{backend}").from_dict(dict(settings))
         for backend in ("Pil", "")
     ]
@@ -197,7 +197,7 @@ def hf_peers(kind: str, settings: dict[str, Any]) -> tuple[Peer, Peer, dict[str,
     def run(processor: Any) -> Peer:
         return lambda image: processor(image, return_tensors="np")["pixel_values"][0]
 
-    return run(made[0]), run(made[1]), json.loads(made[0].to_json_string())
+    return run(processors[0]), run(processors[1]), json.loads(processors[0].to_json_string())
 
 
 HF = {  # what public checkpoints set
@@ -381,7 +381,7 @@ def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
     from vitedge.graph.preprocess import prepend
     from vitedge.graph.run import Runner
     from vitedge.models.eager import EagerSession
-    from vitedge.models.sources import Identity, ReferenceModel
+    from vitedge.models.sources import ModelIdentity, ReferenceModel
 
     preprocess = msgspec.structs.replace(BGR, channels=channels)
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
@@ -401,7 +401,7 @@ def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
     onnx.save(model, tmp_path / "model.onnx")
     np.testing.assert_allclose(Runner(tmp_path / "model.onnx")(images)[0], expected, atol=1e-6)
 
-    identity = Identity(
+    identity = ModelIdentity(
         name="same",
         source="test",
         weights_sha256="",

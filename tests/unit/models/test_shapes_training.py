@@ -58,7 +58,7 @@ def test_the_recipe_runs_and_prints_miou_and_pixel_accuracy(tmp_path: Path) -> N
         [*command, "--output", str(tmp_path / "a")], capture_output=True, text=True, check=True
     )
     assert run.stderr == ""  # no progress bar where nobody watches
-    found = re.fullmatch(r"held-out mIoU: ([\d.]+)%, pixel accuracy: ([\d.]+)%\n", run.stdout)
-    assert found and float(found[1]) > 30  # more than the background was learned
+    match = re.fullmatch(r"held-out mIoU: ([\d.]+)%, pixel accuracy: ([\d.]+)%\n", run.stdout)
+    assert match and float(match[1]) > 30  # more than the background was learned
     assert (tmp_path / "a").stat().st_size == pytest.approx(WEIGHTS.stat().st_size, rel=0.01)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -171,17 +171,17 @@ def test_tokens_wider_than_the_map_are_pooled_pixels_through_one_matrix() -> Non
 def test_projector(channels: int) -> None:
     """X_out = X + softmax_L((X W_Q)(T W_K)ᵀ) T W_V; one matrix W_K W_Qᵀ does the same."""
     x, tokens = pixels(channels), torch.randn(2, 4, 32)
-    one, two = Projector(VT, channels), Projector(replace(VT, paired=True), channels)
-    w_q, w_k = two.query.weight.T, two.key.weight[:, :, 0].T
-    one.key.weight.data = (w_k @ w_q.T).T[:, :, None]
+    single, paired = Projector(VT, channels), Projector(replace(VT, paired=True), channels)
+    w_q, w_k = paired.query.weight.T, paired.key.weight[:, :, 0].T
+    single.key.weight.data = (w_k @ w_q.T).T[:, :, None]
     w_v = torch.eye(32)
     if channels < 32:
-        one.value.weight = two.value.weight
-        w_v = two.value.weight[:, :, 0].T
+        single.value.weight = paired.value.weight
+        w_v = paired.value.weight[:, :, 0].T
     scores = (x @ w_q) @ (tokens @ w_k).mT / channels**0.5
     expected = x + softmax(scores, over=2) @ (tokens @ w_v)
-    torch.testing.assert_close(two(x, tokens), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one(x, tokens), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(paired(x, tokens), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single(x, tokens), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("paired", [False, True])

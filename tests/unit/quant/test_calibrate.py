@@ -107,11 +107,11 @@ def export_outliers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
     def make(site: str, strength: float) -> Path:
         from vitedge.export.onnx import export
-        from vitedge.models.sources import Request, resolve
+        from vitedge.models.sources import ModelRequest, resolve
 
         folder = tmp_path_factory.mktemp("outliers")
         file = write_digits(folder / "weights.safetensors", site, strength, seed=7)
-        return export(resolve(Request("digits", weights=file)), folder, "dynamic", 20).path
+        return export(resolve(ModelRequest("digits", weights=file)), folder, "dynamic", 20).path
 
     return make
 

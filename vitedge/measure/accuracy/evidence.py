@@ -101,9 +101,9 @@ def preprocessing_digest(bundle: Bundle) -> str:
     return hashlib.sha256(msgspec.json.encode(bundle.manifest.preprocessing)).hexdigest()
 
 
-def arrays(found: PerImage) -> dict[str, NDArray[Any]]:
+def arrays(per_image: PerImage) -> dict[str, NDArray[Any]]:
     """Its arrays by name; those that are None left out."""
-    named = {name: getattr(found, name) for name in _ARRAYS}
+    named = {name: getattr(per_image, name) for name in _ARRAYS}
     return {name: array for name, array in named.items() if array is not None}
 
 
@@ -122,26 +122,28 @@ def per_image(named: Mapping[str, NDArray[Any]], metric: Metric) -> PerImage:
     )
 
 
-def checked(found: PerImage, metric: Metric) -> PerImage:
-    """`found`, where its arrays are of `metric` and of the same images. Raises ValueError."""
-    n = found.digests.shape
-    models = [each for each in (found.artifact, found.fp32) if each is not None]
-    whole = (found.digests, found.labels, found.worst, found.thumbnails)
-    if any(each.dtype.kind not in "iu" for each in whole):
+def checked(per_image: PerImage, metric: Metric) -> PerImage:
+    """`per_image`, where its arrays are of `metric` and of the same images. Raises ValueError."""
+    n = per_image.digests.shape
+    models = [array for array in (per_image.artifact, per_image.fp32) if array is not None]
+    whole = (per_image.digests, per_image.labels, per_image.worst, per_image.thumbnails)
+    if any(array.dtype.kind not in "iu" for array in whole):
         raise ValueError("its arrays are not of whole numbers")
     fits = (
         len(n) == 1
-        and found.labels.shape in ((n,) if metric == "top1" else (n, (0,)))
-        and (len(found.artifact.shape) == 1 if metric != "miou" else _counts(found.artifact))
-        and found.thumbnails.shape[3:] == (3,)
-        and all(each.shape[:1] == n and each.dtype.kind in "iuf" for each in models)
-        and len({each.shape for each in models}) == 1
-        and found.worst.shape == found.thumbnails.shape[:1]
-        and bool(((found.worst >= 0) & (found.worst < n[0])).all())
+        and per_image.labels.shape in ((n,) if metric == "top1" else (n, (0,)))
+        and (
+            len(per_image.artifact.shape) == 1 if metric != "miou" else _counts(per_image.artifact)
+        )
+        and per_image.thumbnails.shape[3:] == (3,)
+        and all(array.shape[:1] == n and array.dtype.kind in "iuf" for array in models)
+        and len({array.shape for array in models}) == 1
+        and per_image.worst.shape == per_image.thumbnails.shape[:1]
+        and bool(((per_image.worst >= 0) & (per_image.worst < n[0])).all())
     )
     if not fits:
         raise ValueError("its arrays are not of the same images")
-    return found
+    return per_image
 
 
 def _counts(array: NDArray[Any]) -> bool:
@@ -185,7 +187,7 @@ def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, N
         if not zipfile.is_zipfile(path):
             raise InputError(f"{path} is no such file as vitedge writes", fix=fix) from error
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
-    found = header.get("schema") if isinstance(header, dict) else None
-    if found != schema:
-        raise InputError(f"{path} has schema {found!r}, not '{schema}'", fix=fix)
+    stored_schema = header.get("schema") if isinstance(header, dict) else None
+    if stored_schema != schema:
+        raise InputError(f"{path} has schema {stored_schema!r}, not '{schema}'", fix=fix)
     return header, named

@@ -14,7 +14,7 @@ from vitedge.core.manifest import Golden
 from vitedge.core.report import Parity
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Precision, Task
-from vitedge.measure.accuracy.comparison import OutputError, predict_all
+from vitedge.measure.accuracy.validation import OutputError, predict_all
 from vitedge.runtimes import open_session, runs_here
 
 PARITY_LIMIT = 1e-3
@@ -27,9 +27,9 @@ EXACT_DB = 40.0
 
 def measure(bundle: Bundle, session: Session) -> Parity:
     """Compare the open `bundle` with FP32's outputs in it, on its golden images (k, H, W, 3)."""
-    made, golden = bundle.manifest, bundle.golden()
+    manifest, golden = bundle.manifest, bundle.golden()
     outputs = predict_all(session, golden.images)
-    return compare(golden, outputs, made.precision, made.model.task, made.golden)
+    return compare(golden, outputs, manifest.precision, manifest.model.task, manifest.golden)
 
 
 def compare(
@@ -43,8 +43,8 @@ def compare(
     at_export_db = None if at_export is None else at_export.sqnr_db
     error = OutputError()
     error.update(golden.outputs, outputs)
-    found = error.result("golden")
-    if found.max_abs_error is None:
+    numerics = error.result("golden")
+    if numerics.max_abs_error is None:
         return Parity(
             n=len(outputs),
             numerics=None,
@@ -55,13 +55,13 @@ def compare(
     largest = float(np.abs(golden.outputs).max())
     least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
     broken = ""
-    if precision == "fp32" and found.max_abs_error > PARITY_LIMIT * largest:
-        broken = f"error {found.max_abs_error:.1e} on outputs up to {largest:.1e} in FP32"
-    elif precision != "fp32" and found.sqnr_db is not None and found.sqnr_db < least_db:
-        broken = f"{found.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
+    if precision == "fp32" and numerics.max_abs_error > PARITY_LIMIT * largest:
+        broken = f"error {numerics.max_abs_error:.1e} on outputs up to {largest:.1e} in FP32"
+    elif precision != "fp32" and numerics.sqnr_db is not None and numerics.sqnr_db < least_db:
+        broken = f"{numerics.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
     return Parity(
         n=len(outputs),
-        numerics=found,
+        numerics=numerics,
         agreement=None if task == "features" else _agreement(golden.outputs, outputs),
         at_export_db=at_export_db,
         broken=broken,
@@ -77,13 +77,13 @@ def check(bundle: Bundle) -> Golden | None:
     if not runs_here(bundle):
         return None
     with open_session(bundle) as session:
-        found = measure(bundle, session)
-    if found.numerics is None or found.broken:
+        parity = measure(bundle, session)
+    if parity.numerics is None or parity.broken:
         raise InputError(
-            f"{bundle.manifest.name} does not compute what it was built from: {found.broken}",
+            f"{bundle.manifest.name} does not compute what it was built from: {parity.broken}",
             fix="is the disk full? Otherwise report it with the model",
         )
-    return Golden(sqnr_db=found.numerics.sqnr_db, agreement=found.agreement, n=found.n)
+    return Golden(sqnr_db=parity.numerics.sqnr_db, agreement=parity.agreement, n=parity.n)
 
 
 def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:

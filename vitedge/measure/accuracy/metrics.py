@@ -18,7 +18,7 @@ NEIGHBOURS = 10
 Outputs = NDArray[np.float32]
 
 
-class Measured(NamedTuple):
+class MetricResult(NamedTuple):
     """What a score found, on the 0-1 scale; FP32's part is None where FP32 was not run."""
 
     metric: Metric
@@ -38,7 +38,7 @@ class Score(Protocol):
         """Take the labels and both models' outputs for the same images."""
         ...
 
-    def result(self, confidence: float) -> Measured:
+    def result(self, confidence: float) -> MetricResult:
         """The metric over everything taken."""
         ...
 
@@ -77,7 +77,7 @@ class TopK:
             self._fp32_ranks.append(_rank(fp32, labels))
             self._fp32_choices.append(_choice(fp32))
 
-    def result(self, confidence: float) -> Measured:
+    def result(self, confidence: float) -> MetricResult:
         ranks, choices = np.concatenate(self._ranks), np.concatenate(self._choices)
         fp32 = np.concatenate(self._fp32_ranks) if self._fp32_ranks else None
         fp32_choices = np.concatenate(self._fp32_choices) if self._fp32_choices else None
@@ -90,7 +90,7 @@ class TopK:
                 None if fp32 is None else float((fp32 < k).mean()), float((ranks < k).mean())
             )
 
-        return Measured(
+        return MetricResult(
             metric="top1",
             value=top(1),
             drop_ci_pp=None if fp32 is None else paired_drop_pp(fp32 < 1, ranks < 1, confidence),
@@ -132,16 +132,16 @@ class MeanIoU:
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         for index, mask in enumerate(labels):
             known = mask != UNLABELLED
-            wanted = mask[known]
+            labelled = mask[known]
             choice = class_map(artifact[index], mask.shape)[known]
-            self._counts.append(_counts(choice, wanted, artifact.shape[1]))
+            self._counts.append(_counts(choice, labelled, artifact.shape[1]))
             if fp32 is not None:
                 fp32_choice = class_map(fp32[index], mask.shape)[known]
-                self._fp32_counts.append(_counts(fp32_choice, wanted, artifact.shape[1]))
+                self._fp32_counts.append(_counts(fp32_choice, labelled, artifact.shape[1]))
                 self._agree += int((choice == fp32_choice).sum())
-                self._pixels += wanted.size
+                self._pixels += labelled.size
 
-    def result(self, confidence: float) -> Measured:
+    def result(self, confidence: float) -> MetricResult:
         counts = np.stack(self._counts)
         if not counts[:, 2].any():
             raise InputError(
@@ -159,7 +159,7 @@ class MeanIoU:
         interval = None
         if fp32 is not None:
             interval = resampled_drop_pp(fp32, counts, mean_iou, confidence)
-        return Measured(
+        return MetricResult(
             metric="miou",
             value=over(mean_iou),
             drop_ci_pp=interval,
@@ -185,8 +185,8 @@ def _bilinear(size: int, new_size: int) -> Outputs:
     return np.asarray(np.clip(1 - distance, 0, None), np.float32)
 
 
-def _counts(choice: NDArray[Any], wanted: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    parts = (wanted[choice == wanted], choice[choice >= 0], wanted)
+def _counts(choice: NDArray[Any], labelled: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    parts = (labelled[choice == labelled], choice[choice >= 0], labelled)
     return np.stack([np.bincount(part, minlength=classes) for part in parts])
 
 
@@ -222,21 +222,23 @@ class Neighbours:
         self._artifact.append(_unit(artifact))
         self._fp32.append(_unit(fp32))
 
-    def result(self, confidence: float) -> Measured:
+    def result(self, confidence: float) -> MetricResult:
         artifact, fp32 = np.concatenate(self._artifact), np.concatenate(self._fp32)
         k = min(NEIGHBOURS, len(fp32) - 1)
         if k < 1:
             raise InputError("one image has no neighbours", fix="give more images")
-        mine, its = _nearest(artifact, k), _nearest(fp32, k)
-        shared = (mine[:, :, None] == its[:, None, :]).sum(axis=(1, 2)) / k  # (n,)
+        neighbours, fp32_neighbours = _nearest(artifact, k), _nearest(fp32, k)
+        shared = (neighbours[:, :, None] == fp32_neighbours[:, None, :]).sum(
+            axis=(1, 2)
+        ) / k  # (n,)
         shared[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
-        return Measured(
+        return MetricResult(
             metric="knn_agreement",
             value=compared(1.0, float(shared.mean())),
             drop_ci_pp=resampled_drop_pp(
                 np.ones_like(shared), shared, lambda sums: sums / len(shared), confidence
             ),
-            agreement=float((mine[:, 0] == its[:, 0]).mean()),
+            agreement=float((neighbours[:, 0] == fp32_neighbours[:, 0]).mean()),
             also={},
             fp32=np.ones_like(shared),
             artifact=shared,
@@ -250,10 +252,10 @@ def _unit(features: Outputs) -> Outputs:
 
 def _nearest(features: Outputs, k: int) -> NDArray[np.int64]:
     """Indices (n, k) of the other images with the largest cosine, nearest first."""
-    found = []
+    blocks = []
     for start in range(0, len(features), 256):
         cosines = features[start : start + 256] @ features.T
         rows = np.arange(len(cosines))
         cosines[rows, start + rows] = -np.inf  # not its own neighbour
-        found.append(np.argsort(-cosines, axis=1, kind="stable")[:, :k])
-    return np.concatenate(found)
+        blocks.append(np.argsort(-cosines, axis=1, kind="stable")[:, :k])
+    return np.concatenate(blocks)

@@ -15,12 +15,12 @@ from vitedge.runtimes import open_session
 def sections(bundle: Bundle, threads: int = 0) -> dict[str, report.Section]:
     """Run a bundle on its golden images: `parity`, and `numerics` where no dataset gave any."""
     with open_session(bundle, threads) as session:
-        found = golden.measure(bundle, session)
+        parity = golden.measure(bundle, session)
     before = report.read(bundle.path / REPORT)
     known = before.get("numerics") if before.get("files") == bundle.model_files else None
-    measured: dict[str, report.Section] = {"parity": found}
-    if found.numerics and (not known or known["data"] == "golden"):
-        measured["numerics"] = found.numerics
+    measured: dict[str, report.Section] = {"parity": parity}
+    if parity.numerics and (not known or known["data"] == "golden"):
+        measured["numerics"] = parity.numerics
     return measured
 
 
@@ -30,19 +30,19 @@ def check(bundle: Bundle) -> dict[str, Any]:
     That it computes here what it computed where it was exported says nothing of its accuracy.
     """
     report.check_writable(bundle)
-    here = report.host_of(bundle, host.describe(host.usable_cores()))
+    machine = report.host_of(bundle, host.describe(host.usable_cores()))
     size = report.size(bundle, bundle.reference())
-    return report.merge(bundle, **{**report.on(bundle, here), **sections(bundle), "size": size})
+    return report.merge(bundle, **{**report.on(bundle, machine), **sections(bundle), "size": size})
 
 
-def broken(measured: Sequence[Mapping[str, Any]]) -> list[VitedgeError]:
+def broken(reports: Sequence[Mapping[str, Any]]) -> list[VitedgeError]:
     """An error for each report whose artifact does not compute here what it is."""
     return [
         LimitError(
-            f"{one['artifact']} does not compute on this machine what it was built for: {why}",
+            f"{merged['artifact']} does not compute on this machine what it was built for: {why}",
             fix="do not ship it to this machine: export it for one of its targets "
             "('vitedge doctor'), and compare the runtime's version with the manifest's",
         )
-        for one in measured
-        if (why := one.get("parity", {}).get("broken"))
+        for merged in reports
+        if (why := merged.get("parity", {}).get("broken"))
     ]

@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Multiply-accumulates of one image."""
 
 
-class Quantized(msgspec.Struct, frozen=True, kw_only=True):
+class QuantizedTensor(msgspec.Struct, frozen=True, kw_only=True):
     """One tensor of a QDQ graph that has a scale."""
 
     tensor: str
@@ -76,7 +76,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `quantized` is what the target would do with a float graph."""
     summary: Summary
     layers: tuple[Row, ...]
-    quantizers: tuple[Quantized, ...]
+    quantizers: tuple[QuantizedTensor, ...]
     """Of an ONNX file with Q/DQ."""
     lint: tuple[Finding, ...] | None
     """None where no target was asked for."""

@@ -21,62 +21,62 @@ def inspect(path: Path, target: str) -> Inspection:
 
     Raises InputError, and UnavailableError where the package onnx is needed and missing.
     """
-    wanted = catalog.find_target(target, host.describe(threads=0)) if target else None
+    requested = catalog.find_target(target, host.describe(threads=0)) if target else None
     if path.suffix == ".onnx" and not path.is_dir():
-        return inspect_model(path, wanted)
+        return inspect_model(path, requested)
     if path.is_file():
         raise InputError(
             f"{path} is neither an artifact's folder nor an ONNX file",
             fix="give the folder that 'vitedge export' wrote, or a FILE.onnx",
         )
-    return _inspect_artifact(open_bundle(path), wanted)
+    return _inspect_artifact(open_bundle(path), requested)
 
 
-def _inspect_artifact(bundle: Bundle, wanted: Target | None) -> Inspection:
-    made = bundle.manifest
-    record = made.quantization
+def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
+    manifest = bundle.manifest
+    record = manifest.quantization
     rows = rows_of(record.layers) if record else ()
     measured = any(layer.figures for layer in record.layers) if record else False
     remarks = []
     if record is None:
         remarks.append(
-            f"nothing is quantized in {made.precision}: export with --int8, or inspect an ONNX "
+            f"nothing is quantized in {manifest.precision}: export with --int8, or inspect an ONNX "
             "file with --target to see what would be"
         )
     elif not measured:
         remarks.append(
             "this artifact is of an older vitedge, which measured no layers: export it again"
         )
-    if made.quantization and made.quantization.training:
-        remarks.append(notes.trained(made.quantization.training))
-    remarks += notes.compilation(made)
+    if manifest.quantization and manifest.quantization.training:
+        remarks.append(notes.trained(manifest.quantization.training))
+    remarks += notes.compilation(manifest)
     findings = record.lint if record and measured else None
-    if wanted and wanted.name != made.target.name:
-        findings = _lint(bundle, wanted)
-    target = wanted or made.target
+    if requested and requested.name != manifest.target.name:
+        findings = _lint(bundle, requested)
+    target = requested or manifest.target
     about = {
-        "model": f"{made.model.name} ({made.model.source})",
-        "task": made.model.task,
-        "precision": made.precision,
-        "target": f"{made.target.name}: {made.target.description}",
-        "parity": f"FP32 graph against its source: {made.parity.max_rel_error:.1e} relative",
+        "model": f"{manifest.model.name} ({manifest.model.source})",
+        "task": manifest.model.task,
+        "precision": manifest.precision,
+        "target": f"{manifest.target.name}: {manifest.target.description}",
+        "parity": f"FP32 graph against its source: {manifest.parity.max_rel_error:.1e} relative",
     }
     if record:
         used = record.calibration
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
         if record.equalization:
             about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
-    if made.half:
-        about["floats"] = f"float16, {len(made.half.kept)} operators in float32"
-    about["tools"] = ", ".join(f"{name} {version}" for name, version in made.tools.items())
+    if manifest.half:
+        about["floats"] = f"float16, {len(manifest.half.kept)} operators in float32"
+    about["tools"] = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     about["files"] = ", ".join(f"{name} {sha[:12]}…" for name, sha in bundle.model_files.items())
     return Inspection(
-        name=made.name,
+        name=manifest.name,
         kind="artifact",
         about=about,
         target=target.name,
         notes=tuple(remarks),
-        training=made.quantization.training if made.quantization else None,
+        training=manifest.quantization.training if manifest.quantization else None,
         summary=summarize(rows),
         layers=rows,
         quantizers=(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vitedge.core.errors import missing
 from vitedge.core.manifest import Finding
 from vitedge.core.spec import Quantization, Target
-from vitedge.measure.inspection import Inspection, Quantized, Row, summarize
+from vitedge.measure.inspection import Inspection, QuantizedTensor, Row, summarize
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _NO_DIALECT = Quantization(activations="int8", weights="full", attention=(), operators=())
 
 
-def inspect_model(path: Path, wanted: Target | None) -> Inspection:
-    """Inspect an ONNX file: structure alone, or also what the target `wanted` makes of it.
+def inspect_model(path: Path, target: Target | None) -> Inspection:
+    """Inspect an ONNX file: structure alone, or also what `target` makes of it.
 
     Raises InputError, and UnavailableError where the package onnx is missing.
     """
@@ -31,7 +31,7 @@ def inspect_model(path: Path, wanted: Target | None) -> Inspection:
     quantizers = tuple(_quantizers(graph))
     integer = any(node.op_type in INTEGER_PRODUCTS for node in graph.nodes)
     quantized = bool(quantizers) or integer
-    rows = tuple(_found(graph) if quantized else _planned(model, wanted))
+    rows = tuple(_quantized_rows(graph) if quantized else _planned_rows(model, target))
     notes = []
     if not rows:
         notes.append("no MatMul, Gemm or Conv: there is nothing to quantize")
@@ -47,13 +47,13 @@ def inspect_model(path: Path, wanted: Target | None) -> Inspection:
         name=path.name,
         kind="model",
         about=about,
-        target=wanted.name if wanted else None,
+        target=target.name if target else None,
         notes=tuple(notes),
-        planned=not quantized and wanted is not None,
+        planned=not quantized and target is not None,
         summary=summarize(rows),
         layers=rows,
         quantizers=quantizers,
-        lint=_lint(model, wanted) if wanted else None,
+        lint=_lint(model, target) if target else None,
     )
 
 
@@ -76,7 +76,7 @@ def _lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
     return lint(model, target)
 
 
-def _planned(model: ModelProto, target: Target | None) -> Iterator[Row]:
+def _planned_rows(model: ModelProto, target: Target | None) -> Iterator[Row]:
     """What `target` would do with each operator of a float graph; without one, what they are."""
     from vitedge.quant.policy import decide
 
@@ -93,11 +93,11 @@ def _planned(model: ModelProto, target: Target | None) -> Iterator[Row]:
         )
 
 
-def _found(graph: Structure) -> Iterator[Row]:
+def _quantized_rows(graph: Structure) -> Iterator[Row]:
     """What is quantized in a graph that is quantized already."""
     from vitedge.graph.structure import INTEGER_PRODUCTS, PRODUCTS
 
-    operands = {node.output[0]: found for node, found in graph.products()}
+    pairs = {node.output[0]: pair for node, pair in graph.products()}
     products = [n for n in graph.nodes if n.op_type in (*PRODUCTS, *INTEGER_PRODUCTS)]
     for depth, node in enumerate(products, start=1):
         constant = bool(graph.weight(node.input[3 if node.op_type.startswith("QLinear") else 1]))
@@ -107,9 +107,9 @@ def _found(graph: Structure) -> Iterator[Row]:
         if node.op_type in INTEGER_PRODUCTS:
             quantized, why = True, "an integer operator, not QDQ"
         else:
-            each = operands[node.output[0]]
-            quantized = None not in each
-            for dequantize in filter(None, each):
+            operands = pairs[node.output[0]]
+            quantized = None not in operands
+            for dequantize in filter(None, operands):
                 tensor = graph.quantizer(dequantize)
                 if tensor.scale is None:
                     continue
@@ -117,12 +117,12 @@ def _found(graph: Structure) -> Iterator[Row]:
                     weights = float(tensor.scale.min()), float(tensor.scale.max())
                 else:
                     activations += [float(scale) for scale in tensor.scale.reshape(-1)]
-            alone = "first" if each[0] else "second"
+            position = "first" if operands[0] else "second"
             why = (
                 "both operands have Q/DQ"
                 if quantized
-                else f"only its {alone} operand has Q/DQ: it runs in float"
-                if any(each)
+                else f"only its {position} operand has Q/DQ: it runs in float"
+                if any(operands)
                 else "no Q/DQ on its operands"
             )
         yield Row(
@@ -137,10 +137,10 @@ def _found(graph: Structure) -> Iterator[Row]:
         )
 
 
-def _quantizers(graph: Structure) -> Iterator[Quantized]:
+def _quantizers(graph: Structure) -> Iterator[QuantizedTensor]:
     for tensor in graph.quantizers():
         scale, zero = tensor.scale, tensor.zero
-        yield Quantized(
+        yield QuantizedTensor(
             tensor=tensor.tensor,
             kind="weight" if tensor.constant else "activation",
             dtype=tensor.dtype,

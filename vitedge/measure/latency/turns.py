@@ -161,7 +161,7 @@ def recommend_among(
         limit = max_drop_pp
         if limit is None:
             limit = before[0]["max_drop_pp"] if before else recommendation.MAX_DROP_PP
-        chosen = recommendation.recommend(recommendation.candidates(measured), limit)
+        chosen = recommendation.recommend(recommendation.candidates_of(measured), limit)
         for bundle in group:
             merged[bundle.path] = report.merge(bundle, recommendation=chosen)
     return [merged[bundle.path] for bundle in bundles]

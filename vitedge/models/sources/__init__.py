@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitedge.core.errors import InputError, nearest
-from vitedge.models.sources.base import Identity, ReferenceModel, Request, refuse_flags
+from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, refuse_flags
 from vitedge.models.zoo import ZOO
 
-__all__ = ["Identity", "ReferenceModel", "Request", "resolve"]
+__all__ = ["ModelIdentity", "ModelRequest", "ReferenceModel", "resolve"]
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 
 
-def resolve(request: Request) -> ReferenceModel:
+def resolve(request: ModelRequest) -> ReferenceModel:
     """Find and load the model of `request`.
 
     Raises InputError for an unknown name, missing or unfit weights, and flags that do not
@@ -33,29 +33,29 @@ def resolve(request: Request) -> ReferenceModel:
         refuse_flags(request, arch="--arch", weights="--weights", random_weights="--random-weights")
         return onnx_file.load(path, request)
 
-    from vitedge.models.sources import own
+    from vitedge.models.sources import zoo_model
 
     if path.suffix in WEIGHTS_SUFFIXES and request.model not in ZOO:
         refuse_flags(request, weights="--weights", random_weights="--random-weights")
-        return own.load_file(path, request)
+        return zoo_model.load_file(path, request)
     refuse_flags(request, arch="--arch")
-    return own.load(_known(request.model or "digits"), request)
+    return zoo_model.load(_known(request.model or "digits"), request)
 
 
-def _libraries() -> dict[str, Callable[[str, Request], ReferenceModel]]:
+def _libraries() -> dict[str, Callable[[str, ModelRequest], ReferenceModel]]:
     """What stands before the colon -> its loader."""
 
-    def timm(name: str, request: Request) -> ReferenceModel:
+    def timm(name: str, request: ModelRequest) -> ReferenceModel:
         from vitedge.models.sources import timm_model
 
         return timm_model.load(name, request)
 
-    def hf(name: str, request: Request) -> ReferenceModel:
+    def hf(name: str, request: ModelRequest) -> ReferenceModel:
         from vitedge.models.sources import hf_model
 
         return hf_model.load(name, request)
 
-    def torchvision(name: str, request: Request) -> ReferenceModel:
+    def torchvision(name: str, request: ModelRequest) -> ReferenceModel:
         from vitedge.models.sources import torchvision_model
 
         return torchvision_model.load(name, request)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """MODEL and the flags that say how to read it."""
 
     model: str = ""
@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ModelIdentity:
     """What is known of a model besides its weights."""
 
     name: str
@@ -54,12 +54,12 @@ class Identity:
 class ReferenceModel:
     """The model every artifact is measured against."""
 
-    identity: Identity
+    identity: ModelIdentity
     content: nn.Module | ModelProto
     """A torch module, (B, 3, H, W) float32 -> one float32 tensor, or an ONNX graph."""
 
 
-def refuse_flags(request: Request, **flags: str) -> None:
+def refuse_flags(request: ModelRequest, **flags: str) -> None:
     """Refuse each of `flags` (field of the request -> how the user spells it) where it is set."""
     for field, flag in flags.items():
         if getattr(request, field):

@@ -150,9 +150,9 @@ def misfit(error: Exception) -> dict[str, list[str]]:
     """What torch's `load_state_dict` says does not fit, by kind; empty for any other error."""
     said = str(error)
     quoted = {
-        kind: re.findall(r'"([^"]+)"', found[1])
+        kind: re.findall(r'"([^"]+)"', match[1])
         for kind, title in (("missing", "Missing"), ("unexpected", "Unexpected"))
-        if (found := re.search(rf"{title} key\(s\) in state_dict: (.*)", said))
+        if (match := re.search(rf"{title} key\(s\) in state_dict: (.*)", said))
     }
     shapes = re.findall(
         r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", said
@@ -164,7 +164,7 @@ def misfit(error: Exception) -> dict[str, list[str]]:
 def problems(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """What of `state` does not fit `model`, by kind; empty where all does."""
     own = model.state_dict()
-    found = {
+    misfits = {
         "missing": sorted(own.keys() - state.keys()),
         "unexpected": sorted(state.keys() - own.keys()),
         "misshaped": [
@@ -173,7 +173,7 @@ def problems(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[st
             if state[name].shape != own[name].shape
         ],
     }
-    return {kind: names for kind, names in found.items() if names}
+    return {kind: names for kind, names in misfits.items() if names}
 
 
 def _advice(state: Mapping[str, Tensor]) -> str:

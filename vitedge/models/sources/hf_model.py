@@ -13,9 +13,9 @@ from vitedge.core.errors import InputError, UnavailableError, error_line, missin
 from vitedge.core.spec import Preprocess
 from vitedge.models.sources import checkpoints, hf_weights, hub
 from vitedge.models.sources.base import (
-    Identity,
+    ModelIdentity,
+    ModelRequest,
     ReferenceModel,
-    Request,
     bundle_name,
     check_labels,
 )
@@ -58,7 +58,7 @@ class OneOutput(nn.Module):
         )
 
 
-def load(name: str, request: Request) -> ReferenceModel:
+def load(name: str, request: ModelRequest) -> ReferenceModel:
     """Load a directory of transformers, or an ID from its hub.
 
     Raises InputError, and UnavailableError for what cannot be fetched or imported.
@@ -90,7 +90,7 @@ def _unimportable(error: Exception) -> UnavailableError:
     )
 
 
-def _load(name: str, request: Request) -> ReferenceModel:
+def _load(name: str, request: ModelRequest) -> ReferenceModel:
     source = f"hf:{name}"
     config = _config(name, source)
     kind, task = hf_weights.architecture(config, request.task, source)
@@ -101,7 +101,7 @@ def _load(name: str, request: Request) -> ReferenceModel:
     preprocess = request.own_preprocess() or _preprocess(name, module.config)
     model = OneOutput(module, preprocess)
     output = _answer(model, preprocess, source)
-    identity = Identity(
+    identity = ModelIdentity(
         name=bundle_name(name.rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),

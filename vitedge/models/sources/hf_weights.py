@@ -12,7 +12,7 @@ from torch import Tensor
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.spec import Task
 from vitedge.models.sources import checkpoints
-from vitedge.models.sources.base import Request, unavailable
+from vitedge.models.sources.base import ModelRequest, unavailable
 from vitedge.models.sources.layouts import without_training_prefixes
 
 TAKEN = "image classification, semantic segmentation and encoders (--task features) are supported"
@@ -23,7 +23,7 @@ _UNUSED = ("pooler", "mask_token", "position_ids")
 _ALL_FITS: dict[str, Any] = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
 
 
-def architecture(config: Any, wanted: Task | None, source: str) -> tuple[Any, Task]:
+def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any, Task]:
     """The class that config.json names, and what to make of it. Raises InputError."""
     import transformers
 
@@ -49,12 +49,14 @@ def architecture(config: Any, wanted: Task | None, source: str) -> tuple[Any, Ta
         task = "classification"
     elif kind.__name__.endswith("ForSemanticSegmentation"):
         task = "segmentation"
-    if wanted not in (None, "features", task):
-        raise InputError(f"{source}: {kind.__name__} does {task}, not {wanted}", fix="drop --task")
-    return kind, wanted or task
+    if requested not in (None, "features", task):
+        raise InputError(
+            f"{source}: {kind.__name__} does {task}, not {requested}", fix="drop --task"
+        )
+    return kind, requested or task
 
 
-def load(kind: Any, config: Any, name: str, request: Request) -> Any:
+def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Any:
     """Make the model in float32, with its own weights, those of --weights, or random ones.
 
     Of a model with a head that features are wanted of, or that was made to pre-train one, this is
@@ -63,21 +65,21 @@ def load(kind: Any, config: Any, name: str, request: Request) -> Any:
     """
     if hasattr(config, "use_pretrained_backbone"):
         config.use_pretrained_backbone = False  # the checkpoint holds the backbone's weights
-    model, found = _made(kind, config, name, request)
-    poolers = [key for key in found["missing_keys"] if key.startswith("pooler.")]
+    model, loading_info = _from_pretrained(kind, config, name, request)
+    poolers = [key for key in loading_info["missing_keys"] if key.startswith("pooler.")]
     if poolers and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
-        model, found = _made(kind, config, name, request, add_pooling_layer=False)
+        model, loading_info = _from_pretrained(kind, config, name, request, add_pooling_layer=False)
     headless = request.task == "features" or kind.__name__.endswith(_PRETRAINING)
     part = _encoder(model, name) if headless else ""
-    _refuse_misfit(found, part, request.weights or f"hf:{name}")
+    _refuse_misfit(loading_info, part, request.weights or f"hf:{name}")
     module: Any = getattr(model, part) if part else model
     if hasattr(getattr(module, "embeddings", None), "random_masking"):
         module.embeddings.random_masking = _every_patch
     return module.float().eval()
 
 
-def _made(
-    kind: Any, config: Any, name: str, request: Request, **options: bool
+def _from_pretrained(
+    kind: Any, config: Any, name: str, request: ModelRequest, **options: bool
 ) -> tuple[Any, dict[str, Any]]:
     """The model with what fits of its weights, and what does not, as transformers lists it."""
     source = f"hf:{name}"
@@ -89,7 +91,7 @@ def _made(
     try:
         if request.random_weights:
             return kind._from_config(config, **shared, **options), _ALL_FITS
-        model, found = kind.from_pretrained(
+        model, loading_info = kind.from_pretrained(
             None if weights else name,
             config=config,
             weights_only=True,
@@ -114,7 +116,7 @@ def _made(
             f"{type(error).__name__}: {error_line(error)}",
             fix="save both again with save_pretrained(); pickles with code are never run",
         ) from error
-    return model, found
+    return model, loading_info
 
 
 def _every_patch(patches: Tensor, noise: Tensor | None = None) -> tuple[Tensor, None, None]:
@@ -134,7 +136,7 @@ def _encoder(model: Any, name: str) -> str:
     raise InputError(f"hf:{name}: {kind} holds no encoder that stands alone", fix=TAKEN)
 
 
-def _refuse_misfit(found: dict[str, Any], part: str, source: str | Path) -> None:
+def _refuse_misfit(loading_info: dict[str, Any], part: str, source: str | Path) -> None:
     """Raise InputError for tensors that the exported `part` of a model lacks, or lacks room for."""
 
     def counts(key: str) -> bool:
@@ -142,13 +144,13 @@ def _refuse_misfit(found: dict[str, Any], part: str, source: str | Path) -> None
 
     checkpoints.refuse_misfit(
         {
-            "missing": sorted(filter(counts, found["missing_keys"])),
+            "missing": sorted(filter(counts, loading_info["missing_keys"])),
             "unexpected": sorted(
-                key for key in found["unexpected_keys"] if not any(p in key for p in _UNUSED)
+                key for key in loading_info["unexpected_keys"] if not any(p in key for p in _UNUSED)
             ),
             "misshaped": [
                 f"{key} {tuple(theirs)}, not {tuple(ours)}"
-                for key, theirs, ours in sorted(found["mismatched_keys"])
+                for key, theirs, ours in sorted(loading_info["mismatched_keys"])
                 if counts(key)
             ],
         },

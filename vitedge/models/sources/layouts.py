@@ -138,8 +138,8 @@ def _renamed(state: Mapping[str, Tensor], rules: tuple[_Rule, ...]) -> dict[str,
 
 
 def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    kept = {name: t for name, t in state.items() if not _HUGGING_FACE_DROPPED.match(name)}
-    converted = _fused(_renamed(kept, _HUGGING_FACE))
+    tensors = {name: t for name, t in state.items() if not _HUGGING_FACE_DROPPED.match(name)}
+    converted = _fused(_renamed(tensors, _HUGGING_FACE))
     if "dist_token" in converted and "head_dist.weight" not in converted:
         for name in ("head.weight", "head.bias"):
             if name in converted:
@@ -180,13 +180,13 @@ def _fused(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each block's query, key and value as the one matrix timm keeps, in this order."""
     fused = dict(state)
     for name in state:
-        found = re.fullmatch(r"(blocks\.\d+\.attn)\.query\.(weight|bias)", name)
-        if not found:
+        match = re.fullmatch(r"(blocks\.\d+\.attn)\.query\.(weight|bias)", name)
+        if not match:
             continue
-        names = [f"{found[1]}.{part}.{found[2]}" for part in ("query", "key", "value")]
+        names = [f"{match[1]}.{part}.{match[2]}" for part in ("query", "key", "value")]
         parts = [state[part] for part in names if part in state]
         if len(parts) == 3 and parts[0].shape == parts[1].shape == parts[2].shape != ():
             for part in names:
                 del fused[part]
-            fused[f"{found[1]}.qkv.{found[2]}"] = torch.cat(parts)
+            fused[f"{match[1]}.qkv.{match[2]}"] = torch.cat(parts)
     return fused

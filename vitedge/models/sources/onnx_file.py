@@ -6,14 +6,20 @@ from pathlib import Path
 
 from vitedge.core.bundle import sha256
 from vitedge.graph.io import image_model, read
-from vitedge.models.sources.base import Identity, ReferenceModel, Request, bundle_name, numbered
+from vitedge.models.sources.base import (
+    ModelIdentity,
+    ModelRequest,
+    ReferenceModel,
+    bundle_name,
+    numbered,
+)
 
 
-def load(path: Path, request: Request) -> ReferenceModel:
+def load(path: Path, request: ModelRequest) -> ReferenceModel:
     """Read and check the file. Raises InputError."""
     model = read(path)
     preprocess, task, classes = image_model(model, path, request.own_preprocess(), request.task)
-    identity = Identity(
+    identity = ModelIdentity(
         name=bundle_name(path.stem),
         source=path.name,
         weights_sha256=sha256(path),

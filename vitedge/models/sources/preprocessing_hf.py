@@ -140,8 +140,8 @@ def from_hf(
     if kind not in _DEFAULTS:
         raise cannot_express("preprocessor_config.json", "image_processor_type", name or model_type)
     source = f"preprocessor_config.json of {kind}ImageProcessor"
-    given = {key: value for key, value in config.items() if value is not None}
-    settings = read_settings(_DEFAULTS[kind] | given | _ALWAYS.get(kind, {}), _Settings, source)
+    overrides = {key: value for key, value in config.items() if value is not None}
+    settings = read_settings(_DEFAULTS[kind] | overrides | _ALWAYS.get(kind, {}), _Settings, source)
     if not settings.do_resize:
         raise cannot_express(source, "do_resize", settings.do_resize)
     if settings.resample not in _FILTERS:

@@ -11,9 +11,9 @@ from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import from_timm
 from vitedge.models.sources import checkpoints, hub
 from vitedge.models.sources.base import (
-    Identity,
+    ModelIdentity,
+    ModelRequest,
     ReferenceModel,
-    Request,
     bundle_name,
     check_labels,
     unavailable,
@@ -24,7 +24,7 @@ LOCAL = ("local-dir:", "hf-hub:")
 """Schemes of timm's own: a folder with config.json and weights, here or on the hub."""
 
 
-def load(name: str, request: Request) -> ReferenceModel:
+def load(name: str, request: ModelRequest) -> ReferenceModel:
     """Build `name` by timm. Raises InputError and UnavailableError."""
     hub.stay_offline_if_unreachable()
     try:
@@ -58,7 +58,7 @@ def load(name: str, request: Request) -> ReferenceModel:
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     classes = module.num_classes
-    identity = Identity(
+    identity = ModelIdentity(
         name=bundle_name(name.removeprefix("local-dir:").rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),

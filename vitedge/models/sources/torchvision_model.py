@@ -13,9 +13,9 @@ from vitedge.core.spec import Preprocess, Task
 from vitedge.models.preprocessing import from_torchvision
 from vitedge.models.sources import checkpoints, hub
 from vitedge.models.sources.base import (
-    Identity,
+    ModelIdentity,
+    ModelRequest,
     ReferenceModel,
-    Request,
     bundle_name,
     check_labels,
     unavailable,
@@ -37,7 +37,7 @@ class _Segmentation(nn.Module):
         return self.module(x)["out"]
 
 
-def load(name: str, request: Request) -> ReferenceModel:
+def load(name: str, request: ModelRequest) -> ReferenceModel:
     """Build NAME by torchvision. Raises InputError and UnavailableError."""
     try:
         from torchvision import models
@@ -66,7 +66,7 @@ def load(name: str, request: Request) -> ReferenceModel:
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     labels = tuple(entry.meta["categories"])
-    identity = Identity(
+    identity = ModelIdentity(
         name=bundle_name(name),
         source=source,
         weights_sha256=checkpoints.digest(state),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vitedge.models.zoo.cost import Cost, Costed, conv, halve, linear
+from vitedge.models.zoo.cost import Costed, LayerCost, conv, halve, linear
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BiTConfig:
         """Input pixels a step of the feature map, down and across."""
         return 4 * 2 ** max(len(self.depths) - 1, 0)
 
-    def cost(self, image_size: tuple[int, int]) -> Cost:
+    def cost(self, image_size: tuple[int, int]) -> LayerCost:
         """Everything up to the feature map."""
         size = halve(image_size)
         total = conv(3, self.width, 7, size, norm=True)
@@ -70,7 +70,7 @@ class TrunkConfig:
             sizes.append(halve(sizes[-1]))
         return tuple(sizes)
 
-    def stage_cost(self, stage: int, image_size: tuple[int, int]) -> Cost:
+    def stage_cost(self, stage: int, image_size: tuple[int, int]) -> LayerCost:
         """One stage, counted from 0."""
         block = bottleneck if self.bottleneck else _basic
         stride = 1 if stage == 0 else 2
@@ -79,7 +79,7 @@ class TrunkConfig:
         first = block(into, out, size[max(stage - 1, 0)], stride)
         return first + block(out, out, size[stage], 1) * (self.depths[stage] - 1)
 
-    def cost(self, image_size: tuple[int, int]) -> Cost:
+    def cost(self, image_size: tuple[int, int]) -> LayerCost:
         """The stem and every stage."""
         stem = conv(3, self.width, 7, halve(image_size), norm=True)
         stages = (self.stage_cost(stage, image_size) for stage in range(len(self.depths)))
@@ -96,12 +96,12 @@ class ResNetConfig(Costed):
     num_classes: int = 1000
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> LayerCost:
         head = linear(self.trunk.widths[-1], self.num_classes)
         return self.trunk.cost(self.image_size) + head
 
 
-def bottleneck(into: int, out: int, size: tuple[int, int], stride: int) -> Cost:
+def bottleneck(into: int, out: int, size: tuple[int, int], stride: int) -> LayerCost:
     """1×1, strided 3×3, 1×1, and a 1×1 shortcut where the shape changes; each with a norm."""
     size_out = halve(size) if stride == 2 else size
     total = conv(into, out // 4, 1, size, norm=True)
@@ -112,7 +112,7 @@ def bottleneck(into: int, out: int, size: tuple[int, int], stride: int) -> Cost:
     return total
 
 
-def _basic(into: int, out: int, size: tuple[int, int], stride: int) -> Cost:
+def _basic(into: int, out: int, size: tuple[int, int], stride: int) -> LayerCost:
     """Strided 3×3, 3×3, and a 1×1 shortcut where the shape changes; each with a norm."""
     size_out = halve(size) if stride == 2 else size
     total = conv(into, out, 3, size_out, norm=True) + conv(out, out, 3, size_out, norm=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from vitedge.models.zoo.cnn_configs import BiTConfig, ResNetConfig, TrunkConfig
-from vitedge.models.zoo.cost import Cost, Costed, conv
+from vitedge.models.zoo.cost import Costed, LayerCost, conv
 from vitedge.models.zoo.vt_configs import FPNConfig, VTConfig, VTFPNConfig, VTResNetConfig
 
 __all__ = [
@@ -109,9 +109,9 @@ class HybridConfig(Costed):
         return self.vit.num_classes
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> LayerCost:
         d, grid = self.vit.width, self.vit.grid
-        encoder = Cost(self.vit.params, self.vit.macs)
+        encoder = LayerCost(self.vit.params, self.vit.macs)
         pixels = conv(3, d, self.vit.patch_size, grid, bias=True)
         features = conv(self.backbone.channels, d, self.feature_patch, grid, bias=True)
         return encoder + pixels * -1 + features + self.backbone.cost(self.image_size)

@@ -7,24 +7,24 @@ from math import prod
 
 
 @dataclass(frozen=True)
-class Cost:
+class LayerCost:
     """Parameters, and multiply-accumulates of one image's convolutions and matrix products."""
 
     params: int = 0
     macs: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.params + other.params, self.macs + other.macs)
+    def __add__(self, other: LayerCost) -> LayerCost:
+        return LayerCost(self.params + other.params, self.macs + other.macs)
 
-    def __mul__(self, times: int) -> Cost:
-        return Cost(self.params * times, self.macs * times)
+    def __mul__(self, times: int) -> LayerCost:
+        return LayerCost(self.params * times, self.macs * times)
 
 
 class Costed:
     """A config that adds up its own cost."""
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> LayerCost:
         raise NotImplementedError
 
     @property
@@ -46,16 +46,16 @@ def conv(
     groups: int = 1,
     bias: bool = False,
     norm: bool = False,
-) -> Cost:
+) -> LayerCost:
     """A square convolution with an output of `size_out` positions; `norm`: a scale and a shift."""
     weight = channels_in // groups * channels_out * kernel**2
     extra = (1 if bias else 0) + (2 if norm else 0)
-    return Cost(weight + extra * channels_out, weight * prod(size_out))
+    return LayerCost(weight + extra * channels_out, weight * prod(size_out))
 
 
-def linear(width_in: int, width_out: int, tokens: int = 1) -> Cost:
+def linear(width_in: int, width_out: int, tokens: int = 1) -> LayerCost:
     """A matrix and a bias."""
-    return Cost(width_in * width_out + width_out, width_in * width_out * tokens)
+    return LayerCost(width_in * width_out + width_out, width_in * width_out * tokens)
 
 
 def halve(size: tuple[int, int]) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class GroupNormRelu(nn.GroupNorm):
         return F.relu(super().forward(x))
 
 
-class Bottleneck(nn.Module):
+class BiTBottleneck(nn.Module):
     """relu(x + f(x)), f: 1×1, 3×3 (which strides) and 1×1 convolutions."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -93,8 +93,8 @@ def backbone(config: BiTConfig) -> nn.Sequential:
         return stem
     stages, channels = [], config.width
     for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
-        first = Bottleneck(channels, width, stride=1 if index == 0 else 2)
-        rest = (Bottleneck(width, width, stride=1) for _ in range(depth - 1))
+        first = BiTBottleneck(channels, width, stride=1 if index == 0 else 2)
+        rest = (BiTBottleneck(width, width, stride=1) for _ in range(depth - 1))
         stages.append(_named(blocks=nn.Sequential(first, *rest)))
         channels = width
     return _named(stem=stem, stages=nn.Sequential(*stages))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from vitedge.models.zoo.cnn_configs import TrunkConfig
-from vitedge.models.zoo.cost import Cost, Costed, conv, linear
+from vitedge.models.zoo.cost import Costed, LayerCost, conv, linear
 
 Size = tuple[int, int]
 
@@ -27,30 +27,32 @@ class VTConfig:
     """Two matrices each for the feed-forward (F₁, F₂) and the projector (W_Q on pixels, W_K on
     tokens), as the equations have, rather than one each (F; W_K W_Qᵀ on tokens)."""
 
-    def filter_tokenizer(self, channels: int, size: Size) -> Cost:
+    def filter_tokenizer(self, channels: int, size: Size) -> LayerCost:
         coefficients = conv(channels, self.tokens, 1, size)
         return coefficients + _product(self.tokens, channels, size) + self.lift(channels)
 
-    def recurrent_tokenizer(self, channels: int, size: Size) -> Cost:
+    def recurrent_tokenizer(self, channels: int, size: Size) -> LayerCost:
         queries = conv(self.width, channels, 1, (self.tokens,), groups=self.map_groups)
         return queries + _product(self.tokens, channels, size) * 2 + self.lift(channels)
 
-    def transformer(self, tokens: int) -> Cost:
+    def transformer(self, tokens: int) -> LayerCost:
         d, half = self.width, self.width // 2
         maps = conv(d, half, 1, (tokens,), self.groups) * 2 + conv(d, d, 1, (tokens,), self.groups)
-        attention = Cost(macs=tokens * tokens * (half + d))
+        attention = LayerCost(macs=tokens * tokens * (half + d))
         feed_forward = conv(d, d, 1, (tokens,)) * (2 if self.paired else 1)
-        return maps + attention + feed_forward + Cost(3 * 2 * d)
+        return maps + attention + feed_forward + LayerCost(3 * 2 * d)
 
-    def projector(self, channels: int, size: Size) -> Cost:
+    def projector(self, channels: int, size: Size) -> LayerCost:
         maps = conv(self.width, channels, 1, (self.tokens,), groups=self.map_groups)
         if self.paired:
             maps += conv(channels, channels, 1, size)
         return maps + _product(self.tokens, channels, size) * 2 + self.lift(channels)
 
-    def lift(self, channels: int) -> Cost:
+    def lift(self, channels: int) -> LayerCost:
         """Tokens from the width of the map or to it, where that is not theirs."""
-        return Cost() if channels == self.width else conv(channels, self.width, 1, (self.tokens,))
+        return (
+            LayerCost() if channels == self.width else conv(channels, self.width, 1, (self.tokens,))
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class VTResNetConfig(Costed):
     num_classes: int = 1000
 
     @property
-    def stage_cost(self) -> Cost:
+    def stage_cost(self) -> LayerCost:
         """What takes the place of the last stage."""
         vt, channels, size = self.vt, self.trunk.widths[-1], self.trunk.sizes(self.image_size)[-1]
         later = vt.projector(channels, size) + vt.recurrent_tokenizer(channels, size)
@@ -75,7 +77,7 @@ class VTResNetConfig(Costed):
         return first + later * (self.modules - 1) + vt.transformer(vt.tokens) * self.modules
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> LayerCost:
         head = linear(self.vt.width, self.num_classes)
         return self.trunk.cost(self.image_size) + self.stage_cost + head
 
@@ -99,24 +101,24 @@ class FPNConfig(Costed):
         return self.trunk.sizes(self.image_size)
 
     @property
-    def pyramid_cost(self) -> Cost:
+    def pyramid_cost(self) -> LayerCost:
         """The FPN module: a 1×1 and a 3×3 convolution a level."""
         outputs = (conv(self.width, self.width, 3, size, bias=True) for size in self.sizes)
         return sum(outputs, self.lateral_cost)
 
     @property
-    def lateral_cost(self) -> Cost:
+    def lateral_cost(self) -> LayerCost:
         """The 1×1 convolutions that bring every stage to the pyramid's width."""
         return sum(
             (
                 conv(channels, self.width, 1, size, bias=True)
                 for channels, size in zip(self.trunk.widths, self.sizes, strict=True)
             ),
-            Cost(),
+            LayerCost(),
         )
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> LayerCost:
         head = conv(self.head_width, self.num_classes, 1, self.sizes[0], bias=True)
         levels = (conv(self.width, self.head_width, 3, size, norm=True) for size in self.sizes)
         return self.trunk.cost(self.image_size) + self.pyramid_cost + sum(levels, head)
@@ -130,7 +132,7 @@ class VTFPNConfig(FPNConfig):
     """Tokens of one level."""
 
     @property
-    def pyramid_cost(self) -> Cost:
+    def pyramid_cost(self) -> LayerCost:
         """The VT-FPN module: a tokenizer and a projector a level, one transformer."""
         levels = (
             self.vt.filter_tokenizer(self.width, size) + self.vt.projector(self.width, size)
@@ -140,6 +142,6 @@ class VTFPNConfig(FPNConfig):
         return sum(levels, self.lateral_cost + transformer)
 
 
-def _product(tokens: int, channels: int, size: Size) -> Cost:
+def _product(tokens: int, channels: int, size: Size) -> LayerCost:
     """A matrix product between tokens and positions, over channels."""
-    return Cost(macs=tokens * channels * prod(size))
+    return LayerCost(macs=tokens * channels * prod(size))

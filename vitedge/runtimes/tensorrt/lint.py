@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto
 
 from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
-from vitedge.graph.structure import Quantizer, Structure
+from vitedge.graph.structure import QuantizerNode, Structure
 from vitedge.runtimes.lint import common
 from vitedge.runtimes.tensorrt import lint_attention
 
@@ -99,7 +99,7 @@ def _scale_length(graph: Structure, target: Target) -> Iterator[Complaint]:
             yield found.node, f"{found.scale.size} scales, but {found.zero.size} zero points"
 
 
-def _per_channel(graph: Structure) -> Iterator[tuple[NodeProto, Quantizer]]:
+def _per_channel(graph: Structure) -> Iterator[tuple[NodeProto, QuantizerNode]]:
     """Every DequantizeLinear with a vector of scales; those of blocks are matrices."""
     for node in graph.nodes:
         if node.op_type == "DequantizeLinear":

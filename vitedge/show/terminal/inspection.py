@@ -10,7 +10,7 @@ from vitedge.show.terminal.tables import DASH, listing
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vitedge.measure.inspection import Inspection, Quantized, Row
+    from vitedge.measure.inspection import Inspection, QuantizedTensor, Row
 
 ROWS = 20
 
@@ -66,7 +66,7 @@ def quantizers(inspection: Inspection) -> Table:
 QUANTIZER_COLUMNS = ("tensor", "kind", "type", "scales", "zero point", "axis")
 
 
-def quantizer_cells(tensor: Quantized) -> tuple[str, ...]:
+def quantizer_cells(tensor: QuantizedTensor) -> tuple[str, ...]:
     """One tensor's cells, as QUANTIZER_COLUMNS names them."""
     zeros = tensor.zero_points
     return (

@@ -156,8 +156,8 @@ def test_nan_and_infinity_in_weights_are_refused(tmp_path: Path, bad: float) -> 
 
 
 def test_float_pixels_need_their_preprocessing() -> None:
-    found = files.image_model(classifier(), PATH, SIZE_8, None)
-    assert found == (SIZE_8, "classification", 3)
+    known = files.image_model(classifier(), PATH, SIZE_8, None)
+    assert known == (SIZE_8, "classification", 3)
     with pytest.raises(InputError, match="does not say how they are made") as caught:
         files.image_model(classifier(), PATH, None, None)
     assert "--preprocess" in caught.value.fix

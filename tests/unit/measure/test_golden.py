@@ -43,10 +43,10 @@ def noisy(golden: Golden) -> np.ndarray:
 
 def test_export_remembers_the_parity_it_measured(bundles: dict[tuple[str, str], Path]) -> None:
     for (_, precision), path in bundles.items():
-        found = open_bundle(path).manifest.golden
-        assert found and found.n == 8 and found.agreement == 1
+        golden = open_bundle(path).manifest.golden
+        assert golden and golden.n == 8 and golden.agreement == 1
         least = {"fp32": 80, "fp16": 40, "int8": 35}[precision]
-        assert found.sqnr_db is None or found.sqnr_db > least
+        assert golden.sqnr_db is None or golden.sqnr_db > least
 
 
 def test_validate_without_images_is_parity_and_says_that_it_is_no_accuracy(
@@ -86,8 +86,8 @@ def test_outputs_that_are_not_finite_are_no_parity() -> None:
 
     golden = Golden(np.zeros((2, 1, 1, 3), np.uint8), np.ones((2, 3), np.float32), np.zeros(2))
     outputs = np.array([[1, 2, 3], [1, np.nan, 3]], np.float32)
-    found = compare(golden, outputs, "int8", "classification", None)
-    assert found.broken == "its outputs are not finite" and found.numerics is None
+    parity = compare(golden, outputs, "int8", "classification", None)
+    assert parity.broken == "its outputs are not finite" and parity.numerics is None
 
 
 def test_bench_keeps_numerics_that_a_dataset_gave(

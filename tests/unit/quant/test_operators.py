@@ -125,11 +125,11 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("op", "inputs", "given"), CASES, ids=[c[0] for c in CASES])
-def test_an_operator_computes_what_onnx_runtime_does(op, inputs, given) -> None:
+@pytest.mark.parametrize(("op", "inputs", "options"), CASES, ids=[c[0] for c in CASES])
+def test_an_operator_computes_what_onnx_runtime_does(op, inputs, options) -> None:
     names = [f"x{i}" if x is not None else "" for i, x in enumerate(inputs)]
     outputs = ["y0", "y1"] if op == "Split" else ["y0"]
-    node = helper.make_node(op, names, outputs, "node", **given)
+    node = helper.make_node(op, names, outputs, "node", **options)
     feed = {name: np.asarray(x) for name, x in zip(names, inputs, strict=True) if x is not None}
     graph = helper.make_graph(
         [node],
@@ -143,11 +143,11 @@ def test_an_operator_computes_what_onnx_runtime_does(op, inputs, given) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     want = ort.InferenceSession(model.SerializeToString()).run(None, feed)
     tensors = [None if x is None else torch.from_numpy(np.array(x)) for x in inputs]
-    made = OPERATORS[op](attributes(node), *tensors)
-    got = [made] if isinstance(made, torch.Tensor) else made
-    for mine, runtime in zip(got, want, strict=True):
-        assert tuple(mine.shape) == runtime.shape
-        np.testing.assert_allclose(mine.numpy(), runtime, rtol=1e-4, atol=1e-5)
+    result = OPERATORS[op](attributes(node), *tensors)
+    got = [result] if isinstance(result, torch.Tensor) else result
+    for output, runtime in zip(got, want, strict=True):
+        assert tuple(output.shape) == runtime.shape
+        np.testing.assert_allclose(output.numpy(), runtime, rtol=1e-4, atol=1e-5)
 
 
 def test_every_operator_is_compared() -> None:

@@ -15,9 +15,9 @@ from vitedge.data.open import EMBEDDED
 from vitedge.models import zoo
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
-    Identity,
+    ModelIdentity,
+    ModelRequest,
     ReferenceModel,
-    Request,
     bundle_name,
     numbered,
 )
@@ -29,7 +29,7 @@ EMBEDDED_WEIGHTS = {name: Path(zoo.__file__).with_name(f"{name}.safetensors") fo
 HEADS = ("head.", "head_dist.")
 
 
-def load(name: str, request: Request) -> ReferenceModel:
+def load(name: str, request: ModelRequest) -> ReferenceModel:
     """A zoo model with its embedded weights, --weights or --random-weights. Raises InputError."""
     weights = request.weights
     if not request.random_weights:
@@ -43,7 +43,7 @@ def load(name: str, request: Request) -> ReferenceModel:
     return _build(name, name, weights, request)
 
 
-def load_file(path: Path, request: Request) -> ReferenceModel:
+def load_file(path: Path, request: ModelRequest) -> ReferenceModel:
     """FILE.safetensors, .pt or .npz of the architecture --arch names. Raises InputError."""
     if not request.arch:
         state = checkpoints.read(path)
@@ -56,7 +56,7 @@ def load_file(path: Path, request: Request) -> ReferenceModel:
     return _build(request.arch, bundle_name(path.stem), path, request)
 
 
-def _build(arch: str, name: str, weights: Path | None, request: Request) -> ReferenceModel:
+def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) -> ReferenceModel:
     card, config = ZOO[arch], ZOO[arch].config
     state = checkpoints.read(weights) if weights else {}
     if state:
@@ -79,7 +79,7 @@ def _build(arch: str, name: str, weights: Path | None, request: Request) -> Refe
     if weights:
         checkpoints.load_into(module, state, weights)
     same_classes = config.num_classes == card.config.num_classes
-    identity = Identity(
+    identity = ModelIdentity(
         name=name,
         source=arch,
         weights_sha256=checkpoints.digest(module.state_dict()),
@@ -93,7 +93,7 @@ def _build(arch: str, name: str, weights: Path | None, request: Request) -> Refe
 
 
 def _notes(
-    card: ZooModel, config: Config, state: Mapping[str, Tensor], request: Request
+    card: ZooModel, config: Config, state: Mapping[str, Tensor], request: ModelRequest
 ) -> Iterator[str]:
     """What a weights file does not say, and was assumed."""
     if not state or card.name in EMBEDDED:

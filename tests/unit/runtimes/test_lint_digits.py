@@ -74,8 +74,8 @@ def test_of_digits_only_the_fused_qkv_is_found_and_the_compiler_agrees(
     exported = digits_graph(batch)
     recipe = catalog.calibrations()["fast"]
     model, decisions = ptq(exported.path, calibration_batches(8, 1), recipe, DIALECT)
-    found = lint(model, TENSORRT)
-    assert [(f.rule, f.node, f.consequence) for f in found] == [
+    findings = lint(model, TENSORRT)
+    assert [(f.rule, f.node, f.consequence) for f in findings] == [
         ("fused-qkv", name, "INT8 lost") for name in QKV
     ]
     engine = compiled(model)

@@ -15,7 +15,7 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.comparison import OutputError, predict, predict_all, validate
+from vitedge.measure.accuracy.validation import OutputError, predict, predict_all, validate
 from vitedge.measure.statistics import paired_drop_pp
 
 CLASSES = 3
@@ -152,5 +152,5 @@ def test_an_output_that_is_not_finite_is_not_equal_to_fp32(value: float) -> None
     error = OutputError()
     error.update(fp32, artifact)
     error.update(fp32, fp32)
-    found = error.result("data")
-    assert (found.sqnr_db, found.max_abs_error, found.cosine) == (None, None, None)
+    numerics = error.result("data")
+    assert (numerics.sqnr_db, numerics.max_abs_error, numerics.cosine) == (None, None, None)

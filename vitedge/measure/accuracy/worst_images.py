@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from vitedge.core.spec import Task
 
-KEPT = 24
+WORST_COUNT = 24
 SIDE_PX = 64
 
 Outputs = NDArray[np.float32]
 
 
-class Worst:
+class WorstImages:
     """Takes images as they come and keeps small copies of the worst few."""
 
     def __init__(self, task: Task) -> None:
@@ -29,9 +29,9 @@ class Worst:
     ) -> None:
         """Take the images (n, H, W, 3), labels and outputs (n, …) of one run."""
         for offset, badness in enumerate(_difference(self._task, labels, artifact, fp32)):
-            if badness > (self._heap[0][0] if len(self._heap) == KEPT else 0):
+            if badness > (self._heap[0][0] if len(self._heap) == WORST_COUNT else 0):
                 entry = (float(badness), -self._seen - offset, _thumbnail(images[offset]))
-                push = heapq.heappushpop if len(self._heap) == KEPT else heapq.heappush
+                push = heapq.heappushpop if len(self._heap) == WORST_COUNT else heapq.heappush
                 push(self._heap, entry)
         self._seen += len(images)
 
@@ -58,14 +58,14 @@ def _difference(
         a, b = (x.reshape(n, -1).astype(np.float64) for x in (artifact, fp32))
         norms = np.sqrt((a * a).sum(1) * (b * b).sum(1))
         return np.asarray(1 - (a * b).sum(1) / np.maximum(norms, 1e-30))
-    found = np.zeros(n)
-    choice, wanted = artifact.argmax(1), fp32.argmax(1)
-    for row in np.flatnonzero(choice != wanted):
+    difference = np.zeros(n)
+    choice, fp32_choice = artifact.argmax(1), fp32.argmax(1)
+    for row in np.flatnonzero(choice != fp32_choice):
         logits = artifact[row].astype(np.float64)
         shares = np.exp(logits - logits.max())
-        margin = (shares[choice[row]] - shares[wanted[row]]) / shares.sum()
-        found[row] = 1e-9 + margin + (wanted[row] == labels[row])
-    return found
+        margin = (shares[choice[row]] - shares[fp32_choice[row]]) / shares.sum()
+        difference[row] = 1e-9 + margin + (fp32_choice[row] == labels[row])
+    return difference
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -31,24 +31,24 @@ def join(count: int, ties: list[tuple[Ids, Ids]], fixed: list[Ids]) -> tuple[Ids
     """Root and sign of each id, where scale[a] · scale[b] = 1 for every tie (a, b)."""
     parent, sign = list(range(count)), [1] * count
 
-    def find_root(one: int) -> tuple[int, int]:
+    def find_root(channel: int) -> tuple[int, int]:
         path = 1
-        while parent[one] != one:
-            path *= sign[one]
-            one = parent[one]
-        return one, path
+        while parent[channel] != channel:
+            path *= sign[channel]
+            channel = parent[channel]
+        return channel, path
 
-    still = {0}
+    fixed_ids = {0}
     for ids in fixed:
-        still.update(ids.tolist())
+        fixed_ids.update(ids.tolist())
     for left, right in ties:
         for a, b in np.unique(np.stack([left, right], axis=1), axis=0).tolist():
             (ra, sa), (rb, sb) = find_root(a), find_root(b)
             if ra != rb:
                 parent[rb], sign[rb] = ra, -sa * sb
             elif sa == sb:  # scale² = 1
-                still.add(ra)
-    found = [find_root(one) for one in range(count)]
-    fixed_roots = {found[one][0] for one in still}
-    root = np.array([0 if r in fixed_roots else r for r, _ in found], np.int64)
-    return root, np.array([s for _, s in found], np.int64)
+                fixed_ids.add(ra)
+    roots = [find_root(channel) for channel in range(count)]
+    fixed_roots = {roots[channel][0] for channel in fixed_ids}
+    root = np.array([0 if r in fixed_roots else r for r, _ in roots], np.int64)
+    return root, np.array([s for _, s in roots], np.int64)

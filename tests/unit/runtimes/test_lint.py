@@ -14,8 +14,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
+from vitedge.core.runtime import runtimes
 from vitedge.core.spec import Target
-from vitedge.runtimes.lint import RULES, lint
+from vitedge.runtimes.lint import lint
 
 ORT = catalog.targets()["onnxruntime-cpu"]
 OPENVINO = catalog.targets()["openvino-cpu"]
@@ -283,7 +284,7 @@ def test_a_trap_is_found_named_and_comes_with_a_way_out(rule, make, target, node
 
 
 def test_every_rule_has_a_trap() -> None:
-    assert {rule for rule, *_ in TRAPS} == {rule.id for rule in RULES["onnxruntime"]}
+    assert {rule for rule, *_ in TRAPS} == {rule.id for rule in runtimes()["onnxruntime"].rules()}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_every_rule_has_a_trap() -> None:
 )
 def test_a_readme_lists_every_rule_and_what_it_costs(runtime: str, readme: str) -> None:
     lines = (Path(__file__).parents[3] / readme).read_text(encoding="utf-8").splitlines()
-    for rule in RULES[runtime]:
+    for rule in runtimes()[runtime].rules():
         assert [
             line for line in lines if f"`{rule.id}`" in line and f"| {rule.consequence} |" in line
         ]

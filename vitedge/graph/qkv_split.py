@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from vitedge.graph.channel_ids import Ids
 from vitedge.graph.constants import Constants
 from vitedge.graph.external import DataFile
-from vitedge.graph.ids import Ids
 
 _MOVES = ("Reshape", "Transpose", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -55,10 +55,10 @@ def split(model: ModelProto, sizes: Shapes, folder: Path, data: DataFile) -> int
     `data` takes the new weights.
     """
     finder = _Finder(model, sizes, folder)
-    found = {linear.nodes[0].name: linear for linear in finder.linears()}
+    linears = {linear.nodes[0].name: linear for linear in finder.linears()}
     gone: set[str] = set()
     new: dict[str, list[NodeProto]] = {}
-    for name, linear in found.items():
+    for name, linear in linears.items():
         dims = sizes[linear.nodes[0].output[0]]
         layouts = {part: _layout(ids, dims) for part, ids in linear.parts.items()}
         if len(linear.parts) < 2 or None in layouts.values():
@@ -72,9 +72,9 @@ def split(model: ModelProto, sizes: Shapes, folder: Path, data: DataFile) -> int
     del model.graph.node[:]
     model.graph.node.extend(copies)
     used = {name for node in nodes for name in node.input} | finder.constants.hidden
-    kept = [*(t for t in model.graph.initializer if t.name in used), *data.tensors]
+    initializers = [*(t for t in model.graph.initializer if t.name in used), *data.tensors]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(initializers)
     return len(new)
 
 
@@ -92,9 +92,9 @@ class _Finder:
         """Every MatMul with weights of its own whose output is only moved and taken apart."""
         for node in self._nodes:
             if node.op_type == "MatMul" and self.constants.is_weight(node.input[1], 2):
-                found = self._follow(node)
-                if found is not None:
-                    yield found
+                linear = self._follow(node)
+                if linear is not None:
+                    yield linear
 
     def _follow(self, node: NodeProto) -> _Linear | None:
         whole, used, bias = node.output[0], [node], ""
@@ -156,8 +156,8 @@ def _layout(ids: Ids, dims: tuple[int, ...]) -> _Layout | None:
     ordered = [*axes, *rest]
     moved = np.transpose(ids, ordered)
     channels = np.unique(channel)
-    wanted = np.arange(np.prod(dims), dtype=np.int64).reshape(dims)[..., channels]
-    if len(channels) == width or not np.array_equal(moved.reshape(-1), wanted.reshape(-1)):
+    expected = np.arange(np.prod(dims), dtype=np.int64).reshape(dims)[..., channels]
+    if len(channels) == width or not np.array_equal(moved.reshape(-1), expected.reshape(-1)):
         return None
     return _Layout(channels, factors, tuple(int(axis) for axis in np.argsort(ordered)))
 

@@ -18,7 +18,7 @@ from vitedge.core.errors import InputError
 from vitedge.data.imageset import Batch
 from vitedge.export.onnx import export
 from vitedge.graph.run import Runner
-from vitedge.models.sources import Request, resolve
+from vitedge.models.sources import ModelRequest, resolve
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.vit import VisionTransformer
 
@@ -62,7 +62,7 @@ def test_it_takes_uint8_images_and_gives_float_logits(
 @BATCHES
 def test_preprocessing_is_inside(digits_graph: Graph, batch: int | str, held_out: Batch) -> None:
     images = held_out.images[: 4 if batch == "dynamic" else batch]
-    model = resolve(Request())
+    model = resolve(ModelRequest())
     pixels = (images.astype(np.float64) / 255 - 0.5) / 0.5
     with torch.inference_mode():
         want = model.content(torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32))
@@ -75,7 +75,7 @@ def test_each_channel_has_its_own_mean_and_std(tmp_path: Path) -> None:
     imagenet.write_text(
         "height = 32\nwidth = 32\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
     )
-    model = resolve(Request(preprocess=imagenet))
+    model = resolve(ModelRequest(preprocess=imagenet))
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     pixels = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_nothing_tells_where_it_was_exported(digits_graph: Graph, batch: int | s
 
 @pytest.mark.parametrize("opset", [17, 19])
 def test_an_older_opset_is_kept(tmp_path: Path, opset: int) -> None:
-    exported = export(resolve(Request()), tmp_path, 1, opset)
+    exported = export(resolve(ModelRequest()), tmp_path, 1, opset)
     model = onnx.load(exported.path)
     assert {o.version for o in model.opset_import if o.domain == ""} == {opset}
     assert nodes(exported.path)["LayerNormalization"] == 9
@@ -158,7 +158,7 @@ class Deceiver(VisionTransformer):
 
 
 def test_a_graph_that_computes_something_else_is_refused(tmp_path: Path) -> None:
-    model = resolve(Request())
+    model = resolve(ModelRequest())
     deceiver = Deceiver(ZOO["digits"].config).eval()
     deceiver.load_state_dict(model.content.state_dict())
     with pytest.raises(
@@ -169,7 +169,7 @@ def test_a_graph_that_computes_something_else_is_refused(tmp_path: Path) -> None
 
 
 def test_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
-    model = resolve(Request())
+    model = resolve(ModelRequest())
     module = VisionTransformer(ZOO["digits"].config).eval()
     with torch.no_grad():
         module.head.bias.fill_(float("nan"))
@@ -208,17 +208,17 @@ def foreign(folder: Path, model: ModelProto) -> Any:
     (folder / "mine.toml").write_text(PREPROCESS)
     uint8 = model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
     spec = None if uint8 else folder / "mine.toml"
-    return resolve(Request(str(folder / "mine.onnx"), preprocess=spec))
+    return resolve(ModelRequest(str(folder / "mine.onnx"), preprocess=spec))
 
 
 @pytest.mark.parametrize("uint8", [True, False], ids=["uint8", "float"])
-@pytest.mark.parametrize(("given", "asked"), [("batch", "dynamic"), ("batch", 4), (2, 2)])
+@pytest.mark.parametrize(("batch", "asked"), [("batch", "dynamic"), ("batch", 4), (2, 2)])
 def test_somebodys_model_gets_the_batch_asked_for(
-    tmp_path: Path, given: int | str, asked: int | str, uint8: bool
+    tmp_path: Path, batch: int | str, asked: int | str, uint8: bool
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    exported = export(foreign(tmp_path, linear(given, uint8)), out, asked, 20)
+    exported = export(foreign(tmp_path, linear(batch, uint8)), out, asked, 20)
     count = 3 if asked == "dynamic" else asked
     images = np.random.default_rng(1).integers(0, 256, (count, 8, 8, 3), np.uint8)
     pixels = images.astype(np.float64)
@@ -302,4 +302,4 @@ def test_what_a_module_raises_itself_is_what_the_user_reads(tmp_path: Path) -> N
             raise InputError("no logits here", fix="look elsewhere")
 
     with pytest.raises(InputError, match="no logits here"):
-        export(replace(resolve(Request()), content=Choosy()), tmp_path, 1, 20)
+        export(replace(resolve(ModelRequest()), content=Choosy()), tmp_path, 1, 20)

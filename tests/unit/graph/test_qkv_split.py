@@ -12,8 +12,8 @@ import pytest
 
 from tests.graphs import ATTEND, FUSED, HEAD, HEADS, IMAGES, NORM, TOKENS, WIDTH, build, run
 from vitedge.graph.external import DataFile
+from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner
-from vitedge.graph.split import split
 from vitedge.graph.taps import shapes
 
 HEADS_FIRST = np.array([1, TOKENS, HEADS, 3, HEAD])
@@ -101,7 +101,7 @@ LEFT_ALONE = {
 }
 
 
-def made(folder: Path, body: str) -> tuple[Path, Path, int]:
+def split_graph(folder: Path, body: str) -> tuple[Path, Path, int]:
     stacked = np.array([1, TOKENS, 3, HEADS, HEAD])
     changed = {"split_stacked": stacked, "split_heads": stacked if body == FUSED else HEADS_FIRST}
     path = build(folder, body, **{**AXES, **changed})
@@ -113,7 +113,7 @@ def made(folder: Path, body: str) -> tuple[Path, Path, int]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_part_gets_a_linear_of_its_own(tmp_path: Path, form: str) -> None:
-    path, after, count = made(tmp_path, FORMS[form])
+    path, after, count = split_graph(tmp_path, FORMS[form])
     assert count == 1
     nodes = onnx.load(after).graph.node
     linears = [node for node in nodes if node.op_type == "MatMul" and node.input[0] == "n"]
@@ -125,7 +125,7 @@ def test_each_part_gets_a_linear_of_its_own(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", LEFT_ALONE)
 def test_what_cannot_be_told_apart_stays_as_it_is(tmp_path: Path, form: str) -> None:
-    path, after, count = made(tmp_path, LEFT_ALONE[form])
+    path, after, count = split_graph(tmp_path, LEFT_ALONE[form])
     assert count == 0
     np.testing.assert_array_equal(run(after), run(path))
 

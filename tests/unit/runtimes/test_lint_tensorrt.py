@@ -32,7 +32,8 @@ from tests.traps.refused import (
     weight_of,
 )
 from vitedge.core import catalog
-from vitedge.runtimes.lint import RULES, lint
+from vitedge.core.runtime import runtimes
+from vitedge.runtimes.lint import lint
 
 TENSORRT = catalog.targets()["tensorrt"]
 RTX = catalog.targets()["rtx-30"]
@@ -62,7 +63,7 @@ def test_the_compiler_says_the_same(trap: Trap) -> None:
 
 
 def test_every_rule_has_a_trap() -> None:
-    assert {trap.rule for trap in TRAPS} == {rule.id for rule in RULES["tensorrt"]}
+    assert {trap.rule for trap in TRAPS} == {rule.id for rule in runtimes()["tensorrt"].rules()}
 
 
 # -- what is sound ------------------------------------------------------------------------------
@@ -170,12 +171,12 @@ def test_head_sizes_and_tokens_are_the_targets_own() -> None:
 
 
 def test_no_rule_of_a_cpu_runtime_speaks_of_tensorrt() -> None:
-    own = {rule.id for rule in RULES["tensorrt"]}
+    own = {rule.id for rule in runtimes()["tensorrt"].rules()}
     assert not own & {"bias-rank-1", "saturation", "no-int8-kernel", "decomposed-gelu"}
-    assert RULES["tensorrt"] is RULES["tensorrt_rtx"]
+    assert runtimes()["tensorrt"].rules() is runtimes()["tensorrt_rtx"].rules()
     for make in (shifted_activation, heads_of_80, quantized_scores, qkv_by_split):
-        found = {finding.rule for finding in lint(make(), catalog.targets()["openvino-cpu"])}
-        assert not found & (own - {"opset-range", "bad-scale"})
+        rules = {finding.rule for finding in lint(make(), catalog.targets()["openvino-cpu"])}
+        assert not rules & (own - {"opset-range", "bad-scale"})
 
 
 def test_a_hostile_graph_is_read_in_no_time() -> None:

@@ -16,7 +16,7 @@ from vitedge.core.spec import Task
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.measure.accuracy import metrics
 from vitedge.measure.accuracy.evidence import PerImage
-from vitedge.measure.accuracy.worst import Worst
+from vitedge.measure.accuracy.worst_images import WorstImages
 
 CONFIDENCE = 0.95
 FLUSH_RUNS = 64
@@ -26,7 +26,7 @@ DYNAMIC_BATCH = 8
 """Images per run where the artifact takes any number."""
 
 
-class Validated(NamedTuple):
+class Validation(NamedTuple):
     """What a validation found."""
 
     accuracy: Accuracy
@@ -43,7 +43,7 @@ def validate(
     *,
     calibration: Set[str],
     on_progress: Callable[[int], None] = lambda seen: None,
-) -> Validated:
+) -> Validation:
     """Run `artifact` and `fp32` over `images` and compare with the labels and with each other.
 
     `calibration` are the digests of images the artifact was calibrated on: meeting one is an
@@ -51,7 +51,7 @@ def validate(
     `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
     """
     size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
-    scored = _Scored(task)
+    scorer = _Scorer(task)
     for batch in images.batches(size):
         if not calibration.isdisjoint(batch.digests):
             raise InputError(
@@ -59,50 +59,50 @@ def validate(
                 fix="evaluate on other images, or pass --allow-overlap",
             )
         outputs = predict(artifact, batch.images)
-        wanted = outputs if fp32 is artifact else None
-        if fp32 is not None and wanted is None:
-            wanted = predict(fp32, batch.images)
-        scored.add(batch, outputs, wanted)
-        on_progress(scored.seen)
-    scored.flush()
-    found = scored.score.result(CONFIDENCE)
-    per_image = scored.per_image(found)
-    lost, gained = _discordant(found.metric, per_image)
+        reference = outputs if fp32 is artifact else None
+        if fp32 is not None and reference is None:
+            reference = predict(fp32, batch.images)
+        scorer.add(batch, outputs, reference)
+        on_progress(scorer.seen)
+    scorer.flush()
+    result = scorer.score.result(CONFIDENCE)
+    per_image = scorer.per_image(result)
+    lost, gained = _discordant(result.metric, per_image)
     accuracy = Accuracy(
-        metric=found.metric,
-        fp32=found.value.fp32,
-        artifact=found.value.artifact,
-        drop_pp=found.value.drop_pp,
-        drop_ci_pp=found.drop_ci_pp,
+        metric=result.metric,
+        fp32=result.value.fp32,
+        artifact=result.value.artifact,
+        drop_pp=result.value.drop_pp,
+        drop_ci_pp=result.drop_ci_pp,
         confidence=CONFIDENCE,
-        agreement=found.agreement,
-        also=found.also,
-        n=scored.seen,
+        agreement=result.agreement,
+        also=result.also,
+        n=scorer.seen,
         data=images.name,
         skipped=dict(images.skipped),
         lost=lost,
         gained=gained,
     )
-    numerics = None if fp32 is None else scored.error.result(images.name)
-    return Validated(accuracy, numerics, per_image)
+    numerics = None if fp32 is None else scorer.error.result(images.name)
+    return Validation(accuracy, numerics, per_image)
 
 
-def _discordant(metric: Metric, found: PerImage) -> tuple[int | None, int | None]:
+def _discordant(metric: Metric, per_image: PerImage) -> tuple[int | None, int | None]:
     """How many images FP32 alone has right, and the artifact alone."""
-    if metric != "top1" or found.fp32 is None:
+    if metric != "top1" or per_image.fp32 is None:
         return None, None
-    fp32, artifact = found.fp32 == found.labels, found.artifact == found.labels
+    fp32, artifact = per_image.fp32 == per_image.labels, per_image.artifact == per_image.labels
     return int((fp32 & ~artifact).sum()), int((~fp32 & artifact).sum())
 
 
-class _Scored:
+class _Scorer:
     """What the outputs say, worked out for many images at a time: the runtimes have the cores."""
 
     def __init__(self, task: Task) -> None:
         self.seen = 0
         self.score = metrics.score(task)
         self.error = OutputError()
-        self._worst = Worst(task)
+        self._worst = WorstImages(task)
         self._digests: list[int] = []
         self._labels: list[NDArray[Any]] = []
         self._waiting: list[tuple[NDArray[Any], ...]] = []
@@ -132,15 +132,15 @@ class _Scored:
         if fp32:
             self.error.update(fp32[0], artifact)
 
-    def per_image(self, found: metrics.Measured) -> PerImage:
+    def per_image(self, result: metrics.MetricResult) -> PerImage:
         """What each image came to, once everything is scored."""
         worst, thumbnails = self._worst.result()
         labels = np.concatenate(self._labels) if self._labels else np.zeros(0)
         return PerImage(
             digests=np.array(self._digests, np.uint64),
             labels=labels.astype(np.int32),
-            fp32=found.fp32,
-            artifact=found.artifact,
+            fp32=result.fp32,
+            artifact=result.artifact,
             worst=worst,
             thumbnails=thumbnails,
         )

@@ -16,7 +16,7 @@ from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, open_images
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.comparison import OutputError, predict_all, validate
+from vitedge.measure.accuracy.validation import OutputError, predict_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
 
 
@@ -31,13 +31,13 @@ def validate_bundle(
     report.check_writable(bundle)
     fp32 = bundle.reference()
     load = partial(open_session, threads=threads)
-    accuracy, numerics, seen = _compare(bundle, fp32, load, images, steps, allow_overlap)
-    here = report.host_of(bundle, host.describe(host.usable_cores()))
+    accuracy, numerics, per_image = _compare(bundle, fp32, load, images, steps, allow_overlap)
+    machine = report.host_of(bundle, host.describe(host.usable_cores()))
     size = report.size(bundle, fp32)
-    evidence.write(bundle, accuracy.metric, images.name, seen)
-    found: dict[str, report.Section | None] = report.on(bundle, here)
-    found |= {"accuracy": accuracy, "numerics": numerics, "size": size}
-    return report.merge(bundle, **found)
+    evidence.write(bundle, accuracy.metric, images.name, per_image)
+    sections: dict[str, report.Section | None] = report.on(bundle, machine)
+    sections |= {"accuracy": accuracy, "numerics": numerics, "size": size}
+    return report.merge(bundle, **sections)
 
 
 def simulate_bundle(
@@ -55,8 +55,8 @@ def simulate_bundle(
     else:
         accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
     runtime = f"{SIMULATOR.name} {host.describe(threads=0).runtimes[SIMULATOR.name]}"
-    found = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
-    return report.merge(bundle, simulation=found, size=report.size(bundle, fp32))
+    simulation = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
+    return report.merge(bundle, simulation=simulation, size=report.size(bundle, fp32))
 
 
 def _compare(
@@ -81,7 +81,7 @@ def _compare(
         reference = session
         if fp32 is not None and fp32 is not bundle:
             reference = stack.enter_context(load(fp32))
-        accuracy, numerics, seen = validate(
+        accuracy, numerics, per_image = validate(
             session,
             None if fp32 is None else reference,
             images,
@@ -89,7 +89,7 @@ def _compare(
             calibration=digests,
             on_progress=show,
         )
-        return accuracy, numerics or _against_golden(bundle, session), seen
+        return accuracy, numerics or _against_golden(bundle, session), per_image
 
 
 def measure_numerics(bundle: Bundle) -> dict[str, Any]:

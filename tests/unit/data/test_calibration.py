@@ -38,9 +38,9 @@ def recipe(selection: str, count: int, seed: int = 0) -> Calibration:
 
 def chosen(images: ImageSet, selection: str, count: int, seed: int = 0) -> CalibrationImages:
     """The images of a selection, after one pass over them."""
-    found = CalibrationImages(images, recipe(selection, count, seed), Steps(None))
-    assert all(len(image) == 1 for image in found)
-    return found
+    calibration = CalibrationImages(images, recipe(selection, count, seed), Steps(None))
+    assert all(len(image) == 1 for image in calibration)
+    return calibration
 
 
 def noise(index: int) -> NDArray[np.uint8]:
@@ -127,8 +127,8 @@ def test_random_is_what_it_always_was() -> None:
 # -- stratified ---------------------------------------------------------------------------------
 
 
-def count_of_each(classes: Sequence[int], found: CalibrationImages) -> dict[int, int]:
-    return dict(Counter(classes[i] for i in indices(found)))
+def count_of_each(classes: Sequence[int], calibration: CalibrationImages) -> dict[int, int]:
+    return dict(Counter(classes[i] for i in indices(calibration)))
 
 
 def test_stratified_balances_where_random_does_not() -> None:
@@ -142,37 +142,37 @@ def test_stratified_balances_where_random_does_not() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_that_run_out_leave_their_share_to_the_others(seed: int) -> None:
     classes = [0] * 90 + [1] * 7 + [2] * 2 + [-1] * 90
-    found = count_of_each(classes, chosen(numbered(classes), "stratified", 29, seed))
-    assert (found[1], found[2]) == (7, 2)
-    assert found[0] == found[-1] == 10
+    counts = count_of_each(classes, chosen(numbered(classes), "stratified", 29, seed))
+    assert (counts[1], counts[2]) == (7, 2)
+    assert counts[0] == counts[-1] == 10
 
 
 def test_with_fewer_images_than_classes_each_is_of_another_class() -> None:
     classes = [i % 50 for i in range(500)]
-    found = [count_of_each(classes, chosen(numbered(classes), "stratified", 8, s)) for s in (0, 1)]
-    assert [set(each.values()) for each in found] == [{1}, {1}]
-    assert set(found[0]) != set(found[1])
+    counts = [count_of_each(classes, chosen(numbered(classes), "stratified", 8, s)) for s in (0, 1)]
+    assert [set(count.values()) for count in counts] == [{1}, {1}]
+    assert set(counts[0]) != set(counts[1])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_an_unusable_image_is_replaced_by_one_of_its_class(seed: int) -> None:
     classes = [i % 5 for i in range(200)]
     bad = [i for i in range(200) if classes[i] == 3 and i % 3] + list(range(0, 200, 25))
-    found = chosen(numbered(classes, bad), "stratified", 20, seed)
-    assert count_of_each(classes, found) == dict.fromkeys(range(5), 4)
+    calibration = chosen(numbered(classes, bad), "stratified", 20, seed)
+    assert count_of_each(classes, calibration) == dict.fromkeys(range(5), 4)
 
 
 def test_a_class_without_enough_usable_images_is_made_up_for() -> None:
     classes = [i % 2 for i in range(40)]
     bad = [i for i in range(40) if classes[i] and i > 4]
-    found = chosen(numbered(classes, bad), "stratified", 12)
-    assert count_of_each(classes, found) == {0: 10, 1: 2}
+    calibration = chosen(numbered(classes, bad), "stratified", 12)
+    assert count_of_each(classes, calibration) == {0: 10, 1: 2}
 
 
 def test_stratified_decodes_no_more_than_it_takes() -> None:
     used: list[int] = []
-    found = chosen(numbered([i % 7 for i in range(5000)], used=used.append), "stratified", 30)
-    assert len(used) == found.record().images == 30
+    calibration = chosen(numbered([i % 7 for i in range(5000)], used=used.append), "stratified", 30)
+    assert len(used) == calibration.record().images == 30
 
 
 @pytest.mark.parametrize("labels", [("cat", "dog"), ("newt", "toad", "frog")], ids=str)
@@ -244,8 +244,8 @@ def test_diverse_covers_real_images_better_than_random() -> None:
     every = np.stack([thumbnail(batch.images[0]) for batch in digits.batches(1)])
     farthest = {}
     for selection in ("random", "diverse"):
-        taken = np.stack([thumbnail(image[0]) for image in chosen(digits, selection, 32)])
-        to_nearest = [np.square(taken - one).sum(axis=1).min() for one in every]
+        thumbnails = np.stack([thumbnail(image[0]) for image in chosen(digits, selection, 32)])
+        to_nearest = [np.square(thumbnails - features).sum(axis=1).min() for features in every]
         farthest[selection] = max(to_nearest)
     assert farthest["diverse"] < 0.8 * farthest["random"]
 
