@@ -187,7 +187,7 @@ def small_bundle() -> Callable[..., Path]:
             ),
             target=catalog.targets()["onnxruntime-cpu"],
             quantization=None,
-            parity=manifest.Parity(max_abs_error=0, max_rel_error=0),
+            parity=manifest.ExportParity(max_abs_error=0, max_rel_error=0),
             accuracy="measurable",
             accuracy_note="",
             reference=None,

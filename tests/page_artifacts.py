@@ -87,10 +87,10 @@ def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
             host=Preprocess(height=224, width=224), graph=("cast to float32", "normalise")
         ),
         target=catalog.targets()["onnxruntime-cpu"],
-        quantization=manifest.Quantized(
+        quantization=manifest.QuantizationRecord(
             layers=tuple(layer(depth) for depth in range(1, layers + 1)), calibration=used
         ),
-        parity=manifest.Parity(max_abs_error=1e-6, max_rel_error=2e-7),
+        parity=manifest.ExportParity(max_abs_error=1e-6, max_rel_error=2e-7),
         files={"model.onnx": "cd" * 32, "golden.npz": "ef" * 32},
     )
 

@@ -55,7 +55,9 @@ def bench(
     with steps() as progress:
         measured = remote.bench(addresses, bundles, rival, forwarded(context), progress)
     reports = [
-        report.keep(bundle, sections, measurement.address.text, measurement.address.slug)
+        report.merge_from_device(
+            bundle, sections, measurement.address.text, measurement.address.slug
+        )
         for measurement in measured
         for bundle, sections in zip(bundles, measurement.reports, strict=bool(measurement.reports))
     ]

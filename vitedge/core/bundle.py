@@ -74,21 +74,21 @@ class Bundle:
 
         Raises InputError when what lies there is not the model this artifact was made from.
         """
-        wanted = self.manifest.reference
-        if wanted is None:
+        reference = self.manifest.reference
+        if reference is None:
             return self
-        if Path(wanted.bundle).name != wanted.bundle:
-            raise InputError(f"{self.path}: '{wanted.bundle}' is no name", fix="export it again")
-        path = self.path.resolve().parent / wanted.bundle
+        if Path(reference.bundle).name != reference.bundle:
+            raise InputError(f"{self.path}: '{reference.bundle}' is no name", fix="export it again")
+        path = self.path.resolve().parent / reference.bundle
         if not path.is_dir():
             return None
-        found = open_bundle(path)
-        if _without_engine(found.model_files) != _without_engine(wanted.files):
+        bundle = open_bundle(path)
+        if _without_engine(bundle.model_files) != _without_engine(reference.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
                 fix="export both again with --force",
             )
-        return found
+        return bundle
 
 
 def _without_engine(files: dict[str, str]) -> dict[str, str]:

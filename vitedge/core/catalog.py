@@ -153,11 +153,11 @@ def _best(runtime: str, host: Host) -> Target:
     candidates = [target for target in targets().values() if target.runtime == runtime]
     fitting = [target for target in candidates if runs_on(target, host)]
     if not fitting:
-        gpu = ", ".join(f"{gpu.name} {gpu.compute_capability}" for gpu in host.gpus) or "no GPU"
-        here = host.machine + (f", {gpu}" if runtimes()[runtime].processor == "gpu" else "")
+        gpus = ", ".join(f"{gpu.name} {gpu.compute_capability}" for gpu in host.gpus) or "no GPU"
+        machine = host.machine + (f", {gpus}" if runtimes()[runtime].processor == "gpu" else "")
         names = ", ".join(target.name for target in candidates)
         raise UnavailableError(
-            f"no target of the runtime '{runtime}' fits this machine ({here})",
+            f"no target of the runtime '{runtime}' fits this machine ({machine})",
             fix=f"name the target of the device you build for: {names}; see 'vitedge targets list'",
         )
     return max(fitting, key=lambda target: bool(target.isa or target.compute_capabilities))

@@ -69,7 +69,7 @@ def clocking(root: Path) -> Clocking:
     lowest = [_mhz(policy / "cpuinfo_min_freq") for policy in _policies(root)]
     highest = [_mhz(policy / "scaling_max_freq") for policy in _policies(root)]
     return Clocking(
-        governor=", ".join(sorted(str(each) for each in governors)) or None,
+        governor=", ".join(sorted(str(governor) for governor in governors)) or None,
         current_mhz=max(current, default=None),
         min_mhz=min((mhz for mhz in lowest if mhz), default=None),
         max_mhz=max((mhz for mhz in highest if mhz), default=None),
@@ -80,9 +80,9 @@ def clocking(root: Path) -> Clocking:
 
 def frequencies_mhz(root: Path) -> list[float]:
     """What each core, or group of cores that share one, runs at now; none where it is not told."""
-    told = [_mhz(policy / "scaling_cur_freq") for policy in _policies(root)]
-    if found := [mhz for mhz in told if mhz]:
-        return found
+    readings = [_mhz(policy / "scaling_cur_freq") for policy in _policies(root)]
+    if frequencies := [mhz for mhz in readings if mhz]:
+        return frequencies
     lines = (read(root / "proc/cpuinfo") or "").splitlines()
     return [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
 
@@ -94,18 +94,18 @@ def throttle_count(root: Path) -> int | None:
     """
     cpus = root / "sys/devices/system/cpu"
     counters = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
-    for device in sorted((root / "sys/class/thermal").glob("cooling_device*")):
-        if "cpufreq" in (read(device / "type") or ""):
-            counters.append(device / "cur_state")
-    told = [int(text) for counter in counters if (text := read(counter)) and text.isdigit()]
-    return sum(told) if told else None
+    for cooler in sorted((root / "sys/class/thermal").glob("cooling_device*")):
+        if "cpufreq" in (read(cooler / "type") or ""):
+            counters.append(cooler / "cur_state")
+    counts = [int(text) for counter in counters if (text := read(counter)) and text.isdigit()]
+    return sum(counts) if counts else None
 
 
 def temperature_c(root: Path) -> float | None:
     """Of the hottest thermal zone; None where there is none."""
     zones = (root / "sys/class/thermal").glob("thermal_zone*/temp")
-    told = [text for zone in zones if (text := read(zone)) and text.lstrip("-").isdigit()]
-    return max((int(text) / 1000 for text in told), default=None)
+    readings = [text for zone in zones if (text := read(zone)) and text.lstrip("-").isdigit()]
+    return max((int(text) / 1000 for text in readings), default=None)
 
 
 def read(path: Path) -> str | None:
@@ -151,7 +151,7 @@ def _darwin_isa() -> tuple[str, ...] | None:
 def _sysctl(key: str) -> str | None:
     """Value of a macOS kernel setting, None where it has no such one."""
     try:
-        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=True)
+        process = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

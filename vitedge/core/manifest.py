@@ -148,7 +148,7 @@ class KeptLayer(_Part, frozen=True, kw_only=True):
     """10·log10 of noise power over signal power, on a few calibration images."""
 
 
-class Cost(_Part, frozen=True, kw_only=True):
+class ControlCost(_Part, frozen=True, kw_only=True):
     """What layers in float cost on the machine that exported, timed in turn; intervals of 95%."""
 
     p50_ms: float
@@ -175,7 +175,7 @@ class Control(_Part, frozen=True, kw_only=True):
     """Most harmful first."""
     tried: tuple[tuple[int, float], ...]
     """Layers in float, and the drop that was measured then, percentage points."""
-    cost: Cost
+    cost: ControlCost
 
 
 class HeldOut(_Part, frozen=True, kw_only=True):
@@ -215,7 +215,7 @@ class Trained(_Part, frozen=True, kw_only=True):
     None where it does not run here."""
 
 
-class Quantized(_Part, frozen=True, kw_only=True):
+class QuantizationRecord(_Part, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
     scheme: str = INT8_SCHEME
@@ -297,14 +297,14 @@ class Reference(_Part, frozen=True, kw_only=True):
     """Its model files and their SHA-256."""
 
 
-class Parity(_Part, frozen=True, kw_only=True):
+class ExportParity(_Part, frozen=True, kw_only=True):
     """The exported FP32 graph against its source, on the same images."""
 
     max_abs_error: float
     max_rel_error: float
 
 
-class Golden(_Part, frozen=True, kw_only=True):
+class GoldenParity(_Part, frozen=True, kw_only=True):
     """The artifact's outputs on the golden images against FP32's, where it was built."""
 
     sqnr_db: float | None
@@ -325,8 +325,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     preprocessing: Preprocessing
     target: Target
-    quantization: Quantized | None
-    parity: Parity
+    quantization: QuantizationRecord | None
+    parity: ExportParity
     accuracy: Literal["measurable", "not measurable"]
     accuracy_note: str
     """Why accuracy is not measurable; empty where it is."""
@@ -338,5 +338,5 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """None unless floats are computed in FP16."""
     build: Build | None = None
     """None where the runtime takes the model as it is."""
-    golden: Golden | None = None
+    golden: GoldenParity | None = None
     """None where the artifact does not run where it was built."""

@@ -184,7 +184,9 @@ def identity(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def keep(bundle: Bundle, measured: dict[str, Any], device: str, slug: str) -> dict[str, Any]:
+def merge_from_device(
+    bundle: Bundle, measured: dict[str, Any], device: str, slug: str
+) -> dict[str, Any]:
     """Put a report that another machine has made into the bundle's `report-SLUG.json`.
 
     Sections of an earlier one stay, if it was of the same model bytes; the report of this machine
@@ -194,41 +196,41 @@ def keep(bundle: Bundle, measured: dict[str, Any], device: str, slug: str) -> di
     before = read(path)
     if before.get("files") != measured.get("files"):
         before = {}
-    gone = set() if _one_machine(before.get("host"), measured.get("host")) else set(TIMED)
+    stale = set() if _same_machine(before.get("host"), measured.get("host")) else set(TIMED)
     if "latency" in measured:
-        gone |= {"drift", "recommendation"}
-    kept = {name: section for name, section in before.items() if name not in gone}
-    report = {**kept, **measured, "device": device}
+        stale |= {"drift", "recommendation"}
+    valid = {name: section for name, section in before.items() if name not in stale}
+    report = {**valid, **measured, "device": device}
     _write(report, path)
     return report
 
 
-def on(bundle: Bundle, here: Host) -> dict[str, Section | None]:
-    """What to merge so that a report is of `here`: nothing if it is.
+def host_changes(bundle: Bundle, machine: Host) -> dict[str, Section | None]:
+    """What to merge so that a report is of `machine`: nothing if it is.
 
     Otherwise the host, and that the timing of another machine goes.
     """
     before = read(bundle.path / REPORT).get("host")
-    if _one_machine(before, msgspec.to_builtins(here)):
+    if _same_machine(before, msgspec.to_builtins(machine)):
         return {}
-    return {**dict.fromkeys(TIMED), "host": here}
+    return {**dict.fromkeys(TIMED), "host": machine}
 
 
-def host_of(bundle: Bundle, here: Host) -> Host:
-    """`here`, by what the bundle runs on there: a GPU, if its runtime is of one."""
-    if runtime_of(bundle.manifest.target).processor != "gpu" or not here.gpus:
-        return here
-    return msgspec.structs.replace(here, accelerator=here.gpus[0].name)
+def host_of(bundle: Bundle, machine: Host) -> Host:
+    """`machine`, by what the bundle runs on there: a GPU, if its runtime is of one."""
+    if runtime_of(bundle.manifest.target).processor != "gpu" or not machine.gpus:
+        return machine
+    return msgspec.structs.replace(machine, accelerator=machine.gpus[0].name)
 
 
-def _one_machine(one: Any, other: Any) -> bool:
+def _same_machine(left: Any, right: Any) -> bool:
     """Whether two reports' hosts are the same, with however many threads they computed."""
     try:
-        hosts = [msgspec.convert(each, Host) for each in (one, other)]
+        hosts = [msgspec.convert(host, Host) for host in (left, right)]
     except msgspec.ValidationError:
         return False
-    alike = {fingerprint(msgspec.structs.replace(each, threads=0)) for each in hosts}
-    return len(alike) == 1
+    fingerprints = {fingerprint(msgspec.structs.replace(host, threads=0)) for host in hosts}
+    return len(fingerprints) == 1
 
 
 def check_writable(bundle: Bundle) -> None:

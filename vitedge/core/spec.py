@@ -276,9 +276,9 @@ def _key_hint(message: str, kind: type[Spec]) -> str:
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
     if not unknown:
         return f"see the fields of {kind.__name__} in {kind.__module__}"
-    found: Any = kind
+    table: Any = kind
     for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
-        types = {field.name: field.type for field in msgspec.structs.fields(found)}
+        types = {field.name: field.type for field in msgspec.structs.fields(table)}
         name, element, _ = key.partition("[")
-        found = get_args(types[name])[0] if element else types[name]
-    return nearest(unknown[1], (field.name for field in msgspec.structs.fields(found)))
+        table = get_args(types[name])[0] if element else types[name]
+    return nearest(unknown[1], (field.name for field in msgspec.structs.fields(table)))

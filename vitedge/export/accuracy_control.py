@@ -103,7 +103,7 @@ class Search:
                 manifest.KeptLayer(node=n, noise_db=noise_db(h)) for n, h in ranking[:count]
             ),
             tried=tuple(sorted(self._state.drops_pp.items())),
-            cost=manifest.Cost(
+            cost=manifest.ControlCost(
                 p50_ms=mine,
                 full_int8_p50_ms=full,
                 fp32_p50_ms=fp32,

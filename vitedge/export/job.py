@@ -196,7 +196,9 @@ class _Job:
             return _described(full, self._compared(full, _examined(quantizer, int8, target)))
         return self._within(limit, target, source, fp32, quantizer, _Probe(full, int8))
 
-    def _compared(self, made: Made, record: manifest.Quantized) -> manifest.Quantized:
+    def _compared(
+        self, made: Made, record: manifest.QuantizationRecord
+    ) -> manifest.QuantizationRecord:
         """`record`, with how far the artifact is from what was trained."""
         if self._trainer is None or record.training is None:
             return record
@@ -304,7 +306,7 @@ class _Probe:
         shutil.rmtree(self.int8.path.parent)
 
 
-def _examined(quantizer: Quantizer, int8: Int8, target: Target) -> manifest.Quantized:
+def _examined(quantizer: Quantizer, int8: Int8, target: Target) -> manifest.QuantizationRecord:
     """The record of `int8`, with what its layers lose and what `target` does not take well."""
     import onnx
 
@@ -314,7 +316,7 @@ def _examined(quantizer: Quantizer, int8: Int8, target: Target) -> manifest.Quan
     return msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))
 
 
-def _described(made: Made, record: manifest.Quantized) -> Made:
+def _described(made: Made, record: manifest.QuantizationRecord) -> Made:
     """`made` with another record of its quantization."""
     described = msgspec.structs.replace(made.bundle.manifest, quantization=record)
     return replace(made, bundle=seal(made.bundle.path, described))

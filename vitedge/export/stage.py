@@ -89,7 +89,7 @@ def stage(
         target=target,
         quantization=lowered.record if isinstance(lowered, Int8) else None,
         half=lowered.half if lowered else None,
-        parity=manifest.Parity(
+        parity=manifest.ExportParity(
             max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
         ),
         accuracy="not measurable" if note else "measurable",

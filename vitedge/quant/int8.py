@@ -36,7 +36,7 @@ class Int8:
     """Its floats in float32: what is measured here."""
     deployed: Path
     """As the target takes it: the same file, or one with its floats in float16."""
-    record: manifest.Quantized
+    record: manifest.QuantizationRecord
     half: manifest.Half | None
     """None where floats are float32."""
 
@@ -74,7 +74,7 @@ class Quantizer:
         folder.mkdir()
         files.write(model, folder / "model.onnx")
         used, tried = self._settled.calibrated, self._settled.tried
-        record = manifest.Quantized(
+        record = manifest.QuantizationRecord(
             scheme=_scheme(self._images.recipe, self._target),
             layers=tuple(manifest.Layer(**vars(decision)) for decision in decisions),
             calibration=self._images.record(),
@@ -123,7 +123,7 @@ class Quantizer:
         count = max(1, RANKING_RUNS // (len(layers) + 1))
         return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
 
-    def examine(self, int8: Int8) -> manifest.Quantized:
+    def examine(self, int8: Int8) -> manifest.QuantizationRecord:
         """The record of `int8`, with what each of its layers loses."""
         from vitedge.quant.layers import examine
 

@@ -60,7 +60,7 @@ def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
             ),
             target=TARGET,
             quantization=None,
-            parity=manifest.Parity(max_abs_error=0, max_rel_error=0),
+            parity=manifest.ExportParity(max_abs_error=0, max_rel_error=0),
             accuracy="not measurable",
             accuracy_note="",
             reference=None,

@@ -16,7 +16,7 @@ from vitedge.core.manifest import (
     Finding,
     HeldOut,
     Layer,
-    Quantized,
+    QuantizationRecord,
     Trained,
 )
 from vitedge.core.spec import Calibration, Training
@@ -99,7 +99,7 @@ def bundle(small_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., P
         calibration = CalibrationSet(
             recipe=recipe, source="digits", images=1, digest="", image_digests=(), skipped={}
         )
-        record = Quantized(layers=(layer,), calibration=calibration)
+        record = QuantizationRecord(layers=(layer,), calibration=calibration)
         return small_bundle(tmp_path / "old", precision="int8", quantization=record)
 
     return make

@@ -35,7 +35,7 @@ def validate_bundle(
     machine = report.host_of(bundle, host.describe(host.usable_cores()))
     size = report.size(bundle, fp32)
     evidence.write(bundle, accuracy.metric, images.name, per_image)
-    sections: dict[str, report.Section | None] = report.on(bundle, machine)
+    sections: dict[str, report.Section | None] = report.host_changes(bundle, machine)
     sections |= {"accuracy": accuracy, "numerics": numerics, "size": size}
     return report.merge(bundle, **sections)
 

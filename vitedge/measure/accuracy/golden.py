@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vitedge.core import bundle as artifact
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
-from vitedge.core.manifest import Golden
+from vitedge.core.manifest import GoldenParity
 from vitedge.core.report import Parity
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Precision, Task
@@ -37,7 +37,7 @@ def compare(
     outputs: NDArray[np.float32],
     precision: Precision,
     task: Task,
-    at_export: Golden | None,
+    at_export: GoldenParity | None,
 ) -> Parity:
     """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`."""
     at_export_db = None if at_export is None else at_export.sqnr_db
@@ -68,7 +68,7 @@ def compare(
     )
 
 
-def check(bundle: Bundle) -> Golden | None:
+def check(bundle: Bundle) -> GoldenParity | None:
     """Run `bundle` on its golden images, if it runs here; FP32 must agree with the graph.
 
     Returns what to remember of that, None where it does not run here.
@@ -83,7 +83,7 @@ def check(bundle: Bundle) -> Golden | None:
             f"{bundle.manifest.name} does not compute what it was built from: {parity.broken}",
             fix="is the disk full? Otherwise report it with the model",
         )
-    return Golden(sqnr_db=parity.numerics.sqnr_db, agreement=parity.agreement, n=parity.n)
+    return GoldenParity(sqnr_db=parity.numerics.sqnr_db, agreement=parity.agreement, n=parity.n)
 
 
 def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:

@@ -32,7 +32,9 @@ def check(bundle: Bundle) -> dict[str, Any]:
     report.check_writable(bundle)
     machine = report.host_of(bundle, host.describe(host.usable_cores()))
     size = report.size(bundle, bundle.reference())
-    return report.merge(bundle, **{**report.on(bundle, machine), **sections(bundle), "size": size})
+    return report.merge(
+        bundle, **{**report.host_changes(bundle, machine), **sections(bundle), "size": size}
+    )
 
 
 def broken(reports: Sequence[Mapping[str, Any]]) -> list[VitedgeError]:

@@ -260,7 +260,7 @@ def _drift(turns: Turns, index: int, watch: Watch) -> Drift | None:
 
 def _stale(bundle: Bundle, here: Host) -> dict[str, report.Section | None]:
     """Sections of a bundle's report to remove: those that would not be of `here` any more."""
-    stale = report.on(bundle, here)
+    stale = report.host_changes(bundle, here)
     threads = report.read(bundle.path / REPORT).get("host", {}).get("threads")
     if not stale and threads != here.threads:  # the other sections say theirs
         stale |= dict.fromkeys(("latency", "drift", "recommendation"))

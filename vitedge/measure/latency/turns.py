@@ -134,7 +134,7 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
         conditions = watch.conditions(here)
     for index, bundle in enumerate(bundles):
         at = report.host_of(bundle, here)
-        found: dict[str, report.Section | None] = report.on(bundle, at)
+        found: dict[str, report.Section | None] = report.host_changes(bundle, at)
         found |= {"latency": latency_of(turns, index, "fp32"), "host": at}
         digits = host.fingerprint(at)
         found["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
