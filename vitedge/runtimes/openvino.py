@@ -103,8 +103,8 @@ class _OpenVINOSession:
         self.outputs = tuple(_spec(port) for port in compiled.outputs)
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        held = [np.ascontiguousarray(feed[spec.name]) for spec in self.inputs]  # while it runs
-        for i, array in enumerate(held):
+        arrays = [np.ascontiguousarray(feed[spec.name]) for spec in self.inputs]  # while it runs
+        for i, array in enumerate(arrays):
             self._request.set_input_tensor(i, self._tensor(array, shared_memory=True))
         self._request.infer(share_outputs=True)
         # outputs are views of the request's own memory: copy before the next run writes there

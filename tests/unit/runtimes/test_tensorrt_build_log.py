@@ -19,7 +19,7 @@ from vitedge.core.manifest import Compiled
 from vitedge.core.progress import SILENT
 from vitedge.runtimes.tensorrt.build_log import layers
 from vitedge.runtimes.tensorrt.compiler import compile_model
-from vitedge.runtimes.tensorrt.coverage import compile_check, planned
+from vitedge.runtimes.tensorrt.coverage import compile_check, int8_plan
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -61,12 +61,12 @@ def test_attention_of_split_linears_is_all_int8_and_one_kernel(
 
 
 def test_what_is_planned_is_read_from_the_graph(tmp_path: Path) -> None:
-    plan = planned(small_graphs.write(small_graphs.ATTENTION, tmp_path / "attention.onnx"))
+    plan = int8_plan(small_graphs.write(small_graphs.ATTENTION, tmp_path / "attention.onnx"))
     linears = ("query_linear", "key_linear", "value_linear")
     assert plan.products == (*linears, "scores", "context", "y")
     (attention,) = plan.attentions
     assert (attention.qk, attention.softmax, attention.pv) == ("scores", "probabilities", "context")
-    nothing = planned(small_graphs.write(small_graphs.ONE_OPERAND, tmp_path / "one.onnx"))
+    nothing = int8_plan(small_graphs.write(small_graphs.ONE_OPERAND, tmp_path / "one.onnx"))
     assert (nothing.products, nothing.attentions) == ((), ())
 
 
@@ -110,7 +110,7 @@ def digits(
 def test_attention_of_digits_is_fused_in_int8(digits: Path) -> None:
     found = check(digits)
     assert found.attention == found.fused == 4
-    plan = planned(digits)
+    plan = int8_plan(digits)
     assert found.planned == len(plan.products) >= 24
     products = {name for each in plan.attentions for name in (each.qk, each.pv)}
     assert products <= set(plan.products)

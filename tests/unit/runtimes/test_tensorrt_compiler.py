@@ -18,8 +18,7 @@ from vitedge.core.errors import InputError, LimitError
 from vitedge.core.progress import SILENT
 from vitedge.core.spec import Target
 from vitedge.runtimes.tensorrt import timing_cache
-from vitedge.runtimes.tensorrt.callbacks import logger
-from vitedge.runtimes.tensorrt.compiler import compile_model
+from vitedge.runtimes.tensorrt.compiler import compile_model, compiler_log
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -200,7 +199,7 @@ def test_a_stale_cache_is_ignored_with_a_note(
 
     stale = tmp_path / "gpu.timings"
     stale.write_bytes(b"of another version" * 10)
-    log = logger(trt)
+    log = compiler_log(trt)
     config = trt.Builder(log).create_builder_config()
     timing_cache.read(tmp_path / "absent.timings", config, log)
     assert not caplog.records
@@ -213,9 +212,9 @@ def test_a_cache_that_cannot_be_written_is_only_noted(
 ) -> None:
     import tensorrt_rtx as trt
 
-    config = trt.Builder(logger(trt)).create_builder_config()
+    config = trt.Builder(compiler_log(trt)).create_builder_config()
     kept = tmp_path / "caches" / "gpu.timings"
-    timing_cache.read(kept, config, logger(trt))
+    timing_cache.read(kept, config, compiler_log(trt))
     timing_cache.write(kept, config)
     assert os.listdir(kept.parent) == [kept.name]
     (tmp_path / "file").write_text("")

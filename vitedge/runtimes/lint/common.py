@@ -18,9 +18,10 @@ def _one_operand(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _channel_activations(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if not found.constant and found.axis is not None and found.scale is not None:
-            yield found.node, f"activation '{found.tensor}' has {found.scale.size} scales"
+    for quantizer in graph.quantizers():
+        scale = quantizer.scale
+        if not quantizer.constant and quantizer.axis is not None and scale is not None:
+            yield quantizer.node, f"activation '{quantizer.tensor}' has {scale.size} scales"
 
 
 def _residual(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -40,10 +41,10 @@ def _residual(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 def _dead_channel(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, _ in graph.products():
-        found = graph.weights(node)
-        if found is None:
+        weights = graph.weights(node)
+        if weights is None:
             continue
-        weight, axis = found
+        weight, axis = weights
         dead = ~weight.any(axis=tuple(i for i in range(weight.ndim) if i != axis))
         if dead.any():
             yield node.name, f"{dead.sum()} of its {dead.size} output channels are zero weights"

@@ -22,9 +22,10 @@ def _opset(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _bad_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.scale is not None and not (np.isfinite(found.scale) & (found.scale > 0)).all():
-            yield found.node, f"a scale of '{found.tensor}' is zero, negative or not finite"
+    for quantizer in graph.quantizers():
+        scale = quantizer.scale
+        if scale is not None and not (np.isfinite(scale) & (scale > 0)).all():
+            yield quantizer.node, f"a scale of '{quantizer.tensor}' is zero, negative or not finite"
 
 
 def _dynamic_batch(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -60,19 +61,20 @@ def _bias_rank(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _asymmetric(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.dtype == "int8" and found.zero is not None and found.zero.any():
-            yield found.node, f"zero point {found.zero.flat[0]} of '{found.tensor}' is not 0"
+    for quantizer in graph.quantizers():
+        zero = quantizer.zero
+        if quantizer.dtype == "int8" and zero is not None and zero.any():
+            yield quantizer.node, f"zero point {zero.flat[0]} of '{quantizer.tensor}' is not 0"
 
 
 def _saturation(graph: Structure, target: Target) -> Iterator[Complaint]:
     if target.quantization.weights != "pair_safe":
         return
     for node, operands in graph.products():
-        found = None if None in operands else graph.weights(node)
-        if found is None or found[0].dtype != np.int8:
+        weights = None if None in operands else graph.weights(node)
+        if weights is None or weights[0].dtype != np.int8:
             continue
-        worst = _largest_pair(*found, fixed_order=node.op_type != "Conv")
+        worst = _largest_pair(*weights, fixed_order=node.op_type != "Conv")
         if worst > PAIR_SUM_MAX:
             yield node.name, f"two weights sum to {worst}, which saturates without VNNI"
 

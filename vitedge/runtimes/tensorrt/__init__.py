@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from vitedge.core import host
 from vitedge.core.bundle import ENGINE, MODEL
+from vitedge.core.errors import UnavailableError
 from vitedge.core.host import Host
 from vitedge.core.manifest import Build, Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, VerifiedFiles
@@ -47,8 +49,6 @@ class TensorRT:
         Raises InputError and LimitError where the compiler does not take the graph, and
         UnavailableError where a `model` in `out` already cannot be compiled here.
         """
-        from vitedge.runtimes.tensorrt.engine import compile_engine
-
         saved = model == out / MODEL
         if not saved:
             import onnx
@@ -56,7 +56,7 @@ class TensorRT:
             from vitedge.graph.io import write
 
             write(onnx.load(model), out / MODEL)
-        return compile_engine(out, target, progress, may_wait=not saved)
+        return _compile_engine(out, target, progress, may_wait=not saved)
 
     def open(self, verified: VerifiedFiles, target: Target) -> AbstractContextManager[Session]:
         """Load `model.engine` on this process's first GPU. Never yet run on one."""
@@ -72,3 +72,29 @@ class TensorRTRTX(TensorRT):
     title = "TensorRT-RTX"
     packages = ("tensorrt_rtx", "tensorrt_rtx_cu13", "tensorrt_rtx_cu12")
     extra = "tensorrt-rtx"
+
+
+def _compile_engine(folder: Path, target: Target, progress: Progress, *, may_wait: bool) -> Build:
+    """Compile `folder/model.onnx` into `folder/model.engine`, if that can be done here.
+
+    Either way the record says what the compiler made of the graph, where TensorRT-RTX is installed
+    to tell. Raises InputError and LimitError where the compiler does not take the graph, and
+    UnavailableError where this machine cannot compile it and it may not wait for one that can.
+    """
+    from vitedge.runtimes.tensorrt.compiler import check_options, compile_model
+    from vitedge.runtimes.tensorrt.coverage import compile_check, examine
+    from vitedge.runtimes.tensorrt.package import obstacle
+
+    model = folder / MODEL
+    check_options(target)
+    blocked = obstacle(target, host.describe(threads=0))
+    if blocked and not may_wait:
+        raise UnavailableError(blocked.why, fix=blocked.fix)
+    if blocked:
+        compiled = compile_check(model, target, progress)
+        return Build(state="on the device", why=blocked.why, compiled=compiled)
+    compilation = compile_model(model, target, progress)
+    (folder / ENGINE).write_bytes(compilation.engine)
+    if target.runtime == "tensorrt_rtx":
+        return Build(state="done", compiled=examine(model, target, compilation))
+    return Build(state="done", compiled=compile_check(model, target, progress))

@@ -68,8 +68,8 @@ def _layer(line: str) -> CompiledLayer:
 
 def _dtypes(line: str, section: str) -> tuple[str, ...]:
     """The data type of every tensor in `Section: [ {…}, {…} ]`; brackets nest."""
-    _, found, rest = line.partition(f", {section}: [")
-    depth, end = 1 if found else 0, 0
+    _, opening, rest = line.partition(f", {section}: [")
+    depth, end = 1 if opening else 0, 0
     while depth and end < len(rest):
         depth += {"[": 1, "]": -1}.get(rest[end], 0)
         end += 1

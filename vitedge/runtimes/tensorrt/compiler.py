@@ -5,7 +5,12 @@ Strongly typed: FP16 and INT8 are what the graph says, and no builder flag chang
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +19,7 @@ from vitedge.core.errors import InputError, LimitError, VitedgeError
 from vitedge.core.runtime import Progress, runtime_of
 from vitedge.core.spec import Target
 from vitedge.runtimes.tensorrt import timing_cache
-from vitedge.runtimes.tensorrt.callbacks import logger, monitor
 from vitedge.runtimes.tensorrt.package import load
-from vitedge.runtimes.tensorrt.quiet import stdout_discarded
 
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
 
@@ -45,13 +48,13 @@ def compile_model(model: Path, target: Target, progress: Progress) -> Compilatio
     """
     check_options(target)
     trt = load(target.runtime)
-    watch = monitor(trt, f"{runtime_of(target).title} compiles the engine", progress)
+    monitor = _monitor(trt, f"{runtime_of(target).title} compiles the engine", progress)
     # in a thread: an exception that Ctrl-C raised inside a callback would end the process
-    with stdout_discarded(), ThreadPoolExecutor(1, "vitedge-compile") as pool:
+    with _stdout_discarded(), ThreadPoolExecutor(1, "vitedge-compile") as pool:
         try:
-            return pool.submit(_compile, trt, model, target, watch).result()
+            return pool.submit(_compile, trt, model, target, monitor).result()
         except BaseException:
-            watch.cancelled = True
+            monitor.cancelled = True
             raise
 
 
@@ -76,8 +79,8 @@ def check_options(target: Target) -> None:
         )
 
 
-def _compile(trt: Any, model: Path, target: Target, watch: Any) -> Compilation:
-    log = logger(trt)
+def _compile(trt: Any, model: Path, target: Target, monitor: Any) -> Compilation:
+    log = compiler_log(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -85,7 +88,7 @@ def _compile(trt: Any, model: Path, target: Target, watch: Any) -> Compilation:
         raise _not_taken(parser, model, target)
     config = builder.create_builder_config()
     _configure(trt, config, target)
-    config.progress_monitor = watch
+    config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
     if _set_shapes(profile, network, target):
         config.add_optimization_profile(profile)
@@ -180,3 +183,89 @@ def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
         f"{title} cannot compile {model}: {why}",
         fix=f"see 'vitedge inspect {model} --target {target.name}'",
     )
+
+
+def compiler_log(trt: Any) -> Any:
+    """A new `ILogger` that keeps `layers`, `errors` and `warnings`, each a list of messages.
+
+    `layers` are the messages that describe compiled layers. It prints nothing.
+    """
+
+    class CompilerLog(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.layers: list[str] = []
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(message)
+            elif "LayerType: " in message:
+                self.layers.append(message)
+
+    return CompilerLog()
+
+
+def _monitor(trt: Any, step: str, progress: Progress) -> Any:
+    """A new `IProgressMonitor` that shows all phases as one `step`; `cancelled` stops the build."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.cancelled = False
+            self._phases: dict[str, _Phase] = {}
+            self._furthest = 0.0
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self._phases[name] = _Phase(self._phases.get(parent or ""), max(1, steps))
+
+        def step_complete(self, name: str, index: int) -> bool:
+            phase = self._phases.get(name)
+            if phase:
+                phase.done = index + 1
+                self._furthest = max(self._furthest, phase.share())
+                progress(step, self._furthest, 1.0)
+            return not self.cancelled
+
+        def phase_finish(self, name: str) -> None:
+            self._phases.pop(name, None)
+
+    return Monitor()
+
+
+class _Phase:
+    """A part of the build, which is one step of its parent's."""
+
+    def __init__(self, parent: _Phase | None, steps: int) -> None:
+        self._parent, self._steps, self.done = parent, steps, 0
+
+    def share(self) -> float:
+        """How much of the outermost phase is done, 0-1."""
+        phase, inner = self, 0.0
+        while True:
+            inner = min(1.0, (phase.done + inner) / phase._steps)
+            if phase._parent is None:
+                return inner
+            phase, inner = phase._parent, inner
+
+
+@contextmanager
+def _stdout_discarded() -> Iterator[None]:
+    """Drop what native code prints: stdout belongs to what the user asked for, `--json` above all.
+
+    The compiler's errors are in its log.
+    """
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 1)
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":
+            ctypes.CDLL(None).fflush(None)  # else it is written when the process ends
+        os.dup2(stdout, 1)
+        os.close(stdout)

@@ -33,7 +33,7 @@ class AttentionNodes:
 
 
 @dataclass(frozen=True)
-class Planned:
+class Int8Plan:
     """What a graph asks of the compiler."""
 
     products: tuple[str, ...]
@@ -63,7 +63,7 @@ def compile_check(model: Path, target: Target, progress: Progress) -> Compiled |
 def examine(model: Path, target: Target, compilation: Compilation) -> Compiled | None:
     """What `compilation` says of the INT8 in `model`; None where the package onnx is missing."""
     try:
-        plan = planned(model)
+        plan = int8_plan(model)
     except ImportError:  # a device that only builds
         return None
     compiled = layers(compilation.log)
@@ -81,7 +81,7 @@ def examine(model: Path, target: Target, compilation: Compilation) -> Compiled |
     )
 
 
-def planned(model: Path) -> Planned:
+def int8_plan(model: Path) -> Int8Plan:
     """The products of an ONNX file that are INT8, and its attentions."""
     import onnx
 
@@ -91,10 +91,10 @@ def planned(model: Path) -> Planned:
     graph = Structure(onnx.load(model, load_external_data=False))
     fusible = (AttentionNodes(a.qk.name, a.softmax.name, a.pv.name) for a in attentions(graph))
     products = (node.name for node, operands in graph.products() if None not in operands)
-    return Planned(tuple(products), tuple(fusible))
+    return Int8Plan(tuple(products), tuple(fusible))
 
 
-def lost_products(compiled: Sequence[CompiledLayer], plan: Planned) -> Iterator[tuple[str, str]]:
+def lost_products(compiled: Sequence[CompiledLayer], plan: Int8Plan) -> Iterator[tuple[str, str]]:
     """The planned products that no kernel computes in INT8, and what computes them instead."""
     kernels = [layer for layer in compiled if layer.multiplies]
     for product in plan.products:
@@ -112,7 +112,7 @@ def _int8_operands(layer: CompiledLayer) -> int:
     return (*layer.inputs, *layer.constants).count("Int8")
 
 
-def _needed(product: str, layer: CompiledLayer, plan: Planned) -> int:
+def _needed(product: str, layer: CompiledLayer, plan: Int8Plan) -> int:
     """INT8 matrices that `layer` reads if it computes `product` in INT8.
 
     Both operands; merged Linears share them. Of P·V in a fused attention only V is read, and Q and

@@ -32,7 +32,7 @@ class Cuda:
         """The stream's handle."""
         return int(self._stream)
 
-    def device_memory(self, size_bytes: int) -> int:
+    def gpu_memory(self, size_bytes: int) -> int:
         """Allocate on the GPU; returns the address."""
         address: int = self._check(self._api.cudaMalloc(size_bytes))
         self._stack.callback(self._api.cudaFree, address)
@@ -44,18 +44,18 @@ class Cuda:
         self._stack.callback(self._api.cudaFreeHost, address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
 
-    def copy_to_device(self, device: int, host: NDArray[Any]) -> None:
+    def copy_to_gpu(self, address: int, host: NDArray[Any]) -> None:
         """Queue a copy of all of `host`, which is contiguous."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._check(
-            self._api.cudaMemcpyAsync(device, host.ctypes.data, host.nbytes, kind, self._stream)
+            self._api.cudaMemcpyAsync(address, host.ctypes.data, host.nbytes, kind, self._stream)
         )
 
-    def copy_to_host(self, host: NDArray[Any], device: int) -> None:
+    def copy_to_host(self, host: NDArray[Any], address: int) -> None:
         """Queue a copy into all of `host`, which is contiguous."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._check(
-            self._api.cudaMemcpyAsync(host.ctypes.data, device, host.nbytes, kind, self._stream)
+            self._api.cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self._stream)
         )
 
     def synchronize(self) -> None:

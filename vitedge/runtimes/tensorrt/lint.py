@@ -41,71 +41,82 @@ def _opset(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 def _early_half_scales(graph: Structure) -> bool:
     return graph.opset < HALF_SCALES_OPSET and any(
-        found.scale is not None and found.scale.dtype == np.float16 for found in graph.quantizers()
+        quantizer.scale is not None and quantizer.scale.dtype == np.float16
+        for quantizer in graph.quantizers()
     )
 
 
 def _zero_point(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.zero is not None and found.zero.any():
-            worst = found.zero.reshape(-1)[found.zero.reshape(-1).nonzero()[0][0]]
-            yield found.node, f"zero point {worst} of '{found.tensor}' is not 0"
+    for quantizer in graph.quantizers():
+        zeros = None if quantizer.zero is None else quantizer.zero.reshape(-1)
+        if zeros is not None and zeros.any():
+            worst = zeros[zeros.nonzero()[0][0]]
+            yield quantizer.node, f"zero point {worst} of '{quantizer.tensor}' is not 0"
 
 
 def _stored_type(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.dtype not in _STORED or (found.constant and found.dtype == "uint8"):
-            yield found.node, f"'{found.tensor}' is stored as {found.dtype}"
+    for quantizer in graph.quantizers():
+        if quantizer.dtype not in _STORED or (quantizer.constant and quantizer.dtype == "uint8"):
+            yield quantizer.node, f"'{quantizer.tensor}' is stored as {quantizer.dtype}"
 
 
 def _int32_bias(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.constant and found.dtype == "int32":
-            yield found.node, f"'{found.tensor}' is int32 through a DequantizeLinear"
+    for quantizer in graph.quantizers():
+        if quantizer.constant and quantizer.dtype == "int32":
+            yield quantizer.node, f"'{quantizer.tensor}' is int32 through a DequantizeLinear"
 
 
 def _uint8_activation(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        shifted = found.zero is not None and found.zero.any()
-        if not (found.constant or shifted or found.scale is None) and found.dtype == "uint8":
-            yield found.node, f"'{found.tensor}' as uint8 is read as int8: it clips at 127, not 255"
+    for quantizer in graph.quantizers():
+        shifted = quantizer.zero is not None and quantizer.zero.any()
+        ruled = quantizer.constant or shifted or quantizer.scale is None
+        if not ruled and quantizer.dtype == "uint8":
+            yield (
+                quantizer.node,
+                f"'{quantizer.tensor}' as uint8 is read as int8: it clips at 127, not 255",
+            )
 
 
 def _bad_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.scale is not None and not (found.scale > 0).all():
-            yield found.node, f"a scale of '{found.tensor}' is zero, negative or not a number"
+    for quantizer in graph.quantizers():
+        if quantizer.scale is not None and not (quantizer.scale > 0).all():
+            yield (
+                quantizer.node,
+                f"a scale of '{quantizer.tensor}' is zero, negative or not a number",
+            )
 
 
 def _infinite_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in graph.quantizers():
-        if found.scale is not None and np.isinf(found.scale).any():
-            yield found.node, f"a scale of '{found.tensor}' is infinite"
+    for quantizer in graph.quantizers():
+        if quantizer.scale is not None and np.isinf(quantizer.scale).any():
+            yield quantizer.node, f"a scale of '{quantizer.tensor}' is infinite"
 
 
 def _scale_length(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for node, found in _per_channel(graph):
-        assert found.scale is not None and found.axis is not None
+    for node, quantizer in _per_channel(graph):
+        assert quantizer.scale is not None and quantizer.axis is not None
+        axis, scales, zero = quantizer.axis, quantizer.scale.size, quantizer.zero
         shape = graph.shape(node.input[0])
-        if shape and not -len(shape) <= found.axis < len(shape):
-            yield found.node, f"axis {found.axis} of '{found.tensor}', which has {len(shape)}"
-        elif shape and shape[found.axis] not in (0, found.scale.size):
+        if shape and not -len(shape) <= axis < len(shape):
+            yield quantizer.node, f"axis {axis} of '{quantizer.tensor}', which has {len(shape)}"
+        elif shape and shape[axis] not in (0, scales):
             yield (
-                found.node,
-                f"{found.scale.size} scales on the {shape[found.axis]} channels of axis "
-                f"{found.axis} of '{found.tensor}'",
+                quantizer.node,
+                f"{scales} scales on the {shape[axis]} channels of axis {axis} of "
+                f"'{quantizer.tensor}'",
             )
-        elif found.zero is not None and found.zero.size != found.scale.size:
-            yield found.node, f"{found.scale.size} scales, but {found.zero.size} zero points"
+        elif zero is not None and zero.size != scales:
+            yield quantizer.node, f"{scales} scales, but {zero.size} zero points"
 
 
 def _per_channel(graph: Structure) -> Iterator[tuple[NodeProto, QuantizerNode]]:
     """Every DequantizeLinear with a vector of scales; those of blocks are matrices."""
     for node in graph.nodes:
         if node.op_type == "DequantizeLinear":
-            found = graph.quantizer(node)
-            if found.axis is not None and found.scale is not None and found.scale.ndim == 1:
-                yield node, found
+            quantizer = graph.quantizer(node)
+            scale = quantizer.scale
+            if quantizer.axis is not None and scale is not None and scale.ndim == 1:
+                yield node, quantizer
 
 
 def _scalar(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -142,9 +153,9 @@ def _contrib_operator(graph: Structure, target: Target) -> Iterator[Complaint]:
 def _name_in_use(graph: Structure, target: Target) -> Iterator[Complaint]:
     used: set[str] = set()
     for node in graph.nodes:
-        quantizer = node.op_type in _QDQ
-        used |= {name for name in node.input[: 2 if quantizer else None] if graph.stored(name)}
-        if quantizer and node.name in used:
+        is_qdq = node.op_type in _QDQ
+        used |= {name for name in node.input[: 2 if is_qdq else None] if graph.stored(name)}
+        if is_qdq and node.name in used:
             yield node.name, f"this {node.op_type} is named as another layer"
         used.add(node.name)
         used.discard("")
@@ -152,17 +163,18 @@ def _name_in_use(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 def _weight_axis(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, (_, dequantize) in graph.products():
-        found = graph.quantizer(dequantize) if dequantize is not None else None
-        if found is None or not found.constant or found.axis is None:
+        quantizer = graph.quantizer(dequantize) if dequantize is not None else None
+        if quantizer is None or not quantizer.constant or quantizer.axis is None:
             continue
         rank = len(graph.shape(graph.weight(node.input[1])))
-        if not -rank <= found.axis < rank:  # scale-length says so
+        if not -rank <= quantizer.axis < rank:  # scale-length says so
             continue
-        axis = _axis_as_read(graph, node.input[1], found.axis % rank, rank)
+        axis = _axis_as_read(graph, node.input[1], quantizer.axis % rank, rank)
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
-        wanted = 0 if node.op_type == "Conv" or transposed else rank - 1
-        if axis not in (None, wanted):
-            yield node.name, f"its weight has a scale for each channel of axis {axis}, not {wanted}"
+        output_axis = 0 if node.op_type == "Conv" or transposed else rank - 1
+        if axis not in (None, output_axis):
+            what = f"its weight has a scale for each channel of axis {axis}, not {output_axis}"
+            yield node.name, what
 
 
 def _axis_as_read(graph: Structure, name: str, axis: int, rank: int) -> int | None:

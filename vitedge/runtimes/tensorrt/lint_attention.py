@@ -67,41 +67,42 @@ def _is_attended(graph: Structure, name: str) -> bool:
                 if two_activations(graph, node):
                     return True
                 continue
-            for made in node.output:
-                if made not in seen:
-                    seen.add(made)
-                    pending.append(made)
+            for output in node.output:
+                if output not in seen:
+                    seen.add(output)
+                    pending.append(output)
     return False
 
 
 def _quantized_scores(graph: Structure, target: Target) -> Iterator[Complaint]:
     """Both products stay INT8, but in kernels of their own; after P·V, Q/DQ does no harm."""
-    for found in attentions(graph):
-        if found.scores_quantized:
-            yield found.qk.name, f"its output is quantized before '{found.softmax.name}'"
+    for attention in attentions(graph):
+        if attention.scores_quantized:
+            yield attention.qk.name, f"its output is quantized before '{attention.softmax.name}'"
 
 
 def _one_product(graph: Structure, target: Target) -> Iterator[Complaint]:
-    for found in attentions(graph):
-        first, second = _int8(graph, found.qk), _int8(graph, found.pv)
+    for attention in attentions(graph):
+        first, second = _int8(graph, attention.qk), _int8(graph, attention.pv)
         if first != second:
-            alone, other = (found.qk, found.pv) if first else (found.pv, found.qk)
-            yield alone.name, f"it is INT8, but '{other.name}' of the same attention is float"
+            int8, other = (attention.qk, attention.pv) if first else (attention.pv, attention.qk)
+            yield int8.name, f"it is INT8, but '{other.name}' of the same attention is float"
 
 
 def _attention_size(graph: Structure, target: Target) -> Iterator[Complaint]:
     """Both products stay INT8, but in kernels of their own; in float16 they are fused."""
     sizes = target.quantization.attention_head_sizes
     most = target.quantization.attention_max_tokens
-    for found in attentions(graph):
-        if not (_int8(graph, found.qk) and _int8(graph, found.pv)):
+    for attention in attentions(graph):
+        if not (_int8(graph, attention.qk) and _int8(graph, attention.pv)):
             continue
-        shape = graph.shape(found.qk.input[0])
-        tokens = max(graph.shape(found.qk.output[0])[-2:], default=0)
+        shape = graph.shape(attention.qk.input[0])
+        tokens = max(graph.shape(attention.qk.output[0])[-2:], default=0)
         if shape and shape[-1] and sizes and shape[-1] not in sizes:
-            yield found.qk.name, f"INT8 attention with heads of {shape[-1]}; fused: {_list(sizes)}"
+            fused = _list(sizes)
+            yield attention.qk.name, f"INT8 attention with heads of {shape[-1]}; fused: {fused}"
         elif most and tokens > most:
-            yield found.qk.name, f"INT8 attention over {tokens} tokens; fused: up to {most}"
+            yield attention.qk.name, f"INT8 attention over {tokens} tokens; fused: up to {most}"
 
 
 def _list(sizes: tuple[int, ...]) -> str:

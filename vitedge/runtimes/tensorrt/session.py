@@ -19,7 +19,7 @@ from vitedge.core.bundle import ENGINE, MODEL
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles, runtime_of
 from vitedge.core.spec import Target
-from vitedge.runtimes.tensorrt.callbacks import logger
+from vitedge.runtimes.tensorrt.compiler import compiler_log
 from vitedge.runtimes.tensorrt.cuda import Cuda
 from vitedge.runtimes.tensorrt.package import load
 
@@ -42,7 +42,7 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             fix=f"run 'vitedge build {bundle}' there",
         )
     trt, runtime = load(target.runtime), runtime_of(target)
-    log = logger(trt)
+    log = compiler_log(trt)
     with ExitStack() as stack:
         cuda = Cuda(stack, runtime.extra)
         loader = trt.Runtime(log)
@@ -93,7 +93,8 @@ def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
 class _Buffer:
     """Memory of one tensor, for the largest batch."""
 
-    device: int
+    address: int
+    """On the GPU."""
     host: NDArray[np.uint8]
     dtype: np.dtype[Any]
 
@@ -112,24 +113,24 @@ class _EngineSession:
         modes = {name: engine.get_tensor_mode(name) for name in names}
         dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
         specs = {name: _spec(engine, name, dtypes[name]) for name in names}
-        given = trt.TensorIOMode.INPUT
-        self.inputs = tuple(specs[name] for name in names if modes[name] == given)
-        self.outputs = tuple(specs[name] for name in names if modes[name] != given)
+        input_mode = trt.TensorIOMode.INPUT
+        self.inputs = tuple(specs[name] for name in names if modes[name] == input_mode)
+        self.outputs = tuple(specs[name] for name in names if modes[name] != input_mode)
         self._buffers: dict[str, _Buffer] = {}
         self._set_shapes({spec.name: self._range(spec)[1] for spec in self.inputs})
         for name, shape in self._shapes.items():
             size = math.prod(shape) * dtypes[name].itemsize
-            buffer = _Buffer(cuda.device_memory(size), cuda.pinned_memory(size), dtypes[name])
-            self._context.set_tensor_address(name, buffer.device)
+            buffer = _Buffer(cuda.gpu_memory(size), cuda.pinned_memory(size), dtypes[name])
+            self._context.set_tensor_address(name, buffer.address)
             self._buffers[name] = buffer
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for spec in self.inputs:
             self._check(spec, feed[spec.name].shape)
-        wanted = {spec.name: feed[spec.name].shape for spec in self.inputs}
-        if any(self._shapes[name] != shape for name, shape in wanted.items()):
-            self._set_shapes(wanted)
-        for name in wanted:
+        shapes = {spec.name: feed[spec.name].shape for spec in self.inputs}
+        if any(self._shapes[name] != shape for name, shape in shapes.items()):
+            self._set_shapes(shapes)
+        for name in shapes:
             np.copyto(self._view(name), feed[name])
         if self._graph is None:
             self._queue()
@@ -151,13 +152,13 @@ class _EngineSession:
     def _queue(self) -> None:
         """Everything of one run, on the stream."""
         for spec in self.inputs:
-            self._cuda.copy_to_device(self._buffers[spec.name].device, self._view(spec.name))
+            self._cuda.copy_to_gpu(self._buffers[spec.name].address, self._view(spec.name))
         if not self._context.execute_async_v3(self._cuda.stream):
             raise UnavailableError(
                 "TensorRT cannot run the engine", fix="is the GPU out of memory?"
             )
         for spec in self.outputs:
-            self._cuda.copy_to_host(self._view(spec.name), self._buffers[spec.name].device)
+            self._cuda.copy_to_host(self._view(spec.name), self._buffers[spec.name].address)
 
     def _view(self, name: str) -> NDArray[Any]:
         """The host's copy of a tensor, in its shape of this run."""

@@ -38,12 +38,13 @@ def read(file: Path, config: Any, log: Any) -> None:
         content = file.read_bytes()
     except OSError:
         content = b""
-    told = len(log.warnings)
+    earlier = len(log.warnings)
     cache = config.create_timing_cache(content)
-    taken = cache is not None and config.set_timing_cache(cache, False)
-    if not taken:
+    accepted = cache is not None and config.set_timing_cache(cache, False)
+    if not accepted:
         config.set_timing_cache(config.create_timing_cache(b""), False)
-    if content and (not taken or any("timing cache" in line for line in log.warnings[told:])):
+    warnings = log.warnings[earlier:]
+    if content and (not accepted or any("timing cache" in line for line in warnings)):
         _log.warning("note: the timing cache %s does not fit this TensorRT: ignored", file)
 
 

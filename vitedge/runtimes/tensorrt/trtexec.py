@@ -58,21 +58,21 @@ def commands(path: Path, target: str) -> Commands:
     An empty `target` means the artifact's own, and `tensorrt` for an ONNX file. Raises InputError
     for a target of another runtime, and where more than the batch of an input is left open.
     """
-    wanted = catalog.find_target(target, host.describe(threads=0)) if target else None
+    chosen = catalog.find_target(target, host.describe(threads=0)) if target else None
     if path.suffix == ".onnx" and not path.is_dir():
         model, inputs = path, _inputs_of(path)
-        wanted = wanted or catalog.targets()["tensorrt"]
+        chosen = chosen or catalog.targets()["tensorrt"]
     else:
         bundle = open_bundle(path)
         model, inputs = path / "model.onnx", bundle.manifest.inputs
-        wanted = wanted or bundle.manifest.target
+        chosen = chosen or bundle.manifest.target
         if model.name not in bundle.manifest.files:
             raise InputError(
                 f"{path} holds no ONNX graph", fix="give a TensorRT artifact or the ONNX file"
             )
-    if wanted.runtime not in ("tensorrt", "tensorrt_rtx"):
+    if chosen.runtime not in ("tensorrt", "tensorrt_rtx"):
         raise InputError(
-            f"--as trtexec is for TensorRT, and {wanted.name} is of {wanted.runtime}",
+            f"--as trtexec is for TensorRT, and {chosen.name} is of {chosen.runtime}",
             fix="pass --target tensorrt, or another one of 'vitedge targets list'",
         )
     for tensor in inputs:
@@ -81,13 +81,13 @@ def commands(path: Path, target: str) -> Commands:
                 f"{model}: the shape of its input '{tensor.name}' is open beyond the batch",
                 fix="export it with height and width fixed",
             )
-    make = _rtx if wanted.runtime == "tensorrt_rtx" else _tensorrt
-    return Commands(target=wanted.name, commands=make(model, inputs, wanted))
+    make = _rtx if chosen.runtime == "tensorrt_rtx" else _tensorrt
+    return Commands(target=chosen.name, commands=make(model, inputs, chosen))
 
 
-def show(found: Commands) -> None:
+def show(commands: Commands) -> None:
     """Print the commands on stdout, each with a comment on what takes it."""
-    for command in found.commands:
+    for command in commands.commands:
         print(f"# {command.tool}, {command.versions}\n{command.line()}")
 
 
@@ -96,13 +96,13 @@ def _tensorrt(model: Path, inputs: tuple[Tensor, ...], target: Target) -> tuple[
     common = ["trtexec", f"--onnx={model}", f"--saveEngine={ENGINE}"]
     common += [f"--timingCacheFile={TIMING_CACHE}", *_shapes(inputs, target)]
     common += _engine_flags(target)
-    made = []
+    builds = []
     if first < (11,):
         argv = (*common, "--stronglyTyped", *_AS_11)
-        made.append(Command(tool="trtexec", versions="TensorRT 10.x", argv=argv))
+        builds.append(Command(tool="trtexec", versions="TensorRT 10.x", argv=argv))
     if not end or end > (11,):
-        made.append(Command(tool="trtexec", versions="TensorRT 11.x", argv=tuple(common)))
-    return (*made, _polygraphy(model, inputs, target, "TensorRT 10.x and 11.x", {}))
+        builds.append(Command(tool="trtexec", versions="TensorRT 11.x", argv=tuple(common)))
+    return (*builds, _polygraphy(model, inputs, target, "TensorRT 10.x and 11.x", {}))
 
 
 def _rtx(model: Path, inputs: tuple[Tensor, ...], target: Target) -> tuple[Command, ...]:
@@ -130,26 +130,26 @@ def _polygraphy(
     for name, batch in _profile(target).items() if _is_dynamic(inputs) else ():
         argv.append(f"--trt-{name}-shapes")
         argv += [f"{t.name}:[{','.join(map(str, _sizes(t, batch)))}]" for t in inputs]
-    wanted = target.compile
-    if wanted.workspace_mib:
-        argv += ["--pool-limit", f"workspace:{wanted.workspace_mib}M"]
-    argv += ["--version-compatible"] * wanted.version_compatible
-    if wanted.hardware_compatible:
+    options = target.compile
+    if options.workspace_mib:
+        argv += ["--pool-limit", f"workspace:{options.workspace_mib}M"]
+    argv += ["--version-compatible"] * options.version_compatible
+    if options.hardware_compatible:
         argv += ["--hardware-compatibility-level", "ampere_plus"]
-    argv += [*_WEIGHTS[wanted.weights]["polygraphy"], "--save-engine", ENGINE]
+    argv += [*_WEIGHTS[options.weights]["polygraphy"], "--save-engine", ENGINE]
     return Command(tool="polygraphy", versions=versions, environment=environment, argv=tuple(argv))
 
 
 def _engine_flags(target: Target) -> list[str]:
-    wanted = target.compile
+    options = target.compile
     flags = []
-    if wanted.workspace_mib:
-        flags.append(f"--memPoolSize=workspace:{wanted.workspace_mib}M")
-    if wanted.version_compatible:
+    if options.workspace_mib:
+        flags.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
+    if options.version_compatible:
         flags.append("--versionCompatible")
-    if wanted.hardware_compatible:
+    if options.hardware_compatible:
         flags.append("--hardwareCompatibilityLevel=ampere+")
-    return [*flags, *_WEIGHTS[wanted.weights]["trtexec"]]
+    return [*flags, *_WEIGHTS[options.weights]["trtexec"]]
 
 
 def _shapes(inputs: tuple[Tensor, ...], target: Target) -> list[str]:
