@@ -22,7 +22,7 @@ from benchmarks import peers
 from vitedge.core import host
 from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.measure.latency import clock
-from vitedge.measure.latency.feed import golden_feed
+from vitedge.measure.latency.clock import golden_feed
 from vitedge.measure.statistics import ratio_of_medians, students_t
 
 RUN_MS = 1.0

@@ -11,7 +11,7 @@ from statistics import NormalDist, mean, median
 
 from benchmarks import peers
 from vitedge.core.bundle import open_bundle
-from vitedge.measure.latency.turns import time_in_turn
+from vitedge.measure.latency.single_stream import time_in_turn
 
 OVERLAP = 0.95
 

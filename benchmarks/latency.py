@@ -19,7 +19,7 @@ from benchmarks import peers
 from vitedge.core import host
 from vitedge.core.bundle import Bundle
 from vitedge.measure.accuracy.validation import predict_all
-from vitedge.measure.latency import Comparison, measure
+from vitedge.measure.latency import LatencyComparison, measure
 from vitedge.models.zoo import ZOO
 
 VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -99,7 +99,7 @@ def _quantize(
 
 
 def _row(
-    index: int, name: str, timed: Comparison, logits: dict[str, NDArray[np.float32]]
+    index: int, name: str, timed: LatencyComparison, logits: dict[str, NDArray[np.float32]]
 ) -> tuple[str, ...]:
     latency = timed.latencies[index]
     row = (name, f"{latency.p50_ms:.1f}", f"{latency.p90_ms:.1f}" if latency.p90_ms else "–")
@@ -110,7 +110,7 @@ def _row(
     return (*row, f"{ratio:.3f}", f"{low:.3f} to {high:.3f}", quality)
 
 
-def _verdicts(names: list[str], timed: Comparison, runtime: str, vnni: bool) -> None:
+def _verdicts(names: list[str], timed: LatencyComparison, runtime: str, vnni: bool) -> None:
     """What issue and README promise, each against its peer where that one ran."""
     rivals = range(1, len(names) - 1)
     if rivals:

@@ -15,7 +15,7 @@ import msgspec
 from vitedge.core import manifest
 from vitedge.core.errors import InputError, LimitError
 from vitedge.core.progress import Steps
-from vitedge.measure.latency import Comparison
+from vitedge.measure.latency import LatencyComparison
 
 Probe = TypeVar("Probe")
 
@@ -88,7 +88,7 @@ class Search:
             else:
                 discard(probe)
 
-    def record(self, count: int, full_drop_pp: float, timed: Comparison) -> manifest.Control:
+    def record(self, count: int, full_drop_pp: float, timed: LatencyComparison) -> manifest.Control:
         """The manifest's record; `timed` are the artifact, full INT8 and FP32, in that order."""
         mine, full, fp32 = (latency.p50_ms for latency in timed.latencies)
         slowdown, slowdown_ci = timed.speedup(1, 0)

@@ -26,7 +26,7 @@ class Demo:
     """What the demo measured."""
 
     torch_accuracy: report.Accuracy
-    torch_latency: latency.Latency
+    torch_latency: latency.LatencySummary
     reports: list[dict[str, Any]]
     paths: list[Path]
 

@@ -32,7 +32,7 @@ from vitedge.measure.accuracy.bundle_validation import (
     simulate_bundle,
     validate_bundle,
 )
-from vitedge.measure.latency.turns import recommend_among, time_bundles, time_in_turn
+from vitedge.measure.latency.single_stream import recommend_among, time_bundles, time_in_turn
 from vitedge.models.sources import ModelIdentity, ReferenceModel, resolve
 from vitedge.quant.half import Fp16, Guard
 from vitedge.quant.int8 import Int8, Quantizer

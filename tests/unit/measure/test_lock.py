@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from vitedge.measure.latency.lock import alone
+from vitedge.measure.latency.lock import exclusive_timing
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from vitedge.measure.latency.lock import alone
-with alone(lambda line: print(line, flush=True), Path(sys.argv[1])):
+from vitedge.measure.latency.lock import exclusive_timing
+with exclusive_timing(lambda line: print(line, flush=True), Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(60)
 """
@@ -49,9 +49,9 @@ def test_the_second_waits_and_says_for_whom_and_a_killed_holder_frees_it(tmp_pat
 def test_within_itself_it_does_not_wait(tmp_path: Path) -> None:
     said: list[str] = []
     path = tmp_path / "bench.lock"
-    with alone(said.append, path), alone(said.append, path):
+    with exclusive_timing(said.append, path), exclusive_timing(said.append, path):
         pass
-    with alone(said.append, path):
+    with exclusive_timing(said.append, path):
         assert path.read_text() == str(os.getpid())
     assert said == []
 
@@ -59,7 +59,7 @@ def test_within_itself_it_does_not_wait(tmp_path: Path) -> None:
 def test_every_user_may_lock_it_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        with alone(print, tmp_path / "bench.lock"):
+        with exclusive_timing(print, tmp_path / "bench.lock"):
             pass
     finally:
         os.umask(before)
@@ -70,6 +70,6 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "bench.lock").symlink_to(victim)
-    with alone(print, tmp_path / "bench.lock"):
+    with exclusive_timing(print, tmp_path / "bench.lock"):
         pass
     assert victim.read_text() == "precious"

@@ -1,13 +1,20 @@
 """Measuring an artifact on the device it ships to: nothing else in vitedge reads a clock for it."""
 
-from vitedge.measure.latency.clock import (
+from vitedge.measure.latency.clock import Feed, measure
+from vitedge.measure.latency.summary import (
     P90_RUNS,
     P99_RUNS,
-    Comparison,
-    Feed,
-    Latency,
-    measure,
+    LatencyComparison,
+    LatencySummary,
     summarize,
 )
 
-__all__ = ["P90_RUNS", "P99_RUNS", "Comparison", "Feed", "Latency", "measure", "summarize"]
+__all__ = [
+    "P90_RUNS",
+    "P99_RUNS",
+    "Feed",
+    "LatencyComparison",
+    "LatencySummary",
+    "measure",
+    "summarize",
+]

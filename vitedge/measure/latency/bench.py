@@ -25,10 +25,15 @@ from vitedge.measure.accuracy import parity
 from vitedge.measure.latency import clock, scenarios, server
 from vitedge.measure.latency.cold_start import cold_starts
 from vitedge.measure.latency.conditions import Watch
-from vitedge.measure.latency.drift import CONFIDENCE, Trend, trend
+from vitedge.measure.latency.drift import CONFIDENCE, trend
 from vitedge.measure.latency.energy import measure_energy
-from vitedge.measure.latency.lock import alone
-from vitedge.measure.latency.turns import Turns, latency_of, recommend_among, take_turns
+from vitedge.measure.latency.lock import exclusive_timing
+from vitedge.measure.latency.single_stream import (
+    SingleStreamRun,
+    latency_of,
+    recommend_among,
+    run_single_stream,
+)
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Swept = Literal["threads", "batch"]
@@ -58,26 +63,26 @@ class BenchRequest:
     def sections(self) -> tuple[str, ...]:
         """Those of a report that this measures."""
         single = ("latency", "drift") if "single-stream" in self.scenarios else ()
-        others = (each.replace("-", "_") for each in self.scenarios if each != "single-stream")
-        swept = (f"sweep_{each}" for each in self.sweeps)
+        others = (name.replace("-", "_") for name in self.scenarios if name != "single-stream")
+        swept = (f"sweep_{name}" for name in self.sweeps)
         return (*single, *others, *swept, "energy", "cold_start", "memory", "size", "conditions")
 
     def measured(self, merged: Mapping[str, Any]) -> dict[str, Any]:
         """A merged report without what this did not measure."""
-        wanted = (*self.sections, "artifact", "model", "target", "precision", "host")
-        return {name: merged[name] for name in wanted if name in merged}
+        names = (*self.sections, "artifact", "model", "target", "precision", "host")
+        return {name: merged[name] for name in names if name in merged}
 
 
 def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
     """Raises InputError for what cannot be done, before anything runs."""
     clock.check_duration(request.duration_s)
-    for what, given, known in (
+    for option, names, known in (
         ("--scenario", request.scenarios, get_args(Scenario)),
         ("--sweep", request.sweeps, get_args(Swept)),
     ):
-        for name in given:
+        for name in names:
             if name not in known:
-                raise InputError(f"unknown {what} '{name}'", fix=nearest(name, known))
+                raise InputError(f"unknown {option} '{name}'", fix=nearest(name, known))
     if ("server" in request.scenarios) != (request.rate_per_s is not None):
         raise InputError(
             "--scenario server and --rate belong together",
@@ -125,7 +130,7 @@ def bench_bundles(
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, latency.Latency]]:
+) -> tuple[list[dict[str, Any]], dict[str, latency.LatencySummary]]:
     """Measure bundles as asked, with memory and cold start, and recommend a precision again.
 
     `others` are further sessions to time in the same run, by name. Returns the merged report of
@@ -134,7 +139,7 @@ def bench_bundles(
     check(request, bundles)
     for bundle in bundles:
         report.check_writable(bundle)
-    with alone(steps.note):
+    with exclusive_timing(steps.note):
         return _bench(bundles, steps, request, others or {})
 
 
@@ -143,15 +148,17 @@ def _bench(
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session],
-) -> tuple[list[dict[str, Any]], dict[str, latency.Latency]]:
+) -> tuple[list[dict[str, Any]], dict[str, latency.LatencySummary]]:
     rival = None if request.against == "fp32" else open_bundle(Path(request.against))
-    here = host.describe(request.threads or host.usable_cores())
+    machine = host.describe(request.threads or host.usable_cores())
     watch = Watch(ROOT)
-    hosts = [report.host_of(each, here) for each in bundles]
-    measured = [_stale(each, at) for each, at in zip(bundles, hosts, strict=True)]
-    extras: dict[str, latency.Latency] = {}
+    hosts = [report.host_of(bundle, machine) for bundle in bundles]
+    measured = [
+        _stale(bundle, bundle_host) for bundle, bundle_host in zip(bundles, hosts, strict=True)
+    ]
+    extras: dict[str, latency.LatencySummary] = {}
     if "single-stream" in request.scenarios:
-        turns = take_turns(
+        run = run_single_stream(
             bundles,
             steps,
             rival=rival,
@@ -161,14 +168,14 @@ def _bench(
             others=others,
             on_round=watch.look,
         )
-        extras = turns.others
+        extras = run.others
         for index, sections in enumerate(measured):
-            sections["latency"] = latency_of(turns, index, request.against)
-            sections["drift"] = _drift(turns, index, watch)
+            sections["latency"] = latency_of(run, index, request.against)
+            sections["drift"] = _drift(run, index, watch)
     for bundle, sections in zip(bundles, measured, strict=True):
         sections.update(_scenarios(bundle, request, steps, watch))
-    conditions = watch.conditions(here)
-    for bundle, at, sections in zip(bundles, hosts, measured, strict=True):
+    conditions = watch.conditions(machine)
+    for bundle, bundle_host, sections in zip(bundles, hosts, measured, strict=True):
         name = bundle.manifest.name
         sections["energy"] = measure_energy(
             bundle,
@@ -185,9 +192,9 @@ def _bench(
         )
         sections.update(parity.sections(bundle, request.threads))
         sections["size"] = report.size(bundle, bundle.reference())
-        digits = host.fingerprint(at)
+        digits = host.fingerprint(bundle_host)
         sections["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
-        sections["host"] = at
+        sections["host"] = bundle_host
     reports = [
         report.merge(bundle, **sections) for bundle, sections in zip(bundles, measured, strict=True)
     ]
@@ -212,18 +219,18 @@ def _scenarios(
             on_progress=_looking(steps, f"{what} of {name}", watch),
         )
 
-    found: dict[str, report.Section] = {}
+    sections: dict[str, report.Section] = {}
     if "multi-stream" in request.scenarios:
-        found["multi_stream"] = scenarios.multi_stream(setup("multi-stream"))
+        sections["multi_stream"] = scenarios.multi_stream(setup("multi-stream"))
     if "offline" in request.scenarios:
-        found["offline"] = scenarios.offline(setup("offline"))
+        sections["offline"] = scenarios.offline(setup("offline"))
     if request.rate_per_s is not None:
-        found["server"] = scenarios.server(setup("server"), request.rate_per_s)
+        sections["server"] = scenarios.server(setup("server"), request.rate_per_s)
     if "threads" in request.sweeps:
-        found["sweep_threads"] = scenarios.sweep_threads(setup("threads"))
+        sections["sweep_threads"] = scenarios.sweep_threads(setup("threads"))
     if "batch" in request.sweeps:
-        found["sweep_batch"] = scenarios.sweep_batch(setup("batch sizes"))
-    return found
+        sections["sweep_batch"] = scenarios.sweep_batch(setup("batch sizes"))
+    return sections
 
 
 def _show(steps: Steps, step: str, done: float) -> None:
@@ -241,27 +248,27 @@ def _looking(steps: Steps, step: str, watch: Watch) -> Callable[[float], None]:
     return show
 
 
-def _drift(turns: Turns, index: int, watch: Watch) -> Drift | None:
+def _drift(run: SingleStreamRun, index: int, watch: Watch) -> Drift | None:
     """How the artifact's latency changed; None where timing was too short to tell."""
-    mine = turns.pairs[index][0]
-    found: Trend | None = trend(turns.timed.starts_s[mine], turns.timed.rounds[mine])
-    if found is None:
+    artifact, comparison = run.pairs[index][0], run.comparison
+    line = trend(comparison.starts_s[artifact], comparison.rounds[artifact])
+    if line is None:
         return None
     return Drift(
-        duration_s=found.duration_s,
-        slope_percent_per_minute=found.percent_per_minute,
-        slope_ci=found.interval,
+        duration_s=line.duration_s,
+        slope_percent_per_minute=line.percent_per_minute,
+        slope_ci=line.interval,
         confidence=CONFIDENCE,
-        slower=found.slower,
+        slower=line.slower,
         throttled=watch.throttled(),
         temperature_c=watch.temperature_c(),
     )
 
 
-def _stale(bundle: Bundle, here: Host) -> dict[str, report.Section | None]:
-    """Sections of a bundle's report to remove: those that would not be of `here` any more."""
-    stale = report.host_changes(bundle, here)
+def _stale(bundle: Bundle, machine: Host) -> dict[str, report.Section | None]:
+    """Sections of a bundle's report to remove: those that would not be of `machine` any more."""
+    stale = report.host_changes(bundle, machine)
     threads = report.read(bundle.path / REPORT).get("host", {}).get("threads")
-    if not stale and threads != here.threads:  # the other sections say theirs
+    if not stale and threads != machine.threads:  # the other sections say theirs
         stale |= dict.fromkeys(("latency", "drift", "recommendation"))
     return stale

@@ -1,6 +1,6 @@
-"""One clock for every runtime: sessions are timed in turn within one run.
+"""One clock for every runtime: sessions are timed in turn within one run, on golden images.
 
-A machine that drifts, drifts for all of them.
+A machine that drifts, drifts for all of them; and a device needs no dataset.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import Session
-from vitedge.measure.statistics import ratio_of_medians
+from vitedge.measure.latency.summary import LatencyComparison, summarize
 
 Feed = Mapping[str, NDArray[Any]]
-
-P90_RUNS, P99_RUNS = 64, 662
-"""Fewest runs a percentile is reported from: MLPerf Inference's early-stopping rule."""
 
 BLOCK_MS = 50.0
 """Timed runs of one session before the next one's turn."""
@@ -35,62 +32,13 @@ WARM_UP_GAIN = 0.03
 """A block this much faster than any before it says the session is still warming up."""
 
 
-@dataclass(frozen=True)
-class Latency:
-    """How long one run takes, milliseconds. A percentile the sample is too small for is None."""
-
-    p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    mean_ms: float
-    n: int
-
-
-def summarize(samples_ms: ArrayLike) -> Latency:
-    """Summarize the latencies of one or more runs, milliseconds, any shape.
-
-    p90 needs 64 runs and p99 662 (MLPerf Inference, early stopping at 99% confidence).
-    """
-    samples = np.asarray(samples_ms, dtype=np.float64).ravel()
-    if not samples.size:
-        raise InputError("no runs to summarize", fix="measure for longer")
-    p50, p90, p99 = (float(p) for p in np.percentile(samples, [50, 90, 99]))
-    return Latency(
-        p50_ms=p50,
-        p90_ms=p90 if samples.size >= P90_RUNS else None,
-        p99_ms=p99 if samples.size >= P99_RUNS else None,
-        mean_ms=float(samples.mean()),
-        n=samples.size,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Sessions timed in turn, in the order they were given."""
-
-    latencies: tuple[Latency, ...]
-    rounds: tuple[NDArray[np.float64], ...]
-    """Every timed run, milliseconds: one (rounds, runs) array per session. Row i of all of them
-    was measured in round i; `runs` differs between sessions."""
-    starts_s: tuple[NDArray[np.float64], ...]
-    """When each of them began, seconds since timing did: one (rounds,) array per session."""
-
-    def speedup(self, artifact: int, reference: int) -> tuple[float, tuple[float, float]]:
-        """How many times faster session `artifact` is than `reference`, and its 95% interval.
-
-        Reference p50 over artifact p50; 2.0 is half the latency.
-        """
-        ratio = self.latencies[reference].p50_ms / self.latencies[artifact].p50_ms
-        return ratio, ratio_of_medians(self.rounds[reference], self.rounds[artifact])
-
-
 def measure(
     sessions: Sequence[Session],
     feeds: Sequence[Feed],
     duration_s: float,
     *,
     on_progress: Callable[[float], None] | None = None,
-) -> Comparison:
+) -> LatencyComparison:
     """Time one or more sessions in turn, about `duration_s` seconds each after warm-up.
 
     A round gives each session a block of about 50 ms of timed runs (one at least), after an
@@ -98,7 +46,7 @@ def measure(
     longer than a block does without. The order rotates between rounds.
 
     Args:
-        sessions: what to time, open and on its device.
+        sessions: what to time, open and on its processor.
         feeds: the input of each session.
         duration_s: seconds for each session. Overrun where it is too short for 10 rounds, or
             for 3 when runs are very slow.
@@ -136,8 +84,26 @@ def measure(
             if on_progress:
                 on_progress(done)
     rounds = tuple(np.stack(block) for block in blocks)
-    starts_s = tuple(np.array(each, dtype=np.float64) / 1e9 for each in starts_ns)
-    return Comparison(tuple(summarize(samples) for samples in rounds), rounds, starts_s)
+    starts_s = tuple(np.array(starts, dtype=np.float64) / 1e9 for starts in starts_ns)
+    return LatencyComparison(tuple(summarize(samples) for samples in rounds), rounds, starts_s)
+
+
+def golden_feed(bundle: Bundle, session: Session, batch: int | None) -> Feed:
+    """The golden images, as many as one run takes. Raises InputError where it takes no `batch`."""
+    fixed = session.inputs[0].shape[0]
+    if fixed and batch not in (None, fixed):
+        raise InputError(
+            f"{bundle.path} is fixed at batch {fixed}, not {batch}",
+            fix=f"drop --batch, or export with --batch {batch} or --batch dynamic",
+        )
+    return images_feed(bundle, session, fixed or batch or 1)
+
+
+def images_feed(bundle: Bundle, session: Session, count: int) -> Feed:
+    """`count` images: the golden ones, over and over."""
+    images = bundle.golden().images
+    repeats = -(-count // len(images))
+    return {session.inputs[0].name: np.concatenate([images] * repeats)[:count]}
 
 
 def check_duration(duration_s: float) -> None:

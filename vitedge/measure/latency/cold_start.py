@@ -31,8 +31,8 @@ STARTS = 5
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """What one fresh process saw."""
+class FreshProcess:
+    """What one fresh process took."""
 
     load_ms: float
     first_inference_ms: float
@@ -57,20 +57,20 @@ def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStar
         UnavailableError: its runtime is missing, or the process was killed, or Windows.
     """
     end = perf_counter() + duration_s
-    seen = [fresh_process(bundle, threads)]
-    while len(seen) < STARTS and perf_counter() < end:
-        seen.append(fresh_process(bundle, threads))
+    processes = [fresh_process(bundle, threads)]
+    while len(processes) < STARTS and perf_counter() < end:
+        processes.append(fresh_process(bundle, threads))
     cold = ColdStart(
-        load_ms=median(each.load_ms for each in seen),
-        first_inference_ms=median(each.first_inference_ms for each in seen),
-        process_to_ready_ms=median(each.ready_ms for each in seen),
-        n=len(seen),
+        load_ms=median(process.load_ms for process in processes),
+        first_inference_ms=median(process.first_inference_ms for process in processes),
+        process_to_ready_ms=median(process.ready_ms for process in processes),
+        n=len(processes),
     )
-    peak = max(each.peak_rss_bytes for each in seen)
-    return cold, Memory(peak_rss_bytes=peak, device_bytes=seen[0].device_bytes)
+    peak = max(process.peak_rss_bytes for process in processes)
+    return cold, Memory(peak_rss_bytes=peak, device_bytes=processes[0].device_bytes)
 
 
-def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
+def fresh_process(bundle: Path, threads: int = 0) -> FreshProcess:
     """Open and run `bundle` in a fresh process. Raises as `cold_starts` does."""
     command = [
         sys.executable,
@@ -93,11 +93,11 @@ def fresh_process(bundle: Path, threads: int = 0) -> Fresh:
         log.seek(0)
         errors = log.read()
     if child.returncode == 0:
-        return Fresh(ready_ms=ready_ms, **json.loads(first), **json.loads(rest))
+        return FreshProcess(ready_ms=ready_ms, **json.loads(first), **json.loads(rest))
     for kind in (InputError, UnavailableError):
         if child.returncode == kind.exit_code and first:
-            said = rest if first.startswith("{") else first + rest
-            what, _, fix = said.rstrip("\n").partition("\n")
+            message = rest if first.startswith("{") else first + rest
+            what, _, fix = message.rstrip("\n").partition("\n")
             raise kind(what, fix=fix)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
@@ -128,8 +128,8 @@ def _run(bundle: Path, threads: int) -> None:
         for _ in range(RUNS):
             session.run(feed)
         after = _gpu_bytes() if on_gpu else None
-    device = None if before is None or after is None else max(0, after - before)
-    print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": device}))
+    gpu_bytes = None if before is None or after is None else max(0, after - before)
+    print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": gpu_bytes}))
 
 
 def _on_gpu(bundle: Path) -> bool:
@@ -139,10 +139,10 @@ def _on_gpu(bundle: Path) -> bool:
 def _gpu_bytes() -> int | None:
     """Memory in use on the GPU; None where there is none, or NVML does not tell."""
     from vitedge.core.gpu import gpus
-    from vitedge.measure.latency.nvml import Device
+    from vitedge.measure.latency.nvml import NvmlGpu
 
     try:
-        return Device().used_bytes() if gpus() else None
+        return NvmlGpu().used_bytes() if gpus() else None
     except UnavailableError:
         return None
 

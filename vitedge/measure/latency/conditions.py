@@ -45,14 +45,14 @@ class Watch:
     def __init__(self, root: Path) -> None:
         """`root` holds proc/ and sys/."""
         self._root = root
-        self._at = datetime.now(timezone.utc)
+        self._started = datetime.now(timezone.utc)
         self._throttled = cpu.throttle_count(root)
         self._temperature = cpu.temperature_c(root)
         self._repeat = 1
         self._repeat = max(1, round(WORK_MS * 1e6 / min(self._work() for _ in range(LOOKS))))
         self._work_ns: list[int] = []
         self._mhz: list[float] = []
-        self._asked = -ASK_S
+        self._frequency_read_s = -ASK_S
         for _ in range(LOOKS):
             self.look()
         self._usage, self._own, self._began = usage(root), process_time(), perf_counter()
@@ -60,10 +60,10 @@ class Watch:
     def look(self) -> None:
         """Time the fixed piece of work, about 1 ms of it; at times, ask for the cores' clocks."""
         self._work_ns.append(self._work())
-        if perf_counter() - self._asked >= ASK_S:
+        if perf_counter() - self._frequency_read_s >= ASK_S:
             if mhz := cpu.frequencies_mhz(self._root):
                 self._mhz.append(max(mhz))
-            self._asked = perf_counter()
+            self._frequency_read_s = perf_counter()
 
     def throttled(self) -> bool | None:
         """Whether heat has slowed the machine down since; None where it has no counters."""
@@ -75,8 +75,8 @@ class Watch:
         now = cpu.temperature_c(self._root)
         return None if now is None or self._temperature is None else (self._temperature, now)
 
-    def conditions(self, host: Host) -> Conditions:
-        """All that was seen, on `host`; call it when timing is over."""
+    def conditions(self, machine: Host) -> Conditions:
+        """All that was seen, on `machine`; call it when timing is over."""
         now, wall_s = usage(self._root), perf_counter() - self._began
         own_s = process_time() - self._own
         for _ in range(LOOKS):
@@ -90,13 +90,13 @@ class Watch:
             total_s = now.total_s - self._usage.total_s
             steal = 100 * (now.steal_s - self._usage.steal_s) / total_s if total_s else 0.0
         return Conditions(
-            measured_at=self._at.isoformat(timespec="seconds"),
-            fingerprint=fingerprint(host),
+            measured_at=self._started.isoformat(timespec="seconds"),
+            fingerprint=fingerprint(machine),
             noise_percent=noise,
             other_cores=other,
             steal_percent=steal,
             frequency_mhz=(min(self._mhz), max(self._mhz)) if self._mhz else None,
-            warnings=tuple(warnings(host, noise, other, steal, self.throttled())),
+            warnings=tuple(warnings(machine, noise, other, steal, self.throttled())),
         )
 
     def _work(self) -> int:
@@ -108,39 +108,41 @@ class Watch:
 
 
 def warnings(
-    host: Host,
+    machine: Host,
     noise_percent: float,
     other_cores: float | None,
     steal_percent: float | None,
     throttled: bool | None,
 ) -> Sequence[str]:
-    """Why not to trust numbers of `host`, a line each."""
-    found = []
-    if host.governor not in (None, "performance"):
-        found.append(
-            f"the CPU governor is '{host.governor}', so latency depends on what ran before: "
+    """Why not to trust numbers of `machine`, a line each."""
+    reasons = []
+    if machine.governor not in (None, "performance"):
+        reasons.append(
+            f"the CPU governor is '{machine.governor}', so latency depends on what ran before: "
             "sudo cpupower frequency-set -g performance"
         )
     if other_cores is not None and other_cores > OTHER_CORES:
-        found.append(f"other processes kept {other_cores:.2g} of {host.cores} cores busy")
+        reasons.append(f"other processes kept {other_cores:.2g} of {machine.cores} cores busy")
     if steal_percent is not None and steal_percent > STEAL_PERCENT:
-        found.append(f"the hypervisor gave {steal_percent:.2g}% of the CPU time to other machines")
+        reasons.append(
+            f"the hypervisor gave {steal_percent:.2g}% of the CPU time to other machines"
+        )
     if throttled:
-        found.append("the machine was too hot, and the kernel slowed it down")
+        reasons.append("the machine was too hot, and the kernel slowed it down")
     if noise_percent > NOISE_PERCENT:
-        found.append(
+        reasons.append(
             f"this machine is noisy: the same work took {noise_percent:.0f}% more or less time, "
             "so trust intervals, not single numbers"
         )
-    return found
+    return reasons
 
 
 def usage(root: Path) -> Usage | None:
     """Read /proc/stat under `root`; None where there is none."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    ours = {f"cpu{core}" for core in affinity(0)} if affinity else set()
+    own_cores = {f"cpu{core}" for core in affinity(0)} if affinity else set()
     rows = [line.split() for line in (cpu.read(root / "proc/stat") or "").splitlines()]
-    counts = [[int(word) for word in row[1:9]] for row in rows if row and row[0] in ours]
+    counts = [[int(word) for word in row[1:9]] for row in rows if row and row[0] in own_cores]
     if not counts:
         return None
     second = os.sysconf("SC_CLK_TCK")

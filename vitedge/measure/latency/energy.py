@@ -10,8 +10,7 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.errors import UnavailableError
 from vitedge.core.measurements import Energy
 from vitedge.core.runtime import runtime_of
-from vitedge.measure.latency.clock import warm_up
-from vitedge.measure.latency.feed import golden_feed
+from vitedge.measure.latency.clock import golden_feed, warm_up
 from vitedge.measure.latency.meter import Meter, find_meter
 from vitedge.runtimes import open_session
 

@@ -25,7 +25,7 @@ _threads = threading.Lock()
 
 
 @contextlib.contextmanager
-def alone(say: Callable[[str], None], path: Path = LOCK) -> Iterator[None]:
+def exclusive_timing(say: Callable[[str], None], path: Path = LOCK) -> Iterator[None]:
     """Wait until nobody else times on this machine, which `say` is told; then keep others waiting.
 
     A process that is killed leaves nothing behind. A block within another one does not wait.

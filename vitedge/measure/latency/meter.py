@@ -83,15 +83,15 @@ class Nvml:
 
     def __init__(self) -> None:
         """Raises UnavailableError."""
-        self._device = nvml.Device()
-        self.source = f"NVML {self._device.name}"
+        self._gpu = nvml.NvmlGpu()
+        self.source = f"NVML {self._gpu.name}"
         self.start()
 
     def start(self) -> None:
-        self._before = self._device.energy_j()
+        self._before = self._gpu.energy_j()
 
     def stop(self) -> float:
-        return self._device.energy_j() - self._before
+        return self._gpu.energy_j() - self._before
 
 
 class Ina:
@@ -112,7 +112,7 @@ class Ina:
         last = (perf_counter(), self._watts())
         self._stopped.set()
         self._thread.join()
-        return energy_j([*(each for each in self._samples if each < last), last])
+        return energy_j([*(sample for sample in self._samples if sample < last), last])
 
     def _sample(self) -> None:
         while not self._stopped.wait(SAMPLE_S):
@@ -135,7 +135,7 @@ def energy_j(samples: Sequence[tuple[float, float]]) -> float:
 
 def _rails(root: Path) -> dict[str, tuple[Path, Path]]:
     """The fewest rails that feed the whole board, of all INA3221s; none where there is no such."""
-    found: dict[str, tuple[Path, Path]] = {}
+    rails: dict[str, tuple[Path, Path]] = {}
     for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if read(chip / "name") != "ina3221":
             continue
@@ -143,8 +143,8 @@ def _rails(root: Path) -> dict[str, tuple[Path, Path]]:
             number = label.name[2 : -len("_label")]
             files = chip / f"in{number}_input", chip / f"curr{number}_input"
             if all(file.exists() for file in files):
-                found[read(label) or ""] = files
+                rails[read(label) or ""] = files
     for name in WHOLE_BOARD:
-        if name in found:
-            return {name: found[name]}
-    return {name: found[name] for name in SUPPLIES if name in found}
+        if name in rails:
+            return {name: rails[name]}
+    return {name: rails[name] for name in SUPPLIES if name in rails}

@@ -8,7 +8,7 @@ from typing import Any
 from vitedge.core.errors import UnavailableError, error_line
 
 
-class Device:
+class NvmlGpu:
     """The first GPU this process may use."""
 
     def __init__(self) -> None:

@@ -15,10 +15,9 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.measurements import MultiStream, Offline, Server, Sweep, SweepPoint, Throughput
 from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure.latency import streams as parallel
-from vitedge.measure.latency.clock import measure
-from vitedge.measure.latency.feed import golden_feed, images_feed
-from vitedge.measure.latency.results import timing, timings
+from vitedge.measure.latency.clock import golden_feed, images_feed, measure
 from vitedge.measure.latency.server import serve
+from vitedge.measure.latency.summary import timing, timings
 from vitedge.runtimes import open_session
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -45,7 +44,7 @@ class Setup:
     on_progress: Callable[[float], None]
     """Called with the fraction done, 0-1."""
 
-    def threads_each(self, streams: int) -> int:
+    def stream_threads(self, streams: int) -> int:
         return max(1, self.threads // streams)
 
 
@@ -53,7 +52,7 @@ class Setup:
 def _opened(setup: Setup, streams: int) -> Iterator[tuple[Session, ...]]:
     """The artifact, loaded once for each stream."""
     with ExitStack() as stack:
-        threads = setup.threads_each(streams)
+        threads = setup.stream_threads(streams)
         yield tuple(
             stack.enter_context(open_session(setup.bundle, threads)) for _ in range(streams)
         )
@@ -66,17 +65,17 @@ def multi_stream(setup: Setup) -> MultiStream:
         fixed = sessions[0].inputs[0].shape[0]
         golden_feed(setup.bundle, sessions[0], setup.batch)  # it takes that batch
         batch = fixed or setup.batch or -(-SAMPLES_PER_QUERY // count)
-        each = batch * count  # so that no stream is idle
-        samples = -(-SAMPLES_PER_QUERY // each) * each
+        step = batch * count  # so that no stream is idle
+        samples = -(-SAMPLES_PER_QUERY // step) * step
         feed = images_feed(setup.bundle, sessions[0], samples)
         query = parallel.Query(sessions, batch, pool)
-        timed = measure([query], [feed], setup.duration_s, on_progress=setup.on_progress)
+        comparison = measure([query], [feed], setup.duration_s, on_progress=setup.on_progress)
     return MultiStream(
-        **msgspec.structs.asdict(timings(timed)[0]),
+        **msgspec.structs.asdict(timings(comparison)[0]),
         samples_per_query=samples,
         batch=batch,
         streams=count,
-        threads=setup.threads_each(count),
+        threads=setup.stream_threads(count),
     )
 
 
@@ -99,7 +98,7 @@ def offline(setup: Setup) -> Offline:
         Throughput(
             batch=setting.batch,
             streams=len(setting.streams),
-            threads=setup.threads_each(len(setting.streams)),
+            threads=setup.stream_threads(len(setting.streams)),
             images_per_s=rate.images_per_s,
             images_per_s_ci=rate.interval,
             n=rate.n,
@@ -130,7 +129,7 @@ def server(setup: Setup, rate_per_s: float) -> Server:
         achieved_per_s=len(served.latency_ms) / max(served.elapsed_s, setup.duration_s),
         seed=SEED,
         streams=count,
-        threads=setup.threads_each(count),
+        threads=setup.stream_threads(count),
         latency=timing(served.due_s, served.latency_ms[:, None]),
         service_p50_ms=float(np.median(served.service_ms)),
         utilization=served.utilization,
@@ -147,10 +146,11 @@ def sweep_threads(setup: Setup) -> Sweep:
         sessions = [stack.enter_context(open_session(setup.bundle, count)) for count in counts]
         feeds = [golden_feed(setup.bundle, session, setup.batch) for session in sessions]
         share_s = setup.duration_s / len(sessions)
-        timed = measure(sessions, feeds, share_s, on_progress=setup.on_progress)
+        comparison = measure(sessions, feeds, share_s, on_progress=setup.on_progress)
     batch = len(next(iter(feeds[0].values())))
     return tuple(
-        _point(each, count, batch) for each, count in zip(timings(timed), counts, strict=True)
+        _point(latency, count, batch)
+        for latency, count in zip(timings(comparison), counts, strict=True)
     )
 
 
@@ -160,10 +160,10 @@ def sweep_batch(setup: Setup) -> Sweep:
         feeds = [golden_feed(setup.bundle, session, batch) for batch in BATCHES]
         share_s = setup.duration_s / len(BATCHES)
         sessions = [session] * len(BATCHES)
-        timed = measure(sessions, feeds, share_s, on_progress=setup.on_progress)
+        comparison = measure(sessions, feeds, share_s, on_progress=setup.on_progress)
     return tuple(
-        _point(each, setup.threads, batch)
-        for each, batch in zip(timings(timed), BATCHES, strict=True)
+        _point(latency, setup.threads, batch)
+        for latency, batch in zip(timings(comparison), BATCHES, strict=True)
     )
 
 
@@ -172,10 +172,10 @@ def _counts(most: int) -> list[int]:
     return sorted({most, *(2**power for power in range(most.bit_length()))})
 
 
-def _point(found: measurements.Timing, threads: int, batch: int) -> SweepPoint:
+def _point(latency: measurements.Timing, threads: int, batch: int) -> SweepPoint:
     return SweepPoint(
-        **msgspec.structs.asdict(found),
+        **msgspec.structs.asdict(latency),
         threads=threads,
         batch=batch,
-        images_per_s=batch / found.p50_ms * 1e3,
+        images_per_s=batch / latency.p50_ms * 1e3,
     )

@@ -101,13 +101,13 @@ def throughput(
         start = perf_counter_ns()
         done = 0.0
         while done < 1:
-            for setting, count, measured in zip(settings, runs, rounds, strict=True):
+            for setting, count, bursts in zip(settings, runs, rounds, strict=True):
                 seconds = _burst(setting, count, pool)
-                measured.append((count * len(setting.streams), seconds))
+                bursts.append((count * len(setting.streams), seconds))
             spent = (perf_counter_ns() - start) / 1e9 / duration_s
             done = min(1.0, spent, len(rounds[0]) / ROUNDS)
             on_progress(done)
-    return [_rate(each, setting.batch) for each, setting in zip(rounds, settings, strict=True)]
+    return [_rate(bursts, setting.batch) for bursts, setting in zip(rounds, settings, strict=True)]
 
 
 def _runs(setting: Setting, pool: ThreadPoolExecutor, burst_ms: float) -> int:

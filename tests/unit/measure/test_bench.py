@@ -16,7 +16,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.manifest import Tensor
 from vitedge.core.progress import SILENT
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
-from vitedge.measure.latency.turns import time_bundles
+from vitedge.measure.latency.single_stream import time_bundles
 from vitedge.show.terminal.bench import facts, warnings
 
 Make = Callable[..., Path]

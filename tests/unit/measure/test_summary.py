@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitedge.measure.latency.results import POINTS, timing
+from vitedge.measure.latency.summary import POINTS, timing
 
 
 def test_a_distribution_is_the_samples_in_order() -> None:

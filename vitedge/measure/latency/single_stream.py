@@ -17,28 +17,27 @@ from vitedge.core.measurements import Latency
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import Session
 from vitedge.measure import latency, recommendation
-from vitedge.measure.latency.clock import Feed
+from vitedge.measure.latency.clock import Feed, golden_feed
 from vitedge.measure.latency.conditions import Watch
-from vitedge.measure.latency.feed import golden_feed
-from vitedge.measure.latency.lock import alone
-from vitedge.measure.latency.results import timings
+from vitedge.measure.latency.lock import exclusive_timing
+from vitedge.measure.latency.summary import timings
 from vitedge.measure.statistics import log_se_of_ratio, share_se
 from vitedge.runtimes import open_session
 
 
 @dataclass(frozen=True)
-class Turns:
+class SingleStreamRun:
     """Bundles timed in turn with their rivals."""
 
-    timed: latency.Comparison
+    comparison: latency.LatencyComparison
     pairs: tuple[tuple[int, int | None], ...]
     """Places in the run of each bundle and of its rival; None where it was timed alone."""
     batches: tuple[int, ...]
     """Images a run, of each place."""
-    others: dict[str, latency.Latency]
+    others: dict[str, latency.LatencySummary]
 
 
-def take_turns(
+def run_single_stream(
     bundles: Sequence[Bundle],
     steps: Steps,
     *,
@@ -48,14 +47,14 @@ def take_turns(
     threads: int,
     others: Mapping[str, Session],
     on_round: Callable[[], None],
-) -> Turns:
+) -> SingleStreamRun:
     """Time every bundle in turn, in one run, with what it is compared against.
 
     That is `rival`, or without one each bundle's own FP32 bundle where that is at hand. `others`
     are further sessions to time in the same run, by name. `on_round` is called after each round.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone(steps.note))
+        stack.enter_context(exclusive_timing(steps.note))
         sessions: dict[Path, Session] = {}
         feeds: list[Feed] = []
 
@@ -81,36 +80,39 @@ def take_turns(
             steps("timing in turn", done, 1.0)
             on_round()
 
-        timed = latency.measure(
+        comparison = latency.measure(
             [*sessions.values(), *others.values()], feeds, duration_s, on_progress=show
         )
-    return Turns(
-        timed=timed,
+    return SingleStreamRun(
+        comparison=comparison,
         pairs=tuple(pairs),
         batches=tuple(len(next(iter(feed.values()))) for feed in feeds),
-        others=dict(zip(others, timed.latencies[len(sessions) :], strict=True)),
+        others=dict(zip(others, comparison.latencies[len(sessions) :], strict=True)),
     )
 
 
-def latency_of(turns: Turns, index: int, against: str) -> Latency:
-    """The report's section for bundle `index` of `turns`, compared `against` fp32 or a path."""
-    mine, its = turns.pairs[index]
-    found = timings(turns.timed)
-    rival = None if its is None else found[its]
-    ratio, interval = (None, None) if its is None else turns.timed.speedup(mine, its)
-    rounds = turns.timed.rounds
-    log_se = None if its is None else log_se_of_ratio(rounds[its], rounds[mine])
+def latency_of(run: SingleStreamRun, index: int, against: str) -> Latency:
+    """The report's section for bundle `index` of `run`, compared `against` fp32 or a path."""
+    artifact, rival = run.pairs[index]
+    sessions, rounds = timings(run.comparison), run.comparison.rounds
+    speedup: float | None = None
+    interval: tuple[float, float] | None = None
+    log_se: float | None = None
+    if rival is not None:
+        speedup, interval = run.comparison.speedup(artifact, rival)
+        log_se = log_se_of_ratio(rounds[rival], rounds[artifact])
+    rival_timing = None if rival is None else sessions[rival]
     return Latency(
-        **msgspec.structs.asdict(found[mine]),
-        batch=turns.batches[mine],
-        against=None if its is None else against,
-        fp32=rival if against == "fp32" else None,
-        other=rival if against != "fp32" else None,
-        speedup=ratio,
+        **msgspec.structs.asdict(sessions[artifact]),
+        batch=run.batches[artifact],
+        against=None if rival is None else against,
+        fp32=rival_timing if against == "fp32" else None,
+        other=rival_timing if against != "fp32" else None,
+        speedup=speedup,
         speedup_ci=interval,
-        rounds=len(rounds[mine]),
+        rounds=len(rounds[artifact]),
         speedup_log_se=log_se,
-        p90_share_se=share_se(rounds[mine], 0.9),
+        p90_share_se=share_se(rounds[artifact], 0.9),
     )
 
 
@@ -118,10 +120,10 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     """Time bundles in turn with FP32 and write that into their reports; no more than that."""
     for bundle in bundles:
         report.check_writable(bundle)
-    here = host.describe(host.usable_cores())
-    with alone(steps.note):
+    machine = host.describe(host.usable_cores())
+    with exclusive_timing(steps.note):
         watch = Watch(host.ROOT)
-        turns = take_turns(
+        run = run_single_stream(
             bundles,
             steps,
             rival=None,
@@ -131,14 +133,14 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
             others={},
             on_round=watch.look,
         )
-        conditions = watch.conditions(here)
+        conditions = watch.conditions(machine)
     for index, bundle in enumerate(bundles):
-        at = report.host_of(bundle, here)
-        found: dict[str, report.Section | None] = report.host_changes(bundle, at)
-        found |= {"latency": latency_of(turns, index, "fp32"), "host": at}
-        digits = host.fingerprint(at)
-        found["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
-        report.merge(bundle, **found, size=report.size(bundle, bundle.reference()))
+        bundle_host = report.host_of(bundle, machine)
+        sections: dict[str, report.Section | None] = report.host_changes(bundle, bundle_host)
+        sections |= {"latency": latency_of(run, index, "fp32"), "host": bundle_host}
+        digits = host.fingerprint(bundle_host)
+        sections["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
+        report.merge(bundle, **sections, size=report.size(bundle, bundle.reference()))
 
 
 def recommend_among(
@@ -156,12 +158,12 @@ def recommend_among(
         models[path.with_name(reference.bundle) if reference else path].append(bundle)
     merged = {}
     for group in models.values():
-        measured = [report.read(bundle.path / REPORT) for bundle in group]
-        before = [each["recommendation"] for each in measured if "recommendation" in each]
+        reports = [report.read(bundle.path / REPORT) for bundle in group]
+        before = [content["recommendation"] for content in reports if "recommendation" in content]
         limit = max_drop_pp
         if limit is None:
             limit = before[0]["max_drop_pp"] if before else recommendation.MAX_DROP_PP
-        chosen = recommendation.recommend(recommendation.candidates_of(measured), limit)
+        chosen = recommendation.recommend(recommendation.candidates_of(reports), limit)
         for bundle in group:
             merged[bundle.path] = report.merge(bundle, recommendation=chosen)
     return [merged[bundle.path] for bundle in bundles]
@@ -169,10 +171,10 @@ def recommend_among(
 
 def time_in_turn(
     bundles: Sequence[Bundle], steps: Steps, *, duration_s: float
-) -> latency.Comparison:
+) -> latency.LatencyComparison:
     """Time bundles in turn on their golden images, `duration_s` seconds each; writes nothing."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone(steps.note))
+        stack.enter_context(exclusive_timing(steps.note))
         sessions = [stack.enter_context(open_session(bundle)) for bundle in bundles]
         pairs = zip(bundles, sessions, strict=True)
         return latency.measure(
