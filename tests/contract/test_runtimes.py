@@ -56,18 +56,18 @@ def build(
     """Build `digits` on one runtime, once for each batch size and precision."""
     import onnx
 
-    here = host.describe(threads=0)
+    machine = host.describe(threads=0)
     try:
-        target = catalog.find_target(request.param, here)
+        target = catalog.find_target(request.param, machine)
     except UnavailableError as error:
         pytest.skip(error.what)
-    if needs := catalog.lacks(target, here):
+    if needs := catalog.lacks(target, machine):
         pytest.skip(f"{target.name} needs {needs}")
-    made: dict[tuple[BatchSize, str], Built] = {}
+    builds: dict[tuple[BatchSize, str], Built] = {}
     recipe = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=64)
 
     def build(batch: BatchSize, precision: str) -> Built:
-        if (batch, precision) not in made:
+        if (batch, precision) not in builds:
             model = digits_graph(batch).path
             folder = tmp_path_factory.mktemp(f"{request.param}-{batch}-{precision}")
             if precision == "int8":
@@ -78,8 +78,8 @@ def build(
                 model = folder / "qdq.onnx"
                 onnx.save(proto, model)
             runtimes()[request.param].lower(model, target, folder, SILENT)
-            made[batch, precision] = Built(folder, target)
-        return made[batch, precision]
+            builds[batch, precision] = Built(folder, target)
+        return builds[batch, precision]
 
     return build
 
@@ -201,13 +201,13 @@ def test_int8_stays_close_to_fp32_on_the_held_out_digits(
 
 def test_two_sessions_at_once_do_not_mix_their_results(built: Built, held_out: Batch) -> None:
     halves = held_out.images[:IMAGES], held_out.images[IMAGES : 2 * IMAGES]
-    with built.open(threads=1) as one, built.open(threads=1) as two:
-        expected = [predict_all(one, half) for half in halves]
+    with built.open(threads=1) as first, built.open(threads=1) as second:
+        expected = [predict_all(first, half) for half in halves]
         with ThreadPoolExecutor(2) as pool:
             for _ in range(5):
-                got = list(pool.map(predict_all, (one, two), halves))
-                for mine, alone in zip(got, expected, strict=True):
-                    np.testing.assert_array_equal(mine, alone)
+                got = list(pool.map(predict_all, (first, second), halves))
+                for concurrent, separate in zip(got, expected, strict=True):
+                    np.testing.assert_array_equal(concurrent, separate)
 
 
 def test_every_runtime_of_ours_has_a_shipped_target() -> None:

@@ -23,10 +23,10 @@ from tests.sshd import SSHD, Device
 from vitedge.core.bundle import open_bundle, seal
 from vitedge.core.errors import UnavailableError, VitedgeError
 from vitedge.core.progress import SILENT
-from vitedge.measure.remote.address import parse
-from vitedge.measure.remote.bench import Measured, bench
+from vitedge.measure.remote.address import parse_address
+from vitedge.measure.remote.bench import DeviceResult, bench
 from vitedge.measure.remote.connection import Connection, Patience
-from vitedge.measure.remote.parcels import of_bundle, send
+from vitedge.measure.remote.parcels import bundle_parcel, send
 
 pytestmark = pytest.mark.skipif(
     SSHD is None or sys.platform != "linux",
@@ -45,10 +45,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     """One that serves. All workers of the test run share what is installed there."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    made = Device(tmp_path_factory.mktemp("sshd"), shared / "device-cache")
-    made.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
-    yield made
-    made.lose_power()
+    server = Device(tmp_path_factory.mktemp("sshd"), shared / "device-cache")
+    server.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    yield server
+    server.lose_power()
 
 
 @pytest.fixture
@@ -66,15 +66,15 @@ def int8(bundles: dict[tuple[str, str], Path]) -> Path:
 
 
 def running(device: Device, what: str) -> list[int]:
-    found = []
+    pids = []
     for pid in device.processes():
         try:
             line = Path(f"/proc/{pid}/cmdline").read_text()
         except OSError:
             continue
         if what in line:
-            found.append(pid)
-    return found
+            pids.append(pid)
+    return pids
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
@@ -91,27 +91,36 @@ def timing(device: Device) -> bool:
 
 def in_background(
     device: Device, bundle: Path, options: list[str], patience: Patience = HASTY
-) -> Callable[[], Measured]:
+) -> Callable[[], DeviceResult]:
     """Bench from this process; returns what waits for the result."""
-    found: list[Measured] = []
+    results: list[DeviceResult] = []
 
     def work() -> None:
-        found.extend(
-            bench([parse(device.address)], [open_bundle(bundle)], None, options, SILENT, patience)
+        results.extend(
+            bench(
+                [parse_address(device.address)],
+                [open_bundle(bundle)],
+                None,
+                options,
+                SILENT,
+                patience,
+            )
         )
 
     thread = threading.Thread(target=work)
     thread.start()
 
-    def result() -> Measured:
+    def result() -> DeviceResult:
         thread.join(60)
-        return found[0]
+        return results[0]
 
     return result
 
 
 def refused(device: Device, bundle: Path) -> VitedgeError:
-    (measured,) = bench([parse(device.address)], [open_bundle(bundle)], None, SHORT, SILENT, HASTY)
+    (measured,) = bench(
+        [parse_address(device.address)], [open_bundle(bundle)], None, SHORT, SILENT, HASTY
+    )
     assert measured.error and not measured.reports
     return measured.error
 
@@ -154,15 +163,15 @@ def first(
 
 
 def test_benches_on_every_device_and_keeps_a_report_of_each(device: Device, first: First) -> None:
-    found = first.said.document["devices"]
-    assert [each["device"] for each in found] == [device.address, device.other_address]
-    for each in found:
-        (report,) = each["reports"]
+    entries = first.said.document["devices"]
+    assert [entry["device"] for entry in entries] == [device.address, device.other_address]
+    for entry in entries:
+        (report,) = entry["reports"]
         assert report["latency"]["speedup"] > 0 and report["host"]["threads"] == 1
         assert report["parity"]["agreement"] == 1 and not report["parity"]["broken"]
-        assert report["device"] == each["device"]
+        assert report["device"] == entry["device"]
     kept = [json.loads(path.read_text()) for path in first.kept]
-    assert {each["device"] for each in kept} == {each["device"] for each in found}
+    assert {report["device"] for report in kept} == {entry["device"] for entry in entries}
     assert "latency" not in json.loads((first.folder / "report.json").read_text())
 
 
@@ -200,9 +209,9 @@ def test_a_lost_connection_is_taken_up_again(
     result = in_background(device, int8, ["--duration", "1.5", "--threads", "1"])
     wait_for(lambda: timing(device))
     device.cut()
-    found = result()
-    assert found.error is None
-    assert found.reports[0]["latency"]["n"] > 0
+    measured = result()
+    assert measured.error is None
+    assert measured.reports[0]["latency"]["n"] > 0
     said = capsys.readouterr().err
     assert "connection lost, trying again" in said and "connected again" in said
 
@@ -211,8 +220,8 @@ def test_a_copy_goes_on_where_it_stopped(
     device: Device, user: dict[str, str], small_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
     bundle = small_bundle(tmp_path / "large", os.urandom(3 * 2**20))
-    parcel = of_bundle(open_bundle(bundle))
-    connection = Connection(parse(device.address), SILENT, threading.Event(), HASTY)
+    parcel = bundle_parcel(open_bundle(bundle))
+    connection = Connection(parse_address(device.address), SILENT, threading.Event(), HASTY)
     try:
         half = (bundle / "model.onnx").read_bytes()[: 2 * 2**20]
         place = {"shelf": "bundles", "key": parcel.key, "name": "model.onnx"}
@@ -231,11 +240,11 @@ def client(device: Device, bundle: Path) -> subprocess.Popen[bytes]:
         "from pathlib import Path\n"
         "from vitedge.core.bundle import open_bundle\n"
         "from vitedge.core.progress import SILENT\n"
-        "from vitedge.measure.remote.address import parse\n"
+        "from vitedge.measure.remote.address import parse_address\n"
         "from vitedge.measure.remote.bench import bench\n"
         "from vitedge.measure.remote.connection import Patience\n"
-        "bench([parse(sys.argv[1])], [open_bundle(Path(sys.argv[2]))], None, sys.argv[3:],\n"
-        f"      SILENT, {HASTY!r})\n"
+        "bundle = open_bundle(Path(sys.argv[2]))\n"
+        f"bench([parse_address(sys.argv[1])], [bundle], None, sys.argv[3:], SILENT, {HASTY!r})\n"
     )
     return subprocess.Popen([sys.executable, "-c", code, device.address, bundle, *LONG])
 
@@ -304,17 +313,17 @@ def test_an_artifact_for_another_machine_is_refused_there(
 @pytest.fixture
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     """A device with nothing on it, that does not serve yet."""
-    made = Device(tmp_path, tmp_path / "cache")
-    monkeypatch.setenv("PATH", made.client()["PATH"])
-    yield made
-    made.lose_power()
+    server = Device(tmp_path, tmp_path / "cache")
+    monkeypatch.setenv("PATH", server.client()["PATH"])
+    yield server
+    server.lose_power()
 
 
 def test_aliases_and_jump_hosts_of_the_users_configuration_work(other: Device) -> None:
     other.start()
     where = f" HostName 127.0.0.1\n Port {other.port}\n"
     other.client(f"Host jump\n{where}Host orin\n{where} ProxyJump jump")
-    connection = Connection(parse("ssh://orin"), SILENT, threading.Event(), HASTY)
+    connection = Connection(parse_address("ssh://orin"), SILENT, threading.Event(), HASTY)
     try:
         assert connection.call("hello")["cache"] == str(other.cache / "vitedge")
     finally:
@@ -404,7 +413,9 @@ def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
     pip = (sys.executable, "-m", "pip", "download", "-qq", "-c", ROOT / "constraints.txt")
     carried = other.cache / "vitedge" / "offline"
     subprocess.run([*pip, "--only-binary=:all:", "-d", carried, *needs], check=True)
-    (measured,) = bench([parse(other.address)], [open_bundle(int8)], None, SHORT, SILENT, HASTY)
+    (measured,) = bench(
+        [parse_address(other.address)], [open_bundle(int8)], None, SHORT, SILENT, HASTY
+    )
     assert measured.error is None and measured.reports
 
 

@@ -46,9 +46,9 @@ def bench(
     from vitedge.core.bundle import open_bundle
     from vitedge.core.progress import steps
     from vitedge.measure.remote import bench as remote
-    from vitedge.measure.remote.address import parse
+    from vitedge.measure.remote.address import parse_address
 
-    addresses = [parse(text) for text in dict.fromkeys(devices)]
+    addresses = [parse_address(text) for text in dict.fromkeys(devices)]
     rival = None if against == "fp32" else open_bundle(Path(against))
     for bundle in bundles:
         report.check_writable(bundle)

@@ -164,8 +164,8 @@ def pair(tmp_path: Path, small_bundle: Make) -> tuple[Path, Path]:
 
 def test_an_int8_bundle_finds_the_fp32_one_beside_it(pair: tuple[Path, Path]) -> None:
     fp32, int8 = pair
-    found = open_bundle(int8).reference()
-    assert found is not None and found.path == fp32.resolve()
+    reference_bundle = open_bundle(int8).reference()
+    assert reference_bundle is not None and reference_bundle.path == fp32.resolve()
     assert open_bundle(fp32).reference() is not None  # itself
 
 
@@ -195,9 +195,9 @@ def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(
     int8 = open_bundle(small_bundle(tmp_path / "small-int8", b"int8", reference=reference))
     (fp32 / "model.engine").write_bytes(b"built here")
     seal(fp32, open_bundle(fp32).manifest)
-    found = int8.reference()
-    assert found is not None and found.path == fp32
-    assert found.size_bytes == len(b"built here")
+    reference_bundle = int8.reference()
+    assert reference_bundle is not None and reference_bundle.path == fp32
+    assert reference_bundle.size_bytes == len(b"built here")
 
 
 @pytest.mark.parametrize("name", ["../small-fp32", "../../etc", "/etc"])

@@ -26,7 +26,7 @@ ARM = machine("aarch64", "asimddp")
 
 
 def with_gpus(name: str, *capabilities: str) -> Host:
-    gpus = tuple(Gpu(f"GPU {each}", each, 2**33) for each in capabilities)
+    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
     return msgspec.structs.replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
 
 
@@ -40,8 +40,8 @@ def test_every_shipped_file_is_in_the_catalogue() -> None:
 
 @pytest.mark.parametrize("name", catalog.targets())
 def test_a_target_is_found_by_its_name_on_any_machine(name: str) -> None:
-    for here in (X86, VNNI, ARM, machine("riscv64")):
-        assert catalog.find_target(name, here).name == name
+    for user_host in (X86, VNNI, ARM, machine("riscv64")):
+        assert catalog.find_target(name, user_host).name == name
 
 
 @pytest.mark.parametrize("name", catalog.calibrations())
@@ -50,7 +50,7 @@ def test_a_recipe_is_found_by_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runtime", "here", "target"),
+    ("runtime", "user_host", "target"),
     [
         ("onnxruntime", X86, "onnxruntime-cpu"),
         ("onnxruntime", VNNI, "onnxruntime-vnni"),
@@ -68,11 +68,11 @@ def test_a_recipe_is_found_by_its_name(name: str) -> None:
     ],
 )
 def test_a_runtime_stands_for_its_target_that_fits_the_machine(
-    runtime: str, here: Host, target: str
+    runtime: str, user_host: Host, target: str
 ) -> None:
-    found = catalog.find_target(runtime, here)
-    assert found.name == target
-    assert catalog.runs_on(found, here)
+    chosen = catalog.find_target(runtime, user_host)
+    assert chosen.name == target
+    assert catalog.runs_on(chosen, user_host)
 
 
 def test_a_cpu_of_unknown_features_gets_what_every_cpu_runs() -> None:
@@ -87,22 +87,24 @@ def test_a_runtime_without_a_target_for_this_machine_is_unavailable() -> None:
 
 
 def test_a_bundle_for_tensorrt_is_made_on_a_machine_without_gpu() -> None:
-    for here in (with_gpus("x86_64"), machine("riscv64")):
-        assert catalog.find_target("tensorrt", here).name == "tensorrt"
+    for user_host in (with_gpus("x86_64"), machine("riscv64")):
+        assert catalog.find_target("tensorrt", user_host).name == "tensorrt"
 
 
 @pytest.mark.parametrize(
-    ("here", "said"),
+    ("user_host", "said"),
     [(with_gpus("x86_64"), "no GPU"), (with_gpus("x86_64", "7.5"), "GPU 7.5 7.5")],
 )
-def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(here: Host, said: str) -> None:
+def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(
+    user_host: Host, said: str
+) -> None:
     with pytest.raises(UnavailableError, match=f"fits this machine .x86_64, {said}") as caught:
-        catalog.find_target("tensorrt_rtx", here)
+        catalog.find_target("tensorrt_rtx", user_host)
     assert "rtx-30, rtx-40, rtx-50" in caught.value.fix
 
 
 @pytest.mark.parametrize(
-    ("target", "here", "lacking"),
+    ("target", "user_host", "lacking"),
     [
         ("rtx-40", PC, ""),
         ("rtx-30", PC, "an NVIDIA GPU of compute capability 8.6"),
@@ -118,11 +120,11 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(here: Host, 
     ],
 )
 def test_a_target_runs_where_one_of_its_gpus_is_the_first(
-    target: str, here: Host, lacking: str
+    target: str, user_host: Host, lacking: str
 ) -> None:
     known = catalog.targets()[target]
-    assert catalog.lacks(known, here) == lacking
-    assert catalog.runs_on(known, here) == (not lacking)
+    assert catalog.lacks(known, user_host) == lacking
+    assert catalog.runs_on(known, user_host) == (not lacking)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +151,9 @@ def test_a_misspelt_recipe_is_answered_with_the_nearest() -> None:
 
 def test_a_file_of_ones_own_is_found_by_its_path(tmp_path: Path) -> None:
     text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
-    mine = tmp_path / "mine.toml"
-    mine.write_text(text.replace('"onnxruntime-cpu"', '"mine"', 1))
-    assert catalog.find_target(str(mine), X86).name == "mine"
+    file = tmp_path / "mine.toml"
+    file.write_text(text.replace('"onnxruntime-cpu"', '"mine"', 1))
+    assert catalog.find_target(str(file), X86).name == "mine"
     with pytest.raises(InputError, match=r"absent\.toml"):
         catalog.find_target(str(tmp_path / "absent.toml"), X86)
 

@@ -97,7 +97,7 @@ VIRTUAL = {
 
 
 @pytest.mark.parametrize(
-    ("files", "told", "throttled", "temperature"),
+    ("files", "clocks", "throttled", "temperature"),
     [
         (
             LAPTOP,
@@ -126,10 +126,10 @@ VIRTUAL = {
     ids=["laptop", "orin", "virtual", "nothing"],
 )
 def test_clocks_throttling_and_temperature(
-    tree: Tree, files: dict[str, str], told: Clocking, throttled: int, temperature: float
+    tree: Tree, files: dict[str, str], clocks: Clocking, throttled: int, temperature: float
 ) -> None:
     root = tree(files)
-    assert clocking(root) == told
+    assert clocking(root) == clocks
     assert throttle_count(root) == throttled
     assert temperature_c(root) == temperature
 

@@ -33,13 +33,13 @@ def test_int8_note_where_there_is_no_int8_dot_product(isa, warned):
 
 
 def test_describe_this_machine_and_survive_json():
-    here = describe(threads=2)
-    assert here.cpu and here.os and here.machine
-    assert here.threads == 2
-    assert 1 <= here.cores <= (os.cpu_count() or 1)
-    assert here.memory_bytes is None or here.memory_bytes > 2**28
-    assert here.runtimes["onnxruntime"].count(".") >= 1
-    assert msgspec.json.decode(msgspec.json.encode(here), type=Host) == here
+    machine = describe(threads=2)
+    assert machine.cpu and machine.os and machine.machine
+    assert machine.threads == 2
+    assert 1 <= machine.cores <= (os.cpu_count() or 1)
+    assert machine.memory_bytes is None or machine.memory_bytes > 2**28
+    assert machine.runtimes["onnxruntime"].count(".") >= 1
+    assert msgspec.json.decode(msgspec.json.encode(machine), type=Host) == machine
 
 
 def test_describing_imports_no_runtime():
@@ -101,9 +101,9 @@ def test_a_fingerprint_is_of_what_decides_a_latency(changes, alike):
 def test_a_fingerprint_is_the_same_in_another_process_and_from_a_report():
     code = "from vitedge.core import host; print(host.fingerprint(host.describe(threads=2)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    here = msgspec.json.decode(msgspec.json.encode(describe(threads=2)), type=Host)
-    assert done.stdout.strip() == fingerprint(here)
-    assert len(fingerprint(here)) == 12
+    machine = msgspec.json.decode(msgspec.json.encode(describe(threads=2)), type=Host)
+    assert done.stdout.strip() == fingerprint(machine)
+    assert len(fingerprint(machine)) == 12
 
 
 def test_a_report_of_an_earlier_version_is_still_a_host():

@@ -107,18 +107,18 @@ def test_a_section_that_no_longer_holds_goes(bundle: Path) -> None:
 
 
 def test_what_another_machine_timed_gives_way_and_accuracy_stays(bundle: Path) -> None:
-    opened, here = open_bundle(bundle), host.describe(threads=1)
-    there = msgspec.structs.replace(here, cpu="Another CPU")
-    report.merge(opened, numerics=NUMERICS, memory=Memory(peak_rss_bytes=5), host=there)
-    merged = report.merge(opened, **report.host_changes(opened, here))
-    assert merged["host"]["cpu"] == here.cpu
+    opened, machine = open_bundle(bundle), host.describe(threads=1)
+    other = msgspec.structs.replace(machine, cpu="Another CPU")
+    report.merge(opened, numerics=NUMERICS, memory=Memory(peak_rss_bytes=5), host=other)
+    merged = report.merge(opened, **report.host_changes(opened, machine))
+    assert merged["host"]["cpu"] == machine.cpu
     assert "memory" not in merged and merged["numerics"]["sqnr_db"] == 35.0
 
 
 def test_more_threads_make_no_other_machine(bundle: Path) -> None:
-    opened, here = open_bundle(bundle), host.describe(threads=1)
-    report.merge(opened, memory=Memory(peak_rss_bytes=5), host=here)
-    again = report.host_changes(opened, msgspec.structs.replace(here, threads=2))
+    opened, machine = open_bundle(bundle), host.describe(threads=1)
+    report.merge(opened, memory=Memory(peak_rss_bytes=5), host=machine)
+    again = report.host_changes(opened, msgspec.structs.replace(machine, threads=2))
     merged = report.merge(opened, size=SIZE, **again)
     assert merged["host"]["threads"] == 1  # of what was timed
     assert merged["memory"]["peak_rss_bytes"] == 5
@@ -126,12 +126,12 @@ def test_more_threads_make_no_other_machine(bundle: Path) -> None:
 
 def test_of_a_device_only_what_its_machine_measured_is_kept(bundle: Path) -> None:
     opened, device = open_bundle(bundle), "ssh://orin"
-    here = msgspec.to_builtins(host.describe(threads=1))
-    first = {**report.identity(opened), "host": here}
+    machine = msgspec.to_builtins(host.describe(threads=1))
+    first = {**report.identity(opened), "host": machine}
     long = {**first, "latency": {"n": 9}, "drift": {"slower": True}, "offline": {"points": []}}
     report.merge_from_device(opened, long, device, "orin")
     again = report.merge_from_device(opened, {**first, "latency": {"n": 3}}, device, "orin")
     assert again["latency"] == {"n": 3} and "offline" in again
     assert "drift" not in again  # of a longer run than this one
-    upgraded = {**first, "host": {**here, "cpu": "Another CPU"}, "latency": {"n": 5}}
+    upgraded = {**first, "host": {**machine, "cpu": "Another CPU"}, "latency": {"n": 5}}
     assert "offline" not in report.merge_from_device(opened, upgraded, device, "orin")

@@ -8,7 +8,7 @@ import pytest
 
 from vitedge.core.errors import InputError
 from vitedge.export.request import ExportRequest, plan_export
-from vitedge.measure.remote.address import Address, parse
+from vitedge.measure.remote.address import Address, parse_address
 from vitedge.models.sources import ModelRequest
 
 ROOT = Path(__file__).parents[3]
@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_an_address(text: str, destination: str, port: int | None, slug: str) -> None:
-    found = parse(text)
-    assert found == Address(text, destination, port)
-    assert found.slug == slug
+    address = parse_address(text)
+    assert address == Address(text, destination, port)
+    assert address.slug == slug
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_an_address(text: str, destination: str, port: int | None, slug: str) ->
 )
 def test_what_is_none(text: str) -> None:
     with pytest.raises(InputError, match="is no address") as error:
-        parse(text)
+        parse_address(text)
     assert "ssh://[user@]host[:port]" in error.value.fix
 
 
@@ -46,12 +46,12 @@ def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path: Pat
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(InputError, match="names no device"):
-        parse(str(file))
+        parse_address(str(file))
     file.write_text(f'device = "orin"\n{text}')
     with pytest.raises(InputError, match="device"):
-        parse(str(file))
+        parse_address(str(file))
     file.write_text(f'device = "ssh://orin:2222"\n{text}')
-    assert parse(str(file)).port == 2222
+    assert parse_address(str(file)).port == 2222
     request = ExportRequest(ModelRequest(), (str(file),), "fp32", duration_s=0, output=tmp_path)
     (target,) = plan_export(request).targets
     assert target.name == "onnxruntime-cpu" and target.device == ""

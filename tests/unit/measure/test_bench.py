@@ -122,7 +122,7 @@ def test_what_an_export_times_says_on_which_machine(
     shutil.copytree(bundles["onnxruntime", "fp32"], path)
     (path / "report.json").unlink()
     time_bundles([open_bundle(path)], SILENT, duration_s=0.01)
-    found = json.loads((path / "report.json").read_text())
-    here = host.describe(host.usable_cores())
-    assert found["latency"]["p50_ms"] > 0
-    assert found["conditions"]["fingerprint"] == host.fingerprint(here)
+    report = json.loads((path / "report.json").read_text())
+    machine = host.describe(host.usable_cores())
+    assert report["latency"]["p50_ms"] > 0
+    assert report["conditions"]["fingerprint"] == host.fingerprint(machine)

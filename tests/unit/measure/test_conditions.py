@@ -21,11 +21,11 @@ QUIET = msgspec.structs.replace(host.describe(threads=1), governor="performance"
 def test_a_watch_tells_noise_and_load() -> None:
     watch = Watch(ROOT)
     watch.look()
-    found = watch.conditions(QUIET)
-    assert found.noise_percent >= 0
-    assert found.other_cores is None  # too short to tell
-    assert found.fingerprint == host.fingerprint(QUIET)
-    assert found.measured_at.endswith("+00:00")
+    conditions = watch.conditions(QUIET)
+    assert conditions.noise_percent >= 0
+    assert conditions.other_cores is None  # too short to tell
+    assert conditions.fingerprint == host.fingerprint(QUIET)
+    assert conditions.measured_at.endswith("+00:00")
 
 
 @pytest.mark.skipif(usage(ROOT) is None, reason="the kernel does not tell")
@@ -51,11 +51,11 @@ def test_cpu_time_of_our_cores_by_kind(tree: Tree) -> None:
     import os
 
     only = min(os.sched_getaffinity(0))
-    found = usage(tree({"proc/stat": STAT.replace("cpu0", f"cpu{only}")}))
+    cpu_time = usage(tree({"proc/stat": STAT.replace("cpu0", f"cpu{only}")}))
     second = os.sysconf("SC_CLK_TCK")
-    assert found is not None
-    assert (found.busy_s, found.steal_s) == (135 / second, 7 / second)
-    assert found.total_s == pytest.approx(1192 / second)
+    assert cpu_time is not None
+    assert (cpu_time.busy_s, cpu_time.steal_s) == (135 / second, 7 / second)
+    assert cpu_time.total_s == pytest.approx(1192 / second)
     assert usage(tree({"proc/stat": ""})) is None
 
 
@@ -78,10 +78,10 @@ def test_what_makes_numbers_untrustworthy_is_said(
     throttled: bool | None,
     says: list[str],
 ) -> None:
-    here = msgspec.structs.replace(QUIET, governor=governor)
-    found = warnings(here, noise, others, steal, throttled)
-    assert len(found) == len(says)
-    assert all(word in line for word, line in zip(says, found, strict=True))
+    machine = msgspec.structs.replace(QUIET, governor=governor)
+    lines = warnings(machine, noise, others, steal, throttled)
+    assert len(lines) == len(says)
+    assert all(word in line for word, line in zip(says, lines, strict=True))
 
 
 def test_throttling_is_seen_in_the_kernels_counters(tree: Tree) -> None:

@@ -26,26 +26,26 @@ def series(
 
 @pytest.mark.parametrize("percent", [-10, 10, 30])
 def test_a_slope_is_found_within_its_interval(percent: float) -> None:
-    found = [trend(*series(seed, percent, 0)) for seed in range(20)]
+    trends = [trend(*series(seed, percent, 0)) for seed in range(20)]
     truth = 100 * np.log1p(percent / 100)
-    known = [each for each in found if each is not None]
+    known = [line for line in trends if line is not None]
     assert len(known) == 20
-    assert sum(each.interval[0] <= truth <= each.interval[1] for each in known) >= 17
-    assert all(each.slower == (percent > 0) for each in known)
+    assert sum(line.interval[0] <= truth <= line.interval[1] for line in known) >= 17
+    assert all(line.slower == (percent > 0) for line in known)
 
 
 @pytest.mark.parametrize("spells", [0, 0.9])
 def test_a_steady_machine_is_not_said_to_drift(spells: float) -> None:
-    found = [trend(*series(seed, 0, spells)) for seed in range(100)]
-    assert sum(each.slower for each in found if each) <= 5
+    trends = [trend(*series(seed, 0, spells)) for seed in range(100)]
+    assert sum(line.slower for line in trends if line) <= 5
 
 
 def test_a_slope_too_small_to_matter_is_no_alarm() -> None:
     starts = np.linspace(0, 60, ROUNDS)
-    found = trend(starts, (1 + 1e-4 * starts)[:, None])  # 0.6% in all, with no noise
-    assert found is not None
-    assert found.interval[0] > 0 and not found.slower
-    assert found.percent_per_minute == pytest.approx(0.6, rel=0.01)
+    line = trend(starts, (1 + 1e-4 * starts)[:, None])  # 0.6% in all, with no noise
+    assert line is not None
+    assert line.interval[0] > 0 and not line.slower
+    assert line.percent_per_minute == pytest.approx(0.6, rel=0.01)
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(9, 300), (60, 9)])

@@ -118,11 +118,11 @@ def test_without_a_meter_nothing_is_run_and_the_report_says_why(
     tmp_path: Path, small_bundle: Callable[..., Path]
 ) -> None:
     bundle = open_bundle(small_bundle(tmp_path / "no-model"))  # could not be run
-    found = measure_energy(
+    energy = measure_energy(
         bundle, 1, tmp_path, batch=None, threads=0, on_progress=lambda done: None
     )
-    assert found.joules_per_inference is None and found.source is None
-    assert found.note.startswith("not available: ")
+    assert energy.joules_per_inference is None and energy.source is None
+    assert energy.note.startswith("not available: ")
 
 
 def test_energy_of_a_run_is_what_the_counter_gained(
@@ -130,8 +130,8 @@ def test_energy_of_a_run_is_what_the_counter_gained(
 ) -> None:
     root = tree({**ORIN_NANO})
     bundle = open_bundle(bundles["onnxruntime", "int8"])
-    found = measure_energy(bundle, 0.3, root, batch=None, threads=1, on_progress=print)
-    assert found.source == "INA3221 VDD_IN" and found.note == ""
-    assert found.watts == pytest.approx(8, rel=0.5)  # it may wait for a core meanwhile
-    assert found.idle_watts == pytest.approx(8, rel=0.5)
-    assert found.joules_per_inference is not None and found.joules_per_inference > 0
+    energy = measure_energy(bundle, 0.3, root, batch=None, threads=1, on_progress=print)
+    assert energy.source == "INA3221 VDD_IN" and energy.note == ""
+    assert energy.watts == pytest.approx(8, rel=0.5)  # it may wait for a core meanwhile
+    assert energy.idle_watts == pytest.approx(8, rel=0.5)
+    assert energy.joules_per_inference is not None and energy.joules_per_inference > 0

@@ -9,25 +9,25 @@ from vitedge.measure.latency.summary import POINTS, timing
 
 def test_a_distribution_is_the_samples_in_order() -> None:
     rounds = np.random.default_rng(0).permutation(np.arange(1.0, 1002)).reshape(143, 7)
-    found = timing(np.arange(143) / 10, rounds)
-    assert found.distribution is not None
-    assert found.distribution.quantiles_ms == tuple(np.arange(1.0, 1002, 10))
-    assert (found.p50_ms, found.n) == (501, 1001)
+    latency = timing(np.arange(143) / 10, rounds)
+    assert latency.distribution is not None
+    assert latency.distribution.quantiles_ms == tuple(np.arange(1.0, 1002, 10))
+    assert (latency.p50_ms, latency.n) == (501, 1001)
 
 
 def test_a_long_series_is_thinned_and_keeps_its_shape() -> None:
     starts = np.arange(2000) / 20
     rounds = np.where(starts < 50, 1.0, 2.0)[:, None] * np.ones(3)
-    found = timing(starts, rounds)
-    assert found.distribution is not None
-    series = np.array(found.distribution.series)
+    latency = timing(starts, rounds)
+    assert latency.distribution is not None
+    series = np.array(latency.distribution.series)
     assert series.shape == (POINTS, 2)
     assert np.all(np.diff(series[:, 0]) > 0) and series[-1, 0] < 100
     assert set(series[:, 1]) == {1, 2} and series[0, 1] == 1 and series[-1, 1] == 2
 
 
 def test_a_short_series_is_kept_whole() -> None:
-    found = timing(np.array([0.0, 0.1, 0.2]), np.array([[1.0], [2.0], [3.0]]))
-    assert found.distribution is not None
-    assert found.distribution.series == ((0, 1), (0.1, 2), (0.2, 3))
-    assert found.p90_ms is None
+    latency = timing(np.array([0.0, 0.1, 0.2]), np.array([[1.0], [2.0], [3.0]]))
+    assert latency.distribution is not None
+    assert latency.distribution.series == ((0, 1), (0.1, 2), (0.2, 3))
+    assert latency.p90_ms is None

@@ -51,8 +51,8 @@ def test_another_gpu_gets_another_engine_and_two_get_one_for_both(linear: Path) 
         target = msgspec.structs.replace(RTX, compute_capabilities=capabilities)
         return compile_model(linear, target, SILENT).engine
 
-    each = [engine("8.6"), engine("8.9"), engine("8.6", "8.9"), engine()]
-    assert len(set(each)) == 4
+    engines = [engine("8.6"), engine("8.9"), engine("8.6", "8.9"), engine()]
+    assert len(set(engines)) == 4
 
 
 def test_a_gpu_that_it_cannot_compile_for_is_answered_with_those_it_can(linear: Path) -> None:

@@ -29,8 +29,8 @@ NO_TENSORRT = pytest.mark.skipif(
 )
 
 
-def machine(name: str, *capabilities: str) -> Host:
-    gpus = tuple(Gpu(f"GPU {each}", each, 2**33) for each in capabilities)
+def machine_with(name: str, *capabilities: str) -> Host:
+    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
     return msgspec.structs.replace(HERE, machine=name, gpus=gpus)
 
 
@@ -38,64 +38,74 @@ def rtx(**changes: Any) -> Target:
     return msgspec.structs.replace(TARGETS["rtx-40"], **changes)
 
 
-def why(target: Target, here: Host) -> str:
-    found = obstacle(target, here)
-    assert found is not None and found.fix
-    return found.why
+def why(target: Target, machine: Host) -> str:
+    blocked = obstacle(target, machine)
+    assert blocked is not None and blocked.fix
+    return blocked.why
 
 
 @pytest.mark.parametrize(
-    ("target", "here", "reason"),
+    ("target", "machine", "reason"),
     [
-        ("tensorrt", machine("x86_64"), "this machine has no NVIDIA GPU"),
-        ("jetson-orin", machine("aarch64"), "this machine has no NVIDIA GPU"),
-        ("jetson-orin", machine("x86_64", "8.7"), "this machine is x86_64, and the target aarch64"),
+        ("tensorrt", machine_with("x86_64"), "this machine has no NVIDIA GPU"),
+        ("jetson-orin", machine_with("aarch64"), "this machine has no NVIDIA GPU"),
         (
             "jetson-orin",
-            machine("aarch64", "8.6", "8.7"),
+            machine_with("x86_64", "8.7"),
+            "this machine is x86_64, and the target aarch64",
+        ),
+        (
+            "jetson-orin",
+            machine_with("aarch64", "8.6", "8.7"),
             "the GPU here, GPU 8.6, has compute capability 8.6, and the target needs 8.7",
         ),
     ],
 )
 def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
-    target: str, here: Host, reason: str
+    target: str, machine: Host, reason: str
 ) -> None:
-    found = obstacle(TARGETS[target], here)
-    assert found is not None and found.why == reason
-    assert "vitedge build" in found.fix
-    assert "TensorRT 10.3 or newer" in found.fix
-    assert "pip install 'vitedge[tensorrt]'" in found.fix and "JetPack" in found.fix
-    assert ("CUDA_VISIBLE_DEVICES" in found.fix) == (len(here.gpus) > 1)
+    blocked = obstacle(TARGETS[target], machine)
+    assert blocked is not None and blocked.why == reason
+    assert "vitedge build" in blocked.fix
+    assert "TensorRT 10.3 or newer" in blocked.fix
+    assert "pip install 'vitedge[tensorrt]'" in blocked.fix and "JetPack" in blocked.fix
+    assert ("CUDA_VISIBLE_DEVICES" in blocked.fix) == (len(machine.gpus) > 1)
 
 
 @NO_TENSORRT
-@pytest.mark.parametrize(("target", "here"), [("tensorrt", "x86_64"), ("jetson-orin", "aarch64")])
-def test_with_the_gpu_it_needs_the_package(target: str, here: str) -> None:
-    found = obstacle(TARGETS[target], machine(here, "8.7"))
-    assert found is not None and found.why == "TensorRT is not installed"
-    assert "pip install 'vitedge[tensorrt]'" in found.fix
+@pytest.mark.parametrize(
+    ("target", "architecture"), [("tensorrt", "x86_64"), ("jetson-orin", "aarch64")]
+)
+def test_with_the_gpu_it_needs_the_package(target: str, architecture: str) -> None:
+    blocked = obstacle(TARGETS[target], machine_with(architecture, "8.7"))
+    assert blocked is not None and blocked.why == "TensorRT is not installed"
+    assert "pip install 'vitedge[tensorrt]'" in blocked.fix
 
 
 @pytest.mark.parametrize("name", ["rtx-30", "rtx-40", "rtx-50"])
 def test_tensorrt_rtx_compiles_for_any_gpu_on_any_machine(name: str) -> None:
-    for here in (machine("x86_64"), machine("x86_64", "8.6"), machine("aarch64", "8.7")):
-        assert obstacle(TARGETS[name], here) is None
+    for machine in (
+        machine_with("x86_64"),
+        machine_with("x86_64", "8.6"),
+        machine_with("aarch64", "8.7"),
+    ):
+        assert obstacle(TARGETS[name], machine) is None
 
 
 @pytest.mark.parametrize("weights", ["refittable", "stripped"])
 def test_weights_that_are_replaced_later_take_the_gpu(weights: str) -> None:
     options = msgspec.structs.replace(TARGETS["rtx-40"].compile, weights=weights)
-    assert why(rtx(compile=options), machine("x86_64")) == "this machine has no NVIDIA GPU"
-    assert obstacle(rtx(compile=options), machine("x86_64", "8.9")) is None
+    assert why(rtx(compile=options), machine_with("x86_64")) == "this machine has no NVIDIA GPU"
+    assert obstacle(rtx(compile=options), machine_with("x86_64", "8.9")) is None
 
 
 @pytest.mark.parametrize("versions", [("1.0", "1.7"), ("2", "3"), ("99", "")])
 def test_a_version_out_of_range_is_named_with_the_range(versions: tuple[str, str]) -> None:
-    found = obstacle(rtx(versions=versions), HERE)
-    assert found is not None
-    assert load("tensorrt_rtx").__version__ in found.why and "out of range" in found.why
-    assert f"takes {versions[0]} to before {versions[1]}" in found.why
-    assert f"tensorrt-rtx>={versions[0]}" in found.fix
+    blocked = obstacle(rtx(versions=versions), HERE)
+    assert blocked is not None
+    assert load("tensorrt_rtx").__version__ in blocked.why and "out of range" in blocked.why
+    assert f"takes {versions[0]} to before {versions[1]}" in blocked.why
+    assert f"tensorrt-rtx>={versions[0]}" in blocked.fix
 
 
 @pytest.mark.parametrize(
@@ -129,11 +139,15 @@ def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
     out = tmp_path / "bundle"
     out.mkdir()
     elsewhere = "jetson-thor" if HERE.machine != "aarch64" else "jetson-orin"
-    made = runtimes()["tensorrt"].lower(model, TARGETS[elsewhere], out, SILENT)
-    assert made is not None and made.state == "on the device"
-    assert made.why == why(TARGETS[elsewhere], HERE)
-    assert made.compiled is not None
-    assert (made.compiled.planned, made.compiled.int8, made.compiled.fused) == (6, 6, 1)
+    engine_build = runtimes()["tensorrt"].lower(model, TARGETS[elsewhere], out, SILENT)
+    assert engine_build is not None and engine_build.state == "on the device"
+    assert engine_build.why == why(TARGETS[elsewhere], HERE)
+    assert engine_build.compiled is not None
+    assert (
+        engine_build.compiled.planned,
+        engine_build.compiled.int8,
+        engine_build.compiled.fused,
+    ) == (6, 6, 1)
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
 
 
@@ -141,9 +155,9 @@ def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path: Path) -> None:
     model = small_graphs.write(small_graphs.LINEAR, tmp_path / "graph.onnx")
     out = tmp_path / "bundle"
     out.mkdir()
-    made = runtimes()["tensorrt_rtx"].lower(model, TARGETS["rtx-50"], out, SILENT)
-    assert made is not None and (made.state, made.why) == ("done", "")
-    assert made.compiled is not None and made.compiled.compute_capability == "12.0"
+    engine_build = runtimes()["tensorrt_rtx"].lower(model, TARGETS["rtx-50"], out, SILENT)
+    assert engine_build is not None and (engine_build.state, engine_build.why) == ("done", "")
+    assert engine_build.compiled is not None and engine_build.compiled.compute_capability == "12.0"
     assert sorted(path.name for path in out.iterdir()) == ["model.engine", "model.onnx"]
 
 

@@ -29,7 +29,7 @@ class Address:
         return re.sub(r"[^A-Za-z0-9._@]+", "-", self.text.removeprefix("ssh://")).strip("-")
 
 
-def parse(text: str) -> Address:
+def parse_address(text: str) -> Address:
     """The address `ssh://[user@]host[:port]`, or that in the target's file `text`.
 
     Raises InputError where it is neither.
@@ -38,12 +38,12 @@ def parse(text: str) -> Address:
         address = load_toml(Path(text), Target).device
         if not address:
             raise InputError(f"{text} names no device", fix=f'add: device = "{FORM}"')
-        return parse(address)
-    found = re.fullmatch(SSH_ADDRESS, text)
-    if not found or not 0 < int(found["port"] or 22) < 2**16:
+        return parse_address(address)
+    match = re.fullmatch(SSH_ADDRESS, text)
+    if not match or not 0 < int(match["port"] or 22) < 2**16:
         raise InputError(
             f"--device '{text}' is no address", fix=f"pass {FORM}, or a target's .toml with one"
         )
-    destination = f"{found['user']}@" if found["user"] else ""
-    destination += found["host"].strip("[]")
-    return Address(text, destination, int(found["port"]) if found["port"] else None)
+    destination = f"{match['user']}@" if match["user"] else ""
+    destination += match["host"].strip("[]")
+    return Address(text, destination, int(match["port"]) if match["port"] else None)

@@ -121,7 +121,7 @@ def install(wheel: str, requirement: str, system: bool) -> str:
     """
     key = hashlib.sha256(f"{wheel} {requirement} {sys.version}".encode()).hexdigest()[:16]
     venv = CACHE / f"venv-{key}"
-    with _alone(CACHE / "install.lock"):
+    with _exclusive(CACHE / "install.lock"):
         if (venv / "complete").exists():
             os.utime(venv)
             return venv.name
@@ -135,13 +135,13 @@ def install(wheel: str, requirement: str, system: bool) -> str:
         pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
         pip += ["--disable-pip-version-check", "--prefer-binary", "--no-compile"]
         package = f"{CACHE / 'wheels' / wheel}/{requirement}"
-        carried = CACHE / "offline"
-        if carried.is_dir():
-            pip += ["--no-index", "--find-links", str(carried)]
+        wheels = CACHE / "offline"
+        if wheels.is_dir():
+            pip += ["--no-index", "--find-links", str(wheels)]
         _run(
             [*pip, package],
             f"pip could not install {requirement.partition('-')[0]}",
-            f"is there a network? Without one, put the wheels it needs into {carried} there",
+            f"is there a network? Without one, put the wheels it needs into {wheels} there",
         )
         (venv / "complete").touch()
     return venv.name
@@ -199,7 +199,7 @@ def poll(job: str, offset: int) -> dict[str, Any]:
     alive = _alive(folder)
     with (folder / "log").open("rb") as log:
         log.seek(offset)
-        said = log.read(2**20)
+        output = log.read(2**20)
     code = None
     if (folder / "exit").exists():
         code = int((folder / "exit").read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ def poll(job: str, offset: int) -> dict[str, Any]:
             "the job ended without a result: the device lost power, or something killed it",
             "start it again; the bundle and the install are still there",
         )
-    return {"log": said.decode(errors="replace"), "offset": offset + len(said), "exit": code}
+    return {"log": output.decode(errors="replace"), "offset": offset + len(output), "exit": code}
 
 
 def result(job: str) -> str:
@@ -254,7 +254,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> Iterator[None]:
     """Hold the lock `path` while the block runs; another's is waited for."""
     descriptor = _lock(path)
     try:
@@ -301,14 +301,14 @@ def _run(command: list[str], what: str, fix: str) -> None:
         start_new_session=True,
     )
     assert child.stdout is not None
-    said = b""
+    output = b""
     try:
         while True:
             if select.select([child.stdout], [], [], 0.2)[0]:
                 block = os.read(child.stdout.fileno(), 2**16)
                 if not block:
                     break
-                said = (said + block)[-4000:]
+                output = (output + block)[-4000:]
             _check_client(0)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -317,7 +317,7 @@ def _run(command: list[str], what: str, fix: str) -> None:
     finally:
         code = child.wait()
     if code:
-        text = said.decode(errors="replace")
+        text = output.decode(errors="replace")
         if os.strerror(errno.ENOSPC) in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         lines = [line for line in text.splitlines() if line.strip()]

@@ -20,13 +20,13 @@ from vitedge.core.runtime import runtime_of
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
 from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
-from vitedge.measure.remote.parcels import Parcel, of_bundle, of_file, send
+from vitedge.measure.remote.parcels import Parcel, bundle_parcel, file_parcel, send
 
 ERROR, FIX = "error: ", "  fix: "
 
 
 @dataclass(frozen=True)
-class Load:
+class BenchJob:
     """What a device gets, and the commands it runs."""
 
     wheel: Parcel
@@ -39,7 +39,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Measured:
+class DeviceResult:
     """What `vitedge bench` said on one device; both where it broke a limit."""
 
     address: Address
@@ -55,7 +55,7 @@ def bench(
     options: Sequence[str],
     steps: Steps,
     patience: Patience = PATIENCE,
-) -> list[Measured]:
+) -> list[DeviceResult]:
     """Run `vitedge bench BUNDLES OPTIONS --json` on every device at once, in the order given.
 
     `rival` is the other artifact of `--against`, which goes along as FP32 bundles do. A device
@@ -65,11 +65,11 @@ def bench(
         name, content = wheel.pack()
         packed = Path(folder) / name
         packed.write_bytes(content)
-        load = _load(of_file(packed, "wheels"), bundles, rival, options)
+        job = _job(file_parcel(packed, "wheels"), bundles, rival, options)
         stop = threading.Event()
         with ThreadPoolExecutor(len(addresses)) as pool:
             running = [
-                pool.submit(_on, address, load, steps, stop, patience) for address in addresses
+                pool.submit(_bench_on, address, job, steps, stop, patience) for address in addresses
             ]
             try:
                 while wait(running, timeout=0.2).not_done:
@@ -77,12 +77,12 @@ def bench(
             except BaseException:
                 stop.set()
                 raise
-        return [each.result() for each in running]
+        return [future.result() for future in running]
 
 
-def _load(
+def _job(
     packed: Parcel, bundles: Sequence[Bundle], rival: Bundle | None, options: Sequence[str]
-) -> Load:
+) -> BenchJob:
     """Lay out the job's folder: bundles that lie beside each other here do so there."""
     parents: list[Path] = []
     parcels: dict[str, Parcel] = {}
@@ -95,7 +95,7 @@ def _load(
         where = f"{parents.index(path.parent)}/{path.name}"
         if where in parcels:
             return where
-        parcels[where] = of_bundle(bundle)
+        parcels[where] = bundle_parcel(bundle)
         if bundle.manifest.build and bundle.manifest.build.state == "on the device":
             builds.append(("build", where))
         reference = bundle.reference()
@@ -106,7 +106,7 @@ def _load(
     placed = [place(bundle) for bundle in bundles]
     against = ["--against", place(rival)] if rival else []
     used = [runtime_of(bundle.manifest.target) for bundle in [*bundles, rival] if bundle]
-    return Load(
+    return BenchJob(
         packed,
         tuple(sorted({runtime.extra for runtime in used})),
         any(runtime.processor == "gpu" for runtime in used),
@@ -115,52 +115,54 @@ def _load(
     )
 
 
-def _on(
-    address: Address, load: Load, steps: Steps, stop: threading.Event, patience: Patience
-) -> Measured:
+def _bench_on(
+    address: Address, job: BenchJob, steps: Steps, stop: threading.Event, patience: Patience
+) -> DeviceResult:
     """The whole way on one device."""
     device = Connection(address, steps, stop, patience)
     try:
         steps.say(f"{address.text}: connecting")
-        for parcel in (load.wheel, *load.parcels.values()):
+        for parcel in (job.wheel, *job.parcels.values()):
             send(parcel, device, steps)
-        requirement = f"{load.wheel.name}[{','.join(load.extras)}]"
+        requirement = f"{job.wheel.name}[{','.join(job.extras)}]"
         steps.say(f"{address.text}: installing {requirement}")
         venv = device.call(
-            "install", wheel=load.wheel.key, requirement=requirement, system=load.system
+            "install", wheel=job.wheel.key, requirement=requirement, system=job.system
         )
-        return _run(device, load, venv, steps, patience)
+        return _run(device, job, venv, steps, patience)
     except Stopped:
-        return Measured(address, error=VitedgeError(f"{address.text}: interrupted"))
+        return DeviceResult(address, error=VitedgeError(f"{address.text}: interrupted"))
     except VitedgeError as error:
-        return Measured(address, error=error)
+        return DeviceResult(address, error=error)
     finally:
         device.close()
 
 
-def _run(device: Connection, load: Load, venv: str, steps: Steps, patience: Patience) -> Measured:
+def _run(
+    device: Connection, job: BenchJob, venv: str, steps: Steps, patience: Patience
+) -> DeviceResult:
     """Start the job and follow it to its end; whatever happens, it is not left running."""
     where = device.address.text
-    job = uuid.uuid4().hex
-    plan = {"commands": load.commands, "lease_s": patience.lease_s}
-    links = {place: parcel.key for place, parcel in load.parcels.items()}
+    job_id = uuid.uuid4().hex
+    plan = {"commands": job.commands, "lease_s": patience.lease_s}
+    links = {place: parcel.key for place, parcel in job.parcels.items()}
     steps.say(f"{where}: starting")
     try:
-        device.call("start", job=job, venv=venv, plan=plan, links=links)
+        device.call("start", job=job_id, venv=venv, plan=plan, links=links)
         offset, rest, code = 0, "", None
-        said: list[str] = []
+        messages: list[str] = []
         while code is None:
-            look = device.call("poll", job=job, offset=offset)
-            offset, code = look["offset"], look["exit"]
-            *lines, rest = f"{rest}{look['log']}".split("\n")
-            said += _show(lines, where, steps)
+            status = device.call("poll", job=job_id, offset=offset)
+            offset, code = status["offset"], status["exit"]
+            *lines, rest = f"{rest}{status['log']}".split("\n")
+            messages += _show(lines, where, steps)
             if code is None:
                 device.pause()
-        error = _error(where, code, said) if code else None
-        printed = device.call("result", job=job)
+        error = _error(where, code, messages) if code else None
+        printed = device.call("result", job=job_id)
     finally:
         try:
-            device.call_last("stop", job=job)
+            device.call_last("stop", job=job_id)
         except VitedgeError:
             steps.note(
                 f"{where}: not there to be told to stop; it does so within {patience.lease_s:g} s"
@@ -172,27 +174,27 @@ def _run(device: Connection, load: Load, venv: str, steps: Steps, patience: Pati
     except ValueError:
         cut = VitedgeError(f"{where}: what it measured was cut short", fix="is its disk full?")
         raise error or cut from None
-    return Measured(device.address, tuple(document.get("reports", [document])), error)
+    return DeviceResult(device.address, tuple(document.get("reports", [document])), error)
 
 
 def _show(lines: Sequence[str], where: str, steps: Steps) -> list[str]:
     """Show the steps and notes among the lines of a job's log; returns those that are no steps."""
-    said = []
+    messages = []
     for line in lines:
         if not line.startswith("["):
-            said.append(line)
+            messages.append(line)
         if not line.startswith((ERROR, FIX)):
             steps.replay(line, where)
-    return said
+    return messages
 
 
-def _error(where: str, code: int, said: Sequence[str]) -> VitedgeError:
+def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:
     """The error that a job ended with, of the kind that its exit code says."""
-    what = next((line.removeprefix(ERROR) for line in said if line.startswith(ERROR)), "")
-    fix = next((line.removeprefix(FIX) for line in said if line.startswith(FIX)), "")
+    what = next((line.removeprefix(ERROR) for line in messages if line.startswith(ERROR)), "")
+    fix = next((line.removeprefix(FIX) for line in messages if line.startswith(FIX)), "")
     if code < 0:
         what = what or f"killed by {signal.Signals(-code).name}; is there memory enough?"
     kinds = (LimitError, InputError, UnavailableError)
     kind = next((kind for kind in kinds if what and kind.exit_code == code), VitedgeError)
-    last = next((line for line in reversed(said) if line.strip()), f"exit code {code}")
+    last = next((line for line in reversed(messages) if line.strip()), f"exit code {code}")
     return kind(f"{where}: {what or last}", fix=fix)

@@ -77,7 +77,7 @@ class Connection:
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._leaving = False
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
         self.machine: dict[str, Any] = {}
         """What the agent said of it: `python`, `machine`, `free_bytes`, `cache`."""
 
@@ -133,7 +133,7 @@ class Connection:
         """Let go of the device."""
         if self._process is not None:
             self._close()
-        self._said.close()
+        self._stderr.close()
 
     def _check(self) -> None:
         if self._stop.is_set() and not self._leaving:
@@ -149,15 +149,15 @@ class Connection:
         ssh = shutil.which("ssh")
         if ssh is None:
             raise UnavailableError("there is no `ssh` here", fix="install the OpenSSH client")
-        self._said.seek(0)
-        self._said.truncate()
+        self._stderr.seek(0)
+        self._stderr.truncate()
         options = [f"-o{key}={value}" for key, value in OPTIONS.items()]
         port = ["-p", str(self.address.port)] if self.address.port else []
         self._process = subprocess.Popen(
             [ssh, *options, *port, "--", self.address.destination, f"python3 -c '{LOADER}'"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         assert self._process.stdout is not None
@@ -212,8 +212,8 @@ class Connection:
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
-        self._said.seek(0)
-        return _Failure(self.address, code, self._said.read().decode(errors="replace"))
+        self._stderr.seek(0)
+        return _Failure(self.address, code, self._stderr.read().decode(errors="replace"))
 
 
 def _pump(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
@@ -227,8 +227,8 @@ def _pump(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
 class _Failure:
     """Why an ssh process ended, from its exit code and what it said."""
 
-    def __init__(self, address: Address, code: int, said: str) -> None:
-        lines = [line.strip() for line in said.splitlines() if line.strip(" @\r")]
+    def __init__(self, address: Address, code: int, stderr: str) -> None:
+        lines = [line.strip() for line in stderr.splitlines() if line.strip(" @\r")]
         self.reason = lines[-1] if lines else f"ssh ended with exit code {code}"
         text, by_hand = address.text, f"ssh {address.destination}"
         if address.port:
@@ -237,19 +237,19 @@ class _Failure:
         fix = f"try it by hand: {by_hand} true"
         self.final = True
         """Whether trying again is of no use."""
-        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
             known = [line for line in lines if line.startswith("Offending")]
             what = ": ".join([f"{text} has another host key than the one you know", *known[:1]])
             fix = "this may be another machine that answers; where you know why, remove that line"
-        elif "Host key verification failed" in said:
+        elif "Host key verification failed" in stderr:
             what = f"the host key of {text} is not known"
             fix = f"connect once by hand, and compare its fingerprint: {by_hand} true"
-        elif "Permission denied" in said:
+        elif "Permission denied" in stderr:
             what = f"{text} does not let you in: {self.reason}"
             fix = (
                 f"keys only, no passwords: ssh-copy-id, or ssh-add; try it by hand: {by_hand} true"
             )
-        elif (python := re.search(r"^(\d+\.\d+\S*) \(", said, re.MULTILINE)) and code == 1:
+        elif (python := re.search(r"^(\d+\.\d+\S*) \(", stderr, re.MULTILINE)) and code == 1:
             what = f"{text} has Python {python[1]}, and vitedge needs 3.10"
             fix = "install a newer one there, and make it the python3 of its PATH"
         elif code in (126, 127):

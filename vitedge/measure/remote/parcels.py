@@ -33,7 +33,7 @@ class Parcel:
         return sum(path.stat().st_size for path, _ in self.files.values())
 
 
-def of_bundle(bundle: Bundle) -> Parcel:
+def bundle_parcel(bundle: Bundle) -> Parcel:
     """A bundle: the manifest, and the files that it names."""
     manifest = bundle.path / MANIFEST
     key = sha256(manifest)
@@ -41,7 +41,7 @@ def of_bundle(bundle: Bundle) -> Parcel:
     return Parcel(bundle.manifest.name, "bundles", key, {**files, MANIFEST: (manifest, key)})
 
 
-def of_file(path: Path, shelf: str) -> Parcel:
+def file_parcel(path: Path, shelf: str) -> Parcel:
     """A single file."""
     key = sha256(path)
     return Parcel(path.name, shelf, key, {path.name: (path, key)})
@@ -56,10 +56,10 @@ def send(parcel: Parcel, device: Connection, steps: Steps) -> int:
     sent = 0
     wrong: list[str] = []
     for _ in range(ATTEMPTS):
-        there = device.call("held", shelf=parcel.shelf, key=parcel.key)
-        if there["whole"]:
+        copied = device.call("held", shelf=parcel.shelf, key=parcel.key)
+        if copied["whole"]:
             return sent
-        missing = parcel.size_bytes - sum(there["bytes"].values())
+        missing = parcel.size_bytes - sum(copied["bytes"].values())
         if missing > (free := device.machine["free_bytes"]):
             raise UnavailableError(
                 f"{where} has {free / 1e6:.1f} MB free in {device.machine['cache']}, and "
@@ -68,10 +68,10 @@ def send(parcel: Parcel, device: Connection, steps: Steps) -> int:
             )
         step, done = f"{where}: copying {parcel.name}", parcel.size_bytes - missing
         for name, (path, _) in parcel.files.items():
-            here = there["bytes"].get(name, -1)
-            if here == path.stat().st_size:
+            size = copied["bytes"].get(name, -1)
+            if size == path.stat().st_size:
                 continue
-            for offset, block in _blocks(path, max(here, 0)):
+            for offset, block in _blocks(path, max(size, 0)):
                 place = {"shelf": parcel.shelf, "key": parcel.key, "name": name}
                 device.call("write", block, **place, offset=offset)
                 sent += len(block)

@@ -20,7 +20,7 @@ from vitedge.core.progress import LINES
 CHECK_S = 0.2
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class JobPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a job does."""
 
     commands: tuple[tuple[str, ...], ...]
@@ -32,14 +32,14 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 def run(folder: Path) -> None:
     """Run the job in `folder`, whose log is this process's output, and write its exit code."""
-    plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
+    plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=JobPlan)
     code = 0
     for arguments in plan.commands:
         if code == 0:
             code = _run(arguments, folder, plan.lease_s)
-    written = folder / "exit.part"
-    written.write_text(str(code), encoding="utf-8")
-    written.rename(folder / "exit")
+    partial = folder / "exit.part"
+    partial.write_text(str(code), encoding="utf-8")
+    partial.rename(folder / "exit")
 
 
 def _run(arguments: tuple[str, ...], folder: Path, lease_s: float) -> int:
@@ -53,15 +53,15 @@ def _run(arguments: tuple[str, ...], folder: Path, lease_s: float) -> int:
             stdout=result,
             close_fds=False,  # it holds the job's lock, too: who stops the job finds it
         )
-    lease, asked, since = folder / "lease", 0, time.monotonic()
+    lease, last_touch, touched_s = folder / "lease", 0, time.monotonic()
     while True:
         try:
             return child.wait(CHECK_S)
         except subprocess.TimeoutExpired:
-            touched = lease.stat().st_mtime_ns if lease.exists() else 0
-            if touched and touched != asked:  # the device's own clock may jump
-                asked, since = touched, time.monotonic()
-            if not touched or time.monotonic() - since > lease_s:
+            touch = lease.stat().st_mtime_ns if lease.exists() else 0
+            if touch and touch != last_touch:  # the device's own clock may jump
+                last_touch, touched_s = touch, time.monotonic()
+            if not touch or time.monotonic() - touched_s > lease_s:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.killpg(0, signal.SIGKILL)
 
