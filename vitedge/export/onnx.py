@@ -200,11 +200,11 @@ def _from_onnx(
 
 def _name_anonymous(proto: ModelProto) -> None:
     """Give every node a name of its own, where a foreign exporter has not."""
-    taken: set[str] = set()
+    names: set[str] = set()
     for index, node in enumerate(proto.graph.node):
-        if not node.name or node.name in taken:
+        if not node.name or node.name in names:
             node.name = f"{node.op_type}_{index}"
-        taken.add(node.name)
+        names.add(node.name)
 
 
 def _set_batch(proto: ModelProto, batch: Batch, path: str) -> None:

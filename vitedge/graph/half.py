@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from vitedge.core.errors import InputError
+from vitedge.core.manifest import Kept
 from vitedge.graph.halving import Halves, rounded
 from vitedge.graph.norms import Norms
 from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard
@@ -31,15 +32,6 @@ INT8_LOSS_DB = 1.0
 """Of INT8's SQNR that float16 may take: a rounding that moves a value to the next level."""
 EXACT_DB = 200.0
 CHECKED_RUNS = 8
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An operator that stays in float32, and why."""
-
-    node: str
-    op: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,9 @@ def halve(
         largest, node = guard.largest()
         how = _how_norms(model, kept, fused)
         reasons = tuple(
-            Kept(n.name, n.op_type, kept[n.name]) for n in model.graph.node if n.name in kept
+            Kept(node=n.name, op=n.op_type, why=kept[n.name])
+            for n in model.graph.node
+            if n.name in kept
         )
         return Halved(path, reasons, how, largest, node, limit, sqnr_db)
     assert failed is not None

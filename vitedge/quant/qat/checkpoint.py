@@ -86,7 +86,7 @@ def read(path: Path, of: Mapping[str, str]) -> Checkpoint:
     return Checkpoint(place, tensors)
 
 
-class Log:
+class TrainingLog:
     """One JSON object a line, for every step and every look at the held-out images."""
 
     def __init__(self, path: Path, step: int, watch: Watch) -> None:
@@ -94,8 +94,8 @@ class Log:
         self._path, self._watch = path, watch
         self.lines: list[dict[str, Any]] = []
         if step and path.exists():
-            found = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
-            self.lines = [line for line in found if line and line["step"] <= step]
+            parsed = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
+            self.lines = [line for line in parsed if line and line["step"] <= step]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
         for line in self.lines:
             watch(line)
@@ -111,8 +111,8 @@ class Log:
 def _parsed(line: str) -> dict[str, Any] | None:
     """None where a killed run left half of it."""
     with contextlib.suppress(json.JSONDecodeError):
-        found: dict[str, Any] = json.loads(line)
-        return found
+        parsed: dict[str, Any] = json.loads(line)
+        return parsed
     return None
 
 

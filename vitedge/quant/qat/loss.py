@@ -13,7 +13,7 @@ from vitedge.data.imageset import UNLABELLED
 
 
 @dataclass(frozen=True)
-class Outputs:
+class NetworkOutputs:
     """Of one forward pass."""
 
     logits: Tensor
@@ -34,7 +34,9 @@ class Mixed:
     """Of `labels`; 1 where nothing is mixed in."""
 
 
-def loss(student: Outputs, teacher: Outputs, batch: Mixed, task: Task, how: Training) -> Tensor:
+def loss(
+    student: NetworkOutputs, teacher: NetworkOutputs, batch: Mixed, task: Task, how: Training
+) -> Tensor:
     """The weighted sum of the losses that `how` asks for, a mean over the batch."""
     total = student.logits.new_zeros(())
     if how.distillation:
@@ -45,10 +47,10 @@ def loss(student: Outputs, teacher: Outputs, batch: Mixed, task: Task, how: Trai
         error = (student.tokens.float() - teacher.tokens.float()).square().mean()
         total = total + how.features * error / teacher.tokens.float().square().mean()
     if how.labels:
-        found = batch.share * _cross_entropy(student.logits, batch.labels)
+        entropy = batch.share * _cross_entropy(student.logits, batch.labels)
         if batch.share < 1:
-            found = found + (1 - batch.share) * _cross_entropy(student.logits, batch.others)
-        total = total + how.labels * found
+            entropy = entropy + (1 - batch.share) * _cross_entropy(student.logits, batch.others)
+        total = total + how.labels * entropy
     return total
 
 
@@ -60,9 +62,10 @@ def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: floa
     student, teacher = student.float(), teacher.float()
     if task == "features":
         return (student - teacher).square().mean() / teacher.square().mean()
-    logs = (F.log_softmax(each / temperature, dim=1) for each in (student, teacher))
-    own, wanted = logs
-    divergence = (wanted.exp() * (wanted - own)).sum(dim=1).mean()
+    log_student, log_teacher = (
+        F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)
+    )
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
     return divergence * temperature**2
 
 

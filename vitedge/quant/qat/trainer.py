@@ -20,16 +20,15 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import Task, Training
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.quant.qat import checkpoint, team
-from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, Log, Place, Watch
+from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, Place, TrainingLog, Watch
 from vitedge.quant.qat.evaluation import measure, on_device
 from vitedge.quant.qat.images import deal
 from vitedge.quant.qat.loss import Mixed, loss, mix
 from vitedge.quant.qat.network import Network
-from vitedge.quant.qat.schedule import rate
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What is trained, on what."""
 
     student: Network
@@ -45,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRun:
     """How a run went; the student holds the best weights it has found."""
 
     steps: int
@@ -56,13 +55,13 @@ class Trained:
 
 
 def train(
-    job: Job,
+    job: TrainingJob,
     how: Training,
     folder: Path,
     accelerator: Accelerator,
     steps: Steps,
     watch: Watch,
-) -> Trained:
+) -> TrainingRun:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
     Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
@@ -73,7 +72,7 @@ def train(
 
 class _Run:
     def __init__(
-        self, job: Job, how: Training, folder: Path, accelerator: Accelerator, steps: Steps
+        self, job: TrainingJob, how: Training, folder: Path, accelerator: Accelerator, steps: Steps
     ) -> None:
         self._job, self._how, self._folder = job, how, folder
         self._accelerator, self._steps = accelerator, steps
@@ -89,12 +88,12 @@ class _Run:
         self._accuracy: float | None = None
         self._bf16 = team.bf16(how, accelerator.device)
 
-    def train(self, watch: Watch) -> Trained:
+    def train(self, watch: Watch) -> TrainingRun:
         resumed = (self._folder / LAST).exists()
         self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
             self._restore(checkpoint.read(self._folder / LAST, self._job.of))
-        log = Log(self._folder / LOG, self._place.step, watch) if self._main else None
+        log = TrainingLog(self._folder / LOG, self._place.step, watch) if self._main else None
         if not resumed:
             self._look(log)
         while self._place.step < self._total:
@@ -106,7 +105,7 @@ class _Run:
             self._look(log)
         self._best()
         lines = log.lines if log else []
-        return Trained(self._total, self._place.best_step, lines)
+        return TrainingRun(self._total, self._place.best_step, lines)
 
     @property
     def _main(self) -> bool:
@@ -124,25 +123,25 @@ class _Run:
             processes=self._accelerator.num_processes,
         )
 
-    def _step(self, batch: Batch, log: Log | None) -> None:
+    def _step(self, batch: Batch, log: TrainingLog | None) -> None:
         """One update of the weights."""
         how, step = self._how, self._place.step
         share = rate(step, self._total, how.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest"] * share
         self._optimizer.zero_grad(set_to_none=True)
-        found = torch.zeros((), device=self._accelerator.device)
+        total = torch.zeros((), device=self._accelerator.device)
         parts = self._parts(batch, step)
         for index, mixed in enumerate(parts):
             # processes exchange gradients once a step
-            more = index + 1 < len(parts)
-            alone = self._accelerator.no_sync(self._student) if more else contextlib.nullcontext()
-            with alone:
-                with torch.autocast(found.device.type, torch.bfloat16, enabled=self._bf16):
+            last = index + 1 == len(parts)
+            sync = contextlib.nullcontext() if last else self._accelerator.no_sync(self._student)
+            with sync:
+                with torch.autocast(total.device.type, torch.bfloat16, enabled=self._bf16):
                     part = self._loss(mixed) / len(parts)
                 self._accelerator.backward(part)
-            found += part.detach()
-        value = float(self._accelerator.reduce(found, "mean"))
+            total += part.detach()
+        value = float(self._accelerator.reduce(total, "mean"))
         self._check(value, f"at step {step + 1}")
         norm = nn.utils.clip_grad_norm_(self._tensors.values(), how.clip_norm)
         self._optimizer.step()
@@ -159,8 +158,8 @@ class _Run:
 
     def _parts(self, batch: Batch, step: int) -> list[Mixed]:
         """The batch in as many parts as gradients are accumulated over."""
-        here = self._accelerator.process_index
-        (seed,) = np.random.SeedSequence([self._how.seed, step, here]).generate_state(1)
+        process = self._accelerator.process_index
+        (seed,) = np.random.SeedSequence([self._how.seed, step, process]).generate_state(1)
         random = torch.Generator().manual_seed(int(seed))
         images, labels = on_device(batch, self._accelerator.device)
         pairs = zip(
@@ -170,14 +169,14 @@ class _Run:
 
     def _loss(self, batch: Mixed) -> Tensor:
         with torch.no_grad():
-            wanted = self._job.teacher(batch.images)
-        return loss(self._student(batch.images), wanted, batch, self._job.task, self._how)
+            teacher = self._job.teacher(batch.images)
+        return loss(self._student(batch.images), teacher, batch, self._job.task, self._how)
 
     @torch.no_grad()
-    def _look(self, log: Log | None) -> None:
+    def _look(self, log: TrainingLog | None) -> None:
         """Measure on the held-out images, remember the best, and save both."""
         with _holding(self._tensors, self._average):  # the moving average, where there is one
-            found = measure(
+            score = measure(
                 self._job.student,
                 self._job.teacher,
                 self._job.images,
@@ -186,7 +185,7 @@ class _Run:
                 self._how,
                 self._accelerator.device,
             )
-            value, self._accuracy = found.loss, found.accuracy
+            value, self._accuracy = score.loss, score.accuracy
             if not self._place.step and not math.isfinite(value):
                 raise InputError(
                     f"the loss on the held-out images is {value} at step 0, before any training",
@@ -199,7 +198,7 @@ class _Run:
                 )
                 self._save(BEST)
         if log is not None:
-            log.add(step=self._place.step, held_out=vars(found))
+            log.add(step=self._place.step, held_out=vars(score))
         self._save(LAST)
 
     def _check(self, value: float, where: str) -> None:
@@ -223,27 +222,27 @@ class _Run:
             checkpoint.write(self._folder / name, tensors, self._place)
 
     @torch.no_grad()
-    def _restore(self, found: checkpoint.Checkpoint) -> None:
-        self._place = found.place
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        self._place = saved.place
         for name, parameter in self._tensors.items():
-            parameter.copy_(found.tensors[name])
-            if f"step/{name}" in found.tensors:
+            parameter.copy_(saved.tensors[name])
+            if f"step/{name}" in saved.tensors:
                 self._optimizer.state[parameter] = {
-                    part: found.tensors[f"{part}/{name}"].to(
+                    part: saved.tensors[f"{part}/{name}"].to(
                         parameter.device if part != "step" else "cpu"
                     )
                     for part in ("step", "exp_avg", "exp_avg_sq")
                 }
             if self._average:
-                self._average[name].copy_(found.tensors[f"average/{name}"])
+                self._average[name].copy_(saved.tensors[f"average/{name}"])
 
     @torch.no_grad()
     def _best(self) -> None:
         """Put the best weights into the student, in every process."""
         self._accelerator.wait_for_everyone()
-        found = checkpoint.read(self._folder / BEST, self._job.of).tensors
+        best = checkpoint.read(self._folder / BEST, self._job.of).tensors
         for name, parameter in self._tensors.items():
-            parameter.copy_(found[name])
+            parameter.copy_(best[name])
 
 
 @contextlib.contextmanager
@@ -255,6 +254,17 @@ def _holding(parameters: dict[str, nn.Parameter], others: dict[str, Tensor]) -> 
     yield
     for name, value in kept.items():
         parameters[name].data.copy_(value)
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Share of the highest learning rate at `step` of `steps`.
+
+    A linear rise, then half a cosine to 0: a function of the step alone, nothing of it to be saved.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def _trained(student: Network) -> dict[str, nn.Parameter]:
