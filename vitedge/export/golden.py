@@ -12,7 +12,7 @@ from vitedge.data.open import open_images
 from vitedge.export.request import Job
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
+    from vitedge.graph.run import Fp32Graph
 
 GOLDEN_IMAGES = 8
 GOLDEN_BYTES = 2**24

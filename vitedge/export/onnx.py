@@ -20,10 +20,8 @@ from vitedge.core.errors import InputError, VitedgeError, error_line
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Batch
 from vitedge.graph import fold, preprocess
-from vitedge.graph.finite import check_finite
-from vitedge.graph.fp32 import Fp32Graph
 from vitedge.graph.io import check_opset
-from vitedge.graph.run import Runner
+from vitedge.graph.run import Fp32Graph, Runner, check_finite
 from vitedge.models.sources import Identity, ReferenceModel
 
 PARITY_LIMIT = 1e-3

@@ -24,7 +24,7 @@ from vitedge.quant.int8 import Int8
 from vitedge.runtimes import runs_here
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
+    from vitedge.graph.run import Fp32Graph
 
 TOOLS = (
     *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),

@@ -20,8 +20,7 @@ from vitedge.core.manifest import Kept
 from vitedge.graph.halving import Halves, rounded
 from vitedge.graph.norms import Norms
 from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard
-from vitedge.graph.run import Progress, Runner
-from vitedge.graph.taps import shapes, tapped
+from vitedge.graph.run import Progress, Runner, shapes, tapped
 
 LIMITS = (FP16_MAX / 2, 2.0**11, 2.0**7)
 """Largest |x| left in float16. Half of the range leaves room for images not seen. Where that is

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from vitedge.core.errors import InputError
-from vitedge.graph.run import Progress
-from vitedge.graph.taps import tapped
+from vitedge.graph.run import Progress, tapped
 
 FP16_MAX = 65504.0
 FP16_NORMAL = 2.0**-14
@@ -78,7 +77,7 @@ class Guard:
         run = tapped(self._model, self._fp32, outputs, tuple(nodes), often=True)
         seen = 0
         amax = np.zeros(len(self._activations))
-        for images, found in run.each(batches):
+        for images, found in run.stream(batches):
             extremes = np.abs(np.array(found, np.float64)).reshape(-1, 2)
             amax = np.maximum(amax, extremes.max(axis=1))  # keeps NaN
             seen += len(images)

@@ -15,8 +15,8 @@ from vitedge.core.spec import Target
 from vitedge.data.calibration import CalibrationImages, batched
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
     from vitedge.graph.half import Halved
+    from vitedge.graph.run import Fp32Graph
 
 GOLDEN = "golden"
 

@@ -20,7 +20,7 @@ from vitedge.data.calibration import CalibrationImages, batched
 from vitedge.quant.half import describe
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
+    from vitedge.graph.run import Fp32Graph
     from vitedge.quant.parameters import Calibrated
 
 RANKING_RUNS = 300

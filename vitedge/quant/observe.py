@@ -18,8 +18,7 @@ from vitedge.core.spec import Calibration, Quantization
 from vitedge.graph import trace
 from vitedge.graph.channels import Channels
 from vitedge.graph.ids import Ids
-from vitedge.graph.run import Progress
-from vitedge.graph.taps import shapes, tapped
+from vitedge.graph.run import Progress, shapes, tapped
 from vitedge.quant.policy import decide
 from vitedge.quant.statistics import ChannelStatistics
 
@@ -72,7 +71,7 @@ def observe(
     images: list[Images] = []
     outputs: list[NDArray[np.float32]] = []
     seen = 0
-    for batch, (*values, output) in run.each(chain([first], batches)):
+    for batch, (*values, output) in run.stream(chain([first], batches)):
         for name, value in zip(taps, values, strict=True):
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))

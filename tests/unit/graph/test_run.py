@@ -24,7 +24,7 @@ def test_each_batch_comes_in_order_with_the_outputs_of_its_own_run(
     alone = Runner(path)
     seen = 0
     batches = (held_out.images[i : i + 1] for i in range(count))
-    for batch, outputs in Runner(path, often=True).each(batches):
+    for batch, outputs in Runner(path, often=True).stream(batches):
         assert batch.tobytes() == held_out.images[seen : seen + 1].tobytes()
         np.testing.assert_allclose(outputs[0], alone(batch)[0], rtol=0, atol=1e-5)
         seen += 1
@@ -40,11 +40,11 @@ def test_no_more_batches_are_taken_than_run_at_a_time(digits_graph: Graph, held_
             taken += 1
             yield held_out.images[i : i + 1]
 
-    for seen, _ in enumerate(Runner(digits_graph(1).path, often=True).each(batches())):
+    for seen, _ in enumerate(Runner(digits_graph(1).path, often=True).stream(batches())):
         assert taken <= seen + 2
 
 
 def test_a_run_that_fails_is_an_error(digits_graph: Graph, held_out: Batch) -> None:
     run = Runner(digits_graph(4).path, often=True)
     with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
-        list(run.each(iter([held_out.images[:4], held_out.images[:3]])))
+        list(run.stream(iter([held_out.images[:4], held_out.images[:3]])))

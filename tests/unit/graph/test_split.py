@@ -12,9 +12,8 @@ import pytest
 
 from tests.graphs import ATTEND, FUSED, HEAD, HEADS, IMAGES, NORM, TOKENS, WIDTH, build, run
 from vitedge.graph.external import DataFile
-from vitedge.graph.run import Runner
+from vitedge.graph.run import Runner, shapes
 from vitedge.graph.split import split
-from vitedge.graph.taps import shapes
 
 HEADS_FIRST = np.array([1, TOKENS, HEADS, 3, HEAD])
 AXES = {

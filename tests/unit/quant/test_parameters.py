@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from tests.graphs import EVERYTHING, FUSED, IMAGES, NORM, SPLIT, build, peaks, run, spread, weights
 from vitedge.core import catalog
 from vitedge.core.spec import Equalize, Quantization
-from vitedge.graph.taps import tapped
+from vitedge.graph.run import tapped
 from vitedge.quant.observe import observe
 from vitedge.quant.parameters import Calibrated, QuantizerSettings, fit
 
