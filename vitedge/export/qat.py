@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vitedge.quant.parameters import Calibrated
     from vitedge.quant.placement import Placement
-    from vitedge.quant.qat.checkpoint import Watch
+    from vitedge.quant.qat.checkpoint import LogListener
     from vitedge.quant.qat.images import Scanned
     from vitedge.quant.qat.network import Network
     from vitedge.quant.qat.trainer import TrainingRun
@@ -62,7 +62,7 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
         raise InputError("no images to train on", fix="pass --train-data with a folder or an .npz")
     try:
         from vitedge.quant.qat import team, tensorboard
-        from vitedge.quant.qat.checkpoint import unwatched
+        from vitedge.quant.qat.checkpoint import no_listener
     except ImportError as error:
         raise missing(error.name or "accelerate", "qat") from error
     if request.tensorboard:
@@ -70,7 +70,7 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
     accelerator = team.gather()
     if not accelerator.is_main_process:
         try:
-            _train(team.share(accelerator, None), accelerator, SILENT, unwatched)
+            _train(team.share(accelerator, None), accelerator, SILENT, no_listener)
         except VitedgeError as error:  # the first process says what it is
             raise SystemExit(error.exit_code) from error
         return []
@@ -81,8 +81,8 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
         start = _start(request, training_set, model.identity, calibrated)
         waiting = False
         team.share(accelerator, start)
-        with tensorboard.watching(request.tensorboard) as watch:
-            student, training_run = _train(start, accelerator, steps, watch)
+        with tensorboard.watching(request.tensorboard) as listener:
+            student, training_run = _train(start, accelerator, steps, listener)
         record = _record(request, training_set, training_run, accelerator.num_processes)
         return TrainedGraph(_learned(calibrated, student), record, _outputs(student, golden.images))
 
@@ -111,7 +111,7 @@ class TrainingSet:
     """Of those kept apart, to choose the best step."""
     missing_classes: list[str]
     """The model's classes that no image shows."""
-    of: dict[str, str]
+    fingerprint: dict[str, str]
     """A digest of everything that decides the outcome, by what it is of."""
     folder: Path
     """Of the checkpoints."""
@@ -144,10 +144,10 @@ def check(
     missing_classes = images.missing_classes(scanned, model.labels)
     if settings.labels:
         _check_labels(source, scanned.labels, missing_classes, model)
-    of = _describe(request, scanned, model, target)
+    fingerprint = _fingerprint(request, scanned, model, target)
     if request.resume and (folder / checkpoint.LAST).exists():
-        checkpoint.read(folder / checkpoint.LAST, of)
-    return TrainingSet(source, scanned, training, held_out, missing_classes, of, folder)
+        checkpoint.read(folder / checkpoint.LAST, fingerprint)
+    return TrainingSet(source, scanned, training, held_out, missing_classes, fingerprint, folder)
 
 
 def _check_folder(request: QatRequest, folder: Path) -> None:
@@ -187,7 +187,7 @@ def _check_labels(
         )
 
 
-def _describe(
+def _fingerprint(
     request: QatRequest, scanned: Scanned, model: Identity, target: Target
 ) -> dict[str, str]:
     """A digest of everything that decides the outcome, by what it is of."""
@@ -218,7 +218,7 @@ class _Start:
     task: Task
     training: list[int]
     held_out: list[int]
-    of: dict[str, str]
+    fingerprint: dict[str, str]
     folder: Path
     """Of the checkpoints."""
     settings: Training
@@ -246,7 +246,7 @@ def _start(
         task=model.task,
         training=training_set.training,
         held_out=training_set.held_out,
-        of=training_set.of,
+        fingerprint=training_set.fingerprint,
         folder=folder.resolve(),
         settings=request.training,
     )
@@ -286,7 +286,7 @@ def _record(
 
 
 def _train(
-    start: _Start, accelerator: Accelerator, steps: Steps, watch: Watch
+    start: _Start, accelerator: Accelerator, steps: Steps, listener: LogListener
 ) -> tuple[Network, TrainingRun]:
     import torch
 
@@ -308,9 +308,9 @@ def _train(
         start.train_data, "calibration", start.preprocess, start.labels, start.task
     )
     job = TrainingJob(
-        student, teacher, images, start.training, start.held_out, start.task, start.of
+        student, teacher, images, start.training, start.held_out, start.task, start.fingerprint
     )
-    return student, train(job, settings, start.folder, accelerator, steps, watch)
+    return student, train(job, settings, start.folder, accelerator, steps, listener)
 
 
 def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from vitedge.quant.calibrate import calibrate
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat import team
-from vitedge.quant.qat.checkpoint import Watch, unwatched
+from vitedge.quant.qat.checkpoint import LogListener, no_listener
 from vitedge.quant.qat.network import Network
 from vitedge.quant.qat.trainer import TrainingJob, TrainingRun, train
 from vitedge.quant.qdq import quantizers
@@ -48,7 +48,7 @@ def job(calibrated: Calibrated) -> TrainingJob:
         training=list(range(64)),
         held_out=list(range(64, 96)),
         task="classification",
-        of={"the run": "1"},
+        fingerprint={"the run": "1"},
     )
 
 
@@ -66,9 +66,11 @@ def weights_only(calibrated: Calibrated) -> TrainingJob:
     return replace(job(calibrated), student=student)
 
 
-def run(made: TrainingJob, how: Training, folder: Path, watch: Watch = unwatched) -> TrainingRun:
+def run(
+    made: TrainingJob, how: Training, folder: Path, listener: LogListener = no_listener
+) -> TrainingRun:
     folder.mkdir(exist_ok=True)
-    return train(made, how, folder, Accelerator(cpu=True), SILENT, watch)
+    return train(made, how, folder, Accelerator(cpu=True), SILENT, listener)
 
 
 def losses(done: TrainingRun) -> list[float]:
@@ -133,7 +135,7 @@ def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     with pytest.raises(Stopped):
-        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop, unwatched)
+        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop, no_listener)
     resumed, told = job(calibrated), []
     done = run(resumed, how, stopped, told.append)
     assert told == done.log and len(losses(done)) == 8

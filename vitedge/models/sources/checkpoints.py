@@ -46,8 +46,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Pickles are read with `weights_only=True`, which refuses everything but tensors and plain
     containers, and arrays without pickles. What training put before every name is gone. Raises
-    InputError for anything else, and for NaN or
-    infinite weights.
+    InputError for anything else, and for NaN or infinite weights.
     """
     if not path.is_file():
         raise InputError(f"no weights file at {path}", fix="check the path")

@@ -32,18 +32,18 @@ def measure(
     images: ImageSet,
     indices: Sequence[int],
     task: Task,
-    how: Training,
+    settings: Training,
     device: torch.device,
 ) -> HeldOutScore:
     """Loss and accuracy of `student` on the images at `indices`."""
     total = right = count = 0.0
-    size = max(1, how.batch_size // student.batch) * student.batch
+    size = max(1, settings.batch_size // student.batch) * student.batch
     for batch in images.batches(size, order=list(indices)):
         n = len(batch.images)
         pictures, labels = on_device(_filled(batch, student.batch), device)
         outputs, reference = (_first(network(pictures), n) for network in (student, teacher))
         whole = Mixed(pictures[:n], labels[:n], labels[:n], 1.0)
-        total += n * float(loss(outputs, reference, whole, task, how))
+        total += n * float(loss(outputs, reference, whole, task, settings))
         if task != "features":
             right += _right(outputs.logits, reference.logits, whole.labels)
         count += n

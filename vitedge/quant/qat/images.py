@@ -81,18 +81,18 @@ def missing_classes(scanned: Scanned, labels: Sequence[str]) -> list[str]:
     return [name for index, name in enumerate(labels) if not seen[index]] if seen else []
 
 
-def check_batches(count: int, how: Training, graph_batch: int, processes: int) -> None:
+def check_batches(count: int, settings: Training, graph_batch: int, processes: int) -> None:
     """Raises InputError where `count` images do not fill a step, or a step cannot be shared."""
-    parts = processes * how.accumulate * graph_batch
-    if how.batch_size % parts:
+    parts = processes * settings.accumulate * graph_batch
+    if settings.batch_size % parts:
         raise InputError(
-            f"a batch of {how.batch_size} images cannot be shared by {processes} processes in "
-            f"{how.accumulate} parts of {graph_batch} or a multiple",
+            f"a batch of {settings.batch_size} images cannot be shared by {processes} processes in "
+            f"{settings.accumulate} parts of {graph_batch} or a multiple",
             fix=f"set batch_size to a multiple of {parts}",
         )
-    if count < how.batch_size:
+    if count < settings.batch_size:
         raise InputError(
-            f"{count} images to train on are less than a batch of {how.batch_size}",
+            f"{count} images to train on are less than a batch of {settings.batch_size}",
             fix="give more images, or a smaller batch size",
         )
 

@@ -20,7 +20,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import Task, Training
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.quant.qat import checkpoint, team
-from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, Place, TrainingLog, Watch
+from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, LogListener, Place, TrainingLog
 from vitedge.quant.qat.evaluation import measure, on_device
 from vitedge.quant.qat.images import deal
 from vitedge.quant.qat.loss import Mixed, loss, mix
@@ -39,7 +39,7 @@ class TrainingJob:
     held_out: list[int]
     """Of those that decide which checkpoint is best."""
     task: Task
-    of: dict[str, str]
+    fingerprint: dict[str, str]
     """A digest of everything that decides the outcome, by what it is of."""
 
 
@@ -56,51 +56,58 @@ class TrainingRun:
 
 def train(
     job: TrainingJob,
-    how: Training,
+    settings: Training,
     folder: Path,
     accelerator: Accelerator,
     steps: Steps,
-    watch: Watch,
+    listener: LogListener,
 ) -> TrainingRun:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
     Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
     is not of this run or cannot be written, and where the loss is not finite.
     """
-    return _Run(job, how, folder, accelerator, steps).train(watch)
+    return _Run(job, settings, folder, accelerator, steps).train(listener)
 
 
 class _Run:
     def __init__(
-        self, job: TrainingJob, how: Training, folder: Path, accelerator: Accelerator, steps: Steps
+        self,
+        job: TrainingJob,
+        settings: Training,
+        folder: Path,
+        accelerator: Accelerator,
+        steps: Steps,
     ) -> None:
-        self._job, self._how, self._folder = job, how, folder
+        self._job, self._settings, self._folder = job, settings, folder
         self._accelerator, self._steps = accelerator, steps
-        self._per_epoch = len(job.training) // how.batch_size
-        self._total = how.epochs * self._per_epoch
+        self._per_epoch = len(job.training) // settings.batch_size
+        self._total = settings.epochs * self._per_epoch
         job.student.to(accelerator.device)
         job.teacher.to(accelerator.device).requires_grad_(False)
         self._student = accelerator.prepare_model(job.student)
         self._tensors = _trained(job.student)
-        self._optimizer = _optimizer(job.student, how)
-        self._average = {n: p.detach().clone() for n, p in self._tensors.items()} if how.ema else {}
-        self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.of)
+        self._optimizer = _optimizer(job.student, settings)
+        self._average = (
+            {n: p.detach().clone() for n, p in self._tensors.items()} if settings.ema else {}
+        )
+        self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.fingerprint)
         self._accuracy: float | None = None
-        self._bf16 = team.bf16(how, accelerator.device)
+        self._bf16 = team.bf16(settings, accelerator.device)
 
-    def train(self, watch: Watch) -> TrainingRun:
+    def train(self, listener: LogListener) -> TrainingRun:
         resumed = (self._folder / LAST).exists()
         self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
-            self._restore(checkpoint.read(self._folder / LAST, self._job.of))
-        log = TrainingLog(self._folder / LOG, self._place.step, watch) if self._main else None
+            self._restore(checkpoint.read(self._folder / LAST, self._job.fingerprint))
+        log = TrainingLog(self._folder / LOG, self._place.step, listener) if self._main else None
         if not resumed:
             self._look(log)
         while self._place.step < self._total:
             epoch, first = divmod(self._place.step, self._per_epoch)
             for batch in self._batches(epoch, first):
                 self._step(batch, log)
-                if self._place.step % self._how.checkpoint_steps == 0:
+                if self._place.step % self._settings.checkpoint_steps == 0:
                     self._save(LAST)
             self._look(log)
         self._best()
@@ -117,16 +124,16 @@ class _Run:
             self._job.training,
             epoch=epoch,
             first_step=first_step,
-            seed=self._how.seed,
-            batch_size=self._how.batch_size,
+            seed=self._settings.seed,
+            batch_size=self._settings.batch_size,
             process=self._accelerator.process_index,
             processes=self._accelerator.num_processes,
         )
 
     def _step(self, batch: Batch, log: TrainingLog | None) -> None:
         """One update of the weights."""
-        how, step = self._how, self._place.step
-        share = rate(step, self._total, how.warmup)
+        settings, step = self._settings, self._place.step
+        share = rate(step, self._total, settings.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest"] * share
         self._optimizer.zero_grad(set_to_none=True)
@@ -143,15 +150,15 @@ class _Run:
             total += part.detach()
         value = float(self._accelerator.reduce(total, "mean"))
         self._check(value, f"at step {step + 1}")
-        norm = nn.utils.clip_grad_norm_(self._tensors.values(), how.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._tensors.values(), settings.clip_norm)
         self._optimizer.step()
         for name, average in self._average.items():
-            average.lerp_(self._tensors[name].detach(), 1 - how.ema)
+            average.lerp_(self._tensors[name].detach(), 1 - settings.ema)
         self._place = msgspec.structs.replace(self._place, step=step + 1)
         if log is not None:
-            lr = how.learning_rate * share
+            lr = settings.learning_rate * share
             log.add(step=step + 1, loss=value, learning_rate=lr, gradient_norm=float(norm))
-        note = f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}"
+        note = f"loss {value:.4g}, learning rate {settings.learning_rate * share:.1e}"
         if self._accuracy is not None:
             note += f", {self._accuracy:.1%} of held-out images right"
         self._steps("training", step + 1, self._total, note)
@@ -159,18 +166,20 @@ class _Run:
     def _parts(self, batch: Batch, step: int) -> list[Mixed]:
         """The batch in as many parts as gradients are accumulated over."""
         process = self._accelerator.process_index
-        (seed,) = np.random.SeedSequence([self._how.seed, step, process]).generate_state(1)
+        (seed,) = np.random.SeedSequence([self._settings.seed, step, process]).generate_state(1)
         random = torch.Generator().manual_seed(int(seed))
         images, labels = on_device(batch, self._accelerator.device)
         pairs = zip(
-            images.chunk(self._how.accumulate), labels.chunk(self._how.accumulate), strict=True
+            images.chunk(self._settings.accumulate),
+            labels.chunk(self._settings.accumulate),
+            strict=True,
         )
-        return [mix(some, of, self._how, random) for some, of in pairs]
+        return [mix(some, of, self._settings, random) for some, of in pairs]
 
     def _loss(self, batch: Mixed) -> Tensor:
         with torch.no_grad():
             teacher = self._job.teacher(batch.images)
-        return loss(self._student(batch.images), teacher, batch, self._job.task, self._how)
+        return loss(self._student(batch.images), teacher, batch, self._job.task, self._settings)
 
     @torch.no_grad()
     def _look(self, log: TrainingLog | None) -> None:
@@ -182,7 +191,7 @@ class _Run:
                 self._job.images,
                 self._job.held_out,
                 self._job.task,
-                self._how,
+                self._settings,
                 self._accelerator.device,
             )
             value, self._accuracy = score.loss, score.accuracy
@@ -207,8 +216,9 @@ class _Run:
             return
         raise InputError(
             f"the loss is {value} {where}: training has stopped",
-            fix=f"go on from the last good checkpoint, at most {self._how.checkpoint_steps} steps "
-            "before, with --resume and a lower --learning-rate",
+            fix="go on from the last good checkpoint, at most "
+            f"{self._settings.checkpoint_steps} steps before, with --resume and a lower "
+            "--learning-rate",
         )
 
     def _save(self, name: str) -> None:
@@ -240,7 +250,7 @@ class _Run:
     def _best(self) -> None:
         """Put the best weights into the student, in every process."""
         self._accelerator.wait_for_everyone()
-        best = checkpoint.read(self._folder / BEST, self._job.of).tensors
+        best = checkpoint.read(self._folder / BEST, self._job.fingerprint).tensors
         for name, parameter in self._tensors.items():
             parameter.copy_(best[name])
 
@@ -271,14 +281,14 @@ def _trained(student: Network) -> dict[str, nn.Parameter]:
     return {name: p for name, p in student.named_parameters() if p.requires_grad}
 
 
-def _optimizer(student: Network, how: Training) -> torch.optim.AdamW:
+def _optimizer(student: Network, settings: Training) -> torch.optim.AdamW:
     """Matrices decay; biases, norms and scales do not, and scales have a rate of their own."""
     scales = {id(p) for p in student.scale_parameters()}
     weights = [p for p in student.parameters() if p.requires_grad and id(p) not in scales]
     groups = [
-        ([p for p in weights if p.ndim > 1], how.learning_rate, how.weight_decay),
-        ([p for p in weights if p.ndim <= 1], how.learning_rate, 0.0),
-        (list(student.scale_parameters()), how.scale_learning_rate, 0.0),
+        ([p for p in weights if p.ndim > 1], settings.learning_rate, settings.weight_decay),
+        ([p for p in weights if p.ndim <= 1], settings.learning_rate, 0.0),
+        (list(student.scale_parameters()), settings.scale_learning_rate, 0.0),
     ]
     return torch.optim.AdamW(
         [
