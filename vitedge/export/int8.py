@@ -48,7 +48,7 @@ def stage_int8(
     if limit_pp is None or full.result.drop_pp <= limit_pp:
         record = _examined(quantizer, int8, target)
         if quantizer.trained is not None:
-            error = relative_error(full.result.bundle, quantizer.trained.outputs)
+            error = training_parity(full.result.bundle, quantizer.trained.outputs)
             training = msgspec.structs.replace(quantizer.trained.record, parity=error)
             record = msgspec.structs.replace(record, training=training)
         return _described(full.result, record)
@@ -57,7 +57,7 @@ def stage_int8(
     return replace(_described(best.result, record), further_notes=tuple(notes))
 
 
-def relative_error(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
+def training_parity(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
     """‖Δ‖/‖y‖ of the artifact's output on the golden images against `outputs`, of what was trained.
 
     None where it does not run here.
