@@ -18,7 +18,7 @@ from vitedge.core.spec import Precision
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import Made
+from vitedge.export.result import ExportResult
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
@@ -72,7 +72,7 @@ COLUMNS = (
 
 
 def _row(
-    kind: str, fp32: Made, losses: list[float], fp16: Made, half: Half, finite: bool
+    kind: str, fp32: ExportResult, losses: list[float], fp16: ExportResult, half: Half, finite: bool
 ) -> tuple[str, ...]:
     return (
         kind,
@@ -86,7 +86,7 @@ def _row(
     )
 
 
-def _finite(made: Made) -> bool:
+def _finite(made: ExportResult) -> bool:
     """Whether every held-out image gives finite logits."""
     images = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
     with peers.open_ours(made.bundle) as session:
@@ -96,7 +96,7 @@ def _finite(made: Made) -> bool:
 
 def _export(
     weights: Path, folder: Path, targets: tuple[str, ...], precision: Precision
-) -> list[Made]:
+) -> list[ExportResult]:
     return export(
         ExportRequest(
             model=ModelRequest("digits", weights=weights),

@@ -88,7 +88,7 @@ def _calibrate(
     model: str, runtime: str, folder: Path, activations: str, images: int
 ) -> dict[str, float]:
     from vitedge.core.runtime import TensorSpec
-    from vitedge.graph.fp32 import Fp32Graph
+    from vitedge.graph.run import Fp32Graph
 
     name, *specs = msgspec.json.decode(
         (folder / "exported.json").read_bytes(), type=tuple[str, TensorSpec, TensorSpec]

@@ -22,7 +22,7 @@ from vitedge.core import catalog
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import Made
+from vitedge.export.result import ExportResult
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
@@ -123,7 +123,7 @@ def _measure(  # type: ignore[no-untyped-def]
     return found
 
 
-def _export(weights: Path, folder: Path, recipe: str) -> list[Made]:
+def _export(weights: Path, folder: Path, recipe: str) -> list[ExportResult]:
     return export(
         ExportRequest(
             model=ModelRequest("digits", weights=weights),

@@ -19,7 +19,7 @@ from vitedge.core.spec import Training
 from vitedge.data.open import Role, open_images
 from vitedge.export import job, qat
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import Made
+from vitedge.export.result import ExportResult
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 
@@ -62,7 +62,7 @@ def main() -> None:
     peers.verdict(f"recovers {mean:.0f} ± {spread:.0f}% of PTQ's loss (≥ 80%)", mean >= 80)
 
 
-def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[Made, Made]:
+def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[ExportResult, ExportResult]:
     train = _noisy(folder / "train.npz", "calibration", seed, options)
     evaluation = _noisy(folder / "eval.npz", "evaluation", seed + 1000, options)
     (folder / "w4.toml").write_text(RECIPE)

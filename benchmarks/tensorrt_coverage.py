@@ -12,7 +12,7 @@ from benchmarks import peers
 from vitedge.core.progress import SILENT
 from vitedge.export import job
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import Made
+from vitedge.export.result import ExportResult
 from vitedge.models.sources import ModelRequest
 
 MODELS = (
@@ -51,7 +51,7 @@ def main() -> None:
                   not lost and all(_whole(row[3]) and _whole(row[4]) for row in rows))  # fmt: skip
 
 
-def _export(model: str, batch: int | str, targets: list[str]) -> list[Made]:
+def _export(model: str, batch: int | str, targets: list[str]) -> list[ExportResult]:
     """The INT8 bundle for each target; its files are gone when this returns."""
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
         data = "digits"
@@ -72,7 +72,7 @@ def _export(model: str, batch: int | str, targets: list[str]) -> list[Made]:
         return [each for each in made if each.bundle.manifest.precision == "int8"]
 
 
-def _row(made: Made, batch: int | str) -> tuple[str, ...]:
+def _row(made: ExportResult, batch: int | str) -> tuple[str, ...]:
     manifest, report = made.bundle.manifest, made.report
     assert manifest.build and manifest.build.compiled
     found = manifest.build.compiled

@@ -24,7 +24,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import Made
+from vitedge.export.result import ExportResult
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO, ZooModel
@@ -111,7 +111,7 @@ def main() -> None:
     print(f"{time.perf_counter() - start:.0f} s in all")
 
 
-def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, Made]:
+def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, ExportResult]:
     """Train, save the weights, export: "FP32 openvino" and so on -> what the pipeline made."""
     torch.manual_seed(seed)
     model = build(rival.config)
@@ -120,7 +120,7 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, M
     weights = folder / f"{rival.name}-{seed}.safetensors"
     write(model, weights)
     ZOO[rival.name] = ZooModel(rival.name, rival.config, INPUT, paper="")
-    found: dict[str, Made] = {}
+    found: dict[str, ExportResult] = {}
     for runtime in RUNTIMES:
         request = ExportRequest(
             model=ModelRequest(rival.name, weights=weights),
@@ -138,7 +138,7 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, M
     return found
 
 
-def _accuracies(seeds: list[dict[str, Made]]) -> dict[str, str]:
+def _accuracies(seeds: list[dict[str, ExportResult]]) -> dict[str, str]:
     """Row -> the mean over seeds, and the result of each."""
     rows = {"top-1 %, FP32": [made["FP32 openvino"].report["accuracy"] for made in seeds]}
     for what in seeds[0]:

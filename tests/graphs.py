@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 
 from vitedge.core.spec import Quantization
-from vitedge.graph.taps import tapped
+from vitedge.graph.run import tapped
 
 OUTLIER = 1000.0
 """Channel 1 of every source is so many times larger; what reads it undoes that."""

@@ -19,7 +19,7 @@ from vitedge.core.progress import Steps
 from vitedge.data.imageset import Batch
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import Made
+from vitedge.export.result import ExportResult
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.measure.recommendation import candidates_of, recommend
 from vitedge.models.sources import ModelRequest
@@ -27,7 +27,7 @@ from vitedge.models.sources import ModelRequest
 QUIET = Steps(None)
 SHORT_S = 0.1
 
-Export = Callable[..., list[Made]]
+Export = Callable[..., list[ExportResult]]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def export_digits(
     target = data.with_name(shipped.name)  # with Arm's, FP16 would be exported beside INT8
     target.write_text(shipped.read_text().replace("fp16_kernels = true", ""))
 
-    def run(**changes: Any) -> list[Made]:
+    def run(**changes: Any) -> list[ExportResult]:
         request = ExportRequest(
             ModelRequest(str(onnx_model)),
             (str(target),),
@@ -59,13 +59,13 @@ def export_digits(
 
 
 @pytest.fixture(scope="module")
-def timed(export_digits: Export) -> list[Made]:
+def timed(export_digits: Export) -> list[ExportResult]:
     """FP32 and INT8 for ONNX Runtime. Copy what you change."""
     return export_digits()
 
 
 @pytest.fixture
-def copied(timed: list[Made], tmp_path: Path) -> list[Path]:
+def copied(timed: list[ExportResult], tmp_path: Path) -> list[Path]:
     paths = [tmp_path / made.bundle.path.name for made in timed]
     for made, path in zip(timed, paths, strict=True):
         shutil.copytree(made.bundle.path, path)
@@ -76,7 +76,7 @@ def stored(path: Path) -> dict[str, Any]:
     return json.loads((path / "report.json").read_text())
 
 
-def test_every_bundle_of_a_target_carries_the_recommendation(timed: list[Made]) -> None:
+def test_every_bundle_of_a_target_carries_the_recommendation(timed: list[ExportResult]) -> None:
     fp32, int8 = (stored(made.bundle.path) for made in timed)
     assert timed[0].report["recommendation"] == timed[1].report["recommendation"]
     assert timed[1].report["recommendation"]["reason"] == int8["recommendation"]["reason"]
@@ -85,7 +85,7 @@ def test_every_bundle_of_a_target_carries_the_recommendation(timed: list[Made]) 
     assert int8["recommendation"]["reason"]
 
 
-def test_its_figures_are_those_measured(timed: list[Made]) -> None:
+def test_its_figures_are_those_measured(timed: list[ExportResult]) -> None:
     fp32, int8 = (stored(made.bundle.path) for made in timed)
     first, second = int8["recommendation"]["candidates"]
     assert first["precision"] == "fp32"
@@ -101,7 +101,7 @@ def test_its_figures_are_those_measured(timed: list[Made]) -> None:
     assert second["bytes"] == int8["size"]["bytes"]
 
 
-def test_int8_is_recommended_only_where_it_was_faster(timed: list[Made]) -> None:
+def test_int8_is_recommended_only_where_it_was_faster(timed: list[ExportResult]) -> None:
     chosen = timed[-1].report["recommendation"]
     low, _ = timed[-1].report["latency"]["speedup_ci"]
     assert chosen["precision"] == ("int8" if low > 1 else "fp32")

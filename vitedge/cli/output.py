@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from vitedge.export.result import Made
+    from vitedge.export.result import ExportResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -45,7 +45,7 @@ def say_recommendations(reports: list[dict[str, Any]]) -> None:
         typer.echo(line)
 
 
-def show_export(artifacts: Sequence[Made], output: Path, *, as_json: bool) -> None:
+def show_export(artifacts: Sequence[ExportResult], output: Path, *, as_json: bool) -> None:
     """What an export has made, in `output`."""
     from vitedge.measure.inspection import notes
     from vitedge.show.terminal import tables

@@ -11,9 +11,8 @@ from PIL import Image
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
-from vitedge.data.decode import SUFFIXES, Skip, decode, fit
+from vitedge.data.decode import SUFFIXES, Skip, decode, fit, read_images
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
-from vitedge.data.npz import read_images
 
 IGNORED = 255
 """The class index, by convention, of pixels that count for nothing."""

@@ -22,9 +22,8 @@ from PIL import Image
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Preprocess, Task
 from vitedge.data import masks, shapes
-from vitedge.data.decode import SUFFIXES, Skip, decode, fit, resized_size
+from vitedge.data.decode import SUFFIXES, Skip, decode, fit, read_images, resized_size
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
-from vitedge.data.npz import read_images
 
 Role = Literal["calibration", "evaluation"]
 

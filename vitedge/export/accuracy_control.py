@@ -5,19 +5,102 @@ A search that was stopped goes on where it stopped: every probe may take minutes
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from vitedge.core import manifest
+from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError
 from vitedge.core.progress import Steps
+from vitedge.core.spec import Target
+from vitedge.export.request import Job
+from vitedge.export.result import ExportResult
+from vitedge.export.stage import Source, stage, versions
 from vitedge.measure.latency import LatencyComparison
+from vitedge.measure.latency.single_stream import time_in_turn
+from vitedge.quant.int8 import Int8, Quantizer
 
-Probe = TypeVar("Probe")
+COST_S = 1.0
+"""For each of FP32, full INT8 and INT8 with layers in float, timed in turn."""
+
+Artifact = TypeVar("Artifact")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An INT8 bundle that was staged, and the graph it was built from."""
+
+    result: ExportResult
+    int8: Int8
+
+    def discard(self) -> None:
+        """Free the disk of what did not serve."""
+        shutil.rmtree(self.result.bundle.path)
+        shutil.rmtree(self.int8.path.parent)
+
+
+def control_accuracy(
+    job: Job,
+    target: Target,
+    source: Source,
+    fp32: Bundle,
+    quantizer: Quantizer,
+    full: Probe,
+    limit_pp: float,
+) -> tuple[Probe, manifest.Control, list[str]]:
+    """The INT8 bundle with the fewest layers in float that loses no more than `limit_pp`.
+
+    `full` has every layer in INT8, and loses more. Returns also the record of what was kept in
+    float, and notes for the user. Raises LimitError where no number of layers is enough.
+    """
+
+    def probe(kept: Mapping[str, str]) -> Probe:
+        suffix = f".{len(kept)}"
+        int8 = quantizer.write(job.work / f"int8-{target.name}{suffix}", kept)
+        return Probe(stage(job, target, source, int8, fp32, suffix), int8)
+
+    name = full.result.bundle.manifest.name
+    file = _search_file(job.plan.request.output / name)
+    search = Search(file, job.work, _key(job, target, full), limit_pp, job.steps)
+    search.rank(lambda: quantizer.harm(full.int8))
+    fewest = search.fewest(probe, lambda candidate: candidate.result.drop_pp, Probe.discard)
+    if fewest is None:
+        fp32_score = full.result.report["accuracy"]["fp32"]
+        raise search.unreachable(name, full.result.drop_pp, fp32_score)
+    count, best = fewest
+    bundles = [best.result.bundle, full.result.bundle, fp32]
+    timed = time_in_turn(bundles, job.steps, duration_s=COST_S)
+    return best, search.record(count, full.result.drop_pp, timed), search.notes
+
+
+def forget(final: Path) -> None:
+    """Remove what a search for the bundle at `final` has left, once that is written."""
+    _search_file(final).unlink(missing_ok=True)
+
+
+def _search_file(final: Path) -> Path:
+    """Where the search for layers to keep in float is remembered until `final` is written."""
+    return final.with_name(f".{final.name}.control.json")
+
+
+def _key(job: Job, target: Target, full: Probe) -> str:
+    """A digest of everything that decides what keeping a layer in float gives."""
+    model, accuracy = job.model, full.result.report["accuracy"]
+    calibration = full.int8.record.calibration
+    decisive = (
+        *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
+        *(calibration.recipe, calibration.digest, target, versions()),
+        *(accuracy["data"], accuracy["n"], accuracy["fp32"]),
+    )
+    content = msgspec.json.encode(decisive, order="deterministic")
+    return hashlib.sha256(content).hexdigest()
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -53,10 +136,10 @@ class Search:
 
     def fewest(
         self,
-        build: Callable[[Mapping[str, str]], Probe],
-        drop_pp: Callable[[Probe], float],
-        discard: Callable[[Probe], None],
-    ) -> tuple[int, Probe] | None:
+        build: Callable[[Mapping[str, str]], Artifact],
+        drop_pp: Callable[[Artifact], float],
+        discard: Callable[[Artifact], None],
+    ) -> tuple[int, Artifact] | None:
         """Bisect how many of the most harmful layers must stay in float.
 
         `build` makes the artifact with the layers given in float, and why; probes that are no
@@ -64,7 +147,7 @@ class Search:
         meet the limit, even if fewer layers in float lose less than more do; None if none does.
         """
         drops, layers = self._state.drops_pp, len(self._state.ranking)
-        best: tuple[int, Probe] | None = None
+        best: tuple[int, Artifact] | None = None
         probes = 0
         while True:
             enough = min((k for k, drop in drops.items() if drop <= self._limit_pp), default=layers)
@@ -90,7 +173,7 @@ class Search:
 
     def record(self, count: int, full_drop_pp: float, timed: LatencyComparison) -> manifest.Control:
         """The manifest's record; `timed` are the artifact, full INT8 and FP32, in that order."""
-        mine, full, fp32 = (latency.p50_ms for latency in timed.latencies)
+        controlled, full, fp32 = (latency.p50_ms for latency in timed.latencies)
         slowdown, slowdown_ci = timed.speedup(1, 0)
         speedup, speedup_ci = timed.speedup(0, 2)
         ranking = self._state.ranking
@@ -104,7 +187,7 @@ class Search:
             ),
             tried=tuple(sorted(self._state.drops_pp.items())),
             cost=manifest.ControlCost(
-                p50_ms=mine,
+                p50_ms=controlled,
                 full_int8_p50_ms=full,
                 fp32_p50_ms=fp32,
                 slowdown=slowdown,

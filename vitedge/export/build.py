@@ -35,22 +35,22 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
         UnavailableError: this machine lacks what it takes.
     """
     bundle = open_bundle(path)
-    made, target = bundle.manifest, bundle.manifest.target
-    if made.build is None:
+    manifest, target = bundle.manifest, bundle.manifest.target
+    if manifest.build is None:
         raise InputError(
             f"nothing to build: {target.runtime} runs {path} as it is",
             fix=f"measure it: vitedge bench {path}",
         )
-    if made.build.state == "done" and not force:
+    if manifest.build.state == "done" and not force:
         raise InputError(f"{path} has its engine already", fix="pass --force to build it again")
     final = path.resolve()
     with workspace(final.parent) as work:
         staged = work / final.name
         staged.mkdir()
-        for name in made.files:
+        for name in manifest.files:
             if name != ENGINE:
                 shutil.copy2(path / name, staged / name)
-        steps.say(f"building {made.name}")
+        steps.say(f"building {manifest.name}")
         try:
             built = runtime_of(target).lower(staged / MODEL, target, staged, steps)
         except UnavailableError as error:
@@ -59,9 +59,9 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
             ) from error
         assert built is not None  # as its manifest says
         if built.compiled is None:  # nothing here to tell: what the export found still holds
-            built = msgspec.structs.replace(built, compiled=made.build.compiled)
-        sealed = seal(staged, msgspec.structs.replace(made, build=built))
-        sealed = amend(sealed, golden=made.golden or check(sealed))
+            built = msgspec.structs.replace(built, compiled=manifest.build.compiled)
+        sealed = seal(staged, msgspec.structs.replace(manifest, build=built))
+        sealed = amend(sealed, golden=manifest.golden or check(sealed))
         fp32 = bundle.reference()
         fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
         size = report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes)

@@ -41,16 +41,16 @@ def run(output: Path, steps: Steps) -> Demo:
     request = ExportRequest(
         ModelRequest(), _cpu_runtimes(), "int8", duration_s=untimed, output=output, force=True
     )
-    made = export(request, steps)
+    results = export(request, steps)
     model = resolve(ModelRequest())
     eager = EagerSession(model, host.usable_cores())
     identity = model.identity
     images = open_images("digits", "evaluation", identity.preprocess, identity.labels)
     accuracy, *_ = validate(eager, eager, images, identity.task, calibration=frozenset())
     reports, others = bench_bundles(
-        [m.bundle for m in made], steps, BenchRequest(DURATION_S), {"torch": eager}
+        [result.bundle for result in results], steps, BenchRequest(DURATION_S), {"torch": eager}
     )
-    return Demo(accuracy, others["torch"], reports, [m.bundle.path for m in made])
+    return Demo(accuracy, others["torch"], reports, [result.bundle.path for result in results])
 
 
 def _cpu_runtimes() -> tuple[str, ...]:

@@ -20,10 +20,8 @@ from vitedge.core.errors import InputError, VitedgeError, error_line
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Batch
 from vitedge.graph import fold, preprocess
-from vitedge.graph.finite import check_finite
-from vitedge.graph.fp32 import Fp32Graph
 from vitedge.graph.io import check_opset
-from vitedge.graph.run import Runner
+from vitedge.graph.run import Fp32Graph, Runner, check_finite
 from vitedge.models.sources import ModelIdentity, ReferenceModel
 
 PARITY_LIMIT = 1e-3
@@ -200,11 +198,11 @@ def _from_onnx(
 
 def _name_anonymous(proto: ModelProto) -> None:
     """Give every node a name of its own, where a foreign exporter has not."""
-    taken: set[str] = set()
+    names: set[str] = set()
     for index, node in enumerate(proto.graph.node):
-        if not node.name or node.name in taken:
+        if not node.name or node.name in names:
             node.name = f"{node.op_type}_{index}"
-        taken.add(node.name)
+        names.add(node.name)
 
 
 def _set_batch(proto: ModelProto, batch: Batch, path: str) -> None:

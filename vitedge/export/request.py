@@ -1,4 +1,4 @@
-"""What an export was asked to do, with every name resolved and every flag checked."""
+"""What an export was asked to do, every name resolved and every flag checked, and its job."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import msgspec
 
 from vitedge.core import catalog, host
 from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Calibration, Precision, Target
-from vitedge.data.open import EMBEDDED
-from vitedge.models.sources import ModelRequest
+from vitedge.data.calibration import CalibrationImages
+from vitedge.data.imageset import ImageSet
+from vitedge.data.open import EMBEDDED, open_images
+from vitedge.models.sources import ModelIdentity, ModelRequest
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,27 @@ class Plan:
     eval_data: str
 
 
+@dataclass(frozen=True)
+class Job:
+    """What the steps of one export share."""
+
+    plan: Plan
+    model: ModelIdentity
+    calibration: CalibrationImages | None
+    """None where no images are measured."""
+    evaluation: ImageSet | None
+    """None where accuracy is not measured."""
+    work: Path
+    """The folder in which everything is built before it is published."""
+    steps: Steps
+
+
 def plan_export(request: ExportRequest) -> Plan:
     """Check everything about `request` that needs no model. Raises InputError."""
-    here = host.describe(threads=0)
+    machine = host.describe(threads=0)
     targets = tuple(
-        _adapt(catalog.find_target(name, here), request) for name in dict.fromkeys(request.targets)
+        _adapt(catalog.find_target(name, machine), request)
+        for name in dict.fromkeys(request.targets)
     )
     names = [target.name for target in targets]
     if len(set(names)) < len(names):
@@ -116,3 +135,26 @@ def _adapt(target: Target, request: ExportRequest) -> Target:
         )
     batch = target.batch if request.batch is None else request.batch
     return msgspec.structs.replace(target, opset=opset, batch=batch, device="")
+
+
+def precisions(target: Target, precision: Precision) -> tuple[Precision, ...]:
+    """What is built: FP32 to compare with, and FP16 beside INT8 where the target computes in it."""
+    fp16: tuple[Precision, ...] = ("fp16",) if precision == "int8" and target.fp16_kernels else ()
+    return tuple(dict.fromkeys(("fp32", *fp16, precision)))
+
+
+def open_image_sets(
+    plan: Plan, model: ModelIdentity, steps: Steps
+) -> tuple[CalibrationImages | None, ImageSet | None]:
+    """The calibration and evaluation images of `plan`, as `model` takes them. Raises InputError."""
+    calibration = evaluation = None
+    if plan.recipe and plan.calib_data:
+        images = open_images(
+            plan.calib_data, "calibration", model.preprocess, model.labels, model.task
+        )
+        calibration = CalibrationImages(images, plan.recipe, steps)
+    if plan.eval_data:
+        evaluation = open_images(
+            plan.eval_data, "evaluation", model.preprocess, model.labels, model.task
+        )
+    return calibration, evaluation

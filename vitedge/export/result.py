@@ -1,4 +1,4 @@
-"""A bundle that was made, its report, and what a user should know before trusting it."""
+"""A bundle that was exported, its report, and what a user should know before trusting it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitedge.quant import half
 
 
 @dataclass(frozen=True)
-class Made:
+class ExportResult:
     """One bundle that was written, and its report."""
 
     bundle: Bundle
@@ -28,46 +28,46 @@ class Made:
 
     def notes(self) -> list[str]:
         """What a user should know before trusting it."""
-        made = self.bundle.manifest
-        found = list(self.further_notes)
-        if made.accuracy_note:
-            found.append(f"accuracy is not measurable: {made.accuracy_note}")
+        manifest = self.bundle.manifest
+        notes = list(self.further_notes)
+        if manifest.accuracy_note:
+            notes.append(f"accuracy is not measurable: {manifest.accuracy_note}")
         if not runtimes.runs_here(self.bundle):
-            found += self._not_run()
-        if made.quantization:
-            if not any(layer.role in ("qk", "pv") for layer in made.quantization.layers):
-                found.append("no attention was found: what is done for ViTs alone was skipped")
-            used = made.quantization.calibration
+            notes += self._not_run()
+        if manifest.quantization:
+            if not any(layer.role in ("qk", "pv") for layer in manifest.quantization.layers):
+                notes.append("no attention was found: what is done for ViTs alone was skipped")
+            used = manifest.quantization.calibration
             if copies := used.images - len(set(used.image_digests)):
-                found.append(f"{copies} of {used.images} calibration images are duplicates")
-            found += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
+                notes.append(f"{copies} of {used.images} calibration images are duplicates")
+            notes += [f"skipped {n} calibration images: {why}" for why, n in used.skipped.items()]
             if used.images < used.recipe.num_samples:
-                found.append(
+                notes.append(
                     f"calibrated on {used.images} images, not {used.recipe.num_samples}: "
                     f"'{used.source}' has no more"
                 )
-            if made.quantization.training:
-                found += _of_training(made.quantization.training)
+            if manifest.quantization.training:
+                notes += _of_training(manifest.quantization.training)
             if used.recipe.weight_bits == 4:
-                found.append(_of_four_bits(made.target.opset))
-        if made.half:
-            found += half.notes(made.half)
+                notes.append(_of_four_bits(manifest.target.opset))
+        if manifest.half:
+            notes += half.notes(manifest.half)
         if accuracy := self.report.get("accuracy"):
             skipped = accuracy["skipped"].items()
-            found += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
-        return [f"{made.name}: {note}" for note in found]
+            notes += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
+        return [f"{manifest.name}: {note}" for note in notes]
 
     def _not_run(self) -> Iterator[str]:
         """Why nothing was run, what was done instead, and what is left to do."""
-        made = self.bundle.manifest
-        waiting = made.build is not None and made.build.state == "on the device"
+        manifest = self.bundle.manifest
+        waiting = manifest.build is not None and manifest.build.state == "on the device"
         why = "this machine is not what the target needs"
-        if made.build and waiting:
-            why = f"no engine yet ({made.build.why}); run 'vitedge build' on the device"
+        if manifest.build and waiting:
+            why = f"no engine yet ({manifest.build.why}); run 'vitedge build' on the device"
         simulated = self.report.get("simulation")
         instead = f"; its accuracy is its graph's on {simulated['runtime']}" if simulated else ""
         yield f"not run: {why}{instead}"
-        if made.precision != "fp32" and not waiting:
+        if manifest.precision != "fp32" and not waiting:
             yield "not timed here: run 'vitedge bench' on the device"
 
 

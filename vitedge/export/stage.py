@@ -1,4 +1,4 @@
-"""From one lowered graph to one complete bundle, checked where this machine can run it."""
+"""From one lowered graph to one complete bundle, measured where this machine can run it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from vitedge.core import bundle, manifest
-from vitedge.core.bundle import Bundle, Golden
+from vitedge.core import manifest, report
+from vitedge.core.bundle import LABELS, MODEL, Bundle, Golden, amend, seal
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import TensorSpec, runtime_of, runtimes
 from vitedge.core.spec import Precision, Preprocess, Target, Task
+from vitedge.export.request import Job
+from vitedge.export.result import ExportResult
+from vitedge.measure.accuracy.bundle_validation import (
+    measure_numerics,
+    simulate_bundle,
+    validate_bundle,
+)
 from vitedge.measure.accuracy.golden import check
 from vitedge.models.sources import ModelIdentity
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
+from vitedge.runtimes import runs_here
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
+    from vitedge.graph.run import Fp32Graph
 
 TOOLS = (
     *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
@@ -49,6 +57,40 @@ def precision_of(lowered: Int8 | Fp16 | None) -> Precision:
 
 
 def stage(
+    job: Job,
+    target: Target,
+    source: Source,
+    lowered: Int8 | Fp16 | None = None,
+    fp32: Bundle | None = None,
+    suffix: str = "",
+) -> ExportResult:
+    """Build and measure one bundle, in a folder of its name and `suffix`.
+
+    `lowered` is what it is built from, FP32 where that is None, and `fp32` what it is compared
+    with. Raises InputError when it does not compute what it was built from.
+    """
+    name = bundle_name(job.model, target, precision_of(lowered))
+    job.steps.say(f"building {name}")
+    folder = job.work / f"{name}{suffix}"
+    built = _build(job.model, source, target, folder, lowered, fp32, job.steps)
+    return ExportResult(built, _measure(job, built, fp32 or built))
+
+
+def _measure(job: Job, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
+    """Validate a staged bundle, if only on golden images; returns its report, size included."""
+    size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
+    images, steps, allow_overlap = job.evaluation, job.steps, job.plan.request.allow_overlap
+    if not runs_here(bundle):
+        if MODEL in bundle.manifest.files:
+            return simulate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
+        return report.merge(bundle, size=size)
+    if images is None:
+        measure_numerics(bundle)
+        return report.merge(bundle, size=size)
+    return validate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
+
+
+def _build(
     model: ModelIdentity,
     source: Source,
     target: Target,
@@ -57,20 +99,16 @@ def stage(
     fp32: Bundle | None,
     steps: Steps,
 ) -> Bundle:
-    """Build one complete bundle in `folder` and run it once on the golden images.
-
-    `lowered` is what it is built from, FP32 where that is None, and `fp32` what it is compared
-    with. Raises InputError when it does not compute what it was built from.
-    """
+    """Build one complete bundle in `folder` and run it once on the golden images."""
     exported, golden, precision = source.exported, source.golden, precision_of(lowered)
     folder.mkdir()
     path = lowered.deployed if lowered else exported.path
     build = runtime_of(target).lower(path, target, folder, steps)
     golden.write(folder)
     labels = "".join(f"{label}\n" for label in model.labels)
-    (folder / bundle.LABELS).write_text(labels, encoding="utf-8")
+    (folder / LABELS).write_text(labels, encoding="utf-8")
     note = _not_measurable(model, lowered)
-    made = manifest.Manifest(
+    description = manifest.Manifest(
         schema=manifest.SCHEMA,
         name=bundle_name(model, target, precision),
         precision=precision,
@@ -101,8 +139,8 @@ def stage(
         files={},
         build=build,
     )
-    sealed = bundle.seal(folder, made)
-    return bundle.amend(sealed, golden=check(sealed))
+    sealed = seal(folder, description)
+    return amend(sealed, golden=check(sealed))
 
 
 def _not_measurable(model: ModelIdentity, lowered: Int8 | Fp16 | None) -> str:

@@ -16,9 +16,7 @@ from onnx import numpy_helper
 from vitedge.core.errors import InputError
 from vitedge.graph.channels import Channels, Factor
 from vitedge.graph.external import DataFile
-from vitedge.graph.parity import PARITY_LIMIT, relative_error
-from vitedge.graph.run import Runner
-from vitedge.graph.taps import tapped
+from vitedge.graph.run import PARITY_LIMIT, Runner, relative_error, tapped
 
 _UNSCALED = ("Softmax", "Gelu", "Erf", "Sigmoid", "Tanh", "Sqrt")
 """What scales cannot pass: their inputs, and so their outputs, are as they were."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from vitedge.core.errors import InputError
-from vitedge.graph.run import Progress
-from vitedge.graph.taps import tapped
+from vitedge.graph.run import Progress, tapped
 
 FP16_MAX = 65504.0
 FP16_NORMAL = 2.0**-14

@@ -16,10 +16,8 @@ from onnx import GraphProto, NodeProto, helper
 from vitedge.core.errors import InputError
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
-from vitedge.graph.parity import PARITY_LIMIT, relative_error
 from vitedge.graph.qkv_split import split
-from vitedge.graph.run import Runner
-from vitedge.graph.taps import shapes
+from vitedge.graph.run import PARITY_LIMIT, Runner, relative_error, shapes
 
 
 def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:

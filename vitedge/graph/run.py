@@ -1,21 +1,29 @@
-"""Run a graph here while it is being made, on ONNX Runtime's CPU."""
+"""Run a graph here while it is being made, on ONNX Runtime's CPU: its outputs, or any tensor."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
 
+from vitedge.core.errors import InputError
 from vitedge.core.host import usable_cores
+from vitedge.core.runtime import TensorSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
+PARITY_LIMIT = 1e-4
+"""Largest relative error of a rewritten graph's output."""
 _RUNS_AT_A_TIME = 2
 """Of `Runner.stream`: a core that waits in one run works on the other."""
 
@@ -72,3 +80,83 @@ class Runner:
             while running:
                 done, outputs = running.popleft()
                 yield done, outputs.result()
+
+
+def tapped(
+    model: ModelProto,
+    fp32: Path,
+    outputs: list[str],
+    nodes: tuple[NodeProto, ...] = (),
+    *,
+    often: bool = False,
+) -> Runner:
+    """Run `model`, the graph of the file `fp32`, with other `outputs`, of more `nodes` too."""
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    changed.graph.node.extend(nodes)
+    del changed.graph.output[:]
+    changed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+    path = fp32.with_name("tapped.onnx")  # shares fp32's external data
+    onnx.save(changed, path)
+    run = Runner(path, often=often)
+    path.unlink()
+    return run
+
+
+def shapes(model: ModelProto, fp32: Path, images: NDArray[Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor on `images`."""
+    names = [name for node in model.graph.node for name in node.output if name]
+    nodes = [helper.make_node("Shape", [name], [f"{name}/shape_of"]) for name in names]
+    run = tapped(model, fp32, [node.output[0] for node in nodes], tuple(nodes))
+    return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}
+
+
+def relative_error(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
+    """The largest |got − want|, relative to the largest |want|; NaN where either has one."""
+    return float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-30)
+
+
+def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.uint8]) -> None:
+    """Refuse `outputs` of the ONNX file `fp32` on one run's `images` where they are not finite.
+
+    Raises InputError naming the first node that gives NaN or, without any, infinity.
+    """
+    if np.isfinite(outputs).all():
+        return
+    model = onnx.load(fp32, load_external_data=False)
+    makers = {name: node.name for node in model.graph.node for name in node.output if name}
+    values = dict(zip(makers, tapped(model, fp32, list(makers))(images), strict=True))
+    floats = {name: value for name, value in values.items() if value.dtype.kind == "f"}
+    for kind, is_kind in (("NaN", np.isnan), ("infinity", np.isinf)):
+        for name, value in floats.items():
+            if is_kind(value).any():
+                raise InputError(
+                    f"the FP32 model gives {kind} from {makers[name]} on (tensor '{name}')",
+                    fix="check the weights and the preprocessing",
+                )
+
+
+@dataclass(frozen=True)
+class Fp32Graph:
+    """The FP32 ONNX file, and how close it is to its source."""
+
+    path: Path
+    input: TensorSpec
+    output: TensorSpec
+    max_abs_error: float
+    max_rel_error: float
+
+    def outputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The output (n, …) for `images` (n, H, W, 3), on ONNX Runtime.
+
+        Raises InputError, naming the layer, where it is NaN or infinite.
+        """
+        fixed = self.input.shape[0] or len(images)
+        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
+        run = Runner(self.path)
+        runs = []
+        for start in range(0, len(padded), fixed):
+            part = padded[start : start + fixed]
+            runs.append(run(part)[0])
+            check_finite(runs[-1], self.path, part)
+        return np.concatenate(runs)[: len(images)]

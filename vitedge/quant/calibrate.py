@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
+from vitedge.core.manifest import Tried
 from vitedge.core.spec import Calibration, Equalize, Quantization
 from vitedge.graph.io import write
 from vitedge.graph.run import Progress, Runner
 from vitedge.quant.observe import Images, Observed, observe
+from vitedge.quant.parameters import Calibrated, QuantizerSettings, fit
 from vitedge.quant.placement import activation_scale
 from vitedge.quant.qdq import quantize
 from vitedge.quant.ranges import ESTIMATORS
-from vitedge.quant.settle import Calibrated, Settings, settle
 
 STRENGTHS: tuple[Equalize, ...] = ("off", 0.25, 0.5, 0.75)
 """What `equalize = "auto"` tries."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One setting, and the SQNR of its output on calibration images, dB."""
-
-    settings: Settings
-    sqnr_db: float
 
 
 def calibrate(
@@ -44,22 +37,30 @@ def calibrate(
     or infinite, or nothing can be quantized.
     """
     observed = observe(fp32, batches, recipe, target, progress)
-    ways = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
+    strengths = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
-    first = Settings(ways[0], estimators[0], recipe.weights, recipe.weight_bits)
-    if len(ways) == len(estimators) == 1:
-        return settle(observed, first, target), []
-    found: list[tuple[float, Calibrated]] = []
-    total = len(ways) * len(estimators)
-    for way in ways:
-        settled = settle(observed, replace(first, equalize=way), target)
-        model, _ = quantize(settled, lambda *step: None, {})
+    first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)
+    if len(strengths) == len(estimators) == 1:
+        return fit(observed, first, target), []
+    candidates: list[tuple[float, Calibrated]] = []
+    total = len(strengths) * len(estimators)
+    for strength in strengths:
+        equalized = fit(observed, replace(first, equalize=strength), target)
+        model, _ = quantize(equalized, lambda *step: None, {})
         for estimator in estimators:
-            tried = replace(settled, settings=replace(settled.settings, activations=estimator))
-            found.append((_sqnr_db(observed, tried, model), tried))
-            progress("trying recipes", len(found), total)
-    found.sort(key=lambda one: -one[0])
-    return found[0][1], [Tried(calibrated.settings, db) for db, calibrated in found]
+            settings = replace(equalized.settings, activations=estimator)
+            candidate = replace(equalized, settings=settings)
+            candidates.append((_sqnr_db(observed, candidate, model), candidate))
+            progress("trying recipes", len(candidates), total)
+    candidates.sort(key=lambda candidate: -candidate[0])
+    return candidates[0][1], [
+        Tried(
+            equalize=calibrated.settings.equalize,
+            activations=calibrated.settings.activations,
+            sqnr_db=sqnr_db,
+        )
+        for sqnr_db, calibrated in candidates
+    ]
 
 
 def _sqnr_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> float:
@@ -73,8 +74,8 @@ def _sqnr_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> f
     write(model, path)
     run = Runner(path)
     signal = noise = 0.0
-    for images, wanted in zip(observed.images, observed.outputs, strict=True):
-        signal += float(np.square(wanted, dtype=np.float64).sum())
-        noise += float(np.square(run(images)[0] - wanted, dtype=np.float64).sum())
+    for images, fp32 in zip(observed.images, observed.outputs, strict=True):
+        signal += float(np.square(fp32, dtype=np.float64).sum())
+        noise += float(np.square(run(images)[0] - fp32, dtype=np.float64).sum())
     path.unlink()
     return 10 * float(np.log10(max(signal, 1e-300) / max(noise, 1e-300)))

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitedge.core import manifest
+from vitedge.core.bundle import Golden
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Target
 from vitedge.data.calibration import CalibrationImages, batched
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
     from vitedge.graph.half import Halved
+    from vitedge.graph.run import Fp32Graph
 
 GOLDEN = "golden"
 
@@ -29,40 +29,42 @@ class Fp16:
     half: manifest.Half
 
 
-@dataclass(frozen=True)
-class Guard:
-    """Where the guard against overflow looks: calibration images, or golden ones without any."""
+def to_float16(
+    exported: Fp32Graph,
+    target: Target,
+    calibration: CalibrationImages | None,
+    golden: Golden,
+    folder: Path,
+    steps: Steps,
+) -> Fp16:
+    """Write `folder/model.onnx` in float16, what would overflow kept in float32.
 
-    calibration: CalibrationImages | None
-    golden: NDArray[np.uint8]
-    """(n, H, W, 3)"""
-    steps: Steps
+    Overflow is looked for on calibration images, or on golden ones without any. Raises InputError
+    as `halve` does.
+    """
+    from vitedge.graph.half import halve
 
-    def write(self, exported: Fp32Graph, target: Target, folder: Path) -> Fp16:
-        """Write `folder/model.onnx` in float16, what would overflow kept in float32."""
-        from vitedge.graph.half import halve
-
-        size = 1 if target.batch == "dynamic" else target.batch
-        source, total, images = GOLDEN, len(self.golden), np.split(self.golden, len(self.golden))
-        if self.calibration:
-            source, total = self.calibration.images.name, self.calibration.recipe.num_samples
-        folder.mkdir()
-        half = halve(
-            exported.path,
-            exported.path,
-            folder,
-            lambda: batched(self.calibration or images, size),
-            total,
-            self.steps,
-        )
-        images_seen = self.calibration.record().images if self.calibration else total
-        return Fp16(half.path, describe(half, source, images_seen))
+    size = 1 if target.batch == "dynamic" else target.batch
+    source, total, images = GOLDEN, len(golden.images), np.split(golden.images, len(golden.images))
+    if calibration:
+        source, total = calibration.images.name, calibration.recipe.num_samples
+    folder.mkdir()
+    half = halve(
+        exported.path,
+        exported.path,
+        folder,
+        lambda: batched(calibration or images, size),
+        total,
+        steps,
+    )
+    images_seen = calibration.record().images if calibration else total
+    return Fp16(half.path, describe(half, source, images_seen))
 
 
 def describe(half: Halved, source: str, images: int) -> manifest.Half:
     """The manifest's record of a float16 graph whose overflow was looked for on `images`."""
     return manifest.Half(
-        kept=tuple(manifest.Kept(**vars(kept)) for kept in half.kept),
+        kept=half.kept,
         layer_norm=half.layer_norm,
         largest=half.largest,
         largest_node=half.largest_node,
@@ -75,15 +77,15 @@ def describe(half: Halved, source: str, images: int) -> manifest.Half:
 
 def notes(half: manifest.Half) -> list[str]:
     """What a user should know of what the guard did."""
-    found = []
+    lines = []
     if half.kept:
-        found.append(
+        lines.append(
             f"{len(half.kept)} operators stay in float32 (|x| reaches {half.largest:.4g} in "
             f"'{half.largest_node}'): see its manifest"
         )
     if half.source in (GOLDEN, "random"):
-        found.append(
+        lines.append(
             f"overflow was looked for on {half.images} images that may not look like real ones: "
             "pass --calib-data"
         )
-    return found
+    return lines

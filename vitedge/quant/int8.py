@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from vitedge.core import manifest
+from vitedge.core.bundle import Golden
 from vitedge.core.progress import Steps
 from vitedge.core.spec import INT4_OPSET, Calibration, Target
 from vitedge.data.calibration import CalibrationImages, batched
 from vitedge.quant.half import describe
 
 if TYPE_CHECKING:
-    from vitedge.graph.fp32 import Fp32Graph
-    from vitedge.quant.calibrate import Tried
-    from vitedge.quant.settle import Calibrated
-
-    Train = Callable[[Calibrated], tuple[Calibrated, manifest.Trained]]
+    from vitedge.graph.run import Fp32Graph
+    from vitedge.quant.parameters import Calibrated
 
 RANKING_RUNS = 300
 """At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
@@ -42,12 +41,17 @@ class Int8:
 
 
 @dataclass(frozen=True)
-class _Settled:
-    """What to write, and how it came to be."""
+class TrainedGraph:
+    """PTQ's result, trained on."""
 
     calibrated: Calibrated
-    tried: list[Tried]
-    trained: manifest.Trained | None
+    record: manifest.Trained
+    outputs: NDArray[np.float64]
+    """What was trained gives for the golden images."""
+
+
+Train = Callable[["Calibrated", Golden], TrainedGraph]
+"""QAT: what goes on from PTQ's result, where a user asks for it."""
 
 
 class Quantizer:
@@ -59,42 +63,34 @@ class Quantizer:
         target: Target,
         images: CalibrationImages,
         steps: Steps,
-        train: Train | None = None,
+        train: Callable[[Calibrated], TrainedGraph] | None = None,
     ) -> None:
         """With `train`, what it makes of PTQ's result is what is written."""
         self._exported, self._target = exported, target
         self._images, self._steps, self._train = images, steps, train
 
-    def write(self, folder: Path, kept: Mapping[str, str]) -> Int8:
-        """Write `folder/model.onnx`; the nodes in `kept` stay in float for the reason given."""
+    def write(self, folder: Path, in_float: Mapping[str, str]) -> Int8:
+        """Write `folder/model.onnx`; the nodes in `in_float` stay so for the reason given."""
         from vitedge.graph import io as files
         from vitedge.quant.qdq import quantize
 
-        model, decisions = quantize(self._settled.calibrated, self._steps, kept)
+        calibrated, (_, tried) = self._calibrated, self._ptq
+        model, layers = quantize(calibrated, self._steps, in_float)
         folder.mkdir()
         files.write(model, folder / "model.onnx")
-        used, tried = self._settled.calibrated, self._settled.tried
         record = manifest.QuantizationRecord(
             scheme=_scheme(self._images.recipe, self._target),
-            layers=tuple(manifest.Layer(**vars(decision)) for decision in decisions),
+            layers=tuple(layers),
             calibration=self._images.record(),
             settled=manifest.Settled(
-                equalize=used.settings.equalize,
-                activations=used.settings.activations,
-                tried=tuple(
-                    manifest.Tried(
-                        equalize=one.settings.equalize,
-                        activations=one.settings.activations,
-                        sqnr_db=one.sqnr_db,
-                    )
-                    for one in tried
-                ),
+                equalize=calibrated.settings.equalize,
+                activations=calibrated.settings.activations,
+                tried=tuple(tried),
             ),
             equalization=manifest.Equalization(
-                pairs=tuple(manifest.Pair(**vars(pair)) for pair in used.pairs),
-                max_rel_error=used.max_rel_error,
+                pairs=calibrated.pairs, max_rel_error=calibrated.max_rel_error
             ),
-            training=self._settled.trained,
+            training=self.trained.record if self.trained else None,
         )
         deployed, half = folder / "model.onnx", None
         if self._target.quantization.floats == "fp16":
@@ -105,11 +101,11 @@ class Quantizer:
         """The QDQ file `path` with its floats in float16; overflow is looked for on few images."""
         from vitedge.graph.half import halve
 
-        used, source = self._settled.calibrated, self._images.images.name
-        total = sum(map(len, used.images))
+        calibrated, source = self._calibrated, self._images.images.name
+        images, total = calibrated.images, sum(map(len, calibrated.images))
         folder.mkdir()
-        found = halve(path, used.path, folder, lambda: iter(used.images), total, self._steps)
-        return found.path, describe(found, source, total)
+        half = halve(path, calibrated.path, folder, lambda: iter(images), total, self._steps)
+        return half.path, describe(half, source, total)
 
     def harm(self, int8: Int8) -> dict[str, float]:
         """Noise over signal at the output with each layer of `int8` alone quantized.
@@ -118,7 +114,7 @@ class Quantizer:
         """
         from vitedge.quant.sensitivity import harm
 
-        calibrated = self._settled.calibrated
+        calibrated = self._calibrated
         layers = [layer.node for layer in int8.record.layers if layer.quantized]
         count = max(1, RANKING_RUNS // (len(layers) + 1))
         return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
@@ -127,34 +123,40 @@ class Quantizer:
         """The record of `int8`, with what each of its layers loses."""
         from vitedge.quant.layers import examine
 
-        used = self._settled.calibrated
+        calibrated, layers = self._calibrated, int8.record.layers
         self._steps.say("measuring every layer")
-        layers = int8.record.layers
-        figures = examine(used.path, int8.path, [each.node for each in layers], used.images[0])
+        nodes = [layer.node for layer in layers]
+        figures = examine(calibrated.path, int8.path, nodes, calibrated.images[0])
         return msgspec.structs.replace(
             int8.record,
             layers=tuple(
-                msgspec.structs.replace(each, figures=figures[each.node]) for each in layers
+                msgspec.structs.replace(layer, figures=figures[layer.node]) for layer in layers
             ),
         )
 
+    @property
+    def _calibrated(self) -> Calibrated:
+        """What is written: PTQ's result, trained on where that was asked."""
+        return self.trained.calibrated if self.trained else self._ptq[0]
+
     @cached_property
-    def _settled(self) -> _Settled:
+    def trained(self) -> TrainedGraph | None:
+        """What training has made of PTQ's result; None where it was not asked."""
+        return self._train(self._ptq[0]) if self._train else None
+
+    @cached_property
+    def _ptq(self) -> tuple[Calibrated, list[manifest.Tried]]:
         """What was measured on the calibration images, and the recipes tried on them."""
         from vitedge.quant.calibrate import calibrate
 
         size = 1 if self._target.batch == "dynamic" else self._target.batch
-        calibrated, tried = calibrate(
+        return calibrate(
             self._source(),
             batched(self._images, size),
             self._images.recipe,
             self._target.quantization,
             self._steps,
         )
-        if self._train is None:
-            return _Settled(calibrated, tried, None)
-        trained, record = self._train(calibrated)
-        return _Settled(trained, tried, record)
 
     def _source(self) -> Path:
         """The FP32 file to quantize: the export, or its attention in the form the target fuses."""

@@ -47,7 +47,7 @@ def examine(
         path.unlink()
         data.unlink(missing_ok=True)
     sums = np.sum(np.array(runs, np.float64), axis=0).reshape(len(nodes), len(_SUMS))
-    found = {}
+    figures = {}
     for node, row in zip(nodes, sums, strict=True):
         signal, own_noise, noise, clipped, seen, macs = row.tolist()
         if not math.isfinite(signal + own_noise + noise):
@@ -57,7 +57,7 @@ def examine(
             )
         activation_scales, weight_scales = scales[node]
         quantized = bool(activation_scales)
-        found[node] = Figures(
+        figures[node] = Figures(
             activation_scales=activation_scales,
             weight_scales=weight_scales,
             clipped_share=clipped / seen if quantized else None,
@@ -65,7 +65,7 @@ def examine(
             accumulated_sqnr_db=_decibels(signal, noise),
             macs=round(macs / len(padded)),
         )
-    return found
+    return figures
 
 
 def _decibels(signal: float, noise: float) -> float | None:

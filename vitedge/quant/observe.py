@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
 from vitedge.core.errors import InputError
+from vitedge.core.manifest import Layer
 from vitedge.core.spec import Calibration, Quantization
 from vitedge.graph import trace
 from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Channels
-from vitedge.graph.run import Progress
-from vitedge.graph.taps import shapes, tapped
-from vitedge.quant.policy import Decision, decide
+from vitedge.graph.run import Progress, shapes, tapped
+from vitedge.quant.policy import decide
 from vitedge.quant.statistics import ChannelStatistics
 
 Images = NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Observed:
 
     fp32: Path
     """An ONNX file, its weights in external data."""
-    decisions: tuple[Decision, ...]
+    layers: tuple[Layer, ...]
     channels: Channels
     """Which can be rescaled; none where the recipe does not ask for it."""
     layout: Mapping[str, Ids]
@@ -59,13 +59,13 @@ def observe(
     Raises InputError when an activation is NaN or infinite, or nothing can be quantized.
     """
     model = onnx.load(fp32, load_external_data=False)
-    decisions = decide(model.graph, target)
-    taps = _to_quantize(model.graph, decisions, target)
+    layers = decide(model.graph, target)
+    taps = _to_quantize(model.graph, layers, target)
     first = next(batches)
-    found = Channels()
+    channels = Channels()
     if recipe.equalize != "off":
-        found = trace.find(model, shapes(model, fp32, first), fp32.parent)
-    free = {name: ids for name, ids in found.read.items() if found.root[ids].any()}
+        channels = trace.find(model, shapes(model, fp32, first), fp32.parent)
+    free = {name: ids for name, ids in channels.read.items() if channels.root[ids].any()}
     statistics = {name: ChannelStatistics() for name in taps}
     run = tapped(model, fp32, [*taps, model.graph.output[0].name], often=True)
     images: list[Images] = []
@@ -88,8 +88,8 @@ def observe(
         progress("calibrating", seen, recipe.num_samples)
     return Observed(
         fp32=fp32,
-        decisions=tuple(decisions),
-        channels=found,
+        layers=tuple(layers),
+        channels=channels,
         layout={name: ids.reshape(-1) for name, ids in free.items() if name in statistics},
         statistics=statistics,
         images=tuple(images),
@@ -97,25 +97,26 @@ def observe(
     )
 
 
-def activations(node: NodeProto, decision: Decision) -> list[str]:
+def activations(node: NodeProto, layer: Layer) -> list[str]:
     """The inputs of `node` that are activations."""
-    constant_weights = decision.role in ("linear", "conv")
+    constant_weights = layer.role in ("linear", "conv")
     return list(node.input[:1] if constant_weights else node.input[:2])
 
 
-def _to_quantize(graph: GraphProto, decisions: list[Decision], target: Quantization) -> list[str]:
+def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -> list[str]:
     """Every activation that is to be quantized, once."""
-    chosen = {d.node: d for d in decisions if d.quantized}
-    if not chosen:
-        found = ", ".join(sorted({d.op for d in decisions if d.role in ("linear", "conv")}))
+    quantized = {layer.node: layer for layer in layers if layer.quantized}
+    if not quantized:
+        operators = {layer.op for layer in layers if layer.role in ("linear", "conv")}
+        weighted = ", ".join(sorted(operators))
         raise InputError(
             "nothing in this model can be quantized: its operators with weights are "
-            f"{found or 'none'}, and the target has INT8 kernels for "
+            f"{weighted or 'none'}, and the target has INT8 kernels for "
             f"{', '.join(target.operators)}",
             fix="export it with --fp32, or for another target",
         )
-    nodes = [node for node in graph.node if node.name in chosen]
-    return list(dict.fromkeys(x for node in nodes for x in activations(node, chosen[node.name])))
+    nodes = [node for node in graph.node if node.name in quantized]
+    return list(dict.fromkeys(x for n in nodes for x in activations(n, quantized[n.name])))
 
 
 def _maker(graph: GraphProto, name: str) -> str:

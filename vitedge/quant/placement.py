@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
+from vitedge.core.manifest import Layer
 from vitedge.quant.observe import activations
-from vitedge.quant.policy import Decision, Role
+from vitedge.quant.parameters import Calibrated
 from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
-from vitedge.quant.settle import Calibrated
 from vitedge.quant.weights import PAIR_SUM_MAX
 
 Array = NDArray[np.float32]
@@ -57,23 +57,23 @@ class Placement:
     """Node -> input index -> tensor, for every input that is read quantized."""
 
 
-def place(graph: GraphProto, calibrated: Calibrated, chosen: Mapping[str, Decision]) -> Placement:
-    """The quantizers that the layers in `chosen`, by node, read through."""
+def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]) -> Placement:
+    """The quantizers that the `layers`, by node,, read through."""
     placed = Placement()
     convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
-        decision = chosen.get(node.name)
-        if decision is None:
+        layer = layers.get(node.name)
+        if layer is None:
             continue
-        reads = dict(enumerate(activations(node, decision)))
+        reads = dict(enumerate(activations(node, layer)))
         for name in reads.values():
             if name not in placed.activations:
                 placed.activations[name] = _activation(calibrated, name, name in convolved)
-        if decision.role in ("linear", "conv"):
+        if layer.role in ("linear", "conv"):
             name = reads[1] = node.input[1]
             axis = _output_channel_axis(node, ranks[name])
-            placed.weights.setdefault(name, _weight(calibrated, axis, decision.role))
+            placed.weights.setdefault(name, _weight(calibrated, axis, layer.role))
         placed.reads[node.name] = reads
     return placed
 
@@ -93,13 +93,13 @@ def activation_scale(calibrated: Calibrated, name: str) -> Array:
     """The quantization step of the activation `name`, a scalar."""
     if name in calibrated.learned.activations:
         return np.array(calibrated.learned.activations[name], np.float32)
-    found, settings = calibrated.ranges[name], calibrated.settings
-    levels = quantized_levels(found, calibrated.target)
-    step = quantization_step(found, settings.activations, levels)
+    histogram, settings = calibrated.ranges[name], calibrated.settings
+    levels = quantized_levels(histogram, calibrated.target)
+    step = quantization_step(histogram, settings.activations, levels)
     return stored_scale(np.array(step, np.float32), calibrated.target.floats)
 
 
-def _weight(calibrated: Calibrated, axis: int, role: Role) -> Weight:
+def _weight(calibrated: Calibrated, axis: int, role: str) -> Weight:
     qmax = 2 ** (calibrated.settings.weight_bits - 1) - 1
     safe = calibrated.target.weights == "pair_safe"
     if safe and role == "conv":  # its kernels choose their own order: bound every pair

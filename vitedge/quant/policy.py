@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from onnx import GraphProto, NodeProto
 
+from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
 
 Role = Literal["linear", "conv", "qk", "pv", "product"]
@@ -17,18 +17,7 @@ LINEAR_OPS = ("MatMul", "Gemm")
 _TRANSPARENT = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "Dropout", "Identity", "Transpose")
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What happens to one operator that holds multiply-accumulates."""
-
-    node: str
-    op: str
-    role: Role
-    quantized: bool
-    why: str
-
-
-def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
+def decide(graph: GraphProto, target: Quantization) -> list[Layer]:
     """Decide for every MatMul, Gemm and Conv of `graph`, in graph order.
 
     Residual additions, LayerNorm, GELU and Softmax are never touched: quantizing the
@@ -46,7 +35,7 @@ def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.value_info
     }
-    decisions = []
+    layers = []
     for node in graph.node:
         if node.op_type == "Conv" and node.input[1] in stored:
             role: Role = "conv"
@@ -59,8 +48,10 @@ def decide(graph: GraphProto, target: Quantization) -> list[Decision]:
         quantized, why = _verdict(node.op_type, role, target)
         if quantized and role in ("qk", "pv") and (limit := _too_large(node, role, dims, target)):
             quantized, why = False, limit
-        decisions.append(Decision(node.name, node.op_type, role, quantized, why))
-    return decisions
+        layers.append(
+            Layer(node=node.name, op=node.op_type, role=role, quantized=quantized, why=why)
+        )
+    return layers
 
 
 def _verdict(op: str, role: Role, target: Quantization) -> tuple[bool, str]:

@@ -6,41 +6,44 @@ NNCF's ONNX path does the same job in twice the time and memory; `benchmarks/` c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
+from vitedge.core.manifest import Layer
 from vitedge.core.spec import INT4_OPSET
 from vitedge.graph.run import Progress
+from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement, Weight, place
-from vitedge.quant.policy import Decision
-from vitedge.quant.settle import Calibrated
 from vitedge.quant.weights import quantize_weight, to_integers
 
 TINY = 1e-30
 
 
 def quantize(
-    calibrated: Calibrated, progress: Progress, kept: Mapping[str, str]
-) -> tuple[ModelProto, list[Decision]]:
-    """The QDQ model, weights inside, and the decision for every layer.
+    calibrated: Calibrated, progress: Progress, in_float: Mapping[str, str]
+) -> tuple[ModelProto, list[Layer]]:
+    """The QDQ model, weights inside, and what was decided for every layer.
 
-    The nodes in `kept` stay in float, for the reason given.
+    The nodes in `in_float` stay so, for the reason given.
     """
-    decisions = [
-        replace(d, quantized=False, why=kept[d.node]) if d.node in kept else d
-        for d in calibrated.decisions
+    layers = [
+        msgspec.structs.replace(layer, quantized=False, why=in_float[layer.node])
+        if layer.node in in_float
+        else layer
+        for layer in calibrated.layers
     ]
     model = onnx.load(calibrated.path, load_external_data=False)
-    chosen = {d.node: d for d in decisions if d.quantized}
-    _rewrite(model, calibrated, chosen, progress)
-    return model, decisions
+    _rewrite(
+        model, calibrated, {layer.node: layer for layer in layers if layer.quantized}, progress
+    )
+    return model, layers
 
 
 class _Emitter:
@@ -56,10 +59,10 @@ class _Emitter:
     def activation(self, name: str) -> str:
         """Insert Q/DQ after the activation `name`; returns the dequantized name."""
         if name not in self._done:
-            found = self._placed.activations[name]
-            stored = TensorProto.UINT8 if found.unsigned else TensorProto.INT8
-            zero = helper.make_tensor(f"{name}.zero", stored, [], [found.zero])
-            self._pair(name, found.scale, zero)
+            quantizer = self._placed.activations[name]
+            stored = TensorProto.UINT8 if quantizer.unsigned else TensorProto.INT8
+            zero = helper.make_tensor(f"{name}.zero", stored, [], [quantizer.zero])
+            self._pair(name, quantizer.scale, zero)
             self._done[name] = f"{name}.dequantized"
         return self._done[name]
 
@@ -112,7 +115,7 @@ def quantizers(calibrated: Calibrated) -> tuple[Placement, dict[str, NDArray[np.
     path = calibrated.path
     graph = onnx.load(path, load_external_data=False).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    placed = place(graph, calibrated, {d.node: d for d in calibrated.decisions if d.quantized})
+    placed = place(graph, calibrated, {n.node: n for n in calibrated.layers if n.quantized})
     scales = {}
     for name, weight in placed.weights.items():
         value = numpy_helper.to_array(stored[name], str(path.parent)).astype(np.float32)
@@ -140,13 +143,13 @@ def weight_integers(
 def _rewrite(
     model: ModelProto,
     calibrated: Calibrated,
-    chosen: Mapping[str, Decision],
+    layers: Mapping[str, Layer],
     progress: Progress,
 ) -> None:
     """Turn `model`, in place, into the QDQ graph; FP32 weights are read one at a time."""
     graph, folder = model.graph, calibrated.path.parent
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    placed = place(graph, calibrated, chosen)
+    placed = place(graph, calibrated, layers)
     emitter = _Emitter(calibrated, placed, model.opset_import[0].version)
     biased: dict[str, int] = {}  # output of a quantized MatMul -> its rank
     ranks = _ranks(graph)
@@ -162,7 +165,7 @@ def _rewrite(
                 if node.op_type == "MatMul":
                     biased[node.output[0]] = ranks.get(node.output[0], 0)
             done += 1
-            progress("quantizing", done, len(chosen))
+            progress("quantizing", done, len(layers))
         elif node.op_type == "Add":
             _keep_bias_apart(node, biased, stored, folder, emitter)
         elif node.op_type == "LayerNormalization" and calibrated.target.floats == "fp32":

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.spec import Estimator, Floats, Quantization
-from vitedge.quant.statistics import Array, Distribution
+from vitedge.quant.statistics import Array, MagnitudeHistogram
 
 QMAX = 127
 _SMALLEST = 1e-20
@@ -20,14 +20,14 @@ _LINEAR_BINS = 2048
 _KL_LEVELS = 128
 
 
-def quantized_levels(found: Distribution, target: Quantization) -> int:
+def quantized_levels(histogram: MagnitudeHistogram, target: Quantization) -> int:
     """Steps from 0 to the clip: twice as many where uint8 has no negative value to hold."""
-    return 2 * QMAX + 1 if target.activations != "int8" and found.non_negative else QMAX
+    return 2 * QMAX + 1 if target.activations != "int8" and histogram.non_negative else QMAX
 
 
-def quantization_step(found: Distribution, estimator: Estimator, levels: int) -> float:
+def quantization_step(histogram: MagnitudeHistogram, estimator: Estimator, levels: int) -> float:
     """The quantization step, so that `levels` steps reach from 0 to the estimator's clip."""
-    clip = ESTIMATORS[estimator](found, levels) if found.amax > 0 else 0.0
+    clip = ESTIMATORS[estimator](histogram, levels) if histogram.amax > 0 else 0.0
     return max(clip, _SMALLEST) / levels
 
 
@@ -38,43 +38,43 @@ def stored_scale(scale: NDArray[np.float32], floats: Floats) -> NDArray[np.float
     return np.clip(scale, _FP16_SMALLEST, _FP16_LARGEST).astype(np.float16).astype(np.float32)
 
 
-def _minmax(found: Distribution, levels: int) -> float:
-    return found.amax
+def _minmax(histogram: MagnitudeHistogram, levels: int) -> float:
+    return histogram.amax
 
 
-def _percentile(found: Distribution, levels: int) -> float:
+def _percentile(histogram: MagnitudeHistogram, levels: int) -> float:
     """The magnitude that 99.99% of all values do not exceed."""
-    below = np.cumsum(found.counts) / found.counts.sum()
-    return float(found.magnitudes[int(np.searchsorted(below, _PERCENTILE / 100))])
+    below = np.cumsum(histogram.counts) / histogram.counts.sum()
+    return float(histogram.magnitudes[int(np.searchsorted(below, _PERCENTILE / 100))])
 
 
-def _mse(found: Distribution, levels: int) -> float:
+def _mse(histogram: MagnitudeHistogram, levels: int) -> float:
     """The clip c that minimises Σ (|x| − c)² over |x| > c plus s²/12 for everything below it."""
-    clips = found.amax * _CLIPS
-    excess = np.maximum(found.magnitudes - clips[:, None], 0.0)
+    clips = histogram.amax * _CLIPS
+    excess = np.maximum(histogram.magnitudes - clips[:, None], 0.0)
     noise = (clips[:, None] / levels) ** 2 / 12
-    error = np.where(excess > 0, excess**2, np.minimum(noise, found.magnitudes**2))
-    return float(clips[int((error * found.counts).sum(axis=1).argmin())])
+    error = np.where(excess > 0, excess**2, np.minimum(noise, histogram.magnitudes**2))
+    return float(clips[int((error * histogram.counts).sum(axis=1).argmin())])
 
 
-def _entropy(found: Distribution, levels: int) -> float:
+def _entropy(histogram: MagnitudeHistogram, levels: int) -> float:
     """The clip of least KL divergence between the clipped distribution and its 128 levels.
 
     Migacz 2017 (8-bit inference with TensorRT), over 2,048 linear bins.
     """
-    histogram = _linear(found)
+    linear = _linear(histogram)
     clips = np.arange(_KL_LEVELS, _LINEAR_BINS + 1, 16)
-    divergences = [_divergence(histogram, int(clip)) for clip in clips]
-    return found.amax * float(clips[int(np.argmin(divergences))]) / _LINEAR_BINS
+    divergences = [_divergence(linear, int(clip)) for clip in clips]
+    return histogram.amax * float(clips[int(np.argmin(divergences))]) / _LINEAR_BINS
 
 
-def _linear(found: Distribution) -> Array:
-    """Counts over equal bins of [0, amax]: each bin of `found` spread over those it covers."""
-    edges = np.concatenate([[0.0], np.sqrt(found.magnitudes[1:] * found.magnitudes[:-1])])
-    edges = np.append(edges, found.amax)
-    below = np.concatenate([[0.0], np.cumsum(found.counts)])
-    wanted = np.linspace(0.0, found.amax, _LINEAR_BINS + 1)
-    return np.asarray(np.diff(np.interp(wanted, edges, below)))
+def _linear(histogram: MagnitudeHistogram) -> Array:
+    """Counts over equal bins of [0, amax]: each bin of `histogram` spread over those it covers."""
+    edges = np.concatenate([[0.0], np.sqrt(histogram.magnitudes[1:] * histogram.magnitudes[:-1])])
+    edges = np.append(edges, histogram.amax)
+    below = np.concatenate([[0.0], np.cumsum(histogram.counts)])
+    linear_edges = np.linspace(0.0, histogram.amax, _LINEAR_BINS + 1)
+    return np.asarray(np.diff(np.interp(linear_edges, edges, below)))
 
 
 def _divergence(histogram: Array, clip: int) -> float:
@@ -90,7 +90,7 @@ def _divergence(histogram: Array, clip: int) -> float:
     return float((p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))).sum())
 
 
-ESTIMATORS: Mapping[Estimator, Callable[[Distribution, int], float]] = {
+ESTIMATORS: Mapping[Estimator, Callable[[MagnitudeHistogram, int], float]] = {
     "minmax": _minmax,
     "percentile": _percentile,
     "mse": _mse,

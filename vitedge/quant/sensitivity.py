@@ -54,12 +54,12 @@ def harm(
         index: NDArray[Any] = np.array(switch, np.int64)
         return [run(images, **{SWITCH: index})[0].astype(np.float64) for images in batches]
 
-    wanted = outputs(NONE)
-    signal = max(_power(wanted), 1e-30)
+    reference = outputs(NONE)
+    signal = max(_power(reference), 1e-30)
     ratios = {}
     for index, name in enumerate(operators):
         got = outputs(index)
-        noise = _power([a - b for a, b in zip(got, wanted, strict=True)])
+        noise = _power([a - b for a, b in zip(got, reference, strict=True)])
         ratios[name] = noise / signal if np.isfinite(noise) else BROKEN
         progress("ranking layers", index + 1, len(operators))
     path.unlink()
@@ -86,7 +86,7 @@ def _switched(fp32: ModelProto, int8: ModelProto, operators: Sequence[str]) -> M
         index, output = indices[node.name], node.output[0]
         name = f"{SWITCH}/{index}"
         quantized = _upstream(output, makers, activations)
-        used.update(source for each in quantized for source in each.input)
+        used.update(source for maker in quantized for source in maker.input)
         used.add(name)
         tensors[name] = helper.make_tensor(name, TensorProto.INT64, [], [index])
         nodes += [
@@ -123,13 +123,13 @@ def _upstream(name: str, makers: Mapping[str, NodeProto], known: Set[str]) -> li
 
 def _branch(nodes: Sequence[NodeProto], output: str, place: str) -> GraphProto:
     """A subgraph with copies of `nodes`, none of whose names is one of the graph around it."""
-    made = {name for node in nodes for name in node.output}
+    inner = {name for node in nodes for name in node.output}
     copies: dict[str, NodeProto] = {}
     for node in nodes:
         copy = NodeProto()
         copy.CopyFrom(node)
         copy.name = f"{place}/{node.name}"
-        copy.input[:] = [f"{place}/{name}" if name in made else name for name in node.input]
+        copy.input[:] = [f"{place}/{name}" if name in inner else name for name in node.input]
         copy.output[:] = [f"{place}/{name}" for name in node.output]
         copies.setdefault(copy.name, copy)  # both inputs of a product may be one activation
     result = helper.make_tensor_value_info(f"{place}/{output}", TensorProto.FLOAT, None)

@@ -39,35 +39,35 @@ def smooth(observed: Observed, weights: Weights, strength: float) -> tuple[list[
     that of Q by max|q|^α / max|k|^(1−α) and that of K is multiplied. The scales of a group have a
     geometric mean of 1. A channel that is always zero keeps its own.
     """
-    found = observed.channels
-    shrunk, grown = np.zeros(len(found.root)), np.zeros(len(found.root))
+    channels = observed.channels
+    shrunk, grown = np.zeros(len(channels.root)), np.zeros(len(channels.root))
     groups = _groups(observed)
     for group in groups:
         for ids, values, power in _extremes(group, observed, weights):
-            same = found.sign[ids] == power
-            np.maximum.at(shrunk, found.root[ids[same]], values[same])
-            np.maximum.at(grown, found.root[ids[~same]], values[~same])
-    free = np.ones(len(found.root))
+            same = channels.sign[ids] == power
+            np.maximum.at(shrunk, channels.root[ids[same]], values[same])
+            np.maximum.at(grown, channels.root[ids[~same]], values[~same])
+    free = np.ones(len(channels.root))
     for group in groups:
         live = group.roots[(shrunk[group.roots] > 0) & (grown[group.roots] > 0)]
         if live.size:
             logs = strength * np.log(shrunk[live]) - (1 - strength) * np.log(grown[live])
             free[live] = np.clip(np.exp(logs - logs.mean()), 1 / SCALE_LIMIT, SCALE_LIMIT)
-    scales: Array = free[found.root] ** found.sign
+    scales: Array = free[channels.root] ** channels.sign
     return [group for group in groups if (free[group.roots] != 1).any()], scales
 
 
 def _groups(observed: Observed) -> list[Group]:
     """What is quantized, in parts that share no channel; those with nothing free are left out."""
-    found = observed.channels
+    channels = observed.channels
     owner: dict[int, int] = {}
     parts: dict[int, Group] = {}
-    reads: list[Linear | Product] = [*found.linears, *found.products]
+    reads: list[Linear | Product] = [*channels.linears, *channels.products]
     for index, read in enumerate(reads):
         names = read.node.input[: 1 if isinstance(read, Linear) else 2]
         if not all(name in observed.layout for name in names):
             continue
-        part = Group((read,), np.setdiff1d(found.root[observed.layout[names[0]]], [0]))
+        part = Group((read,), np.setdiff1d(channels.root[observed.layout[names[0]]], [0]))
         for other in sorted({owner[root] for root in part.roots.tolist() if root in owner}):
             old = parts.pop(other)
             part = Group(old.reads + part.reads, np.union1d(old.roots, part.roots))
@@ -77,14 +77,14 @@ def _groups(observed: Observed) -> list[Group]:
 
 
 def _extremes(group: Group, observed: Observed, weights: Weights) -> list[_Extremes]:
-    found: list[_Extremes] = []
+    extremes: list[_Extremes] = []
     for read in group.reads:
         if isinstance(read, Linear):
             read_by = _of_activation(read.node.input[0], observed)
-            found += [read_by, _of_weight(read, weights, read_by[1])]
+            extremes += [read_by, _of_weight(read, weights, read_by[1])]
         else:
-            found += [_of_activation(name, observed) for name in read.node.input]
-    return found
+            extremes += [_of_activation(name, observed) for name in read.node.input]
+    return extremes
 
 
 def _of_activation(name: str, observed: Observed) -> _Extremes:
@@ -103,8 +103,8 @@ def _of_weight(linear: Linear, weights: Weights, amax: Array) -> _Extremes:
     peaks = weight.reshape(*weight.shape[:2], -1).max(axis=2)  # (out, in)
     inputs = amax.reshape(-1, peaks.shape[1])  # of each convolution group
     inputs = np.repeat(inputs, len(peaks) // len(inputs), axis=0)
-    taken = (peaks * inputs).max(axis=1, keepdims=True)  # (out, 1)
-    peaks = np.divide(peaks, taken, where=taken > 0, out=np.zeros(peaks.shape))
+    intake = (peaks * inputs).max(axis=1, keepdims=True)  # (out, 1)
+    peaks = np.divide(peaks, intake, where=intake > 0, out=np.zeros(peaks.shape))
     if len(ids) == 1:  # a channel goes to every output
         peaks = peaks.max(axis=0, keepdims=True)
     return ids.reshape(-1), peaks.astype(np.float64).reshape(-1), -1

@@ -21,7 +21,7 @@ _SMALLEST = 1 << _MANTISSA_SHIFT
 
 
 @dataclass(frozen=True)
-class Distribution:
+class MagnitudeHistogram:
     """|x| of a whole tensor: how often each magnitude occurs, and the largest, which is exact."""
 
     magnitudes: Array
@@ -68,8 +68,8 @@ class ChannelStatistics:
         bits -= self._base
         np.clip(bits, 0, _BINS - 1, out=bits)
         bits += np.arange(0, self._counts.size, _BINS, dtype=np.int32)
-        found = np.bincount(bits.reshape(-1), minlength=self._counts.size)
-        self._counts += found.reshape(self._counts.shape)
+        counts = np.bincount(bits.reshape(-1), minlength=self._counts.size)
+        self._counts += counts.reshape(self._counts.shape)
 
     def _make_room(self, largest: NDArray[np.int32]) -> None:
         """Move the bins of channels up where a value lies above the highest."""
@@ -87,7 +87,7 @@ class ChannelStatistics:
         """The largest |x| of each channel, (channels,)."""
         return self._largest.view(np.float32).astype(np.float64)
 
-    def distribution(self, scale: Array) -> Distribution:
+    def distribution(self, scale: Array) -> MagnitudeHistogram:
         """The distribution of x / `scale`, (channels,) or (1,), over all channels."""
         scale = np.broadcast_to(scale, self.amax.shape)
         amax = float((self.amax / scale).max(initial=0.0))
@@ -96,7 +96,7 @@ class ChannelStatistics:
         index = np.clip(np.rint(positions).astype(np.int64) + _BINS - 1, 0, _BINS - 1)
         counts = np.bincount(index.reshape(-1), self._counts.reshape(-1), _BINS)
         magnitudes = largest * 2 ** (np.arange(1.0 - _BINS, 1.0) / _BINS_PER_OCTAVE)
-        return Distribution(magnitudes, counts.astype(np.float64), amax, self.non_negative)
+        return MagnitudeHistogram(magnitudes, counts.astype(np.float64), amax, self.non_negative)
 
     def _magnitudes(self) -> Array:
         """The centre of each bin, (channels, bins)."""

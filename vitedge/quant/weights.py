@@ -44,8 +44,8 @@ def quantize_weight(
 
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
-        found = np.ascontiguousarray(columns[:, part])
-        integers[:, part], scales[part] = _quantize_block(found, clips, qmax, pair_safe, floats)
+        values = np.ascontiguousarray(columns[:, part])
+        integers[:, part], scales[part] = _quantize_block(values, clips, qmax, pair_safe, floats)
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy lets go of the lock in each step
         list(pool.map(block, range(0, columns.shape[1], _BLOCK)))

@@ -13,7 +13,7 @@ from tests.graphs import FUSED, IMAGES, NORM, build, run
 from vitedge.core.errors import InputError
 from vitedge.graph.channels import Channels
 from vitedge.graph.equalize import check, rescale
-from vitedge.graph.taps import shapes, tapped
+from vitedge.graph.run import shapes, tapped
 from vitedge.graph.trace import find
 
 

@@ -13,8 +13,7 @@ import pytest
 from tests.graphs import ATTEND, FUSED, HEAD, HEADS, IMAGES, NORM, TOKENS, WIDTH, build, run
 from vitedge.graph.external import DataFile
 from vitedge.graph.qkv_split import split
-from vitedge.graph.run import Runner
-from vitedge.graph.taps import shapes
+from vitedge.graph.run import Runner, shapes
 
 HEADS_FIRST = np.array([1, TOKENS, HEADS, 3, HEAD])
 AXES = {

@@ -11,7 +11,7 @@ import pytest
 from tests.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
-from vitedge.graph.taps import shapes
+from vitedge.graph.run import shapes
 from vitedge.graph.trace import find
 
 

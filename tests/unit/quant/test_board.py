@@ -31,16 +31,16 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
 @needs_it
 def test_a_resumed_run_is_shown_as_one(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "events"
-    with tensorboard.watching(folder) as watch:
-        watch({"step": 0, "held_out": {"loss": 1.0, "accuracy": 0.5}})
+    with tensorboard.watching(folder) as listener:
+        listener({"step": 0, "held_out": {"loss": 1.0, "accuracy": 0.5}})
         for step in range(1, 7):
-            watch(line(step, 0.25 * step))
-    with tensorboard.watching(folder) as watch:  # from the checkpoint of step 4
-        watch({"step": 0, "held_out": {"loss": 1.0, "accuracy": 0.5}})
+            listener(line(step, 0.25 * step))
+    with tensorboard.watching(folder) as listener:  # from the checkpoint of step 4
+        listener({"step": 0, "held_out": {"loss": 1.0, "accuracy": 0.5}})
         for step in range(1, 5):
-            watch(line(step, 0.25 * step))
-        watch(line(5, 0.125))
-        watch({"step": 5, "held_out": {"loss": 0.5, "accuracy": None}})
+            listener(line(step, 0.25 * step))
+        listener(line(5, 0.125))
+        listener({"step": 5, "held_out": {"loss": 0.5, "accuracy": None}})
     found = shown(folder)
     assert found["loss"] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0), (5, 0.125)]
     assert found["held_out/loss"] == [(0, 1.0), (5, 0.5)]

@@ -16,12 +16,13 @@ from tests.graphs import run
 from tests.outliers import write_digits
 from tests.ptq import ptq
 from vitedge.core import catalog
+from vitedge.core.manifest import Tried
 from vitedge.core.spec import Calibration
 from vitedge.data.imageset import Batch
 from vitedge.graph.run import Runner
-from vitedge.quant.calibrate import STRENGTHS, Tried, calibrate
+from vitedge.quant.calibrate import STRENGTHS, calibrate
+from vitedge.quant.parameters import Calibrated
 from vitedge.quant.ranges import ESTIMATORS
-from vitedge.quant.settle import Calibrated
 
 IMAGES = 32
 TARGET = catalog.targets()["onnxruntime-cpu"].quantization
@@ -47,30 +48,34 @@ def found(digits_graph, calibration_batches: Batches) -> tuple[Calibrated, list[
 
 def test_auto_tries_every_strength_with_every_estimator_best_first(found) -> None:
     used, tried = found
-    ways = {(one.settings.equalize, one.settings.activations) for one in tried}
+    ways = {(one.equalize, one.activations) for one in tried}
     assert ways == {(way, estimator) for way in STRENGTHS for estimator in ESTIMATORS}
     assert len(tried) == len(ways)
     measured = [one.sqnr_db for one in tried]
     assert measured == sorted(measured, reverse=True)
     assert measured[0] > measured[-1]
-    assert used.settings == tried[0].settings
+    best, settings = tried[0], used.settings
+    assert (settings.equalize, settings.activations) == (best.equalize, best.activations)
+    assert (settings.weights, settings.weight_bits) == (AUTO.weights, AUTO.weight_bits)
 
 
 def test_what_auto_measured_is_what_the_fixed_recipe_gives(
     found, digits_graph, calibration_batches: Batches, sqnr_db, tmp_path: Path
 ) -> None:
     fp32, images = digits_graph("dynamic").path, calibration_batches(IMAGES, 16)
-    _, tried = found
+    used, tried = found
     want = run(fp32, images[:1])
     for one in (tried[0], tried[len(tried) // 2], tried[-1]):
-        how = one.settings
         fixed = msgspec.structs.replace(
-            AUTO, equalize=how.equalize, activations=how.activations, weights=how.weights
+            AUTO,
+            equalize=one.equalize,
+            activations=one.activations,
+            weights=used.settings.weights,
         )
         model, _ = ptq(fp32, images, fixed, TARGET)
         onnx.save(model, tmp_path / "fixed.onnx")
         (got,) = Runner(tmp_path / "fixed.onnx")(images[0])
-        assert one.sqnr_db == pytest.approx(sqnr_db(want, got), abs=0.01), how
+        assert one.sqnr_db == pytest.approx(sqnr_db(want, got), abs=0.01), one
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_a_recipe_may_fix_any_part(
 ) -> None:
     used, tried = calibrated(digits_graph("dynamic").path, calibration_batches(16, 16), **fixed)
     assert len(tried) == tries
-    for settings in (used.settings, *(one.settings for one in tried)):
+    for settings in (used.settings, *tried):
         for name, value in fixed.items():
             assert getattr(settings, name) == value
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vitedge.core.errors import InputError
-from vitedge.quant.qat.checkpoint import Log, Place, read, unwatched, write
+from vitedge.quant.qat.checkpoint import Place, TrainingLog, no_listener, read, write
 
 OF = {"the model": "1", "the training settings": "2"}
 PLACE = Place(step=7, best_step=5, best_loss=0.25, of=OF)
@@ -68,11 +68,11 @@ except InputError as error:
 
 def test_a_log_forgets_what_is_trained_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    log = Log(path, 0, unwatched)
+    log = TrainingLog(path, 0, no_listener)
     for step in range(1, 6):
         log.add(step=step, loss=1.0 / step)
     with path.open("a") as file:
         file.write('{"step": 6, "lo')  # killed in the middle of a line
-    assert [line["step"] for line in Log(path, 3, unwatched).lines] == [1, 2, 3]
+    assert [line["step"] for line in TrainingLog(path, 3, no_listener).lines] == [1, 2, 3]
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
-    assert Log(path, 0, unwatched).lines == []
+    assert TrainingLog(path, 0, no_listener).lines == []

@@ -8,16 +8,16 @@ import torch
 from torch.nn import functional as F
 
 from vitedge.core.spec import Training
-from vitedge.quant.qat.loss import Mixed, Outputs, distillation, loss, mix
-from vitedge.quant.qat.schedule import rate
+from vitedge.quant.qat.loss import Mixed, NetworkOutputs, distillation, loss, mix
+from vitedge.quant.qat.trainer import rate
 
 GENERATOR = torch.Generator().manual_seed(0)
 STUDENT, TEACHER = torch.randn(2, 4, 5, generator=GENERATOR)
 LABELS = torch.tensor([0, 3, -1, 2])
 
 
-def outputs(logits: torch.Tensor, tokens: float = 1.0) -> Outputs:
-    return Outputs(logits, torch.full((4, 2, 3), tokens))
+def outputs(logits: torch.Tensor, tokens: float = 1.0) -> NetworkOutputs:
+    return NetworkOutputs(logits, torch.full((4, 2, 3), tokens))
 
 
 def batch(others: torch.Tensor = LABELS, share: float = 1.0) -> Mixed:

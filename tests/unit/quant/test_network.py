@@ -16,10 +16,10 @@ from vitedge.graph.external import with_constants
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner
 from vitedge.quant.calibrate import calibrate
+from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat.network import Network
 from vitedge.quant.qdq import quantize, quantizers
-from vitedge.quant.settle import Calibrated
 
 RECIPE = catalog.find_calibration("default")
 TARGET = catalog.targets()["onnxruntime-cpu"].quantization

@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import GraphProto, TensorProto, helper
 
+from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
-from vitedge.quant.policy import Decision, decide
+from vitedge.quant.policy import decide
 
 BLOCKS = 4
 
@@ -26,16 +27,16 @@ def graph(request, digits_graph) -> GraphProto:
     return onnx.load(digits_graph(request.param).path, load_external_data=False).graph
 
 
-def counts(decisions: list[Decision]) -> Counter[tuple[str, bool]]:
-    return Counter((decision.role, decision.quantized) for decision in decisions)
+def counts(layers: list[Layer]) -> Counter[tuple[str, bool]]:
+    return Counter((layer.role, layer.quantized) for layer in layers)
 
 
 def test_every_product_of_the_vit_gets_one_decision_with_its_reason(graph: GraphProto) -> None:
-    decisions = decide(graph, dialect())
+    layers = decide(graph, dialect())
     products = [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
-    assert [decision.node for decision in decisions] == products
-    assert all(decision.why for decision in decisions)
-    assert counts(decisions) == {
+    assert [layer.node for layer in layers] == products
+    assert all(layer.why for layer in layers)
+    assert counts(layers) == {
         ("linear", True): 4 * BLOCKS + 1,  # qkv, proj, fc1, fc2; the head
         ("qk", False): BLOCKS,
         ("pv", False): BLOCKS,
@@ -66,8 +67,8 @@ def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(graph: 
     ],
 )
 def test_a_target_widens_int8_to_what_its_kernels_take(graph, target, quantized) -> None:
-    decisions = decide(graph, target)
-    assert {d.role for d in decisions if d.quantized} == quantized
+    layers = decide(graph, target)
+    assert {d.role for d in layers if d.quantized} == quantized
 
 
 @pytest.mark.parametrize(

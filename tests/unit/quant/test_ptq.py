@@ -20,9 +20,9 @@ from tests.graphs import IMAGES as IMAGES_OF_GRAPHS
 from tests.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
+from vitedge.core.manifest import Layer
 from vitedge.core.spec import Target
 from vitedge.data.imageset import Batch
-from vitedge.quant.policy import Decision
 
 IMAGES = 64
 EXACT_DB = 45.0
@@ -37,7 +37,7 @@ PAIR_SAFE = [target for target in TARGETS if target.quantization.weights == "pai
 class Quantized:
     path: Path
     model: ModelProto
-    decisions: list[Decision]
+    layers: list[Layer]
     target: Target
 
     def makers(self) -> dict[str, NodeProto]:
@@ -47,7 +47,7 @@ class Quantized:
         return {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
 
     def planned(self) -> list[NodeProto]:
-        chosen = {decision.node for decision in self.decisions if decision.quantized}
+        chosen = {layer.node for layer in self.layers if layer.quantized}
         return [node for node in self.model.graph.node if node.name in chosen]
 
 
@@ -64,10 +64,10 @@ def quantized(
         if target.name not in made:
             fp32 = digits_graph("dynamic").path
             images = calibration_batches(IMAGES, 16)
-            model, decisions = ptq(fp32, images, RECIPE, target.quantization)
+            model, layers = ptq(fp32, images, RECIPE, target.quantization)
             path = tmp_path_factory.mktemp(target.name) / "model.onnx"
             onnx.save(model, path)
-            made[target.name] = Quantized(path, onnx.load(path), decisions, target)
+            made[target.name] = Quantized(path, onnx.load(path), layers, target)
         return made[target.name]
 
     return make
@@ -176,7 +176,7 @@ def test_activations_are_stored_by_their_sign_and_by_what_reads_them(
 def test_weights_have_one_scale_for_each_output_channel(qdq: Quantized) -> None:
     constants, makers = qdq.constants(), qdq.makers()
     weighted = [n for n in qdq.planned() if makers[n.input[1]].input[0] in constants]
-    roles = {d.node: d.role for d in qdq.decisions}
+    roles = {d.node: d.role for d in qdq.layers}
     assert [n.name for n in weighted] == [
         n.name for n in qdq.planned() if roles[n.name] in ("linear", "conv")
     ]
@@ -271,9 +271,7 @@ def test_onnx_runtime_computes_every_layer_of_every_block_in_int8(
 @pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
 def test_what_the_manifest_calls_int8_is_int8_on_onnx_runtime(target, quantized, held_out) -> None:
     fused, plain = fused_and_float(quantized(target), held_out.images[:2])
-    assert plain == [
-        d.node for d in quantized(target).decisions if d.op == "Gemm" and not d.quantized
-    ]
+    assert plain == [d.node for d in quantized(target).layers if d.op == "Gemm" and not d.quantized]
     assert len(fused) == len(quantized(target).planned())
 
 

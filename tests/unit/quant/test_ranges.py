@@ -14,7 +14,7 @@ from vitedge.quant.ranges import (
     quantized_levels,
     stored_scale,
 )
-from vitedge.quant.statistics import ChannelStatistics, Distribution
+from vitedge.quant.statistics import ChannelStatistics, MagnitudeHistogram
 
 BIN = 2 ** (1 / 16)
 SIGNED, UNSIGNED, MIXED = (
@@ -23,7 +23,7 @@ SIGNED, UNSIGNED, MIXED = (
 )
 
 
-def distribution(*parts: NDArray[np.floating]) -> Distribution:
+def distribution(*parts: NDArray[np.floating]) -> MagnitudeHistogram:
     found = ChannelStatistics()
     for part in parts:
         found.update(part.astype(np.float32).reshape(-1, 1))

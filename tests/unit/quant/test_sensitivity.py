@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from vitedge.core import catalog
 from vitedge.data.imageset import Batch
 from vitedge.quant.calibrate import calibrate
+from vitedge.quant.parameters import Calibrated
 from vitedge.quant.qdq import quantize
 from vitedge.quant.sensitivity import harm
-from vitedge.quant.settle import Calibrated
 
 FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=32, equalize="off")
 Images = NDArray[np.uint8]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.quant.statistics import ChannelStatistics, Distribution
+from vitedge.quant.statistics import ChannelStatistics, MagnitudeHistogram
 
 BIN = 2 ** (1 / 16)
 PLAIN = np.ones(1)
@@ -25,7 +25,7 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> NDArray[np.float32
     return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
 
 
-def quantiles(found: Distribution, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def quantiles(found: MagnitudeHistogram, shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """The magnitudes below which so much of it lies."""
     below = np.cumsum(found.counts) / found.counts.sum()
     return found.magnitudes[np.searchsorted(below, shares)]

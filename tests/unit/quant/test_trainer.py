@@ -18,13 +18,13 @@ from vitedge.core.spec import Training
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 from vitedge.quant.calibrate import calibrate
+from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat import team
-from vitedge.quant.qat.checkpoint import Watch, unwatched
+from vitedge.quant.qat.checkpoint import LogListener, no_listener
 from vitedge.quant.qat.network import Network
-from vitedge.quant.qat.trainer import Job, Trained, train
+from vitedge.quant.qat.trainer import TrainingJob, TrainingRun, train
 from vitedge.quant.qdq import quantizers
-from vitedge.quant.settle import Calibrated
 
 DIGITS = ZOO["digits"]
 RECIPE = msgspec.structs.replace(catalog.find_calibration("default"), weight_bits=4)
@@ -38,21 +38,21 @@ def calibrated(digits_graph, calibration_batches) -> Calibrated:
     return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, lambda *step: None)[0]
 
 
-def job(calibrated: Calibrated) -> Job:
+def job(calibrated: Calibrated) -> TrainingJob:
     placed, scales = quantizers(calibrated)
     tensors = {name: torch.from_numpy(scale) for name, scale in scales.items()}
-    return Job(
+    return TrainingJob(
         student=Network(calibrated.path, placed, tensors, "fp32", learned=True),
         teacher=Network(calibrated.path, Placement(), {}, "fp32", learned=False),
         images=open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels),
         training=list(range(64)),
         held_out=list(range(64, 96)),
         task="classification",
-        of={"the run": "1"},
+        fingerprint={"the run": "1"},
     )
 
 
-def weights_only(calibrated: Calibrated) -> Job:
+def weights_only(calibrated: Calibrated) -> TrainingJob:
     """A job whose student has float activations."""
     placed, scales = quantizers(calibrated)
     reads = {
@@ -66,20 +66,22 @@ def weights_only(calibrated: Calibrated) -> Job:
     return replace(job(calibrated), student=student)
 
 
-def run(made: Job, how: Training, folder: Path, watch: Watch = unwatched) -> Trained:
+def run(
+    made: TrainingJob, how: Training, folder: Path, listener: LogListener = no_listener
+) -> TrainingRun:
     folder.mkdir(exist_ok=True)
-    return train(made, how, folder, Accelerator(cpu=True), SILENT, watch)
+    return train(made, how, folder, Accelerator(cpu=True), SILENT, listener)
 
 
-def losses(done: Trained) -> list[float]:
+def losses(done: TrainingRun) -> list[float]:
     return [line["loss"] for line in done.log if "loss" in line]
 
 
-def looks(done: Trained) -> list[float]:
+def looks(done: TrainingRun) -> list[float]:
     return [line["held_out"]["loss"] for line in done.log if "held_out" in line]
 
 
-def weights(made: Job) -> np.ndarray:
+def weights(made: TrainingJob) -> np.ndarray:
     found = made.student.trained_weights().values()
     return np.concatenate([each.reshape(-1) for each in found])
 
@@ -133,7 +135,7 @@ def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     with pytest.raises(Stopped):
-        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop, unwatched)
+        train(job(calibrated), how, stopped, Accelerator(cpu=True), stop, no_listener)
     resumed, told = job(calibrated), []
     done = run(resumed, how, stopped, told.append)
     assert told == done.log and len(losses(done)) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,3 +105,18 @@ def unavailable(source: str, why: str) -> UnavailableError:
         f"the weights of '{source}' are not here and cannot be downloaded: {why}",
         fix="connect, pass --weights FILE, or --random-weights to measure latency only",
     )
+
+
+def stay_offline_if_unreachable() -> None:
+    """Tell huggingface_hub, before it is imported, not to wait a minute for a missing network."""
+    import socket
+    import urllib.request
+    from urllib.parse import urlsplit
+
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if urllib.request.getproxies() or "HF_HUB_OFFLINE" in os.environ:
+        return
+    try:
+        socket.getaddrinfo(endpoint.hostname, endpoint.port or endpoint.scheme)
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"

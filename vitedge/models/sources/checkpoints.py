@@ -27,6 +27,9 @@ from vitedge.models.zoo.vit import VisionTransformer
 _WRAPPERS = ("state_dict", "model")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema")
 
+_TRAINING_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_HEADS = ("head.", "head_dist.", "fc.", "classifier.")
+
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -42,8 +45,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a `.safetensors`, `.pt`, `.pth` or (JAX's) `.npz` file as a state dict on the CPU.
 
     Pickles are read with `weights_only=True`, which refuses everything but tensors and plain
-    containers, and arrays without pickles. Raises InputError for anything else, and for NaN or
-    infinite weights.
+    containers, and arrays without pickles. What training put before every name is gone. Raises
+    InputError for anything else, and for NaN or infinite weights.
     """
     if not path.is_file():
         raise InputError(f"no weights file at {path}", fix="check the path")
@@ -59,7 +62,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     else:
         state = _read_pickle(path)
     require_finite(state, path)
+    return _without_training_prefixes(state)
+
+
+def _without_training_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` without what DistributedDataParallel and torch.compile put before every name."""
+    for prefix in _TRAINING_PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            return _without_training_prefixes(
+                {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+            )
     return state
+
+
+def load_weights(module: nn.Module, path: Path, *, headless: bool = False) -> None:
+    """Fill a library's own module from a weights file in its layout. Raises InputError.
+
+    Of a `headless` module, a classifier's head in the file is left out.
+    """
+    state = read_tensors(path)
+    if headless:
+        own = module.state_dict().keys()
+        state = {k: v for k, v in state.items() if k in own or not k.startswith(_HEADS)}
+    refuse_misfit(
+        problems(module, state),
+        path,
+        fix="give weights of this very architecture, in its library's layout, with as many classes",
+    )
+    module.load_state_dict(state)
 
 
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing
 from vitedge.core.spec import Preprocess
-from vitedge.models.sources import checkpoints, hf_weights, hub
+from vitedge.models.sources import checkpoints, hf_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
     ReferenceModel,
     bundle_name,
     check_labels,
+    stay_offline_if_unreachable,
 )
 from vitedge.models.sources.preprocessing_hf import from_hf
 
@@ -63,7 +64,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 
     Raises InputError, and UnavailableError for what cannot be fetched or imported.
     """
-    hub.stay_offline_if_unreachable()
+    stay_offline_if_unreachable()
     try:
         import transformers
         from transformers import image_processing_base, modeling_utils  # noqa: F401

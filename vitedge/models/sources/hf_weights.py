@@ -13,7 +13,6 @@ from vitedge.core.errors import InputError, error_line
 from vitedge.core.spec import Task
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import ModelRequest, unavailable
-from vitedge.models.sources.layouts import without_training_prefixes
 
 TAKEN = "image classification, semantic segmentation and encoders (--task features) are supported"
 
@@ -86,8 +85,7 @@ def _from_pretrained(
     shared = {"attn_implementation": "eager", "dtype": torch.float32}  # its parts get quantized
     weights: dict[str, Any] = {}
     if request.weights:
-        tensors = checkpoints.read_tensors(request.weights)
-        weights["state_dict"] = dict(without_training_prefixes(tensors))
+        weights["state_dict"] = checkpoints.read_tensors(request.weights)
     try:
         if request.random_weights:
             return kind._from_config(config, **shared, **options), _ALL_FITS

@@ -13,8 +13,6 @@ from torch import Tensor
 
 _Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
-_TRAINING_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-
 _HUGGING_FACE: tuple[_Rule, ...] = (
     (r"^(?:vit|deit)\.", ""),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -89,8 +87,7 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The layout is told from the names: timm, DeiT and MAE (as they are), Hugging Face ViT, DeiT and
     ViTMAE, torchvision's vit_*, and the original JAX checkpoints of ViT and hybrids. Anything else
-    comes back as it is, and so does every tensor no layout knows. What DistributedDataParallel and
-    torch.compile put before every name goes.
+    comes back as it is, and so does every tensor no layout knows.
 
     Dropped is what takes no part in classification: Hugging Face's pooler, mask tokens, the
     decoder of MAE's pre-training and JAX's optimiser state. A Hugging Face DeiT with one classifier
@@ -98,7 +95,6 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     exactly its logits as their mean. A layer between encoder and head (`pre_logits`) stays and fits
     no model: without it the head would read what it was not trained on.
     """
-    state = without_training_prefixes(state)
     if "embedding/kernel" in state or _JAX_TARGET + "embedding/kernel" in state:
         return _from_jax(state)
     if "class_token" in state and "encoder.pos_embedding" in state:
@@ -115,16 +111,6 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if not name.startswith("decoder_") and name != "mask_token"
         }
     return dict(state)
-
-
-def without_training_prefixes(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`state` without what DistributedDataParallel and torch.compile put before every name."""
-    for prefix in _TRAINING_PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            return without_training_prefixes(
-                {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-            )
-    return state
 
 
 def _renamed(state: Mapping[str, Tensor], rules: tuple[_Rule, ...]) -> dict[str, Tensor]:

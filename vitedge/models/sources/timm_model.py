@@ -9,13 +9,14 @@ import torch
 from vitedge.core.errors import InputError, error_line, nearest
 from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import checkpoints, hub
+from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
     ReferenceModel,
     bundle_name,
     check_labels,
+    stay_offline_if_unreachable,
     unavailable,
     unimportable,
 )
@@ -26,7 +27,7 @@ LOCAL = ("local-dir:", "hf-hub:")
 
 def load(name: str, request: ModelRequest) -> ReferenceModel:
     """Build `name` by timm. Raises InputError and UnavailableError."""
-    hub.stay_offline_if_unreachable()
+    stay_offline_if_unreachable()
     try:
         import timm
         import timm.data
@@ -53,7 +54,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         raise _refusal(name, pretrained, error) from error
     module.eval()
     if request.weights:
-        hub.load_weights(module, request.weights, headless=bool(options))
+        checkpoints.load_weights(module, request.weights, headless=bool(options))
     source = f"timm:{name}"
     state = module.state_dict()
     checkpoints.require_finite(state, source)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitedge.core.errors import InputError, error_line, nearest
 from vitedge.core.spec import Preprocess, Task
 from vitedge.models.preprocessing import from_torchvision
-from vitedge.models.sources import checkpoints, hub
+from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -60,7 +60,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     module = models.get_model(arch, weights=None, **_options(arch, task, entry, preprocess)).eval()
     source = f"torchvision:{name}"
     if request.weights:
-        hub.load_weights(module, request.weights)
+        checkpoints.load_weights(module, request.weights)
     elif not request.random_weights:
         module.load_state_dict(_resampled(_fetched(entry.url, source), module))
     state = module.state_dict()

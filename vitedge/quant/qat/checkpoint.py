@@ -18,11 +18,11 @@ from torch import Tensor
 from vitedge.core.errors import InputError
 
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
-Watch = Callable[[dict[str, Any]], None]
+LogListener = Callable[[dict[str, Any]], None]
 """Is told every line of a log, those of an earlier part of the run first."""
 
 
-def unwatched(line: dict[str, Any]) -> None:
+def no_listener(line: dict[str, Any]) -> None:
     """Watches nothing."""
 
 
@@ -66,8 +66,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], place: Place) -> None:
         ) from error
 
 
-def read(path: Path, of: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint at `path`. Raises InputError where it is damaged or not `of` this run."""
+def read(path: Path, fingerprint: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint at `path` of the run with this `fingerprint`.
+
+    Raises InputError where it is damaged, or of another run.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             place = msgspec.json.decode((file.metadata() or {})["place"], type=Place)
@@ -77,7 +80,7 @@ def read(path: Path, of: Mapping[str, str]) -> Checkpoint:
             f"{path} is no checkpoint that can be read: {_reason(error)}",
             fix="start anew with --force",
         ) from error
-    differs = [name for name, digest in of.items() if place.of.get(name) != digest]
+    differs = [name for name, digest in fingerprint.items() if place.of.get(name) != digest]
     if differs:
         raise InputError(
             f"{path} is of another run: {', '.join(differs)} differ",
@@ -86,33 +89,33 @@ def read(path: Path, of: Mapping[str, str]) -> Checkpoint:
     return Checkpoint(place, tensors)
 
 
-class Log:
+class TrainingLog:
     """One JSON object a line, for every step and every look at the held-out images."""
 
-    def __init__(self, path: Path, step: int, watch: Watch) -> None:
+    def __init__(self, path: Path, step: int, listener: LogListener) -> None:
         """Keeps the lines up to `step`: what came after it is trained again."""
-        self._path, self._watch = path, watch
+        self._path, self._listener = path, listener
         self.lines: list[dict[str, Any]] = []
         if step and path.exists():
-            found = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
-            self.lines = [line for line in found if line and line["step"] <= step]
+            parsed = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
+            self.lines = [line for line in parsed if line and line["step"] <= step]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
         for line in self.lines:
-            watch(line)
+            listener(line)
 
     def add(self, **line: Any) -> None:
         """Append one line."""
         self.lines.append(line)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
-        self._watch(line)
+        self._listener(line)
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     """None where a killed run left half of it."""
     with contextlib.suppress(json.JSONDecodeError):
-        found: dict[str, Any] = json.loads(line)
-        return found
+        parsed: dict[str, Any] = json.loads(line)
+        return parsed
     return None
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from vitedge.core.spec import Task, Training
 from vitedge.data.imageset import Batch, ImageSet
-from vitedge.quant.qat.loss import Mixed, Outputs, loss
+from vitedge.quant.qat.loss import Mixed, NetworkOutputs, loss
 from vitedge.quant.qat.network import Network
 
 
 @dataclass(frozen=True)
-class Measured:
+class HeldOutScore:
     """Of one look at the images."""
 
     loss: float
@@ -32,22 +32,22 @@ def measure(
     images: ImageSet,
     indices: Sequence[int],
     task: Task,
-    how: Training,
+    settings: Training,
     device: torch.device,
-) -> Measured:
+) -> HeldOutScore:
     """Loss and accuracy of `student` on the images at `indices`."""
     total = right = count = 0.0
-    size = max(1, how.batch_size // student.batch) * student.batch
+    size = max(1, settings.batch_size // student.batch) * student.batch
     for batch in images.batches(size, order=list(indices)):
         n = len(batch.images)
         pictures, labels = on_device(_filled(batch, student.batch), device)
-        got, wanted = (_first(each(pictures), n) for each in (student, teacher))
+        outputs, reference = (_first(network(pictures), n) for network in (student, teacher))
         whole = Mixed(pictures[:n], labels[:n], labels[:n], 1.0)
-        total += n * float(loss(got, wanted, whole, task, how))
+        total += n * float(loss(outputs, reference, whole, task, settings))
         if task != "features":
-            right += _right(got.logits, wanted.logits, whole.labels)
+            right += _right(outputs.logits, reference.logits, whole.labels)
         count += n
-    return Measured(total / count, None if task == "features" else right / count)
+    return HeldOutScore(total / count, None if task == "features" else right / count)
 
 
 def on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -58,10 +58,10 @@ def on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _right(logits: Tensor, teacher: Tensor, labels: Tensor) -> float:
     """Images, or pixels as shares of one, with the right class: the teacher's where unlabelled."""
-    wanted = teacher.argmax(dim=1)
-    if labels.shape == wanted.shape:
-        wanted = torch.where(labels >= 0, labels, wanted)
-    hits = (logits.argmax(dim=1) == wanted).float()
+    classes = teacher.argmax(dim=1)
+    if labels.shape == classes.shape:
+        classes = torch.where(labels >= 0, labels, classes)
+    hits = (logits.argmax(dim=1) == classes).float()
     return float(hits.flatten(1).mean(dim=1).sum() if hits.ndim > 1 else hits.sum())
 
 
@@ -72,5 +72,5 @@ def _filled(batch: Batch, multiple: int) -> Batch:
     return replace(batch, images=batch.images[pick], labels=batch.labels[pick])
 
 
-def _first(outputs: Outputs, count: int) -> Outputs:
-    return Outputs(outputs.logits[:count], outputs.tokens[:count])
+def _first(outputs: NetworkOutputs, count: int) -> NetworkOutputs:
+    return NetworkOutputs(outputs.logits[:count], outputs.tokens[:count])

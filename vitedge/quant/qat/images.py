@@ -55,42 +55,44 @@ def scan(images: ImageSet, forbidden: Collection[str], steps: Steps) -> Scanned:
     return Scanned(tuple(usable), tuple(labels), tuple(digests), dict(images.skipped))
 
 
-def split(found: Scanned, share: float, seed: int) -> tuple[list[int], list[int]]:
+def split(scanned: Scanned, share: float, seed: int) -> tuple[list[int], list[int]]:
     """The indices to train on, and those kept apart: a like share of each class, at least one.
 
     Copies of an image are all on one side.
     """
-    order = np.random.RandomState(seed).permutation(len(found.usable))
+    order = np.random.RandomState(seed).permutation(len(scanned.usable))
     count = min(_HELD_OUT_MAX, max(1, round(share * len(order))))
     classes: dict[int, list[int]] = {}
     for place in order.tolist():
-        classes.setdefault(found.labels[place], []).append(place)
+        classes.setdefault(scanned.labels[place], []).append(place)
     apart: list[int] = []
     for members in classes.values():
         apart += members[: max(1, round(count * len(members) / len(order)))]
-    held_out = {found.digests[place] for place in apart}
-    training = [i for i, d in zip(found.usable, found.digests, strict=True) if d not in held_out]
-    return training, sorted(found.usable[place] for place in apart)
+    held_out = {scanned.digests[place] for place in apart}
+    training = [
+        i for i, d in zip(scanned.usable, scanned.digests, strict=True) if d not in held_out
+    ]
+    return training, sorted(scanned.usable[place] for place in apart)
 
 
-def missing_classes(found: Scanned, labels: Sequence[str]) -> list[str]:
+def missing_classes(scanned: Scanned, labels: Sequence[str]) -> list[str]:
     """The model's classes that no image has; none where the images are unlabelled."""
-    seen = Counter(label for label in found.labels if label != UNLABELLED)
+    seen = Counter(label for label in scanned.labels if label != UNLABELLED)
     return [name for index, name in enumerate(labels) if not seen[index]] if seen else []
 
 
-def check_batches(count: int, how: Training, graph_batch: int, processes: int) -> None:
+def check_batches(count: int, settings: Training, graph_batch: int, processes: int) -> None:
     """Raises InputError where `count` images do not fill a step, or a step cannot be shared."""
-    parts = processes * how.accumulate * graph_batch
-    if how.batch_size % parts:
+    parts = processes * settings.accumulate * graph_batch
+    if settings.batch_size % parts:
         raise InputError(
-            f"a batch of {how.batch_size} images cannot be shared by {processes} processes in "
-            f"{how.accumulate} parts of {graph_batch} or a multiple",
+            f"a batch of {settings.batch_size} images cannot be shared by {processes} processes in "
+            f"{settings.accumulate} parts of {graph_batch} or a multiple",
             fix=f"set batch_size to a multiple of {parts}",
         )
-    if count < how.batch_size:
+    if count < settings.batch_size:
         raise InputError(
-            f"{count} images to train on are less than a batch of {how.batch_size}",
+            f"{count} images to train on are less than a batch of {settings.batch_size}",
             fix="give more images, or a smaller batch size",
         )
 
@@ -115,9 +117,9 @@ def deal(
     steps = len(order) // batch_size
     share = batch_size // processes
     whole = order[: steps * batch_size].reshape(steps, processes, share)
-    mine = whole[first_step:, process].reshape(-1).tolist()
+    share_indices = whole[first_step:, process].reshape(-1).tolist()
     dealt = 0
-    for batch in images.batches(share, order=mine):
+    for batch in images.batches(share, order=share_indices):
         if len(batch.images) < share:
             break
         dealt += 1

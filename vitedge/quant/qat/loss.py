@@ -13,7 +13,7 @@ from vitedge.data.imageset import UNLABELLED
 
 
 @dataclass(frozen=True)
-class Outputs:
+class NetworkOutputs:
     """Of one forward pass."""
 
     logits: Tensor
@@ -34,21 +34,23 @@ class Mixed:
     """Of `labels`; 1 where nothing is mixed in."""
 
 
-def loss(student: Outputs, teacher: Outputs, batch: Mixed, task: Task, how: Training) -> Tensor:
-    """The weighted sum of the losses that `how` asks for, a mean over the batch."""
+def loss(
+    student: NetworkOutputs, teacher: NetworkOutputs, batch: Mixed, task: Task, settings: Training
+) -> Tensor:
+    """The weighted sum of the losses that `settings` ask for, a mean over the batch."""
     total = student.logits.new_zeros(())
-    if how.distillation:
-        total = total + how.distillation * distillation(
-            student.logits, teacher.logits, task, how.temperature
+    if settings.distillation:
+        total = total + settings.distillation * distillation(
+            student.logits, teacher.logits, task, settings.temperature
         )
-    if how.features:
+    if settings.features:
         error = (student.tokens.float() - teacher.tokens.float()).square().mean()
-        total = total + how.features * error / teacher.tokens.float().square().mean()
-    if how.labels:
-        found = batch.share * _cross_entropy(student.logits, batch.labels)
+        total = total + settings.features * error / teacher.tokens.float().square().mean()
+    if settings.labels:
+        entropy = batch.share * _cross_entropy(student.logits, batch.labels)
         if batch.share < 1:
-            found = found + (1 - batch.share) * _cross_entropy(student.logits, batch.others)
-        total = total + how.labels * found
+            entropy = entropy + (1 - batch.share) * _cross_entropy(student.logits, batch.others)
+        total = total + settings.labels * entropy
     return total
 
 
@@ -60,9 +62,10 @@ def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: floa
     student, teacher = student.float(), teacher.float()
     if task == "features":
         return (student - teacher).square().mean() / teacher.square().mean()
-    logs = (F.log_softmax(each / temperature, dim=1) for each in (student, teacher))
-    own, wanted = logs
-    divergence = (wanted.exp() * (wanted - own)).sum(dim=1).mean()
+    log_student, log_teacher = (
+        F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)
+    )
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
     return divergence * temperature**2
 
 
@@ -70,20 +73,22 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED)
 
 
-def mix(images: Tensor, labels: Tensor, how: Training, random: torch.Generator) -> Mixed:
-    """Images (B, H, W, 3) uint8 as `how` augments them.
+def mix(images: Tensor, labels: Tensor, settings: Training, random: torch.Generator) -> Mixed:
+    """Images (B, H, W, 3) uint8 as `settings` augment them.
 
     Mirrors some, then mixup (Zhang 2017) or CutMix (Yun 2019), either with like chance where both
     are asked for; each image's partner is another of the batch.
     """
-    if how.flip:
+    if settings.flip:
         mirrored = torch.rand(len(images), generator=random) < 0.5
         images = torch.where(mirrored.view(-1, 1, 1, 1).to(images.device), images.flip(2), images)
-    if not how.mixup and not how.cutmix:
+    if not settings.mixup and not settings.cutmix:
         return Mixed(images, labels, labels, 1.0)
     order = torch.randperm(len(images), generator=random).to(images.device)
-    cut = not how.mixup or (bool(how.cutmix) and bool(torch.rand((), generator=random) < 0.5))
-    alpha = how.cutmix if cut else how.mixup
+    cut = not settings.mixup or (
+        bool(settings.cutmix) and bool(torch.rand((), generator=random) < 0.5)
+    )
+    alpha = settings.cutmix if cut else settings.mixup
     share = _beta(alpha, random)
     if not cut:
         mixed = share * images.float() + (1 - share) * images[order].float()

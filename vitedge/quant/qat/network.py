@@ -21,7 +21,7 @@ from vitedge.core.spec import Floats
 from vitedge.quant.placement import Placement
 from vitedge.quant.policy import LINEAR_OPS
 from vitedge.quant.qat.fake_quantize import ActivationQuantizer, WeightQuantizer
-from vitedge.quant.qat.loss import Outputs
+from vitedge.quant.qat.loss import NetworkOutputs
 from vitedge.quant.qat.operators import OPERATORS, attributes
 
 Values = dict[str, Tensor]
@@ -73,12 +73,12 @@ class Network(nn.Module):
         # pixels have a range that is known, and nothing to be learned
         learnable = _after_weights(graph) if learned else set()
         self._activation_quantizers = {
-            name: ActivationQuantizer(each, floats, learned=name in learnable)
-            for name, each in placed.activations.items()
+            name: ActivationQuantizer(activation, floats, learned=name in learnable)
+            for name, activation in placed.activations.items()
         }
         self._weight_quantizers = {
-            name: WeightQuantizer(each, scales[name], floats, learned=learned)
-            for name, each in placed.weights.items()
+            name: WeightQuantizer(weight, scales[name], floats, learned=learned)
+            for name, weight in placed.weights.items()
         }
         self.weights = nn.ParameterList(self._weights.values())
         self.activation_quantizers = nn.ModuleList(self._activation_quantizers.values())
@@ -88,7 +88,7 @@ class Network(nn.Module):
         blocks = max(2, norms // 2) if checkpointing else 1
         self._segments = _cut(list(graph.node), self._input, self._outputs, blocks)
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> NetworkOutputs:
         known: Values = dict(self._weights)
         known |= {name: self.get_buffer(place) for name, place in self._constants.items()}
         for name, quantize in self._weight_quantizers.items():
@@ -97,32 +97,32 @@ class Network(nn.Module):
         for segment in self._segments:
             live = self._run(segment, live, known)
         logits, tokens = (live[name].flatten(0, 1) for name in self._outputs)
-        return Outputs(logits, tokens)
+        return NetworkOutputs(logits, tokens)
 
     def _run(self, segment: _Segment, live: Values, known: Values) -> Values:
         """One segment: `live`, of all images, in and out; `known` is of none, and grows."""
         names = list(segment.reads)
 
-        def one(*inputs: Tensor) -> tuple[Tensor, ...]:
+        def run_item(*inputs: Tensor) -> tuple[Tensor, ...]:
             values = dict(zip(names, inputs, strict=True))
             self._execute(segment, values, known)
             return tuple(values[name] for name in segment.leaves)
 
-        def all_of_them(*inputs: Tensor) -> tuple[Tensor, ...]:
-            outputs: tuple[Tensor, ...] = torch.vmap(one)(*inputs)
+        def run_batch(*inputs: Tensor) -> tuple[Tensor, ...]:
+            outputs: tuple[Tensor, ...] = torch.vmap(run_item)(*inputs)
             return outputs
 
         inputs = [live[name] for name in names]
         if len(self._segments) > 1 and torch.is_grad_enabled():
-            outputs = checkpoint(all_of_them, *inputs, use_reentrant=False)
+            outputs = checkpoint(run_batch, *inputs, use_reentrant=False)
         else:
-            outputs = all_of_them(*inputs)
+            outputs = run_batch(*inputs)
         return dict(zip(segment.leaves, outputs, strict=True))
 
     def _execute(self, segment: _Segment, values: Values, known: Values) -> None:
         """Run the nodes of a segment; what depends on no image goes to `known`."""
         quantized: Values = {}
-        for node, given in self._nodes[segment.start : segment.end]:
+        for node, settings in self._nodes[segment.start : segment.end]:
             inputs: list[Tensor | None] = []
             reads = self._reads.get(node.name, {})
             for index, name in enumerate(node.input):
@@ -134,9 +134,9 @@ class Network(nn.Module):
                 elif index in reads:
                     value = known[f"{name}.quantized"]
                 inputs.append(value)
-            made = _computed(node, given, inputs)
+            outputs = _computed(node, settings, inputs)
             depends = any(name in values for name in node.input) and node.op_type != "Shape"
-            (values if depends else known).update(zip(node.output, made, strict=False))
+            (values if depends else known).update(zip(node.output, outputs, strict=False))
 
     def scale_parameters(self) -> Iterator[nn.Parameter]:
         """The logarithms of all scales."""
@@ -149,11 +149,11 @@ class Network(nn.Module):
 
     def activation_scales(self) -> dict[str, float]:
         """The scale of every quantized activation by its name in the graph."""
-        return {name: each.scale().item() for name, each in self._activation_quantizers.items()}
+        return {n: quantizer.scale().item() for n, quantizer in self._activation_quantizers.items()}
 
     def weight_scales(self) -> dict[str, Array]:
         """The scales (channels,) of every quantized weight by its name in the graph."""
-        return {name: _numpy(each.scale()) for name, each in self._weight_quantizers.items()}
+        return {n: _numpy(quantizer.scale()) for n, quantizer in self._weight_quantizers.items()}
 
 
 class _Segment:
@@ -174,9 +174,9 @@ def _cut(nodes: list[NodeProto], source: str, outputs: list[str], count: int) ->
         current = [name for name in current if last_use.get(name, -1) >= i]
         alive.append(current)
         if node.op_type != "Shape" and any(name in varies for name in node.input):
-            made = [name for name in node.output if name]
-            varies.update(made)
-            current = current + made
+            outputs_of_node = [name for name in node.output if name]
+            varies.update(outputs_of_node)
+            current = current + outputs_of_node
     cuts = [0]
     for k in range(1, count):
         ideal, reach = k * len(nodes) // count, len(nodes) // (2 * count)
@@ -234,15 +234,15 @@ def _check_operators(nodes: Any) -> None:
             )
 
 
-def _computed(node: NodeProto, given: Mapping[str, Any], inputs: list[Tensor | None]) -> Any:
+def _computed(node: NodeProto, settings: Mapping[str, Any], inputs: list[Tensor | None]) -> Any:
     try:
-        made = OPERATORS[node.op_type](given, *inputs)
+        outputs = OPERATORS[node.op_type](settings, *inputs)
     except NotImplementedError as error:
         raise InputError(
             f"'{node.name}' ({node.op_type}) has settings that cannot be trained here: {error}",
             fix="quantize the model with 'vitedge export --int8'",
         ) from error
-    return (made,) if isinstance(made, Tensor) else made
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
 def _numpy(tensor: Tensor) -> Array:

@@ -33,13 +33,13 @@ _TYPES = {
 
 def attributes(node: NodeProto) -> dict[str, Any]:
     """The attributes of `node` by name; text as str, tensors as torch's."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
         if isinstance(value, TensorProto):
             value = torch.from_numpy(numpy_helper.to_array(value).copy())
-        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
-    return found
+        values[attribute.name] = value.decode() if isinstance(value, bytes) else value
+    return values
 
 
 def _numbers(values: Tensor | Sequence[int]) -> list[int]:

@@ -26,10 +26,10 @@ def gather() -> Accelerator:
     )
 
 
-def bf16(how: Training, device: torch.device) -> bool:
-    """Whether steps are computed in bf16: where `how` says so, or hardware multiplies in it."""
-    if how.floats != "auto":
-        return how.floats == "bf16"
+def bf16(settings: Training, device: torch.device) -> bool:
+    """Whether steps are computed in bf16: where `settings` say so, or hardware multiplies in it."""
+    if settings.floats != "auto":
+        return settings.floats == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     isa = host.describe(threads=0).isa or ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.core.errors import InputError, error_line, missing
-from vitedge.quant.qat.checkpoint import Watch, unwatched
+from vitedge.quant.qat.checkpoint import LogListener, no_listener
 
 
 def check() -> None:
@@ -19,13 +19,13 @@ def check() -> None:
 
 
 @contextmanager
-def watching(folder: Path | None) -> Iterator[Watch]:
+def watching(folder: Path | None) -> Iterator[LogListener]:
     """Writes what it is told to event files in `folder`, if there is one.
 
     Raises InputError where they cannot be written.
     """
     if folder is None:
-        yield unwatched
+        yield no_listener
         return
     with closing(_Board(folder)) as board:
         yield board

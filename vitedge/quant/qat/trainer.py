@@ -20,16 +20,15 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import Task, Training
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.quant.qat import checkpoint, team
-from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, Log, Place, Watch
+from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, LogListener, Place, TrainingLog
 from vitedge.quant.qat.evaluation import measure, on_device
 from vitedge.quant.qat.images import deal
 from vitedge.quant.qat.loss import Mixed, loss, mix
 from vitedge.quant.qat.network import Network
-from vitedge.quant.qat.schedule import rate
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What is trained, on what."""
 
     student: Network
@@ -40,12 +39,12 @@ class Job:
     held_out: list[int]
     """Of those that decide which checkpoint is best."""
     task: Task
-    of: dict[str, str]
+    fingerprint: dict[str, str]
     """A digest of everything that decides the outcome, by what it is of."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRun:
     """How a run went; the student holds the best weights it has found."""
 
     steps: int
@@ -56,57 +55,64 @@ class Trained:
 
 
 def train(
-    job: Job,
-    how: Training,
+    job: TrainingJob,
+    settings: Training,
     folder: Path,
     accelerator: Accelerator,
     steps: Steps,
-    watch: Watch,
-) -> Trained:
+    listener: LogListener,
+) -> TrainingRun:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
     Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
     is not of this run or cannot be written, and where the loss is not finite.
     """
-    return _Run(job, how, folder, accelerator, steps).train(watch)
+    return _Run(job, settings, folder, accelerator, steps).train(listener)
 
 
 class _Run:
     def __init__(
-        self, job: Job, how: Training, folder: Path, accelerator: Accelerator, steps: Steps
+        self,
+        job: TrainingJob,
+        settings: Training,
+        folder: Path,
+        accelerator: Accelerator,
+        steps: Steps,
     ) -> None:
-        self._job, self._how, self._folder = job, how, folder
+        self._job, self._settings, self._folder = job, settings, folder
         self._accelerator, self._steps = accelerator, steps
-        self._per_epoch = len(job.training) // how.batch_size
-        self._total = how.epochs * self._per_epoch
+        self._per_epoch = len(job.training) // settings.batch_size
+        self._total = settings.epochs * self._per_epoch
         job.student.to(accelerator.device)
         job.teacher.to(accelerator.device).requires_grad_(False)
         self._student = accelerator.prepare_model(job.student)
         self._tensors = _trained(job.student)
-        self._optimizer = _optimizer(job.student, how)
-        self._average = {n: p.detach().clone() for n, p in self._tensors.items()} if how.ema else {}
-        self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.of)
+        self._optimizer = _optimizer(job.student, settings)
+        self._average = (
+            {n: p.detach().clone() for n, p in self._tensors.items()} if settings.ema else {}
+        )
+        self._place = Place(step=0, best_step=0, best_loss=math.inf, of=job.fingerprint)
         self._accuracy: float | None = None
-        self._bf16 = team.bf16(how, accelerator.device)
+        self._bf16 = team.bf16(settings, accelerator.device)
 
-    def train(self, watch: Watch) -> Trained:
+    def train(self, listener: LogListener) -> TrainingRun:
         resumed = (self._folder / LAST).exists()
         self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
-            self._restore(checkpoint.read(self._folder / LAST, self._job.of))
-        log = Log(self._folder / LOG, self._place.step, watch) if self._main else None
+            self._restore(checkpoint.read(self._folder / LAST, self._job.fingerprint))
+        log = TrainingLog(self._folder / LOG, self._place.step, listener) if self._main else None
         if not resumed:
             self._look(log)
         while self._place.step < self._total:
             epoch, first = divmod(self._place.step, self._per_epoch)
             for batch in self._batches(epoch, first):
                 self._step(batch, log)
-                if self._place.step % self._how.checkpoint_steps == 0:
+                if self._place.step % self._settings.checkpoint_steps == 0:
                     self._save(LAST)
             self._look(log)
         self._best()
         lines = log.lines if log else []
-        return Trained(self._total, self._place.best_step, lines)
+        return TrainingRun(self._total, self._place.best_step, lines)
 
     @property
     def _main(self) -> bool:
@@ -118,75 +124,77 @@ class _Run:
             self._job.training,
             epoch=epoch,
             first_step=first_step,
-            seed=self._how.seed,
-            batch_size=self._how.batch_size,
+            seed=self._settings.seed,
+            batch_size=self._settings.batch_size,
             process=self._accelerator.process_index,
             processes=self._accelerator.num_processes,
         )
 
-    def _step(self, batch: Batch, log: Log | None) -> None:
+    def _step(self, batch: Batch, log: TrainingLog | None) -> None:
         """One update of the weights."""
-        how, step = self._how, self._place.step
-        share = rate(step, self._total, how.warmup)
+        settings, step = self._settings, self._place.step
+        share = rate(step, self._total, settings.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest"] * share
         self._optimizer.zero_grad(set_to_none=True)
-        found = torch.zeros((), device=self._accelerator.device)
+        total = torch.zeros((), device=self._accelerator.device)
         parts = self._parts(batch, step)
         for index, mixed in enumerate(parts):
             # processes exchange gradients once a step
-            more = index + 1 < len(parts)
-            alone = self._accelerator.no_sync(self._student) if more else contextlib.nullcontext()
-            with alone:
-                with torch.autocast(found.device.type, torch.bfloat16, enabled=self._bf16):
+            last = index + 1 == len(parts)
+            sync = contextlib.nullcontext() if last else self._accelerator.no_sync(self._student)
+            with sync:
+                with torch.autocast(total.device.type, torch.bfloat16, enabled=self._bf16):
                     part = self._loss(mixed) / len(parts)
                 self._accelerator.backward(part)
-            found += part.detach()
-        value = float(self._accelerator.reduce(found, "mean"))
+            total += part.detach()
+        value = float(self._accelerator.reduce(total, "mean"))
         self._check(value, f"at step {step + 1}")
-        norm = nn.utils.clip_grad_norm_(self._tensors.values(), how.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._tensors.values(), settings.clip_norm)
         self._optimizer.step()
         for name, average in self._average.items():
-            average.lerp_(self._tensors[name].detach(), 1 - how.ema)
+            average.lerp_(self._tensors[name].detach(), 1 - settings.ema)
         self._place = msgspec.structs.replace(self._place, step=step + 1)
         if log is not None:
-            lr = how.learning_rate * share
+            lr = settings.learning_rate * share
             log.add(step=step + 1, loss=value, learning_rate=lr, gradient_norm=float(norm))
-        note = f"loss {value:.4g}, learning rate {how.learning_rate * share:.1e}"
+        note = f"loss {value:.4g}, learning rate {settings.learning_rate * share:.1e}"
         if self._accuracy is not None:
             note += f", {self._accuracy:.1%} of held-out images right"
         self._steps("training", step + 1, self._total, note)
 
     def _parts(self, batch: Batch, step: int) -> list[Mixed]:
         """The batch in as many parts as gradients are accumulated over."""
-        here = self._accelerator.process_index
-        (seed,) = np.random.SeedSequence([self._how.seed, step, here]).generate_state(1)
+        process = self._accelerator.process_index
+        (seed,) = np.random.SeedSequence([self._settings.seed, step, process]).generate_state(1)
         random = torch.Generator().manual_seed(int(seed))
         images, labels = on_device(batch, self._accelerator.device)
         pairs = zip(
-            images.chunk(self._how.accumulate), labels.chunk(self._how.accumulate), strict=True
+            images.chunk(self._settings.accumulate),
+            labels.chunk(self._settings.accumulate),
+            strict=True,
         )
-        return [mix(some, of, self._how, random) for some, of in pairs]
+        return [mix(some, of, self._settings, random) for some, of in pairs]
 
     def _loss(self, batch: Mixed) -> Tensor:
         with torch.no_grad():
-            wanted = self._job.teacher(batch.images)
-        return loss(self._student(batch.images), wanted, batch, self._job.task, self._how)
+            teacher = self._job.teacher(batch.images)
+        return loss(self._student(batch.images), teacher, batch, self._job.task, self._settings)
 
     @torch.no_grad()
-    def _look(self, log: Log | None) -> None:
+    def _look(self, log: TrainingLog | None) -> None:
         """Measure on the held-out images, remember the best, and save both."""
         with _holding(self._tensors, self._average):  # the moving average, where there is one
-            found = measure(
+            score = measure(
                 self._job.student,
                 self._job.teacher,
                 self._job.images,
                 self._job.held_out,
                 self._job.task,
-                self._how,
+                self._settings,
                 self._accelerator.device,
             )
-            value, self._accuracy = found.loss, found.accuracy
+            value, self._accuracy = score.loss, score.accuracy
             if not self._place.step and not math.isfinite(value):
                 raise InputError(
                     f"the loss on the held-out images is {value} at step 0, before any training",
@@ -199,7 +207,7 @@ class _Run:
                 )
                 self._save(BEST)
         if log is not None:
-            log.add(step=self._place.step, held_out=vars(found))
+            log.add(step=self._place.step, held_out=vars(score))
         self._save(LAST)
 
     def _check(self, value: float, where: str) -> None:
@@ -208,8 +216,9 @@ class _Run:
             return
         raise InputError(
             f"the loss is {value} {where}: training has stopped",
-            fix=f"go on from the last good checkpoint, at most {self._how.checkpoint_steps} steps "
-            "before, with --resume and a lower --learning-rate",
+            fix="go on from the last good checkpoint, at most "
+            f"{self._settings.checkpoint_steps} steps before, with --resume and a lower "
+            "--learning-rate",
         )
 
     def _save(self, name: str) -> None:
@@ -223,27 +232,27 @@ class _Run:
             checkpoint.write(self._folder / name, tensors, self._place)
 
     @torch.no_grad()
-    def _restore(self, found: checkpoint.Checkpoint) -> None:
-        self._place = found.place
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        self._place = saved.place
         for name, parameter in self._tensors.items():
-            parameter.copy_(found.tensors[name])
-            if f"step/{name}" in found.tensors:
+            parameter.copy_(saved.tensors[name])
+            if f"step/{name}" in saved.tensors:
                 self._optimizer.state[parameter] = {
-                    part: found.tensors[f"{part}/{name}"].to(
+                    part: saved.tensors[f"{part}/{name}"].to(
                         parameter.device if part != "step" else "cpu"
                     )
                     for part in ("step", "exp_avg", "exp_avg_sq")
                 }
             if self._average:
-                self._average[name].copy_(found.tensors[f"average/{name}"])
+                self._average[name].copy_(saved.tensors[f"average/{name}"])
 
     @torch.no_grad()
     def _best(self) -> None:
         """Put the best weights into the student, in every process."""
         self._accelerator.wait_for_everyone()
-        found = checkpoint.read(self._folder / BEST, self._job.of).tensors
+        best = checkpoint.read(self._folder / BEST, self._job.fingerprint).tensors
         for name, parameter in self._tensors.items():
-            parameter.copy_(found[name])
+            parameter.copy_(best[name])
 
 
 @contextlib.contextmanager
@@ -257,18 +266,29 @@ def _holding(parameters: dict[str, nn.Parameter], others: dict[str, Tensor]) -> 
         parameters[name].data.copy_(value)
 
 
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Share of the highest learning rate at `step` of `steps`.
+
+    A linear rise, then half a cosine to 0: a function of the step alone, nothing of it to be saved.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
 def _trained(student: Network) -> dict[str, nn.Parameter]:
     return {name: p for name, p in student.named_parameters() if p.requires_grad}
 
 
-def _optimizer(student: Network, how: Training) -> torch.optim.AdamW:
+def _optimizer(student: Network, settings: Training) -> torch.optim.AdamW:
     """Matrices decay; biases, norms and scales do not, and scales have a rate of their own."""
     scales = {id(p) for p in student.scale_parameters()}
     weights = [p for p in student.parameters() if p.requires_grad and id(p) not in scales]
     groups = [
-        ([p for p in weights if p.ndim > 1], how.learning_rate, how.weight_decay),
-        ([p for p in weights if p.ndim <= 1], how.learning_rate, 0.0),
-        (list(student.scale_parameters()), how.scale_learning_rate, 0.0),
+        ([p for p in weights if p.ndim > 1], settings.learning_rate, settings.weight_decay),
+        ([p for p in weights if p.ndim <= 1], settings.learning_rate, 0.0),
+        (list(student.scale_parameters()), settings.scale_learning_rate, 0.0),
     ]
     return torch.optim.AdamW(
         [

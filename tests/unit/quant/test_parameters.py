@@ -13,19 +13,19 @@ from onnx import numpy_helper
 from tests.graphs import EVERYTHING, FUSED, IMAGES, NORM, SPLIT, build, peaks, run, spread, weights
 from vitedge.core import catalog
 from vitedge.core.spec import Equalize, Quantization
-from vitedge.graph.taps import tapped
+from vitedge.graph.run import tapped
 from vitedge.quant.observe import observe
-from vitedge.quant.settle import Calibrated, Settings, settle
+from vitedge.quant.parameters import Calibrated, QuantizerSettings, fit
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def settled(path: Path, equalize: Equalize = 0.5, target: Quantization = EVERYTHING) -> Calibrated:
+def fitted(path: Path, equalize: Equalize = 0.5, target: Quantization = EVERYTHING) -> Calibrated:
     recipe = msgspec.structs.replace(
         catalog.calibrations()["default"], equalize=equalize, num_samples=len(IMAGES)
     )
     observed = observe(path, iter(IMAGES), recipe, target, lambda *step: None)
-    return settle(observed, Settings(equalize, "minmax", "minmax", 8), target)
+    return fit(observed, QuantizerSettings(equalize, "minmax", "minmax", 8), target)
 
 
 def pairs(made: Calibrated) -> set[tuple[str, str]]:
@@ -80,7 +80,7 @@ def test_an_outlier_channel_is_scaled_away_exactly(
 ) -> None:
     body, tensor, axis, expected = PLAIN[kind]
     path = build(tmp_path, body)
-    made = settled(path, strength)
+    made = fitted(path, strength)
     assert pairs(made) == expected
     want = run(path)
     assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
@@ -95,7 +95,7 @@ def test_attention_is_equalized_at_its_three_places(
     body: str, strength: float, tmp_path: Path
 ) -> None:
     path = build(tmp_path, body)
-    made = settled(path, strength)
+    made = fitted(path, strength)
     by_user = {user: set(p.sources) for p in made.pairs for user in p.users}
     q, k, v, readers = ("MatMul_q0", "MatMul_k0", "MatMul_v0", ("MatMul_q0", "MatMul_v0"))
     if body is FUSED:
@@ -112,9 +112,9 @@ def test_attention_is_equalized_at_its_three_places(
 
 def test_strength_one_makes_activations_flat_and_strength_zero_weights(tmp_path: Path) -> None:
     path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)")
-    flat = settled(path, 1.0)
+    flat = fitted(path, 1.0)
     assert spread(flat.path, "n", 2) < 1.5  # over one image of the four
-    graph = onnx.load(settled(path, 0.0).path).graph
+    graph = onnx.load(fitted(path, 0.0).path).graph
     stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     weight = np.abs(stored["MatMul_y/equalized_1"])
     look = tapped(onnx.load(path), path, ["n"])
@@ -143,7 +143,7 @@ def test_the_channels_end_up_as_they_would_without_any_outliers(
     found = []
     for name, changed in (("without", {}), ("with", outliers)):
         (tmp_path / name).mkdir()
-        made = settled(build(tmp_path / name, SPLIT, **changed), strength)
+        made = fitted(build(tmp_path / name, SPLIT, **changed), strength)
         tensors = ("n", 2), ("merged", 2), ("scaled", 3), ("kt", 2)
         shapes = [peaks(made.path, *tensor) for tensor in tensors]
         found.append(np.concatenate([shape / shape.max() for shape in shapes]))
@@ -154,7 +154,7 @@ def test_ranges_are_those_of_the_rescaled_graph(tmp_path: Path) -> None:
     path = build(tmp_path, SPLIT)
     names = ["n", "merged", "scaled", "kt", "v", "probabilities"]
     for strength in (0.5, 1.0):
-        made = settled(path, strength)
+        made = fitted(path, strength)
         model = onnx.load(made.path, load_external_data=False)
         look = tapped(model, made.path, names)
         seen = np.max([[np.abs(value).max() for value in look(image)] for image in IMAGES], axis=0)
@@ -164,20 +164,20 @@ def test_ranges_are_those_of_the_rescaled_graph(tmp_path: Path) -> None:
 
 def test_off_leaves_the_graph_alone(tmp_path: Path) -> None:
     path = build(tmp_path, FUSED)
-    made = settled(path, "off")
+    made = fitted(path, "off")
     assert (made.path, made.pairs, made.max_rel_error) == (path, (), 0.0)
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx"}
 
 
 def test_where_nothing_is_free_the_graph_is_used_as_it_is(tmp_path: Path) -> None:
     path = build(tmp_path, f"{NORM}\n p = MatMul(n, w)\n y = Add(p, n)")
-    made = settled(path)
+    made = fitted(path)
     assert (made.path, made.pairs) == (path, ())
 
 
 def test_layers_that_stay_in_float_are_not_rescaled(tmp_path: Path) -> None:
     only = msgspec.structs.replace(EVERYTHING, attention=())
-    made = settled(build(tmp_path, SPLIT), target=only)
+    made = fitted(build(tmp_path, SPLIT), target=only)
     assert "MatMul_scores" not in {user for _, user in pairs(made)}
     assert ("LayerNormalization_n", "MatMul_q0") in pairs(made)
 
@@ -193,7 +193,7 @@ def test_a_query_that_a_layer_reads_too_need_not_have_its_keys_quantized(tmp_pat
         y = MatMul(p, read)
     """
     path = build(tmp_path, body)
-    made = settled(path, target=msgspec.structs.replace(EVERYTHING, attention=()))
+    made = fitted(path, target=msgspec.structs.replace(EVERYTHING, attention=()))
     want = run(path)
     assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
 
@@ -202,7 +202,7 @@ def test_a_channel_that_is_always_zero_keeps_its_scale(tmp_path: Path) -> None:
     gamma, beta, w = (weights()[name] for name in ("gamma", "beta", "w"))
     gamma[5] = beta[5] = 0
     path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)", gamma=gamma, beta=beta)
-    made = settled(path)
+    made = fitted(path)
     graph = onnx.load(made.path).graph
     stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     np.testing.assert_array_equal(stored["MatMul_y/equalized_1"][5], w[5])
@@ -215,7 +215,7 @@ def test_a_channel_that_no_weight_reads_keeps_its_scale(tmp_path: Path) -> None:
     w = weights()["w"]
     w[5] = 0
     path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)", w=w)
-    made = settled(path)
+    made = fitted(path)
     np.testing.assert_allclose(peaks(made.path, "n", 2)[5], peaks(path, "n", 2)[5])
     want = run(path)
     assert np.abs(run(made.path) - want).max() <= 1e-4 * np.abs(want).max()
@@ -228,6 +228,6 @@ def test_any_outlier_is_scaled_away(outlier: float, tmp_path: Path) -> None:
         vector[3] *= outlier
     w[3] /= outlier
     path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)", gamma=gamma, beta=beta, w=w)
-    made = settled(path)
+    made = fitted(path)
     assert spread(made.path, "n", 2) < 4
     np.testing.assert_allclose(run(made.path), run(path), rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Ranges, and scales of channels, settled on what the calibration images have shown."""
+"""Quantization parameters: ranges and channel scales, from what calibration images have shown."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from vitedge.core.manifest import Layer, Pair
 from vitedge.core.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
 from vitedge.quant.observe import Images, Observed
-from vitedge.quant.policy import Decision
 from vitedge.quant.smoothing import Group, Weights, smooth
-from vitedge.quant.statistics import Distribution
+from vitedge.quant.statistics import MagnitudeHistogram
 
 
 @dataclass(frozen=True)
-class Settings:
+class QuantizerSettings:
     """A recipe with nothing left open."""
 
     equalize: Equalize
@@ -40,24 +40,14 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Channels that were rescaled, and where that is undone."""
-
-    sources: tuple[str, ...]
-    """Nodes whose outputs are divided by the scales; of Q and K, one is multiplied."""
-    users: tuple[str, ...]
-    """Nodes in which the scales cancel."""
-
-
-@dataclass(frozen=True)
 class Calibrated:
     """An FP32 graph, what a target's dialect makes of it, and the ranges of its activations."""
 
     path: Path
     """An ONNX file, its weights in external data: equalized where the settings say so."""
-    decisions: tuple[Decision, ...]
-    ranges: Mapping[str, Distribution]
-    settings: Settings
+    layers: tuple[Layer, ...]
+    ranges: Mapping[str, MagnitudeHistogram]
+    settings: QuantizerSettings
     target: Quantization
     pairs: tuple[Pair, ...]
     """What was rescaled."""
@@ -69,7 +59,7 @@ class Calibrated:
     """What takes the place of the ranges."""
 
 
-def settle(observed: Observed, settings: Settings, target: Quantization) -> Calibrated:
+def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -> Calibrated:
     """Rescale channels as the settings say, and take every range as it is then."""
     fp32, strength = observed.fp32, settings.equalize
     groups: list[Group] = []
@@ -84,7 +74,7 @@ def settle(observed: Observed, settings: Settings, target: Quantization) -> Cali
     unscaled = np.zeros(1, np.int64)
     return Calibrated(
         path=path,
-        decisions=observed.decisions,
+        layers=observed.layers,
         ranges={
             name: statistics.distribution(scale[observed.layout.get(name, unscaled)])
             for name, statistics in observed.statistics.items()
@@ -103,11 +93,15 @@ def _weights(fp32: Path) -> Weights:
     return lambda node: numpy_helper.to_array(stored[node.input[1]], str(fp32.parent))
 
 
-def _describe(found: Channels, group: Group) -> Pair:
-    starts = np.array(sorted(found.sources))
-    members = np.flatnonzero(np.isin(found.root, group.roots))
+def _describe(channels: Channels, group: Group) -> Pair:
+    """The nodes whose outputs are divided by the scales of `group`, and where that is undone.
+
+    Of Q and K, one is multiplied.
+    """
+    starts = np.array(sorted(channels.sources))
+    members = np.flatnonzero(np.isin(channels.root, group.roots))
     owners = np.unique(np.searchsorted(starts, members, side="right") - 1)
     return Pair(
-        sources=tuple(found.sources[int(starts[owner])].name for owner in owners),
+        sources=tuple(channels.sources[int(starts[owner])].name for owner in owners),
         users=tuple(read.node.name for read in group.reads),
     )

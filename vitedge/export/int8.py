@@ -1,0 +1,85 @@
+"""The INT8 step: PTQ, trained on where asked, with layers in float where --max-drop needs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge import runtimes
+from vitedge.core import manifest
+from vitedge.core.bundle import Bundle, seal
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Target
+from vitedge.export.accuracy_control import Probe, control_accuracy
+from vitedge.export.request import Job
+from vitedge.export.result import ExportResult
+from vitedge.export.stage import Source, stage
+from vitedge.measure.accuracy.validation import predict_all
+from vitedge.quant.int8 import Int8, Quantizer, Train
+
+
+def stage_int8(
+    job: Job, target: Target, source: Source, fp32: Bundle, train: Train | None
+) -> ExportResult:
+    """Stage the INT8 bundle, with as many layers in float as --max-drop takes.
+
+    Raises InputError where --max-drop cannot be checked here, LimitError where it cannot be met.
+    """
+    limit_pp = job.plan.request.max_drop_pp
+    if limit_pp is not None and not runtimes.runs_here(fp32):
+        raise InputError(
+            f"--max-drop cannot be checked: {target.name} does not run here",
+            fix="drop --max-drop, and validate on the device",
+        )
+    assert job.calibration is not None
+    quantizer = Quantizer(
+        source.exported,
+        target,
+        job.calibration,
+        job.steps,
+        (lambda ptq: train(ptq, source.golden)) if train else None,
+    )
+    int8 = quantizer.write(job.work / f"int8-{target.name}", {})
+    full = Probe(stage(job, target, source, int8, fp32), int8)
+    if limit_pp is None or full.result.drop_pp <= limit_pp:
+        record = _examined(quantizer, int8, target)
+        if quantizer.trained is not None:
+            error = training_parity(full.result.bundle, quantizer.trained.outputs)
+            training = msgspec.structs.replace(quantizer.trained.record, parity=error)
+            record = msgspec.structs.replace(record, training=training)
+        return _described(full.result, record)
+    best, control, notes = control_accuracy(job, target, source, fp32, quantizer, full, limit_pp)
+    record = msgspec.structs.replace(_examined(quantizer, best.int8, target), control=control)
+    return replace(_described(best.result, record), further_notes=tuple(notes))
+
+
+def training_parity(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
+    """‖Δ‖/‖y‖ of the artifact's output on the golden images against `outputs`, of what was trained.
+
+    None where it does not run here.
+    """
+    if not runtimes.runs_here(bundle):
+        return None
+    with runtimes.open_session(bundle) as session:
+        predicted = predict_all(session, bundle.golden().images).astype(np.float64)
+    return float(np.linalg.norm(predicted - outputs) / np.linalg.norm(outputs))
+
+
+def _examined(quantizer: Quantizer, int8: Int8, target: Target) -> manifest.QuantizationRecord:
+    """The record of `int8`, with what its layers lose and what `target` does not take well."""
+    import onnx
+
+    from vitedge.runtimes.lint import lint
+
+    record = quantizer.examine(int8)
+    return msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))
+
+
+def _described(result: ExportResult, record: manifest.QuantizationRecord) -> ExportResult:
+    """`result` with another record of its quantization."""
+    described = msgspec.structs.replace(result.bundle.manifest, quantization=record)
+    return replace(result, bundle=seal(result.bundle.path, described))
