@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import peers
-from vitedge.core import host
 from vitedge.core.bundle import Bundle, open_bundle
+from vitedge.core.machine import usable_cores
 from vitedge.measure.latency import clock
 from vitedge.measure.latency.clock import golden_feed
 from vitedge.measure.statistics import ratio_of_medians, students_t
@@ -111,7 +111,7 @@ def _against_onnxruntime(bundle: Bundle, rounds: int, duration_s: float) -> None
 def _against_benchmark_app(bundle: Bundle, rounds: int, duration_s: float, folder: Path) -> None:
     """Our p50 against that of OpenVINO's own tool, a process of it in every round."""
     config = folder / "config.json"
-    config.write_text(json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(host.usable_cores())}}))
+    config.write_text(json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(usable_cores())}}))
     command = [str(Path(sys.executable).with_name("benchmark_app")), "-d", "CPU"]
     command += ["-m", str(peers.model_file(bundle)), "-hint", "latency", "-api", "sync"]
     command += ["-infer_precision", "f32", "-t", f"{max(1, round(duration_s))}"]

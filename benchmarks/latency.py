@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import peers
-from vitedge.core import host
 from vitedge.core.bundle import Bundle
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.latency import LatencyComparison, measure
 from vitedge.models.zoo import ZOO
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="calibration images")
     peers.add_peers(parser)
     options = parser.parse_args()
-    here = host.describe(threads=0)
-    print(f"{host.usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
+    here = describe_machine(threads=0)
+    print(f"{usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
     peers.print_absent(options)
     vnni = bool(VNNI & set(here.isa or ()))
     for model in options.models:

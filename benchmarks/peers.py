@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.bundle import Bundle
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
 from vitedge.core.spec import Target
@@ -98,7 +99,7 @@ def export_bundles(
 
 def open_file(model: Path, like: Target) -> AbstractContextManager[Session]:
     """Open a peer's artifact with exactly the options that ours is opened with."""
-    threads = like.threads or host.usable_cores()
+    threads = like.threads or usable_cores()
     files = VerifiedFiles(model.parent, tuple(path.name for path in model.parent.glob("model.*")))
     return runtime_of(like).open(files, msgspec.structs.replace(like, threads=threads))
 
@@ -116,7 +117,7 @@ def open_ours(bundle: Bundle) -> AbstractContextManager[Session]:
 
 def target_here(runtime: str) -> Target:
     """The profile of `runtime` that fits this machine."""
-    return catalog.find_target(runtime, host.describe(threads=0))
+    return catalog.find_target(runtime, describe_machine(threads=0))
 
 
 Images = Sequence[NDArray[np.uint8]]

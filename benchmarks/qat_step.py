@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import peers
-from vitedge.core import catalog, host
+from vitedge.core import catalog
+from vitedge.core.machine import describe_machine
 from vitedge.export.onnx import export
 from vitedge.models.sources import ModelRequest, resolve
 from vitedge.quant.calibrate import calibrate
@@ -99,7 +100,7 @@ def _peak_mib(model: str, way: str, options: argparse.Namespace) -> float:
 def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[Step]:
     """One step of training, for each way."""
     model = resolve(ModelRequest(name, random_weights=name not in ("digits", "shapes")))
-    found = catalog.find_target(target, host.describe(threads=0))
+    found = catalog.find_target(target, describe_machine(threads=0))
     height, width = model.identity.preprocess.height, model.identity.preprocess.width
     images = peers.photographs(max(batch, 8), height, width, seed=0)
     folder = Path(tempfile.mkdtemp(prefix="vitedge-bench-"))

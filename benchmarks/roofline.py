@@ -22,8 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import peers
 from benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
-from vitedge.core import host
 from vitedge.core.bundle import Bundle
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--runtime", nargs="+", default=["openvino", "onnxruntime"])
     parser.add_argument("--duration", type=float, default=10.0, help="seconds for each session")
     options = parser.parse_args()
-    here = host.describe(threads=0)
-    print(f"{host.usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
+    here = describe_machine(threads=0)
+    print(f"{usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
     for batch in options.batch:
         for runtime in options.runtime:
             with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
@@ -192,7 +192,7 @@ def profile_openvino(
 
     core = ov.Core()
     config = {**target.options, "PERF_COUNT": "YES"}
-    config["INFERENCE_NUM_THREADS"] = str(target.threads or host.usable_cores())
+    config["INFERENCE_NUM_THREADS"] = str(target.threads or usable_cores())
     request = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
     seen = defaultdict(list)
     for _ in range(PROFILED_RUNS):
@@ -211,7 +211,7 @@ def profile_onnxruntime(
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = target.threads or host.usable_cores()
+    options.intra_op_num_threads = target.threads or usable_cores()
     options.enable_profiling = True
     options.profile_file_prefix = str(model.parent / "profile")
     for key, value in target.options.items():

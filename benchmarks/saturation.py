@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks import peers
 from tests.ptq import ptq
-from vitedge.core import catalog, host
+from vitedge.core import catalog
+from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
 from vitedge.data.imageset import Batch
@@ -31,7 +32,7 @@ TARGETS = ("openvino-cpu", "onnxruntime-cpu")
 
 def main() -> None:
     peers.arguments(__doc__).parse_args()
-    here = host.describe(threads=0)
+    here = describe_machine(threads=0)
     print(f"{here.cpu} ({', '.join(here.isa or ())}), digits, 719 held-out images")
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
         peers.table(

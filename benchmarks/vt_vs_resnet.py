@@ -19,8 +19,8 @@ from torch import nn
 from benchmarks import peers
 from examples.references import digits
 from examples.references.training import write
-from vitedge.core import host
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.spec import Preprocess
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
@@ -83,9 +83,9 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=4.0, help="seconds for each session")
     options = parser.parse_args()
     start = time.perf_counter()
-    here = host.describe(threads=0)
+    here = describe_machine(threads=0)
     rivals = contestants()
-    print(f"{here.cpu} ({', '.join(here.isa or ())}), {host.usable_cores()} threads")
+    print(f"{here.cpu} ({', '.join(here.isa or ())}), {usable_cores()} threads")
     print(f"digits at 64×64, {options.epochs} epochs, {options.seeds} seeds, 719 held-out images")
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
         runs = [

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
+from vitedge.core.machine import describe_machine
 from vitedge.core.runtime import runtime_of
 
-HERE = host.describe(threads=0)
+HERE = describe_machine(threads=0)
 TARGETS = {
     target.runtime: target.name
     for target in catalog.targets().values()

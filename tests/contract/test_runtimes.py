@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.ptq import ptq
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.errors import UnavailableError
+from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import Session, VerifiedFiles, runtime_of, runtimes
 from vitedge.core.spec import Batch as BatchSize
@@ -56,7 +57,7 @@ def build(
     """Build `digits` on one runtime, once for each batch size and precision."""
     import onnx
 
-    machine = host.describe(threads=0)
+    machine = describe_machine(threads=0)
     try:
         target = catalog.find_target(request.param, machine)
     except UnavailableError as error:

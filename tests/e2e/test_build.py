@@ -12,12 +12,13 @@ import pytest
 
 from tests import small_graphs
 from tests.conftest import Vitedge
-from vitedge.core import catalog, host, manifest
+from vitedge.core import catalog, manifest
 from vitedge.core.bundle import Bundle, open_bundle, sha256
+from vitedge.core.machine import describe_machine
 
 pytest.importorskip("tensorrt_rtx")
 
-HERE = host.describe(threads=0)
+HERE = describe_machine(threads=0)
 NO_GPU = pytest.mark.skipif(bool(HERE.gpus), reason="this machine has a GPU")
 
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
+from vitedge.core.machine import describe_machine
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,5 +23,5 @@ def test_every_bash_block_of_the_readme_runs(tmp_path: Path) -> None:
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    target = catalog.find_target("onnxruntime", host.describe(threads=0)).name
+    target = catalog.find_target("onnxruntime", describe_machine(threads=0)).name
     assert (tmp_path / "artifacts" / f"digits-{target}-int8" / "report.json").exists()

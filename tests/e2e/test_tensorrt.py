@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Vitedge
-from vitedge.core import host
 from vitedge.core.bundle import open_bundle
+from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Build
 
 pytest.importorskip("tensorrt_rtx")
 
 pytestmark = pytest.mark.skipif(
-    bool(host.describe(threads=0).gpus), reason="this machine has a GPU"
+    bool(describe_machine(threads=0).gpus), reason="this machine has a GPU"
 )
 
 

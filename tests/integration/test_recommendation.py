@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from tests.machine import ONNXRUNTIME
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
+from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
 from vitedge.data.imageset import Batch
 from vitedge.export.job import export
@@ -119,7 +120,7 @@ def test_nothing_timed_is_nothing_recommended(
 
 
 def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None:
-    here = host.describe(threads=0)
+    here = describe_machine(threads=0)
     known = catalog.targets().values()
     cpus = [target for target in known if target.runtime in ("onnxruntime", "openvino")]
     elsewhere = next(target.name for target in cpus if not catalog.runs_on(target, here))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from vitedge.core.machine import describe_machine
     from vitedge.export.result import ExportResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -32,7 +33,7 @@ def say_int8_note() -> None:
     """Warn on stderr where the CPU gives INT8 no advantage."""
     from vitedge.core import host
 
-    note = host.int8_note(host.describe(threads=0))
+    note = host.int8_note(describe_machine(threads=0))
     if note:
         typer.echo(f"note: {note}", err=True)
 

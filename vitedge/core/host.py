@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import platform
-from importlib import metadata
-from pathlib import Path
 
 import msgspec
 
-from vitedge.core import container
-from vitedge.core.cpu import Clocking, clocking, identify
-from vitedge.core.gpu import Gpu, gpus
-from vitedge.core.runtime import runtimes
-
-ROOT = Path("/")
+from vitedge.core.cpu import Clocking
+from vitedge.core.gpu import Gpu
 
 INT8_DOT_PRODUCT = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 LIBRARIES = ("cuda-bindings", "torch", "onnx")
@@ -55,30 +46,6 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """`docker`, `podman`, `kubernetes`, `lxc`, …; None: no container."""
 
 
-def describe(threads: int) -> Host:
-    """Describe this machine, where inference runs on `threads` threads of the CPU."""
-    cpu, isa = identify()
-    clocks = clocking(ROOT)
-    return Host(
-        cpu=cpu,
-        isa=isa,
-        accelerator=None,
-        os=_os(),
-        python=platform.python_version(),
-        runtimes=_versions(),
-        threads=threads,
-        cores=usable_cores(),
-        memory_bytes=_memory_bytes(),
-        governor=clocks.governor,
-        machine=platform.machine(),
-        gpus=gpus(),
-        clocking=clocks,
-        cpu_quota=container.cpu_quota(ROOT),
-        memory_limit_bytes=container.memory_limit_bytes(ROOT),
-        container=container.kind(ROOT),
-    )
-
-
 def fingerprint(host: Host) -> str:
     """12 hex digits that are equal where latencies can be compared.
 
@@ -105,39 +72,3 @@ def int8_note(host: Host) -> str | None:
         "than FP32 here: on AVX2 alone ViT-B/16 measured 1.0x with OpenVINO and 1.6x with "
         "ONNX Runtime."
     )
-
-
-def usable_cores() -> int:
-    """Count the cores this process may use: its affinity, cut to whole cores of a cgroup quota."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, int(container.cpu_quota(ROOT) or cores)))
-
-
-def _os() -> str:
-    """Distribution and kernel."""
-    kernel = f"{platform.system()} {platform.release()}"
-    try:
-        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
-    except (OSError, KeyError):
-        return f"macOS {version}, {kernel}" if (version := platform.mac_ver()[0]) else kernel
-
-
-def _versions() -> dict[str, str]:
-    """Version of each runtime and of each of `LIBRARIES` that is installed; none is imported."""
-    packages = {name: runtime.packages for name, runtime in runtimes().items()}
-    packages |= {name: (name,) for name in LIBRARIES}
-    versions: dict[str, str] = {}
-    for name, distributions in packages.items():
-        for distribution in distributions:
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                versions.setdefault(name, metadata.version(distribution))
-    return versions
-
-
-def _memory_bytes() -> int | None:
-    """Physical memory, None on Windows."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None

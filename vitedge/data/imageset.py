@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
-from vitedge.core.host import usable_cores
+from vitedge.core.machine import usable_cores
 from vitedge.data.decode import Skip
 
 UNLABELLED = -1

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitedge.core import catalog, host, report
+from vitedge.core import catalog, report
 from vitedge.core.errors import missing
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import runtimes
 from vitedge.data.open import open_images
@@ -43,7 +44,7 @@ def run(output: Path, steps: Steps) -> Demo:
     )
     results = export(request, steps)
     model = resolve(ModelRequest())
-    eager = EagerSession(model, host.usable_cores())
+    eager = EagerSession(model, usable_cores())
     identity = model.identity
     images = open_images("digits", "evaluation", identity.preprocess, identity.labels)
     accuracy, *_ = validate(eager, eager, images, identity.task, calibration=frozenset())
@@ -55,7 +56,7 @@ def run(output: Path, steps: Steps) -> Demo:
 
 def _cpu_runtimes() -> tuple[str, ...]:
     """The runtimes that compute on the CPU and have a target which fits this one."""
-    machine = host.describe(threads=0)
+    machine = describe_machine(threads=0)
     fitting = {t.runtime for t in catalog.targets().values() if catalog.runs_on(t, machine)}
     cpu = {name for name, runtime in runtimes().items() if runtime.processor == "cpu"}
     return tuple(sorted(fitting & cpu))

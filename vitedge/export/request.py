@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
@@ -68,7 +69,7 @@ class Job:
 
 def plan_export(request: ExportRequest) -> Plan:
     """Check everything about `request` that needs no model. Raises InputError."""
-    machine = host.describe(threads=0)
+    machine = describe_machine(threads=0)
     targets = tuple(
         _adapt(catalog.find_target(name, machine), request)
         for name in dict.fromkeys(request.targets)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from vitedge.core import host, report
+from vitedge.core import report
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
+from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT, Steps
 from vitedge.measure.accuracy import bundle_validation
 from vitedge.measure.latency import bench
@@ -37,7 +38,7 @@ def measure(artifacts: Sequence[ArtifactData], duration_s: float, steps: Steps) 
 
 
 def _validate_all(artifacts: Sequence[ArtifactData], steps: Steps) -> None:
-    cores = host.usable_cores()
+    cores = usable_cores()
     at_once = min(len(artifacts), cores)
     if at_once < 2:
         for path, data in artifacts:

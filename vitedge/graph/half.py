@@ -205,7 +205,7 @@ class Halves:
     ) -> None:
         self._model, self._folder, self._path, self._ports = model, str(folder), path, ports
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._defined: set[str] = set()
+        self._written: set[str] = set()
         self._nodes: list[NodeProto] = []
         self.names: set[str] = set()
         """The tensors that are float16 in the written graph."""
@@ -236,23 +236,27 @@ class Halves:
             if name in outputs:
                 placed.output[index] = f"{name}.half"
                 self.names.add(f"{name}.half")
-            self._defined.add(placed.output[index])
+            self._written.add(placed.output[index])
         self._nodes.append(placed)
 
     def _half(self, name: str) -> str:
         """The float16 version of `name`, made where there is none."""
         half = f"{name}.half"
         self.names.add(half)
-        if half not in self._defined and name not in self._stored:
+        if half not in self._written and name not in self._stored:
             self._cast(name, half, TensorProto.FLOAT16)
-        self._defined.add(half)
+        self._written.add(half)
         return half
 
     def _float(self, name: str) -> str:
         """The original `name`, made again where there is only a float16 version."""
-        if name not in self._defined and f"{name}.half" in self._defined and name not in self._stored:
+        if (
+            name not in self._written
+            and f"{name}.half" in self._written
+            and name not in self._stored
+        ):
             self._cast(f"{name}.half", name, TensorProto.FLOAT)
-        self._defined.add(name)
+        self._written.add(name)
         return name
 
     def _cast(self, name: str, to: str, kind: int) -> None:
@@ -262,7 +266,7 @@ class Halves:
         """The constants that are read, large ones in the data file."""
         data = DataFile(self._path)
         for name, tensor in self._stored.items():
-            versions = [v for v in (name, f"{name}.half") if v in self._defined]
+            versions = [v for v in (name, f"{name}.half") if v in self._written]
             if not versions:
                 continue
             value = numpy_helper.to_array(tensor, self._folder)

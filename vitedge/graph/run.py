@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from vitedge.core.errors import InputError
-from vitedge.core.host import usable_cores
+from vitedge.core.machine import usable_cores
 from vitedge.core.runtime import TensorSpec
 
 Progress = Callable[[str, int, int], None]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.host import usable_cores
+from vitedge.core.machine import usable_cores
 from vitedge.core.spec import Floats, WeightEstimator
 from vitedge.quant.ranges import QMAX, stored_scale
 

@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.bundle import MODEL, Bundle
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
 from vitedge.runtimes.onnxruntime import ONNXRuntime
 
@@ -21,7 +22,7 @@ def runs_here(bundle: Bundle) -> bool:
     """Whether this machine is what the bundle's target needs, and its engine is there."""
     build = bundle.manifest.build
     built = build is None or build.state == "done"
-    return built and catalog.runs_on(bundle.manifest.target, host.describe(threads=0))
+    return built and catalog.runs_on(bundle.manifest.target, describe_machine(threads=0))
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def simulate(bundle: Bundle) -> Iterator[Session]:
     """
     target = msgspec.structs.replace(
         bundle.manifest.target,
-        threads=host.usable_cores(),
+        threads=usable_cores(),
         options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
     )
     names = tuple(name for name in bundle.model_files if name.startswith(MODEL))
@@ -49,7 +50,7 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     does not take the model or the target's options.
     """
     target = bundle.manifest.target
-    machine = host.describe(threads=0)
+    machine = describe_machine(threads=0)
     if needs := catalog.lacks(target, machine):
         raise UnavailableError(
             f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
@@ -57,7 +58,7 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
             fix="run it on such a device, or export for this one: 'vitedge targets list'",
         )
     catalog.check_options(target)
-    threads = threads or target.threads or host.usable_cores()
+    threads = threads or target.threads or usable_cores()
     runtime = runtime_of(target)
     verified = VerifiedFiles(bundle.path, runtime.files(bundle.manifest))
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ import msgspec
 from vitedge.core import catalog, host
 from vitedge.core.gpu import Gpu
 from vitedge.core.host import Host
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.runtime import Runtime, runtime_of, runtimes
 from vitedge.core.spec import Target
 
@@ -40,7 +41,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine() -> Findings:
     """Look at packages, GPUs and targets; nothing heavy is imported."""
-    machine = host.describe(threads=host.usable_cores())
+    machine = describe_machine(threads=usable_cores())
     checks = [
         *(_runtime(runtime, machine) for runtime in runtimes().values()),
         *(_library(*row) for row in _LIBRARIES.items()),

@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.gpu import Gpu
 from vitedge.core.host import Host
+from vitedge.core.machine import describe_machine
 
 ROOT = Path(__file__).parents[3]
-HERE = host.describe(threads=0)
+HERE = describe_machine(threads=0)
 
 
 def machine(name: str, *isa: str) -> Host:

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
-from vitedge.core import host
 from vitedge.core.gpu import gpus
+from vitedge.core.machine import describe_machine
 
 
 def test_every_gpu_of_this_machine_has_a_name_a_capability_and_memory() -> None:
@@ -15,7 +15,7 @@ def test_every_gpu_of_this_machine_has_a_name_a_capability_and_memory() -> None:
         major, minor = gpu.compute_capability.split(".")
         assert gpu.name and int(major) >= 3 and 0 <= int(minor) <= 9
         assert gpu.memory_bytes > 2**28
-    assert host.describe(threads=0).gpus == gpus()
+    assert describe_machine(threads=0).gpus == gpus()
 
 
 def test_where_the_driver_shows_no_gpu_there_is_none() -> None:

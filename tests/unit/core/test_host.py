@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from vitedge.core.cpu import Clocking
-from vitedge.core.host import Host, describe, fingerprint, int8_note, usable_cores
+from vitedge.core.host import Host, fingerprint, int8_note
+from vitedge.core.machine import describe_machine, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -26,14 +27,14 @@ from vitedge.core.host import Host, describe, fingerprint, int8_note, usable_cor
     ],
 )
 def test_int8_note_where_there_is_no_int8_dot_product(isa, warned):
-    note = int8_note(msgspec.structs.replace(describe(1), isa=isa))
+    note = int8_note(msgspec.structs.replace(describe_machine(1), isa=isa))
     assert (note is not None) == warned
     if note:
         assert "INT8" in note and note.endswith(".")
 
 
 def test_describe_this_machine_and_survive_json():
-    machine = describe(threads=2)
+    machine = describe_machine(threads=2)
     assert machine.cpu and machine.os and machine.machine
     assert machine.threads == 2
     assert 1 <= machine.cores <= (os.cpu_count() or 1)
@@ -44,7 +45,7 @@ def test_describe_this_machine_and_survive_json():
 
 def test_describing_imports_no_runtime():
     code = (
-        "import sys; from vitedge.core.host import describe; describe(1); "
+        "import sys; from vitedge.core.machine import describe_machine as d; d(1); "
         "assert not {'onnxruntime', 'openvino', 'torch', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -53,7 +54,7 @@ def test_describing_imports_no_runtime():
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 def test_usable_cores_honours_affinity():
     code = (
-        "import os; from vitedge.core.host import usable_cores; "
+        "import os; from vitedge.core.machine import usable_cores; "
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); assert usable_cores() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -99,9 +100,12 @@ def test_a_fingerprint_is_of_what_decides_a_latency(changes, alike):
 
 
 def test_a_fingerprint_is_the_same_in_another_process_and_from_a_report():
-    code = "from vitedge.core import host; print(host.fingerprint(host.describe(threads=2)))"
+    code = (
+        "from vitedge.core.host import fingerprint; from vitedge.core.machine import "
+        "describe_machine; print(fingerprint(describe_machine(threads=2)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    machine = msgspec.json.decode(msgspec.json.encode(describe(threads=2)), type=Host)
+    machine = msgspec.json.decode(msgspec.json.encode(describe_machine(threads=2)), type=Host)
     assert done.stdout.strip() == fingerprint(machine)
     assert len(fingerprint(machine)) == 12
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vitedge.core import host, report
+from vitedge.core import report
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine
 from vitedge.core.measurements import Memory
 from vitedge.core.report import Numerics, Size
 
@@ -107,7 +108,7 @@ def test_a_section_that_no_longer_holds_goes(bundle: Path) -> None:
 
 
 def test_what_another_machine_timed_gives_way_and_accuracy_stays(bundle: Path) -> None:
-    opened, machine = open_bundle(bundle), host.describe(threads=1)
+    opened, machine = open_bundle(bundle), describe_machine(threads=1)
     other = msgspec.structs.replace(machine, cpu="Another CPU")
     report.merge(opened, numerics=NUMERICS, memory=Memory(peak_rss_bytes=5), host=other)
     merged = report.merge(opened, **report.host_changes(opened, machine))
@@ -116,7 +117,7 @@ def test_what_another_machine_timed_gives_way_and_accuracy_stays(bundle: Path) -
 
 
 def test_more_threads_make_no_other_machine(bundle: Path) -> None:
-    opened, machine = open_bundle(bundle), host.describe(threads=1)
+    opened, machine = open_bundle(bundle), describe_machine(threads=1)
     report.merge(opened, memory=Memory(peak_rss_bytes=5), host=machine)
     again = report.host_changes(opened, msgspec.structs.replace(machine, threads=2))
     merged = report.merge(opened, size=SIZE, **again)
@@ -126,7 +127,7 @@ def test_more_threads_make_no_other_machine(bundle: Path) -> None:
 
 def test_of_a_device_only_what_its_machine_measured_is_kept(bundle: Path) -> None:
     opened, device = open_bundle(bundle), "ssh://orin"
-    machine = msgspec.to_builtins(host.describe(threads=1))
+    machine = msgspec.to_builtins(describe_machine(threads=1))
     first = {**report.identity(opened), "host": machine}
     long = {**first, "latency": {"n": 9}, "drift": {"slower": True}, "offline": {"points": []}}
     report.merge_from_device(opened, long, device, "orin")

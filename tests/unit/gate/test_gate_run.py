@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.unit.gate.conftest import N, Write, gate, per_image, sections
-from vitedge.core import host
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine
 from vitedge.core.report import Parity
 from vitedge.gate.compare import compare
 from vitedge.measure.accuracy import evidence
@@ -297,7 +297,7 @@ def test_latency_of_another_batch_is_not_compared(write: Write, accepted: Path) 
 def test_latency_of_a_machine_that_is_not_known_is_not_compared(
     write: Write, accepted: Path
 ) -> None:
-    machine = host.describe(2)  # that of the last validation, which need not have timed it
+    machine = describe_machine(2)  # that of the last validation, which need not have timed it
     path = write("moved", kept=per_image(2, 1), conditions=None, host=machine)
     check = gate(path, max_slowdown=1.1, baseline=accepted).judged[0].checks[0]
     assert check.answer == "failed" and "not known where it was timed" in check.reason

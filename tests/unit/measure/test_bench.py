@@ -13,6 +13,7 @@ import pytest
 from vitedge.core import host
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Tensor
 from vitedge.core.progress import SILENT
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
@@ -123,6 +124,6 @@ def test_what_an_export_times_says_on_which_machine(
     (path / "report.json").unlink()
     time_bundles([open_bundle(path)], SILENT, duration_s=0.01)
     report = json.loads((path / "report.json").read_text())
-    machine = host.describe(host.usable_cores())
+    machine = describe_machine(usable_cores())
     assert report["latency"]["p50_ms"] > 0
     assert report["conditions"]["fingerprint"] == host.fingerprint(machine)

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from vitedge.core import host
-from vitedge.core.host import ROOT
+from vitedge.core.machine import ROOT, describe_machine
 from vitedge.measure.latency.conditions import Watch, usage, warnings
 
 Tree = Callable[[dict[str, str]], Path]
-QUIET = msgspec.structs.replace(host.describe(threads=1), governor="performance", cores=2)
+QUIET = msgspec.structs.replace(describe_machine(threads=1), governor="performance", cores=2)
 
 
 def test_a_watch_tells_noise_and_load() -> None:

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from tests import small_graphs
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.catalog import in_range
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.gpu import Gpu
 from vitedge.core.host import Host
+from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import VerifiedFiles, runtimes
 from vitedge.core.spec import Target
@@ -23,7 +24,7 @@ from vitedge.runtimes.tensorrt.package import load, obstacle
 pytest.importorskip("tensorrt_rtx")
 
 TARGETS = catalog.targets()
-HERE = host.describe(threads=0)
+HERE = describe_machine(threads=0)
 NO_TENSORRT = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed"
 )

@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from vitedge.core import host, report
+from vitedge.core import report
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
@@ -32,7 +33,7 @@ def validate_bundle(
     fp32 = bundle.reference()
     load = partial(open_session, threads=threads)
     accuracy, numerics, per_image = _compare(bundle, fp32, load, images, steps, allow_overlap)
-    machine = report.host_of(bundle, host.describe(host.usable_cores()))
+    machine = report.host_of(bundle, describe_machine(usable_cores()))
     size = report.size(bundle, fp32)
     evidence.write(bundle, accuracy.metric, images.name, per_image)
     sections: dict[str, report.Section | None] = report.host_changes(bundle, machine)
@@ -54,7 +55,7 @@ def simulate_bundle(
             numerics = _against_golden(bundle, session)
     else:
         accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
-    runtime = f"{SIMULATOR.name} {host.describe(threads=0).runtimes[SIMULATOR.name]}"
+    runtime = f"{SIMULATOR.name} {describe_machine(threads=0).runtimes[SIMULATOR.name]}"
     simulation = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
     return report.merge(bundle, simulation=simulation, size=report.size(bundle, fp32))
 

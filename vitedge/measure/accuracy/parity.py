@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitedge.core import host, report
+from vitedge.core import report
 from vitedge.core.bundle import REPORT, Bundle
 from vitedge.core.errors import LimitError, VitedgeError
+from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.measure.accuracy import golden
 from vitedge.runtimes import open_session
 
@@ -30,7 +31,7 @@ def check(bundle: Bundle) -> dict[str, Any]:
     That it computes here what it computed where it was exported says nothing of its accuracy.
     """
     report.check_writable(bundle)
-    machine = report.host_of(bundle, host.describe(host.usable_cores()))
+    machine = report.host_of(bundle, describe_machine(usable_cores()))
     size = report.size(bundle, bundle.reference())
     return report.merge(
         bundle, **{**report.host_changes(bundle, machine), **sections(bundle), "size": size}

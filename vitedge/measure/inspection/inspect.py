@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError
+from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Finding
 from vitedge.core.spec import Target
 from vitedge.measure.inspection import Inspection, notes, rows_of, summarize
@@ -21,7 +22,7 @@ def inspect(path: Path, target: str) -> Inspection:
 
     Raises InputError, and UnavailableError where the package onnx is needed and missing.
     """
-    requested = catalog.find_target(target, host.describe(threads=0)) if target else None
+    requested = catalog.find_target(target, describe_machine(threads=0)) if target else None
     if path.suffix == ".onnx" and not path.is_dir():
         return inspect_model(path, requested)
     if path.is_file():

@@ -16,7 +16,8 @@ import msgspec
 from vitedge.core import host, report
 from vitedge.core.bundle import REPORT, Bundle, open_bundle
 from vitedge.core.errors import InputError, nearest
-from vitedge.core.host import ROOT, Host
+from vitedge.core.host import Host
+from vitedge.core.machine import ROOT, describe_machine, usable_cores
 from vitedge.core.measurements import Drift
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import Session, runtime_of
@@ -150,7 +151,7 @@ def _bench(
     others: Mapping[str, Session],
 ) -> tuple[list[dict[str, Any]], dict[str, latency.LatencySummary]]:
     rival = None if request.against == "fp32" else open_bundle(Path(request.against))
-    machine = host.describe(request.threads or host.usable_cores())
+    machine = describe_machine(request.threads or usable_cores())
     watch = Watch(ROOT)
     hosts = [report.host_of(bundle, machine) for bundle in bundles]
     measured = [
@@ -214,7 +215,7 @@ def _scenarios(
             bundle=bundle,
             duration_s=request.duration_s,
             batch=request.batch,
-            threads=request.threads or bundle.manifest.target.threads or host.usable_cores(),
+            threads=request.threads or bundle.manifest.target.threads or usable_cores(),
             streams=request.streams,
             on_progress=_looking(steps, f"{what} of {name}", watch),
         )

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from vitedge.core import host, measurements
+from vitedge.core import measurements
 from vitedge.core.bundle import Bundle
+from vitedge.core.machine import usable_cores
 from vitedge.core.measurements import MultiStream, Offline, Server, Sweep, SweepPoint, Throughput
 from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure.latency import streams as parallel
@@ -141,7 +142,7 @@ def server(setup: Setup, rate_per_s: float) -> Server:
 
 def sweep_threads(setup: Setup) -> Sweep:
     """Latency on 1, 2, 4, … threads up to every core, timed in turn."""
-    counts = _counts(host.usable_cores())
+    counts = _counts(usable_cores())
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(setup.bundle, count)) for count in counts]
         feeds = [golden_feed(setup.bundle, session, setup.batch) for session in sessions]

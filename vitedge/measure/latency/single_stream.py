@@ -13,6 +13,7 @@ import msgspec
 
 from vitedge.core import host, report
 from vitedge.core.bundle import REPORT, Bundle
+from vitedge.core.machine import ROOT, describe_machine, usable_cores
 from vitedge.core.measurements import Latency
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import Session
@@ -120,9 +121,9 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     """Time bundles in turn with FP32 and write that into their reports; no more than that."""
     for bundle in bundles:
         report.check_writable(bundle)
-    machine = host.describe(host.usable_cores())
+    machine = describe_machine(usable_cores())
     with exclusive_timing(steps.note):
-        watch = Watch(host.ROOT)
+        watch = Watch(ROOT)
         run = run_single_stream(
             bundles,
             steps,

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from vitedge.core import host
 from vitedge.core.errors import VitedgeError
+from vitedge.core.machine import describe_machine
 from vitedge.core.spec import Training
 
 _PATIENCE = timedelta(hours=12)
@@ -32,7 +32,7 @@ def bf16(settings: Training, device: torch.device) -> bool:
         return settings.floats == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    isa = host.describe(threads=0).isa or ()
+    isa = describe_machine(threads=0).isa or ()
     return device.type == "cpu" and bool({"amx_int8", "avx512_bf16"} & set(isa))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from vitedge.core import host
 from vitedge.core.bundle import ENGINE, MODEL
 from vitedge.core.errors import UnavailableError
 from vitedge.core.host import Host
+from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Build, Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, VerifiedFiles
 from vitedge.core.spec import Target
@@ -87,7 +87,7 @@ def _compile_engine(folder: Path, target: Target, progress: Progress, *, may_wai
 
     model = folder / MODEL
     check_options(target)
-    blocked = obstacle(target, host.describe(threads=0))
+    blocked = obstacle(target, describe_machine(threads=0))
     if blocked and not may_wait:
         raise UnavailableError(blocked.why, fix=blocked.fix)
     if blocked:

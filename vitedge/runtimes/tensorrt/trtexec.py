@@ -11,9 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.bundle import ENGINE, open_bundle
 from vitedge.core.errors import InputError, missing
+from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Tensor
 from vitedge.core.spec import Target
 
@@ -58,7 +59,7 @@ def commands(path: Path, target: str) -> Commands:
     An empty `target` means the artifact's own, and `tensorrt` for an ONNX file. Raises InputError
     for a target of another runtime, and where more than the batch of an input is left open.
     """
-    chosen = catalog.find_target(target, host.describe(threads=0)) if target else None
+    chosen = catalog.find_target(target, describe_machine(threads=0)) if target else None
     if path.suffix == ".onnx" and not path.is_dir():
         model, inputs = path, _inputs_of(path)
         chosen = chosen or catalog.targets()["tensorrt"]
