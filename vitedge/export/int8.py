@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitedge import runtimes
 from vitedge.core import manifest
-from vitedge.core.bundle import Bundle, seal
+from vitedge.core.bundle import Bundle, amend
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Target
 from vitedge.export.accuracy_control import Probe, control_accuracy
@@ -45,16 +46,20 @@ def stage_int8(
     )
     int8 = quantizer.write(job.work / f"int8-{target.name}", {})
     full = Probe(stage(job, target, source, int8, fp32), int8)
-    if limit_pp is None or full.result.drop_pp <= limit_pp:
-        record = _examined(quantizer, int8, target)
-        if quantizer.trained is not None:
-            error = training_parity(full.result.bundle, quantizer.trained.outputs)
-            training = msgspec.structs.replace(quantizer.trained.record, parity=error)
-            record = msgspec.structs.replace(record, training=training)
-        return _described(full.result, record)
-    best, control, notes = control_accuracy(job, target, source, fp32, quantizer, full, limit_pp)
-    record = msgspec.structs.replace(_examined(quantizer, best.int8, target), control=control)
-    return replace(_described(best.result, record), further_notes=tuple(notes))
+    chosen: Probe = full
+    control: manifest.Control | None = None
+    notes: Sequence[str] = ()
+    if limit_pp is not None and full.result.drop_pp > limit_pp:
+        chosen, control, notes = control_accuracy(
+            job, target, source, fp32, quantizer, full, limit_pp
+        )
+    record = msgspec.structs.replace(_examined(quantizer, chosen.int8, target), control=control)
+    if control is None and quantizer.trained is not None:
+        error = training_parity(chosen.result.bundle, quantizer.trained.outputs)
+        training = msgspec.structs.replace(quantizer.trained.record, parity=error)
+        record = msgspec.structs.replace(record, training=training)
+    described = amend(chosen.result.bundle, quantization=record)
+    return replace(chosen.result, bundle=described, further_notes=tuple(notes))
 
 
 def training_parity(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
@@ -77,9 +82,3 @@ def _examined(quantizer: Quantizer, int8: Int8, target: Target) -> manifest.Quan
 
     record = quantizer.examine(int8)
     return msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))
-
-
-def _described(result: ExportResult, record: manifest.QuantizationRecord) -> ExportResult:
-    """`result` with another record of its quantization."""
-    described = msgspec.structs.replace(result.bundle.manifest, quantization=record)
-    return replace(result, bundle=seal(result.bundle.path, described))
