@@ -250,7 +250,11 @@ class Halves:
 
     def _float(self, name: str) -> str:
         """The original `name`, made again where there is only a float16 version."""
-        if name not in self._defined and f"{name}.half" in self._defined and name not in self._stored:
+        if (
+            name not in self._defined
+            and f"{name}.half" in self._defined
+            and name not in self._stored
+        ):
             self._cast(f"{name}.half", name, TensorProto.FLOAT)
         self._defined.add(name)
         return name
