@@ -43,8 +43,8 @@ def export_model(
     plan: Plan, model: ReferenceModel, steps: Steps, train: Train | None = None
 ) -> list[ExportResult]:
     """Export a loaded model as `export` does; with `train`, INT8 is trained."""
+    calibration, evaluation = open_image_sets(plan, model.identity, steps)
     with workspace(plan.request.output) as work:
-        calibration, evaluation = open_image_sets(plan, model.identity, steps)
         job = Job(plan, model.identity, calibration, evaluation, work, steps)
         sources = _fp32_graphs(job, model)
         staged: list[ExportResult] = []
