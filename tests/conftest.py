@@ -28,6 +28,7 @@ from vitedge.models.zoo import ZOO
 DIGITS = ZOO["digits"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read on import: else it tries for a while to get online
+os.environ["HF_HUB_CACHE"] = os.devnull  # and on import, too: no test finds what was loaded before
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
 
