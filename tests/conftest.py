@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from tests import command
 from tests.machine import TARGETS, target_of
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Preprocess
@@ -27,6 +28,7 @@ from vitedge.models.zoo import ZOO
 DIGITS = ZOO["digits"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read on import: else it tries for a while to get online
+os.environ["HF_HUB_CACHE"] = os.devnull  # and on import, too: no test finds what was loaded before
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
 
@@ -47,9 +49,25 @@ class Ran:
 Vitedge = Callable[..., Ran]
 
 
+def _ran(code: int, done: Ran) -> Ran:
+    assert done.code == code, f"exit {done.code}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
 @pytest.fixture(scope="session")
 def vitedge() -> Vitedge:
-    """Run `vitedge ARGUMENTS` in a process of its own and demand its exit code."""
+    """Run `vitedge ARGUMENTS` in this process and demand its exit code."""
+
+    def run(*arguments: object, code: int = 0, cwd: Path | None = None, **environment: str) -> Ran:
+        return _ran(code, Ran(*command.call([*map(str, arguments)], cwd, environment)))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def vitedge_process() -> Vitedge:
+    """The same in a process of its own: for what depends on one, as a PYTHONPATH does."""
 
     def run(*arguments: object, code: int = 0, cwd: Path | None = None, **environment: str) -> Ran:
         done = subprocess.run(
@@ -60,9 +78,7 @@ def vitedge() -> Vitedge:
             capture_output=True,
             text=True,
         )
-        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return _ran(code, Ran(done.returncode, done.stdout, done.stderr))
 
     return run
 

@@ -5,12 +5,15 @@ Its package is registered as any other, by an entry point; nothing in vitedge kn
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import Vitedge
+from vitedge.core.runtime import runtimes
 from vitedge.data.imageset import Batch
 
 RUNTIME = """
@@ -106,12 +109,31 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Let this process and those it starts find what is installed in a folder, for one test."""
+
+    def find(folder: Path) -> None:
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        runtimes.cache_clear()
+
+    yield find
+    sys.modules.pop("abacus_npu", None)
+    runtimes.cache_clear()
+
+
+@pytest.fixture
+def abacus(installed: Path, plug_in: Callable[[Path], None]) -> None:
+    plug_in(installed)
+
+
 @pytest.fixture(scope="module")
-def int8(installed: Path, vitedge: Vitedge, held_out: Batch) -> Path:
+def int8(installed: Path, vitedge_process: Vitedge, held_out: Batch) -> Path:
     """`digits` exported for it in INT8, beside FP32."""
     images = installed / "digits.npz"
     np.savez(images, images=held_out.images[:300], labels=held_out.labels[:300])
-    ran = vitedge(
+    ran = vitedge_process(
         *("export", "--target", installed / "desk.toml", "--int8", "--calibration", "fast"),
         *("--eval-data", images, "--duration", 0.2, "--output", installed / "out"),
         PYTHONPATH=str(installed),
@@ -120,43 +142,47 @@ def int8(installed: Path, vitedge: Vitedge, held_out: Batch) -> Path:
     return installed / "out" / "digits-desk-int8"
 
 
-def test_an_export_lowers_proves_and_lints(int8: Path, installed: Path, vitedge: Vitedge) -> None:
+@pytest.mark.usefixtures("abacus")
+def test_an_export_lowers_proves_and_lints(int8: Path, vitedge: Vitedge) -> None:
     assert sorted(path.name for path in int8.glob("model.*")) == ["model.abacus"]
-    report = vitedge("inspect", int8, "--json", PYTHONPATH=str(installed)).document
+    report = vitedge("inspect", int8, "--json").document
     assert {finding["rule"] for finding in report["lint"]} == {"gelu"}
     assert any(row["quantized"] and row["role"] == "qk" for row in report["layers"])
 
 
+@pytest.mark.usefixtures("abacus")
 def test_validate_measures_its_accuracy(int8: Path, installed: Path, vitedge: Vitedge) -> None:
     images = installed / "digits.npz"
-    ran = vitedge("validate", int8, "--data", images, "--json", PYTHONPATH=str(installed))
+    ran = vitedge("validate", int8, "--data", images, "--json")
     assert ran.document["accuracy"]["artifact"] > 0.98
     assert 30 < ran.document["numerics"]["sqnr_db"] < 80
 
 
-def test_bench_times_it_on_its_own_processor(int8: Path, installed: Path, vitedge: Vitedge) -> None:
-    ran = vitedge("bench", int8, "--duration", 0.3, "--json", PYTHONPATH=str(installed))
+@pytest.mark.usefixtures("abacus")
+def test_bench_times_it_on_its_own_processor(int8: Path, vitedge: Vitedge) -> None:
+    ran = vitedge("bench", int8, "--duration", 0.3, "--json")
     report = ran.document
     assert report["latency"]["speedup"] > 0 and report["parity"]["broken"] == ""
     assert report["size"]["bytes"] == (int8 / "model.abacus").stat().st_size
     assert report["host"]["runtimes"]["abacus"] == "1.5"
     assert "INT8 dot product" not in ran.stderr, "that is said of CPUs"
-    refused = vitedge(*("bench", int8, "--sweep", "threads"), code=2, PYTHONPATH=str(installed))
+    refused = vitedge("bench", int8, "--sweep", "threads", code=2)
     assert "runs on a NPU" in refused.stderr
 
 
-def test_gate_judges_it(int8: Path, installed: Path, vitedge: Vitedge) -> None:
-    verdict = vitedge(
-        *("gate", int8, "--max-drop", 5, "--max-size-mb", 9, "--json"), PYTHONPATH=str(installed)
-    )
+@pytest.mark.usefixtures("abacus")
+def test_gate_judges_it(int8: Path, vitedge: Vitedge) -> None:
+    verdict = vitedge("gate", int8, "--max-drop", 5, "--max-size-mb", 9, "--json")
     assert verdict.document["answer"] == "passed"
 
 
-def test_doctor_knows_it(installed: Path, vitedge: Vitedge) -> None:
-    checks = vitedge("doctor", "--json", PYTHONPATH=str(installed)).document["checks"]
+@pytest.mark.usefixtures("abacus")
+def test_doctor_knows_it(vitedge: Vitedge) -> None:
+    checks = vitedge("doctor", "--json").document["checks"]
     assert {"name": "abacus", "status": "yes", "detail": "1.5"} in checks
 
 
+@pytest.mark.usefixtures("abacus")
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -165,18 +191,20 @@ def test_doctor_knows_it(installed: Path, vitedge: Vitedge) -> None:
     ],
 )
 def test_what_a_target_may_say_is_checked_against_its_runtime(
-    installed: Path, vitedge: Vitedge, tmp_path: Path, old: str, new: str, says: str
+    vitedge: Vitedge, tmp_path: Path, old: str, new: str, says: str
 ) -> None:
     target = tmp_path / "desk.toml"
     target.write_text(TARGET.replace(old, new))
-    ran = vitedge(
-        *("export", "--target", target, "--output", tmp_path), code=2, PYTHONPATH=str(installed)
-    )
+    ran = vitedge("export", "--target", target, "--output", tmp_path, code=2)
     assert says in ran.stderr and "did you mean" in ran.stderr
 
 
 def test_versions_of_a_target_are_honoured(
-    int8: Path, installed: Path, vitedge: Vitedge, tmp_path: Path
+    int8: Path,
+    installed: Path,
+    vitedge: Vitedge,
+    plug_in: Callable[[Path], None],
+    tmp_path: Path,
 ) -> None:
     info = installed / "abacus_npu-1.5.dist-info"
     newer = tmp_path / "abacus_npu-2.0.dist-info"
@@ -184,7 +212,8 @@ def test_versions_of_a_target_are_honoured(
     for file in info.iterdir():
         (newer / file.name).write_text(file.read_text().replace("1.5", "2.0"))
     (tmp_path / "abacus_npu.py").write_text(RUNTIME)
-    ran = vitedge("validate", int8, code=3, PYTHONPATH=str(tmp_path))
+    plug_in(tmp_path)
+    ran = vitedge("validate", int8, code=3)
     assert "Abacus NPU 1.0 to before 2; 2.0 is installed" in ran.stderr
 
 
@@ -194,12 +223,12 @@ def test_without_its_package_an_artifact_says_what_is_missing(int8: Path, vitedg
 
 
 def test_a_runtime_that_does_not_load_is_named_and_left_out(
-    vitedge: Vitedge, tmp_path: Path
+    vitedge_process: Vitedge, tmp_path: Path
 ) -> None:
     info = tmp_path / "broken-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[vitedge.runtimes]\nbroken = broken_npu:Broken\n")
-    ran = vitedge("doctor", "--json", PYTHONPATH=str(tmp_path))
+    ran = vitedge_process("doctor", "--json", PYTHONPATH=str(tmp_path))
     assert "runtime 'broken' does not load: No module named 'broken_npu'" in ran.stderr
     assert "broken" not in {check["name"] for check in ran.document["checks"]}

@@ -144,7 +144,7 @@ def test_a_version_out_of_range_is_not_built_with(
 
 
 def test_without_onnx_and_torch_an_engine_is_built_all_the_same(
-    rtx: Path, tmp_path: Path, vitedge: Vitedge
+    rtx: Path, tmp_path: Path, vitedge_process: Vitedge
 ) -> None:
     for name in ("onnx", "torch", "onnxruntime", "openvino"):
         (tmp_path / "bare" / name).mkdir(parents=True)
@@ -152,7 +152,7 @@ def test_without_onnx_and_torch_an_engine_is_built_all_the_same(
         (tmp_path / "bare" / name / "__init__.py").write_text(code)
     before = made(rtx)
     path = os.pathsep.join([str(tmp_path / "bare"), os.environ.get("PYTHONPATH", "")])
-    vitedge("build", rtx, "--force", PYTHONPATH=path)
+    vitedge_process("build", rtx, "--force", PYTHONPATH=path)
     assert made(rtx) == before
 
 

@@ -148,7 +148,7 @@ def first(
     device: Device,
     bundles: dict[tuple[str, str], Path],
     tmp_path_factory: pytest.TempPathFactory,
-    vitedge: Vitedge,
+    vitedge_process: Vitedge,
 ) -> First:
     folder = tmp_path_factory.mktemp("mine")
     for precision in ("fp32", "int8"):
@@ -157,7 +157,7 @@ def first(
     devices = [device.address, device.other_address, NOBODY]
     options = [word for address in devices for word in ("--device", address)]
     bench = ("bench", folder / bundle.name, *options, "--threads", 1, "--duration", 0.3)
-    said = vitedge(*bench, "--json", code=3, **device.client())
+    said = vitedge_process(*bench, "--json", code=3, **device.client())
     kept = tuple(sorted((folder / bundle.name).glob("report-*.json")))
     return First(folder / bundle.name, said, kept, stored(device), device.processes())
 

@@ -21,7 +21,6 @@ from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.vit import VisionTransformer
 
 CLI = Callable[..., Any]
-PEERS = {"PYTHONPATH": str(Path(__file__).parents[1] / "peers_without_cuda")}
 TARGETS = [word for name in machine.TARGETS.values() for word in ("--target", name)]
 CLASSES = ("cat", "dog", "newt")
 
@@ -81,7 +80,6 @@ def test_a_transformers_folder_to_proven_int8(
     said = vitedge(
         *("export", f"hf:{tmp_path / 'pets'}", *TARGETS, "--int8", *data, "--num-samples", 8),
         *("--output", tmp_path / "out", "--duration", 0, "--json"),
-        **PEERS,
     )
     for made in said.document["artifacts"]:
         bundle = open_bundle(Path(made["path"]))
@@ -171,14 +169,12 @@ def test_the_nearest_arch_by_shape_is_named(tmp_path: Path, vitedge: CLI) -> Non
     assert "misshaped" in said
 
 
+@pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("source", ["timm:vit_tiny_patch16_224", "hf:google/vit-base-patch16-224"])
 def test_weights_out_of_reach_say_so_at_once(tmp_path: Path, vitedge: CLI, source: str) -> None:
     said = vitedge(
         *("export", source, "--target", "openvino-cpu", "--output", tmp_path / "out"),
         code=3,
-        HF_HUB_OFFLINE="1",
-        HF_HOME=str(tmp_path),
-        **PEERS,
     )
     assert source in said.stderr and "--random-weights" in said.stderr
 

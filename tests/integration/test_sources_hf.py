@@ -376,8 +376,6 @@ def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> N
 
 # -- as a user runs it --------------------------------------------------------------------------
 
-WITH_PEERS = str(Path(__file__).parents[1] / "peers_without_cuda")
-
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_weights_stored_in_16_bits_become_int8(
@@ -390,7 +388,6 @@ def test_weights_stored_in_16_bits_become_int8(
     vitedge(
         *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
         *("--int8", "--calib-data", "random", "--num-samples", 4, "--duration", 0),
-        PYTHONPATH=WITH_PEERS,
     )
     manifests = [json.loads(file.read_text()) for file in tmp_path.glob("o/*/manifest.json")]
     assert {manifest["precision"] for manifest in manifests} == {"fp32", "int8"}
@@ -399,12 +396,12 @@ def test_weights_stored_in_16_bits_become_int8(
 
 
 def test_a_torchvision_that_cannot_be_imported_is_named_as_the_cause(
-    hf_folder: Path, tmp_path: Path, vitedge: Any
+    hf_folder: Path, tmp_path: Path, vitedge_process: Any
 ) -> None:
     broken = tmp_path / "broken" / "torchvision"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('built for another torch')")
-    ran = vitedge(
+    ran = vitedge_process(
         *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
         code=3,
         PYTHONPATH=str(broken.parent),
