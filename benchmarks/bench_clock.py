@@ -55,14 +55,14 @@ def _added(bundle: Bundle) -> None:
     import onnxruntime as ort
     from onnx import TensorProto, helper
 
-    from vitedge.runtimes.onnxruntime import _Session
+    from vitedge.runtimes.onnxruntime import _ONNXRuntimeSession
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     bare = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    ours, feed = _Session(bare), {"x": np.zeros(1, np.float32)}
+    ours, feed = _ONNXRuntimeSession(bare), {"x": np.zeros(1, np.float32)}
     blocks, runs = 5000, 10  # short: few of them meet another process
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     for _ in range(blocks):
