@@ -104,16 +104,6 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
         "offline": m.Offline(points=points, best=points[-1], note=""),
         "sweep_batch": [swept(batch, 4) for batch in (1, 2, 4, 8, 16)],
         "sweep_threads": [swept(1, threads) for threads in (1, 2, 4)],
-        "multi_stream": m.MultiStream(
-            **timing(3 * p50_ms, seed), samples_per_query=8, batch=8, streams=1, threads=4
-        ),
-        "server": m.Server(
-            batch=1,
-            **{"rate_per_s": 200.0, "achieved_per_s": 198.3, "seed": 1, "streams": 1},
-            **{"threads": 4, "service_p50_ms": p50_ms, "utilization": 0.2 * p50_ms},
-            **{"overloaded": p50_ms > 4, "unserved": 0, "duration_s": 30.0},
-            latency=m.Timing(**timing(1.7 * p50_ms, seed)),
-        ),
         "cold_start": m.ColdStart(
             load_ms=140.0, first_inference_ms=9.0, process_to_ready_ms=410.0, n=5
         ),

@@ -55,18 +55,6 @@ class Latency(Timing, frozen=True, kw_only=True):
     """Standard error of the share of runs under p90_ms, 0-1."""
 
 
-class MultiStream(Timing, frozen=True, kw_only=True):
-    """MLPerf's MultiStream: a query is several images, and its latency that of them all."""
-
-    samples_per_query: int
-    batch: int
-    """Images a run; a query of a fixed batch takes several."""
-    streams: int
-    """Runs at a time."""
-    threads: int
-    """Of each stream."""
-
-
 class Throughput(Measurement, frozen=True, kw_only=True):
     """Images a second of one batch size on one number of parallel streams."""
 
@@ -90,33 +78,6 @@ class Offline(Measurement, frozen=True, kw_only=True):
     best: Throughput
     note: str
     """Why there is one batch size only; empty where there are several."""
-
-
-class Server(Measurement, frozen=True, kw_only=True):
-    """MLPerf's Server: images arrive at random, and wait while others are being served."""
-
-    batch: int
-    """Images each arrival brings: one run."""
-    rate_per_s: float
-    """Arrivals asked for: the mean of a Poisson process, whose gaps are random."""
-    achieved_per_s: float
-    """Runs finished a second."""
-    seed: int
-    """Of the arrivals."""
-    streams: int
-    threads: int
-    """Of each stream."""
-    latency: Timing
-    """From arrival to result, queueing included."""
-    service_p50_ms: float
-    """Of the run alone."""
-    utilization: float
-    """Mean service time · rate / streams: above 1 the queue grows for ever."""
-    overloaded: bool
-    """The artifact cannot keep up, so `latency` says how long it was tried, and no more."""
-    unserved: int
-    """Runs still waiting when time was up."""
-    duration_s: float
 
 
 class SweepPoint(Timing, frozen=True, kw_only=True):
@@ -201,15 +162,4 @@ class Conditions(Measurement, frozen=True, kw_only=True):
 
 
 Sweep = tuple[SweepPoint, ...]
-BenchSection = (
-    Latency
-    | MultiStream
-    | Offline
-    | Server
-    | Sweep
-    | ColdStart
-    | Drift
-    | Energy
-    | Memory
-    | Conditions
-)
+BenchSection = Latency | Offline | Sweep | ColdStart | Drift | Energy | Memory | Conditions

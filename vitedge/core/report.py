@@ -135,13 +135,12 @@ class Recommendation(_Section, frozen=True, kw_only=True):
 
 Section = Accuracy | Numerics | Parity | Simulation | Size | Recommendation | Host | BenchSection
 """By the name it has in the report: `accuracy`, `numerics`, `parity`, `simulation`, `size`,
-`recommendation`, `host`; and of `vitedge.core.measurements`: `latency`, `multi_stream`, `offline`,
-`server`, `sweep_threads`, `sweep_batch`, `cold_start`, `drift`, `energy`, `memory`,
-`conditions`."""
+`recommendation`, `host`; and of `vitedge.core.measurements`: `latency`, `offline`, `sweep_threads`,
+`sweep_batch`, `cold_start`, `drift`, `energy`, `memory`, `conditions`."""
 
 
 TIMED = (
-    *("latency", "multi_stream", "offline", "server", "sweep_threads", "sweep_batch"),
+    *("latency", "offline", "sweep_threads", "sweep_batch"),
     *("cold_start", "drift", "energy", "memory", "conditions", "recommendation"),
 )
 """Sections that are of the machine which measured them, and no other."""
