@@ -32,7 +32,7 @@ class Timing(Measurement, frozen=True, kw_only=True):
     p99_ms: float | None
     mean_ms: float
     n: int
-    distribution: Distribution | None = None
+    distribution: Distribution
 
 
 class Latency(Timing, frozen=True, kw_only=True):
@@ -47,11 +47,11 @@ class Latency(Timing, frozen=True, kw_only=True):
     speedup: float | None
     """p50 of `against` over the artifact's."""
     speedup_ci: tuple[float, float] | None
-    rounds: int | None = None
-    """In which all were timed in turn; None, as below, of an earlier vitedge."""
-    speedup_log_se: StandardError | None = None
+    rounds: int
+    """In which all were timed in turn."""
+    speedup_log_se: StandardError | None
     """Standard error of the logarithm of `speedup`; with t(rounds - 1) any interval follows."""
-    p90_share_se: StandardError | None = None
+    p90_share_se: StandardError
     """Standard error of the share of runs under p90_ms, 0-1."""
 
 
@@ -137,7 +137,7 @@ class Memory(Measurement, frozen=True, kw_only=True):
     """Of a fresh process that opens and runs the artifact."""
 
     peak_rss_bytes: int
-    device_bytes: int | None = None
+    device_bytes: int | None
     """Memory of the GPU it takes; None where it runs on the CPU, or NVML does not tell."""
 
 

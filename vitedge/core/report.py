@@ -50,10 +50,10 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
-    lost: Count | None = None
-    """Images that FP32 alone has right; None but for `top1`, and of an earlier vitedge."""
-    gained: Count | None = None
-    """Images that the artifact alone has right."""
+    lost: Count | None
+    """Images that FP32 alone has right; None but for `top1`, and where FP32 was not run."""
+    gained: Count | None
+    """Images that the artifact alone has right; None likewise."""
 
 
 class Numerics(_Section, frozen=True, kw_only=True):
