@@ -88,7 +88,10 @@ def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
         ),
         target=catalog.targets()["onnxruntime-cpu"],
         quantization=manifest.QuantizationRecord(
-            layers=tuple(layer(depth) for depth in range(1, layers + 1)), calibration=used
+            layers=tuple(layer(depth) for depth in range(1, layers + 1)),
+            calibration=used,
+            settled=manifest.Settled(equalize="off", activations="mse", tried=()),
+            equalization=manifest.Equalization(pairs=(), max_rel_error=0.0),
         ),
         parity=manifest.ExportParity(max_abs_error=1e-6, max_rel_error=2e-7),
         files={"model.onnx": "cd" * 32, "golden.npz": "ef" * 32},

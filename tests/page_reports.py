@@ -55,6 +55,9 @@ def measured(
             other=None,
             speedup=2.1 / p50_ms,
             speedup_ci=(2.0 / p50_ms, 2.2 / p50_ms),
+            rounds=20,
+            speedup_log_se=0.02,
+            p90_share_se=0.01,
         ),
         "accuracy": report.Accuracy(
             **{"metric": "top1", "fp32": 0.84, "artifact": accuracy, "confidence": 0.95},
@@ -62,9 +65,11 @@ def measured(
             drop_ci_pp=(84 - 100 * accuracy - 0.3, 84 - 100 * accuracy + 0.3),
             data="validation",
             skipped={},
+            lost=None,
+            gained=None,
         ),
         "size": report.Size(bytes=22_000_000, fp32_bytes=86_000_000),
-        "memory": m.Memory(peak_rss_bytes=310_000_000),
+        "memory": m.Memory(peak_rss_bytes=310_000_000, device_bytes=None),
     }
     if scenarios:
         sections |= _scenarios(p50_ms, seed)
@@ -96,24 +101,15 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
 
     def swept(batch: int, threads: int) -> m.SweepPoint:
         ms = p50_ms * batch**0.7 / threads**0.8
-        parts = {**timing(ms, seed), "distribution": None}
-        return m.SweepPoint(**parts, batch=batch, threads=threads, images_per_s=1e3 * batch / ms)
+        return m.SweepPoint(
+            **timing(ms, seed), batch=batch, threads=threads, images_per_s=1e3 * batch / ms
+        )
 
     points = tuple(point(batch, streams) for streams in (1, 2) for batch in (1, 2, 4, 8, 16))
     return {
         "offline": m.Offline(points=points, best=points[-1], note=""),
         "sweep_batch": [swept(batch, 4) for batch in (1, 2, 4, 8, 16)],
         "sweep_threads": [swept(1, threads) for threads in (1, 2, 4)],
-        "multi_stream": m.MultiStream(
-            **timing(3 * p50_ms, seed), samples_per_query=8, batch=8, streams=1, threads=4
-        ),
-        "server": m.Server(
-            batch=1,
-            **{"rate_per_s": 200.0, "achieved_per_s": 198.3, "seed": 1, "streams": 1},
-            **{"threads": 4, "service_p50_ms": p50_ms, "utilization": 0.2 * p50_ms},
-            **{"overloaded": p50_ms > 4, "unserved": 0, "duration_s": 30.0},
-            latency=m.Timing(**timing(1.7 * p50_ms, seed)),
-        ),
         "cold_start": m.ColdStart(
             load_ms=140.0, first_inference_ms=9.0, process_to_ready_ms=410.0, n=5
         ),

@@ -203,17 +203,13 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(
 ) -> None:
     (path,) = proven["folder"].glob("digits-onnxruntime-*-int8")
     before = json.loads((path / "report.json").read_text())
-    names = ("multi-stream", "offline", "server")
-    asked = [word for name in names for word in ("--scenario", name)]
-    rate = ("--rate", 100, "--sweep", "threads", "--duration", 0.3, "--csv", tmp_path / "x.csv")
-    ran = vitedge("bench", path, *asked, *rate)
-    for title in ("offline", "multi-stream", "server", "sweep over threads", "cold start"):
+    asked = ("--scenario", "offline", "--sweep", "threads", "--duration", 0.3)
+    ran = vitedge("bench", path, *asked, "--csv", tmp_path / "x.csv")
+    for title in ("throughput of settings in turn", "offline", "sweep-threads", "cold start"):
         assert title in ran.stdout
     assert "in turn, against" not in ran.stdout  # single-stream was not asked for
     report = json.loads((path / "report.json").read_text())
     assert report["latency"] == before["latency"]  # and is still there
-    assert report["server"]["rate_per_s"] == 100
-    assert report["multi_stream"]["samples_per_query"] == 8
     assert report["offline"]["note"].startswith("fixed at batch 1")
     assert report["offline"]["best"] in report["offline"]["points"]
     assert report["sweep_threads"][0]["threads"] == 1
@@ -221,18 +217,18 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(
     assert (report["energy"]["joules_per_inference"] is None) == bool(report["energy"]["note"])
     assert report["conditions"]["noise_percent"] >= 0
     rows = list(csv.DictReader((tmp_path / "x.csv").open()))
-    assert {row["scenario"] for row in rows} == {*names, "sweep-threads"}
-    (served,) = (row for row in rows if row["scenario"] == "server")
-    assert float(served["p50_ms"]) == report["server"]["latency"]["p50_ms"]
-    assert served["artifact"] == path.name and served["p99_ms"] == ""
+    assert {row["scenario"] for row in rows} == {"offline", "sweep-threads"}
+    single = next(row for row in rows if row["scenario"] == "sweep-threads")
+    assert float(single["p50_ms"]) == report["sweep_threads"][0]["p50_ms"]
+    assert single["artifact"] == path.name and single["images_per_s_low"] == ""
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--scenario", "sever"), "did you mean 'server'?"),
-        (("--rate", 5), "--scenario server"),
-        (("--rate=-1", "--scenario", "server"), "no rate"),
+        (("--scenario", "offlin"), "did you mean 'offline'?"),
+        (("--scenario", "server"), "choose one of: offline, single-stream"),
+        (("--streams", 2), "--scenario offline"),
         (("--csv", "nowhere/x.csv"), "nowhere"),
     ],
     ids=str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -210,20 +209,6 @@ def test_what_cannot_be_inspected_gets_one_clear_line(
     ran = vitedge("inspect", path, *arguments, code=2, cwd=tmp_path)
     assert ran.stdout == "" and ran.stderr.startswith("error: ") and "\n  fix: " in ran.stderr
     assert says in ran.stderr
-
-
-def test_a_manifest_of_an_older_vitedge_still_lists_its_decisions(
-    vitedge: CLI, bundles: Bundles, tmp_path: Path
-) -> None:
-    old = shutil.copytree(bundles["onnxruntime", "int8"], tmp_path / "old")
-    manifest = json.loads((old / "manifest.json").read_text())
-    del manifest["quantization"]["lint"]
-    for layer in manifest["quantization"]["layers"]:
-        del layer["figures"]
-    (old / "manifest.json").write_text(json.dumps(manifest))
-    ran = vitedge("inspect", old)
-    assert "export it again" in ran.stdout and "16 of 26 operators in INT8" in ran.stdout
-    assert "lint" not in ran.stdout
 
 
 # -- TensorRT -----------------------------------------------------------------------------------

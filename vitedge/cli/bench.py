@@ -31,13 +31,7 @@ def bench(
     against: Annotated[str, typer.Option(help="'fp32', or another artifact.")] = "fp32",
     scenario: Annotated[
         list[str] | None,
-        typer.Option(
-            help="single-stream (default), multi-stream, offline or server; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="server: runs that arrive a second, at random.")
+        typer.Option(help="single-stream (default) or offline; repeatable.", show_default=False),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -49,7 +43,7 @@ def bench(
     batch: Annotated[int | None, typer.Option(min=1, help="Images a run.")] = None,
     threads: Threads = 0,
     streams: Annotated[
-        int, typer.Option(min=0, max=1024, help="Runs at a time; 0: what the scenario compares.")
+        int, typer.Option(min=0, max=1024, help="offline: runs at a time; 0: several, compared.")
     ] = 0,
     device: Devices = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
@@ -73,7 +67,6 @@ def bench(
         duration_s=duration,
         against=against,
         scenarios=tuple(dict.fromkeys(scenario or ["single-stream"])),
-        rate_per_s=rate,
         sweeps=tuple(dict.fromkeys(sweep or [])),
         batch=batch,
         threads=threads,

@@ -57,13 +57,9 @@ def gate(
         list[str] | None,
         typer.Option(
             metavar="FORMAT=FILE",
-            help="Write the verdict as junit, markdown, json, smaller-is-better, bigger-is-better "
-            "(github-action-benchmark), bencher or openmetrics; may be repeated.",
+            help="Write the verdict as junit, markdown, json, or (for github-action-benchmark) "
+            "smaller-is-better or bigger-is-better; may be repeated.",
         ),
-    ] = None,
-    history: Annotated[
-        Path | None,
-        typer.Option(help="Add a line to this file; summaries show sparklines over its runs."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page: what moved, and where the limits lie.")
@@ -107,7 +103,7 @@ def gate(
     others = tuple(
         (path, option) for path, option in ((html, "--html"), (baseline, "--baseline")) if path
     )
-    planned = outputs.plan(junit, write or (), history, os.environ, others)
+    planned = outputs.plan(junit, write or (), os.environ, others)
     if html:
         shell.check_writable(html)
     with steps() as progress:

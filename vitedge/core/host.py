@@ -35,14 +35,14 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """CPU frequency governor; anything but `performance` makes latency wander."""
     machine: str
     """Architecture, as `platform.machine()` names it."""
-    gpus: tuple[Gpu, ...] = ()
-    """NVIDIA's; none in a report of an earlier vitedge."""
-    clocking: Clocking = Clocking()
-    cpu_quota: float | None = None
+    gpus: tuple[Gpu, ...]
+    """NVIDIA's."""
+    clocking: Clocking
+    cpu_quota: float | None
     """Cores the cgroup allows; None where it does not limit them."""
-    memory_limit_bytes: int | None = None
+    memory_limit_bytes: int | None
     """What the cgroup allows of `memory_bytes`; None where it does not limit it."""
-    container: str | None = None
+    container: str | None
     """`docker`, `podman`, `kubernetes`, `lxc`, …; None: no container."""
 
 

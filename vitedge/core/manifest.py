@@ -78,7 +78,7 @@ class Layer(_Part, frozen=True, kw_only=True):
     quantized: bool
     why: str
     figures: Figures | None = None
-    """None in artifacts of a vitedge that did not measure them."""
+    """None until it is measured: in no artifact that was exported."""
 
 
 Consequence = Literal["rejected", "INT8 lost", "other numbers", "slower"]
@@ -221,9 +221,8 @@ class QuantizationRecord(_Part, frozen=True, kw_only=True):
     scheme: str = INT8_SCHEME
     layers: tuple[Layer, ...]
     calibration: CalibrationSet
-    settled: Settled | None = None
-    equalization: Equalization | None = None
-    """None, as `settled`, in an artifact of an earlier vitedge."""
+    settled: Settled
+    equalization: Equalization
     lint: tuple[Finding, ...] = ()
     """What the target does not take well in this graph."""
     control: Control | None = None

@@ -32,7 +32,7 @@ class Timing(Measurement, frozen=True, kw_only=True):
     p99_ms: float | None
     mean_ms: float
     n: int
-    distribution: Distribution | None = None
+    distribution: Distribution
 
 
 class Latency(Timing, frozen=True, kw_only=True):
@@ -47,24 +47,12 @@ class Latency(Timing, frozen=True, kw_only=True):
     speedup: float | None
     """p50 of `against` over the artifact's."""
     speedup_ci: tuple[float, float] | None
-    rounds: int | None = None
-    """In which all were timed in turn; None, as below, of an earlier vitedge."""
-    speedup_log_se: StandardError | None = None
+    rounds: int
+    """In which all were timed in turn."""
+    speedup_log_se: StandardError | None
     """Standard error of the logarithm of `speedup`; with t(rounds - 1) any interval follows."""
-    p90_share_se: StandardError | None = None
+    p90_share_se: StandardError
     """Standard error of the share of runs under p90_ms, 0-1."""
-
-
-class MultiStream(Timing, frozen=True, kw_only=True):
-    """MLPerf's MultiStream: a query is several images, and its latency that of them all."""
-
-    samples_per_query: int
-    batch: int
-    """Images a run; a query of a fixed batch takes several."""
-    streams: int
-    """Runs at a time."""
-    threads: int
-    """Of each stream."""
 
 
 class Throughput(Measurement, frozen=True, kw_only=True):
@@ -90,33 +78,6 @@ class Offline(Measurement, frozen=True, kw_only=True):
     best: Throughput
     note: str
     """Why there is one batch size only; empty where there are several."""
-
-
-class Server(Measurement, frozen=True, kw_only=True):
-    """MLPerf's Server: images arrive at random, and wait while others are being served."""
-
-    batch: int
-    """Images each arrival brings: one run."""
-    rate_per_s: float
-    """Arrivals asked for: the mean of a Poisson process, whose gaps are random."""
-    achieved_per_s: float
-    """Runs finished a second."""
-    seed: int
-    """Of the arrivals."""
-    streams: int
-    threads: int
-    """Of each stream."""
-    latency: Timing
-    """From arrival to result, queueing included."""
-    service_p50_ms: float
-    """Of the run alone."""
-    utilization: float
-    """Mean service time · rate / streams: above 1 the queue grows for ever."""
-    overloaded: bool
-    """The artifact cannot keep up, so `latency` says how long it was tried, and no more."""
-    unserved: int
-    """Runs still waiting when time was up."""
-    duration_s: float
 
 
 class SweepPoint(Timing, frozen=True, kw_only=True):
@@ -176,7 +137,7 @@ class Memory(Measurement, frozen=True, kw_only=True):
     """Of a fresh process that opens and runs the artifact."""
 
     peak_rss_bytes: int
-    device_bytes: int | None = None
+    device_bytes: int | None
     """Memory of the GPU it takes; None where it runs on the CPU, or NVML does not tell."""
 
 
@@ -201,15 +162,4 @@ class Conditions(Measurement, frozen=True, kw_only=True):
 
 
 Sweep = tuple[SweepPoint, ...]
-BenchSection = (
-    Latency
-    | MultiStream
-    | Offline
-    | Server
-    | Sweep
-    | ColdStart
-    | Drift
-    | Energy
-    | Memory
-    | Conditions
-)
+BenchSection = Latency | Offline | Sweep | ColdStart | Drift | Energy | Memory | Conditions

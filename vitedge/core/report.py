@@ -50,10 +50,10 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
-    lost: Count | None = None
-    """Images that FP32 alone has right; None but for `top1`, and of an earlier vitedge."""
-    gained: Count | None = None
-    """Images that the artifact alone has right."""
+    lost: Count | None
+    """Images that FP32 alone has right; None but for `top1`, and where FP32 was not run."""
+    gained: Count | None
+    """Images that the artifact alone has right; None likewise."""
 
 
 class Numerics(_Section, frozen=True, kw_only=True):
@@ -135,13 +135,12 @@ class Recommendation(_Section, frozen=True, kw_only=True):
 
 Section = Accuracy | Numerics | Parity | Simulation | Size | Recommendation | Host | BenchSection
 """By the name it has in the report: `accuracy`, `numerics`, `parity`, `simulation`, `size`,
-`recommendation`, `host`; and of `vitedge.core.measurements`: `latency`, `multi_stream`, `offline`,
-`server`, `sweep_threads`, `sweep_batch`, `cold_start`, `drift`, `energy`, `memory`,
-`conditions`."""
+`recommendation`, `host`; and of `vitedge.core.measurements`: `latency`, `offline`, `sweep_threads`,
+`sweep_batch`, `cold_start`, `drift`, `energy`, `memory`, `conditions`."""
 
 
 TIMED = (
-    *("latency", "multi_stream", "offline", "server", "sweep_threads", "sweep_batch"),
+    *("latency", "offline", "sweep_threads", "sweep_batch"),
     *("cold_start", "drift", "energy", "memory", "conditions", "recommendation"),
 )
 """Sections that are of the machine which measured them, and no other."""

@@ -153,8 +153,8 @@ def _latency(
         notes.append(f"latency is not compared: timed at batch {a.batch} and at batch {b.batch}")
         return None
     direct = b.against not in (None, FP32) and _same(Path(b.against or ""), first.path)
-    if direct and b.speedup and b.speedup_log_se is not None and (b.rounds or 0) > 1:
-        interval = around(b.speedup, b.speedup_log_se, b.rounds or 0, confidence)
+    if direct and b.speedup and b.speedup_log_se is not None and b.rounds > 1:
+        interval = around(b.speedup, b.speedup_log_se, b.rounds, confidence)
         how = f"the second timed in turn with what {b.against} was then"
         return LatencyDifference(speedup=b.speedup, speedup_ci=interval, how=how)
     if first.fingerprint is None or second.fingerprint is None:
@@ -167,7 +167,7 @@ def _latency(
         speedup_ci: tuple[float, float] | None = None
         if a.speedup_log_se is not None and b.speedup_log_se is not None:
             error = math.hypot(a.speedup_log_se, b.speedup_log_se)
-            rounds = max(2, min(a.rounds or 2, b.rounds or 2))
+            rounds = max(2, min(a.rounds, b.rounds))
             speedup_ci = around(b.speedup / a.speedup, error, rounds, confidence)
         how = "each timed in turn with FP32, on this kind of machine"
         return LatencyDifference(speedup=b.speedup / a.speedup, speedup_ci=speedup_ci, how=how)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.core import files
+from vitedge.show.throughput import points
 
 TIMING = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "n")
 SETTING = ("batch", "streams", "threads")
@@ -30,7 +31,7 @@ COLUMNS = (
     *("artifact", "model", "target", "precision", "scenario", *SETTING, *TIMING),
     *("images_per_s", "images_per_s_low", "images_per_s_high"),
     *("against", "against_p50_ms", "speedup", "speedup_low", "speedup_high"),
-    *("rate_per_s", "achieved_per_s", "utilization", "overloaded", *COST),
+    *COST,
 )
 
 
@@ -56,22 +57,13 @@ def _settings(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each scenario and setting in a report, of what only that row has."""
     if latency := report.get("latency"):
         yield {"scenario": "single-stream", "streams": 1, **_single(latency, report)}
-    if multi := report.get("multi_stream"):
-        batch = multi["samples_per_query"]
-        yield {"scenario": "multi-stream", **_pick(multi, SETTING, TIMING), "batch": batch}
-    for point in (report.get("offline") or {}).get("points", ()):
-        yield {"scenario": "offline", **_pick(point, SETTING, ("n",)), **_rate(point)}
-    if server := report.get("server"):
-        figures = ("rate_per_s", "achieved_per_s", "utilization", "overloaded", *SETTING)
+    for point in points(report):
+        low, high = point.get("images_per_s_ci") or (None, None)
         yield {
-            "scenario": "server",
-            **_pick(server, figures),
-            **_pick(server["latency"], TIMING),
+            **_pick(point, ("scenario",), SETTING, TIMING, ("images_per_s",)),
+            "images_per_s_low": low,
+            "images_per_s_high": high,
         }
-    for name in ("threads", "batch"):
-        for point in report.get(f"sweep_{name}") or ():
-            row = _pick(point, SETTING, TIMING, ("images_per_s",))
-            yield {"scenario": f"sweep-{name}", "streams": 1, **row}
 
 
 def _single(latency: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,12 +76,6 @@ def _single(latency: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, 
         "speedup_low": low,
         "speedup_high": high,
     }
-
-
-def _rate(point: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = point["images_per_s_ci"]
-    per_s = point["images_per_s"]
-    return {"images_per_s": per_s, "images_per_s_low": low, "images_per_s_high": high}
 
 
 def _pick(section: Mapping[str, Any], *names: Sequence[str]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_a_report_says_what_it_is_about(bundle: Path) -> None:
 
 def test_a_new_section_leaves_the_others_as_they_are(bundle: Path) -> None:
     report.merge(open_bundle(bundle), size=SIZE, numerics=NUMERICS)
-    report.merge(open_bundle(bundle), memory=Memory(peak_rss_bytes=5))
+    report.merge(open_bundle(bundle), memory=Memory(peak_rss_bytes=5, device_bytes=None))
     merged = stored(bundle)
     assert merged["size"] == {"bytes": 10, "fp32_bytes": 40}
     assert merged["numerics"]["sqnr_db"] == 35.0
@@ -110,7 +110,9 @@ def test_a_section_that_no_longer_holds_goes(bundle: Path) -> None:
 def test_what_another_machine_timed_gives_way_and_accuracy_stays(bundle: Path) -> None:
     opened, machine = open_bundle(bundle), describe_machine(threads=1)
     other = msgspec.structs.replace(machine, cpu="Another CPU")
-    report.merge(opened, numerics=NUMERICS, memory=Memory(peak_rss_bytes=5), host=other)
+    report.merge(
+        opened, numerics=NUMERICS, memory=Memory(peak_rss_bytes=5, device_bytes=None), host=other
+    )
     merged = report.merge(opened, **report.host_changes(opened, machine))
     assert merged["host"]["cpu"] == machine.cpu
     assert "memory" not in merged and merged["numerics"]["sqnr_db"] == 35.0
@@ -118,7 +120,7 @@ def test_what_another_machine_timed_gives_way_and_accuracy_stays(bundle: Path) -
 
 def test_more_threads_make_no_other_machine(bundle: Path) -> None:
     opened, machine = open_bundle(bundle), describe_machine(threads=1)
-    report.merge(opened, memory=Memory(peak_rss_bytes=5), host=machine)
+    report.merge(opened, memory=Memory(peak_rss_bytes=5, device_bytes=None), host=machine)
     again = report.host_changes(opened, msgspec.structs.replace(machine, threads=2))
     merged = report.merge(opened, size=SIZE, **again)
     assert merged["host"]["threads"] == 1  # of what was timed

@@ -121,10 +121,9 @@ def test_a_crop_larger_than_the_resized_image_is_refused(
     assert "at least 224" in what
 
 
-def test_what_a_preprocess_file_leaves_out_is_as_it_always_was(tmp_path: Path) -> None:
-    """Bundles and files written before a field existed keep their meaning."""
-    (tmp_path / "old.toml").write_text("height = 224\nwidth = 224\nresize_px = 256")
-    assert load_toml(tmp_path / "old.toml", Preprocess) == Preprocess(
+def test_what_a_preprocess_file_leaves_out_has_its_default(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("height = 224\nwidth = 224\nresize_px = 256")
+    assert load_toml(tmp_path / "mine.toml", Preprocess) == Preprocess(
         height=224,
         width=224,
         resize="shorter_side",
@@ -146,8 +145,8 @@ def test_a_recipe_says_which_images_it_takes(tmp_path: Path, selection: str) -> 
 
 
 def test_shipped_recipes_and_those_that_leave_it_out_draw_at_random(tmp_path: Path) -> None:
-    (tmp_path / "old.toml").write_text(RECIPE.replace('selection = "random"\n', ""))
-    for path in (tmp_path / "old.toml", *RECIPES):
+    (tmp_path / "mine.toml").write_text(RECIPE.replace('selection = "random"\n', ""))
+    for path in (tmp_path / "mine.toml", *RECIPES):
         loaded = load_toml(path, Calibration)
         assert (loaded.selection, loaded.seed) == ("random", 0)
 

@@ -91,7 +91,7 @@ def sections(lost: int = 2, gained: int = 1, n: int = N) -> dict[str, Any]:
             p90_share_se=0.01,
         ),
         "size": report.Size(bytes=5_000_000, fp32_bytes=20_000_000),
-        "memory": measurements.Memory(peak_rss_bytes=90_000_000),
+        "memory": measurements.Memory(peak_rss_bytes=90_000_000, device_bytes=None),
         "conditions": {"fingerprint": "0123456789ab", "measured_at": "", "noise_percent": 1.0}
         | {"other_cores": None, "steal_percent": None, "frequency_mhz": None, "warnings": []},
     }

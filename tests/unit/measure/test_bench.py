@@ -21,7 +21,7 @@ from vitedge.measure.latency.single_stream import time_bundles
 from vitedge.show.terminal.bench import facts, warnings
 
 Make = Callable[..., Path]
-SERVER = {"scenarios": ("server",), "rate_per_s": 10.0}
+OFFLINE = {"scenarios": ("offline",)}
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,10 @@ SERVER = {"scenarios": ("server",), "rate_per_s": 10.0}
         ({"duration_s": 0.0}, "duration"),
         ({"scenarios": ("single-steam",)}, "single-steam"),
         ({"sweeps": ("thread",)}, "thread"),
-        ({"scenarios": ("server",)}, "--rate"),
-        ({"rate_per_s": 10.0}, "--scenario server"),
-        ({**SERVER, "rate_per_s": -1.0}, "no rate"),
-        ({**SERVER, "rate_per_s": 0.001}, "no image"),
-        ({"scenarios": ("offline",), "against": "another"}, "--against"),
+        ({"scenarios": ("server",)}, "unknown --scenario 'server'"),
+        ({**OFFLINE, "against": "another"}, "--against"),
         ({"streams": 2}, "--streams"),
-        ({**SERVER, "streams": 4, "threads": 2}, "too few"),
+        ({**OFFLINE, "streams": 4, "threads": 2}, "too few"),
         ({"sweeps": ("threads",), "threads": 2}, "exclude"),
         ({"sweeps": ("batch",), "batch": 2}, "exclude"),
         ({"sweeps": ("batch",)}, "fixed at batch 1"),
@@ -58,7 +55,7 @@ def test_what_cannot_be_done_is_said_at_once(
 def test_what_can_be_done_passes(tmp_path: Path, small_bundle: Make) -> None:
     image = Tensor(name="x", shape=("batch", 8, 8, 3), dtype="uint8", layout="NHWC")
     bundle = open_bundle(small_bundle(tmp_path / "small-fp32", inputs=(image,)))
-    for asked in ({}, {**SERVER, "streams": 2}, {"sweeps": ("threads", "batch")}):
+    for asked in ({}, {**OFFLINE, "streams": 2}, {"sweeps": ("threads", "batch")}):
         check(BenchRequest(**{"duration_s": 1.0, **asked}), [bundle])
 
 
@@ -67,19 +64,19 @@ def test_timing_of_another_machine_is_not_kept(
 ) -> None:
     path = tmp_path / "digits"
     shutil.copytree(bundles["onnxruntime", "fp32"], path)
-    request = BenchRequest(0.01, scenarios=("multi-stream",), threads=1)
+    request = BenchRequest(0.01, scenarios=("offline",), threads=1)
     bench_bundles([open_bundle(path)], SILENT, request)
     first = json.loads((path / "report.json").read_text())
-    assert "multi_stream" in first
+    assert "offline" in first
     bench_bundles([open_bundle(path)], SILENT, BenchRequest(0.01, sweeps=("threads",)))
     second = json.loads((path / "report.json").read_text())
-    assert second["multi_stream"] == first["multi_stream"]  # other threads, but this machine
+    assert second["offline"] == first["offline"]  # other threads, but this machine
     second["host"]["cpu"] = "another CPU"
     (path / "report.json").write_text(json.dumps(second))
-    request = BenchRequest(0.01, scenarios=("multi-stream",), threads=1)
+    request = BenchRequest(0.01, scenarios=("offline",), threads=1)
     bench_bundles([open_bundle(path)], SILENT, request)
     third = json.loads((path / "report.json").read_text())
-    assert "multi_stream" in third and third["host"]["cpu"] != "another CPU"
+    assert "offline" in third and third["host"]["cpu"] != "another CPU"
     assert not {"sweep_threads", "latency"} & set(third)
     assert third.get("numerics") == first.get("numerics")  # those are the artifact's
 
@@ -87,7 +84,6 @@ def test_timing_of_another_machine_is_not_kept(
 def test_people_are_told_what_to_doubt() -> None:
     report = {
         "artifact": "vit-int8",
-        "server": {"overloaded": True, "rate_per_s": 100.0, "utilization": 2.0, "unserved": 7},
         "drift": {
             "slower": True,
             "slope_percent_per_minute": 12.0,
@@ -106,8 +102,7 @@ def test_people_are_told_what_to_doubt() -> None:
             "warnings": ["the CPU governor is 'powersave'"],
         },
     }
-    overload, slower, governor = warnings([report, report])  # each is said once
-    assert "serves 50, 7 never served" in overload
+    slower, governor = warnings([report, report])  # each is said once
     assert "slower" in slower and "powersave" in governor
     drift, energy, noise = facts([report])
     assert "+12% a minute (+9 to +15)" in drift

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Vitedge
-from vitedge.core.bundle import Bundle, Golden, open_bundle, seal
+from vitedge.core.bundle import Golden, open_bundle, seal
 
 Change = Callable[[Golden], np.ndarray]
 
@@ -98,14 +98,3 @@ def test_bench_keeps_numerics_that_a_dataset_gave(
     report = vitedge("bench", path, "--duration", 0.05, "--json").document
     assert report["numerics"]["data"] == "digits" and report["numerics"]["n"] == 719
     assert report["parity"]["numerics"]["n"] == 8 and not report["parity"]["broken"]
-
-
-def test_a_bundle_of_an_earlier_vitedge_has_no_record_and_still_opens(
-    bundles: dict[tuple[str, str], Path], tmp_path: Path
-) -> None:
-    path = tmp_path / "int8"
-    shutil.copytree(bundles["onnxruntime", "int8"], path)
-    manifest = msgspec.json.decode((path / "manifest.json").read_bytes())
-    del manifest["golden"]
-    (path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    assert isinstance(open_bundle(path), Bundle) and open_bundle(path).manifest.golden is None

@@ -7,8 +7,8 @@ import re
 
 from tests.verdicts import HOSTILE, check, judged, verdict
 from vitedge.gate.verdict import Verdict
-from vitedge.show.ci import history, markdown, sparkline
-from vitedge.show.ci.history import Run
+from vitedge.show.ci import markdown
+from vitedge.show.ci.ruler import ruler
 
 
 def rows(text: str) -> list[list[str]]:
@@ -43,35 +43,12 @@ def test_an_sqnr_without_noise_is_infinite_and_not_missing() -> None:
 
 
 def test_the_ruler_shows_on_which_side_of_the_limit_the_interval_lies() -> None:
-    assert sparkline.ruler(check()) == "━━━●━━┃······"
-    assert sparkline.ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
-    assert sparkline.ruler(check(limit=-1.0)).startswith("······┃")
-    assert sparkline.ruler(check(value=0.5, interval=None)) == "······●······"
-    assert sparkline.ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
-    assert sparkline.ruler(check(value=None)) == ""
-
-
-def test_a_sparkline_runs_from_the_lowest_to_the_highest_of_the_last_runs() -> None:
-    assert sparkline.sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == "▁▂▃▄▅▆▇█"
-    assert sparkline.sparkline([3, None, 1]) == "█·▁"
-    assert sparkline.sparkline([2, 2]) == "▄▄"
-    assert sparkline.sparkline([None]) == ""
-
-
-def test_with_a_history_each_check_has_a_sparkline_over_commits(mixed: Verdict) -> None:
-    earlier = [
-        Run(
-            schema=history.SCHEMA,
-            commit="",
-            answer="passed",
-            values={"vit-int8": {"max drop_pp": drop, "min sqnr_db": 40.0}},
-        )
-        for drop in (0.0, 0.1, 0.2, 0.3)
-    ]
-    sparklines = {row[1]: row[7] for row in rows(markdown.render(mixed, earlier))}
-    assert sparklines["drop"] == "`▁▃▆█▄`"
-    assert sparklines["SQNR"] == "`▄▄▄▄·`"
-    assert sparklines["size"] == "`····▄`"
+    assert ruler(check()) == "━━━●━━┃······"
+    assert ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
+    assert ruler(check(limit=-1.0)).startswith("······┃")
+    assert ruler(check(value=0.5, interval=None)) == "······●······"
+    assert ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
+    assert ruler(check(value=None)) == ""
 
 
 def test_a_hostile_name_stays_text_in_its_cell() -> None:

@@ -12,7 +12,7 @@ import pytest
 from vitedge.cli import gate
 from vitedge.core.errors import InputError
 from vitedge.gate.verdict import Verdict
-from vitedge.show.ci import FORMATS, history, outputs
+from vitedge.show.ci import FORMATS, outputs
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from vitedge.show.ci import FORMATS, history, outputs
         ("nowhere/gate.xml", [], r"cannot write nowhere/gate.xml \(--junit\)"),
         (
             None,
-            ["bencher=nowhere/gate.json"],
-            r"cannot write nowhere/gate.json \(--write bencher\)",
+            ["markdown=nowhere/gate.md"],
+            r"cannot write nowhere/gate.md \(--write markdown\)",
         ),
-        (None, ["benchr=gate.json"], "unknown format 'benchr'"),
-        (None, ["bencher"], "names no file"),
-        (None, ["bencher="], "names no file"),
+        (None, ["bencher=gate.json"], "unknown format 'bencher'"),
+        (None, ["markdown"], "names no file"),
+        (None, ["markdown="], "names no file"),
         ("gate.xml", ["markdown=./gate.xml"], "--write markdown and --junit are both gate.xml"),
     ],
 )
@@ -39,14 +39,14 @@ def test_what_cannot_be_written_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=what) as raised:
-        outputs.plan(Path(junit) if junit else None, write, None, {})
+        outputs.plan(Path(junit) if junit else None, write, {})
     assert raised.value.fix
     assert not [*tmp_path.iterdir()]
 
 
 def test_every_format_is_written_where_it_was_asked_for(tmp_path: Path, mixed: Verdict) -> None:
     options = [f"{name}={tmp_path / name}" for name in FORMATS if name != "junit"]
-    outputs.plan(tmp_path / "junit", options, None, {}).write(mixed)
+    outputs.plan(tmp_path / "junit", options, {}).write(mixed)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FORMATS)
     assert ElementTree.parse(tmp_path / "junit").getroot().get("tests") == "6"
     again = msgspec.json.decode((tmp_path / "json").read_bytes())
@@ -61,7 +61,7 @@ def test_the_step_summary_is_appended_to_and_another_file_replaced(
     summary.write_text("# of another command\n")
     for _ in range(2):
         environment = {"GITHUB_STEP_SUMMARY": str(summary)}
-        outputs.plan(None, [f"markdown={comment}"], None, environment).write(mixed)
+        outputs.plan(None, [f"markdown={comment}"], environment).write(mixed)
     assert summary.read_text().startswith("# of another command\n")
     assert summary.read_text().count("vitedge gate: failed") == 2
     assert comment.read_text().count("vitedge gate: failed") == 1
@@ -70,59 +70,15 @@ def test_the_step_summary_is_appended_to_and_another_file_replaced(
 def test_a_full_step_summary_stays_within_what_github_takes(tmp_path: Path, mixed: Verdict) -> None:
     summary = tmp_path / "summary.md"
     summary.write_text("x" * ((1 << 20) - 700))
-    outputs.plan(None, [], None, {"GITHUB_STEP_SUMMARY": str(summary)}).write(mixed)
+    outputs.plan(None, [], {"GITHUB_STEP_SUMMARY": str(summary)}).write(mixed)
     assert summary.stat().st_size <= 1 << 20
     assert "more checks: no room" in summary.read_text()
 
 
 def test_a_step_summary_that_is_not_there_stops_nothing(tmp_path: Path, mixed: Verdict) -> None:
     gone = {"GITHUB_STEP_SUMMARY": str(tmp_path / "of-a-runner-outside-this-container")}
-    outputs.plan(None, [], None, gone).write(mixed)
+    outputs.plan(None, [], gone).write(mixed)
     assert not [*tmp_path.iterdir()]
-
-
-def test_a_history_grows_by_one_line_a_run_and_is_capped(tmp_path: Path, mixed: Verdict) -> None:
-    past = tmp_path / "gate.jsonl"
-    for commit in ("one", "two"):
-        outputs.plan(None, [], past, {"GITHUB_SHA": commit}).write(mixed)
-    runs = history.read(past)
-    assert [run.commit for run in runs] == ["one", "two"]
-    assert runs[0].answer == "failed"
-    assert runs[0].values["vit-int8"] == {
-        "max drop_pp": 0.14,
-        "min speedup": 1.08,
-        "max p90_ms": 2.5,
-        "max size_bytes": 1_500_000,
-        "min sqnr_db": None,
-        "min agreement": None,
-    }
-    past.write_text(history.render(runs[:1] * 300 + runs[1:]))
-    assert len(history.read(past)) == history.MOST_RUNS
-    assert history.read(past)[-1].commit == "two"
-
-
-@pytest.mark.parametrize(
-    ("line", "what"),
-    [
-        ('{"schema": "vitedge.gate-history/1", "comm', "line 2"),
-        ("null", "line 2"),
-        ("[" * 100_000, "line 2"),
-        ("\udcff", "line 2"),
-        ('{"schema":"vitedge.gate-history/9","commit":"","answer":"passed","values":{}}', "/9'"),
-    ],
-)
-def test_a_history_that_is_none_is_refused_before_any_work(
-    tmp_path: Path, mixed: Verdict, line: str, what: str
-) -> None:
-    past = tmp_path / "gate.jsonl"
-    outputs.plan(None, [], past, {}).write(mixed)
-    with past.open("ab") as file:
-        file.write(line.encode("utf-8", "surrogateescape") + b"\n")
-    before = past.read_bytes()
-    with pytest.raises(InputError, match=what) as raised:
-        outputs.plan(None, [], past, {})
-    assert raised.value.fix
-    assert past.read_bytes() == before
 
 
 def test_the_help_of_the_gate_names_every_format() -> None:
@@ -135,5 +91,5 @@ def test_the_help_of_the_gate_names_every_format() -> None:
 def test_no_file_of_another_option_is_overwritten(tmp_path: Path, option: str) -> None:
     path = tmp_path / "taken"
     with pytest.raises(InputError, match=rf"--junit and {option} are both .*taken"):
-        outputs.plan(path, [], None, {}, ((path, option),))
-    outputs.plan(path, [], None, {}, ((tmp_path / "gone" / "baseline.npz", "--baseline"),))
+        outputs.plan(path, [], {}, ((path, option),))
+    outputs.plan(path, [], {}, ((tmp_path / "gone" / "baseline.npz", "--baseline"),))

@@ -213,29 +213,37 @@ def test_the_bench_page_shows_every_scenario_that_was_run() -> None:
     html = bench(field())
     for title in ("Latency distribution", "Latency over time", "Accuracy against latency"):
         assert f"<h2>{title}</h2>" in html
-    for title in ("Offline", "Batch sweep", "Threads sweep", "MultiStream", "Server", "Cold start"):
-        assert f"<h2>{title}" in html
+    for title in ("Throughput", "Cold start"):
+        assert f"<h2>{title}</h2>" in html
+    for title in ("Offline", "Batch sweep", "Threads sweep"):
+        assert f"<h3>{title}</h3>" in html
     assert "powersave" in html and "RAPL package-0" in html and "51 … 63" in html
     first = rows(html, "Latency of one run at a time")[1]
     assert first[1:5] == ["1.2", "1.56", "2.64", "1.32"]
     assert first[7] == "1.75 (1.67 … 1.83)" and first[10] == "+0.40 (+0.10 … +0.70)"
-    assert len(rows(html, "Offline")) == 60
+    throughput = rows(html, "Throughput")
+    scenarios = [row[1] for row in throughput]
+    assert (scenarios.count("offline"), scenarios.count("sweep-batch")) == (60, 30)
+    offline, sweep = throughput[1], throughput[-1]
+    assert offline[2:5] == ["2", "4", "1"] and offline[7:] == ["–", "–", "400"]
+    assert sweep[1:5] == ["sweep-batch", "16", "4", "1"] and sweep[6] == "–" and sweep[7] != "–"
 
 
 def test_what_was_not_measured_leaves_no_picture_and_no_column() -> None:
-    report = measured("old", "int8", 1.2, 0.83, scenarios=False)
+    report = measured("alone", "int8", 1.2, 0.83, scenarios=False)
     for name in ("accuracy", "host", "memory"):
         del report[name]
-    del report["latency"]["distribution"]
     report["latency"] |= {"p90_ms": None, "p99_ms": None, "fp32": None}
     html = bench([report])
-    assert pictures(html) == []
     assert "p50 ms" in html and "p90 ms" not in html and "accuracy %" not in html
     assert re.findall("<h2>(.*?)</h2>", html) == [
-        *("Latency of one run at a time", "Size and memory", "How to reproduce")
+        *("Latency of one run at a time", "Latency distribution", "Latency over time"),
+        *("Size and memory", "How to reproduce"),
     ]
     del report["latency"], report["size"]
-    assert re.findall("<h2>(.*?)</h2>", bench([report])) == ["How to reproduce"]
+    html = bench([report])
+    assert pictures(html) == []
+    assert re.findall("<h2>(.*?)</h2>", html) == ["How to reproduce"]
 
 
 def test_a_distribution_is_drawn_where_the_runs_were() -> None:

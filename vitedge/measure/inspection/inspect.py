@@ -37,21 +37,16 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     manifest = bundle.manifest
     record = manifest.quantization
     rows = rows_of(record.layers) if record else ()
-    measured = any(layer.figures for layer in record.layers) if record else False
     remarks = []
     if record is None:
         remarks.append(
             f"nothing is quantized in {manifest.precision}: export with --int8, or inspect an ONNX "
             "file with --target to see what would be"
         )
-    elif not measured:
-        remarks.append(
-            "this artifact is of an older vitedge, which measured no layers: export it again"
-        )
-    if manifest.quantization and manifest.quantization.training:
-        remarks.append(notes.trained(manifest.quantization.training))
+    elif record.training:
+        remarks.append(notes.trained(record.training))
     remarks += notes.compilation(manifest)
-    findings = record.lint if record and measured else None
+    findings = record.lint if record else None
     if requested and requested.name != manifest.target.name:
         findings = _lint(bundle, requested)
     target = requested or manifest.target
@@ -65,8 +60,7 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     if record:
         used = record.calibration
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
-        if record.equalization:
-            about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
+        about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
     if manifest.half:
         about["floats"] = f"float16, {len(manifest.half.kept)} operators in float32"
     about["tools"] = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
@@ -77,7 +71,7 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
         about=about,
         target=target.name,
         notes=tuple(remarks),
-        training=manifest.quantization.training if manifest.quantization else None,
+        training=record.training if record else None,
         summary=summarize(rows),
         layers=rows,
         quantizers=(),

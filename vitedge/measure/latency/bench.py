@@ -23,7 +23,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure import latency
 from vitedge.measure.accuracy import parity
-from vitedge.measure.latency import clock, scenarios, server
+from vitedge.measure.latency import clock, scenarios
 from vitedge.measure.latency.cold_start import cold_starts
 from vitedge.measure.latency.conditions import Watch
 from vitedge.measure.latency.drift import CONFIDENCE, trend
@@ -36,7 +36,7 @@ from vitedge.measure.latency.single_stream import (
     run_single_stream,
 )
 
-Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
+Scenario = Literal["single-stream", "offline"]
 Swept = Literal["threads", "batch"]
 COLD_SHARE = 0.5
 """Of the duration: what further cold starts may take."""
@@ -51,22 +51,20 @@ class BenchRequest:
     against: str = "fp32"
     """Each bundle's own FP32 bundle where that is at hand; or another artifact's path."""
     scenarios: tuple[str, ...] = ("single-stream",)
-    rate_per_s: float | None = None
-    """Arrivals of `server`, which alone has them."""
     sweeps: tuple[str, ...] = ()
     batch: int | None = None
     threads: int = 0
     """0: what the target says, or every core this process may use."""
     streams: int = 0
-    """0: one, or several where a scenario compares them."""
+    """Of `offline`, which alone has them; 0: several, compared."""
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Those of a report that this measures."""
         single = ("latency", "drift") if "single-stream" in self.scenarios else ()
-        others = (name.replace("-", "_") for name in self.scenarios if name != "single-stream")
+        offline = ("offline",) if "offline" in self.scenarios else ()
         swept = (f"sweep_{name}" for name in self.sweeps)
-        return (*single, *others, *swept, "energy", "cold_start", "memory", "size", "conditions")
+        return (*single, *offline, *swept, "energy", "cold_start", "memory", "size", "conditions")
 
     def measured(self, merged: Mapping[str, Any]) -> dict[str, Any]:
         """A merged report without what this did not measure."""
@@ -84,21 +82,13 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
         for name in names:
             if name not in known:
                 raise InputError(f"unknown {option} '{name}'", fix=nearest(name, known))
-    if ("server" in request.scenarios) != (request.rate_per_s is not None):
-        raise InputError(
-            "--scenario server and --rate belong together",
-            fix="pass --scenario server --rate R, R being the runs that arrive a second",
-        )
-    if request.rate_per_s is not None:
-        server.arrivals(request.rate_per_s, request.duration_s, scenarios.SEED)
     if request.against != "fp32" and "single-stream" not in request.scenarios:
         raise InputError(
             "--against is compared in single-stream alone", fix="add --scenario single-stream"
         )
-    if request.streams and set(request.scenarios) <= {"single-stream"}:
+    if request.streams and "offline" not in request.scenarios:
         raise InputError(
-            "--streams does nothing in single-stream",
-            fix="add --scenario multi-stream, offline or server",
+            "--streams does nothing without --scenario offline", fix="add --scenario offline"
         )
     if request.threads and request.streams > request.threads:
         raise InputError(
@@ -221,12 +211,8 @@ def _scenarios(
         )
 
     sections: dict[str, report.Section] = {}
-    if "multi-stream" in request.scenarios:
-        sections["multi_stream"] = scenarios.multi_stream(setup("multi-stream"))
     if "offline" in request.scenarios:
         sections["offline"] = scenarios.offline(setup("offline"))
-    if request.rate_per_s is not None:
-        sections["server"] = scenarios.server(setup("server"), request.rate_per_s)
     if "threads" in request.sweeps:
         sections["sweep_threads"] = scenarios.sweep_threads(setup("threads"))
     if "batch" in request.sweeps:
@@ -239,12 +225,11 @@ def _show(steps: Steps, step: str, done: float) -> None:
 
 
 def _looking(steps: Steps, step: str, watch: Watch) -> Callable[[float], None]:
-    """Show progress of `step`. A server is not looked at: it would keep images waiting."""
+    """Show progress of `step`, and look at the machine."""
 
     def show(done: float) -> None:
         steps(step, done, 1.0)
-        if not step.startswith("server"):
-            watch.look()
+        watch.look()
 
     return show
 

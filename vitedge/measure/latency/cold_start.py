@@ -139,10 +139,10 @@ def _on_gpu(bundle: Path) -> bool:
 def _gpu_bytes() -> int | None:
     """Memory in use on the GPU; None where there is none, or NVML does not tell."""
     from vitedge.core.gpu import gpus
-    from vitedge.measure.latency.nvml import NvmlGpu
+    from vitedge.measure.latency.energy import Nvml
 
     try:
-        return NvmlGpu().used_bytes() if gpus() else None
+        return Nvml().used_bytes() if gpus() else None
     except UnavailableError:
         return None
 

@@ -1,32 +1,26 @@
-"""The scenarios of one artifact beside SingleStream, in MLPerf's terms, and its sweeps."""
+"""MLPerf's Offline of one artifact, and its sweeps: what there is beside SingleStream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from vitedge.core import measurements
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import usable_cores
-from vitedge.core.measurements import MultiStream, Offline, Server, Sweep, SweepPoint, Throughput
+from vitedge.core.measurements import Offline, Sweep, SweepPoint, Throughput
 from vitedge.core.runtime import Session, runtime_of
-from vitedge.measure.latency import streams as parallel
 from vitedge.measure.latency.clock import golden_feed, images_feed, measure
-from vitedge.measure.latency.server import serve
-from vitedge.measure.latency.summary import timing, timings
+from vitedge.measure.latency.summary import timings
+from vitedge.measure.latency.throughput import Setting, throughput
 from vitedge.runtimes import open_session
 
 BATCHES = (1, 2, 4, 8, 16)
 MOST_STREAMS = 8
 """Compared unasked: each is a session, with weights of its own."""
-SAMPLES_PER_QUERY = 8
-SEED = 0
-"""Of a server's arrivals: two artifacts get the same ones."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +31,11 @@ class Setup:
     duration_s: float
     """For each scenario or sweep."""
     batch: int | None
-    """Images a run; None: 1, or several where a scenario compares them."""
+    """Images a run; None: 1, and several in Offline."""
     threads: int
     """Inference threads, shared by all streams."""
     streams: int
-    """Runs at a time; 0: 1, or several where a scenario compares them."""
+    """Runs at a time in Offline; 0: several, compared."""
     on_progress: Callable[[float], None]
     """Called with the fraction done, 0-1."""
 
@@ -59,27 +53,6 @@ def _opened(setup: Setup, streams: int) -> Iterator[tuple[Session, ...]]:
         )
 
 
-def multi_stream(setup: Setup) -> MultiStream:
-    """MLPerf's MultiStream: queries of 8 images, the next one when the last is done."""
-    count = setup.streams or 1
-    with _opened(setup, count) as sessions, ThreadPoolExecutor(count) as pool:
-        fixed = sessions[0].inputs[0].shape[0]
-        golden_feed(setup.bundle, sessions[0], setup.batch)  # it takes that batch
-        batch = fixed or setup.batch or -(-SAMPLES_PER_QUERY // count)
-        step = batch * count  # so that no stream is idle
-        samples = -(-SAMPLES_PER_QUERY // step) * step
-        feed = images_feed(setup.bundle, sessions[0], samples)
-        query = parallel.Query(sessions, batch, pool)
-        comparison = measure([query], [feed], setup.duration_s, on_progress=setup.on_progress)
-    return MultiStream(
-        **msgspec.structs.asdict(timings(comparison)[0]),
-        samples_per_query=samples,
-        batch=batch,
-        streams=count,
-        threads=setup.stream_threads(count),
-    )
-
-
 def offline(setup: Setup) -> Offline:
     """MLPerf's Offline: throughput over batch sizes and parallel streams, measured in turn."""
     on_cpu = runtime_of(setup.bundle.manifest.target).processor == "cpu"
@@ -93,8 +66,8 @@ def offline(setup: Setup) -> Offline:
             golden_feed(setup.bundle, sessions[0], setup.batch)  # it takes that batch
             for batch in (fixed,) if fixed else (setup.batch,) if setup.batch else BATCHES:
                 feed = images_feed(setup.bundle, sessions[0], batch)
-                settings.append(parallel.Setting(sessions, feed, batch))
-        rates = parallel.throughput(settings, setup.duration_s, on_progress=setup.on_progress)
+                settings.append(Setting(sessions, feed, batch))
+        rates = throughput(settings, setup.duration_s, on_progress=setup.on_progress)
     points = tuple(
         Throughput(
             batch=setting.batch,
@@ -109,35 +82,6 @@ def offline(setup: Setup) -> Offline:
     note = f"fixed at batch {fixed}: export with --batch dynamic to compare sizes" if fixed else ""
     best = max(points, key=lambda point: point.images_per_s)
     return Offline(points=points, best=best, note=note)
-
-
-def server(setup: Setup, rate_per_s: float) -> Server:
-    """MLPerf's Server: `rate_per_s` runs arrive a second, at random, and queue."""
-    count = setup.streams or 1
-    with _opened(setup, count) as sessions:
-        feed = golden_feed(setup.bundle, sessions[0], setup.batch)
-        served = serve(
-            sessions,
-            feed,
-            rate_per_s,
-            setup.duration_s,
-            seed=SEED,
-            on_progress=setup.on_progress,
-        )
-    return Server(
-        batch=len(next(iter(feed.values()))),
-        rate_per_s=rate_per_s,
-        achieved_per_s=len(served.latency_ms) / max(served.elapsed_s, setup.duration_s),
-        seed=SEED,
-        streams=count,
-        threads=setup.stream_threads(count),
-        latency=timing(served.due_s, served.latency_ms[:, None]),
-        service_p50_ms=float(np.median(served.service_ms)),
-        utilization=served.utilization,
-        overloaded=served.overloaded,
-        unserved=served.unserved,
-        duration_s=setup.duration_s,
-    )
 
 
 def sweep_threads(setup: Setup) -> Sweep:

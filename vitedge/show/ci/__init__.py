@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from vitedge.gate.verdict import Verdict
-from vitedge.show.ci import bencher, benchmark_action, junit, markdown, openmetrics
+from vitedge.show.ci import benchmark_action, junit, markdown
 
 
 def _json(verdict: Verdict) -> str:
@@ -20,6 +20,4 @@ FORMATS: dict[str, Callable[[Verdict], str]] = {
     "json": _json,
     "smaller-is-better": benchmark_action.smaller_is_better,
     "bigger-is-better": benchmark_action.bigger_is_better,
-    "bencher": bencher.render,
-    "openmetrics": openmetrics.render,
 }

@@ -6,11 +6,10 @@ Names come from bundles that anybody may have made: every one is escaped.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from vitedge.gate.verdict import Answer, Check, Verdict
-from vitedge.show.ci import figures, sparkline
-from vitedge.show.ci.history import Run
+from vitedge.show.ci import figures
+from vitedge.show.ci.ruler import ruler
 
 MOST_BYTES = 1 << 20
 """Of a step's summary on GitHub."""
@@ -23,15 +22,10 @@ UNSAFE = re.compile(
 )
 
 
-def render(verdict: Verdict, earlier: Sequence[Run] = (), room_bytes: int = MOST_BYTES) -> str:
-    """A table of checks, worst first, in at most `room_bytes` of UTF-8; empty where none fits.
-
-    With `earlier` runs, oldest first, each check has a sparkline over them and this one.
-    """
+def render(verdict: Verdict, room_bytes: int = MOST_BYTES) -> str:
+    """A table of checks, worst first, in at most `room_bytes` of UTF-8; empty where none fits."""
     head = f"### {SIGNS[verdict.answer]} vitedge gate: {verdict.answer}\n\n"
     columns = ["artifact", "check", "measured", "interval", "limit", "limit at ┃", "answer"]
-    if earlier:
-        columns.append("last runs")
     head += f"|{'|'.join(columns)}|\n|{'|'.join('---' for _ in columns)}|\n"
     foot = (
         f"\nEach end of an interval is a one-sided {100 * verdict.confidence:.4g}% bound; "
@@ -49,7 +43,7 @@ def render(verdict: Verdict, earlier: Sequence[Run] = (), room_bytes: int = MOST
     room = room_bytes - _size(head + more.format(len(rows)) + foot)
     table, notes = [], []
     for check, name in rows:
-        row, note = _row(check, name, earlier), _note(check, name)
+        row, note = _row(check, name), _note(check, name)
         room -= _size(row + note)
         if room < 0:
             break
@@ -67,7 +61,7 @@ def escape(text: str) -> str:
     return UNSAFE.sub(lambda match: f"&#{ord(match[0])};", figures.one_line(text))
 
 
-def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
+def _row(check: Check, name: str) -> str:
     metric, value = check.metric, figures.measured(check)
     ends = check.interval
     cells = [
@@ -76,12 +70,9 @@ def _row(check: Check, name: str, earlier: Sequence[Run]) -> str:
         "not measured" if value is None else figures.quantity(metric, value),
         f"{figures.amount(metric, ends[0])} to {figures.amount(metric, ends[1])}" if ends else "",
         f"{'≤' if check.bound == 'max' else '≥'} {figures.quantity(metric, check.limit)}",
-        _code(sparkline.ruler(check)),
+        _code(ruler(check)),
         f"{SIGNS[check.answer]} {check.answer}",
     ]
-    if earlier:
-        past = [run.values.get(name, {}).get(figures.title(check)) for run in earlier]
-        cells.append(_code(sparkline.sparkline([*past, figures.finite(check)])))
     return f"|{'|'.join(cells)}|\n"
 
 

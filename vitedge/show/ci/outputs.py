@@ -1,4 +1,4 @@
-"""Where a verdict goes: the files asked for, the history, and GitHub's step summary.
+"""Where a verdict goes: the files asked for, and GitHub's step summary.
 
 All are checked before the gate does any work.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from vitedge.core import files
 from vitedge.core.errors import InputError, nearest
 from vitedge.gate.verdict import Verdict
-from vitedge.show.ci import FORMATS, history, markdown
+from vitedge.show.ci import FORMATS, markdown
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -24,21 +23,12 @@ class VerdictOutputs:
 
     destinations: tuple[tuple[str, Path], ...]
     """Formats' names, and where to."""
-    history_file: Path | None
-    """The history, which this run is added to."""
-    earlier: tuple[history.Run, ...]
-    """What it held, oldest first."""
     step_summary: Path | None
-    environment: Mapping[str, str]
 
     def write(self, verdict: Verdict) -> None:
         """Write them all. Raises InputError where the disk is full or a folder went away."""
-        render = FORMATS | {"markdown": partial(markdown.render, earlier=self.earlier)}
         for name, path in self.destinations:
-            files.write(path, render[name](verdict))
-        if self.history_file:
-            runs = (*self.earlier, history.run_of(verdict, self.environment))
-            files.write(self.history_file, history.render(runs))
+            files.write(path, FORMATS[name](verdict))
         if self.step_summary:
             self._append(verdict, self.step_summary)
 
@@ -46,7 +36,7 @@ class VerdictOutputs:
         try:
             room = markdown.MOST_BYTES - path.stat().st_size  # a step's commands share one file
             with path.open("a", encoding="utf-8") as file:
-                file.write(markdown.render(verdict, self.earlier, room))
+                file.write(markdown.render(verdict, room))
         except OSError as error:
             raise InputError(
                 f"cannot append to {path}: {error.strerror}", fix=f"unset {STEP_SUMMARY}"
@@ -56,29 +46,24 @@ class VerdictOutputs:
 def plan(
     junit: Path | None,
     write: Sequence[str],
-    history_file: Path | None,
     environment: Mapping[str, str],
     others: Sequence[tuple[Path, str]] = (),
 ) -> VerdictOutputs:
-    """Check that all of it can be written, and read the history.
+    """Check that all of it can be written.
 
     Args:
         junit: of `--junit`.
         write: `FORMAT=FILE`, of `--write`.
-        past: of `--history`.
-        environment: variables, for GitHub's step summary and the commit.
+        environment: variables, for GitHub's step summary.
         others: files of the gate's other options, which none of these may be.
 
     Raises:
-        InputError: an unknown format, a path that cannot be written or is given twice, a history
-            that cannot be read.
+        InputError: an unknown format, a path that cannot be written or is given twice.
     """
     destinations = [(name, path, f"--write {name}") for name, path in map(_parse, write)]
     if junit:
         destinations.append(("junit", junit, "--junit"))
     options = [(path, option) for _, path, option in destinations]
-    if history_file:
-        options.append((history_file, "--history"))
     for path, option in options:
         files.check_writable(path, option)
     options_by_path: dict[Path, str] = {}
@@ -89,10 +74,7 @@ def plan(
     summary = Path(environment[STEP_SUMMARY]) if environment.get(STEP_SUMMARY) else None
     return VerdictOutputs(
         destinations=tuple((name, path) for name, path, _ in destinations),
-        history_file=history_file,
-        earlier=history.read(history_file) if history_file else (),
         step_summary=summary if summary and summary.is_file() else None,
-        environment=environment,
     )
 
 

@@ -51,8 +51,6 @@ def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
     yield from latency.series(runs)
     yield from pareto.sections(reports)
     yield from throughput.sections(reports)
-    yield from section("MultiStream", reports, "multi_stream", MULTI_STREAM)
-    yield from section("Server: images arrive at random", reports, "server", SERVER)
     yield from section("Cold start", reports, "cold_start", COLD_START)
     yield from section("Drift under load", reports, "drift", DRIFT)
     yield from _energy(reports)
@@ -89,26 +87,6 @@ LATENCY: Columns = {
     "against": ("", text("latency", "against")),
     "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
     "drop pp, 95%": ("number", dropped),
-}
-MULTI_STREAM: Columns = {
-    "images a query": ("number", counted("multi_stream", "samples_per_query")),
-    "streams": ("number", counted("multi_stream", "streams")),
-    "threads each": ("number", counted("multi_stream", "threads")),
-    "p50 ms": ("number", at("multi_stream", "p50_ms")),
-    "p90 ms": ("number", at("multi_stream", "p90_ms")),
-    "p99 ms": ("number", at("multi_stream", "p99_ms")),
-    "queries": ("number", counted("multi_stream", "n")),
-}
-SERVER: Columns = {
-    "images each": ("number", counted("server", "batch")),
-    "asked /s": ("number", at("server", "rate_per_s", how=",.4g")),
-    "served /s": ("number", at("server", "achieved_per_s", how=",.4g")),
-    "p50 ms": ("number", at("server", "latency", "p50_ms")),
-    "p90 ms": ("number", at("server", "latency", "p90_ms")),
-    "p99 ms": ("number", at("server", "latency", "p99_ms")),
-    "run alone, p50 ms": ("number", at("server", "service_p50_ms")),
-    "busy %": ("number", at("server", "utilization", how=".0f", unit=0.01)),
-    "keeps up": ("", answered("server", "overloaded", yes="no: overloaded", no="yes")),
 }
 COLD_START: Columns = {
     "load ms": ("number", at("cold_start", "load_ms")),

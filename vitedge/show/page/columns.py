@@ -38,8 +38,8 @@ def text(*keys: str) -> Cell:
     return lambda report: str(look(report, *keys) or DASH)
 
 
-def answered(*keys: str, yes: str = "yes", no: str = "no") -> Cell:
-    return lambda r: DASH if (answer := look(r, *keys)) is None else yes if answer else no
+def answered(*keys: str) -> Cell:
+    return lambda r: DASH if (answer := look(r, *keys)) is None else "yes" if answer else "no"
 
 
 def ranged(*keys: str) -> Cell:
@@ -57,8 +57,16 @@ def section(title: str, reports: Sequence[Report], key: str, columns: Columns) -
         return
     kinds: list[tuple[str, Kind]] = [("artifact", "head")]
     kinds += [(column, kind) for column, (kind, _) in columns.items()]
-    held = [i for i in range(len(kinds)) if any(row[i] != DASH for row in rows)]
     yield f"<section><h2>{safe(title)}</h2>"
-    cells = [[row[i] for i in held] for row in rows]
-    yield from table(title, dict(kinds[i] for i in held), cells)
+    yield from table(title, *held(dict(kinds), rows))
     yield "</section>"
+
+
+def held(
+    columns: Mapping[str, Kind], rows: Sequence[Sequence[str]]
+) -> tuple[dict[str, Kind], list[list[str]]]:
+    """The columns that hold anything, and the cells of `rows` in them."""
+    places = [i for i in range(len(columns)) if any(row[i] != DASH for row in rows)]
+    titles = list(columns)
+    cells = [[row[i] for i in places] for row in rows]
+    return {titles[i]: columns[titles[i]] for i in places}, cells

@@ -29,16 +29,14 @@ class TimedRuns:
 
 
 def timed(reports: Sequence[Report]) -> list[TimedRuns]:
-    """The reports that hold a distribution."""
+    """Those of the reports that hold a latency."""
     runs = []
     for report, name in zip(reports, names(reports), strict=True):
         latency = look(report, "latency")
-        quantiles = look(report, "latency", "distribution", "quantiles_ms") or ()
-        if len(quantiles) < 2 or not latency["p50_ms"] > 0:
+        if latency is None or not latency["p50_ms"] > 0:
             continue
-        rival = latency.get("fp32") or latency.get("other")
-        timed_rival = rival if rival and rival.get("distribution") else None
-        runs.append(TimedRuns(name, latency, timed_rival, latency.get("against") or ""))
+        rival = latency["fp32"] or latency["other"]
+        runs.append(TimedRuns(name, latency, rival, latency["against"] or ""))
     return runs
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitedge.show import throughput
 from vitedge.show.page.chart import COLOURS, Axis, Frame, hover, legend, linear, symbol
+from vitedge.show.page.columns import held
 from vitedge.show.page.report import Report, interval, look, names, number, within
 from vitedge.show.page.shell import safe
-from vitedge.show.page.table import folded
+from vitedge.show.page.table import Kind, folded
 
 _AXES = {"batch": "images a run", "threads": "inference threads", "streams": "runs at a time"}
 
+Point = Mapping[str, Any]
+"""Of `vitedge.show.throughput.points`, and the artifact's name."""
 Setting = tuple[int, float, tuple[float, float] | None, str]
 """(value of the setting, result, its interval, what the mouse shows)."""
 
@@ -26,99 +30,78 @@ class Curve:
 
 
 def sections(reports: Sequence[Report]) -> Iterable[str]:
-    """Offline throughput, batch and threads, each where it was measured."""
-    labelled = list(zip(names(reports), reports, strict=True))
-    yield from _offline(labelled)
-    batches = [(name, look(report, "sweep_batch") or ()) for name, report in labelled]
-    yield from _sweep(batches, "batch", "Batch sweep")
-    threads = [(name, look(report, "sweep_threads") or ()) for name, report in labelled]
-    yield from _sweep(threads, "threads", "Threads sweep")
-
-
-def _sweep(
-    measured: Sequence[tuple[str, Sequence[dict[str, Any]]]], setting: str, title: str
-) -> Iterable[str]:
-    swept = [(name, points) for name, points in measured if points]
-    if not swept:
-        return
-    curves = [
-        Curve(name, [(p[setting], p["images_per_s"], None, _title(name, p)) for p in points])
-        for name, points in swept
+    """A picture of Offline and of each sweep that was measured, and one table of all settings."""
+    points = [
+        {"artifact": name, **point}
+        for name, report in zip(names(reports), reports, strict=True)
+        for point in throughput.points(report)
     ]
-    rows = [
-        (
-            *(name, f"{p['batch']}", f"{p['threads']}", number(p["images_per_s"], ",.4g")),
-            *(number(p["p50_ms"]), number(p.get("p90_ms")), f"{p['n']:,}"),
-        )
-        for name, points in swept
-        for p in points
-    ]
-    yield f"<section><h2>{title}</h2>"
-    yield from _pictures(curves, _AXES[setting], "images a second, at p50")
-    yield from folded(
-        title,
-        {
-            **{"artifact": "head", "batch": "number", "threads": "number", "images/s": "number"},
-            **{"p50 ms": "number", "p90 ms": "number", "runs": "number"},
-        },
-        rows,
-    )
-    yield "</section>"
-
-
-def _title(name: str, point: dict[str, Any]) -> str:
-    return (
-        f"{name}, batch {point['batch']}, {point['threads']} threads: "
-        f"{number(point['images_per_s'], ',.4g')} images/s, p50 {number(point['p50_ms'])} ms"
-    )
-
-
-def _offline(labelled: Sequence[tuple[str, Report]]) -> Iterable[str]:
-    measured = [(name, look(report, "offline", "points") or ()) for name, report in labelled]
-    points = [point for _, settings in measured for point in settings]
     if not points:
         return
-    batches = len({point["batch"] for point in points}) > 1
-    across, apart = ("batch", "streams") if batches else ("streams", "batch")
-    curves = [
-        _throughput(name, [p for p in settings if p[apart] == value], across, apart)
-        for name, settings in measured
-        for value in sorted({p[apart] for p in settings})
-    ]
-    rows = [
-        (
-            *(name, f"{p['batch']}", f"{p['streams']}", f"{p['threads']}"),
-            *(number(p["images_per_s"], ",.4g"), interval(p["images_per_s_ci"], ",.4g")),
-            f"{p['n']:,}",
-        )
-        for name, settings in measured
-        for p in settings
-    ]
-    yield "<section><h2>Offline: throughput</h2>"
-    yield '<p class="soft">All images are there at once. Upright lines are intervals of 95%.</p>'
-    for why in dict.fromkeys(look(report, "offline", "note") for _, report in labelled):
-        yield f'<p class="soft">{safe(why, 1000)}</p>' if why else ""
-    yield from _pictures(curves, _AXES[across], "images a second")
-    yield from folded(
-        "Offline",
-        {
-            **{"artifact": "head", "batch": "number", "streams": "number", "threads": "number"},
-            **{"images/s": "number", "95% interval": "number", "runs": "number"},
-        },
-        rows,
-    )
+    yield "<section><h2>Throughput</h2>"
+    yield from _offline([p for p in points if p["scenario"] == "offline"], reports)
+    for setting in ("batch", "threads"):
+        swept = [p for p in points if p["scenario"] == f"sweep-{setting}"]
+        pictures = [*_pictures(_curves(swept, setting), _AXES[setting], "images a second, at p50")]
+        yield from (f"<h3>{setting.capitalize()} sweep</h3>", *pictures) if pictures else ()
+    yield from folded("Throughput", *held(COLUMNS, [_row(point) for point in points]))
     yield "</section>"
 
 
-def _throughput(name: str, points: Sequence[dict[str, Any]], across: str, apart: str) -> Curve:
-    """The points of one batch or number of streams (`apart`), over the other."""
-    label = f"{name}, {apart} {points[0][apart]}"
-    settings: list[Setting] = []
+def _offline(points: Sequence[Point], reports: Sequence[Report]) -> Iterable[str]:
+    if not points:
+        return
+    yield "<h3>Offline</h3>"
+    yield '<p class="soft">All images are there at once. Upright lines are intervals of 95%.</p>'
+    for why in dict.fromkeys(look(report, "offline", "note") for report in reports):
+        yield f'<p class="soft">{safe(why, 1000)}</p>' if why else ""
+    batches = len({point["batch"] for point in points}) > 1
+    across, apart = ("batch", "streams") if batches else ("streams", "batch")
+    yield from _pictures(_curves(points, across, apart), _AXES[across], "images a second")
+
+
+def _curves(points: Sequence[Point], across: str, apart: str = "") -> list[Curve]:
+    """A curve over the setting `across` for each artifact, and for each value of `apart`."""
+    settings: dict[str, list[Setting]] = {}
     for point in points:
-        value, bounds = point["images_per_s"], point["images_per_s_ci"]
-        title = f"{label}, {across} {point[across]}: {within(value, bounds, ',.4g')} images/s"
-        settings.append((point[across], value, (bounds[0], bounds[1]), title))
-    return Curve(label, settings)
+        name = f"{point['artifact']}, {apart} {point[apart]}" if apart else point["artifact"]
+        bounds = point.get("images_per_s_ci")
+        settings.setdefault(name, []).append(
+            (
+                point[across],
+                point["images_per_s"],
+                (bounds[0], bounds[1]) if bounds else None,
+                _title(point),
+            )
+        )
+    return [Curve(*curve) for curve in settings.items()]
+
+
+def _title(point: Point) -> str:
+    rate = within(point["images_per_s"], point.get("images_per_s_ci"), ",.4g")
+    p50 = f", p50 {number(point['p50_ms'])} ms" if "p50_ms" in point else ""
+    return (
+        f"{point['artifact']}, batch {point['batch']}, {point['threads']} threads, "
+        f"{point['streams']} streams: {rate} images/s{p50}"
+    )
+
+
+COLUMNS: dict[str, Kind] = {
+    **{"artifact": "head", "scenario": "short"},
+    **{"batch": "number", "threads": "number", "streams": "number"},
+    **{"images/s": "number", "95% interval": "number"},
+    **{"p50 ms": "number", "p90 ms": "number", "runs": "number"},
+}
+
+
+def _row(point: Point) -> tuple[str, ...]:
+    return (
+        *(point["artifact"], point["scenario"]),
+        *(f"{point[setting]}" for setting in ("batch", "threads", "streams")),
+        number(point["images_per_s"], ",.4g"),
+        interval(point.get("images_per_s_ci"), ",.4g"),
+        *(number(point.get("p50_ms")), number(point.get("p90_ms")), f"{point['n']:,}"),
+    )
 
 
 def _pictures(curves: Sequence[Curve], across: str, up: str) -> Iterable[str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vitedge.gate.verdict import Check, Verdict
-from vitedge.show.ci import figures, sparkline
+from vitedge.show.ci import figures
+from vitedge.show.ci.ruler import ruler
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,5 +51,5 @@ def _cells(check: Check) -> tuple[str, ...]:
         "–" if value is None else figures.quantity(metric, value),
         "…".join(figures.amount(metric, end) for end in ends) if ends else "",
         f"{'≤' if check.bound == 'max' else '≥'} {figures.quantity(metric, check.limit)}",
-        sparkline.ruler(check),
+        ruler(check),
     )

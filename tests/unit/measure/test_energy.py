@@ -10,8 +10,7 @@ import pytest
 
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import UnavailableError
-from vitedge.measure.latency.energy import measure_energy
-from vitedge.measure.latency.meter import Ina, Rapl, energy_j, find_meter
+from vitedge.measure.latency.energy import Ina, Rapl, energy_j, find_meter, measure_energy
 
 Tree = Callable[[dict[str, str]], Path]
 ZONE = "sys/class/powercap/intel-rapl:0"
@@ -62,6 +61,7 @@ def test_rapl_counts_packages_alone(tree: Tree) -> None:
 def test_rapl_begins_again_at_zero(tree: Tree) -> None:
     root = tree(RAPL)
     meter = Rapl(root)
+    meter.start()
     (root / ZONE / "energy_uj").write_text("671150\n")
     assert meter.stop() == pytest.approx(1.0)
 
@@ -70,6 +70,7 @@ def test_two_packages_are_added(tree: Tree) -> None:
     second = "sys/class/powercap/intel-rapl:2"
     root = tree({**RAPL, f"{second}/name": "package-1", f"{second}/energy_uj": "0"})
     meter = Rapl(root)
+    meter.start()
     assert meter.source == "RAPL package-0, package-1"
     (root / second / "energy_uj").write_text("2000000\n")
     assert meter.stop() == pytest.approx(2.0)

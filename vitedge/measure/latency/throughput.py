@@ -1,18 +1,16 @@
-"""MLPerf's MultiStream and Offline: many images at a time, on one session or several."""
+"""Throughput of parallel streams, which MLPerf's Offline compares: many images at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import exp, sqrt
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vitedge.core.runtime import Session, TensorSpec
+from vitedge.core.runtime import Session
 from vitedge.measure.latency.clock import BLOCK_MS, Feed, check_duration, no_gc, runs_in, warm_up
 from vitedge.measure.statistics import students_t
 
@@ -22,40 +20,9 @@ ROUNDS = 5
 CONFIDENCE = 0.95
 
 
-class Query:
-    """Sessions as one that takes any number of images, in runs of `batch` spread over them all."""
-
-    def __init__(self, streams: Sequence[Session], batch: int, pool: ThreadPoolExecutor) -> None:
-        """`pool` has a thread for each of `streams`."""
-        self._streams, self._batch, self._pool = streams, batch, pool
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._streams[0].inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._streams[0].outputs
-
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run all images; returns the outputs of the last few, for nobody looks at them here."""
-        ((name, images),) = feed.items()
-        pieces = [
-            {name: images[start : start + self._batch]}
-            for start in range(0, len(images), self._batch)
-        ]
-        count = len(self._streams)
-        shares = [pieces[stream::count] for stream in range(count)]
-        if count == 1:
-            return _run_all(self._streams[0], shares[0])
-        return list(self._pool.map(_run_all, self._streams, shares))[-1]
-
-
-def _run_all(session: Session, feeds: Sequence[Feed]) -> dict[str, NDArray[Any]]:
-    outputs: dict[str, NDArray[Any]] = {}
+def _run_all(session: Session, feeds: Sequence[Feed]) -> None:
     for feed in feeds:
-        outputs = session.run(feed)
-    return outputs
+        session.run(feed)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
-"""Throughput adds up over streams, and a query is all of its images."""
+"""Throughput adds up over streams."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from vitedge.core.runtime import TensorSpec
-from vitedge.measure.latency.streams import Query, Setting, throughput
+from vitedge.measure.latency.throughput import Setting, throughput
 
 MS = 1e-3
 
@@ -23,14 +21,8 @@ class FixedTime:
     inputs = (TensorSpec("x", (None, 1), "float32"),)
     outputs = (TensorSpec("y", (None, 1), "float32"),)
 
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-        self.sizes: list[int] = []
-
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         images = feed["x"]
-        self.seen += images[:, 0].tolist()
-        self.sizes.append(len(images))
         time.sleep((2 + len(images)) * MS)
         return {"y": images}
 
@@ -54,20 +46,3 @@ def test_batches_and_streams_raise_throughput() -> None:
         assert 0 < low < rate.images_per_s < high
         assert rate.images_per_s <= 4 / (6 * MS)
     assert seen == sorted(seen) and seen[-1] == 1
-
-
-@pytest.mark.parametrize(("count", "batch", "sizes"), [(8, 8, [8]), (8, 3, [3, 3, 2])])
-def test_a_query_runs_every_image_once(count: int, batch: int, sizes: list[int]) -> None:
-    device = FixedTime()
-    with ThreadPoolExecutor(1) as pool:
-        Query([device], batch, pool).run(images(count))
-    assert device.seen == list(range(count))
-    assert device.sizes == sizes
-
-
-def test_a_query_is_shared_among_streams() -> None:
-    devices = [FixedTime(), FixedTime()]
-    with ThreadPoolExecutor(2) as pool:
-        Query(devices, 2, pool).run(images(7))
-    assert sorted(devices[0].seen + devices[1].seen) == list(range(7))
-    assert all(device.seen for device in devices)

@@ -1,15 +1,12 @@
-"""Pictures the size of a word, for tables in Markdown and on terminals."""
+"""A picture the size of a word, for tables in Markdown and on terminals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from vitedge.gate.verdict import Check
 from vitedge.show.ci import figures
 
-BARS = "▁▂▃▄▅▆▇█"
-MOST_BARS = 24
 HALF = 6
 """Columns of a ruler on each side of the limit."""
 
@@ -33,16 +30,3 @@ def ruler(check: Check) -> str:
     cells[HALF] = "╋" if cells[HALF] == "━" else "┃"
     cells[column(value)] = "●"
     return "".join(cells)
-
-
-def sparkline(values: Sequence[float | None]) -> str:
-    """One bar for each of the last values, from the lowest to the highest; a dot for None."""
-    values = values[-MOST_BARS:]
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return ""
-    low, span = min(numbers), max(numbers) - min(numbers)
-    return "".join(
-        "·" if value is None else BARS[round((len(BARS) - 1) * (value - low) / span) if span else 3]
-        for value in values
-    )
