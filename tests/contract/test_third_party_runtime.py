@@ -1,4 +1,4 @@
-"""A runtime of a third party: one class and one TOML, and every command takes it.
+"""A third party's runtimes: one class and one TOML each, and every command takes them.
 
 Its package is registered as any other, by an entry point; nothing in vitedge knows its name.
 """
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import Vitedge
-from vitedge.core.runtime import runtimes
+from vitedge.core.bundle import open_bundle
+from vitedge.core.runtime import registrations
 from vitedge.data.imageset import Batch
 
 RUNTIME = """
@@ -25,7 +26,7 @@ import onnxruntime
 from vitedge.core.manifest import Build
 from vitedge.core.runtime import Rule, TensorSpec
 
-MODEL = "model.abacus"
+MODEL = "{file}"
 
 
 def gelus(graph, target):
@@ -36,14 +37,14 @@ def gelus(graph, target):
 
 class Abacus:
     name = "abacus"
-    title = "Abacus NPU"
-    packages = ("abacus-npu",)
-    extra = "abacus"
-    processor = "npu"
-    options = frozenset({"beads"})
+    title = "Abacus"
+    packages = {packages}
+    extra = ""
+    processor = "{processor}"
+    options = frozenset(["beads"])
 
     def probe(self, host):
-        return "" if host.memory_bytes else "beads"
+        return "" if host.cores else "fingers"
 
     def rules(self):
         return (Rule("gelu", "slower", "take ReLU", gelus),)
@@ -55,7 +56,7 @@ class Abacus:
         import onnx
 
         (out / MODEL).write_bytes(onnx.load(model).SerializeToString()[::-1])
-        return Build(state="done")
+        return {build}
 
     @contextmanager
     def open(self, verified, target):
@@ -66,7 +67,7 @@ class Abacus:
 class Opened:
     def __init__(self, session, beads):
         self._session, self.beads = session, beads
-        dtypes = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+        dtypes = dict([("tensor(uint8)", "uint8"), ("tensor(float)", "float32")])
         self.inputs, self.outputs = (
             tuple(TensorSpec(v.name, tuple(v.shape), dtypes[v.type]) for v in values)
             for values in (session.get_inputs(), session.get_outputs())
@@ -96,11 +97,23 @@ beads = "7"
 """
 
 
+KINDS = {
+    "npu": {"file": "model.abacus", "packages": '("abacus-npu",)', "build": 'Build(state="done")'},
+    "browser": {"file": "beads.wasm", "packages": "()", "build": "None"},
+}
+"""Of processor: one that compiles an engine, one that needs no package and names its own file."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def processor(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(processor: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as pip leaves it behind: the module, and what its package registers."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / "abacus_npu.py").write_text(RUNTIME)
+    (folder / "abacus_npu.py").write_text(RUNTIME.format(processor=processor, **KINDS[processor]))
     info = folder / "abacus_npu-1.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus-npu\nVersion: 1.5\n")
@@ -116,11 +129,11 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]
     def find(folder: Path) -> None:
         monkeypatch.syspath_prepend(folder)
         monkeypatch.setenv("PYTHONPATH", str(folder))
-        runtimes.cache_clear()
+        registrations.cache_clear()
 
     yield find
     sys.modules.pop("abacus_npu", None)
-    runtimes.cache_clear()
+    registrations.cache_clear()
 
 
 @pytest.fixture
@@ -144,8 +157,12 @@ def int8(installed: Path, onnx_model: Path, vitedge_process: Vitedge, held_out: 
 
 
 @pytest.mark.usefixtures("abacus")
-def test_an_export_lowers_proves_and_lints(int8: Path, vitedge: Vitedge) -> None:
-    assert sorted(path.name for path in int8.glob("model.*")) == ["model.abacus"]
+def test_an_export_lowers_proves_and_lints(int8: Path, processor: str, vitedge: Vitedge) -> None:
+    others = {"manifest.json", "report.json", "evidence.npz", "golden.npz", "labels.txt"}
+    files = {path.name for path in int8.iterdir()} - others
+    assert files == {KINDS[processor]["file"]}
+    tools = open_bundle(int8).manifest.tools
+    assert tools.get("abacus-npu") == ("1.5" if processor == "npu" else None)
     report = vitedge("inspect", int8, "--json").document
     assert {finding["rule"] for finding in report["lint"]} == {"gelu"}
     assert any(row["quantized"] and row["role"] == "qk" for row in report["layers"])
@@ -160,27 +177,51 @@ def test_validate_measures_its_accuracy(int8: Path, installed: Path, vitedge: Vi
 
 
 @pytest.mark.usefixtures("abacus")
-def test_bench_times_it_on_its_own_processor(int8: Path, vitedge: Vitedge) -> None:
+def test_bench_times_it_on_its_own_processor(int8: Path, processor: str, vitedge: Vitedge) -> None:
     ran = vitedge("bench", int8, "--duration", 0.3, "--json")
     report = ran.document
-    assert report["latency"]["speedup"] > 0 and report["parity"]["broken"] == ""
-    assert report["size"]["bytes"] == (int8 / "model.abacus").stat().st_size
-    assert report["host"]["runtimes"]["abacus"] == "1.5"
-    assert "INT8 dot product" not in ran.stderr, "that is said of CPUs"
+    assert report["latency"]["against"] == "fp32" and report["parity"]["broken"] == ""
+    assert report["size"]["bytes"] == (int8 / KINDS[processor]["file"]).stat().st_size
+    assert report["host"]["accelerator"] == "Abacus"
+    assert report["host"]["runtimes"].get("abacus") == ("1.5" if processor == "npu" else None)
+    assert report["energy"]["source"] is None, "the CPU's meter is not its own"
     refused = vitedge("bench", int8, "--sweep", "threads", code=2)
-    assert "runs on a NPU" in refused.stderr
+    assert "does not run on the CPU" in refused.stderr
 
 
 @pytest.mark.usefixtures("abacus")
 def test_gate_judges_it(int8: Path, vitedge: Vitedge) -> None:
     verdict = vitedge("gate", int8, "--max-drop", 5, "--max-size-mb", 9, "--json")
     assert verdict.document["answer"] == "passed"
+    vitedge("gate", int8, "--max-size-mb", 0.001, code=1)
 
 
 @pytest.mark.usefixtures("abacus")
 def test_doctor_knows_it(vitedge: Vitedge) -> None:
-    checks = vitedge("doctor", "--json").document["checks"]
-    assert {"name": "abacus", "status": "yes", "detail": "1.5"} in checks
+    checks = {check["name"]: check for check in vitedge("doctor", "--json").document["checks"]}
+    assert checks["abacus"]["status"] == "yes"
+
+
+@pytest.mark.usefixtures("abacus")
+def test_build_has_no_graph_to_start_from(int8: Path, vitedge: Vitedge) -> None:
+    ran = vitedge("build", int8, "--force", code=2)
+    assert "nothing to build" in ran.stderr or "keeps no graph" in ran.stderr
+
+
+@pytest.mark.usefixtures("abacus")
+def test_its_name_alone_is_no_target(vitedge: Vitedge, tmp_path: Path) -> None:
+    ran = vitedge("export", "--target", "abacus", "--output", tmp_path, code=2)
+    assert "no target of the runtime 'abacus' is shipped" in ran.stderr
+
+
+@pytest.mark.usefixtures("abacus")
+def test_what_it_raises_is_one_message(
+    installed: Path, onnx_model: Path, vitedge: Vitedge, tmp_path: Path
+) -> None:
+    target = tmp_path / "desk.toml"
+    target.write_text(TARGET.replace('beads = "7"', ""))
+    ran = vitedge(*("export", onnx_model, "--target", target, "--output", tmp_path / "out"), code=2)
+    assert "abacus cannot load" in ran.stderr and "beads" in ran.stderr
 
 
 @pytest.mark.usefixtures("abacus")
@@ -188,7 +229,7 @@ def test_doctor_knows_it(vitedge: Vitedge) -> None:
     ("old", "new", "says"),
     [
         ('runtime = "abacus"', 'runtime = "abacos"', "there is no runtime 'abacos'"),
-        ('beads = "7"', 'bead = "7"', "Abacus NPU does not take"),
+        ('beads = "7"', 'bead = "7"', "Abacus does not take"),
     ],
 )
 def test_what_a_target_may_say_is_checked_against_its_runtime(
@@ -202,20 +243,23 @@ def test_what_a_target_may_say_is_checked_against_its_runtime(
 
 def test_versions_of_a_target_are_honoured(
     int8: Path,
+    processor: str,
     installed: Path,
     vitedge: Vitedge,
     plug_in: Callable[[Path], None],
     tmp_path: Path,
 ) -> None:
+    if processor == "browser":
+        pytest.skip("it comes in no package, so it has no version")
     info = installed / "abacus_npu-1.5.dist-info"
     newer = tmp_path / "abacus_npu-2.0.dist-info"
     newer.mkdir()
     for file in info.iterdir():
         (newer / file.name).write_text(file.read_text().replace("1.5", "2.0"))
-    (tmp_path / "abacus_npu.py").write_text(RUNTIME)
+    (tmp_path / "abacus_npu.py").write_text((installed / "abacus_npu.py").read_text())
     plug_in(tmp_path)
     ran = vitedge("validate", int8, code=3)
-    assert "Abacus NPU 1.0 to before 2; 2.0 is installed" in ran.stderr
+    assert "Abacus 1.0 to before 2; 2.0 is installed" in ran.stderr
 
 
 def test_without_its_package_an_artifact_says_what_is_missing(int8: Path, vitedge: Vitedge) -> None:

@@ -52,7 +52,7 @@ class Bundle:
     @property
     def model_files(self) -> dict[str, str]:
         """The files that hold the model, and their SHA-256."""
-        return {n: sha for n, sha in self.manifest.files.items() if n.startswith("model.")}
+        return _model_files(self.manifest)
 
     @property
     def size_bytes(self) -> int:
@@ -89,6 +89,10 @@ class Bundle:
                 fix="export both again with --force",
             )
         return bundle
+
+
+def _model_files(manifest: Manifest) -> dict[str, str]:
+    return {n: sha for n, sha in manifest.files.items() if n not in (GOLDEN, LABELS)}
 
 
 def _without_engine(files: dict[str, str]) -> dict[str, str]:
@@ -139,7 +143,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = msgspec.convert(content, Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}", fix=again) from error
-    if not any(name.startswith("model.") for name in manifest.files):
+    if not _model_files(manifest):
         raise InputError(f"{file} lists no model file", fix=again)
     return manifest
 

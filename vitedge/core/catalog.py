@@ -50,7 +50,8 @@ def find_target(name: str, host: Host) -> Target:
     known = targets()
     if name in runtimes() and name not in known:
         return _best(name, host)
-    target = _find("target", name, known, Target, sorted(runtimes()))
+    with_targets = sorted({target.runtime for target in known.values()})
+    target = _find("target", name, known, Target, with_targets)
     if target.runtime not in runtimes():
         raise InputError(
             f"{name}: there is no runtime '{target.runtime}'",
@@ -86,7 +87,7 @@ def _find(
         return known[name]
     if name.endswith(".toml"):
         return load_toml(Path(name), kind)
-    raise InputError(f"unknown {what} '{name}'", fix=nearest(name, [*known, *more]))
+    raise InputError(f"unknown {what} '{name}'", fix=nearest(name, {*known, *more}))
 
 
 def runs_on(target: Target, host: Host) -> bool:
@@ -151,6 +152,11 @@ def _number(version: str) -> tuple[int, ...]:
 
 def _best(runtime: str, host: Host) -> Target:
     candidates = [target for target in targets().values() if target.runtime == runtime]
+    if not candidates:
+        raise InputError(
+            f"no target of the runtime '{runtime}' is shipped",
+            fix="write one, and pass it: --target FILE.toml",
+        )
     fitting = [target for target in candidates if runs_on(target, host)]
     if not fitting:
         gpus = ", ".join(f"{gpu.name} {gpu.compute_capability}" for gpu in host.gpus) or "no GPU"

@@ -216,10 +216,12 @@ def host_changes(bundle: Bundle, machine: Host) -> dict[str, Section | None]:
 
 
 def host_of(bundle: Bundle, machine: Host) -> Host:
-    """`machine`, by what the bundle runs on there: a GPU, if its runtime is of one."""
-    if runtime_of(bundle.manifest.target).processor != "gpu" or not machine.gpus:
+    """`machine`, by what the bundle runs on there: its GPU, or what else does the CPU's work."""
+    runtime = runtime_of(bundle.manifest.target)
+    if runtime.processor == "cpu" or (runtime.processor == "gpu" and not machine.gpus):
         return machine
-    return msgspec.structs.replace(machine, accelerator=machine.gpus[0].name)
+    name = machine.gpus[0].name if runtime.processor == "gpu" else runtime.title
+    return msgspec.structs.replace(machine, accelerator=name)
 
 
 def _same_machine(left: Any, right: Any) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from vitedge.core.errors import InputError, UnavailableError, error_line
 from vitedge.core.manifest import Build, Consequence, Manifest
@@ -84,6 +84,7 @@ class VerifiedFiles:
         return self.folder / name
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """One runtime. A class with these members, made without arguments, is all that is needed."""
 
@@ -94,7 +95,7 @@ class Runtime(Protocol):
     packages: tuple[str, ...]
     """The distributions that may bring it; the version of the first installed one is its own."""
     extra: str
-    """`pip install 'vitedge[EXTRA]'` brings it."""
+    """The extra that brings it, of the distribution that registers it; ours: `vitedge[EXTRA]`."""
     processor: Processor
     """What it computes on."""
     options: frozenset[str]
@@ -128,31 +129,58 @@ class Runtime(Protocol):
         ...
 
 
+class Registration(NamedTuple):
+    """A runtime, and who brings it."""
+
+    runtime: Runtime
+    distribution: str
+    """Name of the distribution whose entry point it is."""
+
+
 @cache
-def runtimes() -> Mapping[str, Runtime]:
-    """Every runtime that is registered, by its name, in the order of names.
+def registrations() -> Mapping[str, Registration]:
+    """Every runtime that is registered and loads, by its name, in the order of names.
 
     One that does not load is left out and named in a warning: it must not keep others from use.
     Raises UnavailableError where vitedge itself is not installed.
     """
-    registered: dict[str, Runtime] = {}
+    loaded: dict[str, Registration] = {}
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         try:
-            loaded = entry.load()
-            runtime: Runtime = loaded() if isinstance(loaded, type) else loaded
+            value = entry.load()
+            runtime = value() if isinstance(value, type) else value
+            if not isinstance(runtime, Runtime):
+                raise TypeError("it lacks members of vitedge.core.runtime.Runtime")
             if runtime.name != entry.name:
                 raise ValueError(f"it calls itself '{runtime.name}'")
+            if entry.name in loaded:
+                raise ValueError(f"{loaded[entry.name].distribution} registers that name, too")
         except Exception as error:  # whatever a third party's module raises
             _log.warning("note: runtime '%s' does not load: %s", entry.name, error_line(error))
             continue
-        if entry.name not in registered:
-            registered[entry.name] = runtime
-    if not registered:
+        loaded[entry.name] = Registration(runtime, entry.dist.name if entry.dist else "")
+    if not loaded:
         raise UnavailableError(
             "no runtime is registered: vitedge is imported, but not installed",
             fix="pip install vitedge; from a checkout: pip install -e .",
         )
-    return registered
+    return loaded
+
+
+def runtimes() -> Mapping[str, Runtime]:
+    """Every runtime by its name. Raises UnavailableError as `registrations` does."""
+    return {name: registration.runtime for name, registration in registrations().items()}
+
+
+def is_ours(runtime: Runtime) -> bool:
+    """Whether vitedge itself brings a runtime, and no other distribution."""
+    return registrations()[runtime.name].distribution == "vitedge"
+
+
+def requirement(runtime: Runtime) -> str:
+    """What pip installs to bring a runtime and what it needs: `vitedge[openvino]`."""
+    distribution = registrations()[runtime.name].distribution
+    return f"{distribution}[{runtime.extra}]" if runtime.extra else distribution
 
 
 def runtime_of(target: Target) -> Runtime:

@@ -96,7 +96,7 @@ def _key(job: Job, target: Target, full: Probe) -> str:
     calibration = full.int8.record.calibration
     decisive = (
         *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
-        *(calibration.recipe, calibration.digest, target, versions()),
+        *(calibration.recipe, calibration.digest, target, versions(target)),
         *(accuracy["data"], accuracy["n"], accuracy["fp32"]),
     )
     content = msgspec.json.encode(decisive, order="deterministic")

@@ -21,8 +21,8 @@ from vitedge.core.bundle import (
 )
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import runtime_of
 from vitedge.measure.accuracy.golden import check
+from vitedge.runtimes import lower
 
 
 def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
@@ -41,6 +41,8 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
             f"nothing to build: {target.runtime} runs {path} as it is",
             fix=f"measure it: vitedge bench {path}",
         )
+    if MODEL not in manifest.files:
+        raise InputError(f"{path} keeps no graph to build from", fix="export it again")
     if manifest.build.state == "done" and not force:
         raise InputError(f"{path} has its engine already", fix="pass --force to build it again")
     final = path.resolve()
@@ -52,7 +54,7 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
                 shutil.copy2(path / name, staged / name)
         steps.say(f"building {manifest.name}")
         try:
-            built = runtime_of(target).lower(staged / MODEL, target, staged, steps)
+            built = lower(staged / MODEL, target, staged, steps)
         except UnavailableError as error:
             raise UnavailableError(
                 f"the engine of {path} cannot be built here: {error.what}", fix=error.fix

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitedge import runtimes
+from vitedge.core import catalog
 from vitedge.core.bundle import Bundle
+from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Trained
 from vitedge.core.spec import INT4_OPSET
 from vitedge.quant import half
@@ -61,7 +63,8 @@ class ExportResult:
         """Why nothing was run, what was done instead, and what is left to do."""
         manifest = self.bundle.manifest
         waiting = manifest.build is not None and manifest.build.state == "on the device"
-        why = "this machine is not what the target needs"
+        needs = catalog.lacks_version(manifest.target, describe_machine(threads=0))
+        why = f"the target takes {needs}" if needs else "this machine is not what the target needs"
         if manifest.build and waiting:
             why = f"no engine yet ({manifest.build.why}); run 'vitedge build' on the device"
         simulated = self.report.get("simulation")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vitedge.core import manifest, report
 from vitedge.core.bundle import LABELS, MODEL, Bundle, Golden, amend, seal
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import TensorSpec, runtime_of, runtimes
+from vitedge.core.runtime import TensorSpec, is_ours, runtime_of, runtimes
 from vitedge.core.spec import Precision, Preprocess, Target, Task
 from vitedge.export.request import Job
 from vitedge.export.result import ExportResult
@@ -25,7 +25,7 @@ from vitedge.measure.accuracy.golden import check
 from vitedge.models.sources import ModelIdentity
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
-from vitedge.runtimes import runs_here
+from vitedge.runtimes import lower, runs_here
 
 if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
@@ -103,7 +103,7 @@ def _build(
     exported, golden, precision = source.exported, source.golden, precision_of(lowered)
     folder.mkdir()
     path = lowered.deployed if lowered else exported.path
-    build = runtime_of(target).lower(path, target, folder, steps)
+    build = lower(path, target, folder, steps)
     golden.write(folder)
     labels = "".join(f"{label}\n" for label in model.labels)
     (folder / LABELS).write_text(labels, encoding="utf-8")
@@ -135,7 +135,7 @@ def _build(
         reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
         if fp32
         else None,
-        tools=versions(),
+        tools=versions(target),
         files={},
         build=build,
     )
@@ -169,11 +169,13 @@ def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:
     return manifest.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
 
 
-def versions() -> dict[str, str]:
-    """The versions of everything that has a hand in an artifact."""
-    on_cpu = (runtime.packages for runtime in runtimes().values() if runtime.processor == "cpu")
+def versions(target: Target) -> dict[str, str]:
+    """The versions of everything that has a hand in an artifact of `target`."""
+    runtime = runtime_of(target)
+    packages = [r.packages for r in runtimes().values() if r.processor == "cpu" and is_ours(r)]
+    packages += [] if is_ours(runtime) else [runtime.packages]
     tools = {}
-    for name in (*TOOLS, *chain.from_iterable(on_cpu)):
+    for name in (*TOOLS, *chain.from_iterable(packages)):
         with contextlib.suppress(metadata.PackageNotFoundError):
             tools[name] = metadata.version(name)
     return tools

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import msgspec
 
 from vitedge.core import catalog
 from vitedge.core.bundle import MODEL, Bundle
-from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
 from vitedge.core.machine import describe_machine, usable_cores
-from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
+from vitedge.core.manifest import Build
+from vitedge.core.runtime import (
+    Progress,
+    Runtime,
+    Session,
+    VerifiedFiles,
+    requirement,
+    runtime_of,
+)
+from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime import ONNXRuntime
 
 SIMULATOR = ONNXRuntime()
@@ -51,26 +61,54 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     """
     target = bundle.manifest.target
     machine = describe_machine(threads=0)
-    if needs := catalog.lacks(target, machine):
+    if needs := catalog.lacks_hardware(target, machine):
         raise UnavailableError(
             f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
             f"({machine.machine}) is not that",
             fix="run it on such a device, or export for this one: 'vitedge targets list'",
+        )
+    if needs := catalog.lacks_version(target, machine):
+        raise UnavailableError(
+            f"{bundle.path} was built for '{target.name}', which takes {needs}",
+            fix="install such a version, or export again for a target that takes this one",
         )
     catalog.check_options(target)
     threads = threads or target.threads or usable_cores()
     runtime = runtime_of(target)
     verified = VerifiedFiles(bundle.path, runtime.files(bundle.manifest))
     with ExitStack() as stack:
-        try:
+        with _explained(
+            runtime,
+            f"{target.runtime} cannot load {bundle.path}",
+            f"check the options of target '{target.name}', and export it again",
+        ):
             opened = runtime.open(verified, msgspec.structs.replace(target, threads=threads))
             session = stack.enter_context(opened)
-        except VitedgeError:
-            raise
-        except Exception as error:  # each runtime has errors of its own
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(
-                f"{target.runtime} cannot load {bundle.path}: {reason}",
-                fix=f"check the options of target '{target.name}', and export it again",
-            ) from error
         yield session
+
+
+def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build | None:
+    """Lower the ONNX file `model` for `target` into the folder `out`, by its runtime.
+
+    Raises what `Runtime.lower` does; whatever else a runtime raises becomes an InputError.
+    """
+    runtime = runtime_of(target)
+    fix = f"see 'vitedge inspect {model.name} --target {target.name}'"
+    with _explained(runtime, f"{runtime.title} cannot lower the model", fix):
+        return runtime.lower(model, target, out, progress)
+
+
+@contextmanager
+def _explained(runtime: Runtime, what: str, fix: str) -> Iterator[None]:
+    """One message for whatever a runtime raises: each has errors of its own."""
+    try:
+        yield
+    except (VitedgeError, OSError):
+        raise
+    except ImportError as error:
+        raise UnavailableError(
+            f"{what}: {error_line(error)}", fix=f"pip install '{requirement(runtime)}'"
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{what}: {reason}", fix=fix) from error

@@ -10,7 +10,7 @@ from vitedge.core import catalog, host
 from vitedge.core.gpu import Gpu
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine, usable_cores
-from vitedge.core.runtime import Runtime, runtime_of, runtimes
+from vitedge.core.runtime import Runtime, requirement, runtime_of, runtimes
 from vitedge.core.spec import Target
 
 _LIBRARIES = {  # package -> (what it is for, the extra that brings it)
@@ -31,7 +31,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Everything looked for."""
 
     machine: str
@@ -39,7 +39,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Requirement, ...]
 
 
-def examine() -> Findings:
+def examine() -> Diagnosis:
     """Look at packages, GPUs and targets; nothing heavy is imported."""
     machine = describe_machine(threads=usable_cores())
     checks = [
@@ -50,7 +50,7 @@ def examine() -> Findings:
     ]
     isa = " ".join(machine.isa or ()) or "no INT8 features known"
     summary = f"{machine.cpu}, {machine.cores} cores, {isa}; {machine.os}"
-    return Findings(machine=summary, host=machine, checks=tuple(checks))
+    return Diagnosis(machine=summary, host=machine, checks=tuple(checks))
 
 
 def _runtime(runtime: Runtime, machine: Host) -> Requirement:
@@ -59,7 +59,7 @@ def _runtime(runtime: Runtime, machine: Host) -> Requirement:
         return Requirement(name=runtime.name, status="yes", detail=version)
     if not runtime.packages:
         return Requirement(name=runtime.name, status="yes", detail=f"runs {runtime.title}")
-    detail = f"to run {runtime.title} artifacts: pip install 'vitedge[{runtime.extra}]'"
+    detail = f"to run {runtime.title} artifacts: pip install '{requirement(runtime)}'"
     return Requirement(name=runtime.name, status="no", detail=detail)
 
 

@@ -61,9 +61,9 @@ class OpenVINO:
 
     def rules(self) -> tuple[Rule, ...]:
         """Traps of INT8 on CPUs."""
-        from vitedge.runtimes.lint.cpu import RULES
+        from vitedge.runtimes.lint.cpu import BIAS_RANK, RULES
 
-        return RULES
+        return tuple(rule for rule in RULES if rule is not BIAS_RANK)
 
     def files(self, manifest: Manifest) -> tuple[str, ...]:
         """`model.xml` and `model.bin`."""

@@ -51,7 +51,7 @@ AGX_ORIN = {
 
 def test_rapl_counts_packages_alone(tree: Tree) -> None:
     root = tree(RAPL)
-    meter = find_meter(root, gpu=False)
+    meter = find_meter(root, "cpu")
     assert meter.source == "RAPL package-0"
     meter.start()
     (root / ZONE / "energy_uj").write_text("262143300000\n")
@@ -82,7 +82,7 @@ def test_a_counter_that_may_not_be_read_says_how_to_allow_it(tree: Tree) -> None
     counter.unlink()
     counter.mkdir()  # unreadable for root, too
     with pytest.raises(UnavailableError, match=r"energy_uj cannot be read") as caught:
-        find_meter(root, gpu=False)
+        find_meter(root, "cpu")
     assert "chmod" in caught.value.fix
 
 
@@ -97,7 +97,7 @@ def test_a_counter_that_may_not_be_read_says_how_to_allow_it(tree: Tree) -> None
 def test_a_jetson_adds_up_power_over_time(
     tree: Tree, files: dict[str, str], source: str, watts: float
 ) -> None:
-    meter = find_meter(tree(files), gpu=True)
+    meter = find_meter(tree(files), "gpu")
     assert isinstance(meter, Ina) and meter.source == source
     began = time.perf_counter()
     meter.start()
@@ -112,7 +112,7 @@ def test_power_that_changes_is_added_by_trapezoids() -> None:
 
 def test_another_sensor_is_no_meter(tree: Tree) -> None:
     with pytest.raises(UnavailableError, match="no energy counter"):
-        find_meter(tree({**ORIN_NANO, f"{HWMON}/name": "coretemp"}), gpu=False)
+        find_meter(tree({**ORIN_NANO, f"{HWMON}/name": "coretemp"}), "cpu")
 
 
 def test_without_a_meter_nothing_is_run_and_the_report_says_why(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from vitedge.core import catalog, host
+from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
@@ -202,8 +202,8 @@ def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_p
     ],
 )
 def test_auto_is_bf16_where_the_cpu_multiplies_in_it(monkeypatch, isa, wanted) -> None:
-    here = msgspec.structs.replace(describe_machine(threads=0), isa=isa)
-    monkeypatch.setattr(host, "describe", lambda threads: here)
+    machine = msgspec.structs.replace(describe_machine(threads=0), isa=isa)
+    monkeypatch.setattr(team, "describe_machine", lambda threads: machine)
     assert team.bf16(Training(), torch.device("cpu")) == wanted
 
 

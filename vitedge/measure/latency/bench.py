@@ -104,8 +104,7 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
         processor = runtime_of(bundle.manifest.target).processor
         if "threads" in request.sweeps and processor != "cpu":
             raise InputError(
-                f"{bundle.path} runs on a {processor.upper()}, so --sweep threads says nothing "
-                "of it",
+                f"{bundle.path} does not run on the CPU, so --sweep threads says nothing of it",
                 fix="drop --sweep threads",
             )
         fixed = bundle.manifest.inputs[0].shape[0] if bundle.manifest.inputs else None

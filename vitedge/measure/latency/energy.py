@@ -17,7 +17,7 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.cpu import read
 from vitedge.core.errors import UnavailableError, error_line
 from vitedge.core.measurements import Energy
-from vitedge.core.runtime import runtime_of
+from vitedge.core.runtime import Processor, runtime_of
 from vitedge.measure.latency.clock import golden_feed, warm_up
 from vitedge.runtimes import open_session
 
@@ -46,7 +46,7 @@ def measure_energy(
     Says why where there is no meter; then nothing is run.
     """
     try:
-        meter = find_meter(root, gpu=runtime_of(bundle.manifest.target).processor == "gpu")
+        meter = find_meter(root, runtime_of(bundle.manifest.target).processor)
         return _measure(bundle, min(duration_s, LONGEST_S), meter, batch, threads, on_progress)
     except UnavailableError as error:
         how = f" (to allow it: {error.fix})" if error.fix else ""
@@ -114,14 +114,19 @@ class Meter(Protocol):
         ...
 
 
-def find_meter(root: Path, *, gpu: bool) -> Meter:
+_NAMES = {"npu": "NPU", "browser": "browser"}
+
+
+def find_meter(root: Path, processor: Processor) -> Meter:
     """The meter of what does the work: the GPU's, or the CPU package's, or the whole board's.
 
     `root` holds sys/. Raises UnavailableError, saying how to allow it where that is possible.
     """
     if rails := _rails(root):
         return Ina(rails)
-    meter = Nvml() if gpu else Rapl(root)
+    if processor not in ("cpu", "gpu"):
+        raise UnavailableError(f"no meter is known for the {_NAMES[processor]}")
+    meter = Nvml() if processor == "gpu" else Rapl(root)
     meter.start()  # a counter that cannot be read says so here
     return meter
 

@@ -16,7 +16,7 @@ from typing import Any
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError, UnavailableError, VitedgeError
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import runtime_of
+from vitedge.core.runtime import is_ours, runtime_of
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
 from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
@@ -106,6 +106,12 @@ def _job(
     placed = [place(bundle) for bundle in bundles]
     against = ["--against", place(rival)] if rival else []
     used = [runtime_of(bundle.manifest.target) for bundle in [*bundles, rival] if bundle]
+    for runtime in used:
+        if not is_ours(runtime):
+            raise InputError(
+                f"{runtime.title} comes with another package, which is not put on a device",
+                fix="run 'vitedge bench' on the device itself",
+            )
     return BenchJob(
         packed,
         tuple(sorted({runtime.extra for runtime in used})),

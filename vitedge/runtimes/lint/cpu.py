@@ -48,8 +48,6 @@ def _no_kernel(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _bias_rank(graph: Structure, target: Target) -> Iterator[Complaint]:
-    if target.runtime != "onnxruntime":
-        return
     for node, operands in graph.products():
         if node.op_type != "MatMul" or None in operands:
             continue
@@ -105,6 +103,8 @@ def _decomposed_gelu(graph: Structure, target: Target) -> Iterator[Complaint]:
             yield node.name, "GELU in five operators"
 
 
+BIAS_RANK = Rule("bias-rank-1", "INT8 lost", "reshape the bias to (1, 1, N)", _bias_rank)
+"""Of ONNX Runtime alone."""
 RULES = (
     Rule("opset-range", "rejected", "export it again with an opset in that range", _opset),
     Rule(
@@ -120,7 +120,7 @@ RULES = (
         "no-int8-kernel", "INT8 lost",
         "leave it in float: it runs there in any case, with INT8's error", _no_kernel,
     ),
-    Rule("bias-rank-1", "INT8 lost", "reshape the bias to (1, 1, N)", _bias_rank),
+    BIAS_RANK,
     common.ONE_OPERAND,
     common.CHANNEL_ACTIVATION,
     Rule("asymmetric", "slower", "quantize symmetrically, with zero point 0", _asymmetric),
