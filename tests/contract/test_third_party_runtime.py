@@ -129,17 +129,18 @@ def abacus(installed: Path, plug_in: Callable[[Path], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def int8(installed: Path, vitedge_process: Vitedge, held_out: Batch) -> Path:
+def int8(installed: Path, onnx_model: Path, vitedge_process: Vitedge, held_out: Batch) -> Path:
     """`digits` exported for it in INT8, beside FP32."""
     images = installed / "digits.npz"
     np.savez(images, images=held_out.images[:300], labels=held_out.labels[:300])
     ran = vitedge_process(
-        *("export", "--target", installed / "desk.toml", "--int8", "--calibration", "fast"),
+        *("export", onnx_model, "--target", installed / "desk.toml", "--int8"),
+        *("--calibration", "fast", "--calib-data", "digits"),
         *("--eval-data", images, "--duration", 0.2, "--output", installed / "out"),
         PYTHONPATH=str(installed),
     )
-    assert "digits on desk: ship " in ran.stdout, "it was timed, and recommended"
-    return installed / "out" / "digits-desk-int8"
+    assert "model on desk: ship " in ran.stdout, "it was timed, and recommended"
+    return installed / "out" / "model-desk-int8"
 
 
 @pytest.mark.usefixtures("abacus")
