@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ class Ran:
 
 
 Vitedge = Callable[..., Ran]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 def _ran(code: int, done: Ran) -> Ran:
@@ -84,20 +88,31 @@ def vitedge_process() -> Vitedge:
 
 
 @pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory, vitedge: Vitedge) -> Path:
-    """A folder with `digits` in FP32 and INT8 for each CPU runtime. Copy what you change.
-
-    Made once for all workers: the first exports, the others wait.
-    """
-    folder = tmp_path_factory.getbasetemp()
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Have a folder made once for all workers: the first makes it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    output = folder / "artifacts"
-    with FileLock(folder / "artifacts.lock"):
-        if not output.is_dir():
-            targets = [word for name in TARGETS.values() for word in ("--target", name)]
-            vitedge("export", *targets, "--int8", "--duration", 0, "--output", output)
-    return output
+        base = base.parent
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        path, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)  # of a worker that failed
+                path.mkdir()
+                make(path)
+                done.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifacts(once: Once, vitedge: Vitedge) -> Path:
+    """A folder with `digits` in FP32 and INT8 for each CPU runtime. Copy what you change."""
+    targets = [word for name in TARGETS.values() for word in ("--target", name)]
+    export = ("export", *targets, "--int8", "--duration", 0)
+    return once("artifacts", lambda folder: vitedge(*export, "--output", folder))
 
 
 class Bundles(dict[tuple[str, str], Path]):
@@ -131,18 +146,20 @@ def onnx_model(bundles: dict[tuple[str, str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BatchSize], Any]:
+def digits_graph(once: Once) -> Callable[[BatchSize], Any]:
     """`digits` exported to FP32 ONNX, once for each batch size asked for."""
-    made: dict[BatchSize, Any] = {}
+    record = "exported.pickle"
+
+    def make(batch: BatchSize, folder: Path) -> None:
+        from vitedge.export.onnx import export
+        from vitedge.models.sources import ModelRequest, resolve
+
+        exported = export(resolve(ModelRequest()), folder, batch, 20)
+        (folder / record).write_bytes(pickle.dumps(exported))
 
     def graph(batch: BatchSize) -> Any:
-        if batch not in made:
-            from vitedge.export.onnx import export
-            from vitedge.models.sources import ModelRequest, resolve
-
-            folder = tmp_path_factory.mktemp(f"graph-{batch}")
-            made[batch] = export(resolve(ModelRequest()), folder, batch, 20)
-        return made[batch]
+        folder = once(f"graph-{batch}", partial(make, batch))
+        return pickle.loads((folder / record).read_bytes())
 
     return graph
 

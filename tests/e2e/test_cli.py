@@ -358,7 +358,10 @@ def test_doctor_says_what_is_here_and_what_is_missing(vitedge: CLI) -> None:
 
 
 @pytest.mark.usefixtures("openvino")
-def test_demo_ends_with_one_table_and_the_next_command(tmp_path: Path, vitedge: CLI) -> None:
+def test_demo_ends_with_one_table_and_the_next_command(
+    tmp_path: Path, vitedge: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitedge.export.demo.DURATION_S", 0.2)
     ran = vitedge("demo", cwd=tmp_path)
     paths = bundles_in(tmp_path / "artifacts")
     assert len(paths) == 4

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Once
 from vitedge.measure.remote.wheel import pack
 
 ROOT = Path(__file__).parents[2]
@@ -28,16 +29,18 @@ def run(*command: object, cwd: Path, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def device(once: Once) -> Path:
     """A folder whose `venv` holds nothing but the wheel and ONNX Runtime."""
-    folder = tmp_path_factory.mktemp("device")
+    return once("wheel", install)
+
+
+def install(folder: Path) -> None:
     build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
     run(*build, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
     pip = (folder / "venv" / "bin" / "pip", "install", "--quiet", "--no-compile")
     run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[onnxruntime]", cwd=folder)
-    return folder
 
 
 def test_a_device_validates_and_benches_without_torch(
