@@ -27,7 +27,7 @@ from tests.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
-from vitedge.measure.latency.lock import alone
+from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.models.zoo import ZOO
 
 Bundles = dict[tuple[str, str], Path]
@@ -607,7 +607,9 @@ def test_a_tampered_fp32_bundle_is_no_reference(vitedge: CLI, int8: Path) -> Non
     fp32 = int8.with_name(int8.name.replace("-int8", "-fp32"))
     (fp32 / "model.onnx").write_bytes(b"something else")
     before = (int8 / "report.json").read_bytes()
-    with alone(lambda said: None):  # so that it need not wait for others that time, and say so
+    with exclusive_timing(
+        lambda said: None
+    ):  # so that it need not wait for others that time, and say so
         refused(vitedge, "bench", int8, says=(str(fp32), "model.onnx"))
     assert (int8 / "report.json").read_bytes() == before
 

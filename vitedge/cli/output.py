@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from vitedge.core.machine import describe_machine
     from vitedge.export.result import ExportResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -32,6 +31,7 @@ def print_json(document: Any) -> None:
 def say_int8_note() -> None:
     """Warn on stderr where the CPU gives INT8 no advantage."""
     from vitedge.core import host
+    from vitedge.core.machine import describe_machine
 
     note = host.int8_note(describe_machine(threads=0))
     if note:
