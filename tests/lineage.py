@@ -113,6 +113,7 @@ ROWS = (
         {"encoder_layers": 1, "decoder_layers": 1},
         "DetrImageProcessor",
         {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None},
+        small_input=True,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The command line as a user types it: every command in a process of its own."""
+"""The command line as a user types it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def names(folder: Path) -> list[str]:
     """Everything in a folder, what begins with a dot included."""
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["targets", "list"], 0),
+        (["doctor", "--json"], 0),
+        (["targets", "show", "openvino-cpuu"], 2),
+        (["bench", "absent", "--sweeep"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_process_says_what_the_other_tests_read_in_this_one(
+    tmp_path: Path, vitedge: CLI, vitedge_process: CLI, arguments: list[str], code: int
+) -> None:
+    ours, other = (run(*arguments, code=code, cwd=tmp_path) for run in (vitedge, vitedge_process))
+    assert ours.stdout == other.stdout
+    assert ours.stderr == other.stderr.replace("python -m vitedge", "vitedge")
 
 
 # -- start-up -----------------------------------------------------------------------------------

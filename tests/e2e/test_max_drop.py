@@ -99,7 +99,7 @@ def command(model: Path, images: Path, output: Path, max_drop: float) -> list[st
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the bound costs is timed with as few runs as it takes."""
-    monkeypatch.setattr("vitedge.export.job.COST_S", 0.1)
+    monkeypatch.setattr("vitedge.export.accuracy_control.COST_S", 0.1)
 
 
 def bundles_in(output: Path) -> list[str]:
