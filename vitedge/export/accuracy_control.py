@@ -22,7 +22,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import Target
 from vitedge.export.request import Job
 from vitedge.export.result import ExportResult
-from vitedge.export.stage import Source, stage, versions
+from vitedge.export.stage import Source, stage
 from vitedge.measure.latency import LatencyComparison
 from vitedge.measure.latency.single_stream import time_in_turn
 from vitedge.quant.int8 import Int8, Quantizer
@@ -96,7 +96,7 @@ def _key(job: Job, target: Target, full: Probe) -> str:
     calibration = full.int8.record.calibration
     decisive = (
         *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
-        *(calibration.recipe, calibration.digest, target, versions(target)),
+        *(calibration.recipe, calibration.digest, target, full.result.bundle.manifest.tools),
         *(accuracy["data"], accuracy["n"], accuracy["fp32"]),
     )
     content = msgspec.json.encode(decisive, order="deterministic")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitedge.core import manifest, report
 from vitedge.core.bundle import LABELS, MODEL, Bundle, Golden, amend, seal
 from vitedge.core.progress import Steps
-from vitedge.core.runtime import TensorSpec, is_ours, runtime_of, runtimes
+from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Precision, Preprocess, Target, Task
 from vitedge.export.request import Job
 from vitedge.export.result import ExportResult
@@ -25,15 +22,10 @@ from vitedge.measure.accuracy.golden import check
 from vitedge.models.sources import ModelIdentity
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
-from vitedge.runtimes import lower, runs_here
+from vitedge.runtimes import lower, runs_here, tool_versions
 
 if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
-
-TOOLS = (
-    *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
-    *("numpy", "pillow"),
-)
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ def _build(
         reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
         if fp32
         else None,
-        tools=versions(target),
+        tools=tool_versions(target),
         files={},
         build=build,
     )
@@ -167,15 +159,3 @@ def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:
     shape: tuple[int | Literal["batch"], ...]
     shape = tuple("batch" if dim is None else dim for dim in spec.shape)
     return manifest.Tensor(name=spec.name, shape=shape, dtype=spec.dtype, layout=layout)
-
-
-def versions(target: Target) -> dict[str, str]:
-    """The versions of everything that has a hand in an artifact of `target`."""
-    runtime = runtime_of(target)
-    packages = [r.packages for r in runtimes().values() if r.processor == "cpu" and is_ours(r)]
-    packages += [] if is_ours(runtime) else [runtime.packages]
-    tools = {}
-    for name in (*TOOLS, *chain.from_iterable(packages)):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            tools[name] = metadata.version(name)
-    return tools

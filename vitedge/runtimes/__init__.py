@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -18,12 +21,18 @@ from vitedge.core.runtime import (
     Runtime,
     Session,
     VerifiedFiles,
+    is_ours,
     requirement,
     runtime_of,
+    runtimes,
 )
 from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime import ONNXRuntime
 
+TOOLS = (
+    *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
+    *("numpy", "pillow"),
+)
 SIMULATOR = ONNXRuntime()
 """Runs the graph of any bundle on the CPU, as it is written."""
 
@@ -112,3 +121,15 @@ def _explained(runtime: Runtime, what: str, fix: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{what}: {reason}", fix=fix) from error
+
+
+def tool_versions(target: Target) -> dict[str, str]:
+    """The versions of everything that has a hand in an artifact of `target`."""
+    runtime = runtime_of(target)
+    packages = [r.packages for r in runtimes().values() if r.processor == "cpu" and is_ours(r)]
+    packages += [] if is_ours(runtime) else [runtime.packages]
+    tools = {}
+    for name in (*TOOLS, *chain.from_iterable(packages)):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            tools[name] = metadata.version(name)
+    return tools
