@@ -29,10 +29,7 @@ from vitedge.core.runtime import (
 from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime import ONNXRuntime
 
-TOOLS = (
-    *("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript"),
-    *("numpy", "pillow"),
-)
+TOOLS = ("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript")
 SIMULATOR = ONNXRuntime()
 """Runs the graph of any bundle on the CPU, as it is written."""
 
@@ -129,7 +126,7 @@ def tool_versions(target: Target) -> dict[str, str]:
     packages = [r.packages for r in runtimes().values() if r.processor == "cpu" and is_ours(r)]
     packages += [] if is_ours(runtime) else [runtime.packages]
     tools = {}
-    for name in (*TOOLS, *chain.from_iterable(packages)):
+    for name in (*TOOLS, *chain.from_iterable(packages), "numpy", "pillow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             tools[name] = metadata.version(name)
     return tools

@@ -59,7 +59,10 @@ def _runtime(runtime: Runtime, machine: Host) -> Requirement:
         return Requirement(name=runtime.name, status="yes", detail=version)
     if not runtime.packages:
         return Requirement(name=runtime.name, status="yes", detail=f"runs {runtime.title}")
-    detail = f"to run {runtime.title} artifacts: pip install '{requirement(runtime)}'"
+    purpose = f"run {runtime.title} artifacts"
+    if runtime.processor == "gpu":
+        purpose = f"build and {purpose} on an NVIDIA GPU"
+    detail = f"to {purpose}: pip install '{requirement(runtime)}'"
     return Requirement(name=runtime.name, status="no", detail=detail)
 
 
