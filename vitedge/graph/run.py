@@ -22,8 +22,6 @@ from vitedge.core.runtime import TensorSpec
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
-PARITY_LIMIT = 1e-4
-"""Largest relative error of a rewritten graph's output."""
 _RUNS_AT_A_TIME = 2
 """Of `Runner.stream`: a core that waits in one run works on the other."""
 
@@ -109,11 +107,6 @@ def shapes(model: ModelProto, fp32: Path, images: NDArray[Any]) -> dict[str, tup
     nodes = [helper.make_node("Shape", [name], [f"{name}/shape_of"]) for name in names]
     run = tapped(model, fp32, [node.output[0] for node in nodes], tuple(nodes))
     return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}
-
-
-def relative_error(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    """The largest |got − want|, relative to the largest |want|; NaN where either has one."""
-    return float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-30)
 
 
 def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.uint8]) -> None:

@@ -17,6 +17,7 @@ from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_help
 
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Figures
+from vitedge.core.numerics import sqnr_db
 from vitedge.graph.run import Runner
 
 INT8 = "int8:"
@@ -55,22 +56,18 @@ def examine(
                 f"the output of layer '{node}' is NaN or infinite",
                 fix="check the weights and the preprocessing",
             )
+        signal = max(signal, 1e-30)  # silent, but with noise: the worst, not none
         activation_scales, weight_scales = scales[node]
         quantized = bool(activation_scales)
         figures[node] = Figures(
             activation_scales=activation_scales,
             weight_scales=weight_scales,
             clipped_share=clipped / seen if quantized else None,
-            sqnr_db=_decibels(signal, own_noise) if quantized else None,
-            accumulated_sqnr_db=_decibels(signal, noise),
+            sqnr_db=sqnr_db(signal, own_noise) if quantized else None,
+            accumulated_sqnr_db=sqnr_db(signal, noise),
             macs=round(macs / len(padded)),
         )
     return figures
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    """10·log10(signal / noise); None without noise."""
-    return 10 * math.log10(max(signal, 1e-30) / noise) if noise > 0 else None
 
 
 _Scales = tuple[tuple[float, ...], tuple[float, float] | None]

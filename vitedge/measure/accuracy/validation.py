@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
+from vitedge.core.numerics import cosines, sqnr_db
 from vitedge.core.report import Accuracy, Metric, Numerics
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Task
@@ -179,18 +180,14 @@ class OutputError:
             self._signal += float(np.vdot(want, want))
             self._noise += float(np.vdot(difference, difference))
             self._max = float(np.maximum(self._max, np.abs(difference).max()))
-            norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))
-            self._cosines += float(((want * got).sum(-1) / np.maximum(norms, 1e-30)).sum())
+            self._cosines += float(cosines(want, got).sum())
         self._images += len(want)
 
     def result(self, data: str) -> Numerics:
         """The error over everything seen, which was `data`."""
-        sqnr_db = None
         finite = math.isfinite(self._noise)
-        if finite and self._noise > 0 and self._signal > 0:
-            sqnr_db = 10 * math.log10(self._signal / self._noise)
         return Numerics(
-            sqnr_db=sqnr_db,
+            sqnr_db=sqnr_db(self._signal, self._noise),
             max_abs_error=self._max if finite else None,
             cosine=self._cosines / self._images if finite else None,
             n=self._images,
