@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
+from vitedge.core.numerics import fill_batch
 from vitedge.core.runtime import TensorSpec
 
 Progress = Callable[[str, int, int], None]
@@ -145,11 +146,11 @@ class Fp32Graph:
         Raises InputError, naming the layer, where it is NaN or infinite.
         """
         fixed = self.input.shape[0] or len(images)
-        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
+        filled = fill_batch(images, fixed)
         run = Runner(self.path)
         runs = []
-        for start in range(0, len(padded), fixed):
-            part = padded[start : start + fixed]
+        for start in range(0, len(filled), fixed):
+            part = filled[start : start + fixed]
             runs.append(run(part)[0])
             check_finite(runs[-1], self.path, part)
         return np.concatenate(runs)[: len(images)]

@@ -17,7 +17,7 @@ from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_help
 
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Figures
-from vitedge.core.numerics import sqnr_db
+from vitedge.core.numerics import fill_batch, sqnr_db
 from vitedge.graph.run import Runner
 
 INT8 = "int8:"
@@ -41,9 +41,8 @@ def examine(
     batch, scales = _write(fp32, int8, nodes, path)
     try:
         run = Runner(path, as_written=True)
-        padding = -len(images) % batch
-        padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
-        runs = [run(padded[i : i + batch])[0] for i in range(0, len(padded), batch)]
+        filled = fill_batch(images, batch)
+        runs = [run(filled[i : i + batch])[0] for i in range(0, len(filled), batch)]
     finally:
         path.unlink()
         data.unlink(missing_ok=True)
@@ -65,7 +64,7 @@ def examine(
             clipped_share=clipped / seen if quantized else None,
             sqnr_db=sqnr_db(signal, own_noise) if quantized else None,
             accumulated_sqnr_db=sqnr_db(signal, noise),
-            macs=round(macs / len(padded)),
+            macs=round(macs / len(filled)),
         )
     return figures
 

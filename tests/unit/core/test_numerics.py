@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from vitedge.core.numerics import absolute_error, cosines, decibels, relative_error, sqnr_db
+from vitedge.core.numerics import (
+    absolute_error,
+    cosines,
+    decibels,
+    fill_batch,
+    relative_error,
+    sqnr_db,
+)
 
 NOTHING = np.zeros((0, 3), np.float32)
 
@@ -76,3 +83,16 @@ def test_an_error_that_is_not_finite_is_within_no_limit(value: float) -> None:
     for want, got in ((sound, broken), (broken, sound), (broken, broken)):
         assert not absolute_error(want, got) <= 1e300
         assert not relative_error(want, got) <= 1
+
+
+@pytest.mark.parametrize(("size", "filled"), [(1, [0, 1, 2]), (3, [0, 1, 2]), (2, [0, 1, 2, 2])])
+def test_a_batch_is_filled_up_with_its_last_image(size: int, filled: list[int]) -> None:
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None]
+    assert fill_batch(images, size).ravel().tolist() == filled
+
+
+def test_a_batch_larger_than_the_images_is_filled_up_too() -> None:
+    labels = np.array([4, 5], np.int64)
+    assert fill_batch(labels, 5).tolist() == [4, 5, 5, 5, 5]
+    assert fill_batch(labels, 2) is labels  # nothing to fill, nothing copied
+    assert len(fill_batch(NOTHING, 4)) == 0

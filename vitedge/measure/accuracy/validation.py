@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
-from vitedge.core.numerics import cosines, sqnr_db
+from vitedge.core.numerics import cosines, fill_batch, sqnr_db
 from vitedge.core.report import Accuracy, Metric, Numerics
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Task
@@ -149,12 +149,9 @@ class _Scorer:
 
 def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The output (n, …) for `images` (n, H, W, 3); a short batch is padded to the fixed size."""
-    fixed = session.inputs[0].shape[0]
-    count = len(images)
-    if fixed and count < fixed:
-        images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
-    outputs = session.run({session.inputs[0].name: images})
-    output: NDArray[np.float32] = outputs[session.outputs[0].name][:count]
+    filled = fill_batch(images, session.inputs[0].shape[0] or 1)
+    outputs = session.run({session.inputs[0].name: filled})
+    output: NDArray[np.float32] = outputs[session.outputs[0].name][: len(images)]
     return output
 
 
