@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vitedge.core import manifest
 from vitedge.core.errors import InputError
+from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Calibration
 from vitedge.data.imageset import ImageSet
@@ -108,7 +109,7 @@ def batched(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[
     """Images (1, H, W, 3) as batches (`size`, H, W, 3), the last filled up with its last image."""
     stream = iter(images)
     while chunk := list(islice(stream, size)):
-        yield np.concatenate(chunk + chunk[-1:] * (size - len(chunk)))
+        yield fill_batch(np.concatenate(chunk), size)
 
 
 def _balanced(images: ImageSet, count: int, seed: int) -> Iterator[list[int]]:

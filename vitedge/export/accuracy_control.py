@@ -18,6 +18,7 @@ import msgspec
 from vitedge.core import manifest
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError
+from vitedge.core.numerics import decibels
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Target
 from vitedge.export.request import Job
@@ -256,7 +257,7 @@ class Search:
 
 def noise_db(harm: float) -> float:
     """Noise over signal in decibels."""
-    return 10 * math.log10(max(harm, 1e-30))
+    return decibels(max(harm, 1e-30))
 
 
 def _layers(count: int) -> str:

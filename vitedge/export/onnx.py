@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from vitedge.core.errors import InputError, VitedgeError, error_line
+from vitedge.core.numerics import EXPORT_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Batch
 from vitedge.graph import fold, preprocess
@@ -24,15 +25,12 @@ from vitedge.graph.io import check_opset
 from vitedge.graph.run import Fp32Graph, Runner, check_finite
 from vitedge.models.sources import ModelIdentity, ReferenceModel
 
-PARITY_LIMIT = 1e-3
-"""Largest |exported − reference| allowed, relative to the largest |reference|."""
-
 
 def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp32Graph:
     """Write `folder/model.onnx`: `image` (B, H, W, 3) uint8 -> float32 logits or features.
 
     Its weights lie beside it as external data. Raises InputError when the graph's output
-    differs from the source's by more than PARITY_LIMIT, or is NaN or infinite.
+    differs from the source's by more than EXPORT_PARITY, or is NaN or infinite.
     """
     path = folder / "model.onnx"
     spec = model.identity.preprocess
@@ -45,12 +43,11 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
         got, want = Runner(path)(images)[0], reference(images)
     _check_output(got, model.identity)
     check_finite(got, path, images)
-    error = float(np.abs(got - want).max())
-    relative = error / max(float(np.abs(want).max()), 1e-12)
-    if not relative <= PARITY_LIMIT:
+    relative = relative_error(want, got)
+    if not relative <= EXPORT_PARITY:
         raise InputError(
             f"{model.identity.name}: the exported graph differs from its source by "
-            f"{relative:.1e} relative (limit {PARITY_LIMIT:.0e})",
+            f"{relative:.1e} relative (limit {EXPORT_PARITY:.0e})",
             fix="the model computes something its export does not; report it with the model",
         )
     lead = None if batch == "dynamic" else batch
@@ -59,7 +56,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
         path=path,
         input=TensorSpec(graph.input[0].name, (lead, spec.height, spec.width, 3), "uint8"),
         output=TensorSpec(graph.output[0].name, (lead, *got.shape[1:]), str(got.dtype)),
-        max_abs_error=error,
+        max_abs_error=absolute_error(want, got),
         max_rel_error=relative,
     )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vitedge.core import manifest
 from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError, VitedgeError, missing
+from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
 from vitedge.core.spec import Floats, Preprocess, Target, Task, Training
 from vitedge.data.open import EMBEDDED, open_images
@@ -317,11 +318,10 @@ def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]
     """What was trained, for the golden images."""
     import torch
 
-    short = -len(images) % student.batch
-    padded = np.concatenate([images, np.repeat(images[-1:], short, axis=0)])
+    filled = torch.from_numpy(fill_batch(images, student.batch))
     student.cpu()
     with torch.no_grad():
-        logits = student(torch.from_numpy(padded)).logits[: len(images)]
+        logits = student(filled).logits[: len(images)]
     return np.asarray(logits.double().numpy())
 
 

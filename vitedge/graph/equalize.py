@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from vitedge.core.errors import InputError
+from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.channels import Channels, Factor
 from vitedge.graph.external import DataFile
-from vitedge.graph.run import PARITY_LIMIT, Runner, relative_error, tapped
+from vitedge.graph.run import Runner, tapped
 
 _UNSCALED = ("Softmax", "Gelu", "Erf", "Sigmoid", "Tanh", "Sqrt")
 """What scales cannot pass: their inputs, and so their outputs, are as they were."""
@@ -60,10 +61,10 @@ def _changes(factors: Iterable[Factor], scale: Scales) -> dict[tuple[str, int], 
 def check(fp32: Path, path: Path, images: Images, fp32_output: NDArray[np.float32]) -> float:
     """The largest relative error of the output of `path` on `images` against `fp32_output`.
 
-    Raises InputError, naming the first layer that differs, when it is above PARITY_LIMIT.
+    Raises InputError, naming the first layer that differs, when it is above REWRITE_PARITY.
     """
     error = relative_error(fp32_output, Runner(path)(images)[0])
-    if error <= PARITY_LIMIT:
+    if error <= REWRITE_PARITY:
         return error
     raise InputError(
         f"equalizing changed what the model computes, by {error:.1e} relative, from "
@@ -80,6 +81,6 @@ def _first_difference(fp32: Path, path: Path, images: Images) -> str:
         return "the output"
     runs = [tapped(m, p, list(fixed))(images) for m, p in ((model, fp32), (changed, path))]
     for name, want, got in zip(fixed.values(), *runs, strict=True):
-        if not relative_error(want, got) <= PARITY_LIMIT:
+        if not relative_error(want, got) <= REWRITE_PARITY:
             return str(name)
     return "the output"

@@ -25,6 +25,7 @@ from onnx import (
 
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Kept
+from vitedge.core.numerics import sqnr_db
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
 from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard
@@ -87,7 +88,7 @@ def halve(
         halves = Halves(model, source.parent, path, guard.ports(kept))
         halves.write()
         try:
-            sqnr_db = _check(model, source, fp32, path, halves.names, batches())
+            quality_db = _check(model, source, fp32, path, halves.names, batches())
         except InputError as error:
             failed = failed or error
             continue
@@ -98,7 +99,7 @@ def halve(
             for n in model.graph.node
             if n.name in kept
         )
-        return Halved(path, reasons, how, largest, node, limit, sqnr_db)
+        return Halved(path, reasons, how, largest, node, limit, quality_db)
     assert failed is not None
     raise failed
 
@@ -144,25 +145,24 @@ def _check(
             before += float(np.square(want - before_run(images)[0]).sum())
         noise += float(np.square(want - got).sum())
     allowed = before * 10 ** (INT8_LOSS_DB / 10) + signal * 10 ** (-SQNR_LIMIT_DB / 10)
-    sqnr_db = _sqnr_db(signal, noise)
+    quality_db = _quality_db(signal, noise)
     if noise <= allowed:
-        return sqnr_db
+        return quality_db
     assert images is not None
     where, what = _first_failure(model, source, exact, path, images)
     raise InputError(
         f"in float16 this model {what} from '{where}' on: its output keeps "
-        f"{sqnr_db:.1f} dB of {_sqnr_db(signal, allowed):.1f}",
+        f"{quality_db:.1f} dB of {_quality_db(signal, allowed):.1f}",
         fix="export it with --fp32",
     )
 
 
-def _sqnr_db(signal: float, noise: float) -> float:
-    """Signal to noise, decibels: -inf where the noise is not finite, EXACT_DB where it is none."""
-    if not np.isfinite(noise):
+def _quality_db(signal: float, noise: float) -> float:
+    """SQNR, EXACT_DB at most; -inf where the noise is not finite."""
+    if not math.isfinite(noise):
         return -math.inf
-    if noise <= signal * 10 ** (-EXACT_DB / 10):
-        return EXACT_DB
-    return float(10 * np.log10(max(signal, 1e-300) / noise))
+    quality_db = sqnr_db(max(signal, 1e-300), noise)
+    return EXACT_DB if quality_db is None else min(quality_db, EXACT_DB)
 
 
 def _first_failure(
@@ -182,7 +182,9 @@ def _first_failure(
     broken = [not np.isfinite(y).all() for _, y in pairs]
     if any(broken):
         return list(nodes.values())[broken.index(True)], "is not finite"
-    far = [_sqnr_db(np.square(x).sum(), np.square(x - y).sum()) < SQNR_LIMIT_DB for x, y in pairs]
+    far = [
+        _quality_db(np.square(x).sum(), np.square(x - y).sum()) < SQNR_LIMIT_DB for x, y in pairs
+    ]
     where = far.index(True) if any(far) else -1
     return list(nodes.values())[where], "drifts from FP32"
 

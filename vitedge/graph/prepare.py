@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
 from vitedge.core.errors import InputError
+from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.external import DataFile
 from vitedge.graph.norms import Norms
 from vitedge.graph.qkv_split import split
-from vitedge.graph.run import PARITY_LIMIT, Runner, relative_error, shapes
+from vitedge.graph.run import Runner, shapes
 
 
 def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
@@ -25,7 +26,7 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
 
     `images` (B, H, W, 3) are run through both; where a Linear's parts cannot be told from them,
     it stays as it is. The external data of `fp32` is shared. Raises InputError when the outputs
-    differ by more than PARITY_LIMIT.
+    differ by more than REWRITE_PARITY.
     """
     model = onnx.load(fp32, load_external_data=False)
     sizes = shapes(model, fp32, images)
@@ -35,7 +36,7 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
     onnx.save(onnx.shape_inference.infer_shapes(model), path)
     want, got = (Runner(p)(images)[0] for p in (fp32, path))
     error = relative_error(want, got)
-    if not error <= PARITY_LIMIT:
+    if not error <= REWRITE_PARITY:
         raise InputError(
             f"putting attention into the form the target fuses changed what the model computes, by "
             f"{error:.1e} relative",

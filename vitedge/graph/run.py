@@ -17,13 +17,12 @@ from onnx import ModelProto, NodeProto, helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
+from vitedge.core.numerics import fill_batch
 from vitedge.core.runtime import TensorSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
 
-PARITY_LIMIT = 1e-4
-"""Largest relative error of a rewritten graph's output."""
 _RUNS_AT_A_TIME = 2
 """Of `Runner.stream`: a core that waits in one run works on the other."""
 
@@ -111,11 +110,6 @@ def shapes(model: ModelProto, fp32: Path, images: NDArray[Any]) -> dict[str, tup
     return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}
 
 
-def relative_error(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    """The largest |got − want|, relative to the largest |want|; NaN where either has one."""
-    return float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-30)
-
-
 def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.uint8]) -> None:
     """Refuse `outputs` of the ONNX file `fp32` on one run's `images` where they are not finite.
 
@@ -152,11 +146,11 @@ class Fp32Graph:
         Raises InputError, naming the layer, where it is NaN or infinite.
         """
         fixed = self.input.shape[0] or len(images)
-        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % fixed, axis=0)])
+        filled = fill_batch(images, fixed)
         run = Runner(self.path)
         runs = []
-        for start in range(0, len(padded), fixed):
-            part = padded[start : start + fixed]
+        for start in range(0, len(filled), fixed):
+            part = filled[start : start + fixed]
             runs.append(run(part)[0])
             check_finite(runs[-1], self.path, part)
         return np.concatenate(runs)[: len(images)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from vitedge.core.manifest import Tried
+from vitedge.core.numerics import sqnr_db
 from vitedge.core.spec import Calibration, Equalize, Quantization
 from vitedge.graph.io import write
 from vitedge.graph.run import Progress, Runner
@@ -50,21 +52,21 @@ def calibrate(
         for estimator in estimators:
             settings = replace(equalized.settings, activations=estimator)
             candidate = replace(equalized, settings=settings)
-            candidates.append((_sqnr_db(observed, candidate, model), candidate))
+            candidates.append((_quality_db(observed, candidate, model), candidate))
             progress("trying recipes", len(candidates), total)
     candidates.sort(key=lambda candidate: -candidate[0])
     return candidates[0][1], [
         Tried(
             equalize=calibrated.settings.equalize,
             activations=calibrated.settings.activations,
-            sqnr_db=sqnr_db,
+            sqnr_db=quality_db,
         )
-        for sqnr_db, calibrated in candidates
+        for quality_db, calibrated in candidates
     ]
 
 
-def _sqnr_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> float:
-    """How well `model`, with the ranges of `calibrated`, follows FP32 on the images kept."""
+def _quality_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> float:
+    """SQNR of `model`, with the ranges of `calibrated`, on the images kept; -inf if not finite."""
     scales = {f"{name}.scale": name for name in calibrated.ranges}
     for tensor in model.graph.initializer:
         if tensor.name in scales:
@@ -78,4 +80,5 @@ def _sqnr_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> f
         signal += float(np.square(fp32, dtype=np.float64).sum())
         noise += float(np.square(run(images)[0] - fp32, dtype=np.float64).sum())
     path.unlink()
-    return 10 * float(np.log10(max(signal, 1e-300) / max(noise, 1e-300)))
+    quality_db = sqnr_db(max(signal, 1e-300), max(noise, 1e-300))
+    return -math.inf if quality_db is None else quality_db

@@ -17,6 +17,7 @@ from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_help
 
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Figures
+from vitedge.core.numerics import fill_batch, sqnr_db
 from vitedge.graph.run import Runner
 
 INT8 = "int8:"
@@ -40,9 +41,8 @@ def examine(
     batch, scales = _write(fp32, int8, nodes, path)
     try:
         run = Runner(path, as_written=True)
-        padding = -len(images) % batch
-        padded = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
-        runs = [run(padded[i : i + batch])[0] for i in range(0, len(padded), batch)]
+        filled = fill_batch(images, batch)
+        runs = [run(filled[i : i + batch])[0] for i in range(0, len(filled), batch)]
     finally:
         path.unlink()
         data.unlink(missing_ok=True)
@@ -55,22 +55,18 @@ def examine(
                 f"the output of layer '{node}' is NaN or infinite",
                 fix="check the weights and the preprocessing",
             )
+        signal = max(signal, 1e-30)  # silent, but with noise: the worst, not none
         activation_scales, weight_scales = scales[node]
         quantized = bool(activation_scales)
         figures[node] = Figures(
             activation_scales=activation_scales,
             weight_scales=weight_scales,
             clipped_share=clipped / seen if quantized else None,
-            sqnr_db=_decibels(signal, own_noise) if quantized else None,
-            accumulated_sqnr_db=_decibels(signal, noise),
-            macs=round(macs / len(padded)),
+            sqnr_db=sqnr_db(signal, own_noise) if quantized else None,
+            accumulated_sqnr_db=sqnr_db(signal, noise),
+            macs=round(macs / len(filled)),
         )
     return figures
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    """10·log10(signal / noise); None without noise."""
-    return 10 * math.log10(max(signal, 1e-30) / noise) if noise > 0 else None
 
 
 _Scales = tuple[tuple[float, ...], tuple[float, float] | None]

@@ -59,7 +59,7 @@ def observe(
     Raises InputError when an activation is NaN or infinite, or nothing can be quantized.
     """
     model = onnx.load(fp32, load_external_data=False)
-    layers = decide(model.graph, target)
+    layers = decide(model, target)
     taps = _to_quantize(model.graph, layers, target)
     first = next(batches)
     channels = Channels()

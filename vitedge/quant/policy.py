@@ -5,32 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from onnx import GraphProto, NodeProto
+from onnx import ModelProto, NodeProto
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
+from vitedge.graph.match import TRANSPARENT, softmaxes
+from vitedge.graph.structure import Structure
 
 Role = Literal["linear", "conv", "qk", "pv", "product"]
 
 LINEAR_OPS = ("MatMul", "Gemm")
-# what may stand between an attention product and its softmax
-_TRANSPARENT = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "Dropout", "Identity", "Transpose")
 
 
-def decide(graph: GraphProto, target: Quantization) -> list[Layer]:
-    """Decide for every MatMul, Gemm and Conv of `graph`, in graph order.
+def decide(model: ModelProto, target: Quantization) -> list[Layer]:
+    """Decide for every MatMul, Gemm and Conv of `model`, in graph order.
 
     Residual additions, LayerNorm, GELU and Softmax are never touched: quantizing the
     residual stream is what collapses ViTs.
     """
+    graph = model.graph
     stored = {tensor.name for tensor in graph.initializer if len(tensor.dims) >= 2}
-    users: dict[str, list[NodeProto]] = {}
-    makers: dict[str, NodeProto] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-        for name in node.output:
-            makers[name] = node
+    roles = _attention_roles(Structure(model))
     dims = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.value_info
@@ -42,7 +37,7 @@ def decide(graph: GraphProto, target: Quantization) -> list[Layer]:
         elif node.op_type in LINEAR_OPS and node.input[1] in stored:
             role = "linear"
         elif node.op_type == "MatMul":
-            role = _product_role(node, users, makers)
+            role = roles.get(node.output[0], "product")
         else:
             continue
         quantized, why = _verdict(node.op_type, role, target)
@@ -81,20 +76,19 @@ def _too_large(
     return ""
 
 
-def _product_role(
-    node: NodeProto,
-    users: Mapping[str, list[NodeProto]],
-    makers: Mapping[str, NodeProto],
-) -> Role:
-    """Whether a product of two activations is Q·Kᵀ (feeds a softmax) or P·V (fed by one)."""
-    upstream = makers.get(node.input[0])
-    while upstream is not None and upstream.op_type in _TRANSPARENT:
-        upstream = makers.get(upstream.input[0])
-    if upstream is not None and upstream.op_type == "Softmax":
-        return "pv"
-    downstream = users.get(node.output[0], [])
-    while len(downstream) == 1 and downstream[0].op_type in _TRANSPARENT:
-        downstream = users.get(downstream[0].output[0], [])
-    if downstream and all(user.op_type == "Softmax" for user in downstream):
-        return "qk"
-    return "product"
+def _attention_roles(graph: Structure) -> dict[str, Role]:
+    """Which outputs are of Q·Kᵀ, read by softmaxes alone, and of P·V, with P on the left."""
+    roles: dict[str, Role] = {}
+    for pattern in softmaxes(graph):
+        if pattern.before and _only_softmaxes_read(graph, pattern.before.output[0]):
+            roles[pattern.before.output[0]] = "qk"
+        if pattern.after and pattern.after.input[0] == pattern.probabilities:
+            roles[pattern.after.output[0]] = "pv"
+    return roles
+
+
+def _only_softmaxes_read(graph: Structure, name: str) -> bool:
+    users = graph.users(name)
+    while len(users) == 1 and users[0].op_type in TRANSPARENT:
+        users = graph.users(users[0].output[0])
+    return all(user.op_type == "Softmax" for user in users)

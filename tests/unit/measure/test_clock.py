@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import TensorSpec
 from vitedge.measure.latency import measure, summarize
+from vitedge.measure.latency.clock import rounds_for
 
 WIDTH = 128
 
@@ -165,3 +166,16 @@ def test_rounds_know_when_they_began(feed):
         assert len(starts_s) == len(rounds)
         ended_s = starts_s + rounds.sum(axis=1) / 1e3
         assert starts_s[0] >= 0 and np.all(ended_s[:-1] <= starts_s[1:])
+
+
+@pytest.mark.parametrize(("duration_s", "least", "rounds"), [(1e-9, 1, 1), (1e-9, 4, 4)])
+def test_rounds_go_on_until_there_are_enough(duration_s: float, least: int, rounds: int) -> None:
+    done: list[float] = []
+    assert list(rounds_for(duration_s, least, done.append)) == list(range(rounds))
+    assert done == [(number + 1) / least for number in range(rounds)]
+
+
+def test_rounds_go_on_until_the_time_is_over() -> None:
+    done: list[float] = []
+    numbers = list(rounds_for(0.01, 2, done.append))
+    assert len(numbers) > 2 and done == sorted(done) and done[-1] == 1

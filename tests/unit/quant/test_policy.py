@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import onnx
 import pytest
-from onnx import GraphProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
@@ -23,17 +23,17 @@ def dialect(attention=(), operators=("MatMul", "Gemm")) -> Quantization:
 
 
 @pytest.fixture(scope="module", params=[1, "dynamic"], ids=["static", "dynamic"])
-def graph(request, digits_graph) -> GraphProto:
-    return onnx.load(digits_graph(request.param).path, load_external_data=False).graph
+def model(request, digits_graph) -> ModelProto:
+    return onnx.load(digits_graph(request.param).path, load_external_data=False)
 
 
 def counts(layers: list[Layer]) -> Counter[tuple[str, bool]]:
     return Counter((layer.role, layer.quantized) for layer in layers)
 
 
-def test_every_product_of_the_vit_gets_one_decision_with_its_reason(graph: GraphProto) -> None:
-    layers = decide(graph, dialect())
-    products = [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
+def test_every_product_of_the_vit_gets_one_decision_with_its_reason(model: ModelProto) -> None:
+    layers = decide(model, dialect())
+    products = [n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
     assert [layer.node for layer in layers] == products
     assert all(layer.why for layer in layers)
     assert counts(layers) == {
@@ -44,15 +44,15 @@ def test_every_product_of_the_vit_gets_one_decision_with_its_reason(graph: Graph
     }
 
 
-def test_the_decisions_name_the_layers_as_the_model_does(graph: GraphProto) -> None:
-    linear = [d.node.rsplit("/")[0] for d in decide(graph, dialect()) if d.role == "linear"]
+def test_the_decisions_name_the_layers_as_the_model_does(model: ModelProto) -> None:
+    linear = [d.node.rsplit("/")[0] for d in decide(model, dialect()) if d.role == "linear"]
     layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     assert linear == [*(f"blocks.{i}.{name}" for i in range(BLOCKS) for name in layers), "head"]
 
 
-def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(graph: GraphProto) -> None:
+def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(model: ModelProto) -> None:
     everything = dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
-    assert {d.op for d in decide(graph, everything)} == {"MatMul", "Gemm", "Conv"}
+    assert {d.op for d in decide(model, everything)} == {"MatMul", "Gemm", "Conv"}
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(graph: 
         ),
     ],
 )
-def test_a_target_widens_int8_to_what_its_kernels_take(graph, target, quantized) -> None:
-    layers = decide(graph, target)
+def test_a_target_widens_int8_to_what_its_kernels_take(model, target, quantized) -> None:
+    layers = decide(model, target)
     assert {d.role for d in layers if d.quantized} == quantized
 
 
@@ -80,30 +80,30 @@ def test_a_target_widens_int8_to_what_its_kernels_take(graph, target, quantized)
         ({"attention_max_tokens": 64}, "65 tokens"),
     ],
 )
-def test_attention_stays_float_where_the_target_cannot_fuse_it(graph, limits, why) -> None:
+def test_attention_stays_float_where_the_target_cannot_fuse_it(model, limits, why) -> None:
     target = msgspec.structs.replace(dialect(("qk", "pv")), **limits)
-    attention = [d for d in decide(graph, target) if d.role in ("qk", "pv")]
+    attention = [d for d in decide(model, target) if d.role in ("qk", "pv")]
     assert len(attention) == 2 * BLOCKS
     assert {d.quantized for d in attention} == {not why}
     assert all(why in d.why for d in attention)
 
 
-def test_roles_do_not_depend_on_names(graph: GraphProto) -> None:
-    anonymous = GraphProto()
-    anonymous.CopyFrom(graph)
+def test_roles_do_not_depend_on_names(model: ModelProto) -> None:
+    anonymous = ModelProto()
+    anonymous.CopyFrom(model)
     tensors: dict[str, str] = {}
-    for index, node in enumerate(anonymous.node):
+    for index, node in enumerate(anonymous.graph.node):
         node.name = f"n{index}"
         for names in (node.input, node.output):
             names[:] = [tensors.setdefault(name, f"t{len(tensors)}") for name in names]
-    for tensor in anonymous.initializer:
+    for tensor in anonymous.graph.initializer:
         tensor.name = tensors.setdefault(tensor.name, f"t{len(tensors)}")
-    roles = [decision.role for decision in decide(graph, dialect())]
+    roles = [decision.role for decision in decide(model, dialect())]
     assert [decision.role for decision in decide(anonymous, dialect())] == roles
 
 
-def test_float_layers_say_why(graph: GraphProto) -> None:
-    why = {d.role: d.why for d in decide(graph, dialect()) if not d.quantized}
+def test_float_layers_say_why(model: ModelProto) -> None:
+    why = {d.role: d.why for d in decide(model, dialect()) if not d.quantized}
     assert "attention" in why["qk"] and "attention" in why["pv"]
     assert "Conv" in why["conv"]
 
@@ -119,7 +119,9 @@ def test_a_product_of_activations_outside_attention_stays_float() -> None:
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "ab"],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "de"],
     )
-    (decision,) = decide(graph, dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv")))
+    (decision,) = decide(
+        helper.make_model(graph), dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
+    )
     assert (decision.role, decision.quantized) == ("product", False)
     assert "outside attention" in decision.why
 
@@ -142,4 +144,25 @@ def test_masked_and_scaled_attention_is_still_attention() -> None:
             helper.make_tensor("mask", TensorProto.FLOAT, [2, 2], [0, -9, 0, 0]),
         ],
     )
-    assert [d.role for d in decide(graph, dialect())] == ["qk", "pv"]
+    assert [d.role for d in decide(helper.make_model(graph), dialect())] == ["qk", "pv"]
+
+
+@pytest.mark.parametrize(
+    ("body", "roles"),
+    [
+        ("s = MatMul(learned, k)  p = Softmax(s)  y = MatMul(p, v)", ["qk", "pv"]),
+        ("s = MatMul(q, k)  p = Softmax(s)  m = Mul(p, half)  y = MatMul(m, v)", ["qk", "pv"]),
+        ("s = MatMul(q, k)  p = Softmax(s)  m = Mul(gate, p)  y = MatMul(m, v)", ["qk", "product"]),
+        ("s = MatMul(q, k)  p = Softmax(s)  y = MatMul(v, p)", ["qk", "product"]),
+        ("s = MatMul(q, k)  y = Softmax(s)", ["qk"]),
+        ("p = Softmax(q)  y = MatMul(p, v)", ["pv"]),
+    ],
+    ids=["a learned query", "scaled", "gated", "on the right", "a map alone", "of no product"],
+)
+def test_half_an_attention_is_found_too(body: str, roles: list[str]) -> None:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        attention (float[2,2] q, float[2,2] k, float[2,2] v, float[2,2] gate) => (float[2,2] y)
+        <float[2,2] learned = {{1, 2, 3, 4}}, float half = {{0.5}}> {{ {body} }}
+    """)
+    assert [decision.role for decision in decide(model, dialect())] == roles

@@ -11,14 +11,13 @@ from vitedge.core import bundle as artifact
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import GoldenParity
+from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Parity
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Precision, Task
 from vitedge.measure.accuracy.validation import OutputError, predict_all
 from vitedge.runtimes import open_session, runs_here
 
-PARITY_LIMIT = 1e-3
-"""Largest error of an FP32 bundle on the golden images, relative to the largest logit."""
 LOST_DB = 6.0
 """SQNR that another machine may lose: there the noise is twice what it was at export."""
 EXACT_DB = 40.0
@@ -55,7 +54,7 @@ def compare(
     largest = float(np.abs(golden.outputs).max())
     least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
     broken = ""
-    if precision == "fp32" and numerics.max_abs_error > PARITY_LIMIT * largest:
+    if precision == "fp32" and numerics.max_abs_error > EXPORT_PARITY * largest:
         broken = f"error {numerics.max_abs_error:.1e} on outputs up to {largest:.1e} in FP32"
     elif precision != "fp32" and numerics.sqnr_db is not None and numerics.sqnr_db < least_db:
         broken = f"{numerics.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
+from vitedge.core.numerics import cosines, fill_batch, sqnr_db
 from vitedge.core.report import Accuracy, Metric, Numerics
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Task
@@ -148,12 +149,9 @@ class _Scorer:
 
 def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The output (n, …) for `images` (n, H, W, 3); a short batch is padded to the fixed size."""
-    fixed = session.inputs[0].shape[0]
-    count = len(images)
-    if fixed and count < fixed:
-        images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
-    outputs = session.run({session.inputs[0].name: images})
-    output: NDArray[np.float32] = outputs[session.outputs[0].name][:count]
+    filled = fill_batch(images, session.inputs[0].shape[0] or 1)
+    outputs = session.run({session.inputs[0].name: filled})
+    output: NDArray[np.float32] = outputs[session.outputs[0].name][: len(images)]
     return output
 
 
@@ -179,18 +177,14 @@ class OutputError:
             self._signal += float(np.vdot(want, want))
             self._noise += float(np.vdot(difference, difference))
             self._max = float(np.maximum(self._max, np.abs(difference).max()))
-            norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))
-            self._cosines += float(((want * got).sum(-1) / np.maximum(norms, 1e-30)).sum())
+            self._cosines += float(cosines(want, got).sum())
         self._images += len(want)
 
     def result(self, data: str) -> Numerics:
         """The error over everything seen, which was `data`."""
-        sqnr_db = None
         finite = math.isfinite(self._noise)
-        if finite and self._noise > 0 and self._signal > 0:
-            sqnr_db = 10 * math.log10(self._signal / self._noise)
         return Numerics(
-            sqnr_db=sqnr_db,
+            sqnr_db=sqnr_db(self._signal, self._noise),
             max_abs_error=self._max if finite else None,
             cosine=self._cosines / self._images if finite else None,
             n=self._images,

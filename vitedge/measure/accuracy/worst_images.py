@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.numerics import cosines
 from vitedge.core.spec import Task
 
 WORST_COUNT = 24
@@ -56,8 +57,7 @@ def _difference(
         return np.asarray((artifact.argmax(1) != fp32.argmax(1)).reshape(n, -1).mean(1))
     if task == "features":
         a, b = (x.reshape(n, -1).astype(np.float64) for x in (artifact, fp32))
-        norms = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-        return np.asarray(1 - (a * b).sum(1) / np.maximum(norms, 1e-30))
+        return 1 - cosines(a, b)
     difference = np.zeros(n)
     choice, fp32_choice = artifact.argmax(1), fp32.argmax(1)
     for row in np.flatnonzero(choice != fp32_choice):

@@ -80,7 +80,7 @@ def _planned_rows(model: ModelProto, target: Target | None) -> Iterator[Row]:
     """What `target` would do with each operator of a float graph; without one, what they are."""
     from vitedge.quant.policy import decide
 
-    decisions = decide(model.graph, target.quantization if target else _NO_DIALECT)
+    decisions = decide(model, target.quantization if target else _NO_DIALECT)
     for depth, decision in enumerate(decisions, start=1):
         why = decision.why if target else "float graph; --target says what would be quantized"
         yield Row(

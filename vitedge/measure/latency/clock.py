@@ -9,6 +9,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from time import perf_counter_ns
 from typing import Any
 
@@ -37,7 +38,7 @@ def measure(
     feeds: Sequence[Feed],
     duration_s: float,
     *,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> LatencyComparison:
     """Time one or more sessions in turn, about `duration_s` seconds each after warm-up.
 
@@ -69,9 +70,7 @@ def measure(
         round_ms = sum((n + 1) * ms for n, ms in zip(runs, run_ms, strict=True))
         least = max(3, min(ROUNDS, int(3 * budget_ms / round_ms)))
         start = perf_counter_ns()
-        done = 0.0
-        while done < 1:
-            first = len(blocks[0])  # rounds so far
+        for first in rounds_for(duration_s * len(sessions), least, on_progress):
             for turn in range(len(turns)):
                 i = (first + turn) % len(turns)
                 session, feed = turns[i]
@@ -79,13 +78,26 @@ def measure(
                     session.run(feed)
                 starts_ns[i].append(perf_counter_ns() - start)
                 blocks[i].append(_time(session, feed, runs[i]))
-            spent = (perf_counter_ns() - start) / 1e6 / budget_ms
-            done = min(1.0, spent, len(blocks[0]) / least)
-            if on_progress:
-                on_progress(done)
     rounds = tuple(np.stack(block) for block in blocks)
     starts_s = tuple(np.array(starts, dtype=np.float64) / 1e9 for starts in starts_ns)
     return LatencyComparison(tuple(summarize(samples) for samples in rounds), rounds, starts_s)
+
+
+def rounds_for(
+    duration_s: float, least: int, on_progress: Callable[[float], None]
+) -> Iterator[int]:
+    """The number of each round, from 0, until `duration_s` seconds are over; `least` at least.
+
+    `on_progress` is called with the fraction done, 0-1, after each round.
+    """
+    start = perf_counter_ns()
+    for number in count():
+        yield number
+        spent = (perf_counter_ns() - start) / 1e9 / duration_s
+        done = min(1.0, spent, (number + 1) / least)
+        on_progress(done)
+        if done == 1:
+            return
 
 
 def golden_feed(bundle: Bundle, session: Session, batch: int | None) -> Feed:
@@ -99,11 +111,11 @@ def golden_feed(bundle: Bundle, session: Session, batch: int | None) -> Feed:
     return images_feed(bundle, session, fixed or batch or 1)
 
 
-def images_feed(bundle: Bundle, session: Session, count: int) -> Feed:
-    """`count` images: the golden ones, over and over."""
+def images_feed(bundle: Bundle, session: Session, batch: int) -> Feed:
+    """`batch` images: the golden ones, over and over."""
     images = bundle.golden().images
-    repeats = -(-count // len(images))
-    return {session.inputs[0].name: np.concatenate([images] * repeats)[:count]}
+    repeats = -(-batch // len(images))
+    return {session.inputs[0].name: np.concatenate([images] * repeats)[:batch]}
 
 
 def check_duration(duration_s: float) -> None:

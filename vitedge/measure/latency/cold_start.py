@@ -16,12 +16,11 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-import numpy as np
-
 from vitedge.core.bundle import MANIFEST, open_bundle, read_manifest
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
 from vitedge.core.measurements import ColdStart, Memory
 from vitedge.core.runtime import runtime_of
+from vitedge.measure.latency.clock import images_feed
 from vitedge.runtimes import open_session
 
 RUNS = 5
@@ -117,9 +116,7 @@ def _run(bundle: Path, threads: int) -> None:
     artifact = open_bundle(bundle)
     with open_session(artifact, threads) as session:
         loaded = perf_counter()
-        (entry,) = session.inputs
-        images = artifact.golden().images  # (k, H, W, 3)
-        feed = {entry.name: np.resize(images, (entry.shape[0] or 1, *images.shape[1:]))}
+        feed = images_feed(artifact, session, session.inputs[0].shape[0] or 1)
         read = perf_counter()
         session.run(feed)
         first_ms = (perf_counter() - read) * 1e3

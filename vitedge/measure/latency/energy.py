@@ -18,7 +18,7 @@ from vitedge.core.cpu import read
 from vitedge.core.errors import UnavailableError, error_line
 from vitedge.core.measurements import Energy
 from vitedge.core.runtime import Processor, runtime_of
-from vitedge.measure.latency.clock import golden_feed, warm_up
+from vitedge.measure.latency.clock import golden_feed, rounds_for, warm_up
 from vitedge.runtimes import open_session
 
 IDLE_S = 0.5
@@ -75,10 +75,9 @@ def _measure(
         runs = 0
         meter.start()
         start = perf_counter()
-        while (spent := perf_counter() - start) < duration_s:
+        for _ in rounds_for(duration_s, 1, on_progress):
             session.run(feed)
             runs += 1
-            on_progress(spent / duration_s)
         spent, joules = perf_counter() - start, meter.stop()
     return Energy(
         joules_per_inference=joules / runs,

@@ -11,7 +11,15 @@ from time import perf_counter_ns
 import numpy as np
 
 from vitedge.core.runtime import Session
-from vitedge.measure.latency.clock import BLOCK_MS, Feed, check_duration, no_gc, runs_in, warm_up
+from vitedge.measure.latency.clock import (
+    BLOCK_MS,
+    Feed,
+    check_duration,
+    no_gc,
+    rounds_for,
+    runs_in,
+    warm_up,
+)
 from vitedge.measure.statistics import students_t
 
 BURST_MS = 2 * BLOCK_MS
@@ -65,15 +73,10 @@ def throughput(
     burst_ms = min(BURST_MS, duration_s * 1e3 / len(settings) / ROUNDS)
     with no_gc(), ThreadPoolExecutor(most) as pool:
         runs = [_runs(setting, pool, burst_ms) for setting in settings]
-        start = perf_counter_ns()
-        done = 0.0
-        while done < 1:
+        for _ in rounds_for(duration_s, ROUNDS, on_progress):
             for setting, count, bursts in zip(settings, runs, rounds, strict=True):
                 seconds = _burst(setting, count, pool)
                 bursts.append((count * len(setting.streams), seconds))
-            spent = (perf_counter_ns() - start) / 1e9 / duration_s
-            done = min(1.0, spent, len(rounds[0]) / ROUNDS)
-            on_progress(done)
     return [_rate(bursts, setting.batch) for bursts, setting in zip(rounds, settings, strict=True)]
 
 

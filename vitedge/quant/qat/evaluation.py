@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitedge.core.numerics import fill_batch
 from vitedge.core.spec import Task, Training
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.quant.qat.loss import Mixed, NetworkOutputs, loss
@@ -67,9 +68,8 @@ def _right(logits: Tensor, teacher: Tensor, labels: Tensor) -> float:
 
 def _filled(batch: Batch, multiple: int) -> Batch:
     """`batch` with its last image repeated, to a multiple of what the graph takes."""
-    short = -len(batch.images) % multiple
-    pick = [*range(len(batch.images)), *([len(batch.images) - 1] * short)]
-    return replace(batch, images=batch.images[pick], labels=batch.labels[pick])
+    images, labels = (fill_batch(values, multiple) for values in (batch.images, batch.labels))
+    return replace(batch, images=images, labels=labels)
 
 
 def _first(outputs: NetworkOutputs, count: int) -> NetworkOutputs:
