@@ -65,7 +65,8 @@ def _versions() -> dict[str, str]:
     for name, distributions in packages.items():
         for distribution in distributions:
             with contextlib.suppress(metadata.PackageNotFoundError):
-                versions.setdefault(name, metadata.version(distribution))
+                versions[name] = metadata.version(distribution)
+                break
     return versions
 
 
