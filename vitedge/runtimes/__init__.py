@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -127,6 +126,6 @@ def tool_versions(target: Target) -> dict[str, str]:
     packages += [] if is_ours(runtime) else [runtime.packages]
     tools = {}
     for name in (*TOOLS, *chain.from_iterable(packages), "numpy", "pillow"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        with suppress(metadata.PackageNotFoundError):
             tools[name] = metadata.version(name)
     return tools
