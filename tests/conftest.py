@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,15 @@ def onnx_model(bundles: dict[tuple[str, str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_graph(once: Once) -> Callable[[BatchSize], Any]:
-    """`digits` exported to FP32 ONNX, once for each batch size asked for."""
+def digits_graph(
+    once: Once, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[BatchSize], Any]:
+    """`digits` exported to FP32 ONNX, once for each batch size asked for.
+
+    Each worker has a copy: what is quantized is tapped in a file beside the graph.
+    """
     record = "exported.pickle"
+    copies: dict[BatchSize, Any] = {}
 
     def make(batch: BatchSize, folder: Path) -> None:
         from vitedge.export.onnx import export
@@ -158,8 +164,13 @@ def digits_graph(once: Once) -> Callable[[BatchSize], Any]:
         (folder / record).write_bytes(pickle.dumps(exported))
 
     def graph(batch: BatchSize) -> Any:
-        folder = once(f"graph-{batch}", partial(make, batch))
-        return pickle.loads((folder / record).read_bytes())
+        if batch not in copies:
+            shared = once(f"graph-{batch}", partial(make, batch))
+            folder = tmp_path_factory.mktemp(f"graph-{batch}") / "copy"
+            shutil.copytree(shared, folder)
+            exported = pickle.loads((folder / record).read_bytes())
+            copies[batch] = replace(exported, path=folder / exported.path.name)
+        return copies[batch]
 
     return graph
 
