@@ -95,7 +95,7 @@ def bench(
         write(now, csv)
     if html:
         measured = [request.measured(report) for report in reports]
-        shell.write(render(measured, reports, provenance.typed()), html)
+        shell.write(render(measured, provenance.typed()), html)
     if as_json:
         if device:
             print_json(devices.document(reports))
@@ -103,13 +103,13 @@ def bench(
             print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         raise_first(errors)
         return
-    if "latency" in request.sections:
+    if "single-stream" in request.scenarios:
         tables.show(tables.reports(shown, f"latency in turn, against {against}"))
     for table in bench_tables.tables(now):
         tables.show(table)
     for line in bench_tables.facts(now):
         typer.echo(line)
-    if "latency" in request.sections:
+    if "single-stream" in request.scenarios:
         say_recommendations(reports)
     for warning in bench_tables.warnings(now):
         typer.echo(f"warning: {warning}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from vitedge.core.errors import VitedgeError
 
 if TYPE_CHECKING:
     from vitedge.core.bundle import Bundle
+    from vitedge.core.report import Report
 
 LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json"}
 """What concerns this machine alone; every other option given goes to the device as it is."""
@@ -37,7 +38,7 @@ def forwarded(context: typer.Context) -> list[str]:
 
 def bench(
     devices: Sequence[str], bundles: Sequence[Bundle], against: str, context: typer.Context
-) -> tuple[list[dict[str, Any]], list[VitedgeError]]:
+) -> tuple[list[Report], list[VitedgeError]]:
     """Bench on every device and keep each one's reports beside this machine's.
 
     Returns them all, each with its `device`, and what went wrong on others.
@@ -64,20 +65,24 @@ def bench(
     return reports, [measurement.error for measurement in measured if measurement.error]
 
 
-def labelled(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def labelled(reports: Sequence[Report]) -> list[Report]:
     """The reports, for a table in which each row says its device."""
+    import msgspec
+
     return [
-        {**report, "artifact": f"{report['artifact']} on {report['device'].removeprefix('ssh://')}"}
+        msgspec.structs.replace(
+            report, artifact=f"{report.artifact} on {(report.device or '').removeprefix('ssh://')}"
+        )
         for report in reports
     ]
 
 
-def document(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def document(reports: Sequence[Report]) -> dict[str, Any]:
     """The reports of each device, for `--json`."""
-    devices = dict.fromkeys(report["device"] for report in reports)
+    devices = dict.fromkeys(report.device for report in reports)
     return {
         "devices": [
-            {"device": name, "reports": [report for report in reports if report["device"] == name]}
+            {"device": name, "reports": [report for report in reports if report.device == name]}
             for name in devices
         ]
     }

@@ -108,7 +108,8 @@ def validate(
             print_json(report)
         else:
             tables.show(tables.reports([report], f"{artifact}"))
-            typer.echo(tables.parity(report["parity"]))
+            assert report.parity is not None
+            typer.echo(tables.parity(report.parity))
         raise_first(parity.broken([report]))
         return
     with steps() as progress:
@@ -119,9 +120,10 @@ def validate(
         print_json(report)
         return
     tables.show(tables.reports([report], f"{artifact}"))
-    accuracy = report["accuracy"]
-    skipped = "".join(f"; skipped {n}: {why}" for why, n in accuracy["skipped"].items())
-    typer.echo(f"{accuracy['n']} images of {accuracy['data']}{skipped}")
+    accuracy = report.accuracy
+    assert accuracy is not None
+    skipped = "".join(f"; skipped {n}: {why}" for why, n in accuracy.skipped.items())
+    typer.echo(f"{accuracy.n} images of {accuracy.data}{skipped}")
 
 
 for command in (bench, gate, compare, export, qat, inspect, build, *catalogue.COMMANDS):

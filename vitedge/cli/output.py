@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from vitedge.core.report import Report
     from vitedge.export.result import ExportResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -38,7 +39,7 @@ def say_int8_note() -> None:
         typer.echo(f"note: {note}", err=True)
 
 
-def say_recommendations(reports: list[dict[str, Any]]) -> None:
+def say_recommendations(reports: list[Report]) -> None:
     """Which precision to ship, a line for each target that was timed with FP32."""
     from vitedge.show.terminal import tables
 

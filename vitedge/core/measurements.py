@@ -162,4 +162,3 @@ class Conditions(Measurement, frozen=True, kw_only=True):
 
 
 Sweep = tuple[SweepPoint, ...]
-BenchSection = Latency | Offline | Sweep | ColdStart | Drift | Energy | Memory | Conditions

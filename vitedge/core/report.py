@@ -1,4 +1,4 @@
-"""report.json: what was measured of an artifact. Sections are merged, never overwritten blindly."""
+"""report.json: what was measured of an artifact. Sections are merged, not overwritten blindly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from vitedge.core import files
 from vitedge.core.bundle import REPORT, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.host import Host, fingerprint
-from vitedge.core.measurements import BenchSection
+from vitedge.core.measurements import (
+    ColdStart,
+    Conditions,
+    Drift,
+    Energy,
+    Latency,
+    Memory,
+    Offline,
+    Sweep,
+)
 from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Count, Positive, Precision
 
@@ -133,10 +142,39 @@ class Recommendation(_Section, frozen=True, kw_only=True):
     """The loss that was allowed."""
 
 
-Section = Accuracy | Numerics | Parity | Simulation | Size | Recommendation | Host | BenchSection
-"""By the name it has in the report: `accuracy`, `numerics`, `parity`, `simulation`, `size`,
-`recommendation`, `host`; and of `vitedge.core.measurements`: `latency`, `offline`, `sweep_threads`,
-`sweep_batch`, `cold_start`, `drift`, `energy`, `memory`, `conditions`."""
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """report.json: an artifact, and what was measured of it.
+
+    A section is None, and not in the file, where that was not done.
+    """
+
+    schema: str
+    artifact: str
+    """The bundle's name."""
+    model: str
+    target: str
+    precision: Precision
+    files: dict[str, str]
+    """SHA-256 of the model files that were measured."""
+    device: str | None = None
+    """The machine reached over ssh that measured it; None: this one."""
+    accuracy: Accuracy | None = None
+    numerics: Numerics | None = None
+    parity: Parity | None = None
+    simulation: Simulation | None = None
+    latency: Latency | None = None
+    offline: Offline | None = None
+    sweep_threads: Sweep | None = None
+    sweep_batch: Sweep | None = None
+    cold_start: ColdStart | None = None
+    drift: Drift | None = None
+    energy: Energy | None = None
+    memory: Memory | None = None
+    size: Size | None = None
+    conditions: Conditions | None = None
+    """Those under which it was timed."""
+    host: Host | None = None
+    recommendation: Recommendation | None = None
 
 
 TIMED = (
@@ -144,6 +182,8 @@ TIMED = (
     *("cold_start", "drift", "energy", "memory", "conditions", "recommendation"),
 )
 """Sections that are of the machine which measured them, and no other."""
+TIMED_IN_TURN = ("latency", "drift", "recommendation")
+"""Of those, the ones that do not say on how many threads they were."""
 
 
 def size(bundle: Bundle, fp32: Bundle | None) -> Size:
@@ -151,28 +191,17 @@ def size(bundle: Bundle, fp32: Bundle | None) -> Size:
     return Size(bytes=bundle.size_bytes, fp32_bytes=None if fp32 is None else fp32.size_bytes)
 
 
-def merge(bundle: Bundle, **sections: Section | None) -> dict[str, Any]:
-    """Put `sections` into the bundle's report.json and return the whole report.
+def of_bundle(bundle: Bundle) -> Report | None:
+    """What was measured here of the bundle's very bytes; None where nothing was.
 
-    Sections not given stay as they are, and one that is None is removed; a report of other model
-    bytes is started afresh.
     Raises InputError for a report that cannot be read.
     """
     report = read(bundle.path / REPORT)
-    if report.get("files") != bundle.model_files:
-        report = {}
-    report = {**report, **identity(bundle)}
-    for name, value in sections.items():
-        if value is None:
-            report.pop(name, None)
-        else:
-            report[name] = msgspec.to_builtins(value)
-    _write(report, bundle.path / REPORT)
-    return report
+    return report if report and report.files == bundle.model_files else None
 
 
 def identity(bundle: Bundle) -> dict[str, Any]:
-    """What a report begins with."""
+    """What a report of the bundle says before anything is measured, as arguments of `Report`."""
     return {
         "schema": SCHEMA,
         "artifact": bundle.manifest.name,
@@ -183,36 +212,59 @@ def identity(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def merge_from_device(
-    bundle: Bundle, measured: dict[str, Any], device: str, slug: str
-) -> dict[str, Any]:
-    """Put a report that another machine has made into the bundle's `report-SLUG.json`.
+def merge(bundle: Bundle, measured: Report) -> Report:
+    """Put what was `measured` into the bundle's report.json and return the whole report.
 
-    Sections of an earlier one stay, if it was of the same model bytes; the report of this machine
-    is not touched. Returns the whole report, which says its `device`.
+    Sections that are not in `measured` stay, unless they are of another machine or were timed on
+    other threads; a report of other model bytes is started afresh.
+    Raises InputError for a report that cannot be read.
     """
-    path = bundle.path / f"{Path(REPORT).stem}-{slug}.json"
-    before = read(path)
-    if before.get("files") != measured.get("files"):
-        before = {}
-    stale = set() if _same_machine(before.get("host"), measured.get("host")) else set(TIMED)
-    if "latency" in measured:
-        stale |= {"drift", "recommendation"}
-    valid = {name: section for name, section in before.items() if name not in stale}
-    report = {**valid, **measured, "device": device}
-    _write(report, path)
+    report = _merged(of_bundle(bundle), measured)
+    write(report, bundle.path / REPORT)
     return report
 
 
-def host_changes(bundle: Bundle, machine: Host) -> dict[str, Section | None]:
-    """What to merge so that a report is of `machine`: nothing if it is.
+def merge_from_device(bundle: Bundle, measured: Report, device: str, slug: str) -> Report:
+    """Put a report that another machine has made into the bundle's `report-SLUG.json`.
 
-    Otherwise the host, and that the timing of another machine goes.
+    Sections of an earlier one stay as `merge` says; the report of this machine is not touched.
+    Returns the whole report, which says its `device`.
     """
-    before = read(bundle.path / REPORT).get("host")
-    if _same_machine(before, msgspec.to_builtins(machine)):
-        return {}
-    return {**dict.fromkeys(TIMED), "host": machine}
+    path = bundle.path / f"{Path(REPORT).stem}-{slug}.json"
+    before = read(path)
+    if before and before.files != measured.files:
+        before = None
+    elif before and measured.latency:
+        before = msgspec.structs.replace(before, recommendation=None)
+    report = msgspec.structs.replace(_merged(before, measured), device=device)
+    write(report, path)
+    return report
+
+
+def recommend(bundle: Bundle, recommendation: Recommendation | None) -> Report:
+    """Put the recommendation into the bundle's report, in place of the one there."""
+    before = of_bundle(bundle) or Report(**identity(bundle))
+    report = msgspec.structs.replace(before, recommendation=recommendation)
+    write(report, bundle.path / REPORT)
+    return report
+
+
+def _merged(before: Report | None, measured: Report) -> Report:
+    """`measured`, with the sections of `before` that it does not replace and that still hold."""
+    if before is None:
+        return measured
+    sections = {name: getattr(measured, name) for name in Report.__struct_fields__}
+    new = {name: section for name, section in sections.items() if section is not None}
+    stale: set[str] = {"drift"} if measured.latency else set()
+    if measured.host:
+        timed = measured.conditions is not None
+        if not _same_machine(before.host, measured.host):
+            stale.update(TIMED)
+        elif not timed:  # the host is the one that the timing says
+            del new["host"]
+        elif before.host and before.host.threads != measured.host.threads:
+            stale.update(TIMED_IN_TURN)
+    return msgspec.structs.replace(before, **(dict.fromkeys(stale) | new))
 
 
 def host_of(bundle: Bundle, machine: Host) -> Host:
@@ -224,14 +276,12 @@ def host_of(bundle: Bundle, machine: Host) -> Host:
     return msgspec.structs.replace(machine, accelerator=name)
 
 
-def _same_machine(left: Any, right: Any) -> bool:
-    """Whether two reports' hosts are the same, with however many threads they computed."""
-    try:
-        hosts = [msgspec.convert(host, Host) for host in (left, right)]
-    except msgspec.ValidationError:
+def _same_machine(left: Host | None, right: Host) -> bool:
+    """Whether two hosts are the same, with however many threads they computed."""
+    if left is None:
         return False
-    fingerprints = {fingerprint(msgspec.structs.replace(host, threads=0)) for host in hosts}
-    return len(fingerprints) == 1
+    first, second = (fingerprint(msgspec.structs.replace(h, threads=0)) for h in (left, right))
+    return first == second
 
 
 def check_writable(bundle: Bundle) -> None:
@@ -244,21 +294,21 @@ def check_writable(bundle: Bundle) -> None:
     read(bundle.path / REPORT)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The report at `path`, empty when there is none. Raises InputError."""
+def read(path: Path) -> Report | None:
+    """The report at `path`; None where there is none. Raises InputError."""
     if not path.exists():
-        return {}
+        return None
+    again = "delete it, then measure again"
     try:
-        report = msgspec.json.decode(path.read_bytes())
+        content = msgspec.json.decode(path.read_bytes())
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise InputError(f"{path} is not of schema '{SCHEMA}'", fix=again)
+        return msgspec.convert(content, Report)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}", fix="delete it, then measure again"
-        ) from error
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise InputError(f"{path} is not of schema '{SCHEMA}'", fix="delete it, then measure again")
-    return report
+        raise InputError(f"{path} cannot be read: {error}", fix=again) from error
 
 
-def _write(report: dict[str, Any], path: Path) -> None:
+def write(report: Report, path: Path) -> None:
+    """Write a report in one rename. Raises InputError where the folder cannot be written to."""
     content = msgspec.json.format(msgspec.json.encode(report), indent=2)
     files.write_bytes(path, content + b"\n", fix="make the artifact's folder writable")

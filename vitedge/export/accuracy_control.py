@@ -73,8 +73,9 @@ def control_accuracy(
     search.rank(lambda: quantizer.harm(full.int8))
     fewest = search.fewest(probe, lambda candidate: candidate.result.drop_pp, Probe.discard)
     if fewest is None:
-        fp32_score = full.result.report["accuracy"]["fp32"]
-        raise search.unreachable(name, full.result.drop_pp, fp32_score)
+        accuracy = full.result.report.accuracy
+        assert accuracy and accuracy.fp32 is not None
+        raise search.unreachable(name, full.result.drop_pp, accuracy.fp32)
     count, best = fewest
     bundles = [best.result.bundle, full.result.bundle, fp32]
     timed = time_in_turn(bundles, job.steps, duration_s=COST_S)
@@ -93,12 +94,13 @@ def _search_file(final: Path) -> Path:
 
 def _key(job: Job, target: Target, full: Probe) -> str:
     """A digest of everything that decides what keeping a layer in float gives."""
-    model, accuracy = job.model, full.result.report["accuracy"]
+    model, accuracy = job.model, full.result.report.accuracy
+    assert accuracy is not None
     calibration = full.int8.record.calibration
     decisive = (
         *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
         *(calibration.recipe, calibration.digest, target, full.result.bundle.manifest.tools),
-        *(accuracy["data"], accuracy["n"], accuracy["fp32"]),
+        *(accuracy.data, accuracy.n, accuracy.fp32),
     )
     content = msgspec.json.encode(decisive, order="deterministic")
     return hashlib.sha256(content).hexdigest()

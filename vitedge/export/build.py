@@ -66,9 +66,12 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
         sealed = amend(sealed, golden=manifest.golden or check(sealed))
         fp32 = bundle.reference()
         fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
-        size = report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes)
-        simulated = report.read(path / REPORT).get("simulation")
-        simulation = msgspec.convert(simulated, report.Simulation) if simulated else None
-        report.merge(sealed, size=size, simulation=simulation)
+        before = report.read(path / REPORT)
+        measured = report.Report(
+            **report.identity(sealed),
+            size=report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes),
+            simulation=before.simulation if before else None,
+        )
+        report.merge(sealed, measured)
         publish(staged, final)
     return Bundle(path, sealed.manifest)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vitedge.core import catalog, report
 from vitedge.core.errors import missing
@@ -28,7 +27,7 @@ class Demo:
 
     torch_accuracy: report.Accuracy
     torch_latency: latency.LatencySummary
-    reports: list[dict[str, Any]]
+    reports: list[report.Report]
     paths: list[Path]
 
 

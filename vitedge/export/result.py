@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from vitedge import runtimes
 from vitedge.core import catalog
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Trained
+from vitedge.core.report import Report
 from vitedge.core.spec import INT4_OPSET
 from vitedge.quant import half
 
@@ -20,13 +20,14 @@ class ExportResult:
     """One bundle that was written, and its report."""
 
     bundle: Bundle
-    report: dict[str, Any]
+    report: Report
     further_notes: tuple[str, ...] = ()
 
     @property
     def drop_pp(self) -> float:
         """Accuracy lost against FP32, percentage points."""
-        return float(self.report["accuracy"]["drop_pp"])
+        assert self.report.accuracy and self.report.accuracy.drop_pp is not None
+        return self.report.accuracy.drop_pp
 
     def notes(self) -> list[str]:
         """What a user should know before trusting it."""
@@ -54,8 +55,8 @@ class ExportResult:
                 notes.append(_of_four_bits(manifest.target.opset))
         if manifest.half:
             notes += half.notes(manifest.half)
-        if accuracy := self.report.get("accuracy"):
-            skipped = accuracy["skipped"].items()
+        if self.report.accuracy:
+            skipped = self.report.accuracy.skipped.items()
             notes += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
         return [f"{manifest.name}: {note}" for note in notes]
 
@@ -67,8 +68,8 @@ class ExportResult:
         why = f"the target takes {needs}" if needs else "this machine is not what the target needs"
         if manifest.build and waiting:
             why = f"no engine yet ({manifest.build.why}); run 'vitedge build' on the device"
-        simulated = self.report.get("simulation")
-        instead = f"; its accuracy is its graph's on {simulated['runtime']}" if simulated else ""
+        simulation = self.report.simulation
+        instead = f"; its accuracy is its graph's on {simulation.runtime}" if simulation else ""
         yield f"not run: {why}{instead}"
         if manifest.precision != "fp32" and not waiting:
             yield "not timed here: run 'vitedge bench' on the device"

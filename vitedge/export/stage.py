@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vitedge.core import manifest, report
 from vitedge.core.bundle import LABELS, MODEL, Bundle, Golden, amend, seal
 from vitedge.core.progress import Steps
+from vitedge.core.report import Report
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Precision, Preprocess, Target, Task
 from vitedge.export.request import Job
@@ -68,17 +69,16 @@ def stage(
     return ExportResult(built, _measure(job, built, fp32 or built))
 
 
-def _measure(job: Job, bundle: Bundle, fp32: Bundle) -> dict[str, Any]:
+def _measure(job: Job, bundle: Bundle, fp32: Bundle) -> Report:
     """Validate a staged bundle, if only on golden images; returns its report, size included."""
-    size = report.Size(bytes=bundle.size_bytes, fp32_bytes=fp32.size_bytes)
     images, steps, allow_overlap = job.evaluation, job.steps, job.plan.request.allow_overlap
     if not runs_here(bundle):
         if MODEL in bundle.manifest.files:
             return simulate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
-        return report.merge(bundle, size=size)
+        size = report.size(bundle, fp32)
+        return report.merge(bundle, Report(**report.identity(bundle), size=size))
     if images is None:
-        measure_numerics(bundle)
-        return report.merge(bundle, size=size)
+        return measure_numerics(bundle, fp32)
     return validate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
 
 

@@ -87,7 +87,7 @@ class Baseline:
 
 def key(subject: Subject) -> Key:
     """What a baseline knows an artifact by."""
-    return subject.identity.model, subject.identity.target, subject.identity.precision
+    return subject.report.model, subject.report.target, subject.report.precision
 
 
 def read(path: Path) -> Baseline:
@@ -142,13 +142,13 @@ def _entry(subject: Subject) -> Entry:
             f"{subject.path} has no evidence of each image to be accepted by",
             fix=f"vitedge validate {subject.path}, or keep evidence.npz beside the report",
         )
-    latency = subject.latency
+    latency = subject.report.latency
     about = Accepted(
-        artifact=subject.identity.artifact,
-        model=subject.identity.model,
-        target=subject.identity.target,
-        precision=subject.identity.precision,
-        files=subject.identity.files,
+        artifact=subject.report.artifact,
+        model=subject.report.model,
+        target=subject.report.target,
+        precision=subject.report.precision,
+        files=subject.report.files,
         metric=validation.about.metric,
         data=validation.about.data,
         preprocessing=validation.about.preprocessing,

@@ -71,7 +71,7 @@ class ArtifactComparison(msgspec.Struct, frozen=True, kw_only=True):
 def compare(first: Path, second: Path, confidence: float = 0.95) -> ArtifactComparison:
     """Compare two bundles or reports. Raises InputError where they are of different models."""
     subjects = load(first), load(second)
-    models = [subject.identity.model for subject in subjects]
+    models = [subject.report.model for subject in subjects]
     if models[0] != models[1]:
         raise InputError(
             f"{first} is a {models[0]} and {second} a {models[1]}",
@@ -94,16 +94,16 @@ def _side(subject: Subject) -> Side:
         return getattr(section, name) if section else None
 
     return Side(
-        artifact=subject.identity.artifact,
+        artifact=subject.report.artifact,
         path=str(subject.path),
-        target=subject.identity.target,
-        precision=subject.identity.precision,
-        accuracy=value(subject.accuracy, "artifact"),
-        sqnr_db=value(subject.numerics, "sqnr_db"),
-        p50_ms=value(subject.latency, "p50_ms"),
-        p90_ms=value(subject.latency, "p90_ms"),
-        size_bytes=value(subject.size, "bytes"),
-        peak_rss_bytes=value(subject.memory, "peak_rss_bytes"),
+        target=subject.report.target,
+        precision=subject.report.precision,
+        accuracy=value(subject.report.accuracy, "artifact"),
+        sqnr_db=value(subject.report.numerics, "sqnr_db"),
+        p50_ms=value(subject.report.latency, "p50_ms"),
+        p90_ms=value(subject.report.latency, "p90_ms"),
+        size_bytes=value(subject.report.size, "bytes"),
+        peak_rss_bytes=value(subject.report.memory, "peak_rss_bytes"),
     )
 
 
@@ -145,7 +145,7 @@ def _accuracy(
 def _latency(
     first: Subject, second: Subject, confidence: float, notes: list[str]
 ) -> LatencyDifference | None:
-    a, b = first.latency, second.latency
+    a, b = first.report.latency, second.report.latency
     if a is None or b is None:
         notes.append("latency is not compared: not both were timed")
         return None

@@ -29,7 +29,7 @@ def judge(subject: Subject, limits: Limits, confidence: float) -> Judged:
 
 def judged(subject: Subject, against: str, checks: list[Check]) -> Judged:
     """The checks of one artifact, and the worst of their answers."""
-    identity = subject.identity
+    identity = subject.report
     return Judged(
         artifact=identity.artifact,
         path=str(subject.path),
@@ -51,10 +51,10 @@ def _bench(subject: Subject) -> str:
 
 
 def _drop(subject: Subject, limit: float, confidence: float) -> Check:
-    metric, accuracy = "drop_pp", subject.accuracy
+    metric, accuracy = "drop_pp", subject.report.accuracy
     if accuracy is None:
         return missing(metric, "max", limit, _validate(subject))
-    if subject.identity.precision == FP32:
+    if subject.report.precision == FP32:
         return exact(metric, "max", limit, 0.0, f"0 pp, max {limit:g} pp: it is FP32 itself")
     if accuracy.fp32 is None:
         return missing(metric, "max", limit, "its FP32 bundle was not beside it when validated")
@@ -75,7 +75,7 @@ def of_drop(accuracy_drop: drop.Drop, limit: float, confidence: float) -> Check:
 
 
 def _speedup(subject: Subject, limit: float, confidence: float) -> Check:
-    metric, latency = "speedup", subject.latency
+    metric, latency = "speedup", subject.report.latency
     if latency is None:
         return missing(metric, "min", limit, _bench(subject))
     if latency.against not in (None, FP32):
@@ -114,7 +114,7 @@ def of_ratio(
 
 
 def _p90(subject: Subject, limit: float, confidence: float) -> Check:
-    metric, latency = "p90_ms", subject.latency
+    metric, latency = "p90_ms", subject.report.latency
     if latency is None:
         return missing(metric, "max", limit, _bench(subject))
     if latency.p90_ms is None:
@@ -131,15 +131,15 @@ def _p90(subject: Subject, limit: float, confidence: float) -> Check:
 
 
 def _size(subject: Subject, limit: float, confidence: float) -> Check:
-    if subject.size is None:
+    if subject.report.size is None:
         return missing("size_bytes", "max", limit * 1e6, _validate(subject))
-    return _megabytes("size_bytes", subject.size.bytes, limit)
+    return _megabytes("size_bytes", subject.report.size.bytes, limit)
 
 
 def _rss(subject: Subject, limit: float, confidence: float) -> Check:
-    if subject.memory is None:
+    if subject.report.memory is None:
         return missing("peak_rss_bytes", "max", limit * 1e6, _bench(subject))
-    return _megabytes("peak_rss_bytes", subject.memory.peak_rss_bytes, limit)
+    return _megabytes("peak_rss_bytes", subject.report.memory.peak_rss_bytes, limit)
 
 
 def _megabytes(metric: str, size_bytes: int, limit: float) -> Check:
@@ -149,7 +149,7 @@ def _megabytes(metric: str, size_bytes: int, limit: float) -> Check:
 
 
 def _agreement(subject: Subject, limit: float, confidence: float) -> Check:
-    accuracy = subject.accuracy
+    accuracy = subject.report.accuracy
     if accuracy is None or accuracy.agreement is None:
         return missing("agreement", "min", limit, _validate(subject))
     reason = f"{accuracy.agreement:.4f} of {accuracy.n:,} images, min {limit:g}"
@@ -157,7 +157,7 @@ def _agreement(subject: Subject, limit: float, confidence: float) -> Check:
 
 
 def _sqnr(subject: Subject, limit: float, confidence: float) -> Check:
-    numerics = subject.numerics
+    numerics = subject.report.numerics
     if numerics is None:
         return missing("sqnr_db", "min", limit, _validate(subject))
     if numerics.sqnr_db is None:
@@ -170,7 +170,7 @@ def _sqnr(subject: Subject, limit: float, confidence: float) -> Check:
 
 def _metric(metric: str) -> Callable[[Subject, float, float], Check]:
     def check(subject: Subject, limit: float, confidence: float) -> Check:
-        accuracy = subject.accuracy
+        accuracy = subject.report.accuracy
         if accuracy is None:
             return missing(metric, "min", limit, _validate(subject))
         if accuracy.metric != metric:

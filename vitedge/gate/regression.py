@@ -60,7 +60,7 @@ def _drop(
 def _slowdown(
     subject: Subject, entry: Entry, baseline: Baseline, limit: float, confidence: float
 ) -> Check:
-    latency, about = subject.latency, entry.about
+    latency, about = subject.report.latency, entry.about
     if latency is None:
         return missing("slowdown", "max", limit, f"run 'vitedge bench {subject.name}'")
     if subject.fingerprint is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import get_args
 
-from vitedge.core.report import Candidate, Recommendation
+from vitedge.core.report import Candidate, Recommendation, Report
 from vitedge.core.spec import Precision
 
 MAX_DROP_PP = 0.5
@@ -17,33 +17,34 @@ SAME_SIZE = 1.05
 CONFIDENCE = 0.95
 
 
-def candidates_of(reports: Sequence[Mapping[str, Any]]) -> list[Candidate]:
+def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
     """FP32 and the precisions in `reports`, the reports of bundles timed together with FP32.
 
     A report whose latency was not compared with FP32 gives no candidate; none do: an empty list.
     """
     candidates: list[Candidate] = []
     for report in reports:
-        latency, size = report["latency"], report["size"]
-        if latency["fp32"] is None or size["fp32_bytes"] is None:
+        latency, size = report.latency, report.size
+        if latency is None or latency.fp32 is None or size is None or size.fp32_bytes is None:
             continue
+        assert latency.speedup is not None and latency.speedup_ci is not None  # over FP32
         if not candidates:
-            fp32_ms = latency["fp32"]["p50_ms"]
-            candidates.append(Candidate(precision="fp32", p50_ms=fp32_ms, bytes=size["fp32_bytes"]))
-        accuracy, numerics = report.get("accuracy") or {}, report.get("numerics") or {}
-        if accuracy.get("metric") == "knn_agreement":  # how alike features are, not how good
-            accuracy = {}
+            fp32_ms = latency.fp32.p50_ms
+            candidates.append(Candidate(precision="fp32", p50_ms=fp32_ms, bytes=size.fp32_bytes))
+        accuracy, numerics = report.accuracy, report.numerics
+        if accuracy and accuracy.metric == "knn_agreement":  # how alike features are, not how good
+            accuracy = None
         candidates.append(
             Candidate(
-                precision=report["precision"],
-                p50_ms=latency["p50_ms"],
-                speedup=latency["speedup"],
-                speedup_ci=tuple(latency["speedup_ci"]),
-                drop_pp=accuracy.get("drop_pp"),
-                drop_ci_pp=tuple(accuracy["drop_ci_pp"]) if accuracy.get("drop_ci_pp") else None,
-                sqnr_db=numerics.get("sqnr_db"),
-                max_abs_error=numerics.get("max_abs_error"),
-                bytes=size["bytes"],
+                precision=report.precision,
+                p50_ms=latency.p50_ms,
+                speedup=latency.speedup,
+                speedup_ci=latency.speedup_ci,
+                drop_pp=accuracy.drop_pp if accuracy else None,
+                drop_ci_pp=accuracy.drop_ci_pp if accuracy else None,
+                sqnr_db=numerics.sqnr_db if numerics else None,
+                max_abs_error=numerics.max_abs_error if numerics else None,
+                bytes=size.bytes,
             )
         )
     return candidates

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.core import files
+from vitedge.core.report import Report
+from vitedge.show.terminal.tables import builtins
 from vitedge.show.throughput import points
 
 TIMING = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "n")
@@ -35,8 +37,9 @@ COLUMNS = (
 )
 
 
-def write(reports: Sequence[Mapping[str, Any]], file: Path) -> None:
+def write(measured: Sequence[Report], file: Path) -> None:
     """Write the rows of `reports` to `file`, all or nothing. Raises InputError."""
+    reports = builtins(measured)
     text = io.StringIO()
     rows = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     rows.writeheader()

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
 from vitedge.core import report
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
+from vitedge.core.report import Accuracy, Numerics, Report, Simulation
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, open_images
@@ -23,7 +23,7 @@ from vitedge.runtimes import SIMULATOR, open_session, simulate
 
 def validate_bundle(
     bundle: Bundle, images: ImageSet, steps: Steps, *, allow_overlap: bool, threads: int = 0
-) -> dict[str, Any]:
+) -> Report:
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
     `threads`: of inference; 0: every core this process may use.
@@ -34,16 +34,20 @@ def validate_bundle(
     load = partial(open_session, threads=threads)
     accuracy, numerics, per_image = _compare(bundle, fp32, load, images, steps, allow_overlap)
     machine = report.host_of(bundle, describe_machine(usable_cores()))
-    size = report.size(bundle, fp32)
     evidence.write(bundle, accuracy.metric, images.name, per_image)
-    sections: dict[str, report.Section | None] = report.host_changes(bundle, machine)
-    sections |= {"accuracy": accuracy, "numerics": numerics, "size": size}
-    return report.merge(bundle, **sections)
+    measured = Report(
+        **report.identity(bundle),
+        accuracy=accuracy,
+        numerics=numerics,
+        size=report.size(bundle, fp32),
+        host=machine,
+    )
+    return report.merge(bundle, measured)
 
 
 def simulate_bundle(
     bundle: Bundle, images: ImageSet | None, steps: Steps, *, allow_overlap: bool
-) -> dict[str, Any]:
+) -> Report:
     """Measure what a bundle's ONNX graph loses against FP32's; returns its merged report.
 
     For a target that does not run here. Without `images`, on the golden ones alone.
@@ -56,8 +60,12 @@ def simulate_bundle(
     else:
         accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
     runtime = f"{SIMULATOR.name} {describe_machine(threads=0).runtimes[SIMULATOR.name]}"
-    simulation = report.Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics)
-    return report.merge(bundle, simulation=simulation, size=report.size(bundle, fp32))
+    measured = Report(
+        **report.identity(bundle),
+        simulation=Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics),
+        size=report.size(bundle, fp32),
+    )
+    return report.merge(bundle, measured)
 
 
 def _compare(
@@ -67,7 +75,7 @@ def _compare(
     images: ImageSet,
     steps: Steps,
     allow_overlap: bool,
-) -> tuple[report.Accuracy, report.Numerics, evidence.PerImage]:
+) -> tuple[Accuracy, Numerics, evidence.PerImage]:
     """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`."""
     manifest = bundle.manifest
     calibration = manifest.quantization.calibration if manifest.quantization else None
@@ -93,13 +101,15 @@ def _compare(
         return accuracy, numerics or _against_golden(bundle, session), per_image
 
 
-def measure_numerics(bundle: Bundle) -> dict[str, Any]:
+def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:
     """Compare a bundle with FP32 on its golden images alone; returns its merged report."""
     with open_session(bundle) as session:
-        return report.merge(bundle, numerics=_against_golden(bundle, session))
+        numerics = _against_golden(bundle, session)
+    size = report.size(bundle, fp32)
+    return report.merge(bundle, Report(**report.identity(bundle), numerics=numerics, size=size))
 
 
-def _against_golden(bundle: Bundle, session: Session) -> report.Numerics:
+def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
     error = OutputError()
     error.update(golden.outputs, predict_all(session, golden.images))

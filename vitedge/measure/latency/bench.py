@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from vitedge.core import host, report
-from vitedge.core.bundle import REPORT, Bundle, open_bundle
+from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError, nearest
-from vitedge.core.host import Host
 from vitedge.core.machine import ROOT, describe_machine, usable_cores
 from vitedge.core.measurements import Drift
 from vitedge.core.progress import Steps
+from vitedge.core.report import Report
 from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure import latency
 from vitedge.measure.accuracy import parity
@@ -58,18 +58,19 @@ class BenchRequest:
     streams: int = 0
     """Of `offline`, which alone has them; 0: several, compared."""
 
-    @property
-    def sections(self) -> tuple[str, ...]:
-        """Those of a report that this measures."""
-        single = ("latency", "drift") if "single-stream" in self.scenarios else ()
-        offline = ("offline",) if "offline" in self.scenarios else ()
-        swept = (f"sweep_{name}" for name in self.sweeps)
-        return (*single, *offline, *swept, "energy", "cold_start", "memory", "size", "conditions")
-
-    def measured(self, merged: Mapping[str, Any]) -> dict[str, Any]:
-        """A merged report without what this did not measure."""
-        names = (*self.sections, "artifact", "model", "target", "precision", "host")
-        return {name: merged[name] for name in names if name in merged}
+    def measured(self, merged: Report) -> Report:
+        """A merged report without the scenarios that this did not measure."""
+        single, swept = "single-stream" in self.scenarios, self.sweeps
+        return msgspec.structs.replace(
+            merged,
+            accuracy=merged.accuracy if single else None,
+            latency=merged.latency if single else None,
+            drift=merged.drift if single else None,
+            recommendation=merged.recommendation if single else None,
+            offline=merged.offline if "offline" in self.scenarios else None,
+            sweep_threads=merged.sweep_threads if "threads" in swept else None,
+            sweep_batch=merged.sweep_batch if "batch" in swept else None,
+        )
 
 
 def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
@@ -120,7 +121,7 @@ def bench_bundles(
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, latency.LatencySummary]]:
+) -> tuple[list[Report], dict[str, latency.LatencySummary]]:
     """Measure bundles as asked, with memory and cold start, and recommend a precision again.
 
     `others` are further sessions to time in the same run, by name. Returns the merged report of
@@ -138,15 +139,11 @@ def _bench(
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session],
-) -> tuple[list[dict[str, Any]], dict[str, latency.LatencySummary]]:
+) -> tuple[list[Report], dict[str, latency.LatencySummary]]:
     rival = None if request.against == "fp32" else open_bundle(Path(request.against))
     machine = describe_machine(request.threads or usable_cores())
     watch = Watch(ROOT)
-    hosts = [report.host_of(bundle, machine) for bundle in bundles]
-    measured = [
-        _stale(bundle, bundle_host) for bundle, bundle_host in zip(bundles, hosts, strict=True)
-    ]
-    extras: dict[str, latency.LatencySummary] = {}
+    run: SingleStreamRun | None = None
     if "single-stream" in request.scenarios:
         run = run_single_stream(
             bundles,
@@ -158,16 +155,12 @@ def _bench(
             others=others,
             on_round=watch.look,
         )
-        extras = run.others
-        for index, sections in enumerate(measured):
-            sections["latency"] = latency_of(run, index, request.against)
-            sections["drift"] = _drift(run, index, watch)
-    for bundle, sections in zip(bundles, measured, strict=True):
-        sections.update(_scenarios(bundle, request, steps, watch))
+    timed = [_scenarios(bundle, request, steps, watch) for bundle in bundles]
     conditions = watch.conditions(machine)
-    for bundle, bundle_host, sections in zip(bundles, hosts, measured, strict=True):
-        name = bundle.manifest.name
-        sections["energy"] = measure_energy(
+    reports = []
+    for index, (bundle, scenario_report) in enumerate(zip(bundles, timed, strict=True)):
+        name, bundle_host = bundle.manifest.name, report.host_of(bundle, machine)
+        energy = measure_energy(
             bundle,
             request.duration_s,
             ROOT,
@@ -177,25 +170,34 @@ def _bench(
         )
         steps.say(f"cold start and memory of {name}")
         share_s = request.duration_s * COLD_SHARE
-        sections["cold_start"], sections["memory"] = cold_starts(
-            bundle.path, request.threads, share_s
-        )
-        sections.update(parity.sections(bundle, request.threads))
-        sections["size"] = report.size(bundle, bundle.reference())
+        cold_start, memory = cold_starts(bundle.path, request.threads, share_s)
+        artifact_parity, numerics = parity.measure(bundle, request.threads)
         digits = host.fingerprint(bundle_host)
-        sections["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
-        sections["host"] = bundle_host
-    reports = [
-        report.merge(bundle, **sections) for bundle, sections in zip(bundles, measured, strict=True)
-    ]
-    if "single-stream" in request.scenarios:
-        reports = recommend_among(bundles)
-    return reports, extras
+        reports.append(
+            Report(
+                **report.identity(bundle),
+                latency=latency_of(run, index, request.against) if run else None,
+                drift=_drift(run, index, watch) if run else None,
+                offline=scenario_report.offline,
+                sweep_threads=scenario_report.sweep_threads,
+                sweep_batch=scenario_report.sweep_batch,
+                energy=energy,
+                cold_start=cold_start,
+                memory=memory,
+                parity=artifact_parity,
+                numerics=numerics,
+                size=report.size(bundle, bundle.reference()),
+                conditions=msgspec.structs.replace(conditions, fingerprint=digits),
+                host=bundle_host,
+            )
+        )
+    merged = [report.merge(*pair) for pair in zip(bundles, reports, strict=True)]
+    if run is None:
+        return merged, {}
+    return recommend_among(bundles), run.others
 
 
-def _scenarios(
-    bundle: Bundle, request: BenchRequest, steps: Steps, watch: Watch
-) -> dict[str, report.Section]:
+def _scenarios(bundle: Bundle, request: BenchRequest, steps: Steps, watch: Watch) -> Report:
     """What was asked for beside SingleStream, one after the other."""
     name = bundle.manifest.name
 
@@ -209,14 +211,13 @@ def _scenarios(
             on_progress=_looking(steps, f"{what} of {name}", watch),
         )
 
-    sections: dict[str, report.Section] = {}
-    if "offline" in request.scenarios:
-        sections["offline"] = scenarios.offline(setup("offline"))
-    if "threads" in request.sweeps:
-        sections["sweep_threads"] = scenarios.sweep_threads(setup("threads"))
-    if "batch" in request.sweeps:
-        sections["sweep_batch"] = scenarios.sweep_batch(setup("batch sizes"))
-    return sections
+    offline, swept = "offline" in request.scenarios, request.sweeps
+    return Report(
+        **report.identity(bundle),
+        offline=scenarios.offline(setup("offline")) if offline else None,
+        sweep_threads=scenarios.sweep_threads(setup("threads")) if "threads" in swept else None,
+        sweep_batch=scenarios.sweep_batch(setup("batch sizes")) if "batch" in swept else None,
+    )
 
 
 def _show(steps: Steps, step: str, done: float) -> None:
@@ -248,12 +249,3 @@ def _drift(run: SingleStreamRun, index: int, watch: Watch) -> Drift | None:
         throttled=watch.throttled(),
         temperature_c=watch.temperature_c(),
     )
-
-
-def _stale(bundle: Bundle, machine: Host) -> dict[str, report.Section | None]:
-    """Sections of a bundle's report to remove: those that would not be of `machine` any more."""
-    stale = report.host_changes(bundle, machine)
-    threads = report.read(bundle.path / REPORT).get("host", {}).get("threads")
-    if not stale and threads != machine.threads:  # the other sections say theirs
-        stale |= dict.fromkeys(("latency", "drift", "recommendation"))
-    return stale

@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from vitedge.core import host, report
-from vitedge.core.bundle import REPORT, Bundle
+from vitedge.core.bundle import Bundle
 from vitedge.core.machine import ROOT, describe_machine, usable_cores
 from vitedge.core.measurements import Latency
 from vitedge.core.progress import Steps
+from vitedge.core.report import Report
 from vitedge.core.runtime import Session
 from vitedge.measure import latency, recommendation
 from vitedge.measure.latency.clock import Feed, golden_feed
@@ -137,16 +137,18 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
         conditions = watch.conditions(machine)
     for index, bundle in enumerate(bundles):
         bundle_host = report.host_of(bundle, machine)
-        sections: dict[str, report.Section | None] = report.host_changes(bundle, bundle_host)
-        sections |= {"latency": latency_of(run, index, "fp32"), "host": bundle_host}
         digits = host.fingerprint(bundle_host)
-        sections["conditions"] = msgspec.structs.replace(conditions, fingerprint=digits)
-        report.merge(bundle, **sections, size=report.size(bundle, bundle.reference()))
+        measured = Report(
+            **report.identity(bundle),
+            latency=latency_of(run, index, "fp32"),
+            host=bundle_host,
+            conditions=msgspec.structs.replace(conditions, fingerprint=digits),
+            size=report.size(bundle, bundle.reference()),
+        )
+        report.merge(bundle, measured)
 
 
-def recommend_among(
-    bundles: Sequence[Bundle], max_drop_pp: float | None = None
-) -> list[dict[str, Any]]:
+def recommend_among(bundles: Sequence[Bundle], max_drop_pp: float | None = None) -> list[Report]:
     """Write which precision to ship into the reports of bundles that were just timed together.
 
     A model on a target gets one recommendation, from its reports; none, and an older one goes,
@@ -159,14 +161,14 @@ def recommend_among(
         models[path.with_name(reference.bundle) if reference else path].append(bundle)
     merged = {}
     for group in models.values():
-        reports = [report.read(bundle.path / REPORT) for bundle in group]
-        before = [content["recommendation"] for content in reports if "recommendation" in content]
+        reports = [r for bundle in group if (r := report.of_bundle(bundle))]
+        before = [r.recommendation.max_drop_pp for r in reports if r.recommendation]
         limit = max_drop_pp
         if limit is None:
-            limit = before[0]["max_drop_pp"] if before else recommendation.MAX_DROP_PP
+            limit = before[0] if before else recommendation.MAX_DROP_PP
         chosen = recommendation.recommend(recommendation.candidates_of(reports), limit)
         for bundle in group:
-            merged[bundle.path] = report.merge(bundle, recommendation=chosen)
+            merged[bundle.path] = report.recommend(bundle, chosen)
     return [merged[bundle.path] for bundle in bundles]
 
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError, UnavailableError, VitedgeError
 from vitedge.core.progress import Steps
+from vitedge.core.report import Report
 from vitedge.core.runtime import is_ours, runtime_of
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
@@ -43,7 +45,7 @@ class DeviceResult:
     """What `vitedge bench` said on one device; both where it broke a limit."""
 
     address: Address
-    reports: tuple[dict[str, Any], ...] = ()
+    reports: tuple[Report, ...] = ()
     """In the order of the bundles; empty where there are none."""
     error: VitedgeError | None = None
 
@@ -177,10 +179,11 @@ def _run(
         raise error
     try:
         document = json.loads(printed)
-    except ValueError:
+        reports = msgspec.convert(document.get("reports", [document]), tuple[Report, ...])
+    except (ValueError, msgspec.ValidationError):
         cut = VitedgeError(f"{where}: what it measured was cut short", fix="is its disk full?")
         raise error or cut from None
-    return DeviceResult(device.address, tuple(document.get("reports", [document])), error)
+    return DeviceResult(device.address, reports, error)
 
 
 def _show(lines: Sequence[str], where: str, steps: Steps) -> list[str]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from vitedge.core import report
 from vitedge.core.bundle import LABELS, MANIFEST, REPORT, read_manifest
-from vitedge.measure.accuracy import evidence
-from vitedge.show.page.report import Report, look
+from vitedge.gate.subject import evidence_of
+from vitedge.show.page.report import Report
 
 if TYPE_CHECKING:
     from vitedge.core.manifest import Manifest
@@ -46,23 +48,14 @@ def gather(verdict: Verdict) -> dict[str, ArtifactFiles]:
 def _gather(path: Path, identity: Report) -> ArtifactFiles:
     folder = path if path.is_dir() else path.parent
     content = report.read(folder / REPORT if path.is_dir() else path)
+    validation = evidence_of(folder, content) if content else None
     return ArtifactFiles(
-        report={**content, **identity},
+        report={**(msgspec.to_builtins(content) if content else {}), **identity},
         manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
         labels=_lines(folder / LABELS),
-        per_image=_per_image(folder, content),
+        per_image=validation.per_image if validation else None,
     )
 
 
 def _lines(file: Path) -> tuple[str, ...]:
     return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
-
-
-def _per_image(folder: Path, content: Report) -> PerImage | None:
-    """The evidence, where it is of the validation the report tells of."""
-    validation = evidence.read(folder)
-    if validation is None or validation.about.files != content.get("files"):
-        return None
-    recorded = (validation.about.metric, validation.about.data, len(validation.per_image.digests))
-    reported = tuple(look(content, "accuracy", key) for key in ("metric", "data", "n"))
-    return validation.per_image if recorded == reported else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from vitedge.core import report as core_report
 from vitedge.show.page import latency, pareto, provenance, throughput
 from vitedge.show.page.columns import (
     Columns,
@@ -21,30 +22,21 @@ from vitedge.show.page.shell import document, safe
 from vitedge.show.terminal import tables
 
 
-def render(measured: Sequence[Report], merged: Sequence[Report], command: str) -> str:
-    """The whole page.
-
-    Args:
-        measured: reports of what was measured now.
-        merged: the same with all that was ever measured, for accuracy.
-        command: what was typed.
-    """
-    reports = [_with_accuracy(*pair) for pair in zip(measured, merged, strict=True)]
+def render(measured: Sequence[core_report.Report], command: str) -> str:
+    """The whole page of the reports of what was measured now, by the `command` that was typed."""
+    reports = tables.builtins(measured)
     count = len(reports)
     title = f"{reports[0]['artifact'] if count == 1 else f'{count} artifacts'}: vitedge bench"
-    return document(title, _body(title, reports, command))
+    return document(title, _body(title, reports, tables.recommendations(measured), command))
 
 
-def _with_accuracy(current: Report, merged: Report) -> Report:
-    keys = ("device", *(("accuracy", "recommendation") if "latency" in current else ()))
-    return {**{key: merged[key] for key in keys if key in merged}, **current}
-
-
-def _body(title: str, reports: Sequence[Report], command: str) -> Iterable[str]:
+def _body(
+    title: str, reports: Sequence[Report], recommended: Sequence[str], command: str
+) -> Iterable[str]:
     yield f"<h1>{safe(title)}</h1>"
     yield f'<p class="soft">{safe(_when(reports), 1000)}</p>'
     yield from provenance.warnings(reports)
-    yield from (f"<p>{safe(line, 1000)}</p>" for line in tables.recommendations(reports))
+    yield from (f"<p>{safe(line, 1000)}</p>" for line in recommended)
     yield from section("Latency of one run at a time", reports, "latency", LATENCY)
     runs = latency.timed(reports)
     yield from latency.distributions(runs)

@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from vitedge.show.terminal.tables import DASH, grid
+from vitedge.show.terminal.tables import DASH, builtins, grid
 from vitedge.show.throughput import points
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vitedge.core.report import Report
+
 Reports = Sequence[Mapping[str, Any]]
 
 
-def tables(reports: Reports) -> Iterator[Table]:
+def tables(measured: Sequence[Report]) -> Iterator[Table]:
     """A table for each kind of run that is in any of the reports."""
+    reports = builtins(measured)
     columns: tuple[str, ...]
     if rows := list(_throughput(reports)):
         columns = (
@@ -38,8 +41,9 @@ def _measured(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
     return grid(title, [*compress(columns, held)], [[*compress(row, held)] for row in rows])
 
 
-def facts(reports: Reports) -> Iterator[str]:
+def facts(measured: Sequence[Report]) -> Iterator[str]:
     """Lines on how sure all that is: drift, energy that is not available, noise."""
+    reports = builtins(measured)
     for report in reports:
         if drift := report.get("drift"):
             yield f"{report['artifact']}: {_drift(drift)}"
@@ -49,10 +53,10 @@ def facts(reports: Reports) -> Iterator[str]:
     yield from dict.fromkeys(_noise(conditions) for conditions in all_conditions)
 
 
-def warnings(reports: Reports) -> list[str]:
+def warnings(measured: Sequence[Report]) -> list[str]:
     """Why not to trust the numbers, each once."""
-    lines = []
-    for report in reports:
+    lines: list[str] = []
+    for report in builtins(measured):
         if (report.get("drift") or {}).get("slower"):
             lines.append(f"{report['artifact']} got slower while it ran: see its drift")
         lines += (report.get("conditions") or {}).get("warnings", ())

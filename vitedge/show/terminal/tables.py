@@ -8,9 +8,12 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vitedge.core.report import Parity, Report
     from vitedge.export.demo import Demo
 
 DASH = "–"
@@ -28,14 +31,16 @@ def show(table: Table) -> None:
 METRICS = {"top1": "top-1", "miou": "mIoU", "knn_agreement": "k-NN"}
 
 
-def reports(measured: Sequence[Mapping[str, Any]], title: str) -> Table:
+def reports(measured_reports: Sequence[Report], title: str) -> Table:
     """One row for each report, of what it holds."""
+    measured = builtins(measured_reports)
     metrics = {METRICS[r["accuracy"]["metric"]] for r in measured if r.get("accuracy")}
     return _proofs(title, metrics.pop() if len(metrics) == 1 else "accuracy", measured)
 
 
-def parity(section: Mapping[str, Any]) -> str:
+def parity(parity_section: Parity) -> str:
     """Parity on the golden images, one line."""
+    section = msgspec.to_builtins(parity_section)
     if section["broken"]:
         return f"NO PARITY on {section['n']} golden images: {section['broken']}"
     error = section["numerics"]
@@ -52,10 +57,14 @@ def parity(section: Mapping[str, Any]) -> str:
     )
 
 
-def recommendations(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+def builtins(reports: Sequence[Report]) -> list[Mapping[str, Any]]:
+    return [msgspec.to_builtins(report) for report in reports]
+
+
+def recommendations(measured: Sequence[Report]) -> list[str]:
     """One line for each model and target that has a recommendation."""
     lines = []
-    for report in measured:
+    for report in builtins(measured):
         if chosen := report.get("recommendation"):
             precision = chosen["precision"].upper()
             where = f"{report['model']} on {report['target']}"
@@ -76,7 +85,7 @@ def demo(result: Demo) -> Table:
         "accuracy": {"artifact": accuracy.artifact},
     }
     title = "digits: accuracy on held-out images, latency in turn"
-    return _proofs(title, METRICS["top1"], [eager, *result.reports])
+    return _proofs(title, METRICS["top1"], [eager, *builtins(result.reports)])
 
 
 def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
