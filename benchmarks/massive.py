@@ -50,7 +50,7 @@ def main() -> None:
                 folder = weights.with_suffix("")
                 int8 = _export(weights, folder / "int8", ("onnxruntime", "openvino"), "int8")
                 fp16 = _export(weights, folder / "fp16", ("openvino",), "fp16")[1]
-                losses = [int8[i].report["accuracy"]["drop_pp"] for i in (1, 3)]
+                losses = [int8[i].report.accuracy.drop_pp for i in (1, 3)]
                 half = fp16.bundle.manifest.half
                 assert half is not None
                 drops += losses
@@ -77,11 +77,11 @@ def _row(
     return (
         kind,
         f"{half.largest:.3g}",
-        f"{100 * fp32.report['accuracy']['artifact']:.2f}",
+        f"{100 * fp32.report.accuracy.artifact:.2f}",
         *(f"{loss:+.2f}" for loss in losses),
         "yes" if finite else "NO",
         f"{half.sqnr_db:.1f}",
-        f"{fp16.report['accuracy']['drop_pp']:+.2f}",
+        f"{fp16.report.accuracy.drop_pp:+.2f}",
         f"{len(half.kept)} (|x| > {half.limit:g})",
     )
 

@@ -50,9 +50,9 @@ def main() -> None:
             ptq, trained = _run(Path(name), seed, options)
         before, after = (made.drop_pp for made in (ptq, trained))
         shares.append(100 * (before - after) / before)
-        fp32 = ptq.report["accuracy"]["fp32"]
+        fp32 = ptq.report.accuracy.fp32
         figures = [100 * fp32, before, after, shares[-1]]
-        figures += [made.report["numerics"]["sqnr_db"] for made in (ptq, trained)]
+        figures += [made.report.numerics.sqnr_db for made in (ptq, trained)]
         rows.append((str(seed), *(f"{value:.2f}" for value in figures)))
         print(f"seed {seed}: PTQ loses {before:.2f} pp, QAT {after:.2f} pp", flush=True)
     columns = ("seed", "FP32 %", "PTQ loses pp", "QAT loses pp", "recovered %", "PTQ dB", "QAT dB")

@@ -82,8 +82,8 @@ def _row(made: ExportResult, batch: int | str) -> tuple[str, ...]:
         found.compute_capability,
         f"{found.int8} of {found.planned}",
         f"{found.fused} of {found.attention}",
-        f"{report['simulation']['numerics']['sqnr_db']:.1f}",
-        f"{report['size']['bytes'] / 2**20:.1f}",
+        f"{report.simulation.numerics.sqnr_db:.1f}",
+        f"{report.size.bytes / 2**20:.1f}",
     )
 
 

@@ -10,7 +10,6 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from examples.references import digits
 from examples.references.training import write
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.report import Report
 from vitedge.core.spec import Preprocess
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
@@ -140,13 +140,13 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, E
 
 def _accuracies(seeds: list[dict[str, ExportResult]]) -> dict[str, str]:
     """Row -> the mean over seeds, and the result of each."""
-    rows = {"top-1 %, FP32": [made["FP32 openvino"].report["accuracy"] for made in seeds]}
+    rows = {"top-1 %, FP32": [made["FP32 openvino"].report.accuracy for made in seeds]}
     for what in seeds[0]:
         if what.startswith("INT8"):
-            rows[f"top-1 %, {what}"] = [made[what].report["accuracy"] for made in seeds]
-    cells = {row: _mean([100 * each["artifact"] for each in found]) for row, found in rows.items()}
+            rows[f"top-1 %, {what}"] = [made[what].report.accuracy for made in seeds]
+    cells = {row: _mean([100 * each.artifact for each in found]) for row, found in rows.items()}
     drops = {
-        row.replace("top-1 %", "drop pp"): _mean([each["drop_pp"] for each in found])
+        row.replace("top-1 %", "drop pp"): _mean([each.drop_pp for each in found])
         for row, found in rows.items()
         if "INT8" in row
     }
@@ -167,14 +167,14 @@ def _costs(rival: Contestant, resnet: Contestant) -> dict[str, str]:
     }
 
 
-def _latencies(reports: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _latencies(reports: dict[str, Report]) -> dict[str, str]:
     """Batch 1, all sessions in turn."""
     rows = {}
     for what, report in reports.items():
-        rows[f"p50 ms, {what}"] = f"{report['latency']['p50_ms']:.3f}"
-        if report["latency"]["speedup"]:
-            low, high = report["latency"]["speedup_ci"]
-            speedup = f"{report['latency']['speedup']:.2f} ({low:.2f} to {high:.2f})"
+        rows[f"p50 ms, {what}"] = f"{report.latency.p50_ms:.3f}"
+        if report.latency.speedup:
+            low, high = report.latency.speedup_ci
+            speedup = f"{report.latency.speedup:.2f} ({low:.2f} to {high:.2f})"
             rows[f"× faster than FP32, {what}"] = speedup
     return rows
 

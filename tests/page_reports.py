@@ -86,6 +86,9 @@ def measured(
             **{"cpu": cpu, "isa": ["avx2", "avx512_vnni"], "accelerator": None, "os": "Linux"},
             **{"python": "3.12", "runtimes": {"onnxruntime": "1.31"}, "threads": 4, "cores": 4},
             **{"memory_bytes": 16_000_000_000, "governor": "powersave", "machine": "x86_64"},
+            **{"gpus": [], "glibc": None, "container": None, "cpu_quota": None},
+            "memory_limit_bytes": None,
+            "clocking": {},
         },
     }
 

@@ -211,7 +211,7 @@ def test_a_lost_connection_is_taken_up_again(
     device.cut()
     measured = result()
     assert measured.error is None
-    assert measured.reports[0]["latency"]["n"] > 0
+    assert measured.reports[0].latency.n > 0
     said = capsys.readouterr().err
     assert "connection lost, trying again" in said and "connected again" in said
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
+from vitedge.core.report import Report
 from vitedge.data.imageset import Batch
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
@@ -79,8 +81,8 @@ def stored(path: Path) -> dict[str, Any]:
 
 def test_every_bundle_of_a_target_carries_the_recommendation(timed: list[ExportResult]) -> None:
     fp32, int8 = (stored(made.bundle.path) for made in timed)
-    assert timed[0].report["recommendation"] == timed[1].report["recommendation"]
-    assert timed[1].report["recommendation"]["reason"] == int8["recommendation"]["reason"]
+    assert timed[0].report.recommendation == timed[1].report.recommendation
+    assert timed[1].report.recommendation.reason == int8["recommendation"]["reason"]
     assert fp32["recommendation"] == int8["recommendation"]
     assert int8["recommendation"]["max_drop_pp"] == 2.0
     assert int8["recommendation"]["reason"]
@@ -103,10 +105,10 @@ def test_its_figures_are_those_measured(timed: list[ExportResult]) -> None:
 
 
 def test_int8_is_recommended_only_where_it_was_faster(timed: list[ExportResult]) -> None:
-    chosen = timed[-1].report["recommendation"]
-    low, _ = timed[-1].report["latency"]["speedup_ci"]
-    assert chosen["precision"] == ("int8" if low > 1 else "fp32")
-    assert ("faster than FP32" in chosen["reason"]) == (low > 1)
+    chosen = timed[-1].report.recommendation
+    low, _ = timed[-1].report.latency.speedup_ci
+    assert chosen.precision == ("int8" if low > 1 else "fp32")
+    assert ("faster than FP32" in chosen.reason) == (low > 1)
 
 
 @pytest.mark.parametrize("changes", [{"duration_s": 0.0}, {"precision": "fp32"}])
@@ -115,8 +117,8 @@ def test_nothing_timed_is_nothing_recommended(
 ) -> None:
     unasked = {"calib_data": "", "num_samples": None, "max_drop_pp": None}
     for made in export_digits(**changes, **(unasked if "precision" in changes else {})):
-        assert "recommendation" not in made.report and "latency" not in made.report
-        assert "accuracy" in made.report
+        assert made.report.recommendation is None and made.report.latency is None
+        assert made.report.accuracy is not None
 
 
 def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None:
@@ -126,7 +128,7 @@ def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None
     elsewhere = next(target.name for target in cpus if not catalog.runs_on(target, here))
     made = export_digits(targets=(elsewhere,), max_drop_pp=None)
     for each in made:
-        assert "recommendation" not in each.report and "latency" not in each.report
+        assert each.report.recommendation is None and each.report.latency is None
     notes = [note for each in made for note in each.notes()]
     lower = [each for each in made if each.bundle.manifest.precision != "fp32"]
     assert sum("run 'vitedge bench' on the device" in note for note in notes) == len(lower) > 0
@@ -141,7 +143,7 @@ def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which
         assert report["recommendation"]["max_drop_pp"] == 2.0
         _, int8 = report["recommendation"]["candidates"]
         assert int8["p50_ms"] == reports[-1]["latency"]["p50_ms"] != before["p50_ms"]
-    again = recommend(candidates_of(reports), 2.0)
+    again = recommend(candidates_of([msgspec.convert(report, Report) for report in reports]), 2.0)
     assert again is not None
     assert (again.precision, again.reason) == (
         reports[-1]["recommendation"]["precision"],
@@ -152,6 +154,6 @@ def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which
 def test_what_is_timed_without_fp32_loses_it(copied: list[Path]) -> None:
     shutil.rmtree(copied[0])
     (report,), _ = bench_bundles([open_bundle(copied[1])], QUIET, BenchRequest(SHORT_S))
-    assert report["latency"]["fp32"] is None
-    assert "recommendation" not in report
-    assert "accuracy" in report
+    assert report.latency.fp32 is None
+    assert report.recommendation is None
+    assert report.accuracy is not None

@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from vitedge.core.report import Candidate, Recommendation
+from vitedge.core.measurements import Distribution, Latency, Timing
+from vitedge.core.report import (
+    SCHEMA,
+    Accuracy,
+    Candidate,
+    Numerics,
+    Recommendation,
+    Report,
+    Size,
+)
 from vitedge.measure.recommendation import candidates_of, recommend
 
 FP32 = Candidate(precision="fp32", p50_ms=10.0, bytes=4000)
@@ -182,38 +191,57 @@ def test_one_precision_is_no_choice() -> None:
 # -- from reports -------------------------------------------------------------------------------
 
 
-def report(**sections: Any) -> dict[str, Any]:
-    """An INT8 bundle's report as JSON has it."""
-    timing = {"p50_ms": 8.0, "fp32": {"p50_ms": 10.0}, "speedup": 1.25, "speedup_ci": [1.2, 1.3]}
-    return {
-        "precision": "int8",
-        "latency": timing,
-        "size": {"bytes": 1000, "fp32_bytes": 4000},
-        **sections,
-    }
+def timing(p50_ms: float) -> dict[str, Any]:
+    distribution = Distribution(quantiles_ms=(p50_ms,) * 101, series=())
+    percentiles = {"p50_ms": p50_ms, "p90_ms": None, "p99_ms": None, "mean_ms": p50_ms, "n": 9}
+    return {**percentiles, "distribution": distribution}
 
 
-def test_a_report_gives_fp32_and_its_own_precision() -> None:
-    accuracy = {"metric": "top1", "drop_pp": 0.1, "drop_ci_pp": [-0.1, 0.3]}
-    numerics = {"sqnr_db": 33.0, "max_abs_error": 0.2}
-    fp32, int8 = candidates_of([report(accuracy=accuracy, numerics=numerics)])
-    assert fp32 == FP32
-    assert int8 == candidate(
-        "int8", 1.2, 1.25, 1.3, drop_pp=0.1, drop_ci_pp=(-0.1, 0.3), sqnr_db=33.0, max_abs_error=0.2
+def latency(**compared: Any) -> Latency:
+    """Timed in turn with FP32."""
+    known = {"fp32": Timing(**timing(10.0)), "speedup": 1.25, "speedup_ci": (1.2, 1.3)}
+    setting = {"batch": 1, "against": "fp32", "other": None, "rounds": 9, "speedup_log_se": None}
+    return Latency(**timing(8.0), **setting, p90_share_se=0.1, **{**known, **compared})
+
+
+def accuracy(metric: str, drop_pp: float) -> Accuracy:
+    compared = {"fp32": 0.8, "artifact": 0.8 - drop_pp / 100, "drop_pp": drop_pp}
+    counted = {"n": 9, "data": "pictures", "skipped": {}, "also": {}, "lost": None, "gained": None}
+    return Accuracy(
+        metric=metric,
+        **compared,
+        **counted,
+        drop_ci_pp=(drop_pp - 0.2, drop_pp + 0.2),
+        confidence=0.95,
+        agreement=None,
     )
 
 
+NUMERICS = Numerics(sqnr_db=33.0, max_abs_error=0.2, cosine=0.9, n=9, data="golden")
+
+
+def report(**sections: Any) -> Report:
+    """An INT8 bundle's report."""
+    identity = {"schema": SCHEMA, "artifact": "a", "model": "m", "target": "t", "files": {}}
+    known = {"latency": latency(), "size": Size(bytes=1000, fp32_bytes=4000), **sections}
+    return Report(**identity, precision="int8", **known)
+
+
+def test_a_report_gives_fp32_and_its_own_precision() -> None:
+    fp32, int8 = candidates_of([report(accuracy=accuracy("top1", 0.1), numerics=NUMERICS)])
+    assert fp32 == FP32
+    lost = {"drop_pp": 0.1, "drop_ci_pp": (0.1 - 0.2, 0.1 + 0.2)}
+    assert int8 == candidate("int8", 1.2, 1.25, 1.3, **lost, sqnr_db=33.0, max_abs_error=0.2)
+
+
 def test_like_features_are_no_accuracy() -> None:
-    agreement = {"metric": "knn_agreement", "drop_pp": 4.0, "drop_ci_pp": [3.0, 5.0]}
-    numerics = {"sqnr_db": 33.0, "max_abs_error": 0.2}
-    _, int8 = candidates_of([report(accuracy=agreement, numerics=numerics)])
+    alike = accuracy("knn_agreement", 4.0)
+    _, int8 = candidates_of([report(accuracy=alike, numerics=NUMERICS)])
     assert (int8.drop_pp, int8.drop_ci_pp, int8.sqnr_db) == (None, None, 33.0)
 
 
 def test_what_was_not_timed_with_fp32_is_no_candidate() -> None:
-    latency = {"p50_ms": 8.0, "fp32": None, "speedup": None, "speedup_ci": None}
-    assert candidates_of([report(latency=latency)]) == []
-    assert [c.precision for c in candidates_of([report(latency=latency), report()])] == [
-        "fp32",
-        "int8",
-    ]
+    alone = report(latency=latency(fp32=None, speedup=None, speedup_ci=None))
+    assert candidates_of([alone]) == []
+    precisions = [candidate.precision for candidate in candidates_of([alone, report()])]
+    assert precisions == ["fp32", "int8"]

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests import page_artifacts as gates
 from tests.page_reports import HOSTILE, field, measured
+from vitedge.core.report import Report
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.show.page import disagreement, pareto, shell
 from vitedge.show.page.bench import render
@@ -77,7 +78,7 @@ def pictures(html: str) -> list[ElementTree.Element]:
 
 
 def bench(reports: list[dict[str, Any]]) -> str:
-    return render(reports, reports, "vitedge bench")
+    return render([msgspec.convert(report, Report) for report in reports], "vitedge bench")
 
 
 def gate(*artifacts: gates.Shown) -> str:
@@ -294,8 +295,7 @@ def test_fp32_is_a_point_though_only_int8_was_given() -> None:
 
 def test_two_devices_with_the_same_processor_are_told_apart() -> None:
     reports = [measured("vit-int8", "int8", ms, 0.83) for ms in (1.0, 2.0)]
-    merged = [{**r, "device": f"ssh://board{i}"} for i, r in enumerate(reports, 1)]
-    html = render(reports, merged, "vitedge bench")
+    html = bench([{**r, "device": f"ssh://board{i}"} for i, r in enumerate(reports, 1)])
     labels = [row[0] for row in rows(html, "Latency of one run at a time")]
     assert labels == [f"vit-int8 on ssh://board{i} (Some CPU 8 @ 3.0 GHz)" for i in (1, 2)]
     assert html.count("<h3>top-1: validation, ssh://board") == 2
