@@ -8,9 +8,18 @@ from typing import Annotated
 import typer
 
 from vitedge.cli import devices
+from vitedge.cli.flags import command_line
 from vitedge.cli.options import DEFAULT_OUTPUT
-from vitedge.cli.output import Json, print_json, say_int8_note, say_recommendations
-from vitedge.core.errors import InputError, raise_first
+from vitedge.cli.output import (
+    Json,
+    print_json,
+    raise_first,
+    say,
+    say_int8_note,
+    say_recommendations,
+)
+from vitedge.core.errors import InputError
+from vitedge.core.progress import steps
 
 Devices = Annotated[
     list[str] | None,
@@ -53,7 +62,6 @@ def bench(
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run."""
     from vitedge.core import files
     from vitedge.core.bundle import bundles_in, open_bundle
-    from vitedge.core.progress import steps
     from vitedge.core.runtime import runtime_of
     from vitedge.measure.accuracy import parity
     from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
@@ -84,7 +92,7 @@ def bench(
         check(request, bundles)
         reports, errors = devices.bench(device, bundles, against, context)
     else:
-        with steps() as progress:
+        with steps(command_line) as progress:
             reports, _ = bench_bundles(bundles, progress, request)
         errors = parity.broken(reports)
     if not reports:
@@ -108,11 +116,11 @@ def bench(
     for table in bench_tables.tables(now):
         tables.show(table)
     for line in bench_tables.facts(now):
-        typer.echo(line)
+        say(line)
     if "single-stream" in request.scenarios:
         say_recommendations(reports)
     for warning in bench_tables.warnings(now):
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     processors = {runtime_of(bundle.manifest.target).processor for bundle in bundles}
     if not device and "cpu" in processors:
         say_int8_note()

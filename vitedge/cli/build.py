@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from vitedge.cli.flags import command_line
 from vitedge.cli.output import Json, print_json
+from vitedge.core.progress import steps
 
 
 def build(
@@ -16,12 +18,11 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Compile the engine of an artifact on this machine: TensorRT's are built on the device."""
-    from vitedge.core.progress import steps
     from vitedge.export import build as building
     from vitedge.measure.inspection import notes
     from vitedge.show.terminal import tables
 
-    with steps() as progress:
+    with steps(command_line) as progress:
         bundle = building.build(artifact, progress, force=force)
     record = bundle.manifest.build
     if as_json:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vitedge.cli.flags import command_line
 from vitedge.core.errors import VitedgeError
+from vitedge.core.progress import steps
 
 if TYPE_CHECKING:
     from vitedge.core.bundle import Bundle
@@ -45,7 +47,6 @@ def bench(
     """
     from vitedge.core import report
     from vitedge.core.bundle import open_bundle
-    from vitedge.core.progress import steps
     from vitedge.measure.remote import bench as remote
     from vitedge.measure.remote.address import parse_address
 
@@ -53,7 +54,7 @@ def bench(
     rival = None if against == "fp32" else open_bundle(Path(against))
     for bundle in bundles:
         report.check_writable(bundle)
-    with steps() as progress:
+    with steps(command_line) as progress:
         measured = remote.bench(addresses, bundles, rival, forwarded(context), progress)
     reports = [
         report.merge_from_device(

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitedge.cli import options
+from vitedge.cli.flags import command_line
 from vitedge.cli.output import Json, show_export
 from vitedge.core.errors import InputError
+from vitedge.core.progress import steps
 
 if TYPE_CHECKING:
     from vitedge.core.spec import Precision
@@ -47,7 +49,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a model to one or more targets, and prove each artifact against FP32."""
-    from vitedge.core.progress import steps
     from vitedge.export import job
     from vitedge.export.request import ExportRequest
     from vitedge.models.sources import ModelRequest
@@ -70,7 +71,7 @@ def export(
         force=force,
         allow_overlap=allow_overlap,
     )
-    with steps() as progress:
+    with steps(command_line) as progress:
         artifacts = job.export(request, progress)
     show_export(artifacts, output, as_json=as_json)
 

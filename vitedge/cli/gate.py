@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vitedge.cli.output import Json, print_json
+from vitedge.cli.flags import command_line
+from vitedge.cli.output import Json, print_json, say
+from vitedge.core.progress import steps
 
 
 def gate(
@@ -69,7 +71,6 @@ def gate(
     """Pass or fail artifacts by limits, or say that the evidence is too thin (exit 4)."""
     import os
 
-    from vitedge.core.progress import steps
     from vitedge.gate import config as configuration
     from vitedge.gate.run import EXIT_CODES, GateRequest, run
     from vitedge.show.ci import outputs
@@ -106,7 +107,7 @@ def gate(
     planned = outputs.plan(junit, write or (), os.environ, others)
     if html:
         shell.check_writable(html)
-    with steps() as progress:
+    with steps(command_line) as progress:
         verdict = run(request, progress)
     planned.write(verdict)
     if html:
@@ -117,7 +118,7 @@ def gate(
     else:
         tables.show(gate_tables.verdict(verdict))
         for line in gate_tables.reasons(verdict):
-            typer.echo(line)
+            say(line)
         if accept:
             passed = verdict.answer == "passed"
             typer.echo("accepted: it is the baseline now" if passed else "not accepted")
@@ -140,4 +141,4 @@ def compare(
         return
     tables.show(comparison_tables.comparison(comparison))
     for line in comparison_tables.remarks(comparison):
-        typer.echo(line)
+        say(line)

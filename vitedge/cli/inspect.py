@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitedge.cli.flags import command_line
 from vitedge.cli.output import Form, Json, print_json
 from vitedge.core.errors import InputError
+
+if TYPE_CHECKING:
+    from vitedge.measure.inspection import Inspection
 
 
 def inspect(
@@ -42,10 +46,18 @@ def inspect(
         return
     if html:
         shell.check_writable(html)
-    inspection = inspector.inspect(source, target)
+    inspection = _typed(inspector.inspect(source, target))
     if html:
         shell.write(page.render(inspection), html)
     if as_json:
         print_json(inspection)
         return
     table.show(inspection)
+
+
+def _typed(inspection: Inspection) -> Inspection:
+    """What it says of parameters, in the words of the command line."""
+    from msgspec.structs import replace
+
+    layers = tuple(replace(row, why=command_line(row.why)) for row in inspection.layers)
+    return replace(inspection, layers=layers, notes=tuple(map(command_line, inspection.notes)))

@@ -17,12 +17,21 @@ from vitedge.cli import catalogue
 from vitedge.cli.bench import bench
 from vitedge.cli.build import build
 from vitedge.cli.export import export
+from vitedge.cli.flags import APPS, command_line
 from vitedge.cli.gate import compare, gate
 from vitedge.cli.inspect import inspect
 from vitedge.cli.options import DEFAULT_OUTPUT, Output
-from vitedge.cli.output import Json, print_json, say_int8_note, say_recommendations
+from vitedge.cli.output import (
+    Json,
+    print_json,
+    raise_first,
+    say_error,
+    say_int8_note,
+    say_recommendations,
+)
 from vitedge.cli.qat import qat
-from vitedge.core.errors import VitedgeError, raise_first
+from vitedge.core.errors import VitedgeError
+from vitedge.core.progress import steps
 
 app = typer.Typer(
     help="Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof.",
@@ -58,11 +67,10 @@ class _Debug:
 @app.command()
 def demo(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
     """Run the whole job on the embedded reference model and real images."""
-    from vitedge.core.progress import steps
     from vitedge.export import demo as job
     from vitedge.show.terminal import tables
 
-    with steps() as progress:
+    with steps(command_line) as progress:
         result = job.run(output, progress)
     if as_json:
         print_json(
@@ -92,7 +100,6 @@ def validate(
 ) -> None:
     """Measure an artifact's accuracy and numerics against FP32; without images, its parity."""
     from vitedge.core.bundle import open_bundle
-    from vitedge.core.progress import steps
     from vitedge.measure.accuracy import parity
     from vitedge.measure.accuracy.bundle_validation import (
         evaluation_images,
@@ -112,7 +119,7 @@ def validate(
             typer.echo(tables.parity(report.parity))
         raise_first(parity.broken([report]))
         return
-    with steps() as progress:
+    with steps(command_line) as progress:
         report = validate_bundle(
             bundle, evaluation_images(bundle, data), progress, allow_overlap=allow_overlap
         )
@@ -128,6 +135,7 @@ def validate(
 
 for command in (bench, gate, compare, export, qat, inspect, build, *catalogue.COMMANDS):
     app.command()(command)
+APPS.append(app)
 
 
 @contextmanager
@@ -153,9 +161,7 @@ def _errors_to_exit_codes() -> Iterator[None]:
             sys.exit(INTERRUPTED)
         if not isinstance(error, VitedgeError):
             raise
-        typer.echo(f"error: {error.what}", err=True)
-        if error.fix:
-            typer.echo(f"  fix: {error.fix}", err=True)
+        say_error(error)
         sys.exit(error.exit_code)
 
 

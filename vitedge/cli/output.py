@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitedge.cli.flags import command_line
+from vitedge.core.errors import VitedgeError
+
 if TYPE_CHECKING:
     from vitedge.core.report import Report
     from vitedge.export.result import ExportResult
@@ -29,6 +32,24 @@ def print_json(document: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line of the library's as the command line puts it."""
+    typer.echo(command_line(text), err=err)
+
+
+def say_error(error: VitedgeError) -> None:
+    """What is wrong, and how to mend it, on stderr."""
+    say("\n  fix: ".join(filter(None, [f"error: {error.what}", error.fix])), err=True)
+
+
+def raise_first(errors: Sequence[VitedgeError]) -> None:
+    """Say all but the first of `errors`, and raise that one; none: nothing happens."""
+    for error in errors[1:]:
+        say_error(error)
+    if errors:
+        raise errors[0]
+
+
 def say_int8_note() -> None:
     """Warn on stderr where the CPU gives INT8 no advantage."""
     from vitedge.core.host import int8_note
@@ -36,7 +57,7 @@ def say_int8_note() -> None:
 
     note = int8_note(describe_machine(threads=0))
     if note:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
 
 
 def say_recommendations(reports: list[Report]) -> None:
@@ -44,7 +65,7 @@ def say_recommendations(reports: list[Report]) -> None:
     from vitedge.show.terminal import tables
 
     for line in tables.recommendations(reports):
-        typer.echo(line)
+        say(line)
 
 
 def show_export(artifacts: Sequence[ExportResult], output: Path, *, as_json: bool) -> None:
@@ -76,8 +97,8 @@ def show_export(artifacts: Sequence[ExportResult], output: Path, *, as_json: boo
     )
     for manifest in (artifact.bundle.manifest for artifact in artifacts):
         for fact in notes.facts(manifest):
-            typer.echo(f"{manifest.name}: {fact}")
+            say(f"{manifest.name}: {fact}")
     say_recommendations([artifact.report for artifact in artifacts])
     for note in (note for artifact in artifacts for note in artifact.notes()):
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     typer.echo(tables.next_commands([artifact.bundle.path for artifact in artifacts]))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitedge.cli import options
+from vitedge.cli.flags import command_line
 from vitedge.cli.output import Json, show_export
 from vitedge.core.errors import InputError
+from vitedge.core.progress import steps
 
 if TYPE_CHECKING:
     from vitedge.core.spec import Training
@@ -62,7 +64,6 @@ def qat(
 
     Under `accelerate launch` or `torchrun`, with `-m vitedge qat …`, on several devices.
     """
-    from vitedge.core.progress import steps
     from vitedge.export import qat as job
     from vitedge.export.request import ExportRequest
     from vitedge.models.sources import ModelRequest
@@ -98,7 +99,7 @@ def qat(
         resume=resume,
         tensorboard=tensorboard,
     )
-    with steps() as progress:
+    with steps(command_line) as progress:
         artifacts = job.run(request, progress)
     if artifacts:
         show_export(artifacts, output, as_json=as_json)

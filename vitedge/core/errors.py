@@ -9,8 +9,7 @@ VitedgeError
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class VitedgeError(Exception):
@@ -61,14 +60,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def error_line(error: BaseException) -> str:
     """The first line of a library's message; its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def raise_first(errors: Sequence[VitedgeError]) -> None:
-    """Say all but the first of `errors` on stderr, and raise that one; none: nothing happens."""
-    for error in errors[1:]:
-        print("\n  fix: ".join(filter(None, [f"error: {error.what}", error.fix])), file=sys.stderr)
-    if errors:
-        raise errors[0]
 
 
 def missing(package: str, extra: str) -> UnavailableError:

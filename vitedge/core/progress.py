@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,11 @@ LINES = "VITEDGE_PROGRESS_LINES"
 
 
 class Steps:
-    """The steps of one job; the bar shows the current one."""
+    """The steps of one job; the bar shows the current one. `wording` is how its notes are put."""
 
-    def __init__(self, bars: Progress | None) -> None:
+    def __init__(self, bars: Progress | None, wording: Callable[[str], str] = str) -> None:
         self._bars = bars
+        self._wording = wording
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, step: str, done: float, total: float, note: str = "") -> None:
@@ -43,6 +44,7 @@ class Steps:
 
     def note(self, text: str) -> None:
         """Print a line that stays, on a terminal or not."""
+        text = self._wording(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False)
         else:
@@ -64,8 +66,8 @@ class Steps:
 class _Lines(Steps):
     """Steps as lines of JSON: `[step]`, or `[step, done, total, note]` at each percent."""
 
-    def __init__(self) -> None:
-        super().__init__(None)
+    def __init__(self, wording: Callable[[str], str]) -> None:
+        super().__init__(None, wording)
         self._shown = ("", -1)
 
     def __call__(self, step: str, done: float, total: float, note: str = "") -> None:
@@ -86,13 +88,13 @@ SILENT = Steps(None)
 
 
 @contextmanager
-def steps() -> Iterator[Steps]:
-    """Draw bars while the block runs; they vanish at its end."""
+def steps(wording: Callable[[str], str] = str) -> Iterator[Steps]:
+    """Draw bars while the block runs; they vanish at its end. `wording` is how notes are put."""
     if os.environ.get(LINES):
-        yield _Lines()
+        yield _Lines(wording)
         return
     if not sys.stderr.isatty():
-        yield Steps(None)
+        yield Steps(None, wording)
         return
     from rich.console import Console
     from rich.progress import (
@@ -113,4 +115,4 @@ def steps() -> Iterator[Steps]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield Steps(bars)
+        yield Steps(bars, wording)
