@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
 from vitedge.core.machine import describe_machine
