@@ -17,7 +17,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from tests import sabotage
+from tests.support import sabotage
 from vitedge.core.bundle import REPORT, open_bundle
 from vitedge.core.progress import SILENT
 from vitedge.core.report import read

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import peers
-from tests.lineage import ROWS, Quantized, Result, Row, run
+from tests.support.lineage import ROWS, Quantized, Result, Row, run
 
 HEADER = """\
 | source | model | M params | export, max rel. error | INT8 ONNX Runtime, SQNR dB | kept in float \

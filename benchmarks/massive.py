@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import peers
-from tests.outliers import tune_massive, write_massive, write_scaled
+from tests.support.outliers import tune_massive, write_massive, write_scaled
 from vitedge.core.manifest import Half
 from vitedge.core.spec import Precision
 from vitedge.data.open import open_images

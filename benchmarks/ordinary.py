@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks import peers
 from benchmarks.int8_ops import int8_ops
-from tests import lineage
+from tests.support import lineage
 from vitedge.core.bundle import Bundle
 from vitedge.data.open import open_images
 from vitedge.export.job import export

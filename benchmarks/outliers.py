@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import peers
-from tests.outliers import Site, write_digits
+from tests.support.outliers import Site, write_digits
 from vitedge.core import catalog
 from vitedge.data.open import open_images
 from vitedge.export.job import export

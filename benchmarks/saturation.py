@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks import peers
-from tests.ptq import ptq
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser import CHROMIUM, SCHEMES, arguments
-from tests.page_artifacts import page, three
-from tests.page_reports import field
+from tests.support.browser import CHROMIUM, SCHEMES, arguments
+from tests.support.page_artifacts import page, three
+from tests.support.page_reports import field
 from vitedge.show.page import bench, shell
 
 SIZES = {"phone": (390, 9000), "desktop": (1280, 7000)}

@@ -20,8 +20,8 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from tests import command
-from tests.machine import TARGETS, target_of
+from tests.support import command
+from tests.support.machine import TARGETS, target_of
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Preprocess
 from vitedge.data.imageset import Batch

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.ptq import ptq
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import UnavailableError
 from vitedge.core.machine import describe_machine

@@ -23,7 +23,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests import small_graphs
 from tests.conftest import Vitedge
+from tests.support import small_graphs
 from vitedge.core import catalog, manifest
 from vitedge.core.bundle import Bundle, open_bundle, sha256
 from vitedge.core.machine import describe_machine

@@ -16,8 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests import machine
-from tests.machine import ONNXRUNTIME
+from tests.support import machine
+from tests.support.machine import ONNXRUNTIME
 from vitedge.core import catalog
 from vitedge.core.bundle import bundles_in, open_bundle
 from vitedge.models.zoo import ZOO

@@ -18,8 +18,8 @@ import msgspec
 import pytest
 
 from tests.conftest import Ran, Vitedge
-from tests.machine import ONNXRUNTIME
-from tests.sshd import SSHD, Device
+from tests.support.machine import ONNXRUNTIME
+from tests.support.sshd import SSHD, Device
 from vitedge.core.bundle import open_bundle, seal
 from vitedge.core.errors import UnavailableError, VitedgeError
 from vitedge.core.progress import SILENT

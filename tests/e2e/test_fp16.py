@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tests.outliers import write_scaled
+from tests.support.outliers import write_scaled
 from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.measure.accuracy.validation import predict_all

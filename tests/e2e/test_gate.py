@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import sabotage
 from tests.conftest import Vitedge
+from tests.support import sabotage
 from vitedge.data.imageset import Batch
 
 Bundles = dict[tuple[str, str], Path]

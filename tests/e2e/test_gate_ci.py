@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.conftest import Vitedge
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "gate"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]

@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.machine import ONNXRUNTIME
-from tests.qdq import QDQ, fused_qkv
+from tests.support.machine import ONNXRUNTIME
+from tests.support.qdq import QDQ, fused_qkv
 from vitedge.core import catalog
 
 Bundles = dict[tuple[str, str], Path]

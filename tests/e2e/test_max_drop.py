@@ -16,8 +16,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tests.machine import ONNXRUNTIME
-from tests.outliers import write_digits
+from tests.support.machine import ONNXRUNTIME
+from tests.support.outliers import write_digits
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images

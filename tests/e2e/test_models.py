@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
-from tests import machine
+from tests.support import machine
 from vitedge.core.bundle import open_bundle
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.vit import VisionTransformer

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser import CHROMIUM, SCHEMES, arguments
-from tests.page_artifacts import page, shown, three
-from tests.page_reports import HOSTILE, field, measured
+from tests.support.browser import CHROMIUM, SCHEMES, arguments
+from tests.support.page_artifacts import page, shown, three
+from tests.support.page_reports import HOSTILE, field, measured
 from vitedge.show.page import bench, shell
 
 pytestmark = [

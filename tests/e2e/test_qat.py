@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.machine import ONNXRUNTIME
-from tests.qdq import QDQ, WIDTH
+from tests.support.machine import ONNXRUNTIME
+from tests.support.qdq import QDQ, WIDTH
 
 CLI = Callable[..., Any]
 ONLY_10 = {"--stronglyTyped", "--noDataTransfers", "--useCudaGraph", "--useSpinWait"}

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.graphs import NORM, build
-from tests.machine import ONNXRUNTIME
+from tests.support.graphs import NORM, build
+from tests.support.machine import ONNXRUNTIME
 from vitedge.core import catalog
 
 HEAD = "m = ReduceMean <keepdims = 0> (p, tokens_axis)\n y = Add(m, b)"

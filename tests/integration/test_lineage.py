@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lineage import ROWS, Row, run
+from tests.support.lineage import ROWS, Row, run
 
 pytestmark = pytest.mark.usefixtures("peers")
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
 from vitedge.core.machine import describe_machine

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tests.graphs import FUSED, IMAGES, NORM, build, run
+from tests.support.graphs import FUSED, IMAGES, NORM, build, run
 from vitedge.core.errors import InputError
 from vitedge.graph.channels import Channels
 from vitedge.graph.equalize import check, rescale

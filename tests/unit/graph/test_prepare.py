@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.graphs import HEAD, HEADED, NORM, build, run
+from tests.support.graphs import HEAD, HEADED, NORM, build, run
 from vitedge.graph.prepare import prepare, scale_queries
 from vitedge.graph.run import Runner
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.graphs import ATTEND, FUSED, HEAD, HEADS, IMAGES, NORM, TOKENS, WIDTH, build, run
+from tests.support.graphs import ATTEND, FUSED, HEAD, HEADS, IMAGES, NORM, TOKENS, WIDTH, build, run
 from vitedge.graph.external import DataFile
 from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner, shapes

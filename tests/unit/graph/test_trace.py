@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
+from tests.support.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
 from vitedge.graph.run import shapes

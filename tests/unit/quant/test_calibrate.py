@@ -12,9 +12,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.graphs import run
-from tests.outliers import write_digits
-from tests.ptq import ptq
+from tests.support.graphs import run
+from tests.support.outliers import write_digits
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.manifest import Tried
 from vitedge.core.spec import Calibration

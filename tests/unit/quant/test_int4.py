@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from tests.ptq import ptq
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner

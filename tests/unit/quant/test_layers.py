@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from tests.ptq import ptq
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Figures

@@ -10,7 +10,18 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.graphs import EVERYTHING, FUSED, IMAGES, NORM, SPLIT, build, peaks, run, spread, weights
+from tests.support.graphs import (
+    EVERYTHING,
+    FUSED,
+    IMAGES,
+    NORM,
+    SPLIT,
+    build,
+    peaks,
+    run,
+    spread,
+    weights,
+)
 from vitedge.core import catalog
 from vitedge.core.spec import Equalize, Quantization
 from vitedge.graph.run import tapped

@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from tests.graphs import EVERYTHING, NORM, build
-from tests.graphs import IMAGES as IMAGES_OF_GRAPHS
-from tests.ptq import ptq
+from tests.support.graphs import EVERYTHING, NORM, build
+from tests.support.graphs import IMAGES as IMAGES_OF_GRAPHS
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Layer

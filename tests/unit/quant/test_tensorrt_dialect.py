@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from tests.ptq import ptq
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.data.imageset import Batch
 from vitedge.graph.half import Halved, halve

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from tests.graphs import EVERYTHING, IMAGES, NORM, build, weights
-from tests.ptq import ptq
+from tests.support.graphs import EVERYTHING, IMAGES, NORM, build, weights
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Quantization

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from tests.ptq import ptq
-from tests.rtx import compiled
+from tests.support.ptq import ptq
+from tests.support.rtx import compiled
 from vitedge.core import catalog
 from vitedge.core.spec import Quantization
 from vitedge.runtimes.lint import lint

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from tests.qdq import QDQ, WIDTH, attention, fused_qkv, integers
-from tests.rtx import compiled
-from tests.traps import CONTEXT, SCORES, Trap, linear, lost, read, rejected
-from tests.traps.costly import (
+from tests.support.qdq import QDQ, WIDTH, attention, fused_qkv, integers
+from tests.support.rtx import compiled
+from tests.support.traps import CONTEXT, SCORES, Trap, linear, lost, read, rejected
+from tests.support.traps.costly import (
     COSTLY,
     conv,
     gemm,
@@ -24,7 +24,7 @@ from tests.traps.costly import (
     too_many_tokens,
     turned,
 )
-from tests.traps.refused import (
+from tests.support.traps.refused import (
     REFUSED,
     shifted_activation,
     spelled_out_norm,

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests import small_graphs
-from tests.ptq import ptq
+from tests.support import small_graphs
+from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.manifest import Compiled
 from vitedge.core.progress import SILENT

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests import small_graphs
+from tests.support import small_graphs
 from vitedge.core import catalog
 from vitedge.core.errors import InputError, LimitError
 from vitedge.core.progress import SILENT

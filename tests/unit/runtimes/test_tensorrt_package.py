@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests import small_graphs
+from tests.support import small_graphs
 from vitedge.core import catalog
 from vitedge.core.catalog import in_range
 from vitedge.core.errors import InputError, UnavailableError

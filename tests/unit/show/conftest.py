@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.verdicts import check, judged, verdict
+from tests.support.verdicts import check, judged, verdict
 from vitedge.gate.verdict import Verdict
 
 

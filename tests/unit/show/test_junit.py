@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from tests.verdicts import HOSTILE, check, judged, verdict
+from tests.support.verdicts import HOSTILE, check, judged, verdict
 from vitedge.gate.verdict import Verdict
 from vitedge.show.ci import junit
 

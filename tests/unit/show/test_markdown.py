@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from tests.verdicts import HOSTILE, check, judged, verdict
+from tests.support.verdicts import HOSTILE, check, judged, verdict
 from vitedge.gate.verdict import Verdict
 from vitedge.show.ci import markdown
 from vitedge.show.ci.ruler import ruler

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import page_artifacts as gates
-from tests.page_reports import HOSTILE, field, measured
+from tests.support import page_artifacts as gates
+from tests.support.page_reports import HOSTILE, field, measured
 from vitedge.core.report import Report
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.show.page import disagreement, pareto, shell

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.verdicts import check, judged, verdict
+from tests.support.verdicts import check, judged, verdict
 from vitedge.gate.verdict import Answer, Verdict, worst
 from vitedge.show.terminal import gate
 

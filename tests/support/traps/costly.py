@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from tests.qdq import QDQ, TOKENS, WIDTH, attention, fused_qkv, integers
-from tests.traps import CONTEXT, SCORES, Trap, apart, linear, lost, read, taken
+from tests.support.qdq import QDQ, TOKENS, WIDTH, attention, fused_qkv, integers
+from tests.support.traps import CONTEXT, SCORES, Trap, apart, linear, lost, read, taken
 
 
 def only_weights() -> ModelProto:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.page_reports import measured
+from tests.support.page_reports import measured
 from vitedge.core import catalog, manifest
 from vitedge.core.spec import Calibration, Preprocess
 from vitedge.gate import verdict

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, helper
 
-from tests.qdq import QDQ, WIDTH, integers
-from tests.traps import Trap, as_int8, linear, read, rejected, taken, without_casts
+from tests.support.qdq import QDQ, WIDTH, integers
+from tests.support.traps import Trap, as_int8, linear, read, rejected, taken, without_casts
 
 
 def new_opset() -> ModelProto:

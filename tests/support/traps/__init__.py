@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from tests.qdq import QDQ
-from tests.rtx import Compiled, compiled
+from tests.support.qdq import QDQ
+from tests.support.rtx import Compiled, compiled
 
 SCORES, CONTEXT = "scores/MatMul", "context/MatMul"
 Proof = Callable[[Compiled, str], bool]
