@@ -129,7 +129,10 @@ def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
     assert cost.slowdown_ci[0] <= cost.slowdown <= cost.slowdown_ci[1]
     reasons = {layer.node: layer.why for layer in bundle.manifest.quantization.layers}
     for place, kept in enumerate(control.kept):
-        assert f"{kept.noise_db:.1f} dB at the output), --max-drop 0.3" in reasons[kept.node]
+        assert (
+            f"{kept.noise_db:.1f} dB at the output), to lose 0.3 points at most"
+            in reasons[kept.node]
+        )
         assert place or "1st most harmful" in reasons[kept.node]
     said = f"kept {len(control.kept)} of {control.layers} layers in float to stay within 0.3 points"
     assert said in ran.stdout

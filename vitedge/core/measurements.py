@@ -15,7 +15,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distribution(Measurement, frozen=True, kw_only=True):
-    """Every timed run, for plots; a claim about a percentile is `Timing`'s to make."""
+    """Every timed run, for plots; a claim about a percentile is `Percentiles`' to make."""
 
     quantiles_ms: Annotated[tuple[float, ...], msgspec.Meta(min_length=101, max_length=101)]
     """101 latencies: the smallest, those that 1, 2, … 99% of the runs stay under, the largest."""
@@ -23,7 +23,7 @@ class Distribution(Measurement, frozen=True, kw_only=True):
     """(seconds since timing began, median ms of the runs around then), 120 points at most."""
 
 
-class Timing(Measurement, frozen=True, kw_only=True):
+class Percentiles(Measurement, frozen=True, kw_only=True):
     """Latency of one run, milliseconds. None where the sample is too small for a percentile:
     p90 needs 64 runs and p99 662 (MLPerf Inference, early stopping at 99% confidence)."""
 
@@ -32,6 +32,11 @@ class Timing(Measurement, frozen=True, kw_only=True):
     p99_ms: float | None
     mean_ms: float
     n: int
+
+
+class Timing(Percentiles, frozen=True, kw_only=True):
+    """Latency of one run, and every timed run for plots."""
+
     distribution: Distribution
 
 

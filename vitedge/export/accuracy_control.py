@@ -1,4 +1,4 @@
-"""Accuracy control: which layers to keep in float so that INT8 loses no more than --max-drop.
+"""Accuracy control: which layers to keep in float so that INT8 loses no more than is allowed.
 
 A search that was stopped goes on where it stopped: every probe may take minutes.
 """
@@ -206,16 +206,16 @@ class Search:
         tried = {0: full_drop_pp, **self._state.drops_pp}
         most = max(tried)
         closest = min(tried, key=lambda k: (tried[k], k))
-        what = f"{name} loses {full_drop_pp:.2g} points, more than --max-drop {self._limit_pp:g}"
+        what = f"{name} loses {full_drop_pp:.2g} points, more than `max_drop_pp={self._limit_pp:g}`"
         if most:
             what += f", and even with {most} of {layers} layers in float {tried[most]:.2g}"
         if closest != most:
             what += f"; closest came {_layers(closest)} in float, with {tried[closest]:.2g}"
         return LimitError(
             f"{what} (FP32 itself scores {fp32:.2%}); nothing was written",
-            fix=f"allow --max-drop {math.ceil(tried[closest] * 100) / 100:g} (what was measured "
-            f"is kept in {self._file}), try --calibration thorough or more calibration images, "
-            "or ship --fp32",
+            fix=f"allow `max_drop_pp={math.ceil(tried[closest] * 100) / 100:g}` (what was measured "
+            f"is kept in {self._file}), try `calibration='thorough'` or more calibration images, "
+            "or ship `precision='fp32'`",
         )
 
     def _kept(self, count: int) -> dict[str, str]:
@@ -223,7 +223,7 @@ class Search:
         total = len(self._state.ranking)
         return {
             node: f"kept in float: {_ordinal(place)} most harmful of {total} "
-            f"({noise_db(harm):.1f} dB at the output), --max-drop {self._limit_pp:g}"
+            f"({noise_db(harm):.1f} dB at the output), to lose {self._limit_pp:g} points at most"
             for place, (node, harm) in enumerate(self._state.ranking[:count], start=1)
         }
 
@@ -253,7 +253,7 @@ class Search:
             temporary.replace(self._file)
         except OSError as error:
             raise InputError(
-                f"cannot write {self._file}: {error.strerror}", fix="free some space, or --output"
+                f"cannot write {self._file}: {error.strerror}", fix="free some space, or `output`"
             ) from error
 
 

@@ -44,7 +44,9 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
     if MODEL not in manifest.files:
         raise InputError(f"{path} keeps no graph to build from", fix="export it again")
     if manifest.build.state == "done" and not force:
-        raise InputError(f"{path} has its engine already", fix="pass --force to build it again")
+        raise InputError(
+            f"{path} has its engine already", fix="pass `force=True` to build it again"
+        )
     final = path.resolve()
     with workspace(final.parent) as work:
         staged = work / final.name

@@ -8,12 +8,12 @@ from pathlib import Path
 from vitedge.core import catalog, report
 from vitedge.core.errors import missing
 from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.measurements import Percentiles
 from vitedge.core.progress import Steps
 from vitedge.core.runtime import runtimes
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.measure import latency
 from vitedge.measure.accuracy.validation import validate
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.models.sources import ModelRequest, resolve
@@ -26,7 +26,7 @@ class Demo:
     """What the demo measured."""
 
     torch_accuracy: report.Accuracy
-    torch_latency: latency.LatencySummary
+    torch_latency: Percentiles
     reports: list[report.Report]
     paths: list[Path]
 

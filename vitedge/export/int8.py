@@ -1,4 +1,4 @@
-"""The INT8 step: PTQ, trained on where asked, with layers in float where --max-drop needs them."""
+"""The INT8 step: PTQ, trained on where asked, with layers in float where a limit needs them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from vitedge.quant.int8 import Int8, Quantizer, Train
 def stage_int8(
     job: Job, target: Target, source: Source, fp32: Bundle, train: Train | None
 ) -> ExportResult:
-    """Stage the INT8 bundle, with as many layers in float as --max-drop takes.
+    """Stage the INT8 bundle, with as many layers in float as `max_drop_pp` takes.
 
-    Raises InputError where --max-drop cannot be checked here, LimitError where it cannot be met.
+    Raises InputError where `max_drop_pp` cannot be checked here, LimitError where it cannot be met.
     """
     limit_pp = job.plan.request.max_drop_pp
     if limit_pp is not None and not runtimes.runs_here(fp32):
         raise InputError(
-            f"--max-drop cannot be checked: {target.name} does not run here",
-            fix="drop --max-drop, and validate on the device",
+            f"`max_drop_pp` cannot be checked: {target.name} does not run here",
+            fix="drop `max_drop_pp`, and validate on the device",
         )
     assert job.calibration is not None
     quantizer = Quantizer(

@@ -56,7 +56,7 @@ def export_model(
 
 
 def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
-    """The model of `plan`. Raises InputError where one of its bundles exists, without --force."""
+    """The model of `plan`. Raises InputError where one of its bundles exists, without `force`."""
     request = plan.request
     steps.say("loading the model")
     try:
@@ -70,7 +70,8 @@ def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
             final = request.output / bundle_name(model.identity, target, precision)
             if final.exists() and not request.force:
                 raise InputError(
-                    f"{final} exists already", fix="pass --force to replace it, or --output DIR"
+                    f"{final} exists already",
+                    fix="pass `force=True` to replace it, or `output=DIR`",
                 )
     return model
 

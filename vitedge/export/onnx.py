@@ -93,7 +93,7 @@ def _explained(model: ModelIdentity, batch: Batch) -> Iterator[None]:
         raise InputError(
             f"{model.name} cannot be exported at {spec.height}×{spec.width}, batch {batch}: "
             f"{error_line(root)}",
-            fix="try another --batch or --preprocess, or export it to ONNX yourself and give that",
+            fix="try another `batch` or `preprocess`, or export it to ONNX yourself and give that",
         ) from error
 
 
@@ -209,7 +209,7 @@ def _set_batch(proto: ModelProto, batch: Batch, path: str) -> None:
     if fixed and fixed != batch:
         raise InputError(
             f"{path} is fixed at batch {fixed}, not {batch}",
-            fix=f"pass --batch {fixed}, or export it with a dynamic batch",
+            fix=f"pass `batch={fixed}`, or export it with a dynamic batch",
         )
     if not fixed and batch != "dynamic":
         for value in (*proto.graph.input, *proto.graph.output):

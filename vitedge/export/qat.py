@@ -60,7 +60,7 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
     that are of no use.
     """
     if not request.train_data and (request.export.model.model or "digits") not in EMBEDDED:
-        raise InputError("no images to train on", fix="pass --train-data with a folder or an .npz")
+        raise InputError("no images to train on", fix="pass `train_data` with a folder or an .npz")
     try:
         from vitedge.quant.qat import team, tensorboard
         from vitedge.quant.qat.checkpoint import no_listener
@@ -155,12 +155,12 @@ def _check_folder(request: QatRequest, folder: Path) -> None:
     if request.resume and not folder.is_dir():
         raise InputError(
             f"there is no run to resume in {folder.parent}: {folder.name} is not there",
-            fix="drop --resume to start one, or give the --output it was started with",
+            fix="drop `resume` to start one, or give the `output` it was started with",
         )
     if folder.is_dir() and not (request.resume or request.export.force):
         raise InputError(
             f"{folder} holds a run that was not finished",
-            fix="pass --resume to go on, or --force to start anew",
+            fix="pass `resume=True` to go on, or `force=True` to start anew",
         )
 
 
@@ -228,7 +228,7 @@ class _Start:
 def _start(
     request: QatRequest, training_set: TrainingSet, model: ModelIdentity, calibrated: Calibrated
 ) -> _Start:
-    """Where training starts from what PTQ gave; with --force, another run is only now given up."""
+    """Where training starts from what PTQ gave; with `force`, another run is only now given up."""
     from vitedge.quant.qdq import quantizers
 
     placed, scales = quantizers(calibrated)

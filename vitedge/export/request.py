@@ -1,4 +1,4 @@
-"""What an export was asked to do, every name resolved and every flag checked, and its job."""
+"""What an export was asked to do, every name resolved and every value checked, and its job."""
 
 from __future__ import annotations
 
@@ -83,37 +83,37 @@ def plan_export(request: ExportRequest) -> Plan:
     embedded = model if model in EMBEDDED else ""
     if not measuring and (request.calib_data or request.num_samples):
         raise InputError(
-            "--calib-data and --num-samples do not apply to FP32",
-            fix="add --int8 or --fp16, or drop them",
+            "`calib_data` and `num_samples` do not apply to FP32",
+            fix="add `precision='int8'` or `precision='fp16'`, or drop them",
         )
     calib_data = request.calib_data or embedded
     if quantizing and not calib_data:
         raise InputError(
             "INT8 needs calibration images, and none were given",
-            fix="pass --calib-data with a folder of images or an .npz (a few hundred that look "
-            "like the real ones), or --calib-data random to measure latency only",
+            fix="pass `calib_data` with a folder of images or an .npz (a few hundred that look "
+            "like the real ones), or `calib_data='random'` to measure latency only",
         )
     measurable = not request.model.random_weights and not (quantizing and calib_data == "random")
     if request.eval_data and not measurable:
         raise InputError(
             "accuracy is not measurable with random weights or random calibration",
-            fix="drop --eval-data, or give real weights and calibration images",
+            fix="drop `eval_data`, or give real weights and calibration images",
         )
     eval_data = request.eval_data or (embedded if measurable else "")
     if request.max_drop_pp is not None and not 0 <= request.max_drop_pp < math.inf:
         raise InputError(
-            f"--max-drop {request.max_drop_pp:g} is no limit",
+            f"`max_drop_pp={request.max_drop_pp:g}` is no limit",
             fix="pass the points of accuracy it may lose: 0 or more",
         )
     if not 0 <= request.duration_s < math.inf:
         raise InputError(
             f"duration is {request.duration_s} s",
-            fix="pass --duration with 0 seconds or more; 0 times nothing",
+            fix="pass `duration_s` with 0 seconds or more; 0 times nothing",
         )
     if request.max_drop_pp is not None and not (quantizing and eval_data):
         raise InputError(
-            "--max-drop compares INT8 with FP32 on evaluation images",
-            fix="pass --int8 and --eval-data too",
+            "`max_drop_pp` compares INT8 with FP32 on evaluation images",
+            fix="pass `precision='int8'` and `eval_data` too",
         )
     recipe = catalog.find_calibration(request.calibration) if measuring else None
     if recipe and request.num_samples is not None:
@@ -126,13 +126,13 @@ def _adapt(target: Target, request: ExportRequest) -> Target:
     if request.precision not in target.precisions:
         raise InputError(
             f"target '{target.name}' does not run {request.precision}",
-            fix=f"pass {' or '.join(f'--{p}' for p in target.precisions)}",
+            fix="pass " + " or ".join(f"`precision='{p}'`" for p in target.precisions),
         )
     opset = target.opset if request.opset is None else request.opset
     if not target.opset_min <= opset <= target.opset_max:
         raise InputError(
             f"target '{target.name}' does not take opset {opset}",
-            fix=f"pass --opset {target.opset_min} to {target.opset_max}",
+            fix=f"pass `opset={target.opset_min}` to {target.opset_max}",
         )
     batch = target.batch if request.batch is None else request.batch
     return msgspec.structs.replace(target, opset=opset, batch=batch, device="")

@@ -9,7 +9,7 @@ from vitedge.core.report import Candidate, Recommendation, Report
 from vitedge.core.spec import Precision
 
 MAX_DROP_PP = 0.5
-"""Points that a faster precision may lose where no --max-drop says otherwise."""
+"""Points that a faster precision may lose where nothing says otherwise."""
 MIN_SQNR_DB = 20.0
 """What it must keep where accuracy was not measured: below, choices start to change sides."""
 SAME_SIZE = 1.05

@@ -168,7 +168,7 @@ def test_every_kept_layer_says_its_place_its_noise_and_the_limit(tmp_path: Path)
 
     model.search(tmp_path / "state.json", 0.3).fewest(build, steps_at(23), model.there.remove)
     assert reasons["layer 29"] == (
-        "kept in float: 1st most harmful of 30 (29.2 dB at the output), --max-drop 0.3"
+        "kept in float: 1st most harmful of 30 (29.2 dB at the output), to lose 0.3 points at most"
     )
     for layer, place in ((28, "2nd"), (27, "3rd"), (26, "4th"), (19, "11th"), (8, "22nd")):
         assert f": {place} most" in reasons[f"layer {layer}"]
@@ -182,11 +182,11 @@ def test_an_unreachable_limit_says_what_was_tried(tmp_path: Path) -> None:
     error = search.unreachable("a-bundle", 7.1, 0.915)
     assert error.exit_code == 1
     assert error.what == (
-        "a-bundle loses 7.1 points, more than --max-drop 0.3, and even with 15 of 16 layers in "
+        "a-bundle loses 7.1 points, more than `max_drop_pp=0.3`, and even with 15 of 16 layers in "
         "float 0.9; closest came 14 layers in float, with 0.62 (FP32 itself scores 91.50%); "
         "nothing was written"
     )
-    assert "--max-drop 0.62" in error.fix and "--fp32" in error.fix
+    assert "`max_drop_pp=0.62`" in error.fix and "`precision='fp32'`" in error.fix
 
 
 def test_a_file_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:

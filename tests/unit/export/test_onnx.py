@@ -236,7 +236,7 @@ def test_somebodys_fixed_batch_is_not_changed(tmp_path: Path, asked: int | str) 
     out.mkdir()
     with pytest.raises(InputError, match="fixed at batch 2") as caught:
         export(foreign(tmp_path, linear(2)), out, asked, 20)
-    assert "--batch 2" in caught.value.fix
+    assert "`batch=2`" in caught.value.fix
 
 
 def test_nodes_without_a_name_of_their_own_get_one(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_graph_that_takes_no_such_batch_is_refused(tmp_path: Path) -> None:
     out.mkdir()
     with pytest.raises(InputError, match="cannot be exported at 8×8, batch 4") as caught:
         export(foreign(tmp_path, model), out, 4, 20)
-    assert "--batch" in caught.value.fix
+    assert "`batch`" in caught.value.fix
 
 
 def test_a_graph_with_other_logits_than_it_states_is_refused(tmp_path: Path) -> None:

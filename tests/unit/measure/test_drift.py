@@ -30,7 +30,7 @@ def test_a_slope_is_found_within_its_interval(percent: float) -> None:
     truth = 100 * np.log1p(percent / 100)
     known = [line for line in trends if line is not None]
     assert len(known) == 20
-    assert sum(line.interval[0] <= truth <= line.interval[1] for line in known) >= 17
+    assert sum(line.slope_ci[0] <= truth <= line.slope_ci[1] for line in known) >= 17
     assert all(line.slower == (percent > 0) for line in known)
 
 
@@ -44,8 +44,8 @@ def test_a_slope_too_small_to_matter_is_no_alarm() -> None:
     starts = np.linspace(0, 60, ROUNDS)
     line = trend(starts, (1 + 1e-4 * starts)[:, None])  # 0.6% in all, with no noise
     assert line is not None
-    assert line.interval[0] > 0 and not line.slower
-    assert line.percent_per_minute == pytest.approx(0.6, rel=0.01)
+    assert line.slope_ci[0] > 0 and not line.slower
+    assert line.slope_percent_per_minute == pytest.approx(0.6, rel=0.01)
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(9, 300), (60, 9)])

@@ -34,16 +34,16 @@ def images(count: int) -> dict[str, NDArray[np.float32]]:
 
 def test_batches_and_streams_raise_throughput() -> None:
     settings = [
-        Setting((FixedTime(),), images(1), 1),
-        Setting((FixedTime(),), images(4), 4),
-        Setting((FixedTime(), FixedTime()), images(1), 1),
+        Setting((FixedTime(),), images(1), 1, 1),
+        Setting((FixedTime(),), images(4), 4, 1),
+        Setting((FixedTime(), FixedTime()), images(1), 1, 1),
     ]
     seen: list[float] = []
     single, four, two = throughput(settings, 1.2, on_progress=seen.append)
     assert four.images_per_s > 1.5 * single.images_per_s  # 4 images in 6 steps, not in 12
     assert two.images_per_s > 1.5 * single.images_per_s
     for rate in (single, four, two):
-        low, high = rate.interval
+        low, high = rate.images_per_s_ci
         assert 0 < low < rate.images_per_s < high
         assert rate.images_per_s <= 4 / (6 * STEP_S)
     assert seen == sorted(seen) and seen[-1] == 1

@@ -116,7 +116,7 @@ def test_one_calibration_image_among_them_is_enough_to_refuse(data) -> None:
         validate(
             Linear(1), Linear(1), opened, "classification", calibration={"0" * 16, digests[-1]}
         )
-    assert "--allow-overlap" in caught.value.fix
+    assert "`allow_overlap=True`" in caught.value.fix
     validate(Linear(1), Linear(1), opened, "classification", calibration={"0" * 16})
 
 

@@ -134,7 +134,7 @@ def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
         )
     source = manifest.model.source
     if not data and source not in EMBEDDED:
-        raise InputError("no images to validate on", fix="pass --data FOLDER or --data FILE.npz")
+        raise InputError("no images to validate on", fix="pass `data=FOLDER` or `data=FILE.npz`")
     host_part = manifest.preprocessing.host
     task = manifest.model.task
     return open_images(data or source, "evaluation", host_part, bundle.labels(), task)

@@ -57,7 +57,7 @@ def validate(
         if not calibration.isdisjoint(batch.digests):
             raise InputError(
                 f"'{images.name}' holds images the artifact was calibrated on",
-                fix="evaluate on other images, or pass --allow-overlap",
+                fix="evaluate on other images, or pass `allow_overlap=True`",
             )
         outputs = predict(artifact, batch.images)
         reference = outputs if fp32 is artifact else None

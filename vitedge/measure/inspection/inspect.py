@@ -40,8 +40,8 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     remarks = []
     if record is None:
         remarks.append(
-            f"nothing is quantized in {manifest.precision}: export with --int8, or inspect an ONNX "
-            "file with --target to see what would be"
+            f"nothing is quantized in {manifest.precision}: export it in INT8, or inspect an ONNX "
+            "file for a target to see what would be"
         )
     elif record.training:
         remarks.append(notes.trained(record.training))
@@ -83,6 +83,6 @@ def _lint(bundle: Bundle, target: Target) -> tuple[Finding, ...]:
     if "model.onnx" not in bundle.model_files:
         raise InputError(
             f"{bundle.path} holds no ONNX graph to check against another target",
-            fix="drop --target, or give the artifact of ONNX Runtime or the ONNX file",
+            fix="drop `target`, or give the artifact of ONNX Runtime or the ONNX file",
         )
     return lint_file(bundle.path / "model.onnx", target)

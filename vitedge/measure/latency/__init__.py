@@ -5,7 +5,6 @@ from vitedge.measure.latency.summary import (
     P90_RUNS,
     P99_RUNS,
     LatencyComparison,
-    LatencySummary,
     summarize,
 )
 
@@ -14,7 +13,6 @@ __all__ = [
     "P99_RUNS",
     "Feed",
     "LatencyComparison",
-    "LatencySummary",
     "measure",
     "summarize",
 ]

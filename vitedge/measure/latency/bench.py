@@ -13,24 +13,24 @@ from typing import Literal, get_args
 
 import msgspec
 
-from vitedge.core import host, report
+from vitedge.core import report
 from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.machine import ROOT, describe_machine, usable_cores
-from vitedge.core.measurements import Drift
+from vitedge.core.measurements import Drift, Percentiles
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import Session, runtime_of
-from vitedge.measure import latency
 from vitedge.measure.accuracy import parity
 from vitedge.measure.latency import clock, scenarios
 from vitedge.measure.latency.cold_start import cold_starts
 from vitedge.measure.latency.conditions import Watch
-from vitedge.measure.latency.drift import CONFIDENCE, trend
+from vitedge.measure.latency.drift import trend
 from vitedge.measure.latency.energy import measure_energy
 from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.measure.latency.single_stream import (
     SingleStreamRun,
+    circumstances,
     latency_of,
     recommend_among,
     run_single_stream,
@@ -76,43 +76,45 @@ class BenchRequest:
 def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
     """Raises InputError for what cannot be done, before anything runs."""
     clock.check_duration(request.duration_s)
-    for option, names, known in (
-        ("--scenario", request.scenarios, get_args(Scenario)),
-        ("--sweep", request.sweeps, get_args(Swept)),
+    for parameter, names, known in (
+        ("scenarios", request.scenarios, get_args(Scenario)),
+        ("sweeps", request.sweeps, get_args(Swept)),
     ):
         for name in names:
             if name not in known:
-                raise InputError(f"unknown {option} '{name}'", fix=nearest(name, known))
+                raise InputError(f"unknown `{parameter}` '{name}'", fix=nearest(name, known))
     if request.against != "fp32" and "single-stream" not in request.scenarios:
         raise InputError(
-            "--against is compared in single-stream alone", fix="add --scenario single-stream"
+            "`against` is compared in single-stream alone", fix="add `scenarios=['single-stream']`"
         )
     if request.streams and "offline" not in request.scenarios:
         raise InputError(
-            "--streams does nothing without --scenario offline", fix="add --scenario offline"
+            "`streams` does nothing without `scenarios=['offline']`",
+            fix="add `scenarios=['offline']`",
         )
     if request.threads and request.streams > request.threads:
         raise InputError(
-            f"--threads {request.threads} are too few for --streams {request.streams}",
+            f"`threads={request.threads}` are too few for `streams={request.streams}`",
             fix="pass one thread for each stream, or more",
         )
     for name in ("threads", "batch"):
         if name in request.sweeps and getattr(request, name):
             raise InputError(
-                f"--sweep {name} and --{name} exclude each other", fix=f"drop --{name}"
+                f"`sweeps=['{name}']` and `{name}` exclude each other", fix=f"drop `{name}`"
             )
     for bundle in bundles:
         processor = runtime_of(bundle.manifest.target).processor
         if "threads" in request.sweeps and processor != "cpu":
             raise InputError(
-                f"{bundle.path} does not run on the CPU, so --sweep threads says nothing of it",
-                fix="drop --sweep threads",
+                f"{bundle.path} does not run on the CPU, "
+                "so `sweeps=['threads']` says nothing of it",
+                fix="drop `sweeps=['threads']`",
             )
         fixed = bundle.manifest.inputs[0].shape[0] if bundle.manifest.inputs else None
         if "batch" in request.sweeps and isinstance(fixed, int):
             raise InputError(
                 f"{bundle.path} is fixed at batch {fixed}, so there is nothing to sweep",
-                fix="export it with --batch dynamic",
+                fix="export it with `batch='dynamic'`",
             )
 
 
@@ -121,26 +123,28 @@ def bench_bundles(
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session] | None = None,
-) -> tuple[list[Report], dict[str, latency.LatencySummary]]:
+) -> tuple[list[Report], dict[str, Percentiles]]:
     """Measure bundles as asked, with memory and cold start, and recommend a precision again.
 
     `others` are further sessions to time in the same run, by name. Returns the merged report of
     each bundle, and the latency of each of `others`. Raises InputError, UnavailableError.
     """
     check(request, bundles)
+    rival = None if request.against == "fp32" else open_bundle(Path(request.against))
     for bundle in bundles:
         report.check_writable(bundle)
+        bundle.reference()  # what lies beside it is its FP32 bundle
     with exclusive_timing(steps.note):
-        return _bench(bundles, steps, request, others or {})
+        return _bench(bundles, rival, steps, request, others or {})
 
 
 def _bench(
     bundles: Sequence[Bundle],
+    rival: Bundle | None,
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session],
-) -> tuple[list[Report], dict[str, latency.LatencySummary]]:
-    rival = None if request.against == "fp32" else open_bundle(Path(request.against))
+) -> tuple[list[Report], dict[str, Percentiles]]:
     machine = describe_machine(request.threads or usable_cores())
     watch = Watch(ROOT)
     run: SingleStreamRun | None = None
@@ -159,7 +163,7 @@ def _bench(
     conditions = watch.conditions(machine)
     reports = []
     for index, (bundle, scenario_report) in enumerate(zip(bundles, timed, strict=True)):
-        name, bundle_host = bundle.manifest.name, report.host_of(bundle, machine)
+        name = bundle.manifest.name
         energy = measure_energy(
             bundle,
             request.duration_s,
@@ -172,10 +176,9 @@ def _bench(
         share_s = request.duration_s * COLD_SHARE
         cold_start, memory = cold_starts(bundle.path, request.threads, share_s)
         artifact_parity, numerics = parity.measure(bundle, request.threads)
-        digits = host.fingerprint(bundle_host)
         reports.append(
             Report(
-                **report.identity(bundle),
+                **circumstances(bundle, machine, conditions),
                 latency=latency_of(run, index, request.against) if run else None,
                 drift=_drift(run, index, watch) if run else None,
                 offline=scenario_report.offline,
@@ -186,9 +189,6 @@ def _bench(
                 memory=memory,
                 parity=artifact_parity,
                 numerics=numerics,
-                size=report.size(bundle, bundle.reference()),
-                conditions=msgspec.structs.replace(conditions, fingerprint=digits),
-                host=bundle_host,
             )
         )
     merged = [report.merge(*pair) for pair in zip(bundles, reports, strict=True)]
@@ -237,15 +237,9 @@ def _looking(steps: Steps, step: str, watch: Watch) -> Callable[[float], None]:
 def _drift(run: SingleStreamRun, index: int, watch: Watch) -> Drift | None:
     """How the artifact's latency changed; None where timing was too short to tell."""
     artifact, comparison = run.pairs[index][0], run.comparison
-    line = trend(comparison.starts_s[artifact], comparison.rounds[artifact])
-    if line is None:
+    drift = trend(comparison.starts_s[artifact], comparison.rounds[artifact])
+    if drift is None:
         return None
-    return Drift(
-        duration_s=line.duration_s,
-        slope_percent_per_minute=line.percent_per_minute,
-        slope_ci=line.interval,
-        confidence=CONFIDENCE,
-        slower=line.slower,
-        throttled=watch.throttled(),
-        temperature_c=watch.temperature_c(),
+    return msgspec.structs.replace(
+        drift, throttled=watch.throttled(), temperature_c=watch.temperature_c()
     )

@@ -106,7 +106,7 @@ def golden_feed(bundle: Bundle, session: Session, batch: int | None) -> Feed:
     if fixed and batch not in (None, fixed):
         raise InputError(
             f"{bundle.path} is fixed at batch {fixed}, not {batch}",
-            fix=f"drop --batch, or export with --batch {batch} or --batch dynamic",
+            fix=f"drop `batch`, or export with `batch={batch}` or `batch='dynamic'`",
         )
     return images_feed(bundle, session, fixed or batch or 1)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.measurements import Drift
 from vitedge.measure.statistics import students_t
 
 SHORTEST_S = 10.0
@@ -18,25 +18,10 @@ SLOWER_PERCENT = 3.0
 """Lost over the whole run, from which a drift is worth saying."""
 
 
-@dataclass(frozen=True)
-class Trend:
-    """How latency changes over a run."""
-
-    duration_s: float
-    percent_per_minute: float
-    """Of the median; positive is getting slower."""
-    interval: tuple[float, float]
-    """95%."""
-
-    @property
-    def slower(self) -> bool:
-        """Beyond doubt, and by 3% or more from the beginning to the end."""
-        lost = self.percent_per_minute * self.duration_s / 60
-        return self.interval[0] > 0 and lost >= SLOWER_PERCENT
-
-
-def trend(starts_s: NDArray[np.float64], rounds_ms: NDArray[np.float64]) -> Trend | None:
+def trend(starts_s: NDArray[np.float64], rounds_ms: NDArray[np.float64]) -> Drift | None:
     """Fit a line to the logarithm of latency; None below 10 s or 10 rounds.
+
+    Nothing is said of heat. It is slower where the interval is above zero, and 3% were lost.
 
     Noise on a real machine comes in spells, so neighbours are no independent witnesses: the
     number of segments is cut by the lag-1 autocorrelation r of the residuals to n(1 - r)/(1 + r)
@@ -63,4 +48,12 @@ def trend(starts_s: NDArray[np.float64], rounds_ms: NDArray[np.float64]) -> Tren
     freedom = max(3.0, independent - 2)
     margin = students_t(CONFIDENCE, freedom) * sqrt(power / freedom / spread)
     low, middle, high = (100 * value for value in (slope - margin, slope, slope + margin))
-    return Trend(duration_s, middle, (low, high))
+    return Drift(
+        duration_s=duration_s,
+        slope_percent_per_minute=middle,
+        slope_ci=(low, high),
+        confidence=CONFIDENCE,
+        slower=low > 0 and middle * duration_s / 60 >= SLOWER_PERCENT,
+        throttled=None,
+        temperature_c=None,
+    )

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vitedge.core import measurements
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import usable_cores
-from vitedge.core.measurements import Offline, Sweep, SweepPoint, Throughput
+from vitedge.core.measurements import Offline, Sweep, SweepPoint, Timing
 from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure.latency.clock import golden_feed, images_feed, measure
 from vitedge.measure.latency.summary import timings
@@ -66,22 +65,11 @@ def offline(setup: Setup) -> Offline:
             golden_feed(setup.bundle, sessions[0], setup.batch)  # it takes that batch
             for batch in (fixed,) if fixed else (setup.batch,) if setup.batch else BATCHES:
                 feed = images_feed(setup.bundle, sessions[0], batch)
-                settings.append(Setting(sessions, feed, batch))
-        rates = throughput(settings, setup.duration_s, on_progress=setup.on_progress)
-    points = tuple(
-        Throughput(
-            batch=setting.batch,
-            streams=len(setting.streams),
-            threads=setup.stream_threads(len(setting.streams)),
-            images_per_s=rate.images_per_s,
-            images_per_s_ci=rate.interval,
-            n=rate.n,
-        )
-        for setting, rate in zip(settings, rates, strict=True)
-    )
-    note = f"fixed at batch {fixed}: export with --batch dynamic to compare sizes" if fixed else ""
+                settings.append(Setting(sessions, feed, batch, setup.stream_threads(count)))
+        points = throughput(settings, setup.duration_s, on_progress=setup.on_progress)
+    note = f"fixed at batch {fixed}: a dynamic batch would compare sizes" if fixed else ""
     best = max(points, key=lambda point: point.images_per_s)
-    return Offline(points=points, best=best, note=note)
+    return Offline(points=tuple(points), best=best, note=note)
 
 
 def sweep_threads(setup: Setup) -> Sweep:
@@ -117,7 +105,7 @@ def _counts(most: int) -> list[int]:
     return sorted({most, *(2**power for power in range(most.bit_length()))})
 
 
-def _point(latency: measurements.Timing, threads: int, batch: int) -> SweepPoint:
+def _point(latency: Timing, threads: int, batch: int) -> SweepPoint:
     return SweepPoint(
         **msgspec.structs.asdict(latency),
         threads=threads,

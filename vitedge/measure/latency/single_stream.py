@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from vitedge.core import host, report
+from vitedge.core import report
 from vitedge.core.bundle import Bundle
+from vitedge.core.host import Host, fingerprint
 from vitedge.core.machine import ROOT, describe_machine, usable_cores
-from vitedge.core.measurements import Latency
+from vitedge.core.measurements import Conditions, Latency, Percentiles
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import Session
@@ -35,7 +37,7 @@ class SingleStreamRun:
     """Places in the run of each bundle and of its rival; None where it was timed alone."""
     batches: tuple[int, ...]
     """Images a run, of each place."""
-    others: dict[str, latency.LatencySummary]
+    others: dict[str, Percentiles]
 
 
 def run_single_stream(
@@ -117,6 +119,17 @@ def latency_of(run: SingleStreamRun, index: int, against: str) -> Latency:
     )
 
 
+def circumstances(bundle: Bundle, machine: Host, conditions: Conditions) -> dict[str, Any]:
+    """What the report of a bundle timed on `machine` says beside its timing, for `Report`."""
+    bundle_host = report.host_of(bundle, machine)
+    return {
+        **report.identity(bundle),
+        "size": report.size(bundle, bundle.reference()),
+        "host": bundle_host,
+        "conditions": msgspec.structs.replace(conditions, fingerprint=fingerprint(bundle_host)),
+    }
+
+
 def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) -> None:
     """Time bundles in turn with FP32 and write that into their reports; no more than that."""
     for bundle in bundles:
@@ -136,16 +149,8 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
         )
         conditions = watch.conditions(machine)
     for index, bundle in enumerate(bundles):
-        bundle_host = report.host_of(bundle, machine)
-        digits = host.fingerprint(bundle_host)
-        measured = Report(
-            **report.identity(bundle),
-            latency=latency_of(run, index, "fp32"),
-            host=bundle_host,
-            conditions=msgspec.structs.replace(conditions, fingerprint=digits),
-            size=report.size(bundle, bundle.reference()),
-        )
-        report.merge(bundle, measured)
+        latency = latency_of(run, index, "fp32")
+        report.merge(bundle, Report(**circumstances(bundle, machine, conditions), latency=latency))
 
 
 def recommend_among(bundles: Sequence[Bundle], max_drop_pp: float | None = None) -> list[Report]:

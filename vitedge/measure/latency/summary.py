@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitedge.core.errors import InputError
-from vitedge.core.measurements import Distribution, Timing
+from vitedge.core.measurements import Distribution, Percentiles, Timing
 from vitedge.measure.statistics import ratio_of_medians
 
 P90_RUNS, P99_RUNS = 64, 662
@@ -19,18 +20,7 @@ DIGITS = 5
 """Of a number that is only drawn."""
 
 
-@dataclass(frozen=True)
-class LatencySummary:
-    """How long one run takes, milliseconds. A percentile the sample is too small for is None."""
-
-    p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    mean_ms: float
-    n: int
-
-
-def summarize(samples_ms: ArrayLike) -> LatencySummary:
+def summarize(samples_ms: ArrayLike) -> Percentiles:
     """Summarize the latencies of one or more runs, milliseconds, any shape.
 
     p90 needs 64 runs and p99 662 (MLPerf Inference, early stopping at 99% confidence).
@@ -39,7 +29,7 @@ def summarize(samples_ms: ArrayLike) -> LatencySummary:
     if not samples.size:
         raise InputError("no runs to summarize", fix="measure for longer")
     p50, p90, p99 = (float(p) for p in np.percentile(samples, [50, 90, 99]))
-    return LatencySummary(
+    return Percentiles(
         p50_ms=p50,
         p90_ms=p90 if samples.size >= P90_RUNS else None,
         p99_ms=p99 if samples.size >= P99_RUNS else None,
@@ -52,7 +42,7 @@ def summarize(samples_ms: ArrayLike) -> LatencySummary:
 class LatencyComparison:
     """Sessions timed in turn, in the order they were given."""
 
-    latencies: tuple[LatencySummary, ...]
+    latencies: tuple[Percentiles, ...]
     rounds: tuple[NDArray[np.float64], ...]
     """Every timed run, milliseconds: one (rounds, runs) array per session. Row i of all of them
     was measured in round i; `runs` differs between sessions."""
@@ -70,8 +60,8 @@ class LatencyComparison:
 
 def timing(starts_s: NDArray[np.float64], rounds_ms: NDArray[np.float64]) -> Timing:
     """Summarize runs, (rounds, runs) milliseconds, whose rounds began at `starts_s`, (rounds,)."""
-    summary = asdict(summarize(rounds_ms))
-    return Timing(**summary, distribution=distribution(starts_s, rounds_ms))
+    percentiles = msgspec.structs.asdict(summarize(rounds_ms))
+    return Timing(**percentiles, distribution=distribution(starts_s, rounds_ms))
 
 
 def timings(comparison: LatencyComparison) -> list[Timing]:

@@ -10,6 +10,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
+from vitedge.core.measurements import Throughput
 from vitedge.core.runtime import Session
 from vitedge.measure.latency.clock import (
     BLOCK_MS,
@@ -40,17 +41,8 @@ class Setting:
     streams: tuple[Session, ...]
     feed: Feed
     batch: int
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Throughput of one setting, images a second."""
-
-    images_per_s: float
-    interval: tuple[float, float]
-    """95%."""
-    n: int
-    """Timed runs."""
+    threads: int
+    """Of each stream."""
 
 
 def throughput(
@@ -58,7 +50,7 @@ def throughput(
     duration_s: float,
     *,
     on_progress: Callable[[float], None],
-) -> list[Rate]:
+) -> list[Throughput]:
     """Measure settings in turn, about `duration_s` seconds altogether, 5 rounds at least.
 
     In its turn every stream of a setting runs for about 100 ms on a thread of its own, the next
@@ -77,7 +69,7 @@ def throughput(
             for setting, count, bursts in zip(settings, runs, rounds, strict=True):
                 seconds = _burst(setting, count, pool)
                 bursts.append((count * len(setting.streams), seconds))
-    return [_rate(bursts, setting.batch) for bursts, setting in zip(rounds, settings, strict=True)]
+    return [_rate(bursts, setting) for bursts, setting in zip(rounds, settings, strict=True)]
 
 
 def _runs(setting: Setting, pool: ThreadPoolExecutor, burst_ms: float) -> int:
@@ -98,10 +90,17 @@ def _burst(setting: Setting, runs: int, pool: ThreadPoolExecutor) -> float:
     return (perf_counter_ns() - start) / 1e9
 
 
-def _rate(rounds: Sequence[tuple[int, float]], batch: int) -> Rate:
+def _rate(rounds: Sequence[tuple[int, float]], setting: Setting) -> Throughput:
     runs, seconds = (sum(column) for column in zip(*rounds, strict=True))
-    per_s = batch * runs / seconds
+    per_s = setting.batch * runs / seconds
     logs = np.log([count / took for count, took in rounds])
     error = float(np.std(logs, ddof=1)) / sqrt(len(rounds))
     margin = exp(students_t(CONFIDENCE, len(rounds) - 1) * error)
-    return Rate(per_s, (per_s / margin, per_s * margin), int(runs))
+    return Throughput(
+        batch=setting.batch,
+        streams=len(setting.streams),
+        threads=setting.threads,
+        images_per_s=per_s,
+        images_per_s_ci=(per_s / margin, per_s * margin),
+        n=int(runs),
+    )
