@@ -1,9 +1,9 @@
-"""What a student is worth on images that were kept apart: in float32, as its artifact computes."""
+"""A training job, and what its student is worth: in float32, as its artifact computes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,38 +17,48 @@ from vitedge.quant.qat.network import Network
 
 
 @dataclass(frozen=True)
-class HeldOutScore:
-    """Of one look at the images."""
+class TrainingJob:
+    """What is trained, on what, and how."""
 
-    loss: float
-    accuracy: float | None
-    """Share of images classified as labelled or, unlabelled, as the teacher does; None of
-    features."""
+    student: Network
+    teacher: Network
+    images: ImageSet
+    training: list[int]
+    """Indices of the images to train on."""
+    held_out: list[int]
+    """Of those that decide which checkpoint is best."""
+    task: Task
+    settings: Training
+    folder: Path
+    """Of the checkpoints."""
+    fingerprint: dict[str, str]
+    """A digest of everything that decides the outcome, by what it is of."""
 
 
 @torch.no_grad()
-def measure(
-    student: Network,
-    teacher: Network,
-    images: ImageSet,
-    indices: Sequence[int],
-    task: Task,
-    settings: Training,
-    device: torch.device,
-) -> HeldOutScore:
-    """Loss and accuracy of `student` on the images at `indices`."""
+def measure(job: TrainingJob, device: torch.device) -> tuple[float, float | None]:
+    """Loss and accuracy of the student on the images held out.
+
+    Accuracy is the share of images classified as labelled or, unlabelled, as the teacher does; None
+    of features.
+    """
     total = right = count = 0.0
-    size = max(1, settings.batch_size // student.batch) * student.batch
-    for batch in images.batches(size, order=list(indices)):
-        n = len(batch.images)
-        pictures, labels = on_device(_filled(batch, student.batch), device)
-        outputs, reference = (_first(network(pictures), n) for network in (student, teacher))
-        whole = Mixed(pictures[:n], labels[:n], labels[:n], 1.0)
-        total += n * float(loss(outputs, reference, whole, task, settings))
-        if task != "features":
-            right += _right(outputs.logits, reference.logits, whole.labels)
+    graph_batch = job.student.batch
+    size = max(1, job.settings.batch_size // graph_batch) * graph_batch
+    for batch in job.images.batches(size, order=job.held_out):
+        images, labels = on_device(batch, device)
+        filled = torch.from_numpy(fill_batch(batch.images, graph_batch)).to(device)
+        n = len(images)
+        outputs, reference = (
+            NetworkOutputs(*(values[:n] for values in network(filled)))
+            for network in (job.student, job.teacher)
+        )
+        whole = Mixed(images, labels, labels, 1.0)
+        total += n * float(loss(outputs, reference, whole, job.task, job.settings))
+        if job.task != "features":
+            right += _right(outputs.logits, reference.logits, labels)
         count += n
-    return HeldOutScore(total / count, None if task == "features" else right / count)
+    return total / count, None if job.task == "features" else right / count
 
 
 def on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -64,13 +74,3 @@ def _right(logits: Tensor, teacher: Tensor, labels: Tensor) -> float:
         classes = torch.where(labels >= 0, labels, classes)
     hits = (logits.argmax(dim=1) == classes).float()
     return float(hits.flatten(1).mean(dim=1).sum() if hits.ndim > 1 else hits.sum())
-
-
-def _filled(batch: Batch, multiple: int) -> Batch:
-    """`batch` with its last image repeated, to a multiple of what the graph takes."""
-    images, labels = (fill_batch(values, multiple) for values in (batch.images, batch.labels))
-    return replace(batch, images=images, labels=labels)
-
-
-def _first(outputs: NetworkOutputs, count: int) -> NetworkOutputs:
-    return NetworkOutputs(outputs.logits[:count], outputs.tokens[:count])
