@@ -18,20 +18,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 64_000_000
 """A larger image is skipped, before it is decoded and before it is resized."""
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 class Skip(Exception):
-    """This image is not usable, for `reason`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """This image is not usable, for the reason that it is made with."""
 
 
 def decode(path: str) -> Image.Image:
@@ -81,6 +70,23 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def listing(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the folders and paths of the images in `folder`, both sorted; hidden ones left out.
+
+    Raises InputError where it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as scan:
+            entries = sorted((e for e in scan if e.name[0] != "."), key=lambda e: e.name)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder '{folder}': {error.strerror}", fix="check its permissions"
+        ) from error
+    folders = [e.name for e in entries if e.is_dir()]
+    files = [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
+    return folders, files
+
+
 def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Resize and crop the centre: (H, W, 3) uint8. Raises Skip for what would grow too large.
 
@@ -92,7 +98,7 @@ def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     if size[0] * size[1] > MAX_PIXELS:  # a sliver, blown up until its short side fits
         raise Skip("too large")
     if image.size != size:
-        image = image.resize(size, _RESAMPLING[preprocess.interpolation])
+        image = image.resize(size, Image.Resampling[preprocess.interpolation.upper()])
     if size != (width, height):
         half = round if preprocess.crop_rounding == "even" else math.floor
         left, top = half((size[0] - width) / 2), half((size[1] - height) / 2)

@@ -20,6 +20,8 @@ UNLABELLED = -1
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.int16] | int]
 """One image (H, W, 3) RGB, and its class index or its mask (H, W) of class indices."""
+_Item = tuple[NDArray[np.uint8], NDArray[np.int16] | int, str]
+"""The same, and the image's digest."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ImageSet:
         strata: Sequence[int] = (),
     ) -> None:
         self.name = name
-        self.strata = strata
+        self.strata = strata if any(index != UNLABELLED for index in strata) else ()
         """Each image's class in the set's own numbering, -1 without one; empty if none has one."""
         self.skipped: Counter[str] = Counter()
         """Reason -> images skipped for it, by the iteration that began last."""
@@ -98,24 +100,21 @@ class ImageSet:
 
     def _batched(self, items: Iterator[_Item], batch_size: int) -> Iterator[Batch]:
         while chunk := list(islice(items, batch_size)):
-            yield Batch(
-                images=np.stack([item.image for item in chunk]),
-                labels=np.array([item.label for item in chunk]),
-                digests=tuple(item.digest for item in chunk),
-            )
+            images, labels, digests = zip(*chunk, strict=True)
+            yield Batch(np.stack(images), np.array(labels), digests)
 
     def _usable(self, rounds: Iterable[Sequence[int]], lookahead: int) -> Iterator[_Item]:
         self.skipped, self.unusable = Counter(), set()
-        good = 0
+        usable = False
         for indices in rounds:
             for index, result in zip(indices, self._results(indices, lookahead), strict=True):
                 if isinstance(result, Skip):
-                    self.skipped[result.reason] += 1
+                    self.skipped[str(result)] += 1
                     self.unusable.add(index)
                 else:
-                    good += 1
+                    usable = True
                     yield result
-        if not good and self.unusable:
+        if not usable and self.unusable:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.skipped.most_common())
             raise InputError(
                 f"none of the {len(self.unusable)} images of '{self.name}' is usable: {reasons}",
@@ -144,11 +143,4 @@ class ImageSet:
             image, label = self._load(index)
         except Skip as skip:
             return skip
-        return _Item(image, label, hashlib.sha256(image.data).hexdigest()[:16])
-
-
-@dataclass(frozen=True)
-class _Item:
-    image: NDArray[np.uint8]
-    label: NDArray[np.int16] | int
-    digest: str
+        return image, label, hashlib.sha256(image.data).hexdigest()[:16]

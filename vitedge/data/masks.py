@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
-from vitedge.data.decode import SUFFIXES, Skip, decode, fit, read_images
+from vitedge.data.decode import Skip, decode, fit, listing, read_images
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
 
 IGNORED = 255
@@ -70,13 +71,9 @@ def open_npz(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet:
 
 def _by_stem(folder: str) -> dict[str, str]:
     """Image files of `folder` by name without suffix. Raises InputError where two share one."""
-    if not os.path.isdir(folder):
-        return {}
-    with os.scandir(folder) as entries:
-        paths = [e.path for e in entries if e.name[0] != "." and e.name.lower().endswith(SUFFIXES)]
     by_stem: dict[str, str] = {}
-    for path in sorted(paths):
-        stem = os.path.splitext(os.path.basename(path))[0]
+    for path in listing(folder)[1] if os.path.isdir(folder) else ():
+        stem = Path(path).stem
         if stem in by_stem:
             raise InputError(
                 f"'{by_stem[stem]}' and '{path}' have one name", fix="keep one of the two"
@@ -102,11 +99,8 @@ def _fitted(
     mask: Image.Image, preprocess: Preprocess, num_classes: int, path: str
 ) -> NDArray[np.int16]:
     """The mask where the model's input has its pixels, (H, W); ignored ones are -1."""
-    nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
-    indices = fit(mask, nearest)
-    ignored = indices < 0
-    if num_classes <= IGNORED:
-        ignored |= indices == IGNORED
+    indices = fit(mask, msgspec.structs.replace(preprocess, interpolation="nearest"))
+    ignored = (indices < 0) | ((indices == IGNORED) & (num_classes <= IGNORED))
     indices = np.where(ignored, UNLABELLED, indices)
     if indices.max() >= num_classes:
         raise InputError(

@@ -22,7 +22,7 @@ from PIL import Image
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Preprocess, Task
 from vitedge.data import masks, shapes
-from vitedge.data.decode import SUFFIXES, Skip, decode, fit, read_images, resized_size
+from vitedge.data.decode import Skip, decode, fit, listing, read_images, resized_size
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
 
 Role = Literal["calibration", "evaluation"]
@@ -78,12 +78,9 @@ def _open_digits(role: Role, preprocess: Preprocess, labels: Sequence[str], task
     if role == "evaluation" and task == "segmentation":
         raise InputError("'digits' has no masks", fix="give a folder with images/ and masks/")
     images, classes, held_out = _digits()
-    if role == "evaluation" and labels and len(labels) != 10:
-        raise InputError(
-            f"'digits' has 10 classes and the model has {len(labels)}",
-            fix="give images of the model's own classes",
-        )
-    part = held_out if role == "evaluation" else ~held_out
+    if role == "evaluation" and labels:
+        _check_classes("digits", 10, labels)
+    part = held_out == (role == "evaluation")
     return _in_memory("digits", images[part], classes[part], preprocess, classes[part])
 
 
@@ -97,11 +94,8 @@ def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
         small, labels, held_out = file["images"], file["labels"], file["held_out"]
     grey = np.round(small * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
     large = [Image.fromarray(g).resize((32, 32), Image.Resampling.BICUBIC) for g in grey]
-    return (
-        np.stack([np.asarray(i.convert("RGB")) for i in large]),
-        labels.astype(np.int64),
-        held_out,
-    )
+    images = np.stack([np.asarray(i.convert("RGB")) for i in large])
+    return images, labels.astype(np.int64), held_out
 
 
 def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
@@ -110,22 +104,24 @@ def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task
     masked = role == "evaluation" and task == "segmentation"
     if role == "evaluation" and task == "classification":
         raise InputError("'shapes' has masks and no labels", fix="give images of one class each")
-    if masked and len(labels) != len(shapes.CLASSES):
-        raise InputError(
-            f"'shapes' has {len(shapes.CLASSES)} classes and the model has {len(labels)}",
-            fix="give images of the model's own classes",
-        )
-
+    if masked:
+        _check_classes("shapes", len(shapes.CLASSES), labels)
     nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
 
     def load(index: int) -> Sample:
         image, mask = shapes.draw(indices[index])
-        fitted = fit(Image.fromarray(image), preprocess)
-        if not masked:
-            return fitted, UNLABELLED
-        return fitted, fit(Image.fromarray(mask), nearest).astype(np.int16)
+        fitted = fit(Image.fromarray(mask), nearest).astype(np.int16) if masked else UNLABELLED
+        return fit(Image.fromarray(image), preprocess), fitted
 
     return ImageSet("shapes", len(indices), load, decodes=True)
+
+
+def _check_classes(name: str, count: int, labels: Sequence[str]) -> None:
+    if len(labels) != count:
+        raise InputError(
+            f"'{name}' has {count} classes and the model has {len(labels)}",
+            fix="give images of the model's own classes",
+        )
 
 
 def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:
@@ -145,12 +141,12 @@ def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:
 
 def _open_npz(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
     images, classes = read_images(path, "labels")
-    if classes is None and role == "evaluation":
-        raise InputError(
-            f"'{path}' has no array 'labels'",
-            fix="save it as numpy.savez(path, images=..., labels=...)",
-        )
     if classes is None:
+        if role == "evaluation":
+            raise InputError(
+                f"'{path}' has no array 'labels'",
+                fix="save it as numpy.savez(path, images=..., labels=...)",
+            )
         classes = np.full(len(images), UNLABELLED)
     if classes.dtype.kind not in "iu" or classes.shape != (len(images),):
         raise InputError(
@@ -187,17 +183,12 @@ def _in_memory(
         image = whole[index] if ready else fit(Image.fromarray(whole[index]), preprocess)
         return image, int(labels[index])
 
-    return ImageSet(name, len(labels), load, decodes=not ready, strata=_strata(classes.tolist()))
-
-
-def _strata(classes: Sequence[int]) -> Sequence[int]:
-    """`classes`, or none where no image has one."""
-    return classes if any(index != UNLABELLED for index in classes) else ()
+    return ImageSet(name, len(labels), load, decodes=not ready, strata=classes.tolist())
 
 
 def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
     """An ImageFolder; names that begin with a dot are not looked at."""
-    folders, files = _listing(path)
+    folders, files = listing(path)
     if role == "evaluation" and files and not folders:
         raise InputError(
             f"'{path}' has no class folders, so its images have no labels",
@@ -219,21 +210,7 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
             raise Skip("outside the class folders")
         return fit(decode(files[index]), preprocess), classes[index]
 
-    return ImageSet(path, len(files), load, decodes=True, strata=_strata(strata))
-
-
-def _listing(folder: str) -> tuple[list[str], list[str]]:
-    """Names of the folders and paths of the images in `folder`, both sorted."""
-    try:
-        with os.scandir(folder) as scan:
-            entries = sorted((e for e in scan if e.name[0] != "."), key=lambda e: e.name)
-    except OSError as error:
-        raise InputError(
-            f"cannot read the folder '{folder}': {error.strerror}", fix="check its permissions"
-        ) from error
-    folders = [e.name for e in entries if e.is_dir()]
-    files = [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
-    return folders, files
+    return ImageSet(path, len(files), load, decodes=True, strata=strata)
 
 
 def _images_below(folder: str, above: frozenset[str]) -> list[str]:
@@ -241,7 +218,7 @@ def _images_below(folder: str, above: frozenset[str]) -> list[str]:
     real = os.path.realpath(folder)
     if real in above:
         return []
-    folders, files = _listing(folder)
+    folders, files = listing(folder)
     for name in folders:
         files += _images_below(os.path.join(folder, name), above | {real})
     return files
@@ -254,8 +231,8 @@ def _class_indices(
     count, index_of = Counter(labels), {name: index for index, name in enumerate(labels)}
     unknown = [name for name in folders if count[name] != 1]  # absent, or not one class alone
     if not unknown:
-        return {name: index_of[name] for name in folders}
-    numbered = list(labels) == [str(i) for i in range(len(labels))]  # the model has no real names
+        return index_of
+    numbered = list(labels) == list(map(str, range(len(labels))))  # the model has no real names
     imagenet = all(re.fullmatch(r"n\d{8}", name) for name in folders)  # numbered in this order
     if not labels or ((numbered or imagenet) and len(folders) == len(labels)):
         return {name: i for i, name in enumerate(folders)}

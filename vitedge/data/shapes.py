@@ -68,27 +68,6 @@ def _turned(random: np.random.RandomState) -> tuple[Map, Map]:
     return x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
 
 
-def _circle(x: Map, y: Map) -> Map:
-    return np.sqrt(x * x + y * y) - 1
-
-
-def _ring(x: Map, y: Map) -> Map:
-    return np.abs(np.sqrt(x * x + y * y) - 0.75) - 0.3
-
-
-def _square(x: Map, y: Map) -> Map:
-    return np.maximum(np.abs(x), np.abs(y)) - 0.85
-
-
-def _triangle(x: Map, y: Map) -> Map:
-    return np.asarray(_sides(x, y, 3).max(axis=0) - 0.65)
-
-
-def _star(x: Map, y: Map) -> Map:
-    """A pentagram's points lie outside at most one of a pentagon's five sides."""
-    return np.asarray(np.sort(_sides(x, y, 5), axis=0)[-2] - 0.45)
-
-
 def _sides(x: Map, y: Map, count: int) -> Map:
     """Distance from the centre towards each side of a regular polygon, (count, 64, 64)."""
     turns = [2 * np.pi * side / count for side in range(count)]
@@ -96,11 +75,12 @@ def _sides(x: Map, y: Map, count: int) -> Map:
 
 
 _FORMS: dict[str, tuple[Callable[[Map, Map], Map], Map]] = {
-    "circle": (_circle, np.array((190, 70, 70))),
-    "square": (_square, np.array((80, 180, 80))),
-    "triangle": (_triangle, np.array((80, 90, 200))),
-    "star": (_star, np.array((200, 180, 70))),
-    "ring": (_ring, np.array((180, 80, 190))),
+    "circle": (lambda x, y: np.sqrt(x * x + y * y) - 1, np.array((190, 70, 70))),
+    "square": (lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.85, np.array((80, 180, 80))),
+    "triangle": (lambda x, y: _sides(x, y, 3).max(axis=0) - 0.65, np.array((80, 90, 200))),
+    # a pentagram's points lie outside at most one of a pentagon's five sides
+    "star": (lambda x, y: np.sort(_sides(x, y, 5), axis=0)[-2] - 0.45, np.array((200, 180, 70))),
+    "ring": (lambda x, y: np.abs(np.sqrt(x * x + y * y) - 0.75) - 0.3, np.array((180, 80, 190))),
 }
 """Signed distance from the outline of a shape of about radius 1, negative inside; mean RGB."""
 

@@ -292,8 +292,9 @@ def _train(
     import torch
 
     from vitedge.quant.placement import Placement
+    from vitedge.quant.qat.job import TrainingJob
     from vitedge.quant.qat.network import Network
-    from vitedge.quant.qat.trainer import TrainingJob, train
+    from vitedge.quant.qat.trainer import train
 
     settings = start.settings
     student = Network(
@@ -309,9 +310,17 @@ def _train(
         start.train_data, "calibration", start.preprocess, start.labels, start.task
     )
     job = TrainingJob(
-        student, teacher, images, start.training, start.held_out, start.task, start.fingerprint
+        student=student,
+        teacher=teacher,
+        images=images,
+        training=start.training,
+        held_out=start.held_out,
+        task=start.task,
+        settings=settings,
+        folder=start.folder,
+        fingerprint=start.fingerprint,
     )
-    return student, train(job, settings, start.folder, accelerator, steps, listener)
+    return student, train(job, accelerator, steps, listener)
 
 
 def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:

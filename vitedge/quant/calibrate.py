@@ -44,7 +44,7 @@ def calibrate(
     first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)
     if len(strengths) == len(estimators) == 1:
         return fit(observed, first, target), []
-    candidates: list[tuple[float, Calibrated]] = []
+    candidates: list[tuple[Tried, Calibrated]] = []
     total = len(strengths) * len(estimators)
     for strength in strengths:
         equalized = fit(observed, replace(first, equalize=strength), target)
@@ -52,17 +52,12 @@ def calibrate(
         for estimator in estimators:
             settings = replace(equalized.settings, activations=estimator)
             candidate = replace(equalized, settings=settings)
-            candidates.append((_quality_db(observed, candidate, model), candidate))
+            quality_db = _quality_db(observed, candidate, model)
+            tried = Tried(equalize=strength, activations=estimator, sqnr_db=quality_db)
+            candidates.append((tried, candidate))
             progress("trying recipes", len(candidates), total)
-    candidates.sort(key=lambda candidate: -candidate[0])
-    return candidates[0][1], [
-        Tried(
-            equalize=calibrated.settings.equalize,
-            activations=calibrated.settings.activations,
-            sqnr_db=quality_db,
-        )
-        for quality_db, calibrated in candidates
-    ]
+    candidates.sort(key=lambda candidate: -candidate[0].sqnr_db)
+    return candidates[0][1], [tried for tried, _ in candidates]
 
 
 def _quality_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> float:

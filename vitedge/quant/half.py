@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from vitedge.core import manifest
 from vitedge.core.bundle import Golden
@@ -15,7 +19,6 @@ from vitedge.core.spec import Target
 from vitedge.data.calibration import CalibrationImages, batched
 
 if TYPE_CHECKING:
-    from vitedge.graph.half import Halved
     from vitedge.graph.run import Fp32Graph
 
 GOLDEN = "golden"
@@ -42,28 +45,37 @@ def to_float16(
     Overflow is looked for on calibration images, or on golden ones without any. Raises InputError
     as `halve` does.
     """
-    from vitedge.graph.half import halve
-
     size = 1 if target.batch == "dynamic" else target.batch
     source, total, images = GOLDEN, len(golden.images), np.split(golden.images, len(golden.images))
     if calibration:
         source, total = calibration.images.name, calibration.recipe.num_samples
+    path = exported.path
+    batches = partial(batched, calibration or images, size)
+    fp16 = lower(path, path, folder, batches, total, source, steps)
+    if calibration:
+        half = msgspec.structs.replace(fp16.half, images=calibration.record().images)
+        return replace(fp16, half=half)
+    return fp16
+
+
+def lower(
+    path: Path,
+    fp32: Path,
+    folder: Path,
+    batches: Callable[[], Iterator[NDArray[np.uint8]]],
+    total: int,
+    source: str,
+    steps: Steps,
+) -> Fp16:
+    """Write the ONNX file `path`, made of `fp32`, as `folder/model.onnx` in float16.
+
+    Overflow is looked for on `total` images of the set `source`, in `batches`.
+    """
+    from vitedge.graph.half import halve
+
     folder.mkdir()
-    half = halve(
-        exported.path,
-        exported.path,
-        folder,
-        lambda: batched(calibration or images, size),
-        total,
-        steps,
-    )
-    images_seen = calibration.record().images if calibration else total
-    return Fp16(half.path, describe(half, source, images_seen))
-
-
-def describe(half: Halved, source: str, images: int) -> manifest.Half:
-    """The manifest's record of a float16 graph whose overflow was looked for on `images`."""
-    return manifest.Half(
+    half = halve(path, fp32, folder, batches, total, steps)
+    record = manifest.Half(
         kept=half.kept,
         layer_norm=half.layer_norm,
         largest=half.largest,
@@ -71,8 +83,9 @@ def describe(half: Halved, source: str, images: int) -> manifest.Half:
         limit=half.limit,
         sqnr_db=half.sqnr_db,
         source=source,
-        images=images,
+        images=total,
     )
+    return Fp16(half.path, record)
 
 
 def notes(half: manifest.Half) -> list[str]:
@@ -86,6 +99,6 @@ def notes(half: manifest.Half) -> list[str]:
     if half.source in (GOLDEN, "random"):
         lines.append(
             f"overflow was looked for on {half.images} images that may not look like real ones: "
-            "pass --calib-data"
+            "pass `calib_data`"
         )
     return lines

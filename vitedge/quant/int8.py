@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from vitedge.core.bundle import Golden
 from vitedge.core.progress import Steps
 from vitedge.core.spec import INT4_OPSET, Calibration, Target
 from vitedge.data.calibration import CalibrationImages, batched
-from vitedge.quant.half import describe
+from vitedge.quant.half import lower
 
 if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
@@ -75,9 +75,10 @@ class Quantizer:
         from vitedge.quant.qdq import quantize
 
         calibrated, (_, tried) = self._calibrated, self._ptq
+        path = folder / "model.onnx"
         model, layers = quantize(calibrated, self._steps, in_float)
         folder.mkdir()
-        files.write(model, folder / "model.onnx")
+        files.write(model, path)
         record = manifest.QuantizationRecord(
             scheme=_scheme(self._images.recipe, self._target),
             layers=tuple(layers),
@@ -92,20 +93,13 @@ class Quantizer:
             ),
             training=self.trained.record if self.trained else None,
         )
-        deployed, half = folder / "model.onnx", None
-        if self._target.quantization.floats == "fp16":
-            deployed, half = self._halve(deployed, folder / "fp16")
-        return Int8(folder / "model.onnx", deployed, record, half)
-
-    def _halve(self, path: Path, folder: Path) -> tuple[Path, manifest.Half]:
-        """The QDQ file `path` with its floats in float16; overflow is looked for on few images."""
-        from vitedge.graph.half import halve
-
-        calibrated, source = self._calibrated, self._images.images.name
-        images, total = calibrated.images, sum(map(len, calibrated.images))
-        folder.mkdir()
-        half = halve(path, calibrated.path, folder, lambda: iter(images), total, self._steps)
-        return half.path, describe(half, source, total)
+        if self._target.quantization.floats == "fp32":
+            return Int8(path, path, record, None)
+        images, source = calibrated.images, self._images.images.name
+        total = sum(map(len, images))  # few
+        half_folder, batches = folder / "fp16", partial(iter, images)
+        fp16 = lower(path, calibrated.path, half_folder, batches, total, source, self._steps)
+        return Int8(path, fp16.deployed, record, fp16.half)
 
     def harm(self, int8: Int8) -> dict[str, float]:
         """Noise over signal at the output with each layer of `int8` alone quantized.
@@ -127,12 +121,8 @@ class Quantizer:
         self._steps.say("measuring every layer")
         nodes = [layer.node for layer in layers]
         figures = examine(calibrated.path, int8.path, nodes, calibrated.images[0])
-        return msgspec.structs.replace(
-            int8.record,
-            layers=tuple(
-                msgspec.structs.replace(layer, figures=figures[layer.node]) for layer in layers
-            ),
-        )
+        examined = [msgspec.structs.replace(layer, figures=figures[layer.node]) for layer in layers]
+        return msgspec.structs.replace(int8.record, layers=tuple(examined))
 
     @property
     def _calibrated(self) -> Calibrated:
@@ -149,14 +139,9 @@ class Quantizer:
         """What was measured on the calibration images, and the recipes tried on them."""
         from vitedge.quant.calibrate import calibrate
 
-        size = 1 if self._target.batch == "dynamic" else self._target.batch
-        return calibrate(
-            self._source(),
-            batched(self._images, size),
-            self._images.recipe,
-            self._target.quantization,
-            self._steps,
-        )
+        images, target = self._images, self._target
+        batches = batched(images, 1 if target.batch == "dynamic" else target.batch)
+        return calibrate(self._source(), batches, images.recipe, target.quantization, self._steps)
 
     def _source(self) -> Path:
         """The FP32 file to quantize: the export, or its attention in the form the target fuses."""
@@ -167,9 +152,8 @@ class Quantizer:
         path = self._exported.path.with_name(f"attention-{self._target.name}.onnx")
         fixed, *sizes = self._exported.input.shape
         shape = (fixed or 2, *(size or 1 for size in sizes))  # of one image, no axis tells a batch
-        prepare(
-            self._exported.path, path, np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        )
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        prepare(self._exported.path, path, images)
         return path
 
 

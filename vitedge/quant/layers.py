@@ -86,26 +86,19 @@ def _write(
     for name in nodes:
         meter.measure(by_name[name])
     meter.gather()
-    _order(graph, [*graph.node, *other.graph.node, *meter.nodes], other.graph.initializer)
+    # ONNX Runtime starts at the output and, of a node's inputs, makes the one that stands last in
+    # the file first: what only dequantizes weights comes first, else every weight would be in
+    # memory as float before the first layer
+    stored = {tensor.name for tensor in other.graph.initializer}
+    merged = [*graph.node, *other.graph.node, *meter.nodes]
+    merged.sort(key=lambda n: n.op_type != "DequantizeLinear" or n.input[0] not in stored)
+    del graph.node[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(merged)
     graph.initializer.extend([*other.graph.initializer, *meter.tensors])
-    del graph.output[:], graph.value_info[:]
     graph.output.append(helper.make_empty_tensor_value_info(meter.total))
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
     return batch, meter.scales
-
-
-def _order(graph: GraphProto, nodes: Sequence[NodeProto], weights: Sequence[TensorProto]) -> None:
-    """Make `nodes` those of `graph`, what only dequantizes weights first.
-
-    ONNX Runtime starts at the output and, of a node's inputs, makes the one that stands last in
-    the file first: listed last, every weight would be in memory as float before the first layer.
-    """
-    stored = {tensor.name for tensor in weights}
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    copies.sort(key=lambda n: n.op_type != "DequantizeLinear" or n.input[0] not in stored)
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 class _Meter:
@@ -145,7 +138,8 @@ class _Meter:
             inputs[index] = self._add("DequantizeLinear", integers, *dequantize.input[1:])
             distance = self._add("Abs", self._add("Sub", node.input[index], inputs[index]))
             limit = self._constant(np.float32(HALF_STEP * steps))
-            clipped.append(self._sum(self._float(self._add("Greater", distance, limit))))
+            beyond = self._float(self._add("Greater", distance, limit))
+            clipped.append(self._add("ReduceSum", beyond, keepdims=0))
             seen.append(self._float(self._add("Size", node.input[index])))
         own_noise = self._nothing
         if activation_scales:
@@ -162,8 +156,7 @@ class _Meter:
             self._added(seen),
             self._add("Mul", self._float(self._add("Size", output)), self._depth(node)),
         )
-        flat = [self._add("Reshape", value, self._last) for value in sums]
-        self._rows.append(flat)
+        self._rows.append([self._add("Reshape", value, self._last) for value in sums])
         self.scales[node.name] = tuple(activation_scales), weight_scales
 
     def gather(self) -> None:
@@ -187,9 +180,6 @@ class _Meter:
     def _noise(self, want: str, got: str) -> str:
         return self._add("ReduceSumSquare", self._add("Sub", want, got), keepdims=0)
 
-    def _sum(self, name: str) -> str:
-        return self._add("ReduceSum", name, keepdims=0)
-
     def _float(self, name: str) -> str:
         return self._add("Cast", name, to=TensorProto.FLOAT)
 
@@ -200,9 +190,8 @@ class _Meter:
         return f"examined:{len(self.nodes) + len(self.tensors)}"
 
     def _constant(self, value: NDArray[Any] | np.generic) -> str:
-        name = self._name()
-        self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
+        self.tensors.append(numpy_helper.from_array(np.asarray(value), self._name()))
+        return str(self.tensors[-1].name)
 
     def _add(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = self._name()

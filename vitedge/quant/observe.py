@@ -76,9 +76,10 @@ def observe(
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))
             except FloatingPointError:
+                makers = {output: node.name for node in model.graph.node for output in node.output}
                 raise InputError(
-                    f"'{name}', the output of {_maker(model.graph, name)}, is NaN or infinite on a "
-                    "calibration image",
+                    f"'{name}', the output of {makers.get(name, 'no layer')}, is NaN or infinite "
+                    "on a calibration image",
                     fix="check the weights and the preprocessing: FP32 itself is broken here",
                 ) from None
         if seen < KEPT_IMAGES:
@@ -99,28 +100,22 @@ def observe(
 
 def activations(node: NodeProto, layer: Layer) -> list[str]:
     """The inputs of `node` that are activations."""
-    constant_weights = layer.role in ("linear", "conv")
-    return list(node.input[:1] if constant_weights else node.input[:2])
+    return list(node.input[: 1 if layer.role in ("linear", "conv") else 2])
 
 
 def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -> list[str]:
     """Every activation that is to be quantized, once."""
     quantized = {layer.node: layer for layer in layers if layer.quantized}
     if not quantized:
-        operators = {layer.op for layer in layers if layer.role in ("linear", "conv")}
-        weighted = ", ".join(sorted(operators))
+        weighted = sorted({layer.op for layer in layers if layer.role in ("linear", "conv")})
         raise InputError(
             "nothing in this model can be quantized: its operators with weights are "
-            f"{weighted or 'none'}, and the target has INT8 kernels for "
+            f"{', '.join(weighted) or 'none'}, and the target has INT8 kernels for "
             f"{', '.join(target.operators)}",
-            fix="export it with --fp32, or for another target",
+            fix="export it with `precision='fp32'`, or for another target",
         )
     nodes = [node for node in graph.node if node.name in quantized]
     return list(dict.fromkeys(x for n in nodes for x in activations(n, quantized[n.name])))
-
-
-def _maker(graph: GraphProto, name: str) -> str:
-    return next((node.name for node in graph.node if name in node.output), "no layer")
 
 
 def _by_channel(values: NDArray[np.float32], ids: Ids | None) -> NDArray[np.float32]:

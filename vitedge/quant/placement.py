@@ -58,7 +58,7 @@ class Placement:
 
 
 def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]) -> Placement:
-    """The quantizers that the `layers`, by node,, read through."""
+    """The quantizers that the `layers`, by node, read through."""
     placed = Placement()
     convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}

@@ -12,7 +12,7 @@ from vitedge.quant.statistics import Array, MagnitudeHistogram
 
 QMAX = 127
 _SMALLEST = 1e-20
-_FP16_SMALLEST, _FP16_LARGEST = np.float16(2.0**-24), np.float16(65504)
+FP16_SMALLEST, FP16_LARGEST = 2.0**-24, 65504.0
 _CLIPS = np.geomspace(0.05, 1.0, 97)
 """Candidates, as a share of the largest magnitude."""
 _PERCENTILE = 99.99
@@ -35,7 +35,7 @@ def stored_scale(scale: NDArray[np.float32], floats: Floats) -> NDArray[np.float
     """`scale` as a graph that computes in `floats` stores it: positive and finite."""
     if floats == "fp32":
         return scale
-    return np.clip(scale, _FP16_SMALLEST, _FP16_LARGEST).astype(np.float16).astype(np.float32)
+    return np.clip(scale, FP16_SMALLEST, FP16_LARGEST).astype(np.float16).astype(np.float32)
 
 
 def _minmax(histogram: MagnitudeHistogram, levels: int) -> float:

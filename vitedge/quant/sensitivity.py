@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from vitedge.graph.run import Runner
+from vitedge.graph.run import Progress, Runner
 
 SWITCH = "vitedge.switch"
 """Input of the switched graph: which operator runs in INT8."""
 NONE = -1
 BROKEN = 1e30
 """The ratio of an operator that makes the output NaN or infinite."""
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, steps done, steps in all."""
 
 
 def harm(
@@ -47,7 +45,7 @@ def harm(
     weights = path.with_name(path.name + ".data")
     model = _switched(onnx.load(fp32, load_external_data=False), onnx.load(int8), operators)
     onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=1024)
-    del model
+    del model  # its weights are in the file
     run = Runner(path)
 
     def outputs(switch: int) -> list[NDArray[np.float64]]:
@@ -78,7 +76,6 @@ def _switched(fp32: ModelProto, int8: ModelProto, operators: Sequence[str]) -> M
     indices = {name: index for index, name in enumerate(operators)}
     nodes: list[NodeProto] = []
     used: set[str] = set()
-    tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
     for node in fp32.graph.node:
         if node.name not in indices:
             nodes.append(node)
@@ -87,9 +84,8 @@ def _switched(fp32: ModelProto, int8: ModelProto, operators: Sequence[str]) -> M
         name = f"{SWITCH}/{index}"
         quantized = _upstream(output, makers, activations)
         used.update(source for maker in quantized for source in maker.input)
-        used.add(name)
-        tensors[name] = helper.make_tensor(name, TensorProto.INT64, [], [index])
         nodes += [
+            helper.make_node("Constant", [], [name], f"{name}/Constant", value_int=index),
             helper.make_node("Equal", [SWITCH, name], [f"{name}/chosen"], f"{name}/Equal"),
             helper.make_node(
                 "If",
@@ -101,24 +97,18 @@ def _switched(fp32: ModelProto, int8: ModelProto, operators: Sequence[str]) -> M
             ),
         ]
     used -= {tensor.name for tensor in fp32.graph.initializer}
-    nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del fp32.graph.node[:]
     fp32.graph.node.extend(nodes)
-    fp32.graph.initializer.extend(tensor for name, tensor in tensors.items() if name in used)
+    fp32.graph.initializer.extend(t for t in int8.graph.initializer if t.name in used)
     fp32.graph.input.append(helper.make_tensor_value_info(SWITCH, TensorProto.INT64, []))
     return fp32
 
 
 def _upstream(name: str, makers: Mapping[str, NodeProto], known: Set[str]) -> list[NodeProto]:
     """The nodes of the QDQ graph that make `name` of activations `known` in FP32, in order."""
-    node = makers[name]
-    before = [
-        maker
-        for source in node.input
-        if source in makers and source not in known
-        for maker in _upstream(source, makers, known)
-    ]
-    return [*before, node]
+    sources = [n for n in makers[name].input if n in makers and n not in known]
+    before = [maker for source in sources for maker in _upstream(source, makers, known)]
+    return [*before, makers[name]]
 
 
 def _branch(nodes: Sequence[NodeProto], output: str, place: str) -> GraphProto:
@@ -126,11 +116,11 @@ def _branch(nodes: Sequence[NodeProto], output: str, place: str) -> GraphProto:
     inner = {name for node in nodes for name in node.output}
     copies: dict[str, NodeProto] = {}
     for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.name = f"{place}/{node.name}"
-        copy.input[:] = [f"{place}/{name}" if name in inner else name for name in node.input]
-        copy.output[:] = [f"{place}/{name}" for name in node.output]
-        copies.setdefault(copy.name, copy)  # both inputs of a product may be one activation
+        if node.name not in copies:  # both inputs of a product may be one activation
+            copies[node.name] = copy = NodeProto()
+            copy.CopyFrom(node)
+            copy.name = f"{place}/{node.name}"
+            copy.input[:] = [f"{place}/{name}" if name in inner else name for name in node.input]
+            copy.output[:] = [f"{place}/{name}" for name in node.output]
     result = helper.make_tensor_value_info(f"{place}/{output}", TensorProto.FLOAT, None)
     return helper.make_graph(list(copies.values()), place, [], [result])

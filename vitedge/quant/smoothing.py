@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,19 +76,13 @@ def _groups(observed: Observed) -> list[Group]:
     return list(parts.values())
 
 
-def _extremes(group: Group, observed: Observed, weights: Weights) -> list[_Extremes]:
-    extremes: list[_Extremes] = []
+def _extremes(group: Group, observed: Observed, weights: Weights) -> Iterator[_Extremes]:
     for read in group.reads:
-        if isinstance(read, Linear):
-            read_by = _of_activation(read.node.input[0], observed)
-            extremes += [read_by, _of_weight(read, weights, read_by[1])]
-        else:
-            extremes += [_of_activation(name, observed) for name in read.node.input]
-    return extremes
-
-
-def _of_activation(name: str, observed: Observed) -> _Extremes:
-    return observed.layout[name], observed.statistics[name].amax, 1
+        for name in read.node.input[: 1 if isinstance(read, Linear) else 2]:
+            amax = observed.statistics[name].amax
+            yield observed.layout[name], amax, 1
+            if isinstance(read, Linear):
+                yield _of_weight(read, weights, amax)
 
 
 def _of_weight(linear: Linear, weights: Weights, amax: Array) -> _Extremes:

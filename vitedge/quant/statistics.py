@@ -57,11 +57,10 @@ class ChannelStatistics:
         if int(largest.max()) >= _INFINITY:
             raise FloatingPointError
         if not self._base.size:
-            channels = len(largest)
             self._base = np.maximum(largest, _SMALLEST) >> _MANTISSA_SHIFT
             self._base -= _BINS - 1 - _HEADROOM
-            self._largest = np.zeros(channels, np.int32)
-            self._counts = np.zeros((channels, _BINS), np.int64)
+            self._largest = np.zeros_like(largest)
+            self._counts = np.zeros((len(largest), _BINS), np.int64)
         self._largest = np.maximum(self._largest, largest)
         self._make_room(largest)
         bits >>= _MANTISSA_SHIFT
@@ -77,7 +76,7 @@ class ChannelStatistics:
         for channel in np.flatnonzero(beyond > 0):
             shift = min(int(beyond[channel]) + _HEADROOM, _BINS)
             counts = self._counts[channel]
-            moved = np.concatenate([counts[shift:], np.zeros(shift, np.int64)])
+            moved = np.pad(counts[shift:], (0, shift))
             moved[0] += counts[:shift].sum()
             self._counts[channel] = moved
             self._base[channel] += int(beyond[channel]) + _HEADROOM

@@ -70,7 +70,10 @@ def _quantize_block(
     """Of every clip, the one with the least squared error in each column."""
     limit = np.maximum(np.abs(columns).max(axis=0), _SMALLEST)
     if pair_safe:
-        limit = np.maximum(limit, _pair_sums(columns).max(axis=0) * (qmax / PAIR_SUM_MAX))
+        # |a| + |b| of neighbouring rows (2k, 2k+1) where both have one sign, else less
+        rows = len(columns) // 2 * 2
+        sums = np.abs(columns[0:rows:2] + columns[1:rows:2]).max(axis=0, initial=0.0)
+        limit = np.maximum(limit, sums * (qmax / PAIR_SUM_MAX))
     best = np.empty(columns.shape, np.int8)
     scales = np.empty_like(limit)
     least = np.full(limit.shape, np.inf)
@@ -88,15 +91,6 @@ def _quantize_block(
         least[better], scales[better] = error[better], scale[better]
         np.copyto(best, rounded, casting="unsafe", where=better)
     return best, scales
-
-
-def _pair_sums(columns: Array) -> Array:
-    """|a| + |b| of neighbouring rows (2k, 2k+1) where both have one sign, else less: (K//2, C)."""
-    rows = len(columns) // 2 * 2
-    if rows == 0:
-        return np.zeros((1, columns.shape[1]), np.float32)
-    sums: Array = np.abs(columns[0:rows:2] + columns[1:rows:2])
-    return sums
 
 
 def _shrink_pairs(integers: Array) -> None:

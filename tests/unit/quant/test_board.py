@@ -11,7 +11,7 @@ from vitedge.core.errors import InputError, UnavailableError
 from vitedge.quant.qat import tensorboard
 
 HERE = importlib.util.find_spec("tensorboard") is not None
-needs_it = pytest.mark.skipif(not HERE, reason="TensorBoard is not installed")
+needs_package = pytest.mark.skipif(not HERE, reason="TensorBoard is not installed")
 
 
 def line(step: int, loss: float) -> dict[str, float]:
@@ -21,16 +21,16 @@ def line(step: int, loss: float) -> dict[str, float]:
 def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(folder)).Reload()
+    events = EventAccumulator(str(folder)).Reload()
     return {
-        tag: [(event.step, round(event.value, 6)) for event in found.Scalars(tag)]
-        for tag in found.Tags()["scalars"]
+        tag: [(event.step, round(event.value, 6)) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
     }
 
 
-@needs_it
+@needs_package
 def test_a_resumed_run_is_shown_as_one(tmp_path: Path) -> None:
-    folder = tmp_path / "made" / "events"
+    folder = tmp_path / "run" / "events"
     with tensorboard.watching(folder) as listener:
         listener({"step": 0, "held_out": {"loss": 1.0, "accuracy": 0.5}})
         for step in range(1, 7):
@@ -41,14 +41,14 @@ def test_a_resumed_run_is_shown_as_one(tmp_path: Path) -> None:
             listener(line(step, 0.25 * step))
         listener(line(5, 0.125))
         listener({"step": 5, "held_out": {"loss": 0.5, "accuracy": None}})
-    found = shown(folder)
-    assert found["loss"] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0), (5, 0.125)]
-    assert found["held_out/loss"] == [(0, 1.0), (5, 0.5)]
-    assert found["held_out/accuracy"] == [(0, 0.5)]
-    assert found["learning_rate"] == [(step, 1e-5) for step in range(1, 6)]
+    curves = shown(folder)
+    assert curves["loss"] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0), (5, 0.125)]
+    assert curves["held_out/loss"] == [(0, 1.0), (5, 0.5)]
+    assert curves["held_out/accuracy"] == [(0, 0.5)]
+    assert curves["learning_rate"] == [(step, 1e-5) for step in range(1, 6)]
 
 
-@needs_it
+@needs_package
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "events").write_text("")
     refused = pytest.raises(InputError, match="cannot write TensorBoard's events")

@@ -143,7 +143,7 @@ def test_an_operator_computes_what_onnx_runtime_does(op, inputs, options) -> Non
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     want = ort.InferenceSession(model.SerializeToString()).run(None, feed)
     tensors = [None if x is None else torch.from_numpy(np.array(x)) for x in inputs]
-    result = OPERATORS[op](attributes(node), *tensors)
+    result = OPERATORS[op](*tensors, **attributes(node))
     got = [result] if isinstance(result, torch.Tensor) else result
     for output, runtime in zip(got, want, strict=True):
         assert tuple(output.shape) == runtime.shape

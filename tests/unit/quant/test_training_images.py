@@ -7,13 +7,14 @@ import pytest
 
 from vitedge.core.errors import InputError
 from vitedge.core.progress import SILENT
+from vitedge.core.spec import Training
+from vitedge.data.decode import Skip
 from vitedge.data.imageset import ImageSet
 from vitedge.quant.qat.images import deal, missing_classes, scan, split
 
 
 def numbered(count: int, *, copies: int = 1, classes: int = 3, gone: set[int] | None = None):
     """Images that differ, or come in `copies`; the indices in `gone` cannot be decoded."""
-    from vitedge.data.decode import Skip
 
     def load(index: int):
         if gone and index in gone:
@@ -26,18 +27,18 @@ def numbered(count: int, *, copies: int = 1, classes: int = 3, gone: set[int] | 
 
 
 def dealt(images: ImageSet, indices: list[int], **how: int) -> list[list[int]]:
-    settings = {"epoch": 0, "first_step": 0, "seed": 0, "batch_size": 4, "process": 0}
-    batches = deal(images, indices, **{**settings, "processes": 1, **how})
+    how = {"epoch": 0, "first_step": 0, "process": 0, "processes": 1, **how}
+    batches = deal(images, indices, Training(batch_size=4), **how)
     return [[int(i[0, 0, 0]) * 256 + int(i[0, 0, 1]) for i in b.images] for b in batches]
 
 
 def test_every_image_is_on_one_side_and_each_class_on_both() -> None:
-    found = scan(numbered(60), set(), SILENT)
-    training, held_out = split(found, 0.1, seed=0)
+    scanned = scan(numbered(60), set(), SILENT)
+    training, held_out = split(scanned, 0.1, seed=0)
     assert sorted(training + held_out) == list(range(60)) and len(held_out) == 6
     assert {i % 3 for i in held_out} == {0, 1, 2}
-    assert split(found, 0.1, seed=0) == (training, held_out)
-    assert split(found, 0.1, seed=1) != (training, held_out)
+    assert split(scanned, 0.1, seed=0) == (training, held_out)
+    assert split(scanned, 0.1, seed=1) != (training, held_out)
 
 
 def test_copies_of_an_image_are_on_one_side() -> None:
@@ -52,14 +53,10 @@ def test_an_evaluation_image_among_them_is_refused() -> None:
         scan(images, {digest}, SILENT)
 
 
-def test_unusable_images_are_left_out() -> None:
-    found = scan(numbered(9, gone={2, 5}), set(), SILENT)
-    assert found.usable == (0, 1, 3, 4, 6, 7, 8) and found.skipped == {"broken": 2}
-
-
-def test_classes_without_an_image_are_named() -> None:
-    found = scan(numbered(9), set(), SILENT)
-    assert missing_classes(found, ["a", "b", "c", "d"]) == ["d"]
+def test_unusable_images_are_left_out_and_classes_without_one_named() -> None:
+    scanned = scan(numbered(9, gone={2, 5}), set(), SILENT)
+    assert scanned.usable == (0, 1, 3, 4, 6, 7, 8) and scanned.skipped == {"broken": 2}
+    assert missing_classes(scanned, ["a", "b", "c", "d"]) == ["d"]
 
 
 def test_processes_share_each_step_of_one() -> None:

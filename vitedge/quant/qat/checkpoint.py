@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,6 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What is trained, on what and how: a digest of each, by what it is of."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What `read` gives back."""
-
-    place: Place
-    tensors: dict[str, Tensor]
-
-
 def write(path: Path, tensors: Mapping[str, Tensor], place: Place) -> None:
     """Replace the file at `path`. Raises InputError, the old file untouched, where that fails."""
     partial = path.with_name(f"{path.name}.partial")
@@ -62,12 +53,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], place: Place) -> None:
         kept = "the last one is kept" if path.exists() else "there is none yet"
         raise InputError(
             f"cannot write the checkpoint {path} of step {place.step}: {_reason(error)}; {kept}",
-            fix="free some space, and go on with --resume",
+            fix="free some space, and go on with `resume=True`",
         ) from error
 
 
-def read(path: Path, fingerprint: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint at `path` of the run with this `fingerprint`.
+def read(path: Path, fingerprint: Mapping[str, str]) -> tuple[Place, dict[str, Tensor]]:
+    """Place and tensors of the checkpoint at `path` of the run with this `fingerprint`.
 
     Raises InputError where it is damaged, or of another run.
     """
@@ -78,15 +69,15 @@ def read(path: Path, fingerprint: Mapping[str, str]) -> Checkpoint:
     except (OSError, SafetensorError, KeyError, msgspec.DecodeError) as error:
         raise InputError(
             f"{path} is no checkpoint that can be read: {_reason(error)}",
-            fix="start anew with --force",
+            fix="start anew with `force=True`",
         ) from error
     differs = [name for name, digest in fingerprint.items() if place.of.get(name) != digest]
     if differs:
         raise InputError(
             f"{path} is of another run: {', '.join(differs)} differ",
-            fix="resume with what it was started with, or start anew with --force",
+            fix="resume with what it was started with, or start anew with `force=True`",
         )
-    return Checkpoint(place, tensors)
+    return place, tensors
 
 
 class TrainingLog:
@@ -113,12 +104,11 @@ class TrainingLog:
 
 def _parsed(line: str) -> dict[str, Any] | None:
     """None where a killed run left half of it."""
-    with contextlib.suppress(json.JSONDecodeError):
-        parsed: dict[str, Any] = json.loads(line)
-        return parsed
-    return None
+    try:
+        return dict(json.loads(line))
+    except json.JSONDecodeError:
+        return None
 
 
 def _reason(error: Exception) -> str:
-    strerror = getattr(error, "strerror", None)
-    return str(strerror or error)
+    return str(getattr(error, "strerror", None) or error)

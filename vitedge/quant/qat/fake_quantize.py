@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from vitedge.core.spec import Floats
 from vitedge.quant.placement import Activation, Weight
+from vitedge.quant.ranges import FP16_LARGEST, FP16_SMALLEST
 from vitedge.quant.weights import PAIR_SUM_MAX
-
-_FP16_SMALLEST, _FP16_LARGEST = 2.0**-24, 65504.0
 
 
 class _PerTensor(torch.autograd.Function):
@@ -113,7 +112,7 @@ class _Scale(nn.Module):
         scale: Tensor = self.get_buffer("start") * self.log.exp()
         if self._floats == "fp32":
             return scale
-        stored = scale.clamp(_FP16_SMALLEST, _FP16_LARGEST).half().float()
+        stored = scale.clamp(FP16_SMALLEST, FP16_LARGEST).half().float()
         return scale + (stored - scale).detach()
 
 
@@ -127,8 +126,7 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `x`, any shape."""
-        quantized: Tensor = _PerTensor.apply(x, self.scale(), *self.levels, x.numel())
-        return quantized
+        return _PerTensor.apply(x, self.scale(), *self.levels, x.numel())
 
 
 class WeightQuantizer(nn.Module):
@@ -143,7 +141,4 @@ class WeightQuantizer(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """As `weight`, any shape."""
         placed = self._placed
-        quantized: Tensor = _PerChannel.apply(
-            weight, self.scale(), placed.axis, placed.qmax, placed.pair_safe
-        )
-        return quantized
+        return _PerChannel.apply(weight, self.scale(), placed.axis, placed.qmax, placed.pair_safe)

@@ -50,7 +50,7 @@ def scan(images: ImageSet, forbidden: Collection[str], steps: Steps) -> Scanned:
         raise InputError(
             f"{shared} images of '{images.name}' are evaluation images, too: accuracy would be "
             "measured on what was trained on",
-            fix="keep the two sets apart, or pass --allow-overlap",
+            fix="keep the two sets apart, or pass `allow_overlap=True`",
         )
     return Scanned(tuple(usable), tuple(labels), tuple(digests), dict(images.skipped))
 
@@ -100,11 +100,10 @@ def check_batches(count: int, settings: Training, graph_batch: int, processes: i
 def deal(
     images: ImageSet,
     indices: Sequence[int],
+    settings: Training,
     *,
     epoch: int,
     first_step: int,
-    seed: int,
-    batch_size: int,
     process: int,
     processes: int,
 ) -> Iterator[Batch]:
@@ -113,10 +112,9 @@ def deal(
     An epoch's order depends on seed and epoch alone, and what is left over at its end waits for
     the next. Raises InputError where an image has become unusable since it was looked at.
     """
-    order = np.random.RandomState([seed, epoch]).permutation(indices)
-    steps = len(order) // batch_size
-    share = batch_size // processes
-    whole = order[: steps * batch_size].reshape(steps, processes, share)
+    order = np.random.RandomState([settings.seed, epoch]).permutation(indices)
+    steps, share = len(order) // settings.batch_size, settings.batch_size // processes
+    whole = order[: steps * settings.batch_size].reshape(steps, processes, share)
     share_indices = whole[first_step:, process].reshape(-1).tolist()
     dealt = 0
     for batch in images.batches(share, order=share_indices):
@@ -128,5 +126,5 @@ def deal(
         raise InputError(
             f"images of '{images.name}' have become unreadable during training: "
             f"{dict(images.skipped)}",
-            fix="restore them, and go on with --resume",
+            fix="restore them, and go on with `resume=True`",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +13,7 @@ from vitedge.core.spec import Task, Training
 from vitedge.data.imageset import UNLABELLED
 
 
-@dataclass(frozen=True)
-class NetworkOutputs:
+class NetworkOutputs(NamedTuple):
     """Of one forward pass."""
 
     logits: Tensor

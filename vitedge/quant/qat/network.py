@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from vitedge.quant.qat.operators import OPERATORS, attributes
 
 Values = dict[str, Tensor]
 Array = NDArray[np.float32]
+_UNTRAINED = "quantize the model with 'vitedge export' and `precision='int8'`"
 
 
 class Network(nn.Module):
@@ -53,27 +54,32 @@ class Network(nn.Module):
         Raises InputError where an operator has no counterpart in torch.
         """
         super().__init__()
-        model = onnx.load(path)
-        graph = model.graph
-        _check_operators(graph.node)
+        graph = onnx.load(path).graph
+        for node in graph.node:
+            if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
+                raise InputError(
+                    f"'{node.name}' is an operator that cannot be trained here: {node.op_type}",
+                    fix=_UNTRAINED,
+                )
         self._input = graph.input[0].name
         self._outputs = [graph.output[0].name, _tokens(graph)]
         self.batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
         self._reads = placed.reads
-        trained = _trained(graph)
+        after_preprocessing = graph.node[_first_layer(graph) :]
+        read = {name for node in after_preprocessing for name in node.input}
         self._weights: dict[str, nn.Parameter] = {}
         self._constants: dict[str, str] = {}
         for tensor in graph.initializer:
             value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
-            if tensor.name in trained:
+            if tensor.name in read and value.dtype == torch.float32 and value.numel() > 1:
                 self._weights[tensor.name] = nn.Parameter(value)
             else:
                 self._constants[tensor.name] = f"constant_{len(self._constants)}"
                 self.register_buffer(self._constants[tensor.name], value, persistent=False)
         # pixels have a range that is known, and nothing to be learned
-        learnable = _after_weights(graph) if learned else set()
+        computed = {name for node in after_preprocessing for name in node.output}
         self._activation_quantizers = {
-            name: ActivationQuantizer(activation, floats, learned=name in learnable)
+            name: ActivationQuantizer(activation, floats, learned=learned and name in computed)
             for name, activation in placed.activations.items()
         }
         self._weight_quantizers = {
@@ -101,18 +107,14 @@ class Network(nn.Module):
 
     def _run(self, segment: _Segment, live: Values, known: Values) -> Values:
         """One segment: `live`, of all images, in and out; `known` is of none, and grows."""
-        names = list(segment.reads)
+        inputs = [live[name] for name in segment.reads]
 
         def run_item(*inputs: Tensor) -> tuple[Tensor, ...]:
-            values = dict(zip(names, inputs, strict=True))
+            values = dict(zip(segment.reads, inputs, strict=True))
             self._execute(segment, values, known)
             return tuple(values[name] for name in segment.leaves)
 
-        def run_batch(*inputs: Tensor) -> tuple[Tensor, ...]:
-            outputs: tuple[Tensor, ...] = torch.vmap(run_item)(*inputs)
-            return outputs
-
-        inputs = [live[name] for name in names]
+        run_batch = torch.vmap(run_item)
         if len(self._segments) > 1 and torch.is_grad_enabled():
             outputs = checkpoint(run_batch, *inputs, use_reentrant=False)
         else:
@@ -156,11 +158,13 @@ class Network(nn.Module):
         return {n: _numpy(quantizer.scale()) for n, quantizer in self._weight_quantizers.items()}
 
 
-class _Segment:
+class _Segment(NamedTuple):
     """Nodes `start` to `end`, and the activations that pass into it and out of it."""
 
-    def __init__(self, start: int, end: int, reads: list[str], leaves: list[str]) -> None:
-        self.start, self.end, self.reads, self.leaves = start, end, reads, leaves
+    start: int
+    end: int
+    reads: list[str]
+    leaves: list[str]
 
 
 def _cut(nodes: list[NodeProto], source: str, outputs: list[str], count: int) -> list[_Segment]:
@@ -185,10 +189,7 @@ def _cut(nodes: list[NodeProto], source: str, outputs: list[str], count: int) ->
             cuts.append(min(near, key=lambda i: (len(alive[i]), abs(i - ideal))))
     ends = [*cuts[1:], len(nodes)]
     leaves = [*(alive[i] for i in cuts[1:]), list(dict.fromkeys(outputs))]
-    return [
-        _Segment(start, end, alive[start], left)
-        for start, end, left in zip(cuts, ends, leaves, strict=True)
-    ]
+    return list(map(_Segment, cuts, ends, (alive[start] for start in cuts), leaves))
 
 
 def _tokens(graph: GraphProto) -> str:
@@ -208,39 +209,13 @@ def _first_layer(graph: GraphProto) -> int:
     return next(layers, len(graph.node))
 
 
-def _after_weights(graph: GraphProto) -> set[str]:
-    """What is computed from the first operator with weights on."""
-    return {name for node in graph.node[_first_layer(graph) :] for name in node.output}
-
-
-def _trained(graph: GraphProto) -> set[str]:
-    """The constants to train: floats of more than one value, but not those of preprocessing."""
-    read = {name for node in graph.node[_first_layer(graph) :] for name in node.input}
-    return {
-        tensor.name
-        for tensor in graph.initializer
-        if tensor.name in read
-        and tensor.data_type == onnx.TensorProto.FLOAT
-        and np.prod(tensor.dims) > 1
-    }
-
-
-def _check_operators(nodes: Any) -> None:
-    for node in nodes:
-        if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-            raise InputError(
-                f"'{node.name}' is an operator that cannot be trained here: {node.op_type}",
-                fix="quantize the model with 'vitedge export --int8'",
-            )
-
-
 def _computed(node: NodeProto, settings: Mapping[str, Any], inputs: list[Tensor | None]) -> Any:
     try:
-        outputs = OPERATORS[node.op_type](settings, *inputs)
+        outputs = OPERATORS[node.op_type](*inputs, **settings)
     except NotImplementedError as error:
         raise InputError(
             f"'{node.name}' ({node.op_type}) has settings that cannot be trained here: {error}",
-            fix="quantize the model with 'vitedge export --int8'",
+            fix=_UNTRAINED,
         ) from error
     return (outputs,) if isinstance(outputs, Tensor) else outputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +27,35 @@ def watching(folder: Path | None) -> Iterator[LogListener]:
     if folder is None:
         yield no_listener
         return
-    with closing(_Board(folder)) as board:
-        yield board
+    from torch.utils.tensorboard import SummaryWriter
 
+    with _writing(folder):
+        # what an earlier part of the run has written gives way: its log is told again
+        writer = SummaryWriter(str(folder), purge_step=0)
 
-class _Board:
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._folder = folder
-        try:
-            # what an earlier part of the run has written gives way: its log is told again
-            self._writer = SummaryWriter(str(folder), purge_step=0)
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def __call__(self, line: dict[str, Any]) -> None:
-        """Add one line of the log."""
-        try:
+    def add(line: dict[str, Any]) -> None:
+        with _writing(folder):
             for name, value in _scalars(line):
-                self._writer.add_scalar(name, value, line["step"])
+                writer.add_scalar(name, value, line["step"])
             if "held_out" in line:
-                self._writer.flush()
-        except OSError as error:
-            raise self._unwritable(error) from error
+                writer.flush()
 
-    def close(self) -> None:
-        """Write what is left."""
-        try:
-            self._writer.close()
-        except OSError as error:
-            raise self._unwritable(error) from error
+    try:
+        yield add
+    finally:
+        with _writing(folder):
+            writer.close()
 
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(
-            f"cannot write TensorBoard's events to {self._folder}: {error_line(error)}",
-            fix="give --tensorboard another folder",
-        )
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write TensorBoard's events to {folder}: {error_line(error)}",
+            fix="give `tensorboard` another folder",
+        ) from error
 
 
 def _scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,30 +16,14 @@ from torch import Tensor, nn
 
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
-from vitedge.core.spec import Task, Training
-from vitedge.data.imageset import Batch, ImageSet
+from vitedge.core.spec import Training
+from vitedge.data.imageset import Batch
 from vitedge.quant.qat import checkpoint, team
 from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, LogListener, Place, TrainingLog
-from vitedge.quant.qat.evaluation import measure, on_device
 from vitedge.quant.qat.images import deal
+from vitedge.quant.qat.job import TrainingJob, measure, on_device
 from vitedge.quant.qat.loss import Mixed, loss, mix
 from vitedge.quant.qat.network import Network
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What is trained, on what."""
-
-    student: Network
-    teacher: Network
-    images: ImageSet
-    training: list[int]
-    """Indices of the images to train on."""
-    held_out: list[int]
-    """Of those that decide which checkpoint is best."""
-    task: Task
-    fingerprint: dict[str, str]
-    """A digest of everything that decides the outcome, by what it is of."""
 
 
 @dataclass(frozen=True)
@@ -55,38 +38,27 @@ class TrainingRun:
 
 
 def train(
-    job: TrainingJob,
-    settings: Training,
-    folder: Path,
-    accelerator: Accelerator,
-    steps: Steps,
-    listener: LogListener,
+    job: TrainingJob, accelerator: Accelerator, steps: Steps, listener: LogListener
 ) -> TrainingRun:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
-    Goes on from the checkpoint in `folder` where there is one. Raises InputError where a checkpoint
-    is not of this run or cannot be written, and where the loss is not finite.
+    Goes on from the checkpoint in `job.folder` where there is one. Raises InputError where a
+    checkpoint is not of this run or cannot be written, and where the loss is not finite.
     """
-    return _Run(job, settings, folder, accelerator, steps).train(listener)
+    return _Run(job, accelerator, steps).train(listener)
 
 
 class _Run:
-    def __init__(
-        self,
-        job: TrainingJob,
-        settings: Training,
-        folder: Path,
-        accelerator: Accelerator,
-        steps: Steps,
-    ) -> None:
-        self._job, self._settings, self._folder = job, settings, folder
+    def __init__(self, job: TrainingJob, accelerator: Accelerator, steps: Steps) -> None:
+        settings = job.settings
+        self._job, self._settings, self._folder = job, settings, job.folder
         self._accelerator, self._steps = accelerator, steps
         self._per_epoch = len(job.training) // settings.batch_size
         self._total = settings.epochs * self._per_epoch
         job.student.to(accelerator.device)
         job.teacher.to(accelerator.device).requires_grad_(False)
         self._student = accelerator.prepare_model(job.student)
-        self._tensors = _trained(job.student)
+        self._tensors = {n: p for n, p in job.student.named_parameters() if p.requires_grad}
         self._optimizer = _optimizer(job.student, settings)
         self._average = (
             {n: p.detach().clone() for n, p in self._tensors.items()} if settings.ema else {}
@@ -99,36 +71,32 @@ class _Run:
         resumed = (self._folder / LAST).exists()
         self._accelerator.wait_for_everyone()  # before one of them writes it
         if resumed:
-            self._restore(checkpoint.read(self._folder / LAST, self._job.fingerprint))
+            self._restore(*checkpoint.read(self._folder / LAST, self._job.fingerprint))
         log = TrainingLog(self._folder / LOG, self._place.step, listener) if self._main else None
         if not resumed:
             self._look(log)
         while self._place.step < self._total:
             epoch, first = divmod(self._place.step, self._per_epoch)
-            for batch in self._batches(epoch, first):
+            batches = deal(
+                self._job.images,
+                self._job.training,
+                self._settings,
+                epoch=epoch,
+                first_step=first,
+                process=self._accelerator.process_index,
+                processes=self._accelerator.num_processes,
+            )
+            for batch in batches:
                 self._step(batch, log)
                 if self._place.step % self._settings.checkpoint_steps == 0:
                     self._save(LAST)
             self._look(log)
         self._best()
-        lines = log.lines if log else []
-        return TrainingRun(self._total, self._place.best_step, lines)
+        return TrainingRun(self._total, self._place.best_step, log.lines if log else [])
 
     @property
     def _main(self) -> bool:
         return bool(self._accelerator.is_main_process)
-
-    def _batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        return deal(
-            self._job.images,
-            self._job.training,
-            epoch=epoch,
-            first_step=first_step,
-            seed=self._settings.seed,
-            batch_size=self._settings.batch_size,
-            process=self._accelerator.process_index,
-            processes=self._accelerator.num_processes,
-        )
 
     def _step(self, batch: Batch, log: TrainingLog | None) -> None:
         """One update of the weights."""
@@ -168,12 +136,11 @@ class _Run:
         process = self._accelerator.process_index
         (seed,) = np.random.SeedSequence([self._settings.seed, step, process]).generate_state(1)
         random = torch.Generator().manual_seed(int(seed))
-        images, labels = on_device(batch, self._accelerator.device)
-        pairs = zip(
-            images.chunk(self._settings.accumulate),
-            labels.chunk(self._settings.accumulate),
-            strict=True,
+        images, labels = (
+            values.chunk(self._settings.accumulate)
+            for values in on_device(batch, self._accelerator.device)
         )
+        pairs = zip(images, labels, strict=True)
         return [mix(some, of, self._settings, random) for some, of in pairs]
 
     def _loss(self, batch: Mixed) -> Tensor:
@@ -185,20 +152,11 @@ class _Run:
     def _look(self, log: TrainingLog | None) -> None:
         """Measure on the held-out images, remember the best, and save both."""
         with _holding(self._tensors, self._average):  # the moving average, where there is one
-            score = measure(
-                self._job.student,
-                self._job.teacher,
-                self._job.images,
-                self._job.held_out,
-                self._job.task,
-                self._settings,
-                self._accelerator.device,
-            )
-            value, self._accuracy = score.loss, score.accuracy
+            value, self._accuracy = measure(self._job, self._accelerator.device)
             if not self._place.step and not math.isfinite(value):
                 raise InputError(
                     f"the loss on the held-out images is {value} at step 0, before any training",
-                    fix="see with 'vitedge export --int8' what the model makes of such images",
+                    fix="export it with `precision='int8'`, to see what it makes of such images",
                 )
             self._check(value, f"on the held-out images after step {self._place.step}")
             if value < self._place.best_loss:
@@ -207,19 +165,19 @@ class _Run:
                 )
                 self._save(BEST)
         if log is not None:
-            log.add(step=self._place.step, held_out=vars(score))
+            held_out = {"loss": value, "accuracy": self._accuracy}
+            log.add(step=self._place.step, held_out=held_out)
         self._save(LAST)
 
     def _check(self, value: float, where: str) -> None:
         """Raises InputError where a loss is not finite."""
-        if math.isfinite(value):
-            return
-        raise InputError(
-            f"the loss is {value} {where}: training has stopped",
-            fix="go on from the last good checkpoint, at most "
-            f"{self._settings.checkpoint_steps} steps before, with --resume and a lower "
-            "--learning-rate",
-        )
+        if not math.isfinite(value):
+            raise InputError(
+                f"the loss is {value} {where}: training has stopped",
+                fix="go on from the last good checkpoint, at most "
+                f"{self._settings.checkpoint_steps} steps before, with `resume=True` and a lower "
+                "`learning_rate`",
+            )
 
     def _save(self, name: str) -> None:
         if self._main:
@@ -232,25 +190,23 @@ class _Run:
             checkpoint.write(self._folder / name, tensors, self._place)
 
     @torch.no_grad()
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        self._place = saved.place
+    def _restore(self, place: Place, saved: dict[str, Tensor]) -> None:
+        self._place = place
         for name, parameter in self._tensors.items():
-            parameter.copy_(saved.tensors[name])
-            if f"step/{name}" in saved.tensors:
+            parameter.copy_(saved[name])
+            if f"step/{name}" in saved:
                 self._optimizer.state[parameter] = {
-                    part: saved.tensors[f"{part}/{name}"].to(
-                        parameter.device if part != "step" else "cpu"
-                    )
+                    part: saved[f"{part}/{name}"].to(parameter.device if part != "step" else "cpu")
                     for part in ("step", "exp_avg", "exp_avg_sq")
                 }
             if self._average:
-                self._average[name].copy_(saved.tensors[f"average/{name}"])
+                self._average[name].copy_(saved[f"average/{name}"])
 
     @torch.no_grad()
     def _best(self) -> None:
         """Put the best weights into the student, in every process."""
         self._accelerator.wait_for_everyone()
-        best = checkpoint.read(self._folder / BEST, self._job.fingerprint).tensors
+        _, best = checkpoint.read(self._folder / BEST, self._job.fingerprint)
         for name, parameter in self._tensors.items():
             parameter.copy_(best[name])
 
@@ -277,22 +233,14 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-def _trained(student: Network) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in student.named_parameters() if p.requires_grad}
-
-
 def _optimizer(student: Network, settings: Training) -> torch.optim.AdamW:
     """Matrices decay; biases, norms and scales do not, and scales have a rate of their own."""
-    scales = {id(p) for p in student.scale_parameters()}
-    weights = [p for p in student.parameters() if p.requires_grad and id(p) not in scales]
+    weights, scales = list(student.weights), list(student.scale_parameters())
     groups = [
         ([p for p in weights if p.ndim > 1], settings.learning_rate, settings.weight_decay),
         ([p for p in weights if p.ndim <= 1], settings.learning_rate, 0.0),
-        (list(student.scale_parameters()), settings.scale_learning_rate, 0.0),
+        ([p for p in scales if p.requires_grad], settings.scale_learning_rate, 0.0),
     ]
     return torch.optim.AdamW(
-        [
-            {"params": [p for p in some if p.requires_grad], "highest": highest, "weight_decay": d}
-            for some, highest, d in groups
-        ]
+        [{"params": params, "highest": lr, "weight_decay": decay} for params, lr, decay in groups]
     )
