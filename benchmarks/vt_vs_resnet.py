@@ -18,6 +18,7 @@ from torch import nn
 from benchmarks import peers
 from examples.references import digits
 from examples.references.training import write
+from tests.unit.models.small_vits import macs, params
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.report import Report
@@ -56,9 +57,7 @@ class Contestant:
 
     @property
     def last_stage_macs(self) -> int:
-        if isinstance(self.config, VTResNetConfig):
-            return self.config.stage_cost.macs
-        return self.config.trunk.stage_cost(3, self.config.image_size).macs
+        return macs(self.config, "vt" if isinstance(self.config, VTResNetConfig) else "layer4")
 
 
 def contestants() -> tuple[Contestant, Contestant]:
@@ -160,8 +159,8 @@ def _mean(values: list[float]) -> str:
 def _costs(rival: Contestant, resnet: Contestant) -> dict[str, str]:
     fewer = resnet.last_stage_macs / rival.last_stage_macs
     return {
-        "params, M": f"{rival.config.params / 1e6:.3f}",
-        "MACs, M": f"{rival.config.macs / 1e6:.2f}",
+        "params, M": f"{params(build(rival.config)) / 1e6:.3f}",
+        "MACs, M": f"{macs(rival.config) / 1e6:.2f}",
         "MACs of the last stage, M": f"{rival.last_stage_macs / 1e6:.2f}",
         "times fewer in the last stage": "–" if rival is resnet else f"{fewer:.2f}",
     }

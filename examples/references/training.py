@@ -50,8 +50,8 @@ def main(
     train: Callable[[nn.Module, int, torch.Generator], None],
     measure: Callable[[nn.Module], str],
 ) -> None:
-    """`python -m vitedge.models.<name>`: train the zoo's model, write it, print its measure."""
-    parser = argparse.ArgumentParser(prog=f"python -m vitedge.models.{name}")
+    """`python -m examples.references.<name>`: train the zoo's model, write it, print its measure."""
+    parser = argparse.ArgumentParser(prog=f"python -m examples.references.{name}")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--epochs", type=int, default=epochs, metavar="N")

@@ -148,7 +148,7 @@ def test_weights_that_cannot_be_fetched_name_the_flag(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     said = refusal(ModelRequest(source), UnavailableError)
-    assert source in said and "--random-weights" in said and "--weights" in said
+    assert source in said and "`random_weights=True`" in said and "`weights=FILE`" in said
 
 
 def test_timms_labels_that_are_not_the_heads_are_refused(timm_folder: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_unknown_name_gets_the_nearest(model: str, says: str) -> None:
     ],
 )
 def test_a_task_the_model_does_not_do_is_refused(model: str, task: Any) -> None:
-    assert "--task" in refusal(ModelRequest(model, task=task, random_weights=True), InputError)
+    assert "`task`" in refusal(ModelRequest(model, task=task, random_weights=True), InputError)
 
 
 def test_weights_and_random_weights_exclude_each_other(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_what_weights_do_not_say_is_noted(tmp_path: Path) -> None:
     save_file(state, tmp_path / "mine.safetensors")
     model = resolve(ModelRequest(str(tmp_path / "mine.safetensors"), arch="vit_tiny_patch16_224"))
     how, where = model.identity.notes
-    assert "mean 0.5" in how and "--preprocess" in how
+    assert "mean 0.5" in how and "`preprocess`" in how
     assert "interpolated" in where
 
 

@@ -156,7 +156,7 @@ def test_labels_need_not_be_text(hf_folder: Path, value: int | None) -> None:
     assert resolve(ModelRequest(f"hf:{hf_folder}")).identity.labels == ("cat", str(value), "dog")
 
 
-# -- --weights ----------------------------------------------------------------------------------
+# -- weights of one's own -------------------------------------------------------------------
 
 
 def test_weights_may_have_the_hubs_names_or_those_of_the_modules(
@@ -273,7 +273,7 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
     size = {"height": 32, "width": 32}
     transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path)
     said = refusal(tmp_path)
-    assert "CLIPModel" in said and "input_ids" in said and "--task features" in said
+    assert "CLIPModel" in said and "input_ids" in said and "`task='features'`" in said
     want = peer.vision_model(PIXELS).pooler_output
     assert same(answer(tmp_path, task="features"), want)
 
@@ -284,7 +284,7 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
 def test_a_folder_without_weights_names_the_flag(hf_folder: Path) -> None:
     (hf_folder / "model.safetensors").unlink()
     said = refusal(hf_folder)
-    assert "model.safetensors" in said and "--random-weights" in said
+    assert "model.safetensors" in said and "`random_weights=True`" in said
 
 
 def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
     shard = sorted(hf_folder.glob("model-*.safetensors"))[1]
     shard.unlink()
     said = refusal(hf_folder)
-    assert shard.name in said and "--random-weights" in said
+    assert shard.name in said and "`random_weights=True`" in said
 
 
 def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable() -> None:
@@ -308,7 +308,7 @@ def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable() -> None:
 def test_a_folder_without_a_processor_asks_for_preprocess(hf_folder: Path) -> None:
     (hf_folder / "preprocessor_config.json").unlink()
     said = refusal(hf_folder)
-    assert "has no preprocessor_config.json" in said and "--preprocess" in said
+    assert "has no preprocessor_config.json" in said and "`preprocess=FILE.toml`" in said
 
 
 @pytest.mark.parametrize("content", ["[1", "[1]", "\N{SNOWMAN}"])
@@ -317,7 +317,7 @@ def test_a_processor_that_cannot_be_read_is_not_called_missing(
 ) -> None:
     (hf_folder / "preprocessor_config.json").write_text(content, encoding="utf-8")
     said = refusal(hf_folder)
-    assert "preprocessor_config.json cannot be read" in said and "--preprocess" in said
+    assert "preprocessor_config.json cannot be read" in said and "`preprocess=FILE.toml`" in said
 
 
 def test_labels_that_are_not_the_heads_are_refused(hf_folder: Path) -> None:

@@ -86,7 +86,7 @@ class Bundle:
         if _without_engine(bundle.model_files) != _without_engine(reference.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
-                fix="export both again with --force",
+                fix="export both again with `force=True`",
             )
         return bundle
 
@@ -190,7 +190,7 @@ def workspace(output: Path) -> Iterator[Path]:
         work = Path(tempfile.mkdtemp(prefix=f".vitedge-{os.getpid()}-", dir=output))
     except OSError as error:
         raise InputError(
-            f"cannot write to {output}: {error.strerror}", fix="choose another --output folder"
+            f"cannot write to {output}: {error.strerror}", fix="choose another `output` folder"
         ) from error
     try:
         yield work
@@ -198,7 +198,7 @@ def workspace(output: Path) -> Iterator[Path]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise
         raise InputError(
-            f"cannot write to {output}: {error.strerror}", fix="free some space, or use --output"
+            f"cannot write to {output}: {error.strerror}", fix="free some space, or use `output`"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -155,7 +155,7 @@ def _best(runtime: str, host: Host) -> Target:
     if not candidates:
         raise InputError(
             f"no target of the runtime '{runtime}' is shipped",
-            fix="write one, and pass it: --target FILE.toml",
+            fix="write one, and pass it: `targets=FILE.toml`",
         )
     fitting = [target for target in candidates if runs_on(target, host)]
     if not fitting:

@@ -161,7 +161,7 @@ class Target(Spec, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     """Session or compile options, of those that the runtime lets a target set."""
     device: SshAddress = ""
-    """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench --device FILE`; empty: not said.
+    """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench` there; empty: not said.
     An artifact does not carry it along."""
 
 
@@ -192,7 +192,7 @@ class Calibration(Spec, frozen=True, kw_only=True):
 
 
 class Training(Spec, frozen=True, kw_only=True):
-    """How `vitedge qat` trains: the file that its --training takes."""
+    """How `vitedge qat` trains: the file that its `training` takes."""
 
     epochs: Positive = 2
     batch_size: Positive = 32

@@ -102,4 +102,4 @@ def cannot_express(source: str, key: str, value: object) -> InputError:
     return InputError(f"{source}: `{key}` {value} cannot be reproduced exactly", fix=_FIX)
 
 
-_FIX = "pass --preprocess FILE.toml with what comes closest (see 'Preprocessing' in the README)"
+_FIX = "pass `preprocess=FILE.toml` with what comes closest (see 'Preprocessing' in the README)"

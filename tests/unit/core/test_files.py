@@ -22,8 +22,8 @@ def test_a_path_that_cannot_be_written_is_refused_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file.txt").write_text("a file, no folder")
-    with pytest.raises(InputError, match=rf"cannot write {bad} \(--junit\)") as raised:
-        files.check_writable(Path(bad), "--junit")
+    with pytest.raises(InputError, match=rf"cannot write {bad} \(`junit`\)") as raised:
+        files.check_writable(Path(bad), "`junit`")
     assert raised.value.fix
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
@@ -31,8 +31,8 @@ def test_a_path_that_cannot_be_written_is_refused_at_once(
 def test_checking_leaves_an_existing_file_as_it_is(tmp_path: Path) -> None:
     old = tmp_path / "old.xml"
     old.write_text("old")
-    files.check_writable(old, "--junit")
-    files.check_writable(tmp_path / "new.xml", "--junit")
+    files.check_writable(old, "`junit`")
+    files.check_writable(tmp_path / "new.xml", "`junit`")
     assert [path.name for path in tmp_path.iterdir()] == ["old.xml"]
     assert old.read_text() == "old"
 

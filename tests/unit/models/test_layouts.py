@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from tests.unit.models.small_vits import (
+    CLASSES,
+    CONFIG,
+    TIMM,
+    assert_parity,
+    load,
+    refusal,
+    trained,
+    write,
+)
+from vitedge.core.errors import InputError
+from vitedge.models.sources import checkpoints
+from vitedge.models.sources.layouts import to_timm
+from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.vit import VisionTransformer
 
-from vitedge.core.errors import InputError  # noqa: E402
-from vitedge.models.sources import checkpoints  # noqa: E402
-from vitedge.models.sources.layouts import to_timm  # noqa: E402
-from vitedge.models.zoo import ZOO  # noqa: E402
-from vitedge.models.zoo.configs import ViTConfig  # noqa: E402
-from vitedge.models.zoo.vit import VisionTransformer  # noqa: E402
+pytestmark = pytest.mark.usefixtures("peers")
 
-Module = Callable[[Any], Any]
-Loaded = Callable[[Path, Any], Any]
-
-CONFIG = ViTConfig((32, 32), 8, depth=2, width=48, mlp_width=96, heads=3)  # and 1,000 classes
-CLASSES = 7
-TIMM = {
-    "img_size": 32,
-    "patch_size": 8,
-    "embed_dim": 48,
-    "depth": 2,
-    "num_heads": 3,
-    "mlp_ratio": 2,
-    "num_classes": CLASSES,
-}
 HUGGING_FACE = {
     "image_size": 32,
     "patch_size": 8,
@@ -54,68 +49,51 @@ TORCHVISION = {
 }
 
 
-@pytest.fixture(autouse=True)
-def installed(peers: None) -> None:
-    for peer in ("timm", "transformers", "torchvision"):
-        pytest.importorskip(peer)
+def timm_vit(**changes: Any) -> Any:
+    from timm.models.vision_transformer import VisionTransformer as Timm
 
-
-def write(path: Path, state: Mapping[str, Any]) -> Path:
-    torch.save(dict(state), path)
-    return path
+    return trained(Timm(**TIMM | changes))
 
 
 # -- timm, DeiT, MAE ------------------------------------------------------------------------------
 
 
-def test_timms_vit_loads(
-    tmp_path: Path, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
-    from timm.models.vision_transformer import VisionTransformer as Timm
-
-    peer = trained(Timm(**TIMM))
-    assert_parity(loaded(write(tmp_path / "w.pt", peer.state_dict()), CONFIG), peer, 32)
+def test_timms_vit_loads(tmp_path: Path) -> None:
+    peer = timm_vit()
+    assert_parity(load(write(tmp_path / "w.pt", peer.state_dict()), CONFIG), peer)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
-def test_models_of_one_name_are_one_model(
-    tmp_path: Path, name: str, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
+def test_models_of_one_name_are_one_model(tmp_path: Path, name: str) -> None:
     import timm
 
     peer = trained(timm.create_model(name, depth=2, num_classes=CLASSES))
     path = write(tmp_path / "w.pt", {"model": peer.state_dict()})
-    assert_parity(loaded(path, replace(ZOO[name].config, depth=2)), peer, 224)
+    assert_parity(load(path, replace(ZOO[name].config, depth=2)), peer, (224, 224))
 
 
-def test_deits_two_heads_load(
-    tmp_path: Path, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
+def test_deits_two_heads_load(tmp_path: Path) -> None:
     from timm.models.deit import VisionTransformerDistilled
 
     peer = trained(VisionTransformerDistilled(**TIMM))
     path = write(tmp_path / "w.pth", {"model": peer.state_dict()})
-    assert_parity(loaded(path, replace(CONFIG, distilled=True)), peer, 32)
+    assert_parity(load(path, replace(CONFIG, distilled=True)), peer)
 
 
-def test_a_fine_tuned_mae_loads(
-    tmp_path: Path, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
+def test_a_fine_tuned_mae_loads(tmp_path: Path) -> None:
     import timm
 
     peer = timm.create_model("vit_base_patch16_224", global_pool="avg", depth=1, img_size=64)
-    peer = trained(peer)
+    path = write(tmp_path / "w.pt", trained(peer).state_dict())
     config = replace(ZOO["vit_base_patch16_224.mae"].config, depth=1, image_size=(64, 64))
-    assert_parity(loaded(write(tmp_path / "w.pt", peer.state_dict()), config), peer, 64)
+    assert_parity(load(path, config), peer, (64, 64))
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
 def test_the_encoder_of_maes_pre_training_loads_without_its_decoder(
-    tmp_path: Path, pool: Any, trained: Module, loaded: Loaded, assert_parity: Any
+    tmp_path: Path, pool: Any
 ) -> None:
-    from timm.models.vision_transformer import VisionTransformer as Timm
-
-    peer = trained(Timm(**{**TIMM, "num_classes": 0}))
+    peer = timm_vit(num_classes=0)
     decoder = {
         "mask_token": torch.ones(1, 1, 32),
         "decoder_embed.weight": torch.ones(32, 48),
@@ -123,10 +101,19 @@ def test_the_encoder_of_maes_pre_training_loads_without_its_decoder(
         "decoder_blocks.0.norm1.weight": torch.ones(32),
     }
     path = write(tmp_path / "w.pth", {"model": {**peer.state_dict(), **decoder}})
-    assert_parity(loaded(path, replace(CONFIG, pool=pool)), peer, 32)
+    assert_parity(load(path, replace(CONFIG, pool=pool)), peer)
 
 
 # -- Hugging Face ---------------------------------------------------------------------------------
+
+NAMES = pytest.mark.parametrize("names", ["hub", "installed"])
+
+
+def hugging_face(kind: str, **settings: Any) -> Any:
+    import transformers
+
+    model = getattr(transformers, kind)
+    return trained(model(model.config_class(**HUGGING_FACE, **settings)))
 
 
 def save(peer: Any, folder: Path, names: str) -> Path:
@@ -137,7 +124,7 @@ def save(peer: Any, folder: Path, names: str) -> Path:
     return folder / "model.safetensors"
 
 
-@pytest.mark.parametrize("names", ["hub", "installed"])
+@NAMES
 @pytest.mark.parametrize(
     ("kind", "distilled"),
     [
@@ -147,29 +134,18 @@ def save(peer: Any, folder: Path, names: str) -> Path:
     ],
 )
 def test_hugging_face_classifiers_load(
-    tmp_path: Path,
-    kind: str,
-    distilled: bool,
-    names: str,
-    trained: Module,
-    loaded: Loaded,
-    assert_parity: Any,
+    tmp_path: Path, kind: str, distilled: bool, names: str
 ) -> None:
-    import transformers
-
-    model = getattr(transformers, kind)
-    peer = trained(model(model.config_class(**HUGGING_FACE)))
-    ours = loaded(save(peer, tmp_path, names), replace(CONFIG, distilled=distilled))
-    assert_parity(ours, lambda x: peer(x).logits, 32)
+    peer = hugging_face(kind)
+    ours = load(save(peer, tmp_path, names), replace(CONFIG, distilled=distilled))
+    assert_parity(ours, lambda x: peer(x).logits)
 
 
 def test_the_hubs_names_are_those_of_its_files(tmp_path: Path) -> None:
     """The names of google/vit-base-patch16-224 itself, whatever transformers writes today."""
-    import transformers
-    from safetensors.torch import load_file
-
-    peer = transformers.ViTForImageClassification(transformers.ViTConfig(**HUGGING_FACE))
-    state = load_file(save(peer, tmp_path, "hub"))
+    state = checkpoints.read_tensors(
+        save(hugging_face("ViTForImageClassification"), tmp_path, "hub")
+    )
     block = "vit.encoder.layer.1."
     assert {
         "vit.embeddings.cls_token",
@@ -183,40 +159,33 @@ def test_the_hubs_names_are_those_of_its_files(tmp_path: Path) -> None:
     } <= state.keys()
 
 
-@pytest.mark.parametrize("names", ["hub", "installed"])
-def test_a_hugging_face_encoder_gives_its_class_token(
-    tmp_path: Path, names: str, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
-    import transformers
-
-    peer = trained(transformers.ViTModel(transformers.ViTConfig(**HUGGING_FACE)))  # with pooler
-    ours = loaded(save(peer, tmp_path, names), CONFIG)
-    assert_parity(ours, lambda x: peer(x).last_hidden_state[:, 0], 32)
+@NAMES
+def test_a_hugging_face_encoder_gives_its_class_token(tmp_path: Path, names: str) -> None:
+    peer = hugging_face("ViTModel")  # with pooler
+    ours = load(save(peer, tmp_path, names), CONFIG)
+    assert_parity(ours, lambda x: peer(x).last_hidden_state[:, 0])
 
 
-@pytest.mark.parametrize("names", ["hub", "installed"])
-def test_a_hugging_face_mae_gives_its_class_token(
-    tmp_path: Path, names: str, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
-    import transformers
-
-    config = transformers.ViTMAEConfig(**HUGGING_FACE, mask_ratio=0.0, decoder_num_hidden_layers=1)
-    peer = trained(transformers.ViTMAEForPreTraining(config))
+@NAMES
+def test_a_hugging_face_mae_gives_its_class_token(tmp_path: Path, names: str) -> None:
+    peer = hugging_face("ViTMAEForPreTraining", mask_ratio=0.0, decoder_num_hidden_layers=1)
     in_order = torch.arange(16.0).expand(4, -1)
-    ours = loaded(save(peer, tmp_path, names), CONFIG)
-    assert_parity(ours, lambda x: peer.vit(x, noise=in_order).last_hidden_state[:, 0], 32)
+    ours = load(save(peer, tmp_path, names), CONFIG)
+    assert_parity(ours, lambda x: peer.vit(x, noise=in_order).last_hidden_state[:, 0])
 
 
 # -- torchvision ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", ["published", "installed"])
-def test_torchvisions_vit_loads(
-    tmp_path: Path, names: str, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
+def torchvision_vit(**changes: Any) -> Any:
     from torchvision.models.vision_transformer import VisionTransformer as Torchvision
 
-    peer = trained(Torchvision(**TORCHVISION))
+    return trained(Torchvision(**TORCHVISION | changes))
+
+
+@pytest.mark.parametrize("names", ["published", "installed"])
+def test_torchvisions_vit_loads(tmp_path: Path, names: str) -> None:
+    peer = torchvision_vit()
     state = peer.state_dict()
     if names == "published":  # the files of vit_b_16 and its kin are older than MLPBlock
         number = {"0": "linear_1", "3": "linear_2"}
@@ -224,7 +193,7 @@ def test_torchvisions_vit_loads(
             re.sub(r"mlp\.([03])\.", lambda at: f"mlp.{number[at[1]]}.", name): tensor
             for name, tensor in state.items()
         }
-    assert_parity(loaded(write(tmp_path / "w.pth", state), CONFIG), peer, 32)
+    assert_parity(load(write(tmp_path / "w.pth", state), CONFIG), peer)
 
 
 # -- no layout of a ViT of ours -------------------------------------------------------------------
@@ -232,20 +201,16 @@ def test_torchvisions_vit_loads(
 
 @pytest.mark.parametrize("kind", ["timm", "torchvision"])
 def test_a_head_behind_another_layer_is_refused_rather_than_misread(
-    tmp_path: Path, kind: str, loaded: Loaded
+    tmp_path: Path, kind: str
 ) -> None:
-    from timm.models.vision_transformer import VisionTransformer as Timm
-    from torchvision.models.vision_transformer import VisionTransformer as Torchvision
-
-    state = Torchvision(**TORCHVISION, representation_size=48).state_dict()
     if kind == "timm":
         extra = {"pre_logits.fc.weight": torch.ones(48, 48), "pre_logits.fc.bias": torch.ones(48)}
-        state = {**Timm(**TIMM).state_dict(), **extra}
-    path = write(tmp_path / "w.pt", state)
-    with pytest.raises(InputError) as caught:
-        loaded(path, CONFIG)
-    assert "unexpected (pre_logits.fc." in caught.value.what
-    assert "pre_logits" in caught.value.fix
+        state = timm_vit().state_dict() | extra
+    else:
+        state = torchvision_vit(representation_size=48).state_dict()
+    error = refusal(write(tmp_path / "w.pt", state))
+    assert "unexpected (pre_logits.fc." in error.what
+    assert "pre_logits" in error.fix
 
 
 def test_what_is_no_vit_passes_untouched() -> None:

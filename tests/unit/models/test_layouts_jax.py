@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,32 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests.unit.models.small_vits import (
+    CLASSES,
+    CONFIG,
+    TIMM,
+    assert_parity,
+    load,
+    refusal,
+    trained,
+)
+from vitedge.models.zoo import ZOO
 
-from vitedge.core.errors import InputError  # noqa: E402
-from vitedge.models.zoo import ZOO  # noqa: E402
-from vitedge.models.zoo.configs import ViTConfig  # noqa: E402
-
-Module = Callable[[Any], Any]
-Loaded = Callable[[Path, Any], Any]
-
-CONFIG = ViTConfig((32, 32), 8, depth=2, width=48, mlp_width=96, heads=3)  # and 1,000 classes
-CLASSES = 7
-TIMM = {
-    "img_size": 32,
-    "patch_size": 8,
-    "embed_dim": 48,
-    "depth": 2,
-    "num_heads": 3,
-    "mlp_ratio": 2,
-    "num_classes": CLASSES,
-}
-
-
-@pytest.fixture(autouse=True)
-def installed(peers: None) -> None:
-    for peer in ("timm", "torchvision"):
-        pytest.importorskip(peer)
+pytestmark = pytest.mark.usefixtures("peers")
 
 
 def jax_arrays(model: Any) -> dict[str, Any]:
@@ -90,9 +75,7 @@ def jax_arrays(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/"])
-def test_the_original_jax_checkpoints_load(
-    tmp_path: Path, prefix: str, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
+def test_the_original_jax_checkpoints_load(tmp_path: Path, prefix: str) -> None:
     from timm.models.vision_transformer import VisionTransformer as Timm
 
     arrays = jax_arrays(trained(Timm(**TIMM)))
@@ -101,13 +84,11 @@ def test_the_original_jax_checkpoints_load(
     np.savez(path, **{prefix + name: array for name, array in arrays.items()}, **state)
     peer = Timm(**TIMM).eval()
     peer.load_pretrained(str(path))
-    assert_parity(loaded(path, CONFIG), peer, 32)
+    assert_parity(load(path, CONFIG), peer)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vit_small_r26_s32_224"])
-def test_the_original_jax_hybrids_load(
-    tmp_path: Path, name: str, trained: Module, loaded: Loaded, assert_parity: Any
-) -> None:
+def test_the_original_jax_hybrids_load(tmp_path: Path, name: str) -> None:
     import timm
 
     def build_peer() -> Any:
@@ -117,20 +98,16 @@ def test_the_original_jax_hybrids_load(
     np.savez(path, **jax_arrays(trained(build_peer())))
     peer = build_peer()
     peer.load_pretrained(str(path))
-    config = ZOO[name].config
-    config = replace(config, vit=replace(config.vit, depth=1, image_size=(64, 64)))
-    assert_parity(loaded(path, config), peer, 64)
+    ours = load(path, replace(ZOO[name].config, depth=1, image_size=(64, 64)))
+    assert_parity(ours, peer, (64, 64))
 
 
-def test_a_head_behind_another_layer_is_refused_rather_than_misread(
-    tmp_path: Path, loaded: Loaded
-) -> None:
+def test_a_head_behind_another_layer_is_refused_rather_than_misread(tmp_path: Path) -> None:
     from timm.models.vision_transformer import VisionTransformer as Timm
 
     path = tmp_path / "in21k.npz"
     pre_logits = {"pre_logits/kernel": np.ones((48, 48), np.float32)}
     np.savez(path, **jax_arrays(Timm(**TIMM)), **pre_logits)
-    with pytest.raises(InputError) as caught:
-        loaded(path, CONFIG)
-    assert "unexpected (pre_logits.fc.weight)" in caught.value.what
-    assert "pre_logits" in caught.value.fix
+    error = refusal(path)
+    assert "unexpected (pre_logits.fc.weight)" in error.what
+    assert "pre_logits" in error.fix

@@ -142,7 +142,7 @@ def assert_refused(read: Callable[[], Preprocess], key: str) -> None:
     with pytest.raises(InputError) as caught:
         read()
     assert key in caught.value.what
-    assert "--preprocess" in caught.value.fix
+    assert "`preprocess=FILE.toml`" in caught.value.fix
 
 
 # -- torchvision --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing
 from vitedge.core.spec import Preprocess, Task, load_toml
+from vitedge.models.zoo import numbered
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """MODEL and the flags that say how to read it."""
+    """MODEL and the parameters that say how to read it."""
 
     model: str = ""
     """Empty for the embedded reference, a zoo name, `timm:…`, `hf:…`, `torchvision:…`, a file."""
@@ -31,7 +32,7 @@ class ModelRequest:
     """What to make of the model; None for what its source says."""
 
     def own_preprocess(self) -> Preprocess | None:
-        """What --preprocess says, if it was given. Raises InputError."""
+        """What the file `preprocess` says, if one was given. Raises InputError."""
         return load_toml(self.preprocess, Preprocess) if self.preprocess else None
 
 
@@ -60,18 +61,13 @@ class ReferenceModel:
     """A torch module, (B, 3, H, W) float32 -> one float32 tensor, or an ONNX graph."""
 
 
-def refuse_flags(request: ModelRequest, **flags: str) -> None:
-    """Refuse each of `flags` (field of the request -> how the user spells it) where it is set."""
-    for field, flag in flags.items():
+def refuse(request: ModelRequest, *fields: str) -> None:
+    """Raise InputError for each of `fields` of the request that is set."""
+    for field in fields:
         if getattr(request, field):
             raise InputError(
-                f"{flag} does not apply to '{request.model or 'digits'}'", fix="drop the flag"
+                f"`{field}` does not apply to '{request.model or 'digits'}'", fix="drop it"
             )
-
-
-def numbered(count: int) -> tuple[str, ...]:
-    """Labels for classes whose names are not known."""
-    return tuple(str(index) for index in range(count))
 
 
 def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str, ...]:
@@ -103,7 +99,7 @@ def unavailable(source: str, why: str) -> UnavailableError:
     """The error of weights that are not on this machine and cannot be fetched."""
     return UnavailableError(
         f"the weights of '{source}' are not here and cannot be downloaded: {why}",
-        fix="connect, pass --weights FILE, or --random-weights to measure latency only",
+        fix="connect, pass `weights=FILE`, or `random_weights=True` to measure latency only",
     )
 
 

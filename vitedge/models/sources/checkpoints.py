@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, error_line
 from vitedge.models.sources.layouts import to_timm
-from vitedge.models.zoo import ZOO, ZooModel
+from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
-from vitedge.models.zoo.configs import Config, HybridConfig, ViTConfig
-from vitedge.models.zoo.vit import VisionTransformer
+from vitedge.models.zoo.configs import Config, ViTConfig
+from vitedge.models.zoo.costs import COSTS
 
 # keys under which training scripts keep the state dict; averaged weights where there are no others
-_WRAPPERS = ("state_dict", "model")
-_AVERAGED = ("state_dict_ema", "model_ema", "ema")
-
-_TRAINING_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema", "ema")
+_TRAINING_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)*")  # DistributedDataParallel, compile
 _HEADS = ("head.", "head_dist.", "fc.", "classifier.")
+
+# suffix: what is wrong with a file that is not read, and what to do about it
+_UNREADABLE = {
+    ".safetensors": ("is not a whole safetensors file", "download or save it again"),
+    ".npz": (
+        "is not a whole file of numeric arrays",
+        "download it again; vitedge never unpickles code",
+    ),
+}
+_UNREADABLE_PICKLE = (
+    "cannot be read as tensors only",
+    "save its state_dict() as safetensors; vitedge never unpickles code",
+)
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -50,29 +60,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"no weights file at {path}", fix="check the path")
-    if path.suffix == ".safetensors":
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path} is not a whole safetensors file: {error}", fix="download or save it again"
-            ) from error
-    elif path.suffix == ".npz":
-        state = _read_arrays(path)
-    else:
-        state = _read_pickle(path)
+    try:
+        state = _content(path)
+    except Exception as error:  # pickle, zip, value, type, memory, safetensors and OS errors alike
+        what, fix = _UNREADABLE.get(path.suffix, _UNREADABLE_PICKLE)
+        raise InputError(f"{path} {what}: {error_line(error)}", fix=fix) from error
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in state.items()
+    ):
+        raise InputError(
+            f"{path} holds no state dict (names to dense tensors)",
+            fix="save model.state_dict() rather than the model",
+        )
     require_finite(state, path)
-    return _without_training_prefixes(state)
+    prefix = min((_TRAINING_PREFIXES.findall(name)[0] for name in state), key=len, default="")
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
-def _without_training_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` without what DistributedDataParallel and torch.compile put before every name."""
-    for prefix in _TRAINING_PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            return _without_training_prefixes(
-                {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-            )
-    return state
+def _content(path: Path) -> Any:
+    """What the library for files of that suffix reads, running nothing."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_weights(module: nn.Module, path: Path, *, headless: bool = False) -> None:
@@ -82,14 +98,20 @@ def load_weights(module: nn.Module, path: Path, *, headless: bool = False) -> No
     """
     state = read_tensors(path)
     if headless:
-        own = module.state_dict().keys()
-        state = {k: v for k, v in state.items() if k in own or not k.startswith(_HEADS)}
+        state = without_head(state, module.state_dict().keys())
     refuse_misfit(
         problems(module, state),
         path,
         fix="give weights of this very architecture, in its library's layout, with as many classes",
     )
     module.load_state_dict(state)
+
+
+def without_head(
+    state: Mapping[str, Tensor], kept: Collection[str] = frozenset()
+) -> dict[str, Tensor]:
+    """`state` without the tensors of a classifier's head, but for those of the names `kept`."""
+    return {k: v for k, v in state.items() if k in kept or not k.startswith(_HEADS)}
 
 
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -102,64 +124,26 @@ def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
             )
 
 
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except Exception as error:  # numpy raises zip, zlib, value, type, memory and OS errors alike
-        raise InputError(
-            f"{path} is not a whole file of numeric arrays: {error_line(error)}",
-            fix="download it again; vitedge never unpickles code",
-        ) from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and OS errors alike
-        raise InputError(
-            f"{path} cannot be read as tensors only: {error_line(error)}",
-            fix="save its state_dict() as safetensors; vitedge never unpickles code",
-        ) from error
-    for keys in (_WRAPPERS, _AVERAGED):
-        for key in keys:
-            if isinstance(content, dict) and isinstance(content.get(key), dict):
-                content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in content.items()
-    ):
-        raise InputError(
-            f"{path} holds no state dict (names to dense tensors)",
-            fix="save model.state_dict() rather than the model",
-        )
-    return content
-
-
 def adapt(config: ConfigT, state: Mapping[str, Tensor]) -> ConfigT:
     """`config` with as many classes as the head of `state` (timm's layout) has.
 
     A ViT without a head has 0 classes; such an encoder may end in its norm where a classifier of
     its family pools first (MAE), and is pooled by its class token then.
     """
-    if isinstance(config, HybridConfig):
-        return dataclasses.replace(config, vit=adapt(config.vit, state))
     if isinstance(config, ViTConfig) and "head.weight" not in state:
         pool = "token" if "norm.weight" in state else config.pool
-        return dataclasses.replace(config, num_classes=0, pool=pool)
+        return replace(config, num_classes=0, pool=pool)
     for name in ("head.weight", "fc.weight", "classifier.weight"):  # ViT, ResNet, FPN
         if name in state and state[name].ndim > 1:
-            return dataclasses.replace(config, num_classes=len(state[name]))
+            return replace(config, num_classes=len(state[name]))
     return config
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Copy `state`, which comes from `path`, into `model`; names and shapes must match exactly.
 
-    Except for the position embeddings of our ViTs: those of another resolution are interpolated.
     Raises InputError with what does not fit, and leaves `model` as it was.
     """
-    state = _at_resolution_of(model, state)
     if misfits := problems(model, state):
         refuse_misfit(misfits, path, fix=_advice(state))
     model.load_state_dict(state)
@@ -213,49 +197,49 @@ def _advice(state: Mapping[str, Tensor]) -> str:
             "they have a layer between encoder and head (pre_logits) that these models lack, and "
             "without which the head is wrong: use fine-tuned weights, or drop both"
         )
-    return nearest_arch(state, ZOO)
+    return nearest_arch(state)
 
 
-def nearest_arch(state: Mapping[str, Tensor], zoo: Mapping[str, ZooModel]) -> str:
-    """Return a fix hint for weights of an unknown architecture: the models of `zoo` they fit."""
-    names = fitting_archs(state, zoo)
+def nearest_arch(state: Mapping[str, Tensor]) -> str:
+    """Return a fix hint for weights of an unknown architecture: the models of the zoo they fit."""
+    names = fitting_archs(state)
     if not names:
         return "see 'vitedge models list' for the architecture these weights belong to"
     hint = f"these tensors have the shapes of {' and '.join(repr(name) for name in names)}"
     if len(names) == 1:
-        return f"{hint}; pass --arch {names[0]}"
+        return f"{hint}; pass `arch={names[0]!r}`"
     return (
-        f"{hint}, of different preprocessing; pass --arch {names[0]}, or what they were trained as"
+        f"{hint}, of different preprocessing; pass `arch={names[0]!r}`, "
+        "or what they were trained as"
     )
 
 
-def fitting_archs(state: Mapping[str, Tensor], zoo: Mapping[str, ZooModel]) -> list[str]:
-    """Names of the models of `zoo` that `state` (timm's layout) loads into, in the zoo's order.
+def fitting_archs(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the models of the zoo that `state` (timm's layout) loads into, in its order.
 
     Those of the resolution of `state`, or else those that only its position embeddings must be
     interpolated for.
     """
     exact, other_resolution = [], []
-    size = sum(tensor.numel() for tensor in state.values())
-    for name, known in zoo.items():
-        config = adapt(known.config, state)
-        if not size / 2 < config.params < size * 2:
-            continue  # building takes longer; positions and buffers never make up the half
+    size = sum(tensor.numel() for tensor in without_head(state).values())
+    for name, (params, _) in COSTS.items():
+        if not size / 2 < params < size * 2:
+            continue  # building takes longer; positions, buffers and heads never make up the half
+        config = adapt(ZOO[name].config, state)
         with torch.device("meta"):  # shapes only
             model = build(config)
         if not problems(model, state):
             exact.append(name)
-        elif not problems(model, _at_resolution_of(model, state)):
+        elif not problems(model, at_resolution(config, state)):
             other_resolution.append(name)
     return exact or other_resolution
 
 
-def _at_resolution_of(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`state` with its position embeddings interpolated to the grid of `model`, a ViT."""
+def at_resolution(config: Config, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`state`; its position embeddings interpolated where those of `config`, a ViT, are others."""
     positions = state.get("pos_embed")
-    if not isinstance(model, VisionTransformer) or positions is None:
+    if not isinstance(config, ViTConfig) or positions is None:
         return state
-    config = model.config
     tokens, width = config.tokens, config.width
     if positions.ndim != 3 or positions.shape[::2] != (1, width) or positions.shape[1] == tokens:
         return state

@@ -130,14 +130,14 @@ def _config(name: str, source: str) -> Any:
         raise UnavailableError(
             f"'{source}' is not here and cannot be downloaded: {error_line(error)}",
             fix="connect, or give a directory with its config.json and weights "
-            "(the config alone with --weights FILE or --random-weights)",
+            "(the config alone with `weights=FILE` or `random_weights=True`)",
         ) from error
 
 
 def _preprocess(name: str, config: Any) -> Preprocess:
     from transformers.image_processing_base import ImageProcessingMixin
 
-    advice = "or pass --preprocess FILE.toml (see 'Preprocessing' in the README)"
+    advice = "or pass `preprocess=FILE.toml` (see 'Preprocessing' in the README)"
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
         if not isinstance(settings, dict):
@@ -176,7 +176,7 @@ def _answer(model: OneOutput, preprocess: Preprocess, source: str) -> Tensor:
         raise InputError(
             f"{source}: {type(model.module).__name__} does not run on an image of "
             f"{preprocess.height}×{preprocess.width} alone: {error_line(error)}",
-            fix=f"{hf_weights.TAKEN}; another size may do, with --preprocess FILE.toml",
+            fix=f"{hf_weights.TAKEN}; another size may do, with `preprocess=FILE.toml`",
         ) from error
     return output
 

@@ -14,7 +14,7 @@ from vitedge.core.spec import Task
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import ModelRequest, unavailable
 
-TAKEN = "image classification, semantic segmentation and encoders (--task features) are supported"
+TAKEN = "image classification, semantic segmentation and encoders (`task='features'`) are supported"
 
 _PRETRAINING = ("ForPreTraining", "ForMaskedImageModeling")
 _UNUSED = ("pooler", "mask_token", "position_ids")
@@ -50,13 +50,13 @@ def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any,
         task = "segmentation"
     if requested not in (None, "features", task):
         raise InputError(
-            f"{source}: {kind.__name__} does {task}, not {requested}", fix="drop --task"
+            f"{source}: {kind.__name__} does {task}, not {requested}", fix="drop `task`"
         )
     return kind, requested or task
 
 
 def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Any:
-    """Make the model in float32, with its own weights, those of --weights, or random ones.
+    """Make the model in float32, with its own weights, those of a file, or random ones.
 
     Of a model with a head that features are wanted of, or that was made to pre-train one, this is
     its encoder: with the pooler that its own class gives it, trained with it. Raises InputError,
@@ -106,7 +106,8 @@ def _from_pretrained(
             raise unavailable(source, error_line(error)) from error
         raise InputError(
             f"{source}: its weights are not all there: {error_line(error)}",
-            fix="add the file, pass --weights FILE, or --random-weights to measure latency only",
+            fix="add the file, pass `weights=FILE`, or `random_weights=True` to measure latency "
+            "only",
         ) from error
     except Exception as error:  # safetensors, pickle, key, attribute, value and type errors alike
         raise InputError(

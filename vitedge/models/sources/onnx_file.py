@@ -6,13 +6,8 @@ from pathlib import Path
 
 from vitedge.core.bundle import sha256
 from vitedge.graph.io import image_model, read
-from vitedge.models.sources.base import (
-    ModelIdentity,
-    ModelRequest,
-    ReferenceModel,
-    bundle_name,
-    numbered,
-)
+from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
+from vitedge.models.zoo import numbered
 
 
 def load(path: Path, request: ModelRequest) -> ReferenceModel:

@@ -96,32 +96,22 @@ _ALWAYS: dict[str, dict[str, object]] = {
     "Segformer": {"do_center_crop": False},
     "Yolos": {"do_center_crop": False},
 }
-_PROCESSOR_OF_MODEL = {
-    "beit": "Beit",
-    "clip": "CLIP",
-    "convnext": "ConvNext",
-    "convnextv2": "ConvNext",
-    "cvt": "ConvNext",
-    "data2vec-vision": "Beit",
-    "deit": "DeiT",
-    "detr": "Detr",
-    "dinov2": "Bit",
-    "dinov2_with_registers": "Bit",
-    "mobilevit": "MobileViT",
-    "mobilevitv2": "MobileViT",
-    "pvt": "Pvt",
-    "pvt_v2": "Pvt",
-    "resnet": "ConvNext",
-    "segformer": "Segformer",
-    "siglip": "Siglip",
-    "swin": "ViT",
-    "swinv2": "ViT",
-    "vit": "ViT",
-    "vit-hybrid": "ViTHybrid",
-    "vit_mae": "ViT",
-    "vit_msn": "ViT",
-    "yolos": "Yolos",
+_MODELS = {
+    "Beit": ("beit", "data2vec-vision"),
+    "Bit": ("dinov2", "dinov2_with_registers"),
+    "CLIP": ("clip",),
+    "ConvNext": ("convnext", "convnextv2", "cvt", "resnet"),
+    "DeiT": ("deit",),
+    "Detr": ("detr",),
+    "MobileViT": ("mobilevit", "mobilevitv2"),
+    "Pvt": ("pvt", "pvt_v2"),
+    "Segformer": ("segformer",),
+    "Siglip": ("siglip",),
+    "ViT": ("swin", "swinv2", "vit", "vit_mae", "vit_msn"),
+    "ViTHybrid": ("vit-hybrid",),
+    "Yolos": ("yolos",),
 }
+_PROCESSOR_OF_MODEL = {model: kind for kind, models in _MODELS.items() for model in models}
 
 
 def from_hf(

@@ -39,7 +39,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         known = timm.list_models()
         raise InputError(f"timm has no model '{name}'", fix=nearest(name.split(".")[0], known))
     if request.task == "segmentation":
-        raise InputError("timm's models classify or give features", fix="drop --task")
+        raise InputError("timm's models classify or give features", fix="drop `task`")
     timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized
     torch.manual_seed(0)
     pretrained = not (request.random_weights or request.weights)

@@ -53,7 +53,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         "segmentation" if arch in models.list_models(models.segmentation) else ("classification")
     )
     if request.task not in (None, task):
-        raise InputError(f"torchvision's {arch} does {task}, not {request.task}", fix="drop --task")
+        raise InputError(f"torchvision's {arch} does {task}, not {request.task}", fix="drop `task`")
     transforms = entry.transforms()
     preprocess = request.own_preprocess() or from_torchvision(transforms, SEGMENTATION_SIZE)
     torch.manual_seed(0)
@@ -120,7 +120,7 @@ def _options(arch: str, task: Task, entry: Any, preprocess: Preprocess) -> dict[
             raise InputError(
                 f"torchvision's {arch} takes square images only, "
                 f"not {preprocess.height}×{preprocess.width}",
-                fix="set one height and width in --preprocess",
+                fix="set one height and width in `preprocess`",
             )
         options["image_size"] = preprocess.height
     return options

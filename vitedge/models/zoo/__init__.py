@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
+
+import msgspec
 
 from vitedge.core.spec import Preprocess, Task
 from vitedge.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -19,6 +22,7 @@ from vitedge.models.zoo.configs import (
     VTFPNConfig,
     VTResNetConfig,
 )
+from vitedge.models.zoo.costs import COSTS
 
 VIT_PAPER = "https://arxiv.org/abs/2010.11929"
 DEIT_PAPER = "https://arxiv.org/abs/2012.12877"
@@ -26,6 +30,13 @@ MAE_PAPER = "https://arxiv.org/abs/2111.06377"
 RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
 VT_PAPER = "https://arxiv.org/abs/2006.03677"
 FPN_PAPER = "https://arxiv.org/abs/1612.03144"
+
+_IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Labels for classes whose names are not known."""
+    return tuple(str(index) for index in range(count))
 
 
 @dataclass(frozen=True)
@@ -42,10 +53,11 @@ class ZooModel:
 
     def card(self) -> dict[str, object]:
         """What `vitedge models show` prints."""
+        params, macs = COSTS[self.name]
         return {
             "name": self.name,
-            "params": self.config.params,
-            "macs": self.config.macs,
+            "params": params,
+            "macs": macs,
             "input_size": [*self.config.image_size, 3],
             "num_classes": self.config.num_classes,
             "task": self.task,
@@ -55,7 +67,7 @@ class ZooModel:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """Class names; numbers where they are not known."""
-        return self.class_names or tuple(str(index) for index in range(self.config.num_classes))
+        return self.class_names or numbered(self.config.num_classes)
 
 
 # name: depth, width, MLP width, heads (table 1 of the ViT paper; Ti and S from DeiT)
@@ -67,56 +79,13 @@ _SIZES = {
     "huge": (32, 1280, 5120, 16),
 }
 # timm's names: size, patch, image
-_VIT = (
+_VITS = (
     *(("tiny", 16, 224), ("tiny", 16, 384)),
     *(("small", 32, 224), ("small", 32, 384), ("small", 16, 224), ("small", 16, 384)),
     *(("base", 32, 224), ("base", 32, 384), ("base", 16, 224), ("base", 16, 384)),
     *(("large", 32, 224), ("large", 32, 384), ("large", 16, 224), ("large", 16, 384)),
     *(("large", 14, 224), ("huge", 14, 224)),
 )
-
-
-def _vit(size: str, patch: int, image: int) -> ZooModel:
-    depth, width, mlp_width, heads = _SIZES[size]
-    # timm evaluates 224-pixel models on the central 90% and 384-pixel models on the whole image
-    resize_px = int(image / 0.9) if image == 224 else image
-    return ZooModel(
-        name=f"vit_{size}_patch{patch}_{image}",
-        config=ViTConfig((image, image), patch, depth, width, mlp_width, heads),
-        preprocess=Preprocess(height=image, width=image, resize_px=resize_px),
-        paper=VIT_PAPER,
-    )
-
-
-def _mae(size: str, patch: int) -> ZooModel:
-    """The fine-tuned encoder: mean of the patch tokens, then a norm, then the head."""
-    depth, width, mlp_width, heads = _SIZES[size]
-    return ZooModel(
-        name=f"vit_{size}_patch{patch}_224.mae",
-        config=ViTConfig((224, 224), patch, depth, width, mlp_width, heads, pool="avg"),
-        preprocess=Preprocess(
-            height=224, width=224, resize_px=256, mean=IMAGENET_MEAN, std=IMAGENET_STD
-        ),
-        paper=MAE_PAPER,
-    )
-
-
-def _deit(size: str, distilled: bool, image: int = 224) -> ZooModel:
-    depth, width, mlp_width, heads = _SIZES[size]
-    return ZooModel(
-        name=f"deit_{size}_{'distilled_' if distilled else ''}patch16_{image}",
-        config=ViTConfig((image, image), 16, depth, width, mlp_width, heads, distilled=distilled),
-        preprocess=Preprocess(
-            height=image,
-            width=image,
-            resize_px=int(image / 0.9) if image == 224 else image,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-        ),
-        paper=DEIT_PAPER,
-    )
-
-
 # timm's names: backbone and stride, size, blocks of the CNN's stages, input pixels a patch
 _HYBRIDS: tuple[tuple[str, str, tuple[int, ...], int], ...] = (
     ("r_s16_p8", "tiny", (), 32),
@@ -126,74 +95,74 @@ _HYBRIDS: tuple[tuple[str, str, tuple[int, ...], int], ...] = (
 )
 
 
+_DEIT_SIZES = ("tiny", "small", "base")
+
+
+def _vit(size: str, patch: int, image: int, **shape: Any) -> ZooModel:
+    config = ViTConfig((image, image), patch, *_SIZES[size], **shape)
+    # timm evaluates 224-pixel models on the central 90% and 384-pixel models on the whole image
+    resize_px = int(image / 0.9) if image == 224 else image
+    preprocess = Preprocess(height=image, width=image, resize_px=resize_px)
+    return ZooModel(f"vit_{size}_patch{patch}_{image}", config, preprocess, VIT_PAPER)
+
+
+def _mae(size: str, patch: int) -> ZooModel:
+    """The fine-tuned encoder: mean of the patch tokens, then a norm, then the head."""
+    plain = _vit(size, patch, 224, pool="avg")
+    preprocess = Preprocess(height=224, width=224, resize_px=256, **_IMAGENET)
+    return replace(plain, name=f"{plain.name}.mae", preprocess=preprocess, paper=MAE_PAPER)
+
+
+def _deit(size: str, distilled: bool) -> ZooModel:
+    plain = _vit(size, 16, 224, distilled=distilled)
+    name = f"deit_{size}_{'distilled_' if distilled else ''}patch16_224"
+    preprocess = msgspec.structs.replace(plain.preprocess, **_IMAGENET)
+    return replace(plain, name=name, preprocess=preprocess, paper=DEIT_PAPER)
+
+
 def _hybrid(backbone: str, size: str, depths: tuple[int, ...], patch: int, image: int) -> ZooModel:
-    plain = _vit(size, patch, image)
-    assert isinstance(plain.config, ViTConfig)
-    return replace(
-        plain,
-        name=f"vit_{size}_{backbone}_{image}",
-        config=HybridConfig(plain.config, BiTConfig(depths)),
-    )
+    config = HybridConfig((image, image), patch, *_SIZES[size], backbone=BiTConfig(depths))
+    return replace(_vit(size, patch, image), name=f"vit_{size}_{backbone}_{image}", config=config)
 
 
-# name: the four stages, and how many VT modules replace the last
-_RESNETS = {
-    "resnet18": (TrunkConfig(bottleneck=False, depths=(2, 2, 2, 2)), 2),
-    "resnet34": (TrunkConfig(bottleneck=False, depths=(3, 4, 6, 3)), 3),
-    "resnet50": (TrunkConfig(bottleneck=True, depths=(3, 4, 6, 3)), 3),
-    "resnet101": (TrunkConfig(bottleneck=True, depths=(3, 4, 23, 3)), 3),
-}
-_VTS = {
-    "resnet18": VTConfig(tokens=16, width=1024, groups=2, paired=True),
-    "resnet34": VTConfig(tokens=16, width=1024, paired=True),
-    "resnet50": VTConfig(tokens=16, width=1024, map_groups=8),
-    "resnet101": VTConfig(tokens=16, width=1024, map_groups=8),
+# name: the trunk (bottlenecks or not, blocks of its stages), VT modules in place of the last stage
+_RESNETS: dict[str, tuple[TrunkConfig, int, VTConfig]] = {
+    "resnet18": (TrunkConfig(False, (2, 2, 2, 2)), 2, VTConfig(16, 1024, groups=2, paired=True)),
+    "resnet34": (TrunkConfig(False, (3, 4, 6, 3)), 3, VTConfig(16, 1024, paired=True)),
+    "resnet50": (TrunkConfig(True, (3, 4, 6, 3)), 3, VTConfig(16, 1024, map_groups=8)),
+    "resnet101": (TrunkConfig(True, (3, 4, 23, 3)), 3, VTConfig(16, 1024, map_groups=8)),
 }
 _RESNET_INPUT = Preprocess(
-    height=224,
-    width=224,
-    resize_px=256,
-    interpolation="bilinear",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    height=224, width=224, resize_px=256, interpolation="bilinear", **_IMAGENET
 )
 # COCO-stuff at the size for which the VT paper gives its MACs
 _COCO_STUFF = Preprocess(
-    height=800,
-    width=1216,
-    resize="exact",
-    interpolation="bilinear",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    height=800, width=1216, resize="exact", interpolation="bilinear", **_IMAGENET
 )
 
 
 def _resnet(name: str) -> ZooModel:
-    trunk, _ = _RESNETS[name]
+    trunk, _, _ = _RESNETS[name]
     return ZooModel(name, ResNetConfig((224, 224), trunk), _RESNET_INPUT, RESNET_PAPER)
 
 
 def _vt_resnet(name: str) -> ZooModel:
     """16 tokens of 1024 channels; `VTResNet` says why the maps differ."""
-    trunk, modules = _RESNETS[name]
-    config = VTResNetConfig(
-        image_size=(224, 224),
-        trunk=replace(trunk, depths=trunk.depths[:3]),
-        vt=_VTS[name],
-        modules=modules,
-    )
+    trunk, modules, vt = _RESNETS[name]
+    stages = replace(trunk, depths=trunk.depths[:3])
+    config = VTResNetConfig((224, 224), stages, vt, modules)
     return ZooModel(f"vt_{name}", config, _RESNET_INPUT, VT_PAPER)
 
 
 def _fpn(name: str) -> ZooModel:
-    trunk, _ = _RESNETS[name]
+    trunk, _, _ = _RESNETS[name]
     config = FPNConfig((800, 1216), trunk)
     return ZooModel(f"fpn_{name}", config, _COCO_STUFF, FPN_PAPER, task="segmentation")
 
 
 def _vt_fpn(name: str) -> ZooModel:
     """8 tokens of 1024 channels from each level."""
-    trunk, _ = _RESNETS[name]
+    trunk, _, _ = _RESNETS[name]
     config = VTFPNConfig((800, 1216), trunk, vt=VTConfig(tokens=8, width=1024))
     return ZooModel(f"vt_fpn_{name}", config, _COCO_STUFF, VT_PAPER, task="segmentation")
 
@@ -225,10 +194,9 @@ ZOO: dict[str, ZooModel] = {
     for model in (
         _DIGITS,
         _SHAPES,
-        *(_vit(*variant) for variant in _VIT),
+        *(_vit(*variant) for variant in _VITS),
         *(_mae(*variant) for variant in (("base", 16), ("large", 16), ("huge", 14))),
-        *(_deit(size, False) for size in ("tiny", "small", "base")),
-        *(_deit(size, True) for size in ("tiny", "small", "base")),
+        *(_deit(size, distilled) for distilled in (False, True) for size in _DEIT_SIZES),
         *(_hybrid(*cnn, image) for image in (224, 384) for cnn in _HYBRIDS),
         *(_resnet(name) for name in _RESNETS),
         *(_vt_resnet(name) for name in _RESNETS),

@@ -16,7 +16,7 @@ def build(config: Config) -> nn.Module:
     """A module with new weights: images (B, 3, H, W) float32, normalised -> its task's output."""
     match config:
         case HybridConfig():
-            return VisionTransformer(config.vit, HybridEmbed(config))
+            return VisionTransformer(config, HybridEmbed(config))
         case ResNetConfig():
             return ResNet(config)
         case VTResNetConfig():

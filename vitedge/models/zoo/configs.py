@@ -1,26 +1,9 @@
-"""Shapes of the reference models: parameters and MACs in closed form, readable without torch."""
+"""Shapes of the reference models, readable without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
-
-from vitedge.models.zoo.cnn_configs import BiTConfig, ResNetConfig, TrunkConfig
-from vitedge.models.zoo.cost import Costed, LayerCost, conv
-from vitedge.models.zoo.vt_configs import FPNConfig, VTConfig, VTFPNConfig, VTResNetConfig
-
-__all__ = [
-    "BiTConfig",
-    "Config",
-    "FPNConfig",
-    "HybridConfig",
-    "ResNetConfig",
-    "TrunkConfig",
-    "VTConfig",
-    "VTFPNConfig",
-    "VTResNetConfig",
-    "ViTConfig",
-]
 
 
 @dataclass(frozen=True)
@@ -62,61 +45,126 @@ class ViTConfig:
         """Sequence length: prefix and patches."""
         return self.prefix_tokens + self.grid[0] * self.grid[1]
 
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        d, m = self.width, self.mlp_width
-        patch = 3 * self.patch_size**2 * d + d
-        block = (4 * d * d + 4 * d) + (2 * d * m + d + m) + 4 * d
-        head = self.prefix_heads * (d * self.num_classes + self.num_classes)
-        tokens = self.prefix_tokens * d + self.tokens * d
-        return patch + tokens + self.depth * block + 2 * d + head
-
-    @property
-    def prefix_heads(self) -> int:
-        """Linear classifiers: one for each prefix token, none without classes."""
-        return self.prefix_tokens if self.num_classes else 0
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image's convolution and matrix products."""
-        t, d = self.tokens, self.width
-        patch = self.grid[0] * self.grid[1] * d * 3 * self.patch_size**2
-        block = 4 * t * d * d + 2 * t * t * d + 2 * t * d * self.mlp_width
-        return patch + self.depth * block + self.prefix_heads * d * self.num_classes
-
 
 @dataclass(frozen=True)
-class HybridConfig(Costed):
-    """A ViT whose patches are cut from a CNN's feature map: section 3.1 of the paper."""
+class BiTConfig:
+    """The CNN of a hybrid ViT: the stem of BiT's ResNet, then stages of bottleneck blocks."""
 
-    vit: ViTConfig
-    """The encoder; its `patch_size` is in pixels of the input: stride × patch of the map."""
+    depths: tuple[int, ...]
+    """Blocks of each stage; empty: the stem alone."""
+    width: int = 64
+    """Channels of the stem; stage i has 4·2^i times as many. Divisible by GroupNorm's 32."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of each stage."""
+        return tuple(4 * self.width * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the feature map."""
+        return (self.width, *self.widths)[-1]
+
+    @property
+    def stride(self) -> int:
+        """Input pixels a step of the feature map, down and across."""
+        return 4 * 2 ** max(len(self.depths) - 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridConfig(ViTConfig):
+    """A ViT whose patches are cut from a CNN's feature map: section 3.1 of the paper.
+
+    Its `patch_size` is in pixels of the input: stride × patch of the map.
+    """
+
     backbone: BiTConfig
 
     @property
     def feature_patch(self) -> int:
         """Height and width of a patch, positions of the feature map."""
-        return self.vit.patch_size // self.backbone.stride
+        return self.patch_size // self.backbone.stride
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """A ResNet without its head: table 1 of He et al. 2015."""
+
+    bottleneck: bool
+    """Blocks of 1×1, 3×3 and 1×1 convolutions, four times as wide, rather than of two 3×3."""
+    depths: tuple[int, ...]
+    """Blocks of each stage."""
+    width: int = 64
+    """Channels of the stem and of the first stage's 3×3 convolutions."""
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the input, pixels."""
-        return self.vit.image_size
-
-    @property
-    def num_classes(self) -> int:
-        return self.vit.num_classes
-
-    @property
-    def cost(self) -> LayerCost:
-        d, grid = self.vit.width, self.vit.grid
-        encoder = LayerCost(self.vit.params, self.vit.macs)
-        pixels = conv(3, d, self.vit.patch_size, grid, bias=True)
-        features = conv(self.backbone.channels, d, self.feature_patch, grid, bias=True)
-        return encoder + pixels * -1 + features + self.backbone.cost(self.image_size)
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of each stage."""
+        expansion = 4 if self.bottleneck else 1
+        return tuple(expansion * self.width * 2**stage for stage in range(len(self.depths)))
 
 
-Config: TypeAlias = (
-    ViTConfig | HybridConfig | ResNetConfig | VTResNetConfig | FPNConfig | VTFPNConfig
-)
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet classifier: the trunk, the mean over positions, a linear head."""
+
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels."""
+    trunk: TrunkConfig
+    num_classes: int = 1000
+
+
+@dataclass(frozen=True)
+class VTConfig:
+    """The shape of a Visual Transformer's tokens (Wu et al. 2020), and of the maps on them."""
+
+    tokens: int
+    """L: visual tokens a feature map is summarised in."""
+    width: int
+    """Channels of a token, C_T."""
+    groups: int = 4
+    """Groups of the maps K, Q and V inside a transformer; divides half the width."""
+    map_groups: int = 1
+    """Groups of the maps from tokens to pixels: W_{T→R} and W_K, or W_K W_Qᵀ."""
+    paired: bool = False
+    """Two matrices each for the feed-forward (F₁, F₂) and the projector (W_Q on pixels, W_K on
+    tokens), as the equations have, rather than one each (F; W_K W_Qᵀ on tokens)."""
+
+
+@dataclass(frozen=True)
+class VTResNetConfig:
+    """A ResNet whose last stage is replaced by VT modules."""
+
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels."""
+    trunk: TrunkConfig
+    """The stages that stay: three of four."""
+    vt: VTConfig
+    modules: int
+    """VT modules in place of the last stage; the first has a filter tokenizer."""
+    num_classes: int = 1000
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    """Semantic segmentation: a ResNet, a feature pyramid (arXiv 1612.03144), a light head."""
+
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels; multiples of 32. Logits have a quarter of each."""
+    trunk: TrunkConfig
+    width: int = 256
+    """Channels of every level of the pyramid."""
+    head_width: int = 128
+    """Channels in which the head sums the levels."""
+    num_classes: int = 171
+
+
+@dataclass(frozen=True, kw_only=True)
+class VTFPNConfig(FPNConfig):
+    """The same, with a VT module over all levels in place of the pyramid's 3×3 convolutions."""
+
+    vt: VTConfig
+    """Tokens of one level."""
+
+
+Config: TypeAlias = ViTConfig | ResNetConfig | VTResNetConfig | FPNConfig

@@ -107,7 +107,7 @@ class HybridEmbed(nn.Module):
         super().__init__()
         self.backbone = backbone(config.backbone)
         p = config.feature_patch
-        self.proj = nn.Conv2d(config.backbone.channels, config.vit.width, kernel_size=p, stride=p)
+        self.proj = nn.Conv2d(config.backbone.channels, config.width, kernel_size=p, stride=p)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(self.backbone(x))

@@ -1,0 +1,118 @@
+"""The embedded models are as good as stated, on data they were not trained on; recipes repeat."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from vitedge.data.open import Role, open_images
+from vitedge.data.shapes import CLASSES
+from vitedge.models.sources import ModelRequest, resolve
+from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.build import build
+
+PACKAGE = Path(__file__).parents[3] / "vitedge"
+DATA = PACKAGE / "data" / "digits.npz"
+DIGITS, SHAPES = ZOO["digits"], ZOO["shapes"]
+
+
+# -- digits ---------------------------------------------------------------------------------------
+
+
+def test_the_embedded_digits_are_scikit_learns_with_its_stratified_split() -> None:
+    original = load_digits()
+    _, held_out = train_test_split(
+        np.arange(1797), test_size=0.4, stratify=original.target, random_state=0
+    )
+    with np.load(DATA) as file:
+        np.testing.assert_array_equal(file["images"], original.images)
+        np.testing.assert_array_equal(file["labels"], original.target)
+        assert (file["images"].dtype, file["labels"].dtype) == (np.uint8, np.uint8)
+        np.testing.assert_array_equal(np.flatnonzero(file["held_out"]), sorted(held_out))
+    assert len(held_out) == 719
+
+
+def test_digits_are_enlarged_to_32_pixels_and_255_levels() -> None:
+    original = load_digits().images[0]
+    grey = Image.fromarray(np.round(original * 255 / 16).astype(np.uint8))
+    expected = grey.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
+    with np.load(DATA) as file:
+        role: Role = "evaluation" if file["held_out"][0] else "calibration"
+    first = next(open_images("digits", role, DIGITS.preprocess, DIGITS.labels).batches(1))
+    np.testing.assert_array_equal(first.images[0], expected)
+
+
+def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_right() -> None:
+    from examples.references.digits import top1
+
+    assert top1(resolve(ModelRequest("digits")).content) >= 0.985
+
+
+# -- shapes ---------------------------------------------------------------------------------------
+
+
+def test_the_models_outputs_are_the_classes_of_the_masks() -> None:
+    assert SHAPES.labels == CLASSES
+    assert SHAPES.config.num_classes == len(CLASSES)
+
+
+def test_the_embedded_model_has_at_least_85_percent_miou_on_the_held_out_shapes() -> None:
+    from examples.references.shapes import miou
+
+    mean, pixels = miou(resolve(ModelRequest("shapes")).content)
+    assert mean >= 0.85
+    assert pixels >= 0.94
+
+
+def test_training_is_deterministic_and_seeds_differ() -> None:
+    from examples.references.shapes import train
+
+    def trained(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        model = build(SHAPES.config)
+        train(model, 1, torch.Generator().manual_seed(seed), range(64))
+        return torch.cat([value.flatten() for value in model.parameters()]).detach()
+
+    first, again, other = trained(3), trained(3), trained(4)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first, other)
+
+
+# -- the recipes ----------------------------------------------------------------------------------
+
+
+def run_recipe(name: str, output: Path, *flags: str) -> str:
+    """What a recipe of one epoch prints."""
+    command = [sys.executable, "-m", f"examples.references.{name}", "--epochs", "1", *flags]
+    run = subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, check=True
+    )
+    assert run.stderr == ""  # no progress bar where nobody watches
+    weights = PACKAGE / "models" / "zoo" / f"{name}.safetensors"
+    assert output.stat().st_size == pytest.approx(weights.stat().st_size, rel=0.01)
+    return run.stdout
+
+
+@pytest.mark.heavy
+def test_the_recipe_of_digits_is_deterministic_and_prints_the_accuracy(tmp_path: Path) -> None:
+    first, again = (run_recipe("digits", tmp_path / name, "--seed", "3") for name in ("a", "b"))
+    assert first == again and first.startswith("held-out top-1: ")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.heavy
+def test_the_recipe_of_shapes_prints_miou_and_pixel_accuracy(tmp_path: Path) -> None:
+    printed = run_recipe("shapes", tmp_path / "a")
+    match = re.fullmatch(r"held-out mIoU: ([\d.]+)%, pixel accuracy: ([\d.]+)%\n", printed)
+    assert match and float(match[1]) > 30  # more than the background was learned
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
