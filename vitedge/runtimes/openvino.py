@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 from vitedge.core.errors import InputError, error_line, missing
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
-from vitedge.core.runtime import (
-    Processor,
-    Progress,
-    Rule,
-    Session,
-    TensorSpec,
-    VerifiedFiles,
-)
+from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
 
 XML = "model.xml"
@@ -35,23 +28,14 @@ class OpenVINO:
     extra = "openvino"
     processor: Processor = "cpu"
     options = frozenset(
-        {
-            "PERFORMANCE_HINT",
-            "PERFORMANCE_HINT_NUM_REQUESTS",
-            "EXECUTION_MODE_HINT",
-            "INFERENCE_PRECISION_HINT",
-            "INFERENCE_NUM_THREADS",
-            "NUM_STREAMS",
-            "ENABLE_CPU_PINNING",
-            "ENABLE_CPU_RESERVATION",
-            "ENABLE_HYPER_THREADING",
-            "SCHEDULING_CORE_TYPE",
-            "MODEL_DISTRIBUTION_POLICY",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE",
-            "KV_CACHE_PRECISION",
-            "CPU_DENORMALS_OPTIMIZATION",
+        (
+            *("PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS", "EXECUTION_MODE_HINT"),
+            *("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "NUM_STREAMS"),
+            *("ENABLE_CPU_PINNING", "ENABLE_CPU_RESERVATION", "ENABLE_HYPER_THREADING"),
+            *("SCHEDULING_CORE_TYPE", "MODEL_DISTRIBUTION_POLICY", "CPU_DENORMALS_OPTIMIZATION"),
+            *("DYNAMIC_QUANTIZATION_GROUP_SIZE", "KV_CACHE_PRECISION"),
             "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE",
-        }
+        )
     )
     """Compile options; none that names a file or a folder."""
 

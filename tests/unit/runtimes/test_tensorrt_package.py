@@ -42,7 +42,7 @@ def rtx(**changes: Any) -> Target:
 def why(target: Target, machine: Host) -> str:
     blocked = obstacle(target, machine)
     assert blocked is not None and blocked.fix
-    return blocked.why
+    return blocked.what
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
     target: str, machine: Host, reason: str
 ) -> None:
     blocked = obstacle(TARGETS[target], machine)
-    assert blocked is not None and blocked.why == reason
+    assert blocked is not None and blocked.what == reason
     assert "vitedge build" in blocked.fix
     assert "TensorRT 10.3 or newer" in blocked.fix
     assert "pip install 'vitedge[tensorrt]'" in blocked.fix and "JetPack" in blocked.fix
@@ -79,7 +79,7 @@ def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
 )
 def test_with_the_gpu_it_needs_the_package(target: str, architecture: str) -> None:
     blocked = obstacle(TARGETS[target], machine_with(architecture, "8.7"))
-    assert blocked is not None and blocked.why == "TensorRT is not installed"
+    assert blocked is not None and blocked.what == "TensorRT is not installed"
     assert "pip install 'vitedge[tensorrt]'" in blocked.fix
 
 
@@ -104,8 +104,8 @@ def test_weights_that_are_replaced_later_take_the_gpu(weights: str) -> None:
 def test_a_version_out_of_range_is_named_with_the_range(versions: tuple[str, str]) -> None:
     blocked = obstacle(rtx(versions=versions), HERE)
     assert blocked is not None
-    assert load("tensorrt_rtx").__version__ in blocked.why and "out of range" in blocked.why
-    assert f"takes {versions[0]} to before {versions[1]}" in blocked.why
+    assert load("tensorrt_rtx").__version__ in blocked.what and "out of range" in blocked.what
+    assert f"takes {versions[0]} to before {versions[1]}" in blocked.what
     assert f"tensorrt-rtx>={versions[0]}" in blocked.fix
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from vitedge.core.bundle import ENGINE, MODEL
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles, runtime_of
+from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
 from vitedge.runtimes.tensorrt.compiler import compiler_log
 from vitedge.runtimes.tensorrt.cuda import Cuda
-from vitedge.runtimes.tensorrt.package import load
+from vitedge.runtimes.tensorrt.package import engine_runtime, load
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,7 +41,7 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             f"{bundle} has no engine yet: it is built on the device",
             fix=f"run 'vitedge build {bundle}' there",
         )
-    trt, runtime = load(target.runtime), runtime_of(target)
+    trt, runtime = load(target.runtime), engine_runtime(target)
     log = compiler_log(trt)
     with ExitStack() as stack:
         cuda = Cuda(stack, runtime.extra)
@@ -54,28 +54,23 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             raise UnavailableError(
                 f"{runtime.title} {trt.__version__} cannot load the engine of {bundle} "
                 f"on this GPU: {why}",
-                fix=f"build it here: vitedge build {bundle} --force",
+                fix=f"build it here: 'vitedge build {bundle}' with `force=True`",
             )
         if target.compile.weights == "stripped":
             _refit(trt, engine, verified.path(MODEL), log)
-        context = _context(trt, engine, target)
+        settings = []
+        if runtime.ahead_of_time:
+            settings.append(engine.create_runtime_config())
+            settings[0].cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        context = engine.create_execution_context(*settings)
         if context is None:
             raise UnavailableError(
                 f"the GPU has too little memory for the engine of {bundle}",
                 fix="stop what else uses it, or build with a smaller max_batch in [compile]",
             )
-        # TensorRT-RTX records its graphs itself
-        session = _EngineSession(trt, engine, context, cuda, records=target.runtime == "tensorrt")
+        session = _EngineSession(trt, engine, context, cuda, records=not runtime.ahead_of_time)
         stack.callback(session.forget)
         yield session
-
-
-def _context(trt: Any, engine: Any, target: Target) -> Any:
-    if target.runtime == "tensorrt":
-        return engine.create_execution_context()
-    config = engine.create_runtime_config()
-    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    return engine.create_execution_context(config)
 
 
 def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
@@ -85,7 +80,7 @@ def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
     if not fits or not refitter.refit_cuda_engine():
         raise UnavailableError(
             f"the weights of {model} do not fit its engine",
-            fix=f"build it here: vitedge build {model.parent} --force",
+            fix=f"build it here: 'vitedge build {model.parent}' with `force=True`",
         )
 
 
