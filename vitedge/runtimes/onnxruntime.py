@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.bundle import MODEL
-from vitedge.core.errors import missing
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 
 _NUMPY = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
@@ -68,19 +68,14 @@ class ONNXRuntime:
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
         """Load `model.onnx` with the target's session options."""
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise missing(self.name, self.extra) from error
-
+        ort = load(self.name)
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads
         options.log_severity_level = 3
         for key, value in target.options.items():
             options.add_session_config_entry(key, value)
-        yield _ONNXRuntimeSession(
-            ort.InferenceSession(verified.path(MODEL), options, providers=["CPUExecutionProvider"])
-        )
+        model, providers = verified.path(MODEL), ["CPUExecutionProvider"]
+        yield _ONNXRuntimeSession(ort.InferenceSession(model, options, providers=providers))
 
 
 class _ONNXRuntimeSession:

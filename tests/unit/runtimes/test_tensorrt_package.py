@@ -19,7 +19,8 @@ from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import VerifiedFiles, runtimes
 from vitedge.core.spec import Target
-from vitedge.runtimes.tensorrt.package import load, obstacle
+from vitedge.runtimes.package import load
+from vitedge.runtimes.tensorrt.package import obstacle
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -18,8 +18,9 @@ from typing import Any
 from vitedge.core.errors import InputError, LimitError, VitedgeError
 from vitedge.core.runtime import Progress
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 from vitedge.runtimes.tensorrt import timing_cache
-from vitedge.runtimes.tensorrt.package import engine_runtime, load
+from vitedge.runtimes.tensorrt.package import engine_runtime
 
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
 _LINT = "see 'vitedge inspect {model}' with `target='{target}'`"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 from vitedge.core import catalog
-from vitedge.core.errors import UnavailableError, error_line, missing
+from vitedge.core.errors import UnavailableError
 from vitedge.core.host import Host
-from vitedge.core.runtime import runtime_of, runtimes
+from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 from vitedge.runtimes.tensorrt import TensorRT
 
 
@@ -18,20 +18,6 @@ def engine_runtime(target: Target) -> TensorRT:
     runtime = runtime_of(target)
     assert isinstance(runtime, TensorRT)
     return runtime
-
-
-def load(name: str) -> Any:
-    """The Python package of a runtime. Raises UnavailableError where it is missing or broken."""
-    runtime = runtimes()[name]
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise missing(error.name or name, runtime.extra) from error
-    except (ImportError, OSError, RuntimeError) as error:  # its libraries do not load
-        raise UnavailableError(
-            f"{runtime.title} is installed but does not load: {error_line(error)}",
-            fix=f"pip install --force-reinstall 'vitedge[{runtime.extra}]'",
-        ) from error
 
 
 def obstacle(target: Target, machine: Host) -> UnavailableError | None:
