@@ -404,4 +404,6 @@ def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
 
 
 def test_what_is_no_address_is_the_users_mistake(int8: Path, vitedge: Vitedge) -> None:
-    assert "no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr
+    assert (
+        "--device orin is no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr
+    )

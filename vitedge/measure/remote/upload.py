@@ -37,15 +37,15 @@ def send(files: Mapping[str, File], device: Connection, steps: Steps) -> int:
 
     Raises UnavailableError where they do not fit there, or do not arrive as they were sent.
     """
-    where, machine = device.address.text, device.machine
+    where = device.address.text
     copied = device.call("held", files=[file.sha256 for file in files.values()])
     missing = {sha: (name, path) for name, (path, sha) in files.items() if sha in copied}
     total = sum(path.stat().st_size for _, path in missing.values())
-    done = sum(copied.values())
-    if total - done > machine["free_bytes"]:
+    needed, free = total - sum(copied.values()), device.machine["free_bytes"]
+    if needed > free:
         raise UnavailableError(
-            f"{where} has {machine['free_bytes'] / 1e6:.1f} MB free in {machine['cache']}, and "
-            f"what is to be copied needs {(total - done) / 1e6:.1f} MB",
+            f"{where} has {free / 1e6:.1f} MB free in {device.machine['cache']}, and what is to "
+            f"be copied needs {needed / 1e6:.1f} MB",
             fix="free some space there",
         )
     sent = 0

@@ -53,7 +53,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commands(msgspec.Struct, frozen=True, kw_only=True):
-    """What `vitedge inspect` prints of NVIDIA's own tools."""
+    """What `vitedge inspect` prints with `form='trtexec'`."""
 
     schema: str = SCHEMA
     target: str
@@ -81,7 +81,7 @@ def commands(path: Path, target: str) -> Commands:
     runtime = runtime_of(chosen)
     if not isinstance(runtime, TensorRT):
         raise InputError(
-            f"trtexec is for TensorRT, and {chosen.name} is of {chosen.runtime}",
+            f"`form='trtexec'` is for TensorRT, and {chosen.name} is of {chosen.runtime}",
             fix="pass `target='tensorrt'`, or another one of 'vitedge targets list'",
         )
     for tensor in inputs:
