@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.conftest import Ran, Vitedge
+from tests.conftest import Vitedge
 from tests.machine import ONNXRUNTIME
 from tests.sshd import SSHD, Device
 from vitedge.core.bundle import open_bundle, seal
@@ -48,7 +48,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     server = Device(tmp_path_factory.mktemp("sshd"), shared / "device-cache")
-    server.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    serve(server)
     yield server
     server.lose_power()
 
@@ -86,6 +86,10 @@ def wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
         time.sleep(0.1)
 
 
+def serve(device: Device) -> None:
+    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+
+
 def timing(device: Device) -> bool:
     """Whether a bench on the device has begun."""
     return bool(running(device, "vitedge\0bench"))
@@ -119,81 +123,52 @@ def in_background(device: Device, user: dict[str, str], int8: Path) -> Iterator[
         yield begin
 
 
-@dataclass(frozen=True)
-class First:
-    """The first bench of two that run at once on one device, which installs there."""
-
-    folder: Path
-    said: Ran
-    kept: tuple[Path, ...]
-    stored: dict[Path, int]
-    left: list[int]
-
-
 def stored(device: Device) -> dict[Path, int]:
     """What the device keeps, by inode."""
     cache = device.cache / "vitedge"
-    files = [*cache.glob("files/*"), *cache.glob("venv-*/*")]
-    return {path: path.stat().st_ino for path in files}
+    return {path: path.stat().st_ino for path in (*cache.glob("files/*"), *cache.glob("venv-*/*"))}
 
 
-@pytest.fixture(scope="module")
-def first(
+def test_benches_on_every_device_at_once_and_copies_and_installs_once(
     device: Device,
+    user: dict[str, str],
     bundles: dict[tuple[str, str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
     vitedge_process: Vitedge,
-) -> First:
-    folder = tmp_path_factory.mktemp("mine")
+    vitedge: Vitedge,
+) -> None:
     for precision in ("fp32", "int8"):
         bundle = bundles["onnxruntime", precision]
-        shutil.copytree(bundle, folder / bundle.name)
-    devices = [device.address, device.other_address, NOBODY]
-    options = [word for address in devices for word in ("--device", address)]
-    bench = ("bench", folder / bundle.name, *options, "--threads", 1, "--duration", 0.3)
-    said = vitedge_process(*bench, "--json", code=3, **device.client())
-    kept = tuple(sorted((folder / bundle.name).glob("report-*.json")))
-    return First(folder / bundle.name, said, kept, stored(device), device.processes())
+        shutil.copytree(bundle, tmp_path / bundle.name)
+    artifact = tmp_path / bundle.name
+    same_machine = [device.address, device.other_address]
+    devices = [word for address in (*same_machine, NOBODY) for word in ("--device", address)]
+    options = (*devices, "--threads", 1, "--duration", 0.3, "--json")
+    ran = vitedge_process("bench", artifact, *options, code=3, **user)
+    assert f"error: cannot reach {NOBODY}" in ran.stderr
+    assert "waiting for another vitedge (pid " in ran.stderr
+    assert not device.processes()
+    assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
-
-def test_benches_on_every_device_and_keeps_a_report_of_each(device: Device, first: First) -> None:
-    entries = first.said.document["devices"]
-    assert [entry["device"] for entry in entries] == [device.address, device.other_address]
+    entries = ran.document["devices"]
+    assert [entry["device"] for entry in entries] == same_machine
     for entry in entries:
         (report,) = entry["reports"]
         assert report["latency"]["speedup"] > 0 and report["host"]["threads"] == 1
         assert report["parity"]["agreement"] == 1 and not report["parity"]["broken"]
         assert report["device"] == entry["device"]
-    kept = [json.loads(path.read_text()) for path in first.kept]
-    assert {report["device"] for report in kept} == {entry["device"] for entry in entries}
-    assert "latency" not in json.loads((first.folder / "report.json").read_text())
+    kept = [json.loads(path.read_text()) for path in artifact.glob("report-*.json")]
+    assert {report["device"] for report in kept} == set(same_machine)
+    assert "latency" not in json.loads((artifact / "report.json").read_text())
 
-
-def test_a_device_that_fails_does_not_disturb_the_others(first: First) -> None:
-    assert f"error: cannot reach {NOBODY}" in first.said.stderr
-
-
-def test_of_two_benches_at_once_on_one_device_the_second_waits(first: First) -> None:
-    assert "waiting for another vitedge (pid " in first.said.stderr
-
-
-def test_nothing_is_left_running_after_a_bench(device: Device, first: First) -> None:
-    assert not first.left
-    assert not list((device.cache / "vitedge" / "jobs").iterdir())
-
-
-def test_copies_and_installs_once(
-    device: Device, user: dict[str, str], first: First, tmp_path: Path, vitedge: Vitedge
-) -> None:
+    before = stored(device)
     target = tmp_path / "mine.toml"  # a user's own file names the address
     text = (ROOT / "targets" / f"{ONNXRUNTIME}.toml").read_text()
     target.write_text(f'device = "{device.address}"\n{text}')
-    said = vitedge("bench", first.folder, "--device", target, *SHORT, **user).stdout
-    assert (
-        f"on {device.address.removeprefix('ssh://')}" in said
-        and f"{device.address}: digits on onnx" in said
-    )
-    assert first.stored.items() <= stored(device).items()
+    said = vitedge("bench", artifact, "--device", target, *SHORT, **user).stdout
+    assert f"on {device.address.removeprefix('ssh://')}" in said
+    assert f"{device.address}: digits on onnx" in said
+    assert before.items() <= stored(device).items()
     assert len(list(device.cache.glob("vitedge/venv-*"))) == 1
 
 
@@ -254,19 +229,20 @@ def test_nothing_is_left_running_when_the_user_stops(
     assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
 
-def test_an_install_ends_with_its_client(other: Device, int8: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_an_install_ends_with_its_client(other: Device, int8: Path, end: signal.Signals) -> None:
     other.start()
     process = client(other, int8)
     wait_for(lambda: running(other, "-m\0venv"))
-    process.kill()
-    process.wait()
+    process.send_signal(end)
+    assert process.wait(10) != 0
     wait_for(lambda: not other.processes())
 
 
 def test_power_lost_in_the_middle_is_said(device: Device, in_background: Background) -> None:
     result = in_background()
     device.lose_power()
-    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    serve(device)
     error = result.result(60).error
     assert isinstance(error, UnavailableError)
     assert "lost power" in error.what and device.address in error.what
@@ -276,7 +252,7 @@ def test_a_device_that_stays_away_is_said(device: Device, in_background: Backgro
     result = in_background(reconnect_s=1)
     device.lose_power()
     error = result.result(60).error
-    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    serve(device)
     assert isinstance(error, UnavailableError)
     assert "is gone" in error.what and "refused" in error.what
 

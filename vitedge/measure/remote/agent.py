@@ -46,13 +46,12 @@ class Gone(Exception):
 def hello() -> dict[str, Any]:
     """What this machine is; what was left here and not used for long goes."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    kept = (*CACHE.glob("venv-*"), *FILES.glob("*"))
-    jobs = (job for job in JOBS.glob("*") if not _locked(job / "lock"))
-    for paths, limit_s in ((kept, KEPT_S), (jobs, PATIENCE_S)):
-        for path in paths:
-            with contextlib.suppress(OSError):  # another agent removes it, too
-                if time.time() - path.stat().st_mtime > limit_s:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    limits_s = {path: KEPT_S for path in (*CACHE.glob("venv-*"), *FILES.glob("*"))}
+    limits_s |= {job: PATIENCE_S for job in JOBS.glob("*") if not _locked(job / "lock")}
+    for path, limit_s in limits_s.items():
+        with contextlib.suppress(OSError):  # another agent removes it, too
+            if time.time() - path.stat().st_mtime > limit_s:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     return {"cache": str(CACHE), "free_bytes": shutil.disk_usage(CACHE).free}
 
 

@@ -64,10 +64,7 @@ def bench(
     devices ends. Raises InputError for a runtime that is no device's to have.
     """
     with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
-        name, content = wheel.pack()
-        packed = Path(folder) / name
-        packed.write_bytes(content)
-        job = _job(packed, command)
+        job = _job(wheel.pack(Path(folder)), command)
         devices = [Connection(address, steps, patience) for address in addresses]
         with ThreadPoolExecutor(len(devices)) as pool:
             running = [pool.submit(_bench_on, device, job, steps) for device in devices]
@@ -83,14 +80,12 @@ def bench(
 
 def _job(packed: Path, command: Sequence[str | Bundle]) -> BenchJob:
     """Lay out the job's folder: bundles that lie beside each other here do so there."""
-    parents: list[Path] = []
+    parents: dict[Path, int] = {}
     bundles: dict[str, Bundle] = {}
 
     def place(bundle: Bundle) -> str:
         path = bundle.path.resolve()
-        if path.parent not in parents:
-            parents.append(path.parent)
-        where = f"{parents.index(path.parent)}/{path.name}"
+        where = f"{parents.setdefault(path.parent, len(parents))}/{path.name}"
         if where not in bundles:
             bundles[where] = bundle
             if reference := bundle.reference():

@@ -40,9 +40,8 @@ def send(files: Mapping[str, File], device: Connection, steps: Steps) -> int:
     where = device.address.text
     copied = device.call("held", files=[file.sha256 for file in files.values()])
     missing = {sha: (name, path) for name, (path, sha) in files.items() if sha in copied}
-    total = sum(path.stat().st_size for _, path in missing.values())
-    needed, free = total - sum(copied.values()), device.machine["free_bytes"]
-    if needed > free:
+    needed = sum(path.stat().st_size - copied[sha] for sha, (_, path) in missing.items())
+    if needed > (free := device.machine["free_bytes"]):
         raise UnavailableError(
             f"{where} has {free / 1e6:.1f} MB free in {device.machine['cache']}, and what is to "
             f"be copied needs {needed / 1e6:.1f} MB",

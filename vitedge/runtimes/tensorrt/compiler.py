@@ -88,7 +88,12 @@ def _compile(trt: Any, model: Path, target: Target, monitor: Any) -> Compilation
     _configure(trt, config, target)
     config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
-    if _set_shapes(profile, network, target):
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    dynamic = [tensor for tensor in inputs if tensor.shape[0] == -1]
+    for tensor in dynamic:
+        batches = (1, target.compile.opt_batch, target.compile.max_batch)
+        profile.set_shape(tensor.name, *((batch, *tensor.shape[1:]) for batch in batches))
+    if dynamic:
         config.add_optimization_profile(profile)
     timings = None
     if not engine_runtime(target).ahead_of_time:
@@ -134,16 +139,6 @@ def capabilities(trt: Any) -> dict[str, Any]:
     """The compute capabilities that TensorRT-RTX compiles for, e.g. `8.6`, and its names."""
     members = trt.ComputeCapability.__members__.items()
     return {f"{n[2:-1]}.{n[-1]}": value for n, value in members if n.startswith("SM")}
-
-
-def _set_shapes(profile: Any, network: Any, target: Target) -> bool:
-    """Give `profile` the batches of `target`; returns whether the network's batch is dynamic."""
-    batches = (1, target.compile.opt_batch, target.compile.max_batch)
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    dynamic = [tensor for tensor in inputs if tensor.shape[0] == -1]
-    for tensor in dynamic:
-        profile.set_shape(tensor.name, *((batch, *tensor.shape[1:]) for batch in batches))
-    return bool(dynamic)
 
 
 def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
@@ -215,9 +210,10 @@ def _monitor(trt: Any, step: str, progress: Progress) -> Any:
         def step_complete(self, name: str, index: int) -> bool:
             if name in self._phases:
                 self._phases[name] = (*self._phases[name][:2], index + 1)
-                share, outer = 0.0, name or None
-                while outer in self._phases:  # a phase is one step of its parent's
-                    outer, steps, done = self._phases[outer]
+                share = 0.0
+                phase: str | None = name
+                while phase in self._phases:  # one step of its parent's
+                    phase, steps, done = self._phases[phase]
                     share = min(1.0, (done + share) / steps)
                 self._furthest = max(self._furthest, share)
                 progress(step, self._furthest, 1.0)
