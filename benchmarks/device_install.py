@@ -51,9 +51,7 @@ def installed(package: str, folder: Path) -> Path:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file, content = wheel.pack()
-        packed = folder / file
-        packed.write_bytes(content)
+        packed = wheel.pack(folder)
         print(f"{'runtime':12} {'machine':8} {'Python':6} {'wheels':>6} {'MB':>5}  heavy ones")
         for runtime in RUNTIMES:
             for machine in MACHINES:

@@ -109,15 +109,21 @@ def processor(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def register(folder: Path, entry_point: str, version: str) -> None:
+    """What pip leaves behind of a package that brings the runtime."""
+    info = folder / f"abacus_npu-{version}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: abacus-npu\nVersion: {version}\n"
+    (info / "METADATA").write_text(metadata)
+    (info / "entry_points.txt").write_text(f"[vitedge.runtimes]\nabacus = {entry_point}\n")
+
+
 @pytest.fixture(scope="module")
 def installed(processor: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as pip leaves it behind: the module, and what its package registers."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "abacus_npu.py").write_text(RUNTIME.format(processor=processor, **KINDS[processor]))
-    info = folder / "abacus_npu-1.5.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus-npu\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text("[vitedge.runtimes]\nabacus = abacus_npu:Abacus\n")
+    register(folder, "abacus_npu:Abacus", "1.5")
     (folder / "desk.toml").write_text(TARGET)
     return folder
 
@@ -157,88 +163,66 @@ def int8(installed: Path, onnx_model: Path, vitedge_process: Vitedge, held_out: 
 
 
 @pytest.mark.usefixtures("abacus")
-def test_an_export_lowers_proves_and_lints(int8: Path, processor: str, vitedge: Vitedge) -> None:
+def test_every_command_takes_its_bundle(
+    int8: Path, installed: Path, processor: str, vitedge: Vitedge
+) -> None:
     others = {"manifest.json", "report.json", "evidence.npz", "golden.npz", "labels.txt"}
     files = {path.name for path in int8.iterdir()} - others
     assert files == {KINDS[processor]["file"]}
-    tools = open_bundle(int8).manifest.tools
-    assert tools.get("abacus-npu") == ("1.5" if processor == "npu" else None)
-    report = vitedge("inspect", int8, "--json").document
-    assert {finding["rule"] for finding in report["lint"]} == {"gelu"}
-    assert any(row["quantized"] and row["role"] == "qk" for row in report["layers"])
+    version = "1.5" if processor == "npu" else None
+    assert open_bundle(int8).manifest.tools.get("abacus-npu") == version
 
+    inspected = vitedge("inspect", int8, "--json").document
+    assert {finding["rule"] for finding in inspected["lint"]} == {"gelu"}
+    assert any(row["quantized"] and row["role"] == "qk" for row in inspected["layers"])
 
-@pytest.mark.usefixtures("abacus")
-def test_validate_measures_its_accuracy(int8: Path, installed: Path, vitedge: Vitedge) -> None:
-    images = installed / "digits.npz"
-    ran = vitedge("validate", int8, "--data", images, "--json")
-    assert ran.document["accuracy"]["artifact"] > 0.98
-    assert 30 < ran.document["numerics"]["sqnr_db"] < 80
+    validated = vitedge("validate", int8, "--data", installed / "digits.npz", "--json").document
+    assert validated["accuracy"]["artifact"] > 0.98
+    assert 30 < validated["numerics"]["sqnr_db"] < 80
 
-
-@pytest.mark.usefixtures("abacus")
-def test_bench_times_it_on_its_own_processor(int8: Path, processor: str, vitedge: Vitedge) -> None:
-    ran = vitedge("bench", int8, "--duration", 0.3, "--json")
-    report = ran.document
+    report = vitedge("bench", int8, "--duration", 0.3, "--json").document
     assert report["latency"]["against"] == "fp32" and report["parity"]["broken"] == ""
     assert report["size"]["bytes"] == (int8 / KINDS[processor]["file"]).stat().st_size
     assert report["host"]["accelerator"] == "Abacus"
-    assert report["host"]["runtimes"].get("abacus") == ("1.5" if processor == "npu" else None)
+    assert report["host"]["runtimes"].get("abacus") == version
     assert report["energy"]["source"] is None, "the CPU's meter is not its own"
-    refused = vitedge("bench", int8, "--sweep", "threads", code=2)
-    assert "does not run on the CPU" in refused.stderr
 
-
-@pytest.mark.usefixtures("abacus")
-def test_gate_judges_it(int8: Path, vitedge: Vitedge) -> None:
     verdict = vitedge("gate", int8, "--max-drop", 5, "--max-size-mb", 9, "--json")
     assert verdict.document["answer"] == "passed"
     vitedge("gate", int8, "--max-size-mb", 0.001, code=1)
 
-
-@pytest.mark.usefixtures("abacus")
-def test_doctor_knows_it(vitedge: Vitedge) -> None:
     checks = {check["name"]: check for check in vitedge("doctor", "--json").document["checks"]}
     assert checks["abacus"]["status"] == "yes"
 
 
 @pytest.mark.usefixtures("abacus")
-def test_build_has_no_graph_to_start_from(int8: Path, vitedge: Vitedge) -> None:
+def test_what_has_no_meaning_for_it_is_refused(
+    int8: Path, vitedge: Vitedge, tmp_path: Path
+) -> None:
+    ran = vitedge("bench", int8, "--sweep", "threads", code=2)
+    assert "does not run on the CPU" in ran.stderr
     ran = vitedge("build", int8, "--force", code=2)
     assert "nothing to build" in ran.stderr or "keeps no graph" in ran.stderr
-
-
-@pytest.mark.usefixtures("abacus")
-def test_its_name_alone_is_no_target(vitedge: Vitedge, tmp_path: Path) -> None:
     ran = vitedge("export", "--target", "abacus", "--output", tmp_path, code=2)
     assert "no target of the runtime 'abacus' is shipped" in ran.stderr
-
-
-@pytest.mark.usefixtures("abacus")
-def test_what_it_raises_is_one_message(
-    installed: Path, onnx_model: Path, vitedge: Vitedge, tmp_path: Path
-) -> None:
-    target = tmp_path / "desk.toml"
-    target.write_text(TARGET.replace('beads = "7"', ""))
-    ran = vitedge(*("export", onnx_model, "--target", target, "--output", tmp_path / "out"), code=2)
-    assert "abacus cannot load" in ran.stderr and "beads" in ran.stderr
 
 
 @pytest.mark.usefixtures("abacus")
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ('runtime = "abacus"', 'runtime = "abacos"', "there is no runtime 'abacos'"),
-        ('beads = "7"', 'bead = "7"', "Abacus does not take"),
+        ('beads = "7"', "", ("abacus cannot load", "beads")),
+        ('runtime = "abacus"', 'runtime = "abacos"', ("no runtime 'abacos'", "did you mean")),
+        ('beads = "7"', 'bead = "7"', ("Abacus does not take", "did you mean")),
     ],
 )
-def test_what_a_target_may_say_is_checked_against_its_runtime(
-    vitedge: Vitedge, tmp_path: Path, old: str, new: str, says: str
+def test_what_it_raises_and_what_a_target_cannot_say_is_one_message(
+    onnx_model: Path, vitedge: Vitedge, tmp_path: Path, old: str, new: str, says: tuple[str, str]
 ) -> None:
     target = tmp_path / "desk.toml"
     target.write_text(TARGET.replace(old, new))
-    ran = vitedge("export", "--target", target, "--output", tmp_path, code=2)
-    assert says in ran.stderr and "did you mean" in ran.stderr
+    ran = vitedge("export", onnx_model, "--target", target, "--output", tmp_path / "out", code=2)
+    assert all(text in ran.stderr for text in says)
 
 
 def test_versions_of_a_target_are_honoured(
@@ -251,11 +235,7 @@ def test_versions_of_a_target_are_honoured(
 ) -> None:
     if processor == "browser":
         pytest.skip("it comes in no package, so it has no version")
-    info = installed / "abacus_npu-1.5.dist-info"
-    newer = tmp_path / "abacus_npu-2.0.dist-info"
-    newer.mkdir()
-    for file in info.iterdir():
-        (newer / file.name).write_text(file.read_text().replace("1.5", "2.0"))
+    register(tmp_path, "abacus_npu:Abacus", "2.0")
     (tmp_path / "abacus_npu.py").write_text((installed / "abacus_npu.py").read_text())
     plug_in(tmp_path)
     ran = vitedge("validate", int8, code=3)
@@ -270,10 +250,7 @@ def test_without_its_package_an_artifact_says_what_is_missing(int8: Path, vitedg
 def test_a_runtime_that_does_not_load_is_named_and_left_out(
     vitedge_process: Vitedge, tmp_path: Path
 ) -> None:
-    info = tmp_path / "broken-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[vitedge.runtimes]\nbroken = broken_npu:Broken\n")
+    register(tmp_path, "broken_npu:Broken", "1")
     ran = vitedge_process("doctor", "--json", PYTHONPATH=str(tmp_path))
-    assert "runtime 'broken' does not load: No module named 'broken_npu'" in ran.stderr
-    assert "broken" not in {check["name"] for check in ran.document["checks"]}
+    assert "runtime 'abacus' does not load: No module named 'broken_npu'" in ran.stderr
+    assert "abacus" not in {check["name"] for check in ran.document["checks"]}

@@ -8,16 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.conftest import Ran, Vitedge
+from tests.conftest import Vitedge
 from tests.support.machine import ONNXRUNTIME
 from tests.support.sshd import SSHD, Device
 from vitedge.core.bundle import open_bundle, seal
@@ -26,13 +27,14 @@ from vitedge.core.progress import SILENT
 from vitedge.measure.remote.address import parse_address
 from vitedge.measure.remote.bench import DeviceResult, bench
 from vitedge.measure.remote.connection import Connection, Patience
-from vitedge.measure.remote.parcels import bundle_parcel, send
+from vitedge.measure.remote.upload import bundle_files, send
 
 pytestmark = pytest.mark.skipif(
     SSHD is None or sys.platform != "linux",
     reason="needs OpenSSH's server, and Linux to look at it",
 )
 
+Background = Callable[..., Future[DeviceResult]]
 ROOT = Path(__file__).parents[2]
 HASTY = Patience(reconnect_s=10, lease_s=3, poll_s=0.1)
 LONG = ["--duration", "60", "--threads", "1"]  # s: until something stops it
@@ -46,7 +48,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     server = Device(tmp_path_factory.mktemp("sshd"), shared / "device-cache")
-    server.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    serve(server)
     yield server
     server.lose_power()
 
@@ -84,169 +86,133 @@ def wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
         time.sleep(0.1)
 
 
+def serve(device: Device) -> None:
+    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+
+
 def timing(device: Device) -> bool:
     """Whether a bench on the device has begun."""
     return bool(running(device, "vitedge\0bench"))
 
 
-def in_background(
-    device: Device, bundle: Path, options: list[str], patience: Patience = HASTY
-) -> Callable[[], DeviceResult]:
-    """Bench from this process; returns what waits for the result."""
-    results: list[DeviceResult] = []
-
-    def work() -> None:
-        results.extend(
-            bench(
-                [parse_address(device.address)],
-                [open_bundle(bundle)],
-                None,
-                options,
-                SILENT,
-                patience,
-            )
-        )
-
-    thread = threading.Thread(target=work)
-    thread.start()
-
-    def result() -> DeviceResult:
-        thread.join(60)
-        return results[0]
-
-    return result
+def bench_on(
+    address: str, bundle: Path, options: Sequence[str] = SHORT, patience: Patience = HASTY
+) -> DeviceResult:
+    command = ["bench", open_bundle(bundle), *options, "--json"]
+    (measured,) = bench([parse_address(address)], command, SILENT, patience)
+    return measured
 
 
 def refused(device: Device, bundle: Path) -> VitedgeError:
-    (measured,) = bench(
-        [parse_address(device.address)], [open_bundle(bundle)], None, SHORT, SILENT, HASTY
-    )
+    measured = bench_on(device.address, bundle)
     assert measured.error and not measured.reports
     return measured.error
 
 
-@dataclass(frozen=True)
-class First:
-    """The first bench of two that run at once on one device, which installs there."""
+@pytest.fixture
+def in_background(device: Device, user: dict[str, str], int8: Path) -> Iterator[Background]:
+    """Begin a bench from this process; once it times there, returns what waits for its end."""
+    with ThreadPoolExecutor(1) as pool:
 
-    folder: Path
-    said: Ran
-    kept: tuple[Path, ...]
-    stored: dict[Path, int]
-    left: list[int]
+        def begin(options: Sequence[str] = LONG, **patience: float) -> Future[DeviceResult]:
+            hasty = replace(HASTY, **patience)
+            result = pool.submit(bench_on, device.address, int8, options, hasty)
+            wait_for(lambda: timing(device))
+            return result
+
+        yield begin
 
 
 def stored(device: Device) -> dict[Path, int]:
     """What the device keeps, by inode."""
     cache = device.cache / "vitedge"
-    files = [*cache.glob("bundles/*/*"), *cache.glob("wheels/*/*"), *cache.glob("venv-*/*")]
-    return {path: path.stat().st_ino for path in files}
+    return {path: path.stat().st_ino for path in (*cache.glob("files/*"), *cache.glob("venv-*/*"))}
 
 
-@pytest.fixture(scope="module")
-def first(
+def test_benches_on_every_device_at_once_and_copies_and_installs_once(
     device: Device,
+    user: dict[str, str],
     bundles: dict[tuple[str, str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
     vitedge_process: Vitedge,
-) -> First:
-    folder = tmp_path_factory.mktemp("mine")
+    vitedge: Vitedge,
+) -> None:
     for precision in ("fp32", "int8"):
         bundle = bundles["onnxruntime", precision]
-        shutil.copytree(bundle, folder / bundle.name)
-    devices = [device.address, device.other_address, NOBODY]
-    options = [word for address in devices for word in ("--device", address)]
-    bench = ("bench", folder / bundle.name, *options, "--threads", 1, "--duration", 0.3)
-    said = vitedge_process(*bench, "--json", code=3, **device.client())
-    kept = tuple(sorted((folder / bundle.name).glob("report-*.json")))
-    return First(folder / bundle.name, said, kept, stored(device), device.processes())
+        shutil.copytree(bundle, tmp_path / bundle.name)
+    artifact = tmp_path / bundle.name
+    same_machine = [device.address, device.other_address]
+    devices = [word for address in (*same_machine, NOBODY) for word in ("--device", address)]
+    options = (*devices, "--threads", 1, "--duration", 0.3, "--json")
+    ran = vitedge_process("bench", artifact, *options, code=3, **user)
+    assert f"error: cannot reach {NOBODY}" in ran.stderr
+    assert "waiting for another vitedge (pid " in ran.stderr
+    assert not device.processes()
+    assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
-
-def test_benches_on_every_device_and_keeps_a_report_of_each(device: Device, first: First) -> None:
-    entries = first.said.document["devices"]
-    assert [entry["device"] for entry in entries] == [device.address, device.other_address]
+    entries = ran.document["devices"]
+    assert [entry["device"] for entry in entries] == same_machine
     for entry in entries:
         (report,) = entry["reports"]
         assert report["latency"]["speedup"] > 0 and report["host"]["threads"] == 1
         assert report["parity"]["agreement"] == 1 and not report["parity"]["broken"]
         assert report["device"] == entry["device"]
-    kept = [json.loads(path.read_text()) for path in first.kept]
-    assert {report["device"] for report in kept} == {entry["device"] for entry in entries}
-    assert "latency" not in json.loads((first.folder / "report.json").read_text())
+    kept = [json.loads(path.read_text()) for path in artifact.glob("report-*.json")]
+    assert {report["device"] for report in kept} == set(same_machine)
+    assert "latency" not in json.loads((artifact / "report.json").read_text())
 
-
-def test_a_device_that_fails_does_not_disturb_the_others(first: First) -> None:
-    assert f"error: cannot reach {NOBODY}" in first.said.stderr
-
-
-def test_of_two_benches_at_once_on_one_device_the_second_waits(first: First) -> None:
-    assert "waiting for another vitedge (pid " in first.said.stderr
-
-
-def test_nothing_is_left_running_after_a_bench(device: Device, first: First) -> None:
-    assert not first.left
-    assert not list((device.cache / "vitedge" / "jobs").iterdir())
-
-
-def test_copies_and_installs_once(
-    device: Device, user: dict[str, str], first: First, tmp_path: Path, vitedge: Vitedge
-) -> None:
+    before = stored(device)
     target = tmp_path / "mine.toml"  # a user's own file names the address
     text = (ROOT / "targets" / f"{ONNXRUNTIME}.toml").read_text()
     target.write_text(f'device = "{device.address}"\n{text}')
-    said = vitedge("bench", first.folder, "--device", target, *SHORT, **user).stdout
-    assert (
-        f"on {device.address.removeprefix('ssh://')}" in said
-        and f"{device.address}: digits on onnx" in said
-    )
-    assert first.stored.items() <= stored(device).items()
+    said = vitedge("bench", artifact, "--device", target, *SHORT, **user).stdout
+    assert f"on {device.address.removeprefix('ssh://')}" in said
+    assert f"{device.address}: digits on onnx" in said
+    assert before.items() <= stored(device).items()
     assert len(list(device.cache.glob("vitedge/venv-*"))) == 1
 
 
 def test_a_lost_connection_is_taken_up_again(
-    device: Device, user: dict[str, str], int8: Path, capsys: pytest.CaptureFixture[str]
+    device: Device, in_background: Background, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = in_background(device, int8, ["--duration", "1.5", "--threads", "1"])
-    wait_for(lambda: timing(device))
+    result = in_background(["--duration", "1.5", "--threads", "1"])
     device.cut()
-    measured = result()
+    measured = result.result(60)
     assert measured.error is None
     assert measured.reports[0].latency.n > 0
     said = capsys.readouterr().err
     assert "connection lost, trying again" in said and "connected again" in said
 
 
+@contextmanager
+def connected(address: str) -> Iterator[Connection]:
+    connection = Connection(parse_address(address), SILENT, HASTY)
+    yield connection
+    connection.close()
+
+
 def test_a_copy_goes_on_where_it_stopped(
     device: Device, user: dict[str, str], small_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
-    bundle = small_bundle(tmp_path / "large", os.urandom(3 * 2**20))
-    parcel = bundle_parcel(open_bundle(bundle))
-    connection = Connection(parse_address(device.address), SILENT, threading.Event(), HASTY)
-    try:
-        half = (bundle / "model.onnx").read_bytes()[: 2 * 2**20]
-        place = {"shelf": "bundles", "key": parcel.key, "name": "model.onnx"}
-        connection.call("write", half, **place, offset=0)
+    files = bundle_files(open_bundle(small_bundle(tmp_path / "large", os.urandom(3 * 2**20))))
+    model = files["model.onnx"]
+    half, size = model.path.read_bytes()[: 2 * 2**20], 3 * 2**20
+    with connected(device.address) as connection:
+        assert connection.call("write", half, sha=model.sha256, offset=0, size=size)
         device.cut()
-        assert send(parcel, connection, SILENT) == parcel.size_bytes - len(half)
-        assert send(parcel, connection, SILENT) == 0
-    finally:
-        connection.close()
+        total = sum(file.path.stat().st_size for file in files.values())
+        assert send(files, connection, SILENT) == total - len(half)
+        assert send(files, connection, SILENT) == 0
 
 
 def client(device: Device, bundle: Path) -> subprocess.Popen[bytes]:
     """A user's process that benches for long."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path\n"
-        "from vitedge.core.bundle import open_bundle\n"
-        "from vitedge.core.progress import SILENT\n"
-        "from vitedge.measure.remote.address import parse_address\n"
-        "from vitedge.measure.remote.bench import bench\n"
-        "from vitedge.measure.remote.connection import Patience\n"
-        "bundle = open_bundle(Path(sys.argv[2]))\n"
-        f"bench([parse_address(sys.argv[1])], [bundle], None, sys.argv[3:], SILENT, {HASTY!r})\n"
+        "from pathlib import Path; from tests.e2e.test_devices import LONG, bench_on\n"
+        "bench_on(sys.argv[1], Path(sys.argv[2]), LONG)\n"
     )
-    return subprocess.Popen([sys.executable, "-c", code, device.address, bundle, *LONG])
+    return subprocess.Popen([sys.executable, "-c", code, device.address, bundle], cwd=ROOT)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
@@ -263,31 +229,30 @@ def test_nothing_is_left_running_when_the_user_stops(
     assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
 
-def test_an_install_ends_with_its_client(other: Device, int8: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_an_install_ends_with_its_client(other: Device, int8: Path, end: signal.Signals) -> None:
     other.start()
     process = client(other, int8)
     wait_for(lambda: running(other, "-m\0venv"))
-    process.kill()
-    process.wait()
+    process.send_signal(end)
+    assert process.wait(10) != 0
     wait_for(lambda: not other.processes())
 
 
-def test_power_lost_in_the_middle_is_said(device: Device, user: dict[str, str], int8: Path) -> None:
-    result = in_background(device, int8, LONG)
-    wait_for(lambda: timing(device))
+def test_power_lost_in_the_middle_is_said(device: Device, in_background: Background) -> None:
+    result = in_background()
     device.lose_power()
-    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
-    error = result().error
+    serve(device)
+    error = result.result(60).error
     assert isinstance(error, UnavailableError)
     assert "lost power" in error.what and device.address in error.what
 
 
-def test_a_device_that_stays_away_is_said(device: Device, user: dict[str, str], int8: Path) -> None:
-    result = in_background(device, int8, LONG, replace(HASTY, reconnect_s=1))
-    wait_for(lambda: timing(device))
+def test_a_device_that_stays_away_is_said(device: Device, in_background: Background) -> None:
+    result = in_background(reconnect_s=1)
     device.lose_power()
-    error = result().error
-    device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
+    error = result.result(60).error
+    serve(device)
     assert isinstance(error, UnavailableError)
     assert "is gone" in error.what and "refused" in error.what
 
@@ -323,11 +288,8 @@ def test_aliases_and_jump_hosts_of_the_users_configuration_work(other: Device) -
     other.start()
     where = f" HostName 127.0.0.1\n Port {other.port}\n"
     other.client(f"Host jump\n{where}Host orin\n{where} ProxyJump jump")
-    connection = Connection(parse_address("ssh://orin"), SILENT, threading.Event(), HASTY)
-    try:
+    with connected("ssh://orin") as connection:
         assert connection.call("hello")["cache"] == str(other.cache / "vitedge")
-    finally:
-        connection.close()
     assert (other.folder / "sshd.log").read_text().count("Accepted publickey") == 2
 
 
@@ -413,11 +375,11 @@ def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
     pip = (sys.executable, "-m", "pip", "download", "-qq", "-c", ROOT / "constraints.txt")
     carried = other.cache / "vitedge" / "offline"
     subprocess.run([*pip, "--only-binary=:all:", "-d", carried, *needs], check=True)
-    (measured,) = bench(
-        [parse_address(other.address)], [open_bundle(int8)], None, SHORT, SILENT, HASTY
-    )
+    measured = bench_on(other.address, int8)
     assert measured.error is None and measured.reports
 
 
 def test_what_is_no_address_is_the_users_mistake(int8: Path, vitedge: Vitedge) -> None:
-    assert "no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr
+    assert (
+        "--device orin is no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr
+    )

@@ -51,11 +51,13 @@ def bench(
     from vitedge.measure.remote.address import parse_address
 
     addresses = [parse_address(text) for text in dict.fromkeys(devices)]
-    rival = None if against == "fp32" else open_bundle(Path(against))
+    command: list[str | Bundle] = ["bench", *bundles, *forwarded(context), "--json"]
+    if against != "fp32":
+        command += ["--against", open_bundle(Path(against))]
     for bundle in bundles:
         report.check_writable(bundle)
     with steps(command_line) as progress:
-        measured = remote.bench(addresses, bundles, rival, forwarded(context), progress)
+        measured = remote.bench(addresses, command, progress)
     reports = [
         report.merge_from_device(
             bundle, sections, measurement.address.text, measurement.address.slug

@@ -98,7 +98,7 @@ def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build |
     Raises what `Runtime.lower` does; whatever else a runtime raises becomes an InputError.
     """
     runtime = runtime_of(target)
-    fix = f"see 'vitedge inspect {model.name} --target {target.name}'"
+    fix = f"see 'vitedge inspect {model.name}' with `target='{target.name}'`"
     with _explained(runtime, f"{runtime.title} cannot lower the model", fix):
         return runtime.lower(model, target, out, progress)
 

@@ -11,18 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.bundle import MODEL
-from vitedge.core.errors import missing
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
-from vitedge.core.runtime import (
-    Processor,
-    Progress,
-    Rule,
-    Session,
-    TensorSpec,
-    VerifiedFiles,
-)
+from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 
 _NUMPY = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
@@ -36,25 +29,17 @@ class ONNXRuntime:
     extra = "onnxruntime"
     processor: Processor = "cpu"
     options = frozenset(
-        {
-            "session.disable_prepacking",
-            "session.disable_quant_qdq",
-            "session.disable_double_qdq_remover",
-            "session.enable_quant_qdq_cleanup",
-            "session.qdqisint8allowed",
-            "session.x64quantprecision",
-            "session.set_denormal_as_zero",
-            "session.force_spinning_stop",
-            "session.intra_op.allow_spinning",
-            "session.inter_op.allow_spinning",
-            "session.intra_op_thread_affinities",
-            "session.dynamic_block_base",
-            "session.use_env_allocators",
-            "session.use_device_allocator_for_initializers",
-            "mlas.enable_gemm_fastmath_arm64_bfloat16",
+        (
+            *("session.disable_quant_qdq", "session.disable_double_qdq_remover"),
+            *("session.enable_quant_qdq_cleanup", "session.qdqisint8allowed"),
+            *("session.x64quantprecision", "session.set_denormal_as_zero"),
+            *("session.disable_prepacking", "session.dynamic_block_base"),
+            *("session.force_spinning_stop", "session.intra_op_thread_affinities"),
+            *("session.intra_op.allow_spinning", "session.inter_op.allow_spinning"),
+            *("session.use_env_allocators", "session.use_device_allocator_for_initializers"),
+            *("optimization.enable_gelu_approximation", "mlas.enable_gemm_fastmath_arm64_bfloat16"),
             "optimization.disable_specified_optimizers",
-            "optimization.enable_gelu_approximation",
-        }
+        )
     )
     """Session configuration; none that names a file."""
 
@@ -83,19 +68,14 @@ class ONNXRuntime:
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
         """Load `model.onnx` with the target's session options."""
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise missing(self.name, self.extra) from error
-
+        ort = load(self.name)
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads
         options.log_severity_level = 3
         for key, value in target.options.items():
             options.add_session_config_entry(key, value)
-        yield _ONNXRuntimeSession(
-            ort.InferenceSession(verified.path(MODEL), options, providers=["CPUExecutionProvider"])
-        )
+        model, providers = verified.path(MODEL), ["CPUExecutionProvider"]
+        yield _ONNXRuntimeSession(ort.InferenceSession(model, options, providers=providers))
 
 
 class _ONNXRuntimeSession:

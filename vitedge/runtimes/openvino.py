@@ -10,18 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.errors import InputError, error_line, missing
+from vitedge.core.errors import InputError, error_line
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
-from vitedge.core.runtime import (
-    Processor,
-    Progress,
-    Rule,
-    Session,
-    TensorSpec,
-    VerifiedFiles,
-)
+from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 
 XML = "model.xml"
 
@@ -35,23 +29,14 @@ class OpenVINO:
     extra = "openvino"
     processor: Processor = "cpu"
     options = frozenset(
-        {
-            "PERFORMANCE_HINT",
-            "PERFORMANCE_HINT_NUM_REQUESTS",
-            "EXECUTION_MODE_HINT",
-            "INFERENCE_PRECISION_HINT",
-            "INFERENCE_NUM_THREADS",
-            "NUM_STREAMS",
-            "ENABLE_CPU_PINNING",
-            "ENABLE_CPU_RESERVATION",
-            "ENABLE_HYPER_THREADING",
-            "SCHEDULING_CORE_TYPE",
-            "MODEL_DISTRIBUTION_POLICY",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE",
-            "KV_CACHE_PRECISION",
-            "CPU_DENORMALS_OPTIMIZATION",
+        (
+            *("PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS", "EXECUTION_MODE_HINT"),
+            *("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "NUM_STREAMS"),
+            *("ENABLE_CPU_PINNING", "ENABLE_CPU_RESERVATION", "ENABLE_HYPER_THREADING"),
+            *("SCHEDULING_CORE_TYPE", "MODEL_DISTRIBUTION_POLICY", "CPU_DENORMALS_OPTIMIZATION"),
+            *("DYNAMIC_QUANTIZATION_GROUP_SIZE", "KV_CACHE_PRECISION"),
             "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE",
-        }
+        )
     )
     """Compile options; none that names a file or a folder."""
 
@@ -71,7 +56,7 @@ class OpenVINO:
 
     def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
         """Read the ONNX file and save it as IR, weights as they are."""
-        ov = _openvino()
+        ov = load(self.name)
         converted = ov.Core().read_model(model)
         try:
             ov.save_model(converted, out / XML, compress_to_fp16=False)
@@ -83,7 +68,7 @@ class OpenVINO:
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
         """Compile `model.xml` for the CPU with the target's options."""
-        ov = _openvino()
+        ov = load(self.name)
         config = dict(target.options)
         if target.threads:
             config["INFERENCE_NUM_THREADS"] = str(target.threads)
@@ -112,14 +97,6 @@ class _OpenVINOSession:
             spec.name: self._request.get_output_tensor(i).data.copy()
             for i, spec in enumerate(self.outputs)
         }
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise missing("openvino", "openvino") from error
-    return openvino
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from vitedge.measure.remote import agent
+from vitedge.measure.remote import connection
 
+AGENT = Path(connection.__file__).with_name("agent.py")
 CONTENT = b"weights" * 1000
-PARCEL = {"shelf": "bundles", "key": "a1b2"}
+SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Client:
@@ -25,34 +26,43 @@ class Client:
 
     def __init__(self, cache: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, agent.__file__],
+            [sys.executable, AGENT],
             env={**os.environ, "XDG_CACHE_HOME": str(cache)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert self.process.stdout and self.process.stdout.readline().startswith(agent.GREETING)
+        assert self.process.stdin and self.process.stdout
+        self.requests, self.answers = self.process.stdin, self.process.stdout
+        self.requests.write(b"hello \n")
+        self.requests.flush()
+        assert self.answers.readline().startswith(b"hello {")
 
-    def ask(self, verb: str, payload: bytes = b"", **arguments: Any) -> None:
-        assert self.process.stdin
-        if payload:
+    def ask(self, verb: str, payload: bytes | None = None, **arguments: Any) -> None:
+        if payload is not None:
             arguments["bytes"] = len(payload)
-        request = json.dumps({"verb": verb, **PARCEL, **arguments}).encode()
-        self.process.stdin.write(request + b"\n" + payload)
-        self.process.stdin.flush()
+        request = json.dumps({"verb": verb, **arguments}).encode()
+        self.requests.write(request + b"\n" + (payload or b""))
+        self.requests.flush()
 
     def answer(self) -> Any:
-        assert self.process.stdout
-        return json.loads(self.process.stdout.readline())["answer"]
+        return json.loads(self.answers.readline())["answer"]
 
     def answered(self, within_s: float) -> bool:
-        return bool(select.select([self.process.stdout], [], [], within_s)[0])
+        return bool(select.select([self.answers], [], [], within_s)[0])
 
 
 @pytest.fixture
 def clients(tmp_path: Path) -> Iterator[tuple[Client, Client]]:
-    both = Client(tmp_path), Client(tmp_path)
-    yield both
-    for client in both:
+    """The first has begun to copy, and the second waits."""
+    first, second = Client(tmp_path), Client(tmp_path)
+    first.ask("held", files=[SHA])
+    assert first.answer() == {SHA: 0}
+    first.ask("write", CONTENT[:10], sha=SHA, offset=0, size=len(CONTENT))
+    assert first.answer()
+    second.ask("held", files=[SHA])
+    assert not second.answered(0.5)
+    yield first, second
+    for client in (first, second):
         client.process.communicate(timeout=10)
 
 
@@ -60,24 +70,16 @@ def test_two_clients_do_not_write_into_each_others_copy(
     clients: tuple[Client, Client], tmp_path: Path
 ) -> None:
     first, second = clients
-    first.ask("held")
-    assert first.answer() == {"whole": False, "bytes": {}}
-    second.ask("held")
-    assert not second.answered(0.5)
-    first.ask("write", CONTENT, name="model.onnx", offset=0)
+    first.ask("write", CONTENT[10:], sha=SHA, offset=10, size=len(CONTENT))
+    assert first.answer()
+    assert (tmp_path / "vitedge" / "files" / SHA).read_bytes() == CONTENT
+    plan = {"commands": [], "environment": {}, "lease_s": 1}
+    first.ask("start", job="1", venv="", files={"0/model.onnx": SHA}, plan=plan)
     first.answer()
-    first.ask("seal", files={"model.onnx": hashlib.sha256(CONTENT).hexdigest()})
-    assert first.answer() == []
-    assert second.answer() == {"whole": True, "bytes": {}}
-    assert (tmp_path / "vitedge" / "bundles" / "a1b2" / "model.onnx").read_bytes() == CONTENT
+    assert second.answer() == {}
 
 
 def test_who_waits_goes_on_when_the_other_is_gone(clients: tuple[Client, Client]) -> None:
     first, second = clients
-    first.ask("held")
-    first.answer()
-    first.ask("write", CONTENT[:10], name="model.onnx", offset=0)
-    first.answer()
-    second.ask("held")
     first.process.kill()
-    assert second.answer() == {"whole": False, "bytes": {"model.onnx": 10}}
+    assert second.answer() == {SHA: 10}

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.support import small_graphs
 from tests.support.ptq import ptq
+from tests.support.small_graphs import ATTENTION, LINEAR, ONE_OPERAND, write
 from vitedge.core import catalog
 from vitedge.core.manifest import Compiled
 from vitedge.core.progress import SILENT
@@ -33,7 +33,7 @@ def check(path: Path, target: str = "rtx-40") -> Compiled:
 
 
 def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path: Path) -> None:
-    model = small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx")
+    model = write(LINEAR, tmp_path / "linear.onnx")
     compiled = layers(compile_model(model, RTX, SILENT).log)
     (gemm,) = (layer for layer in compiled if layer.kind == "gemm")
     assert gemm.inputs == ("Int8",)
@@ -51,9 +51,7 @@ def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path: Path) -> None:
 def test_attention_of_split_linears_is_all_int8_and_one_kernel(
     tmp_path: Path, batch: str, target: str
 ) -> None:
-    compiled = check(
-        small_graphs.write(small_graphs.ATTENTION, tmp_path / "attention.onnx", batch), target
-    )
+    compiled = check(write(ATTENTION, tmp_path / "attention.onnx", batch), target)
     assert (compiled.planned, compiled.int8, compiled.lost) == (6, 6, {})
     assert (compiled.attention, compiled.fused) == (1, 1)
     assert compiled.compute_capability == catalog.targets()[target].compute_capabilities[0]
@@ -61,27 +59,25 @@ def test_attention_of_split_linears_is_all_int8_and_one_kernel(
 
 
 def test_what_is_planned_is_read_from_the_graph(tmp_path: Path) -> None:
-    plan = int8_plan(small_graphs.write(small_graphs.ATTENTION, tmp_path / "attention.onnx"))
+    plan = int8_plan(write(ATTENTION, tmp_path / "attention.onnx"))
     linears = ("query_linear", "key_linear", "value_linear")
     assert plan.products == (*linears, "scores", "context", "y")
     (attention,) = plan.attentions
     assert (attention.qk, attention.softmax, attention.pv) == ("scores", "probabilities", "context")
-    nothing = int8_plan(small_graphs.write(small_graphs.ONE_OPERAND, tmp_path / "one.onnx"))
+    nothing = int8_plan(write(ONE_OPERAND, tmp_path / "one.onnx"))
     assert (nothing.products, nothing.attentions) == ((), ())
 
 
 def test_weights_with_scales_along_the_wrong_axis_lose_int8_and_say_so(tmp_path: Path) -> None:
-    wrong = small_graphs.LINEAR.replace("<axis = 1>", "<axis = 0>")
-    compiled = check(small_graphs.write(wrong, tmp_path / "wrong.onnx"))
+    wrong = LINEAR.replace("<axis = 1>", "<axis = 0>")
+    compiled = check(write(wrong, tmp_path / "wrong.onnx"))
     assert (compiled.planned, compiled.int8) == (1, 0)
     assert "Int8 × Half × Int8, made floats first" in compiled.lost["y"]
 
 
 def test_an_attention_of_which_only_the_scores_are_planned_is_counted_so(tmp_path: Path) -> None:
-    body = small_graphs.ATTENTION.replace(
-        "context = MatMul(p, v)", "context = MatMul(p, value_headed)"
-    )
-    compiled = check(small_graphs.write(body, tmp_path / "scores.onnx"))
+    body = ATTENTION.replace("context = MatMul(p, v)", "context = MatMul(p, value_headed)")
+    compiled = check(write(body, tmp_path / "scores.onnx"))
     assert (compiled.planned, compiled.int8, compiled.lost) == (5, 5, {})
 
 
@@ -125,7 +121,7 @@ def test_attention_of_digits_is_fused_in_int8(digits: Path) -> None:
 def test_a_gpu_that_the_compiler_does_not_know_is_stood_in_for(
     tmp_path: Path, target: str, capability: str
 ) -> None:
-    compiled = check(small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx"), target)
+    compiled = check(write(LINEAR, tmp_path / "linear.onnx"), target)
     assert compiled.compute_capability == capability
     assert compiled.int8 == 1
 
@@ -136,7 +132,5 @@ def test_a_check_takes_no_notice_of_options_that_only_the_device_has(tmp_path: P
         orin.compile, weights="stripped", version_compatible=True, hardware_compatible=True
     )
     target = msgspec.structs.replace(orin, compile=options)
-    compiled = compile_check(
-        small_graphs.write(small_graphs.LINEAR, tmp_path / "linear.onnx"), target, SILENT
-    )
+    compiled = compile_check(write(LINEAR, tmp_path / "linear.onnx"), target, SILENT)
     assert compiled is not None and compiled.int8 == 1

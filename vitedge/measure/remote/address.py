@@ -42,7 +42,7 @@ def parse_address(text: str) -> Address:
     match = re.fullmatch(SSH_ADDRESS, text)
     if not match or not 0 < int(match["port"] or 22) < 2**16:
         raise InputError(
-            f"--device '{text}' is no address", fix=f"pass {FORM}, or a target's .toml with one"
+            f"`device={text!r}` is no address", fix=f"pass {FORM}, or a target's .toml with one"
         )
     destination = f"{match['user']}@" if match["user"] else ""
     destination += match["host"].strip("[]")

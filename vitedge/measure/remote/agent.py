@@ -11,32 +11,32 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-GREETING = b"vitedge-agent "
 PATIENCE_S = 120.0
 """Longest silence of the client before the agent ends."""
 KEPT_S = 30 * 86400.0
 """What was not used for so long is removed from the cache."""
+CHECK_S = 0.2
+"""Between two looks at what is waited for."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitedge"
+FILES, JOBS = CACHE / "files", CACHE / "jobs"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_turn: list[int] = []
+"""The lock of the one connection that copies and installs, where this is it."""
 
 
 class Refused(Exception):
     """A request that cannot be met: what is wrong, and how to mend it."""
-
-    def __init__(self, what: str, fix: str = "") -> None:
-        super().__init__(what)
-        self.what, self.fix = what, fix
 
 
 class Gone(Exception):
@@ -46,249 +46,231 @@ class Gone(Exception):
 def hello() -> dict[str, Any]:
     """What this machine is; what was left here and not used for long goes."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    for folder in (*CACHE.glob("venv-*"), *CACHE.glob("bundles/*"), *CACHE.glob("wheels/*")):
-        if time.time() - folder.stat().st_mtime > KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
-    for job in CACHE.glob("jobs/*"):
-        if time.time() - job.stat().st_mtime > PATIENCE_S and not _alive(job):
-            shutil.rmtree(job, ignore_errors=True)
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "free_bytes": shutil.disk_usage(CACHE).free,
-        "cache": str(CACHE),
-    }
+    limits_s = {path: KEPT_S for path in (*CACHE.glob("venv-*"), *FILES.glob("*"))}
+    limits_s |= {job: PATIENCE_S for job in JOBS.glob("*") if not _locked(job / "lock")}
+    for path, limit_s in limits_s.items():
+        with contextlib.suppress(OSError):  # another agent removes it, too
+            if time.time() - path.stat().st_mtime > limit_s:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return {"cache": str(CACHE), "free_bytes": shutil.disk_usage(CACHE).free}
 
 
-def held(shelf: str, key: str) -> dict[str, Any]:
-    """Whether a parcel is here and whole, and how many bytes of each of its files are.
+def held(files: list[str]) -> dict[str, int]:
+    """How many bytes are here of each file, named by its SHA-256, that is not here whole.
 
-    If not, this client alone may copy until it has sealed it or is gone; others wait.
+    If there is one, this client alone may copy until it starts its job or is gone; others wait.
     """
-    folder = CACHE / shelf / key
-    if not folder.is_dir():
-        _Copying.begin()
-    if folder.is_dir():
-        _Copying.end()
-        os.utime(folder)
-        return {"whole": True, "bytes": {}}
-    part = _part(folder)
-    sizes = {path.name: path.stat().st_size for path in part.iterdir()} if part.is_dir() else {}
-    return {"whole": False, "bytes": sizes}
+    if not all((FILES / sha).exists() for sha in files):
+        _take_turn()
+    sizes = {}
+    for sha in files:
+        file, part = FILES / sha, FILES / f"{sha}.part"
+        if file.exists():
+            os.utime(file)
+        else:
+            sizes[sha] = part.stat().st_size if part.exists() else 0
+    return sizes
 
 
-def write(shelf: str, key: str, name: str, offset: int, payload: bytes) -> None:
-    """Put bytes into a file of a parcel that is under way; what lay behind `offset` goes."""
-    _Copying.begin()
-    part = _part(CACHE / shelf / key)
-    part.mkdir(parents=True, exist_ok=True)
+def write(sha: str, offset: int, size: int, payload: bytes) -> bool:
+    """Put bytes into a file that is under way; what lay behind `offset` goes.
+
+    With the last of its `size` bytes it is checked. Returns False where it is not what was sent;
+    then it is gone.
+    """
+    file, part = FILES / sha, FILES / f"{sha}.part"
+    if file.exists():
+        return True
+    _take_turn()
+    FILES.mkdir(exist_ok=True)
+    part.touch()
     try:
-        descriptor = os.open(part / Path(name).name, os.O_WRONLY | os.O_CREAT, 0o644)
-        with os.fdopen(descriptor, "wb") as file:
-            file.truncate(offset)
-            file.seek(offset)
-            file.write(payload)
+        with part.open("r+b") as stream:
+            stream.truncate(offset)
+            stream.seek(offset)
+            stream.write(payload)
     except OSError as error:
         if error.errno in FULL:
-            shutil.rmtree(part, ignore_errors=True)  # a device with a full disk is in trouble
+            part.unlink()  # a device with a full disk is in trouble
         raise
-
-
-def seal(shelf: str, key: str, files: dict[str, str]) -> list[str]:
-    """Check the SHA-256 of every file of a parcel, and put it in its place if all are right.
-
-    Returns the files that are not what was sent; they are gone.
-    """
-    folder = CACHE / shelf / key
-    part = _part(folder)
-    wrong = [name for name, sha in files.items() if _sha256(part / name) != sha]
-    for name in wrong:
-        (part / name).unlink(missing_ok=True)
-    if not wrong and not folder.is_dir():
-        for path in part.iterdir():
-            if path.name not in files:
-                path.unlink()
-        part.rename(folder)
-    if not wrong:
-        _Copying.end()
-    return wrong
+    if offset + len(payload) < size:
+        return True
+    digest = hashlib.sha256()
+    with part.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() != sha:
+        part.unlink()
+        return False
+    part.rename(file)
+    return True
 
 
 def install(wheel: str, requirement: str, system: bool) -> str:
-    """A venv with `requirement`, a parcel's wheel and its extras; returns its folder's name.
+    """A venv with `requirement`, a wheel's name and its extras; returns its folder's name.
 
     `system` lets it see what the machine's own Python has: a Jetson's TensorRT.
     """
     key = hashlib.sha256(f"{wheel} {requirement} {sys.version}".encode()).hexdigest()[:16]
     venv = CACHE / f"venv-{key}"
-    with _exclusive(CACHE / "install.lock"):
-        if (venv / "complete").exists():
-            os.utime(venv)
-            return venv.name
-        shutil.rmtree(venv, ignore_errors=True)
-        flags = ["--system-site-packages"] if system else []
-        _run(
-            [sys.executable, "-m", "venv", *flags, str(venv)],
-            "cannot make a virtual environment",
-            "install the package python3-venv there",
-        )
-        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
-        pip += ["--disable-pip-version-check", "--prefer-binary", "--no-compile"]
-        package = f"{CACHE / 'wheels' / wheel}/{requirement}"
-        wheels = CACHE / "offline"
-        if wheels.is_dir():
-            pip += ["--no-index", "--find-links", str(wheels)]
-        _run(
-            [*pip, package],
-            f"pip could not install {requirement.partition('-')[0]}",
-            f"is there a network? Without one, put the wheels it needs into {wheels} there",
-        )
-        (venv / "complete").touch()
+    complete = venv / "complete"
+    if not complete.exists():
+        _take_turn()
+    if complete.exists():
+        os.utime(venv)
+        return venv.name
+    shutil.rmtree(venv, ignore_errors=True)
+    flags = ["--system-site-packages"] if system else []
+    _run(
+        [sys.executable, "-m", "venv", *flags, str(venv)],
+        "cannot make a virtual environment",
+        "install the package python3-venv there",
+    )
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
+    pip += ["--disable-pip-version-check", "--prefer-binary", "--no-compile"]
+    wheels = CACHE / "offline"
+    if wheels.is_dir():
+        pip += ["--no-index", "--find-links", str(wheels)]
+    _link(FILES / wheel, venv / requirement.partition("[")[0])
+    _run(
+        [*pip, str(venv / requirement)],
+        f"pip could not install {requirement.partition('-')[0]}",
+        f"is there a network? Without one, put the wheels it needs into {wheels} there",
+    )
+    complete.touch()
     return venv.name
 
 
-def start(job: str, venv: str, plan: dict[str, Any], links: dict[str, str]) -> None:
-    """Begin a job that outlives this connection: `plan` is what `runner` reads.
+def start(job: str, venv: str, files: dict[str, str], plan: dict[str, Any]) -> None:
+    """Begin a job that outlives this connection, where its `files` lie: by path, their hashes.
 
-    `links` are the parcels it sees: their path in the job's folder, and the key of each.
+    `plan` has its `commands`, arguments of `vitedge`, each run if the one before it succeeded: what
+    the last prints on stdout is the result; their `environment`; and `lease_s`, for how long it
+    runs with no client.
     """
-    folder = CACHE / "jobs" / job
+    while _turn:
+        os.close(_turn.pop())
+    folder = JOBS / job
     if (folder / "pid").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    for place, key in links.items():
-        parcel, linked = CACHE / "bundles" / key, folder / place
-        linked.mkdir(parents=True)
-        for path in parcel.iterdir():
-            try:
-                os.link(path, linked / path.name)
-            except PermissionError:  # a FAT card has no links
-                shutil.copy2(path, linked / path.name)
-    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    for place, sha in files.items():
+        _link(FILES / sha, folder / place)
     (folder / "lease").touch()
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with (folder / "log").open("wb") as log:
-        runner = subprocess.Popen(
-            [
-                str(CACHE / venv / "bin" / "python"),
-                "-m",
-                "vitedge.measure.remote.runner",
-                str(folder),
-            ],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=(lock,),  # held until the runner is gone, however it goes
-        )
-    os.close(lock)
-    (folder / "pid").write_text(str(runner.pid), encoding="utf-8")
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT, 0o600)
+    pid = os.fork()
+    if pid:
+        os.close(lock)
+        os.close(log)
+        (folder / "pid").write_text(str(pid))
+        return
+    try:
+        os.setsid()
+        for stream, source in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
+            os.dup2(source, stream)
+        os.environ.update(plan["environment"])
+        os.set_inheritable(lock, True)  # held until the last of them is gone, however it goes
+        vitedge, code = [str(CACHE / venv / "bin" / "python"), "-m", "vitedge"], 0
+        for arguments in plan["commands"]:
+            code = code or _follow([*vitedge, *arguments], folder, plan["lease_s"])
+        (folder / "exit").write_text(str(code))
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _follow(command: list[str], folder: Path, lease_s: float) -> int:
+    """Run one command of a job and return its exit code; without a client, end everything."""
+    with (folder / "result").open("wb") as result:
+        child = subprocess.Popen(command, cwd=folder, stdout=result, close_fds=False)
+    lease, last_touch, touched_s = folder / "lease", 0, time.monotonic()
+    while True:
+        try:
+            return child.wait(CHECK_S)
+        except subprocess.TimeoutExpired:
+            touch = lease.stat().st_mtime_ns if lease.exists() else 0
+            if touch and touch != last_touch:  # the device's own clock may jump
+                last_touch, touched_s = touch, time.monotonic()
+            if not touch or time.monotonic() - touched_s > lease_s:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.killpg(0, signal.SIGKILL)
 
 
 def poll(job: str, offset: int) -> dict[str, Any]:
-    """What a job has said since `offset`, and its exit code, None while it runs.
+    """What a job has said since `offset`, its exit code, None while it runs, and its result.
 
     Asking is what keeps it running.
     """
-    folder = CACHE / "jobs" / job
+    folder = JOBS / job
     if not folder.is_dir():
         raise Refused("the job is gone: nobody asked for it for too long", "start it again")
     os.utime(folder / "lease")
-    alive = _alive(folder)
+    running = _locked(folder / "lock")
     with (folder / "log").open("rb") as log:
         log.seek(offset)
-        output = log.read(2**20)
-    code = None
-    if (folder / "exit").exists():
-        code = int((folder / "exit").read_text(encoding="utf-8"))
-    elif not alive:
+        output = log.read()
+    answer = {"log": output.decode(errors="replace"), "offset": offset + len(output), "exit": None}
+    if running:
+        return answer
+    if not (folder / "exit").exists():
         raise Refused(
             "the job ended without a result: the device lost power, or something killed it",
             "start it again; the bundle and the install are still there",
         )
-    return {"log": output.decode(errors="replace"), "offset": offset + len(output), "exit": code}
-
-
-def result(job: str) -> str:
-    """What a finished job printed on stdout."""
-    return (CACHE / "jobs" / job / "result").read_text(encoding="utf-8")
+    result = (folder / "result").read_text(encoding="utf-8")
+    return {**answer, "exit": int((folder / "exit").read_text()), "result": result}
 
 
 def stop(job: str) -> None:
     """End a job, if it runs, and remove its folder."""
-    folder = CACHE / "jobs" / job
-    if _alive(folder):
+    folder = JOBS / job
+    if _locked(folder / "lock"):
         with contextlib.suppress(OSError, ValueError):
-            os.killpg(int((folder / "pid").read_text(encoding="utf-8")), signal.SIGKILL)
+            os.killpg(int((folder / "pid").read_text()), signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _part(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.part")
-
-
-def _alive(job: Path) -> bool:
-    """Whether a job's runner holds its lock."""
+def _link(file: Path, place: Path) -> None:
+    """Let a file be seen in another place, too."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(job / "lock", os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    if path.is_file():
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock `path` while the block runs; another's is waited for."""
-    descriptor = _lock(path)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+        os.link(file, place)
+    except PermissionError:  # a FAT card has no links
+        shutil.copy2(file, place)
 
 
 def _lock(path: Path) -> int:
-    """Wait for the lock `path`; closing what is returned frees it."""
+    """Take the lock `path`; closing what is returned frees it. Raises BlockingIOError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    while True:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process holds the lock `path`."""
+    try:
+        os.close(_lock(path))
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def _take_turn() -> None:
+    """Be the one connection that copies and installs here; another's end is waited for."""
+    while not _turn:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
+            _turn.append(_lock(CACHE / "lock"))
         except BlockingIOError:
-            _check_client(0.2)
-
-
-class _Copying:
-    """The lock of the one connection that copies to this machine."""
-
-    descriptor: int | None = None
-
-    @classmethod
-    def begin(cls) -> None:
-        if cls.descriptor is None:
-            cls.descriptor = _lock(CACHE / "copying.lock")
-
-    @classmethod
-    def end(cls) -> None:
-        if cls.descriptor is not None:
-            os.close(cls.descriptor)
-            cls.descriptor = None
+            _check_client(CHECK_S)
 
 
 def _run(command: list[str], what: str, fix: str) -> None:
@@ -304,25 +286,22 @@ def _run(command: list[str], what: str, fix: str) -> None:
     output = b""
     try:
         while True:
-            if select.select([child.stdout], [], [], 0.2)[0]:
-                block = os.read(child.stdout.fileno(), 2**16)
-                if not block:
-                    break
-                output = (output + block)[-4000:]
+            select.select([child.stdout.fileno(), 0], [], [])
             _check_client(0)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.killpg(child.pid, signal.SIGKILL)
+            block = os.read(child.stdout.fileno(), 2**16)
+            if not block:
+                break
+            output = (output + block)[-4000:]
+    except Gone:
+        os.killpg(child.pid, signal.SIGKILL)
         raise
-    finally:
-        code = child.wait()
-    if code:
+    if code := child.wait():
         text = output.decode(errors="replace")
         if os.strerror(errno.ENOSPC) in text:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()]
-        raise Refused(f"{what}: {(errors or lines or [f'exit {code}'])[-1].strip()}", fix)
+        raise Refused(f"{what}: {(errors or lines or [f'exit {code}'])[-1]}", fix)
 
 
 def _check_client(wait_s: float) -> None:
@@ -331,34 +310,33 @@ def _check_client(wait_s: float) -> None:
         raise Gone
 
 
-VERBS = {
-    verb.__name__: verb for verb in (hello, held, write, seal, install, start, poll, result, stop)
+VERBS: dict[str, Callable[..., Any]] = {
+    verb.__name__: verb for verb in (hello, held, write, install, start, poll, stop)
 }
 
 
 def main() -> None:
-    """Answer requests until the client is gone, or silent for too long."""
-    _say(GREETING, hello())
+    """Greet with the client's greeting, and answer until it is gone, or silent for too long."""
+    _say(sys.stdin.buffer.readline().strip(b"\n"), {"answer": hello()})
     while select.select([0], [], [], PATIENCE_S)[0]:
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):
             return
         request = json.loads(line)
-        count = request.pop("bytes", None)
-        if count is not None:
+        if "bytes" in request:
+            count = request.pop("bytes")
             request["payload"] = sys.stdin.buffer.read(count)
             if len(request["payload"]) < count:
                 return
         try:
             answer = {"answer": VERBS[request.pop("verb")](**request)}
         except Refused as refused:
-            answer = {"what": refused.what, "fix": refused.fix}
+            answer = dict(zip(("what", "fix"), refused.args, strict=True))
         except Gone:
             return
         except OSError as error:
-            answer = {"what": f"{error.strerror or error} in {CACHE}"}
-            if error.errno in FULL:
-                answer["fix"] = "free some space there"
+            fix = "free some space there" if error.errno in FULL else ""
+            answer = {"what": f"{error.strerror or error} in {CACHE}", "fix": fix}
         _say(b"", answer)
 
 

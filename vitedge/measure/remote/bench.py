@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import signal
 import tempfile
-import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from vitedge.core.bundle import Bundle
+from vitedge.core.bundle import Bundle, sha256
 from vitedge.core.errors import InputError, LimitError, UnavailableError, VitedgeError
-from vitedge.core.progress import Steps
+from vitedge.core.progress import LINES, Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import is_ours, runtime_of
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
 from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
-from vitedge.measure.remote.parcels import Parcel, bundle_parcel, file_parcel, send
+from vitedge.measure.remote.upload import File, bundle_files, send
 
 ERROR, FIX = "error: ", "  fix: "
 
@@ -31,11 +31,12 @@ ERROR, FIX = "error: ", "  fix: "
 class BenchJob:
     """What a device gets, and the commands it runs."""
 
-    wheel: Parcel
-    extras: tuple[str, ...]
+    wheel: File
+    requirement: str
+    """What pip installs: the wheel's name, and the extras of the runtimes."""
     system: bool
     """Whether the install sees the packages of the device's own Python."""
-    parcels: dict[str, Parcel]
+    files: dict[str, File]
     """By path in the job's folder."""
     commands: tuple[tuple[str, ...], ...]
 
@@ -52,149 +53,122 @@ class DeviceResult:
 
 def bench(
     addresses: Sequence[Address],
-    bundles: Sequence[Bundle],
-    rival: Bundle | None,
-    options: Sequence[str],
+    command: Sequence[str | Bundle],
     steps: Steps,
     patience: Patience = PATIENCE,
 ) -> list[DeviceResult]:
-    """Run `vitedge bench BUNDLES OPTIONS --json` on every device at once, in the order given.
+    """Run `vitedge` with the words of `command` on every device at once, in the order given.
 
-    `rival` is the other artifact of `--against`, which goes along as FP32 bundles do. A device
-    that fails does not disturb the others. Interrupted, what was started on the devices ends.
+    It prints reports as a JSON document. Its bundles go to the device, and their FP32 bundles with
+    them. A device that fails does not disturb the others. Interrupted, what was started on the
+    devices ends. Raises InputError for a runtime that is no device's to have.
     """
     with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
-        name, content = wheel.pack()
-        packed = Path(folder) / name
-        packed.write_bytes(content)
-        job = _job(file_parcel(packed, "wheels"), bundles, rival, options)
-        stop = threading.Event()
-        with ThreadPoolExecutor(len(addresses)) as pool:
-            running = [
-                pool.submit(_bench_on, address, job, steps, stop, patience) for address in addresses
-            ]
+        job = _job(wheel.pack(Path(folder)), command)
+        devices = [Connection(address, steps, patience) for address in addresses]
+        with ThreadPoolExecutor(len(devices)) as pool:
+            running = [pool.submit(_bench_on, device, job, steps) for device in devices]
             try:
-                while wait(running, timeout=0.2).not_done:
+                while wait(running, timeout=0.2).not_done:  # not for good: Ctrl-C is to be seen
                     pass
             except BaseException:
-                stop.set()
+                for device in devices:
+                    device.interrupt()
                 raise
         return [future.result() for future in running]
 
 
-def _job(
-    packed: Parcel, bundles: Sequence[Bundle], rival: Bundle | None, options: Sequence[str]
-) -> BenchJob:
+def _job(packed: Path, command: Sequence[str | Bundle]) -> BenchJob:
     """Lay out the job's folder: bundles that lie beside each other here do so there."""
-    parents: list[Path] = []
-    parcels: dict[str, Parcel] = {}
-    builds: list[tuple[str, ...]] = []
+    parents: dict[Path, int] = {}
+    bundles: dict[str, Bundle] = {}
 
     def place(bundle: Bundle) -> str:
         path = bundle.path.resolve()
-        if path.parent not in parents:
-            parents.append(path.parent)
-        where = f"{parents.index(path.parent)}/{path.name}"
-        if where in parcels:
-            return where
-        parcels[where] = bundle_parcel(bundle)
-        if bundle.manifest.build and bundle.manifest.build.state == "on the device":
-            builds.append(("build", where))
-        reference = bundle.reference()
-        if reference is not None and reference.path.resolve() != path:
-            place(reference)
+        where = f"{parents.setdefault(path.parent, len(parents))}/{path.name}"
+        if where not in bundles:
+            bundles[where] = bundle
+            if reference := bundle.reference():
+                place(reference)
         return where
 
-    placed = [place(bundle) for bundle in bundles]
-    against = ["--against", place(rival)] if rival else []
-    used = [runtime_of(bundle.manifest.target) for bundle in [*bundles, rival] if bundle]
+    words = tuple(place(word) if isinstance(word, Bundle) else word for word in command)
+    used = [runtime_of(word.manifest.target) for word in command if isinstance(word, Bundle)]
     for runtime in used:
         if not is_ours(runtime):
             raise InputError(
                 f"{runtime.title} comes with another package, which is not put on a device",
                 fix="run 'vitedge bench' on the device itself",
             )
+    builds = [
+        ("build", where)
+        for where, bundle in bundles.items()
+        if bundle.manifest.build and bundle.manifest.build.state == "on the device"
+    ]
     return BenchJob(
-        packed,
-        tuple(sorted({runtime.extra for runtime in used})),
+        File(packed, sha256(packed)),
+        f"{packed.name}[{','.join(sorted({runtime.extra for runtime in used}))}]",
         any(runtime.processor == "gpu" for runtime in used),
-        parcels,
-        (*builds, ("bench", *placed, *against, *options, "--json")),
+        {
+            f"{place}/{name}": file
+            for place, bundle in bundles.items()
+            for name, file in bundle_files(bundle).items()
+        },
+        (*builds, words),
     )
 
 
-def _bench_on(
-    address: Address, job: BenchJob, steps: Steps, stop: threading.Event, patience: Patience
-) -> DeviceResult:
+def _bench_on(device: Connection, job: BenchJob, steps: Steps) -> DeviceResult:
     """The whole way on one device."""
-    device = Connection(address, steps, stop, patience)
+    where = device.address.text
     try:
-        steps.say(f"{address.text}: connecting")
-        for parcel in (job.wheel, *job.parcels.values()):
-            send(parcel, device, steps)
-        requirement = f"{job.wheel.name}[{','.join(job.extras)}]"
-        steps.say(f"{address.text}: installing {requirement}")
-        venv = device.call(
-            "install", wheel=job.wheel.key, requirement=requirement, system=job.system
-        )
-        return _run(device, job, venv, steps, patience)
+        steps.say(f"{where}: connecting")
+        send({job.wheel.path.name: job.wheel, **job.files}, device, steps)
+        steps.say(f"{where}: installing {job.requirement}")
+        wheel, requirement = job.wheel.sha256, job.requirement
+        venv = device.call("install", wheel=wheel, requirement=requirement, system=job.system)
+        return _run(device, job, venv, steps)
     except Stopped:
-        return DeviceResult(address, error=VitedgeError(f"{address.text}: interrupted"))
+        return DeviceResult(device.address, error=VitedgeError(f"{where}: interrupted"))
     except VitedgeError as error:
-        return DeviceResult(address, error=error)
+        return DeviceResult(device.address, error=error)
     finally:
         device.close()
 
 
-def _run(
-    device: Connection, job: BenchJob, venv: str, steps: Steps, patience: Patience
-) -> DeviceResult:
+def _run(device: Connection, job: BenchJob, venv: str, steps: Steps) -> DeviceResult:
     """Start the job and follow it to its end; whatever happens, it is not left running."""
-    where = device.address.text
+    where, lease_s = device.address.text, device.patience.lease_s
     job_id = uuid.uuid4().hex
-    plan = {"commands": job.commands, "lease_s": patience.lease_s}
-    links = {place: parcel.key for place, parcel in job.parcels.items()}
+    files = {place: file.sha256 for place, file in job.files.items()}
+    plan = {"commands": job.commands, "environment": {LINES: "1"}, "lease_s": lease_s}
     steps.say(f"{where}: starting")
     try:
-        device.call("start", job=job_id, venv=venv, plan=plan, links=links)
-        offset, rest, code = 0, "", None
-        messages: list[str] = []
-        while code is None:
-            status = device.call("poll", job=job_id, offset=offset)
-            offset, code = status["offset"], status["exit"]
+        device.call("start", job=job_id, venv=venv, files=files, plan=plan)
+        status: dict[str, Any] = {"offset": 0, "exit": None}
+        rest, messages = "", []
+        while status["exit"] is None:
+            status = device.call("poll", job=job_id, offset=status["offset"])
             *lines, rest = f"{rest}{status['log']}".split("\n")
-            messages += _show(lines, where, steps)
-            if code is None:
+            messages += [line for line in lines if not line.startswith("[")]  # those are steps
+            for line in lines:
+                if not line.startswith((ERROR, FIX)):
+                    steps.replay(line, where)
+            if status["exit"] is None:
                 device.pause()
-        error = _error(where, code, messages) if code else None
-        printed = device.call("result", job=job_id)
     finally:
         try:
-            device.call_last("stop", job=job_id)
+            device.call("stop", last=True, job=job_id)
         except VitedgeError:
-            steps.note(
-                f"{where}: not there to be told to stop; it does so within {patience.lease_s:g} s"
-            )
-    if error and not printed:
-        raise error
+            steps.note(f"{where}: not there to be told to stop; it does so within {lease_s:g} s")
+    error = _error(where, status["exit"], messages) if status["exit"] else None
     try:
-        document = json.loads(printed)
+        document = json.loads(status["result"])
         reports = msgspec.convert(document.get("reports", [document]), tuple[Report, ...])
     except (ValueError, msgspec.ValidationError):
         cut = VitedgeError(f"{where}: what it measured was cut short", fix="is its disk full?")
         raise error or cut from None
     return DeviceResult(device.address, reports, error)
-
-
-def _show(lines: Sequence[str], where: str, steps: Steps) -> list[str]:
-    """Show the steps and notes among the lines of a job's log; returns those that are no steps."""
-    messages = []
-    for line in lines:
-        if not line.startswith("["):
-            messages.append(line)
-        if not line.startswith((ERROR, FIX)):
-            steps.replay(line, where)
-    return messages
 
 
 def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:

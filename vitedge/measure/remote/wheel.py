@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -17,8 +16,8 @@ from vitedge.core.errors import UnavailableError
 _TAG = "Wheel-Version: 1.0\nGenerator: vitedge\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
-def pack() -> tuple[str, bytes]:
-    """Name and bytes of a wheel of the package as it is imported here; the same each time.
+def pack(folder: Path) -> Path:
+    """Write a wheel of the package as it is imported here; the same bytes each time.
 
     Source: the binary distribution format of the Python packaging specifications.
     Raises UnavailableError where vitedge is not installed, so that its needs are not known.
@@ -37,11 +36,11 @@ def pack() -> tuple[str, bytes]:
     files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     rows = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    wheel = folder / f"vitedge-{installed.version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    return f"vitedge-{installed.version}-py3-none-any.whl", packed.getvalue()
+    return wheel
 
 
 def _package() -> Iterator[tuple[str, bytes]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vitedge.core.bundle import ENGINE, MODEL
-from vitedge.core.errors import UnavailableError
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Build, Manifest
@@ -24,6 +24,14 @@ class TensorRT:
     processor: Processor = "gpu"
     options: frozenset[str] = frozenset()
     """None: what the compiler takes is in `[compile]`."""
+    absent: Mapping[str, str] = {}
+    """What of `[compile]` it does not have, and what to do without."""
+    ahead_of_time = False
+    """Whether it compiles for the GPUs that a target names, with none at hand, and leaves to a
+    session what only that GPU can tell: it records CUDA graphs itself."""
+    install_hint = (
+        "; a Jetson has it from JetPack: use a virtual environment with --system-site-packages"
+    )
 
     def probe(self, host: Host) -> str:
         """A GPU to run on; a graph is compiled without one, if need be on the device."""
@@ -46,17 +54,33 @@ class TensorRT:
     def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> Build:
         """Save the ONNX file, weights inside, and its engine unless that waits for the device.
 
+        Either way the record says what the compiler made of the graph, where TensorRT-RTX is
+        installed to tell.
         Raises InputError and LimitError where the compiler does not take the graph, and
         UnavailableError where a `model` in `out` already cannot be compiled here.
         """
-        saved = model == out / MODEL
-        if not saved:
+        from vitedge.runtimes.tensorrt.compiler import check_options, compile_model
+        from vitedge.runtimes.tensorrt.coverage import compile_check, examine
+        from vitedge.runtimes.tensorrt.package import obstacle
+
+        saved = out / MODEL
+        if model != saved:
             import onnx
 
             from vitedge.graph.io import write
 
-            write(onnx.load(model), out / MODEL)
-        return _compile_engine(out, target, progress, may_wait=not saved)
+            write(onnx.load(model), saved)
+        check_options(target)
+        if blocked := obstacle(target, describe_machine(threads=0)):
+            if model == saved:
+                raise blocked
+            compiled = compile_check(saved, target, progress)
+            return Build(state="on the device", why=blocked.what, compiled=compiled)
+        compilation = compile_model(saved, target, progress)
+        (out / ENGINE).write_bytes(compilation.engine)
+        if self.ahead_of_time:
+            return Build(state="done", compiled=examine(saved, target, compilation))
+        return Build(state="done", compiled=compile_check(saved, target, progress))
 
     def open(self, verified: VerifiedFiles, target: Target) -> AbstractContextManager[Session]:
         """Load `model.engine` on this process's first GPU. Never yet run on one."""
@@ -72,29 +96,10 @@ class TensorRTRTX(TensorRT):
     title = "TensorRT-RTX"
     packages = ("tensorrt_rtx", "tensorrt_rtx_cu13", "tensorrt_rtx_cu12")
     extra = "tensorrt-rtx"
-
-
-def _compile_engine(folder: Path, target: Target, progress: Progress, *, may_wait: bool) -> Build:
-    """Compile `folder/model.onnx` into `folder/model.engine`, if that can be done here.
-
-    Either way the record says what the compiler made of the graph, where TensorRT-RTX is installed
-    to tell. Raises InputError and LimitError where the compiler does not take the graph, and
-    UnavailableError where this machine cannot compile it and it may not wait for one that can.
-    """
-    from vitedge.runtimes.tensorrt.compiler import check_options, compile_model
-    from vitedge.runtimes.tensorrt.coverage import compile_check, examine
-    from vitedge.runtimes.tensorrt.package import obstacle
-
-    model = folder / MODEL
-    check_options(target)
-    blocked = obstacle(target, describe_machine(threads=0))
-    if blocked and not may_wait:
-        raise UnavailableError(blocked.why, fix=blocked.fix)
-    if blocked:
-        compiled = compile_check(model, target, progress)
-        return Build(state="on the device", why=blocked.why, compiled=compiled)
-    compilation = compile_model(model, target, progress)
-    (folder / ENGINE).write_bytes(compilation.engine)
-    if target.runtime == "tensorrt_rtx":
-        return Build(state="done", compiled=examine(model, target, compilation))
-    return Build(state="done", compiled=compile_check(model, target, progress))
+    absent: Mapping[str, str] = {
+        "version_compatible": "take it out of [compile]; build again for another version",
+        "hardware_compatible": "list the GPUs in compute_capabilities; with none, it takes 8.0 "
+        "and later",
+    }
+    ahead_of_time = True
+    install_hint = ""

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_HEAD = re.compile(r"^Name: (.*?), LayerType: (\w+)", re.MULTILINE)
+_HEAD = re.compile(r"Name: (.*?), LayerType: (\w+)")
 _DTYPE = re.compile(r"Datatype: (\w+)")
-_NODE = "[ONNX Layer: "
 _SUFFIX = re.compile(r"_myl\d+_\d+$")
 
 
@@ -49,20 +48,17 @@ class CompiledLayer:
 
 def layers(log: str) -> tuple[CompiledLayer, ...]:
     """Every compiled layer that a build log describes, in the order they run."""
-    lines = (line for line in log.splitlines() if _HEAD.match(line))
-    return tuple(_layer(line) for line in lines)
-
-
-def _layer(line: str) -> CompiledLayer:
-    head = _HEAD.match(line)
-    assert head
-    return CompiledLayer(
-        name=head[1],
-        kind=head[2],
-        inputs=_dtypes(line, "Inputs"),
-        constants=_dtypes(line, "Constants"),
-        outputs=_dtypes(line, "Outputs"),
-        nodes=tuple(_nodes(line)),
+    return tuple(
+        CompiledLayer(
+            name=head[1],
+            kind=head[2],
+            inputs=_dtypes(line, "Inputs"),
+            constants=_dtypes(line, "Constants"),
+            outputs=_dtypes(line, "Outputs"),
+            nodes=tuple(_nodes(line)),
+        )
+        for line in log.splitlines()
+        if (head := _HEAD.match(line))
     )
 
 
@@ -78,5 +74,5 @@ def _dtypes(line: str, section: str) -> tuple[str, ...]:
 
 def _nodes(line: str) -> Iterator[str]:
     _, _, metadata = line.partition(", Metadata: ")
-    for part in metadata.split(_NODE)[1:]:
+    for part in metadata.split("[ONNX Layer: ")[1:]:
         yield part.rstrip().removesuffix("]")

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.core.errors import InputError, LimitError, VitedgeError
-from vitedge.core.runtime import Progress, runtime_of
+from vitedge.core.runtime import Progress
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 from vitedge.runtimes.tensorrt import timing_cache
-from vitedge.runtimes.tensorrt.package import load
+from vitedge.runtimes.tensorrt.package import engine_runtime
 
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
+_LINT = "see 'vitedge inspect {model}' with `target='{target}'`"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def compile_model(model: Path, target: Target, progress: Progress) -> Compilatio
     """
     check_options(target)
     trt = load(target.runtime)
-    monitor = _monitor(trt, f"{runtime_of(target).title} compiles the engine", progress)
+    monitor = _monitor(trt, f"{engine_runtime(target).title} compiles the engine", progress)
     # in a thread: an exception that Ctrl-C raised inside a callback would end the process
     with _stdout_discarded(), ThreadPoolExecutor(1, "vitedge-compile") as pool:
         try:
@@ -67,16 +69,12 @@ def check_options(target: Target) -> None:
             f"({options.max_batch})",
             fix="set opt_batch in [compile] to at most max_batch",
         )
-    if target.runtime == "tensorrt_rtx" and options.version_compatible:
-        raise InputError(
-            f"target '{target.name}': TensorRT-RTX has no version-compatible engines",
-            fix="take version_compatible out of [compile]; build again for another version",
-        )
-    if target.runtime == "tensorrt_rtx" and options.hardware_compatible:
-        raise InputError(
-            f"target '{target.name}': TensorRT-RTX has no hardware_compatible",
-            fix="list the GPUs in compute_capabilities; with none, it takes 8.0 and later",
-        )
+    runtime = engine_runtime(target)
+    for option, instead in runtime.absent.items():
+        if getattr(options, option):
+            raise InputError(
+                f"target '{target.name}': {runtime.title} has no {option}", fix=instead
+            )
 
 
 def _compile(trt: Any, model: Path, target: Target, monitor: Any) -> Compilation:
@@ -90,10 +88,16 @@ def _compile(trt: Any, model: Path, target: Target, monitor: Any) -> Compilation
     _configure(trt, config, target)
     config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
-    if _set_shapes(profile, network, target):
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    dynamic = [tensor for tensor in inputs if tensor.shape[0] == -1]
+    for tensor in dynamic:
+        batches = (1, target.compile.opt_batch, target.compile.max_batch)
+        profile.set_shape(tensor.name, *((batch, *tensor.shape[1:]) for batch in batches))
+    if dynamic:
         config.add_optimization_profile(profile)
-    timings = timing_cache.file(trt.__version__) if target.runtime == "tensorrt" else None
-    if timings:
+    timings = None
+    if not engine_runtime(target).ahead_of_time:
+        timings = timing_cache.file(trt.__version__)
         timing_cache.read(timings, config, log)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -119,39 +123,22 @@ def _configure(trt: Any, config: Any, target: Target) -> None:
     elif options.weights == "stripped":
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
         config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
-    if target.runtime == "tensorrt_rtx" and target.compute_capabilities:
+    if engine_runtime(target).ahead_of_time and target.compute_capabilities:
+        known = capabilities(trt)
         config.num_compute_capabilities = len(target.compute_capabilities)
-        for index, capability in enumerate(target.compute_capabilities):
-            config.set_compute_capability(_capability(trt, capability), index)
+        for index, name in enumerate(target.compute_capabilities):
+            if name not in known:
+                raise InputError(
+                    f"TensorRT-RTX does not compile for compute capability {name}",
+                    fix=f"set compute_capabilities to some of {', '.join(known)}",
+                )
+            config.set_compute_capability(known[name], index)
 
 
 def capabilities(trt: Any) -> dict[str, Any]:
     """The compute capabilities that TensorRT-RTX compiles for, e.g. `8.6`, and its names."""
     members = trt.ComputeCapability.__members__.items()
     return {f"{n[2:-1]}.{n[-1]}": value for n, value in members if n.startswith("SM")}
-
-
-def _capability(trt: Any, name: str) -> Any:
-    known = capabilities(trt)
-    if name not in known:
-        raise InputError(
-            f"TensorRT-RTX does not compile for compute capability {name}",
-            fix=f"set compute_capabilities to some of {', '.join(known)}",
-        )
-    return known[name]
-
-
-def _set_shapes(profile: Any, network: Any, target: Target) -> bool:
-    """Give `profile` the batches of `target`; returns whether the network's batch is dynamic."""
-    options, dynamic = target.compile, False
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        batch, *rest = tensor.shape
-        if batch == -1:
-            dynamic = True
-            batches = (1, options.opt_batch, options.max_batch)
-            profile.set_shape(tensor.name, *((size, *rest) for size in batches))
-    return dynamic
 
 
 def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
@@ -161,14 +148,14 @@ def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
     why = error.desc().strip().replace("\n", " ").removeprefix("Assertion failed: ")
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
     return InputError(
-        f"{runtime_of(target).title} does not take {model}: {where}: {why}{more}",
-        fix=f"see 'vitedge inspect {model} --target {target.name}'",
+        f"{engine_runtime(target).title} does not take {model}: {where}: {why}{more}",
+        fix=_LINT.format(model=model, target=target.name),
     )
 
 
 def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
     """The compiler's last error."""
-    title = runtime_of(target).title
+    title = engine_runtime(target).title
     why = " ".join(errors[-1].split()) if errors else "it does not say why"
     if "workspace limit" in why:
         return LimitError(
@@ -179,10 +166,8 @@ def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
     if any(sign in why.lower() for sign in _OUT_OF_MEMORY):
         fix = "stop what else uses the GPU, or lower workspace_mib and max_batch in [compile]"
         return InputError(f"{title} ran out of device memory on {model}: {why}", fix=fix)
-    return InputError(
-        f"{title} cannot compile {model}: {why}",
-        fix=f"see 'vitedge inspect {model} --target {target.name}'",
-    )
+    fix = _LINT.format(model=model, target=target.name)
+    return InputError(f"{title} cannot compile {model}: {why}", fix=fix)
 
 
 def compiler_log(trt: Any) -> Any:
@@ -216,17 +201,21 @@ def _monitor(trt: Any, step: str, progress: Progress) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.cancelled = False
-            self._phases: dict[str, _Phase] = {}
+            self._phases: dict[str | None, tuple[str | None, int, int]] = {}
             self._furthest = 0.0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self._phases[name] = _Phase(self._phases.get(parent or ""), max(1, steps))
+            self._phases[name] = (parent, max(1, steps), 0)
 
         def step_complete(self, name: str, index: int) -> bool:
-            phase = self._phases.get(name)
-            if phase:
-                phase.done = index + 1
-                self._furthest = max(self._furthest, phase.share())
+            if name in self._phases:
+                self._phases[name] = (*self._phases[name][:2], index + 1)
+                share = 0.0
+                phase: str | None = name
+                while phase in self._phases:  # one step of its parent's
+                    phase, steps, done = self._phases[phase]
+                    share = min(1.0, (done + share) / steps)
+                self._furthest = max(self._furthest, share)
                 progress(step, self._furthest, 1.0)
             return not self.cancelled
 
@@ -236,25 +225,9 @@ def _monitor(trt: Any, step: str, progress: Progress) -> Any:
     return Monitor()
 
 
-class _Phase:
-    """A part of the build, which is one step of its parent's."""
-
-    def __init__(self, parent: _Phase | None, steps: int) -> None:
-        self._parent, self._steps, self.done = parent, steps, 0
-
-    def share(self) -> float:
-        """How much of the outermost phase is done, 0-1."""
-        phase, inner = self, 0.0
-        while True:
-            inner = min(1.0, (phase.done + inner) / phase._steps)
-            if phase._parent is None:
-                return inner
-            phase, inner = phase._parent, inner
-
-
 @contextmanager
 def _stdout_discarded() -> Iterator[None]:
-    """Drop what native code prints: stdout belongs to what the user asked for, `--json` above all.
+    """Drop what native code prints: stdout belongs to what the user asked for, JSON above all.
 
     The compiler's errors are in its log.
     """

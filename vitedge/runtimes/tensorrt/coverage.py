@@ -15,9 +15,9 @@ from vitedge.core.errors import UnavailableError
 from vitedge.core.manifest import Compiled
 from vitedge.core.runtime import Progress, runtime_of
 from vitedge.core.spec import Compile, Target
+from vitedge.runtimes.package import load
 from vitedge.runtimes.tensorrt.build_log import CompiledLayer, layers
 from vitedge.runtimes.tensorrt.compiler import Compilation, capabilities, compile_model
-from vitedge.runtimes.tensorrt.package import load
 
 _FALLBACK = "8.6"
 """Ampere, as is Orin's 8.7."""

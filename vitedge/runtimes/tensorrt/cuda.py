@@ -46,16 +46,16 @@ class Cuda:
 
     def copy_to_gpu(self, address: int, host: NDArray[Any]) -> None:
         """Queue a copy of all of `host`, which is contiguous."""
-        kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._check(
-            self._api.cudaMemcpyAsync(address, host.ctypes.data, host.nbytes, kind, self._stream)
-        )
+        self._copy(address, host.ctypes.data, host.nbytes, "cudaMemcpyHostToDevice")
 
     def copy_to_host(self, host: NDArray[Any], address: int) -> None:
         """Queue a copy into all of `host`, which is contiguous."""
-        kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy(host.ctypes.data, address, host.nbytes, "cudaMemcpyDeviceToHost")
+
+    def _copy(self, to: int, source: int, size_bytes: int, kind: str) -> None:
+        kinds = self._api.cudaMemcpyKind
         self._check(
-            self._api.cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self._stream)
+            self._api.cudaMemcpyAsync(to, source, size_bytes, getattr(kinds, kind), self._stream)
         )
 
     def synchronize(self) -> None:
@@ -64,13 +64,9 @@ class Cuda:
 
     def capture(self, queue: Callable[[], None]) -> Any | None:
         """Record what `queue` puts on the stream as a graph; None where that cannot be recorded."""
-        api = self._api
-        self._check(
-            api.cudaStreamBeginCapture(
-                self._stream, api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-            )
-        )
-        queued = False
+        api, queued = self._api, False
+        mode = api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._check(api.cudaStreamBeginCapture(self._stream, mode))
         with contextlib.suppress(VitedgeError):
             queue()
             queued = True

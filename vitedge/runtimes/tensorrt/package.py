@@ -3,68 +3,49 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
-from typing import Any
 
 from vitedge.core import catalog
-from vitedge.core.errors import UnavailableError, error_line, missing
+from vitedge.core.errors import UnavailableError
 from vitedge.core.host import Host
-from vitedge.core.runtime import runtime_of, runtimes
+from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
-
-_JETSON = "a Jetson has it from JetPack: use a virtual environment with --system-site-packages"
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """Why no engine can be built here, and what to do about it."""
-
-    why: str
-    fix: str
+from vitedge.runtimes.package import load
+from vitedge.runtimes.tensorrt import TensorRT
 
 
-def load(name: str) -> Any:
-    """The Python package of a runtime. Raises UnavailableError where it is missing or broken."""
-    runtime = runtimes()[name]
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise missing(error.name or name, runtime.extra) from error
-    except (ImportError, OSError, RuntimeError) as error:  # its libraries do not load
-        raise UnavailableError(
-            f"{runtime.title} is installed but does not load: {error_line(error)}",
-            fix=f"pip install --force-reinstall 'vitedge[{runtime.extra}]'",
-        ) from error
+def engine_runtime(target: Target) -> TensorRT:
+    """The runtime of a target of TensorRT or TensorRT-RTX."""
+    runtime = runtime_of(target)
+    assert isinstance(runtime, TensorRT)
+    return runtime
 
 
-def obstacle(target: Target, machine: Host) -> Obstacle | None:
+def obstacle(target: Target, machine: Host) -> UnavailableError | None:
     """What keeps an engine for `target` from being built on `machine`; None if nothing.
 
     TensorRT builds on the GPU that the engine is for. TensorRT-RTX needs none, unless weights are
     to be replaced in the engine later.
     """
-    runtime = runtime_of(target)
-    title, extra, low = runtime.title, runtime.extra, target.versions[0]
-    ahead_of_time = target.runtime == "tensorrt_rtx" and target.compile.weights == "inside"
-    if not ahead_of_time and (lacking := _lacking(target, machine)):
-        install = f"pip install 'vitedge[{extra}]'"
-        how = f"{install}; {_JETSON}" if target.runtime == "tensorrt" else install
-        version = f"{title} {low} or newer" if low else title
-        fix = f"run 'vitedge build' on the device, with {version} ({how})"
+    runtime, (low, end) = engine_runtime(target), target.versions
+    needs_gpu = not runtime.ahead_of_time or target.compile.weights != "inside"
+    if needs_gpu and (lacking := _lacking(target, machine)):
+        version = f"{runtime.title} {low} or newer" if low else runtime.title
+        install = f"pip install 'vitedge[{runtime.extra}]'{runtime.install_hint}"
+        fix = f"run 'vitedge build' on the device, with {version} ({install})"
         if len(machine.gpus) > 1:
             fix += "; CUDA_VISIBLE_DEVICES says which GPU is the first"
-        return Obstacle(lacking, fix)
+        return UnavailableError(lacking, fix=fix)
     try:
-        package = load(target.runtime)
+        version = load(target.runtime).__version__
     except UnavailableError as error:
-        how = f"{error.fix}; {_JETSON}" if target.runtime == "tensorrt" else error.fix
         installed = importlib.util.find_spec(target.runtime) is not None
-        return Obstacle(error.what if installed else f"{title} is not installed", how)
-    if not catalog.in_range(package.__version__, target.versions):
-        return Obstacle(
-            f"{title} {package.__version__} is out of range: the target '{target.name}' takes "
-            f"{low} to before {target.versions[1]}",
-            f"pip install '{extra}>={low},<{target.versions[1]}'",
+        what = error.what if installed else f"{runtime.title} is not installed"
+        return UnavailableError(what, fix=f"{error.fix}{runtime.install_hint}")
+    if not catalog.in_range(version, target.versions):
+        return UnavailableError(
+            f"{runtime.title} {version} is out of range: the target '{target.name}' takes "
+            f"{low} to before {end}",
+            fix=f"pip install '{runtime.extra}>={low},<{end}'",
         )
     return None
 

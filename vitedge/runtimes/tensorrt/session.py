@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 
 from vitedge.core.bundle import ENGINE, MODEL
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles, runtime_of
+from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
+from vitedge.runtimes.package import load
 from vitedge.runtimes.tensorrt.compiler import compiler_log
 from vitedge.runtimes.tensorrt.cuda import Cuda
-from vitedge.runtimes.tensorrt.package import load
+from vitedge.runtimes.tensorrt.package import engine_runtime
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,7 +41,7 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             f"{bundle} has no engine yet: it is built on the device",
             fix=f"run 'vitedge build {bundle}' there",
         )
-    trt, runtime = load(target.runtime), runtime_of(target)
+    trt, runtime = load(target.runtime), engine_runtime(target)
     log = compiler_log(trt)
     with ExitStack() as stack:
         cuda = Cuda(stack, runtime.extra)
@@ -54,28 +54,23 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             raise UnavailableError(
                 f"{runtime.title} {trt.__version__} cannot load the engine of {bundle} "
                 f"on this GPU: {why}",
-                fix=f"build it here: vitedge build {bundle} --force",
+                fix=f"build it here: 'vitedge build {bundle}' with `force=True`",
             )
         if target.compile.weights == "stripped":
             _refit(trt, engine, verified.path(MODEL), log)
-        context = _context(trt, engine, target)
+        settings = []
+        if runtime.ahead_of_time:
+            settings.append(engine.create_runtime_config())
+            settings[0].cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        context = engine.create_execution_context(*settings)
         if context is None:
             raise UnavailableError(
                 f"the GPU has too little memory for the engine of {bundle}",
                 fix="stop what else uses it, or build with a smaller max_batch in [compile]",
             )
-        # TensorRT-RTX records its graphs itself
-        session = _EngineSession(trt, engine, context, cuda, records=target.runtime == "tensorrt")
+        session = _EngineSession(trt, engine, context, cuda, records=not runtime.ahead_of_time)
         stack.callback(session.forget)
         yield session
-
-
-def _context(trt: Any, engine: Any, target: Target) -> Any:
-    if target.runtime == "tensorrt":
-        return engine.create_execution_context()
-    config = engine.create_runtime_config()
-    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    return engine.create_execution_context(config)
 
 
 def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
@@ -85,23 +80,8 @@ def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
     if not fits or not refitter.refit_cuda_engine():
         raise UnavailableError(
             f"the weights of {model} do not fit its engine",
-            fix=f"build it here: vitedge build {model.parent} --force",
+            fix=f"build it here: 'vitedge build {model.parent}' with `force=True`",
         )
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    """Memory of one tensor, for the largest batch."""
-
-    address: int
-    """On the GPU."""
-    host: NDArray[np.uint8]
-    dtype: np.dtype[Any]
-
-    def view(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The host's part as a tensor of `shape`."""
-        size = math.prod(shape) * self.dtype.itemsize
-        return self.host[:size].view(self.dtype).reshape(shape)
 
 
 class _EngineSession:
@@ -110,25 +90,27 @@ class _EngineSession:
         self._graph: Any | None = None
         self._shapes: Shapes = {}
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        modes = {name: engine.get_tensor_mode(name) for name in names}
-        dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
-        specs = {name: _spec(engine, name, dtypes[name]) for name in names}
-        input_mode = trt.TensorIOMode.INPUT
-        self.inputs = tuple(specs[name] for name in names if modes[name] == input_mode)
-        self.outputs = tuple(specs[name] for name in names if modes[name] != input_mode)
-        self._buffers: dict[str, _Buffer] = {}
+        specs = {name: _spec(trt, engine, name) for name in names}
+        read = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
+        self.inputs = tuple(specs[name] for name in names if name in read)
+        self.outputs = tuple(specs[name] for name in names if name not in read)
+        self._addresses: dict[str, int] = {}
+        """Memory of each tensor for the largest batch, on the GPU."""
+        self._hosts: dict[str, NDArray[Any]] = {}
+        """Likewise on the host, flat."""
         self._set_shapes({spec.name: self._range(spec)[1] for spec in self.inputs})
         for name, shape in self._shapes.items():
-            size = math.prod(shape) * dtypes[name].itemsize
-            buffer = _Buffer(cuda.gpu_memory(size), cuda.pinned_memory(size), dtypes[name])
-            self._context.set_tensor_address(name, buffer.address)
-            self._buffers[name] = buffer
+            dtype = np.dtype(specs[name].dtype)
+            size_bytes = math.prod(shape) * dtype.itemsize
+            self._addresses[name] = cuda.gpu_memory(size_bytes)
+            self._hosts[name] = cuda.pinned_memory(size_bytes).view(dtype)
+            context.set_tensor_address(name, self._addresses[name])
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        for spec in self.inputs:
-            self._check(spec, feed[spec.name].shape)
         shapes = {spec.name: feed[spec.name].shape for spec in self.inputs}
-        if any(self._shapes[name] != shape for name, shape in shapes.items()):
+        for spec in self.inputs:
+            self._check(spec, shapes[spec.name])
+        if not shapes.items() <= self._shapes.items():
             self._set_shapes(shapes)
         for name in shapes:
             np.copyto(self._view(name), feed[name])
@@ -152,17 +134,17 @@ class _EngineSession:
     def _queue(self) -> None:
         """Everything of one run, on the stream."""
         for spec in self.inputs:
-            self._cuda.copy_to_gpu(self._buffers[spec.name].address, self._view(spec.name))
+            self._cuda.copy_to_gpu(self._addresses[spec.name], self._view(spec.name))
         if not self._context.execute_async_v3(self._cuda.stream):
-            raise UnavailableError(
-                "TensorRT cannot run the engine", fix="is the GPU out of memory?"
-            )
+            what, fix = "TensorRT cannot run the engine", "is the GPU out of memory?"
+            raise UnavailableError(what, fix=fix)
         for spec in self.outputs:
-            self._cuda.copy_to_host(self._view(spec.name), self._buffers[spec.name].address)
+            self._cuda.copy_to_host(self._view(spec.name), self._addresses[spec.name])
 
     def _view(self, name: str) -> NDArray[Any]:
         """The host's copy of a tensor, in its shape of this run."""
-        return self._buffers[name].view(self._shapes[name])
+        shape = self._shapes[name]
+        return self._hosts[name][: math.prod(shape)].reshape(shape)
 
     def _set_shapes(self, inputs: Shapes) -> None:
         """Make the next runs take inputs of these shapes."""
@@ -191,6 +173,6 @@ class _EngineSession:
         )
 
 
-def _spec(engine: Any, name: str, dtype: np.dtype[Any]) -> TensorSpec:
+def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
     shape = tuple(None if size == -1 else int(size) for size in engine.get_tensor_shape(name))
-    return TensorSpec(name, shape, str(dtype))
+    return TensorSpec(name, shape, str(np.dtype(trt.nptype(engine.get_tensor_dtype(name)))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -15,14 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
-    """Where this user's caches belong on this system."""
+    """Where this user's caches belong on this system: TensorRT is for Linux and Windows."""
+    variable, default = "XDG_CACHE_HOME", ".cache"
     if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "vitedge" / "tensorrt"
+        variable, default = "LOCALAPPDATA", "AppData/Local"
+    return Path(os.environ.get(variable) or Path.home() / default) / "vitedge" / "tensorrt"
 
 
 def file(version: str) -> Path:
@@ -34,17 +32,15 @@ def file(version: str) -> Path:
 
 def read(file: Path, config: Any, log: Any) -> None:
     """Let the builder's `config` start from `file`; one that does not load is ignored, and said."""
-    try:
+    content = b""
+    with contextlib.suppress(OSError):
         content = file.read_bytes()
-    except OSError:
-        content = b""
     earlier = len(log.warnings)
     cache = config.create_timing_cache(content)
     accepted = cache is not None and config.set_timing_cache(cache, False)
     if not accepted:
         config.set_timing_cache(config.create_timing_cache(b""), False)
-    warnings = log.warnings[earlier:]
-    if content and (not accepted or any("timing cache" in line for line in warnings)):
+    if content and (not accepted or "timing cache" in " ".join(log.warnings[earlier:])):
         _log.warning("note: the timing cache %s does not fit this TensorRT: ignored", file)
 
 

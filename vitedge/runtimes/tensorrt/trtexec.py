@@ -6,28 +6,35 @@ Flags as trtexec 10.3, 10.16 and 11.1, tensorrt_rtx 1.7 and Polygraphy 0.53 take
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from vitedge.core import catalog
-from vitedge.core.bundle import ENGINE, open_bundle
+from vitedge.core.bundle import ENGINE, MODEL, open_bundle
 from vitedge.core.errors import InputError, missing
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Tensor
+from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
+from vitedge.runtimes.tensorrt import TensorRT
 
 SCHEMA = "vitedge.commands/1"
-
-TIMING_CACHE = "timing.cache"
 _AS_11 = ("--noDataTransfers", "--useCudaGraph", "--useSpinWait")
 """What trtexec 11 and tensorrt_rtx do by default: without them, latencies of 10 do not compare."""
-_WEIGHTS: dict[str, dict[str, list[str]]] = {
-    "inside": {"trtexec": [], "polygraphy": []},
-    "refittable": {"trtexec": ["--refit"], "polygraphy": ["--refittable"]},
-    "stripped": {"trtexec": ["--stripWeights"], "polygraphy": ["--strip-plan"]},
+_OPTIONS = {
+    "workspace_mib": ("--memPoolSize=workspace:{}M", "--pool-limit workspace:{}M"),
+    "version_compatible": ("--versionCompatible", "--version-compatible"),
+    "hardware_compatible": (
+        "--hardwareCompatibilityLevel=ampere+",
+        "--hardware-compatibility-level ampere_plus",
+    ),
+    "refittable": ("--refit", "--refittable"),
+    "stripped": ("--stripWeights", "--strip-plan"),
 }
+"""What trtexec and Polygraphy call each setting of `[compile]`, and each kind of `weights`."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +53,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commands(msgspec.Struct, frozen=True, kw_only=True):
-    """What `vitedge inspect --as trtexec` prints."""
+    """What `vitedge inspect` prints with `form='trtexec'`."""
 
     schema: str = SCHEMA
     target: str
@@ -65,16 +72,17 @@ def commands(path: Path, target: str) -> Commands:
         chosen = chosen or catalog.targets()["tensorrt"]
     else:
         bundle = open_bundle(path)
-        model, inputs = path / "model.onnx", bundle.manifest.inputs
+        model, inputs = path / MODEL, bundle.manifest.inputs
         chosen = chosen or bundle.manifest.target
         if model.name not in bundle.manifest.files:
             raise InputError(
                 f"{path} holds no ONNX graph", fix="give a TensorRT artifact or the ONNX file"
             )
-    if chosen.runtime not in ("tensorrt", "tensorrt_rtx"):
+    runtime = runtime_of(chosen)
+    if not isinstance(runtime, TensorRT):
         raise InputError(
-            f"--as trtexec is for TensorRT, and {chosen.name} is of {chosen.runtime}",
-            fix="pass --target tensorrt, or another one of 'vitedge targets list'",
+            f"`form='trtexec'` is for TensorRT, and {chosen.name} is of {chosen.runtime}",
+            fix="pass `target='tensorrt'`, or another one of 'vitedge targets list'",
         )
     for tensor in inputs:
         if 0 in tensor.shape:
@@ -82,8 +90,10 @@ def commands(path: Path, target: str) -> Commands:
                 f"{model}: the shape of its input '{tensor.name}' is open beyond the batch",
                 fix="export it with height and width fixed",
             )
-    make = _rtx if chosen.runtime == "tensorrt_rtx" else _tensorrt
-    return Commands(target=chosen.name, commands=make(model, inputs, chosen))
+    return Commands(
+        target=chosen.name,
+        commands=tuple(_commands(model, inputs, chosen, rtx=runtime.ahead_of_time)),
+    )
 
 
 def show(commands: Commands) -> None:
@@ -92,92 +102,62 @@ def show(commands: Commands) -> None:
         print(f"# {command.tool}, {command.versions}\n{command.line()}")
 
 
-def _tensorrt(model: Path, inputs: tuple[Tensor, ...], target: Target) -> tuple[Command, ...]:
-    first, end = (tuple(int(n) for n in text.split(".") if n) for text in target.versions)
-    common = ["trtexec", f"--onnx={model}", f"--saveEngine={ENGINE}"]
-    common += [f"--timingCacheFile={TIMING_CACHE}", *_shapes(inputs, target)]
-    common += _engine_flags(target)
-    builds = []
-    if first < (11,):
-        argv = (*common, "--stronglyTyped", *_AS_11)
-        builds.append(Command(tool="trtexec", versions="TensorRT 10.x", argv=argv))
-    if not end or end > (11,):
-        builds.append(Command(tool="trtexec", versions="TensorRT 11.x", argv=tuple(common)))
-    return (*builds, _polygraphy(model, inputs, target, "TensorRT 10.x and 11.x", {}))
+def _commands(
+    model: Path, inputs: tuple[Tensor, ...], target: Target, *, rtx: bool
+) -> Iterator[Command]:
+    build: tuple[str, ...] = (f"--onnx={model}", f"--saveEngine={ENGINE}")
+    profile = _shapes(inputs, target, "{}:{}", "x")
+    shapes = tuple(f"--{name}Shapes={','.join(shapes)}" for name, shapes in profile.items())
+    if rtx:
+        versions, environment = "TensorRT-RTX 1.x", {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+        gpus = ",".join(name.replace(".", "") for name in target.compute_capabilities)
+        build += (*shapes, *([f"--computeCapabilities={gpus}"] if gpus else []))
+        run = [f"--shapes={','.join(profile['opt'])}"] if profile else []
+        for argv in ((*build, "--skipInference"), (f"--loadEngine={ENGINE}", *run)):
+            yield Command(tool="tensorrt_rtx", versions=versions, argv=("tensorrt_rtx", *argv))
+    else:
+        versions, environment = "TensorRT 10.x and 11.x", {}
+        first, end = (tuple(int(n) for n in text.split(".") if n) for text in target.versions)
+        argv = ("trtexec", *build, "--timingCacheFile=timing.cache", *shapes)
+        argv += _options(target, 0)
+        if first < (11,):
+            flags = ("--stronglyTyped", *_AS_11)
+            yield Command(tool="trtexec", versions="TensorRT 10.x", argv=(*argv, *flags))
+        if not end or end > (11,):
+            yield Command(tool="trtexec", versions="TensorRT 11.x", argv=argv)
+    argv = ("polygraphy", "run", str(model), "--trt", "--strongly-typed")
+    for name, sizes in _shapes(inputs, target, "{}:[{}]", ",").items():
+        argv += (f"--trt-{name}-shapes", *sizes)
+    argv += (*_options(target, 1), "--save-engine", ENGINE)
+    yield Command(tool="polygraphy", versions=versions, environment=environment, argv=argv)
 
 
-def _rtx(model: Path, inputs: tuple[Tensor, ...], target: Target) -> tuple[Command, ...]:
-    gpus = ",".join(capability.replace(".", "") for capability in target.compute_capabilities)
-    build = ["tensorrt_rtx", f"--onnx={model}", f"--saveEngine={ENGINE}", *_shapes(inputs, target)]
-    build += [f"--computeCapabilities={gpus}"] if gpus else []
-    run = ("tensorrt_rtx", f"--loadEngine={ENGINE}", *_run_shapes(inputs, target))
-    versions = "TensorRT-RTX 1.x"
-    return (
-        Command(tool="tensorrt_rtx", versions=versions, argv=(*build, "--skipInference")),
-        Command(tool="tensorrt_rtx", versions=versions, argv=run),
-        _polygraphy(model, inputs, target, versions, {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}),
-    )
+def _options(target: Target, tool: int) -> tuple[str, ...]:
+    """The flags of trtexec (0) or Polygraphy (1) that say what `[compile]` of `target` does."""
+    settings = {**msgspec.structs.asdict(target.compile), target.compile.weights: True}
+    chosen = {name: value for name, value in settings.items() if name in _OPTIONS and value}
+    flags = (_OPTIONS[name][tool].format(value) for name, value in chosen.items())
+    return tuple(" ".join(flags).split())
 
 
-def _polygraphy(
-    model: Path,
-    inputs: tuple[Tensor, ...],
-    target: Target,
-    versions: str,
-    environment: dict[str, str],
-) -> Command:
-    """Build, run and save; Polygraphy's own flags are the same for all versions."""
-    argv = ["polygraphy", "run", str(model), "--trt", "--strongly-typed"]
-    for name, batch in _profile(target).items() if _is_dynamic(inputs) else ():
-        argv.append(f"--trt-{name}-shapes")
-        argv += [f"{t.name}:[{','.join(map(str, _sizes(t, batch)))}]" for t in inputs]
-    options = target.compile
-    if options.workspace_mib:
-        argv += ["--pool-limit", f"workspace:{options.workspace_mib}M"]
-    argv += ["--version-compatible"] * options.version_compatible
-    if options.hardware_compatible:
-        argv += ["--hardware-compatibility-level", "ampere_plus"]
-    argv += [*_WEIGHTS[options.weights]["polygraphy"], "--save-engine", ENGINE]
-    return Command(tool="polygraphy", versions=versions, environment=environment, argv=tuple(argv))
+def _shapes(
+    inputs: tuple[Tensor, ...], target: Target, form: str, separator: str
+) -> dict[str, list[str]]:
+    """The shape of each input at the batches of the profile, in a tool's `form` of name and sizes.
 
+    Empty where the batch is fixed: then the model says it all.
+    """
+    if not any(tensor.shape[:1] == ("batch",) for tensor in inputs):
+        return {}
 
-def _engine_flags(target: Target) -> list[str]:
-    options = target.compile
-    flags = []
-    if options.workspace_mib:
-        flags.append(f"--memPoolSize=workspace:{options.workspace_mib}M")
-    if options.version_compatible:
-        flags.append("--versionCompatible")
-    if options.hardware_compatible:
-        flags.append("--hardwareCompatibilityLevel=ampere+")
-    return [*flags, *_WEIGHTS[options.weights]["trtexec"]]
+    def sizes(tensor: Tensor, batch: int) -> str:
+        return separator.join(str(batch if size == "batch" else size) for size in tensor.shape)
 
-
-def _shapes(inputs: tuple[Tensor, ...], target: Target) -> list[str]:
-    """The optimisation profile, where the batch is dynamic; else the model says it all."""
-    if not _is_dynamic(inputs):
-        return []
-    return [f"--{name}Shapes={_spec(inputs, b)}" for name, b in _profile(target).items()]
-
-
-def _run_shapes(inputs: tuple[Tensor, ...], target: Target) -> list[str]:
-    return [f"--shapes={_spec(inputs, target.compile.opt_batch)}"] * _is_dynamic(inputs)
-
-
-def _spec(inputs: tuple[Tensor, ...], batch: int) -> str:
-    return ",".join(f"{t.name}:{'x'.join(map(str, _sizes(t, batch)))}" for t in inputs)
-
-
-def _sizes(tensor: Tensor, batch: int) -> tuple[int | str, ...]:
-    return tuple(batch if size == "batch" else size for size in tensor.shape)
-
-
-def _is_dynamic(inputs: tuple[Tensor, ...]) -> bool:
-    return any(tensor.shape[:1] == ("batch",) for tensor in inputs)
-
-
-def _profile(target: Target) -> dict[str, int]:
-    return {"min": 1, "opt": target.compile.opt_batch, "max": target.compile.max_batch}
+    batches = {"min": 1, "opt": target.compile.opt_batch, "max": target.compile.max_batch}
+    return {
+        name: [form.format(tensor.name, sizes(tensor, batch)) for tensor in inputs]
+        for name, batch in batches.items()
+    }
 
 
 def _inputs_of(path: Path) -> tuple[Tensor, ...]:
