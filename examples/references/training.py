@@ -50,7 +50,7 @@ def main(
     train: Callable[[nn.Module, int, torch.Generator], None],
     measure: Callable[[nn.Module], str],
 ) -> None:
-    """`python -m examples.references.<name>`: train the zoo's model, write it, print its measure."""
+    """`python -m examples.references.<name>`: train a zoo model, write it, print its measure."""
     parser = argparse.ArgumentParser(prog=f"python -m examples.references.{name}")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
