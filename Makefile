@@ -1,11 +1,12 @@
 # make demo   install and run the whole job    make test   every test CI runs
 # make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
+# make action write the limits of `vitedge gate` into the GitHub action
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench reference clean
+.PHONY: install demo test lint bench action reference clean
 
 install: $(VENV)/installed
 
@@ -26,6 +27,9 @@ bench: $(VENV)/installed-dev
 	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
 		latency roofline lineage vt_vs_resnet bench_clock bench_repeat bench_start; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
+
+action: $(VENV)/installed
+	$(BIN)/python .github/actions/gate/limits.py
 
 reference: $(VENV)/installed
 	for name in digits shapes; do \

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from vitedge.core.errors import InputError
 from vitedge.core.report import Metric
 from vitedge.gate import drop
+from vitedge.gate.speed import Speed, speed_of
 from vitedge.gate.subject import Subject, load
-from vitedge.measure.statistics import around
+from vitedge.gate.verdict import FP32
 
 SCHEMA = "vitedge.comparison/1"
-FP32 = "fp32"
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,102 +75,85 @@ def compare(first: Path, second: Path, confidence: float = 0.95) -> ArtifactComp
             f"{first} is a {models[0]} and {second} a {models[1]}",
             fix="compare two artifacts of one model",
         )
-    notes: list[str] = []
+    accuracy, latency = _accuracy(*subjects, confidence), _latency(*subjects, confidence)
     return ArtifactComparison(
         schema=SCHEMA,
         model=models[0],
         confidence=confidence,
         sides=(_side(subjects[0]), _side(subjects[1])),
-        accuracy=_accuracy(*subjects, confidence, notes),
-        latency=_latency(*subjects, confidence, notes),
-        notes=tuple(notes),
+        accuracy=None if isinstance(accuracy, str) else accuracy,
+        latency=None if isinstance(latency, str) else latency,
+        notes=tuple(why for why in (accuracy, latency) if isinstance(why, str)),
     )
 
 
 def _side(subject: Subject) -> Side:
-    def value(section: msgspec.Struct | None, name: str) -> Any:
-        return getattr(section, name) if section else None
-
+    report = subject.report
     return Side(
-        artifact=subject.report.artifact,
+        artifact=report.artifact,
         path=str(subject.path),
-        target=subject.report.target,
-        precision=subject.report.precision,
-        accuracy=value(subject.report.accuracy, "artifact"),
-        sqnr_db=value(subject.report.numerics, "sqnr_db"),
-        p50_ms=value(subject.report.latency, "p50_ms"),
-        p90_ms=value(subject.report.latency, "p90_ms"),
-        size_bytes=value(subject.report.size, "bytes"),
-        peak_rss_bytes=value(subject.report.memory, "peak_rss_bytes"),
+        target=report.target,
+        precision=report.precision,
+        accuracy=report.accuracy.artifact if report.accuracy else None,
+        sqnr_db=report.numerics.sqnr_db if report.numerics else None,
+        p50_ms=report.latency.p50_ms if report.latency else None,
+        p90_ms=report.latency.p90_ms if report.latency else None,
+        size_bytes=report.size.bytes if report.size else None,
+        peak_rss_bytes=report.memory.peak_rss_bytes if report.memory else None,
     )
 
 
-def _accuracy(
-    first: Subject, second: Subject, confidence: float, notes: list[str]
-) -> AccuracyDifference | None:
-    for subject in (first, second):
-        if subject.evidence is None:
-            notes.append(f"accuracy is not paired: {subject.path} has no evidence of each image")
-            return None
-    assert first.evidence and second.evidence
-    metric = first.evidence.about.metric
-    if second.evidence.about.metric != metric:
+def _accuracy(first: Subject, second: Subject, confidence: float) -> AccuracyDifference | str:
+    """What is lost; else why that cannot be told."""
+    before, after = first.evidence, second.evidence
+    if before is None or after is None:
+        bare = first if before is None else second
+        return f"accuracy is not paired: {bare.path} has no evidence of each image"
+    metric = before.about.metric
+    if after.about.metric != metric:
         raise InputError(
-            f"{first.path} was measured by {metric}, {second.path} by "
-            f"{second.evidence.about.metric}",
+            f"{first.path} was measured by {metric}, {second.path} by {after.about.metric}",
             fix="compare two artifacts of one task",
         )
     try:
-        paired = drop.pair(
-            first.evidence.per_image,
-            second.evidence.per_image,
-            (str(first.path), str(second.path)),
-        )
+        paired = drop.pair(before.per_image, after.per_image, (str(first.path), str(second.path)))
     except InputError as error:
-        notes.append(f"accuracy is not paired: {error.what}")
-        return None
-    accuracy_drop = drop.between(metric, *paired, (1 + confidence) / 2)
-    agreement = float((paired.first == paired.second).mean()) if metric == "top1" else None
+        return f"accuracy is not paired: {error.what}"
+    accuracy_drop = drop.between(metric, paired, (1 + confidence) / 2)
     return AccuracyDifference(
         metric=metric,
         drop_pp=accuracy_drop.points,
         drop_ci_pp=accuracy_drop.interval_pp,
-        agreement=agreement,
+        agreement=float((paired.first == paired.second).mean()) if metric == "top1" else None,
         n=accuracy_drop.n,
     )
 
 
-def _latency(
-    first: Subject, second: Subject, confidence: float, notes: list[str]
-) -> LatencyDifference | None:
+def _latency(first: Subject, second: Subject, confidence: float) -> LatencyDifference | str:
+    """How much faster; else why that cannot be told."""
     a, b = first.report.latency, second.report.latency
     if a is None or b is None:
-        notes.append("latency is not compared: not both were timed")
-        return None
+        return "latency is not compared: not both were timed"
     if a.batch != b.batch:
-        notes.append(f"latency is not compared: timed at batch {a.batch} and at batch {b.batch}")
-        return None
-    direct = b.against not in (None, FP32) and _same(Path(b.against or ""), first.path)
-    if direct and b.speedup and b.speedup_log_se is not None and b.rounds > 1:
-        interval = around(b.speedup, b.speedup_log_se, b.rounds, confidence)
+        return f"latency is not compared: timed at batch {a.batch} and at batch {b.batch}"
+    speed_a, speed_b = speed_of(a), speed_of(b)
+    if speed_b and b.against not in (None, FP32) and _same(Path(b.against), first.path):
         how = f"the second timed in turn with what {b.against} was then"
-        return LatencyDifference(speedup=b.speedup, speedup_ci=interval, how=how)
+        return _difference(speed_b, confidence, how)
     if first.fingerprint is None or second.fingerprint is None:
-        notes.append("latency is not compared: it is not known where both were timed")
-        return None
+        return "latency is not compared: it is not known where both were timed"
     if first.fingerprint != second.fingerprint:
-        notes.append("latency is not compared: the two were timed on different machines")
-        return None
-    if a.against == b.against == FP32 and a.speedup and b.speedup:
-        speedup_ci: tuple[float, float] | None = None
-        if a.speedup_log_se is not None and b.speedup_log_se is not None:
-            error = math.hypot(a.speedup_log_se, b.speedup_log_se)
-            rounds = max(2, min(a.rounds, b.rounds))
-            speedup_ci = around(b.speedup / a.speedup, error, rounds, confidence)
+        return "latency is not compared: the two were timed on different machines"
+    if a.against == b.against == FP32 and speed_a and speed_b:
         how = "each timed in turn with FP32, on this kind of machine"
-        return LatencyDifference(speedup=b.speedup / a.speedup, speedup_ci=speedup_ci, how=how)
+        return _difference(speed_b.over(speed_a), confidence, how)
     how = "timed apart on this kind of machine, so drift is in it"
     return LatencyDifference(speedup=a.p50_ms / b.p50_ms, speedup_ci=None, how=how)
+
+
+def _difference(speed: Speed, confidence: float, how: str) -> LatencyDifference:
+    interval = speed.interval(confidence)
+    return LatencyDifference(speedup=speed.ratio, speedup_ci=interval, how=how)
 
 
 def _same(path: Path, other: Path) -> bool:

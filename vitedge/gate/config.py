@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,10 @@ class Config:
         for entry in self.gate.artifacts:
             paths = self._paths(entry)
             if not paths:
-                raise InputError(f"the gate's artifact '{entry.path}' is not there", fix=_MAKE)
+                raise InputError(
+                    f"the gate's artifact '{entry.path}' is not there",
+                    fix="make it with 'vitedge export', or take it out of the file",
+                )
             entries |= {path: entry for path in paths if path not in entries}
         return list(entries.items())
 
@@ -101,26 +104,18 @@ def _folder(path: Path) -> Path:
     return path.parent if path.is_file() else path
 
 
-_MAKE = "make it with 'vitedge export', or take it out of the file"
-
-
 def load(path: Path | None) -> Config:
     """Read the file given; else vitedge.toml, else pyproject.toml, of the folder one is in.
 
     Raises InputError for a file that is not there or says what no gate knows.
     """
-    if path is None:
-        files = [Path(name) for name in (FILE, PROJECT) if Path(name).is_file()]
-        gates = ((file, _gate(file)) for file in files)
-        return next((Config(gate, file.parent) for file, gate in gates if gate), _NONE)
-    gate = _gate(path)
-    if gate is None:
+    paths = [path] if path else [Path(name) for name in (FILE, PROJECT) if Path(name).is_file()]
+    for file in paths:
+        if gate := _gate(file):
+            return Config(gate, file.parent)
+    if path:
         raise InputError(f"{path} has no [tool.vitedge.gate]", fix="put the limits there")
-    return Config(gate, path.parent)
-
-
-_NONE = Config(Gate(), Path())
-_NUMBER = "give a number"
+    return Config(Gate(), Path())
 
 
 def _gate(path: Path) -> Gate | None:
@@ -134,41 +129,33 @@ def _gate(path: Path) -> Gate | None:
             return None
         where = f"{path}, [tool.vitedge]"
     gate = convert(content, GateSettings, where).gate
-    for table, limits in (
-        ("gate", gate),
-        *(("gate.artifacts", artifact) for artifact in gate.artifacts),
-    ):
+    tables = [("gate", gate), *(("gate.artifacts", artifact) for artifact in gate.artifacts)]
+    for table, limits in tables:
         for name, value in active_limits(limits).items():
             if not math.isfinite(value):
                 raise InputError(f"{where}: {table}.{name} {value} is no limit", fix=_NUMBER)
     return gate
 
 
-def options(values: dict[str, float | None]) -> Limits:
-    """Limits as the command line gives them. Raises InputError for one that is no limit."""
-    limits = {name: value for name, value in values.items() if value is not None}
-    for name, value in limits.items():
-        option = f"--{name.removesuffix('_pp').replace('_', '-')}"
+def options(values: Mapping[str, float | None]) -> Limits:
+    """Limits as parameters are given. Raises InputError for a value that is no limit."""
+    limits = Limits(**values)
+    for name, value in active_limits(limits).items():
+        what = f"`{name}={value:g}` is no limit"
         try:
             msgspec.convert({name: value}, Limits)
         except msgspec.ValidationError as error:
             allowed = str(error).partition(" - at")[0].replace("`", "").lower()
-            raise InputError(f"{option} {value:g} is no limit: {allowed}", fix=_NUMBER) from error
+            raise InputError(f"{what}: {allowed}", fix=_NUMBER) from error
         if not math.isfinite(value):
-            raise InputError(f"{option} {value} is no limit", fix=_NUMBER)
-    return Limits(**limits)
+            raise InputError(what, fix=_NUMBER)
+    return limits
+
+
+_NUMBER = "give a number"
 
 
 def check_confidence(confidence: float) -> None:
     """Refuse one that no interval has, or that a coin has."""
     if not 0.5 < confidence < 1:
-        raise InputError(f"--confidence {confidence} is none", fix="give one above 0.5, below 1")
-
-
-def check_some(limits: Sequence[Limits]) -> None:
-    """Refuse artifacts that nothing is asked of."""
-    if not limits or not all(active_limits(artifact_limits) for artifact_limits in limits):
-        raise InputError(
-            "an artifact without a limit has nothing to pass",
-            fix=f"pass --max-drop 1 or --min-speedup 1.2, or write {FILE}",
-        )
+        raise InputError(f"`confidence={confidence}` is none", fix="give one above 0.5, below 1")

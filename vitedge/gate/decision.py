@@ -7,110 +7,79 @@ when not even the other bound does; each is wrong at most as often as 1 - confid
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 from typing import Literal
 
-from vitedge.gate.verdict import Answer, Check
+from vitedge.gate.verdict import Bound, Check
 
 POWER = 0.9
 """How surely the number of images or runs named would decide."""
 FEASIBLE = 10**8
 """More images or runs than that decide nothing in practice."""
 
-Bound = Literal["max", "min"]
 
+@dataclass(frozen=True)
+class Criterion:
+    """A limit on one metric; its methods are the checks of what was measured."""
 
-def missing(metric: str, bound: Bound, limit: float, why: str) -> Check:
-    """A limit on what was not measured: it fails."""
-    return Check(
-        metric=metric,
-        bound=bound,
-        limit=limit,
-        value=None,
-        interval=None,
-        answer="failed",
-        reason=f"not measured: {why}",
-    )
+    metric: str
+    bound: Bound
+    limit: float
+    unit: str = ""
+    """Shown after a number."""
+    scale: float = 1.0
+    """Of that unit, in the metric's own."""
 
+    def __str__(self) -> str:
+        return f"{self.bound} {self.limit / self.scale:g}{self.unit}"
 
-def exact(metric: str, bound: Bound, limit: float, value: float, reason: str) -> Check:
-    """A limit on a number that is not random; `reason` shows both to people."""
-    holds = value <= limit if bound == "max" else value >= limit
-    if math.isnan(value):
-        return missing(metric, bound, limit, "it is not a number")
-    return Check(
-        metric=metric,
-        bound=bound,
-        limit=limit,
-        value=value,
-        interval=None,
-        answer="passed" if holds else "failed",
-        reason=reason,
-    )
+    def missing(self, why: str) -> Check:
+        """The check of what was not measured: it fails."""
+        return self._check(value=None, answer="failed", reason=f"not measured: {why}")
 
+    def exact(self, value: float, shown: str = "", note: str = "") -> Check:
+        """The check of a number that is not random; `shown` where people read it otherwise."""
+        if math.isnan(value):
+            return self.missing("it is not a number")
+        holds = value <= self.limit if self.bound == "max" else value >= self.limit
+        reason = f"{shown or f'{value / self.scale:.4g}{self.unit}'}, {self}{note}"
+        return self._check(value=value, answer="passed" if holds else "failed", reason=reason)
 
-def uncertain(
-    metric: str,
-    bound: Bound,
-    limit: float,
-    value: float,
-    interval: tuple[float, float],
-    needed: int | None,
-    unit: str,
-    samples: Literal["images", "runs"],
-) -> Check:
-    """A limit on a number that is known to an interval of one-sided bounds.
+    def uncertain(
+        self,
+        value: float,
+        interval: tuple[float, float],
+        needed: int | None,
+        samples: Literal["images", "runs"],
+    ) -> Check:
+        """The check of a number that is known to an interval of one-sided bounds.
 
-    `needed` as `images_needed` and its like give it; shown where the answer is inconclusive.
-    """
-    low, high = interval
-    if not math.isfinite(value) or math.isnan(low) or math.isnan(high):
-        return missing(metric, bound, limit, "it is not a number")
-    answer: Answer = "inconclusive"
-    if (high < limit) if bound == "max" else (low > limit):
-        answer = "passed"
-    elif (low > limit) if bound == "max" else (high < limit):
-        answer = "failed"
-    reason = f"{value:.3g}{unit} ({low:.3g} to {high:.3g}), {bound} {limit:g}{unit}"
-    if answer == "inconclusive":
-        near = abs(value - limit) < (high - low) / 4  # half of one side: the number is a guess
+        `needed` as `more_needed` and its like give it; shown where the answer is inconclusive.
+        """
+        low, high = interval
+        if not math.isfinite(value) or math.isnan(low) or math.isnan(high):
+            return self.missing("it is not a number")
+        check = partial(self._check, value=value, interval=interval)
+        reason = f"{value:.3g}{self.unit} ({low:.3g} to {high:.3g}), {self}"
+        below, above = high < self.limit, low > self.limit
+        if below or above:
+            holds = below if self.bound == "max" else above
+            return check(answer="passed" if holds else "failed", reason=reason)
+        near = abs(value - self.limit) < (high - low) / 4  # half of one side: the number is a guess
         reason += f": too few {samples} to tell, {_more(needed, samples, near)}"
-    return Check(
-        metric=metric,
-        bound=bound,
-        limit=limit,
-        value=value,
-        interval=interval,
-        answer=answer,
-        reason=reason,
-        needed=needed if answer == "inconclusive" else None,
-    )
+        return check(answer="inconclusive", reason=reason, needed=needed)
+
+    @property
+    def _check(self) -> partial[Check]:
+        return partial(Check, metric=self.metric, bound=self.bound, limit=self.limit, interval=None)
 
 
 def _more(needed: int | None, samples: str, near: bool) -> str:
     if needed is None:
         return f"and it is so close to the limit that no number of {samples} would"
     return f"about {needed:,}{' or more' if near else ''} would"
-
-
-def images_needed(drop: float, variance: float, limit: float, confidence: float) -> int | None:
-    """Images that decide with 90% power, if discordance stays what it is; None: no such number.
-
-    Solves n·|limit - drop| = (z + z_power)·√(n·variance) - ln(1 - confidence), whose last term is
-    all there is where no pair is discordant.
-
-    Args:
-        drop: measured, 0-1.
-        variance: of one image's difference, lost + gained - drop² as shares.
-        limit: 0-1.
-        confidence: one-sided.
-    """
-    spread = _reach(confidence) * math.sqrt(max(0.0, variance))
-    rare = -math.log(1 - confidence)
-    gap = abs(limit - drop)
-    if gap == 0:
-        return None
-    return _round_up(((spread + math.sqrt(spread**2 + 4 * gap * rare)) / (2 * gap)) ** 2)
 
 
 def more_needed(n: int, gap: float, standard_error: float, confidence: float) -> int | None:
@@ -120,7 +89,7 @@ def more_needed(n: int, gap: float, standard_error: float, confidence: float) ->
     """
     if gap == 0:
         return None
-    return _round_up(n * (_reach(confidence) * standard_error / gap) ** 2)
+    return round_up(n * (reach(confidence) * standard_error / gap) ** 2)
 
 
 def quantile(confidence: float) -> float:
@@ -128,12 +97,12 @@ def quantile(confidence: float) -> float:
     return NormalDist().inv_cdf(confidence)
 
 
-def _reach(confidence: float) -> float:
+def reach(confidence: float) -> float:
     """Standard errors between a number and a limit that is then decided with 90% power."""
     return quantile(confidence) + quantile(POWER)
 
 
-def _round_up(count: float) -> int | None:
+def round_up(count: float) -> int | None:
     """To two significant digits."""
     if not count <= FEASIBLE:
         return None

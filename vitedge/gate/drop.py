@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
 from vitedge.core.report import Accuracy, Metric
-from vitedge.gate import decision
-from vitedge.measure.accuracy.evidence import Evidence, PerImage
+from vitedge.gate.decision import Criterion, quantile, reach, round_up
+from vitedge.gate.verdict import Check
+from vitedge.measure.accuracy.evidence import Evidence, PerImage, bare
 from vitedge.measure.statistics import drop_pp, resampled_drop_pp
 
 
@@ -22,11 +24,25 @@ class Drop(NamedTuple):
     """Its limits are one-sided bounds."""
     n: int
     variance: float
-    """Of one image's difference, on the 0-1 scale."""
+    """Of one image's difference, on the 0-1 scale: lost + gained - drop² as shares."""
 
     def images_needed(self, limit_pp: float, confidence: float) -> int | None:
-        """How many images would decide about a limit; None: no number would."""
-        return decision.images_needed(self.points / 100, self.variance, limit_pp / 100, confidence)
+        """Images that decide with 90% power, if discordance stays what it is; None: no number.
+
+        Solves n·|limit - drop| = (z + z_power)·√(n·variance) - ln(1 - confidence), whose last term
+        is all there is where no pair is discordant; `confidence` is one-sided.
+        """
+        gap = abs(limit_pp / 100 - self.points / 100)
+        if gap == 0:
+            return None
+        spread = reach(confidence) * math.sqrt(max(0.0, self.variance))
+        rare = -math.log(1 - confidence)
+        return round_up(((spread + math.sqrt(spread**2 + 4 * gap * rare)) / (2 * gap)) ** 2)
+
+    def check(self, criterion: Criterion, confidence: float) -> Check:
+        """Hold what was lost to a limit, whatever it was lost against."""
+        needed = self.images_needed(criterion.limit, confidence)
+        return criterion.uncertain(self.points, self.interval_pp, needed, "images")
 
 
 def against_fp32(accuracy: Accuracy, evidence: Evidence | None, confidence: float) -> Drop | None:
@@ -38,9 +54,8 @@ def against_fp32(accuracy: Accuracy, evidence: Evidence | None, confidence: floa
         return of_pairs(accuracy.lost, accuracy.gained, accuracy.n, confidence)
     per_image = evidence.per_image if evidence else None
     if per_image is not None and per_image.fp32 is not None:
-        return between(
-            accuracy.metric, per_image.labels, per_image.fp32, per_image.artifact, confidence
-        )
+        paired = PairedPredictions(per_image.labels, per_image.fp32, per_image.artifact)
+        return between(accuracy.metric, paired, confidence)
     interval = accuracy.drop_ci_pp
     if accuracy.drop_pp is None or interval is None or confidence > (1 + accuracy.confidence) / 2:
         return None
@@ -55,31 +70,29 @@ def of_pairs(lost: int, gained: int, n: int, confidence: float) -> Drop:
     return Drop(100 * drop, interval, n, (lost + gained) / n - drop**2)
 
 
-def between(
-    metric: Metric,
-    labels: NDArray[Any],
-    first: NDArray[Any],
-    second: NDArray[Any],
-    confidence: float,
-) -> Drop:
-    """What is lost from the first model to the second; both as `evidence.PerImage` has them."""
+class PairedPredictions(NamedTuple):
+    """Two models, image by image, each as `evidence.PerImage` has it."""
+
+    labels: NDArray[Any]
+    first: NDArray[Any]
+    second: NDArray[Any]
+
+
+def between(metric: Metric, paired: PairedPredictions, confidence: float) -> Drop:
+    """What is lost from the first model to the second."""
+    labels, first, second = paired
     if metric == "top1":
         first_right, second_right = first == labels, second == labels
-        lost, gained = (
-            int((first_right & ~second_right).sum()),
-            int((~first_right & second_right).sum()),
-        )
-        return of_pairs(lost, gained, len(labels), confidence)
+        lost, gained = (first_right & ~second_right).sum(), (~first_right & second_right).sum()
+        return of_pairs(int(lost), int(gained), len(labels), confidence)
     n = len(first)
 
     def measure(sums: NDArray[Any]) -> NDArray[Any]:
         if metric == "knn_agreement":
             return np.asarray(sums / n)
-        from vitedge.measure.accuracy.metrics import (
-            mean_iou,  # brings Pillow, which a report of classes needs not
-        )
+        from vitedge.measure.accuracy import metrics  # brings Pillow: classes need none
 
-        return mean_iou(sums)
+        return metrics.mean_iou(sums)
 
     points = 100 * float(measure(first.sum(axis=0)) - measure(second.sum(axis=0)))
     interval = resampled_drop_pp(first, second, measure, 2 * confidence - 1) or (-100.0, 100.0)
@@ -88,16 +101,8 @@ def between(
 
 def _variance(interval_pp: tuple[float, float], confidence: float, n: int) -> float:
     """Of one image's part, 0-1, from an interval of one-sided bounds over n images."""
-    error = (interval_pp[1] - interval_pp[0]) / 200 / decision.quantile(confidence)
+    error = (interval_pp[1] - interval_pp[0]) / 200 / quantile(confidence)
     return n * error**2
-
-
-class PairedPredictions(NamedTuple):
-    """Two validations, image by image."""
-
-    labels: NDArray[np.int32]
-    first: NDArray[Any]
-    second: NDArray[Any]
 
 
 def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> PairedPredictions:
@@ -106,33 +111,29 @@ def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> PairedPre
     Raises InputError where they are not of the same images with the same labels.
     """
     fix = "validate both on the same images"
-    orders = [_order(per_image) for per_image in (first, second)]
-    digests = [
-        per_image.digests[order] for per_image, order in zip((first, second), orders, strict=True)
-    ]
-    if len(digests[0]) != len(digests[1]) or (digests[0] != digests[1]).any():
-        shared = len(np.intersect1d(digests[0], digests[1]))
+    a, b = _ordered(first), _ordered(second)
+    if not np.array_equal(a.digests, b.digests):
+        shared = len(np.intersect1d(a.digests, b.digests))
         raise InputError(
             f"{names[0]} and {names[1]} were validated on other images than each other: "
-            f"{len(digests[0]):,} and {len(digests[1]):,}, of which {shared:,} are the same",
+            f"{len(a.digests):,} and {len(b.digests):,}, of which {shared:,} are the same",
             fix=fix,
         )
-    labels = [
-        per_image.labels[order] if len(per_image.labels) else per_image.labels
-        for per_image, order in zip((first, second), orders, strict=True)
-    ]
-    if len(labels[0]) != len(labels[1]) or (labels[0] != labels[1]).any():
-        raise InputError(f"{names[0]} and {names[1]} label the same images differently", fix=fix)
-    parts = first.artifact[orders[0]], second.artifact[orders[1]]
-    if parts[0].shape != parts[1].shape:
+    if a.artifact.shape != b.artifact.shape:
         raise InputError(f"{names[0]} and {names[1]} have not the same classes", fix=fix)
-    if parts[0].ndim == 3 and (parts[0][:, 2] != parts[1][:, 2]).any():  # pixels labelled
+    masks = a.artifact.ndim == 3  # of which the third row counts pixels labelled
+    if not np.array_equal(a.labels, b.labels) or (
+        masks and (a.artifact[:, 2] != b.artifact[:, 2]).any()
+    ):
         raise InputError(f"{names[0]} and {names[1]} label the same images differently", fix=fix)
-    return PairedPredictions(labels[0], *parts)
+    return PairedPredictions(a.labels, a.artifact, b.artifact)
 
 
-def _order(per_image: PerImage) -> NDArray[np.intp]:
-    """Images by digest; the same image twice, by label."""
-    if len(per_image.labels):
-        return np.lexsort((per_image.labels, per_image.digests))
-    return np.argsort(per_image.digests, kind="stable")
+def _ordered(per_image: PerImage) -> PerImage:
+    """The artifact's part, images by digest; the same image twice, by label."""
+    digests, labels, artifact = per_image.digests, per_image.labels, per_image.artifact
+    if len(labels):
+        order = np.lexsort((labels, digests))
+        return bare(digests[order], labels[order], artifact[order])
+    order = np.argsort(digests, kind="stable")
+    return bare(digests[order], labels, artifact[order])

@@ -8,46 +8,51 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from vitedge.core import report
-from vitedge.core.bundle import open_bundle
+from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT, Steps
 from vitedge.measure.accuracy import bundle_validation
 from vitedge.measure.latency import bench
 
-ArtifactData = tuple[Path, str]
-"""An artifact, and the images to validate it on; empty: do not."""
 
-
-def measure(artifacts: Sequence[ArtifactData], duration_s: float, steps: Steps) -> None:
+def measure(sources: Sequence[tuple[Path | Bundle, str]], duration_s: float, steps: Steps) -> None:
     """Validate artifacts, the cores shared out among them; then time them in turn, in one run.
 
-    Raises InputError before anything runs where one is no artifact or has no such images.
+    Each has the images to validate it on; empty: do not. Raises InputError before anything runs
+    where one is no artifact or has no such images.
     """
-    for path, data in artifacts:
-        if not path.is_dir():
-            raise InputError(f"{path} is no artifact to measure", fix="give the bundle")
-        bundle = open_bundle(path)
+    bundles = [(_open(source), data) for source, data in sources]
+    for bundle, data in bundles:
         report.check_writable(bundle)
         if data:
             bundle_validation.evaluation_images(bundle, data)
-    _validate_all([(path, data) for path, data in artifacts if data], steps)
+    _validate_all([(bundle, data) for bundle, data in bundles if data], steps)
     if duration_s:
-        bundles = [open_bundle(path) for path, _ in artifacts]
-        bench.bench_bundles(bundles, steps, bench.BenchRequest(duration_s=duration_s))
+        request = bench.BenchRequest(duration_s=duration_s)
+        bench.bench_bundles([bundle for bundle, _ in bundles], steps, request)
 
 
-def _validate_all(artifacts: Sequence[ArtifactData], steps: Steps) -> None:
+def _open(source: Path | Bundle) -> Bundle:
+    if isinstance(source, Bundle):
+        return source
+    if not source.is_dir():
+        raise InputError(f"{source} is no artifact to measure", fix="give the bundle")
+    return open_bundle(source)
+
+
+def _validate_all(validations: Sequence[tuple[Bundle, str]], steps: Steps) -> None:
     cores = usable_cores()
-    at_once = min(len(artifacts), cores)
+    at_once = min(len(validations), cores)
     if at_once < 2:
-        for path, data in artifacts:
-            _validate(path, data, 0, steps)
+        for bundle, data in validations:
+            _validate(bundle, data, 0, steps)
         return
     fresh = multiprocessing.get_context("spawn")  # runtimes' threads do not survive a fork
     with ProcessPoolExecutor(at_once, mp_context=fresh) as pool:
         jobs = [
-            pool.submit(_validate, path, data, cores // at_once, SILENT) for path, data in artifacts
+            pool.submit(_validate, bundle, data, cores // at_once, SILENT)
+            for bundle, data in validations
         ]
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
@@ -57,7 +62,6 @@ def _validate_all(artifacts: Sequence[ArtifactData], steps: Steps) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def _validate(path: Path, data: str, threads: int, steps: Steps) -> None:
-    bundle = open_bundle(path)
+def _validate(bundle: Bundle, data: str, threads: int, steps: Steps) -> None:
     images = bundle_validation.evaluation_images(bundle, data)
     bundle_validation.validate_bundle(bundle, images, steps, allow_overlap=False, threads=threads)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from vitedge.core import files
+from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
-from vitedge.gate import baseline, config, regression
+from vitedge.gate import baseline, config
 from vitedge.gate.baseline import Baseline
 from vitedge.gate.judge import judge
-from vitedge.gate.limits import Limits, override
+from vitedge.gate.limits import LIMITS, Limits, active_limits, override
 from vitedge.gate.subject import load
 from vitedge.gate.verdict import SCHEMA, Answer, Judged, Verdict, worst
 
@@ -23,23 +22,29 @@ EXIT_CODES: dict[Answer, int] = {"passed": 0, "failed": 1, "inconclusive": 4}
 
 @dataclass(frozen=True)
 class GateRequest:
-    """What the command line asks for; what is empty or None is the configuration's to say."""
+    """What is asked of the gate; what is empty or None is the configuration's to say."""
 
-    sources: tuple[Path, ...]
+    sources: tuple[Path | Bundle, ...]
+    """Artifacts, by their folder or open, and reports; empty: those of the configuration."""
     limits: Limits
+    """In place of the configuration's, for every artifact."""
     confidence: float | None
+    """One-sided, of each interval: above 0.5, below 1."""
     baseline: Path | None
+    """The last accepted artifacts: judge what was lost since, too."""
     accept: bool
+    """Where all passed, write them into the baseline."""
     data: str
-    """Validate on these images first."""
+    """Validate on these images first; empty: judge what the reports say."""
     duration_s: float
-    """Time for so long first; 0: do not."""
+    """Time for so many seconds first; 0: judge what the reports say."""
     config: Path | None
+    """The configuration; None: vitedge.toml or pyproject.toml of this folder, if there is one."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    path: Path
+    source: Path | Bundle
     limits: Limits
     data: str
 
@@ -56,76 +61,73 @@ def run(request: GateRequest, steps: Steps) -> Verdict:
     path = request.baseline or settings.baseline()
     if request.accept:
         if path is None:
-            raise InputError("nowhere to accept artifacts to", fix="pass --baseline FILE")
-        files.check_writable(path, "--baseline")
-    own_limits = [_own_limits(task.limits) for task in tasks]
-    config.check_some(own_limits if request.accept else [task.limits for task in tasks])
+            raise InputError("nowhere to accept artifacts to", fix="pass `baseline=FILE`")
+        files.check_writable(path, "`baseline`")
     accepted = baseline.read(path) if path and (path.exists() or not request.accept) else None
-    _check_baseline(request, [task.limits for task in tasks], path, accepted)
-    artifacts = [(task.path, task.data) for task in tasks if task.data or request.duration_s]
-    if artifacts:
+    _check_limits(request, [set(active_limits(task.limits)) for task in tasks], path, accepted)
+    sources = [(task.source, task.data) for task in tasks if task.data or request.duration_s]
+    if sources:
         from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
 
-        measurement.measure(artifacts, request.duration_s, steps)
-    subjects = [load(task.path) for task in tasks]  # msgspec's first look at a type: no threads
-    entries = baseline.entries(subjects) if request.accept else {}
+        measurement.measure(sources, request.duration_s, steps)
+    subjects = [load(task.source) for task in tasks]  # msgspec's first look at a type: no threads
+    if request.accept:
+        baseline.check_acceptable(subjects)
     all_known = not request.accept or request.limits.max_slowdown is not None
     judgements: list[Judged] = []
     for subject, task in zip(subjects, tasks, strict=True):
         judgements.append(judge(subject, task.limits, confidence))
         if accepted and (all_known or accepted.has(subject)):
-            judgements.append(
-                regression.against_baseline(subject, task.limits, accepted, confidence)
-            )
+            judgements.append(judge(subject, task.limits, confidence, accepted.find(subject)))
     judgements = [judgement for judgement in judgements if judgement.checks]
-    answer = worst(tuple(judgement.answer for judgement in judgements))
+    answer = worst(judgement.answer for judgement in judgements)
     if request.accept and path and answer == "passed":
-        baseline.write(path, entries)
+        baseline.write(path, subjects)
     return Verdict(schema=SCHEMA, answer=answer, confidence=confidence, judged=tuple(judgements))
 
 
 def _tasks(request: GateRequest, settings: config.Config) -> list[_Task]:
-    named = [(path, settings.entry(path)) for path in request.sources] or settings.artifacts()
+    named = [
+        (source, settings.entry(source if isinstance(source, Path) else source.path))
+        for source in request.sources
+    ] or settings.artifacts()
     if not named:
         raise InputError(
             "nothing to judge", fix=f"name artifacts or reports, or list them in {config.FILE}"
         )
     return [
         _Task(
-            path,
+            source,
             override(override(settings.gate, entry), request.limits),
             request.data or settings.data(entry),
         )
-        for path, entry in named
+        for source, entry in named
     ]
 
 
-def _check_baseline(
-    request: GateRequest, limits: Sequence[Limits], path: Path | None, accepted: Baseline | None
+def _check_limits(
+    request: GateRequest, asked: Sequence[set[str]], path: Path | None, accepted: Baseline | None
 ) -> None:
-    """Refuse a limit over a baseline that is none, and a baseline that no limit is over."""
+    """Refuse an artifact that nothing is asked of, a limit over a baseline that is none, and a
+    baseline that no limit is over. `asked`: the names of each artifact's limits."""
+    alone = {name for name, limit in LIMITS.items() if limit.check}
+    if not all(names & alone if request.accept else names for names in asked):
+        raise InputError(
+            "an artifact without a limit has nothing to pass",
+            fix=f"pass `max_drop_pp=1` or `min_speedup=1.2`, or write {config.FILE}",
+        )
+    named = set[str]().union(*asked)
     if path is None:
-        if any(artifact_limits.max_slowdown is not None for artifact_limits in limits):
-            raise InputError("--max-slowdown is over a baseline", fix="pass --baseline FILE")
+        if named - alone:
+            raise InputError("`max_slowdown` is over a baseline", fix="pass `baseline=FILE`")
     elif accepted is None:
         if request.limits.max_slowdown is not None:
             raise InputError(
-                f"--max-slowdown is over a baseline, and {path} is not there yet",
-                fix="drop --max-slowdown for the first --accept",
+                f"`max_slowdown` is over a baseline, and {path} is not there yet",
+                fix="drop `max_slowdown` for the first `accept=True`",
             )
-    elif not any(
-        limit is not None
-        for artifact_limits in limits
-        for limit in (artifact_limits.max_drop_pp, artifact_limits.max_slowdown)
-    ):
-        if request.accept:
-            return
+    elif not request.accept and not any(LIMITS[name].check_since for name in named):
         raise InputError(
             f"no limit is over the baseline {path}",
-            fix="pass --max-drop or --max-slowdown, or drop --baseline",
+            fix="pass `max_drop_pp` or `max_slowdown`, or drop `baseline`",
         )
-
-
-def _own_limits(limits: Limits) -> Limits:
-    """Those that need no baseline: what is accepted first has nothing to be compared with."""
-    return msgspec.structs.replace(limits, max_slowdown=None)

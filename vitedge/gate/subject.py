@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.core import report
-from vitedge.core.bundle import REPORT, open_bundle
+from vitedge.core.bundle import REPORT, Bundle, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Report
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.evidence import Evidence
+
+Key = tuple[str, str, str]
+"""Model, target, precision."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,14 @@ class Subject:
     """Of the validation that the report tells of; None where there is none."""
 
     @property
-    def name(self) -> str:
-        """What to call it in a command."""
-        return str(self.path) if self.path.is_dir() else self.report.artifact
+    def key(self) -> Key:
+        """What a baseline knows it by."""
+        return self.report.model, self.report.target, self.report.precision
+
+    def to_run(self, command: str) -> str:
+        """What to do where it was not measured."""
+        name = self.path if self.path.is_dir() else self.report.artifact
+        return f"run 'vitedge {command} {name}'"
 
     @property
     def fingerprint(self) -> str | None:
@@ -41,25 +49,24 @@ class Subject:
         return f"it does not compute here what it should: {parity.broken}"
 
 
-def load(path: Path) -> Subject:
-    """Read an artifact's folder, or a report.json, with the evidence beside it.
+def load(source: Path | Bundle) -> Subject:
+    """Read an artifact or a report.json, with the evidence beside it.
 
     Raises InputError for what is no report, is damaged, or is of another model's bytes.
     """
-    content: Report | None
+    path = source if isinstance(source, Path) else source.path
     if path.is_dir():
-        bundle = open_bundle(path)
+        bundle = open_bundle(path) if isinstance(source, Path) else source
         content = report.read(path / REPORT) or Report(**report.identity(bundle))
         if content.files != bundle.model_files:
             raise InputError(
                 f"{path / REPORT} is of another model's bytes", fix=f"vitedge validate {path}"
             )
         return Subject(path, content, evidence_of(path, content))
-    if not path.is_file():
+    written = report.read(path)
+    if written is None:
         raise InputError(f"no artifact and no report at {path}", fix="give a folder or report.json")
-    content = report.read(path)
-    assert content is not None
-    return Subject(path, content, evidence_of(path.parent, content))
+    return Subject(path, written, evidence_of(path.parent, written))
 
 
 def evidence_of(folder: Path, content: Report) -> Evidence | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 SCHEMA = "vitedge.verdict/1"
+FP32 = "fp32"
+"""What an artifact is judged against where that is no baseline."""
 
+Bound = Literal["max", "min"]
 Answer = Literal["passed", "failed", "inconclusive"]
 """`inconclusive`: the limit lies inside the interval, and more images or runs would tell."""
 
@@ -18,7 +22,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     """`drop_pp`, `speedup`, `p90_ms`, `size_bytes`, `peak_rss_bytes`, `agreement`, `sqnr_db`, …;
     its unit is in its name."""
-    bound: Literal["max", "min"]
+    bound: Bound
     limit: float
     value: float | None
     """None where it was not measured, which fails."""
@@ -56,9 +60,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     judged: tuple[Judged, ...]
 
 
-def worst(answers: tuple[Answer, ...]) -> Answer:
+def worst(answers: Iterable[Answer]) -> Answer:
     """The one that decides: failed before inconclusive before passed."""
-    for answer in ("failed", "inconclusive"):
-        if answer in answers:
-            return answer
-    return "passed"
+    order: tuple[Answer, ...] = ("passed", "inconclusive", "failed")
+    return max(answers, key=order.index, default="passed")

@@ -12,9 +12,8 @@ import pytest
 
 from vitedge.core import measurements, report
 from vitedge.core.progress import SILENT
-from vitedge.gate.limits import Limits
+from vitedge.gate import config
 from vitedge.gate.run import GateRequest, run
-from vitedge.gate.subject import Subject, load
 from vitedge.gate.verdict import Verdict
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.evidence import About, PerImage
@@ -43,75 +42,68 @@ def per_image(lost: int, gained: int, n: int = N, seed: int = 0) -> PerImage:
     )
 
 
+KEPT = per_image(lost=2, gained=1)
+
+
 def sections(lost: int = 2, gained: int = 1, n: int = N) -> dict[str, Any]:
     """A report that has everything."""
     drop = 100 * (lost - gained) / n
     return {
-        "schema": report.SCHEMA,
-        "artifact": "vit-int8",
-        "model": "vit",
-        "target": "onnxruntime-cpu",
-        "precision": "int8",
-        "files": {"model.onnx": "a" * 64},
+        **{"schema": report.SCHEMA, "artifact": "vit-int8", "model": "vit"},
+        **{"target": "onnxruntime-cpu", "precision": "int8", "files": {"model.onnx": "a" * 64}},
         "accuracy": report.Accuracy(
-            metric="top1",
-            fp32=0.8,
-            artifact=0.8 - drop / 100,
-            drop_pp=drop,
-            drop_ci_pp=(drop - 0.5, drop + 0.5),
-            confidence=0.95,
-            agreement=1 - (lost + gained) / n,
-            also={},
-            n=n,
-            data="pictures",
-            skipped={},
-            lost=lost,
-            gained=gained,
+            **{"metric": "top1", "fp32": 0.8, "artifact": 0.8 - drop / 100, "drop_pp": drop},
+            **{"drop_ci_pp": (drop - 0.5, drop + 0.5), "confidence": 0.95, "n": n},
+            **{"agreement": 1 - (lost + gained) / n, "lost": lost, "gained": gained},
+            **{"data": "pictures", "also": {}, "skipped": {}},
         ),
         "numerics": report.Numerics(
             sqnr_db=35.0, max_abs_error=0.1, cosine=0.99, n=n, data="pictures"
         ),
         "latency": measurements.Latency(
-            p50_ms=1.0,
-            p90_ms=1.81,
-            p99_ms=None,
-            mean_ms=1.1,
-            n=400,
+            **{"p50_ms": 1.0, "p90_ms": 1.81, "p99_ms": None, "mean_ms": 1.1, "n": 400},
             distribution=measurements.Distribution(
                 quantiles_ms=tuple(1 + 0.009 * k for k in range(101)), series=()
             ),
-            batch=1,
-            against="fp32",
-            fp32=None,
-            other=None,
-            speedup=1.5,
-            speedup_ci=(1.4, 1.6),
-            rounds=20,
-            speedup_log_se=0.03,
+            **{"batch": 1, "against": "fp32", "fp32": None, "other": None, "rounds": 20},
+            **{"speedup": 1.5, "speedup_ci": (1.4, 1.6), "speedup_log_se": 0.03},
             p90_share_se=0.01,
         ),
         "size": report.Size(bytes=5_000_000, fp32_bytes=20_000_000),
         "memory": measurements.Memory(peak_rss_bytes=90_000_000, device_bytes=None),
-        "conditions": {"fingerprint": "0123456789ab", "measured_at": "", "noise_percent": 1.0}
-        | {"other_cores": None, "steal_percent": None, "frequency_mhz": None, "warnings": []},
+        "conditions": measurements.Conditions(
+            **{"fingerprint": "0123456789ab", "measured_at": "", "noise_percent": 1.0},
+            **{"other_cores": None, "steal_percent": None, "frequency_mhz": None, "warnings": ()},
+        ),
     }
+
+
+def changed(section: str, **changes: Any) -> dict[str, Any]:
+    """One section of such a report, in part otherwise."""
+    return {section: msgspec.structs.replace(sections()[section], **changes)}
+
+
+ELSEWHERE = changed("conditions", fingerprint="ba9876543210")
+"""Timed on another machine."""
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Write a report, with what `changes` say; with `kept`, the evidence beside it."""
 
-    def make(name: str = "vit", kept: PerImage | None = None, **changes: Any) -> Path:
+    def make(
+        name: str = "vit", kept: PerImage | None = None, preprocessing: str = "p", **changes: Any
+    ) -> Path:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         content = msgspec.to_builtins(sections()) | msgspec.to_builtins(changes)
         if kept is not None:
-            lost = int(((kept.fp32 == kept.labels) & (kept.artifact != kept.labels)).sum())
-            gained = int(((kept.fp32 != kept.labels) & (kept.artifact == kept.labels)).sum())
+            right, right_fp32 = kept.artifact == kept.labels, kept.fp32 == kept.labels
+            lost, gained = int((right_fp32 & ~right).sum()), int((~right_fp32 & right).sum())
             accuracy = msgspec.to_builtins(sections(lost, gained, len(kept.labels)))["accuracy"]
             content["accuracy"] = accuracy
             about = About(
-                metric="top1", data="pictures", files=content["files"], preprocessing="p" * 64
+                metric="top1", data="pictures", files=content["files"], preprocessing=preprocessing
             )
             evidence.save(folder / "evidence.npz", about, evidence.arrays(kept))
         path = folder / "report.json"
@@ -121,24 +113,18 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-@pytest.fixture
-def subject(write: Write) -> Callable[..., Subject]:
-    """What the gate makes of such a report; None takes a section out."""
-
-    def make(**changes: Any) -> Subject:
-        return load(write(**changes))
-
-    return make
-
-
 def gate(
-    *sources: Path, baseline: Path | None = None, accept: bool = False, **limits: Any
+    *sources: Path,
+    confidence: float | None = None,
+    baseline: Path | None = None,
+    accept: bool = False,
+    **limits: float,
 ) -> Verdict:
     """One run of the gate on finished reports."""
     request = GateRequest(
         sources=sources,
-        limits=Limits(**limits),
-        confidence=None,
+        limits=config.options(limits),
+        confidence=confidence,
         baseline=baseline,
         accept=accept,
         data="",

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gate.conftest import Write, gate, per_image
+from tests.unit.gate.conftest import KEPT, Write, gate
 from vitedge.core.errors import InputError
-from vitedge.core.progress import SILENT
 from vitedge.gate import config
-from vitedge.gate.run import GateRequest, run
 
 
 @pytest.fixture(autouse=True)
@@ -32,28 +30,16 @@ path = "*/report.json"
 """
 
 
-def by_file(**limits: float) -> GateRequest:
-    return GateRequest((), config.options(limits), None, None, False, "", 0, None)
-
-
-def test_several_artifacts_with_limits_of_their_own_are_judged_at_once(write: Write) -> None:
+def test_several_artifacts_are_judged_by_limits_of_their_own_and_the_command_line_last(
+    write: Write,
+) -> None:
     write("fast"), write("slow")
     Path("vitedge.toml").write_text(VITEDGE)
-    verdict = run(by_file(), SILENT)
-    assert verdict.confidence == 0.9
-    assert {
-        judged.path: [check.metric for check in judged.checks] for judged in verdict.judged
-    } == {
-        "slow/report.json": ["drop_pp", "speedup"],
-        "fast/report.json": ["drop_pp"],
-    }
-    assert verdict.answer == "failed"
-
-
-def test_the_command_line_has_the_last_word(write: Write) -> None:
-    write("slow")
-    Path("vitedge.toml").write_text(VITEDGE)
-    assert run(by_file(min_speedup=1.2), SILENT).answer == "passed"
+    verdict = gate()
+    assert (verdict.confidence, verdict.answer) == (0.9, "failed")
+    checks = {judged.path: [check.metric for check in judged.checks] for judged in verdict.judged}
+    assert checks == {"slow/report.json": ["drop_pp", "speedup"], "fast/report.json": ["drop_pp"]}
+    assert gate(min_speedup=1.2).answer == "passed"
 
 
 def test_pyproject_toml_has_a_table_for_it(write: Write) -> None:
@@ -62,14 +48,16 @@ def test_pyproject_toml_has_a_table_for_it(write: Write) -> None:
         '[project]\nname = "x"\n[tool.vitedge.gate]\nmax_drop_pp = 1\nartifacts = '
         '[{ path = "fast/report.json" }]\n'
     )
-    assert run(by_file(), SILENT).answer == "passed"
+    assert gate().answer == "passed"
     Path("pyproject.toml").write_text('[project]\nname = "x"\n')
     with pytest.raises(InputError, match="nothing to judge"):
-        run(by_file(), SILENT)
+        gate()
+    with pytest.raises(InputError, match=r"has no \[tool.vitedge.gate\]"):
+        config.load(Path("pyproject.toml"))
 
 
 def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
-    path = write("fast", kept=per_image(2, 1))
+    path = write("fast", kept=KEPT)
     Path("vitedge.toml").write_text('[gate]\nmax_drop_pp = 2\nbaseline = "accepted.npz"\n')
     gate(path, accept=True)
     assert [judged.against for judged in gate(path).judged] == ["fp32", "accepted.npz"]
@@ -100,24 +88,15 @@ def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
 def test_a_file_that_says_what_no_gate_knows_is_refused(text: str, said: str, hint: str) -> None:
     Path("vitedge.toml").write_text(text)
     with pytest.raises(InputError) as raised:
-        run(by_file(), SILENT)
+        gate()
     assert said in raised.value.what
     assert hint in raised.value.fix
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0, 95.0, float("nan")])
 def test_a_confidence_that_is_none_is_refused(write: Write, confidence: float) -> None:
-    request = GateRequest(
-        (write(),), config.options({"max_drop_pp": 1}), confidence, None, False, "", 0, None
-    )
-    with pytest.raises(InputError, match="--confidence"):
-        run(request, SILENT)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-def test_a_limit_that_is_none_is_refused(value: float) -> None:
-    with pytest.raises(InputError):
-        config.options({"max_drop_pp": value})
+    with pytest.raises(InputError, match="`confidence="):
+        gate(write(), max_drop_pp=1, confidence=confidence)
 
 
 BY_FOLDER = """
@@ -140,11 +119,12 @@ path = "gone"
 def test_an_entry_holds_for_a_folder_and_for_its_report(
     write: Write, listed: str, named: str
 ) -> None:
-    write("slow")
-    text = BY_FOLDER.replace('path = "slow"', f'path = "{listed}"')
-    Path("vitedge.toml").write_text(text)
+    path = write("slow")
+    Path("vitedge.toml").write_text(BY_FOLDER.replace('path = "slow"', f'path = "{listed}"'))
     entry = config.load(None).entry(Path(named))
     assert (entry.min_speedup, entry.data) == (2.0, "pictures.npz")
+    with pytest.raises(InputError, match="no artifact to measure"):
+        gate(path)  # a report cannot be validated on the entry's images
 
 
 def test_artifacts_that_are_named_need_not_wait_for_others(write: Write) -> None:
@@ -152,11 +132,4 @@ def test_artifacts_that_are_named_need_not_wait_for_others(write: Write) -> None
     Path("vitedge.toml").write_text(BY_FOLDER.replace('data = "pictures.npz"\n', ""))
     assert gate(path).answer == "failed"
     with pytest.raises(InputError, match="'gone' is not there"):
-        run(by_file(), SILENT)
-
-
-def test_images_of_an_entry_are_those_of_what_is_named(write: Write) -> None:
-    path = write("slow")
-    Path("vitedge.toml").write_text(BY_FOLDER)
-    with pytest.raises(InputError, match="no artifact to measure"):
-        gate(path)  # a report cannot be validated
+        gate()
