@@ -18,17 +18,15 @@ import msgspec
 import numpy as np
 
 from tests.support import sabotage
-from vitedge.core.bundle import REPORT, open_bundle
+from vitedge.core.bundle import REPORT
 from vitedge.core.progress import SILENT
 from vitedge.core.report import read
 from vitedge.data import shapes
 from vitedge.export import job
 from vitedge.export.request import ExportRequest
-from vitedge.gate.judge import judge
 from vitedge.gate.limits import Limits
-from vitedge.gate.subject import load
-from vitedge.gate.verdict import Check, Judged
-from vitedge.measure.accuracy import bundle_validation
+from vitedge.gate.run import GateRequest, run
+from vitedge.gate.verdict import Judged
 from vitedge.models.sources import ModelRequest
 
 WAYS = {
@@ -45,7 +43,7 @@ IMAGES = 100
 """Of `shapes`, in each trial."""
 EXPORTS = {"digits": 20, "shapes": 2}
 """Calibrated on other images each; further trials of `shapes` draw other images to measure on."""
-Found = dict[str, list[Judged]]
+Judgements = dict[str, list[Judged]]
 
 
 def export(model: str, seed: int, output: Path) -> Path:
@@ -75,15 +73,13 @@ def drawn(trial: int, path: Path) -> str:
 
 
 def judged(path: Path, data: str, limits: Limits) -> Judged:
-    bundle = open_bundle(path)
-    images = bundle_validation.evaluation_images(bundle, data)
-    bundle_validation.validate_bundle(bundle, images, SILENT, allow_overlap=False)
-    return judge(load(path), limits, CONFIDENCE)
+    request = GateRequest((path,), limits, CONFIDENCE, None, False, data, 0, None)
+    return run(request, SILENT).judged[0]
 
 
-def trials(model: str, count: int, folder: Path) -> Found:
+def trials(model: str, count: int, folder: Path) -> Judgements:
     """The gate's answers to `count` exports, each as it is and broken in every way."""
-    found: Found = defaultdict(list)
+    judgements: Judgements = defaultdict(list)
     limits = LIMITS
     for trial in range(count):
         seed = trial % EXPORTS[model]
@@ -91,36 +87,32 @@ def trials(model: str, count: int, folder: Path) -> Found:
         path = path or export(model, seed, folder)
         data = "digits" if model == "digits" else drawn(trial, folder / "drawn.npz")
         if not trial:
-            sqnr = read(path / REPORT)["numerics"]["sqnr_db"]
+            sqnr = read(path / REPORT).numerics.sqnr_db
             limits = msgspec.structs.replace(LIMITS, min_sqnr_db=round(sqnr - ALLOWED_DB, 1))
-        found["re-export with another seed"].append(judged(path, data, limits))
+        judgements["re-export with another seed"].append(judged(path, data, limits))
         for name, how in WAYS.items():
             if model == "digits" and how is sabotage.red_for_blue:
                 continue  # they are grey
             broken = path.with_name("broken")
             sabotage.sabotage(path, broken, how, seed=trial)
-            found[name].append(judged(broken, data, limits))
+            judgements[name].append(judged(broken, data, limits))
             shutil.rmtree(broken)
-        told = ", ".join(f"{name}: {verdicts[-1].answer}" for name, verdicts in found.items())
+        told = ", ".join(f"{name}: {repeats[-1].answer}" for name, repeats in judgements.items())
         print(f"{model} {trial + 1}/{count}: {told}", file=sys.stderr, flush=True)
-    return found
+    return judgements
 
 
-def show(model: str, found: Found) -> None:
-    for name, verdicts in found.items():
-        checks: dict[str, list[Check]] = defaultdict(list)
-        for verdict in verdicts:
-            for check in verdict.checks:
-                checks[check.metric].append(check)
-        n = len(verdicts)
-        answers = [verdict.answer for verdict in verdicts]
-        drop = [check.answer for check in checks["drop_pp"]]
-        drops = [check.value or 0.0 for check in checks["drop_pp"]]
-        sqnr = [check.value or 0.0 for check in checks["sqnr_db"]]
-        needed = [check.needed for check in checks["drop_pp"] if check.needed]
+def show(model: str, judgements: Judgements) -> None:
+    for name, repeats in judgements.items():
+        drop_checks, _, sqnr_checks = zip(*(judged.checks for judged in repeats), strict=True)
+        answers = [judged.answer for judged in repeats]
+        drop = [check.answer for check in drop_checks]
+        drops = [check.value or 0.0 for check in drop_checks]
+        sqnr = [check.value or 0.0 for check in sqnr_checks]
+        needed = [check.needed for check in drop_checks if check.needed]
         print(
             f"| {model} | {name} | {answers.count('failed')} failed, "
-            f"{answers.count('passed')} passed of {n} "
+            f"{answers.count('passed')} passed of {len(repeats)} "
             f"| {drop.count('failed')} / {drop.count('inconclusive')} / {drop.count('passed')} "
             f"| {median(drops):.2f} ({min(drops):.2f} to {max(drops):.2f}) "
             f"| {median(sqnr):.1f} ({min(sqnr):.1f} to {max(sqnr):.1f}) "

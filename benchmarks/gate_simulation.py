@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from vitedge.gate.drop import of_pairs
-from vitedge.gate.judge import of_drop
+from vitedge.gate.limits import criterion
 from vitedge.gate.verdict import Answer
 
 PAIRS = 4000
@@ -28,7 +28,8 @@ COMMITS, TRIALS, IMAGES, MARGIN_PP = 40, 200, 5000, 0.5
 
 @cache
 def answer(lost: int, gained: int, n: int, margin_pp: float) -> Answer:
-    return of_drop(of_pairs(lost, gained, n, CONFIDENCE), margin_pp, CONFIDENCE).answer
+    limit = criterion("max_drop_pp", margin_pp)
+    return of_pairs(lost, gained, n, CONFIDENCE).check(limit, CONFIDENCE).answer
 
 
 def shares(discordance: float, drop_pp: float) -> tuple[float, float]:

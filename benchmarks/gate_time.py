@@ -10,26 +10,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-import msgspec
-
 from benchmarks import peers
-from tests.unit.gate.conftest import per_image, sections
-from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.evidence import About
+from tests.unit.gate.conftest import per_image, write_report
 
 LIMIT_S = 1.0
 IMAGES = 50_000
-
-
-def report(folder: Path) -> Path:
-    """A report of 50,000 images, with the evidence beside it."""
-    kept = per_image(lost=900, gained=700, n=IMAGES)
-    content = msgspec.to_builtins(sections(900, 700, IMAGES))
-    about = About(metric="top1", data="pictures", files=content["files"], preprocessing="")
-    evidence.save(folder / "evidence.npz", about, evidence.arrays(kept))
-    path = folder / "report.json"
-    path.write_bytes(msgspec.json.encode(content))
-    return path
 
 
 def main() -> None:
@@ -38,7 +23,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     python = sys.executable
     with tempfile.TemporaryDirectory() as name:
-        path = report(Path(name))
+        path = write_report(Path(name), kept=per_image(lost=900, gained=700, n=IMAGES))
         base = str(path.with_name("baseline.npz"))
         gate = [python, "-m", "vitedge", "gate", str(path), "--max-drop", "1", "--baseline", base]
         subprocess.run([*gate, "--accept"], stdout=subprocess.DEVNULL, check=True)

@@ -12,9 +12,22 @@ import pytest
 
 from tests.conftest import Vitedge
 from tests.support import sabotage
+from vitedge.core import report
+from vitedge.core.bundle import open_bundle
+from vitedge.core.progress import SILENT
 from vitedge.data.imageset import Batch
+from vitedge.gate.limits import Limits
+from vitedge.gate.run import GateRequest, run
 
 Bundles = dict[tuple[str, str], Path]
+
+
+def copied(bundles: Bundles, folder: Path) -> Path:
+    """An INT8 artifact in `folder`, with its FP32 beside it."""
+    for precision in ("fp32", "int8"):
+        bundle = bundles["onnxruntime", precision]
+        shutil.copytree(bundle, folder / bundle.name)
+    return folder / bundle.name
 
 
 @pytest.mark.parametrize(
@@ -37,21 +50,8 @@ def test_the_exit_code_is_the_answer(
 
 def test_a_finished_report_is_judged_without_any_runtime(bundles: Bundles, tmp_path: Path) -> None:
     shutil.copy(bundles["openvino", "int8"] / "report.json", tmp_path)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-X",
-            "importtime",
-            "-m",
-            "vitedge",
-            "gate",
-            "report.json",
-            "--max-drop=1",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    command = ["-X", "importtime", "-m", "vitedge", "gate", "report.json", "--max-drop=1"]
+    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported
@@ -62,10 +62,7 @@ def test_validate_accept_and_compare_with_what_was_accepted(
     bundles: Bundles, tmp_path: Path, vitedge: Vitedge, held_out: Batch
 ) -> None:
     np.savez(tmp_path / "few.npz", images=held_out.images[:150], labels=held_out.labels[:150])
-    for precision in ("fp32", "int8"):
-        bundle = bundles["onnxruntime", precision]
-        shutil.copytree(bundle, tmp_path / bundle.name)
-    int8 = tmp_path / bundles["onnxruntime", "int8"].name
+    int8 = copied(bundles, tmp_path)
     for measured in ("report.json", "evidence.npz"):
         (int8 / measured).unlink()
     (tmp_path / "vitedge.toml").write_text(
@@ -80,30 +77,29 @@ def test_validate_accept_and_compare_with_what_was_accepted(
     sabotage.sabotage(int8, broken, sabotage.logit_of_one_class)
     verdict = vitedge("gate", "--json", cwd=tmp_path, code=1).document
     answers = [
-        (judged["path"], judged["against"], judged["answer"]) for judged in verdict["judged"]
+        [judged[key] for key in ("path", "against", "answer")] for judged in verdict["judged"]
     ]
     assert answers == [
-        ("broken-int8", "fp32", "failed"),
-        ("broken-int8", "accepted.npz", "failed"),
-        (int8.name, "fp32", "passed"),
-        (int8.name, "accepted.npz", "passed"),
+        *(["broken-int8", against, "failed"] for against in ("fp32", "accepted.npz")),
+        *([int8.name, against, "passed"] for against in ("fp32", "accepted.npz")),
     ]
     compared = vitedge("compare", int8, broken, "--json").document
     assert compared["accuracy"]["drop_ci_pp"][0] > 50
 
 
-def test_a_junit_path_that_cannot_be_written_stops_it_before_anything_runs(
-    bundles: Bundles, tmp_path: Path, vitedge: Vitedge
+def test_an_open_bundle_is_measured_and_judged(
+    bundles: Bundles, tmp_path: Path, held_out: Batch
 ) -> None:
-    report = bundles["onnxruntime", "int8"] / "report.json"
-    before = report.stat().st_mtime_ns
-    ran = vitedge(
-        *("gate", report.parent, "--max-drop", 1, "--data", "digits"),
-        *("--junit", tmp_path / "nowhere" / "gate.xml"),
-        code=2,
+    int8 = copied(bundles, tmp_path)
+    np.savez(tmp_path / "few.npz", images=held_out.images[:150], labels=held_out.labels[:150])
+    request = GateRequest(
+        **{"sources": (open_bundle(int8),), "limits": Limits(max_drop_pp=2.5)},
+        **{"data": str(tmp_path / "few.npz"), "duration_s": 0, "baseline": None, "accept": False},
+        **{"confidence": None, "config": None},
     )
-    assert "--junit" in ran.stderr and ran.stdout == ""
-    assert report.stat().st_mtime_ns == before
+    (judged,) = run(request, SILENT).judged
+    assert (judged.path, judged.answer) == (str(int8), "passed")
+    assert report.read(int8 / "report.json").accuracy.n == 150
 
 
 def test_two_artifacts_stand_side_by_side(bundles: Bundles, vitedge: Vitedge) -> None:
@@ -118,13 +114,10 @@ def test_two_artifacts_stand_side_by_side(bundles: Bundles, vitedge: Vitedge) ->
     "how", [sabotage.scale_of_one_layer, sabotage.no_normalisation], ids=lambda how: how.__name__
 )
 def test_a_broken_artifact_fails(bundles: Bundles, tmp_path: Path, vitedge: Vitedge, how) -> None:
-    for precision in ("fp32", "int8"):
-        bundle = bundles["onnxruntime", precision]
-        shutil.copytree(bundle, tmp_path / bundle.name)
-    broken = tmp_path / "broken"
-    sabotage.sabotage(tmp_path / bundle.name, broken, how)
+    int8, broken = copied(bundles, tmp_path), tmp_path / "broken"
+    sabotage.sabotage(int8, broken, how)
     limits = ("--max-drop", 1, "--min-sqnr-db", 35, "--json")
-    ran = vitedge("gate", broken, tmp_path / bundle.name, "--data", "digits", *limits, code=1)
+    ran = vitedge("gate", broken, int8, "--data", "digits", *limits, code=1)
     assert [judged["answer"] for judged in ran.document["judged"]] == ["failed", "passed"]
 
 

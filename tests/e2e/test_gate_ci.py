@@ -7,9 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import msgspec
@@ -25,8 +24,7 @@ INT8 = f"digits-{ONNXRUNTIME}-int8"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A job of a GitHub runner after the action ran in it."""
 
     code: int
@@ -43,6 +41,18 @@ def workspace(tmp_path: Path, bundles: dict[tuple[str, str], Path]) -> Path:
         bundle = bundles["onnxruntime", precision]
         shutil.copytree(bundle, folder / "artifacts" / bundle.name)
     return folder
+
+
+def bash(workspace: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run bash in the workspace, with this vitedge on the PATH."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", *arguments],
+        cwd=workspace,
+        env={**os.environ, "PATH": path, **variables},
+        capture_output=True,
+        text=True,
+    )
 
 
 def run_action(workspace: Path, **inputs: str) -> Job:
@@ -68,20 +78,12 @@ def run_action(workspace: Path, **inputs: str) -> Job:
         outputs.write_text("")
         script = temporary / f"{step['id']}.sh"
         script.write_text(step["run"])
-        done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)],
-            cwd=workspace,
-            env={
-                **os.environ,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "RUNNER_TEMP": str(temporary),
-                "GITHUB_ACTION_PATH": str(ACTION),
-                "GITHUB_OUTPUT": str(outputs),
-                "GITHUB_STEP_SUMMARY": str(summary),
-                **{name: fill(text) for name, text in step["env"].items()},
-            },
-            capture_output=True,
-            text=True,
+        done = bash(
+            workspace,
+            *("-e", "-o", "pipefail", str(script)),
+            **{"RUNNER_TEMP": str(temporary), "GITHUB_ACTION_PATH": str(ACTION)},
+            **{"GITHUB_OUTPUT": str(outputs), "GITHUB_STEP_SUMMARY": str(summary)},
+            **{name: fill(text) for name, text in step["env"].items()},
         )
         code, log = done.returncode, log + done.stdout + done.stderr
         for line in outputs.read_text().splitlines():
@@ -98,14 +100,18 @@ def test_the_action_passes_and_hands_on_answer_verdict_summary_and_files(workspa
         workspace,
         version="installed",
         artifacts="artifacts/*-int8",
-        max_drop="2",
-        junit="out.xml",
+        **{"max_drop": "2", "max_size_mb": "1", "min_sqnr_db": "20", "min_top1": "0.5"},
+        **{"confidence": "0.9", "baseline": "accepted.npz", "accept": "true"},
+        **{"junit": "out.xml", "html": "page.html"},
         write="json=out verdict.json\nmarkdown=comment.md\n",
     )
     assert job.code == 0, job.log
     assert job.outputs["answer"] == "passed"
     verdict = msgspec.json.decode(Path(job.outputs["verdict"]).read_bytes())
-    assert verdict["answer"] == "passed"
+    assert (verdict["answer"], verdict["confidence"]) == ("passed", 0.9)
+    metrics = [check["metric"] for check in verdict["judged"][0]["checks"]]
+    assert metrics == ["drop_pp", "size_bytes", "sqnr_db", "top1"]
+    assert (workspace / "accepted.npz").exists() and (workspace / "page.html").exists()
     assert "vitedge gate: passed" in job.summary
     assert f"|{INT8}|drop|" in job.summary
     suites = ElementTree.parse(workspace / "out.xml").getroot()
@@ -121,36 +127,24 @@ def test_the_action_installs_the_vitedge_of_its_own_commit(workspace: Path) -> N
     assert (workspace.parent / "runner temp" / "vitedge-gate" / "bin" / "vitedge").exists()
 
 
-def test_the_action_fails_where_a_limit_is_broken_and_says_so_in_the_summary(
-    workspace: Path,
+@pytest.mark.parametrize(
+    ("inputs", "code", "answer"),
+    [
+        ({"max_drop": "2", "min_speedup": "1.5"}, 1, "failed"),  # which was never measured
+        ({"max_drop": "0.1"}, 4, "inconclusive"),
+        ({"max_drop": "0.1", "allow_inconclusive": "true"}, 0, "inconclusive"),
+    ],
+)
+def test_the_action_fails_where_not_all_passed_unless_inconclusive_is_allowed(
+    workspace: Path, inputs: dict[str, str], code: int, answer: str
 ) -> None:
-    job = run_action(
-        workspace,
-        version="installed",
-        artifacts=f"artifacts/digits-{ONNXRUNTIME}-fp32\nartifacts/*8",
-        max_drop="2",
-        min_speedup="1.5",  # was never measured
-    )
-    assert job.code == 1, job.log
-    assert job.outputs["answer"] == "failed"
-    assert "vitedge gate: failed" in job.summary
-    assert job.summary.count("|not measured|") == 2
-
-
-@pytest.mark.parametrize(("allow", "code"), [("false", 4), ("true", 0)])
-def test_an_inconclusive_answer_fails_the_job_unless_that_is_allowed(
-    workspace: Path, allow: str, code: int
-) -> None:
-    job = run_action(
-        workspace,
-        version="installed",
-        artifacts=f"artifacts/{INT8}",
-        max_drop="0.1",
-        allow_inconclusive=allow,
-    )
+    artifacts = f"artifacts/digits-{ONNXRUNTIME}-fp32\nartifacts/*8"
+    job = run_action(workspace, version="installed", artifacts=artifacts, **inputs)
     assert job.code == code, job.log
-    assert job.outputs["answer"] == "inconclusive"
-    assert ("::warning" in job.log) == (allow == "true")
+    assert job.outputs["answer"] == answer
+    assert f"vitedge gate: {answer}" in job.summary
+    assert job.summary.count("|not measured|") == (2 if answer == "failed" else 0)
+    assert ("::warning" in job.log) == (code == 0)
 
 
 def test_an_input_is_never_run_as_code_nor_taken_for_an_option(workspace: Path) -> None:
@@ -166,22 +160,15 @@ def test_an_input_is_never_run_as_code_nor_taken_for_an_option(workspace: Path) 
     assert [path.name for path in workspace.iterdir()] == ["artifacts"]
 
 
-def examples(language: str, name: str) -> Any:
-    """The README's example of a file called `name`, parsed."""
-    (text,) = re.findall(rf"```{language}\n# {re.escape(name)}\n(.*?)```", README, re.DOTALL)
+def example(name: str) -> Any:
+    """The README's example of a YAML file called `name`, parsed."""
+    (text,) = re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", README, re.DOTALL)
     return yaml.safe_load(text)
 
 
-def shell(script: str, workspace: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run(
-        ["bash", "-ec", script], cwd=workspace, env=environment, capture_output=True, text=True
-    )
-
-
 def test_the_gitlab_job_of_the_readme_runs_and_leaves_its_reports(workspace: Path) -> None:
-    job = examples("yaml", ".gitlab-ci.yml")["gate"]
-    done = shell("\n".join(job["script"]), workspace)
+    job = example(".gitlab-ci.yml")["gate"]
+    done = bash(workspace, "-ec", "\n".join(job["script"]))
     assert done.returncode == 0, done.stderr
     reports = job["artifacts"]["reports"]
     assert ElementTree.parse(workspace / reports["junit"]).getroot().get("errors") == "0"
@@ -189,11 +176,11 @@ def test_the_gitlab_job_of_the_readme_runs_and_leaves_its_reports(workspace: Pat
 
 
 def test_the_pre_commit_hook_of_the_readme_runs(workspace: Path) -> None:
-    (repository,) = examples("yaml", ".pre-commit-config.yaml")["repos"]
+    (repository,) = example(".pre-commit-config.yaml")["repos"]
     (hook,) = repository["hooks"]
     assert repository["repo"] == "local"
     assert (hook["language"], hook["pass_filenames"]) == ("system", False)
-    done = shell(hook["entry"].replace("onnxruntime-cpu", ONNXRUNTIME), workspace)
+    done = bash(workspace, "-ec", hook["entry"].replace("onnxruntime-cpu", ONNXRUNTIME))
     assert done.returncode == 0, done.stderr
     assert re.search(hook["files"], f"artifacts/{INT8}/model.onnx")
 
@@ -201,7 +188,7 @@ def test_the_pre_commit_hook_of_the_readme_runs(workspace: Path) -> None:
 def test_the_github_workflow_of_the_readme_gives_the_action_inputs_that_it_has(
     workspace: Path,
 ) -> None:
-    steps = examples("yaml", ".github/workflows/gate.yml")["jobs"]["gate"]["steps"]
+    steps = example(".github/workflows/gate.yml")["jobs"]["gate"]["steps"]
     (step,) = [step for step in steps if "actions/gate@" in step.get("uses", "")]
     inputs = {name.replace("-", "_"): str(value) for name, value in step["with"].items()}
     job = run_action(workspace, version="installed", **inputs)
@@ -212,7 +199,9 @@ def test_the_github_workflow_of_the_readme_gives_the_action_inputs_that_it_has(
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_read(
     tmp_path: Path, vitedge: Vitedge
 ) -> None:
-    for option in ("--junit=nowhere/gate.xml", "--write=json=nowhere/gate.json"):
-        ran = vitedge("gate", "no-artifact", "--max-drop", 1, option, code=2, cwd=tmp_path)
-        assert "cannot write nowhere/gate." in ran.stderr
+    for option, file in (("--junit", "gate.xml"), ("--write", "json=gate.json")):
+        given = f"{option}={file.replace('gate', 'nowhere/gate')}"
+        ran = vitedge("gate", "no-artifact", "--max-drop", 1, given, code=2, cwd=tmp_path)
+        assert "cannot write nowhere/gate." in ran.stderr and option in ran.stderr
+        assert ran.stdout == ""
     assert not [*tmp_path.iterdir()]

@@ -137,7 +137,11 @@ def _latency(first: Subject, second: Subject, confidence: float) -> LatencyDiffe
     if a.batch != b.batch:
         return f"latency is not compared: timed at batch {a.batch} and at batch {b.batch}"
     speed_a, speed_b = speed_of(a), speed_of(b)
-    if speed_b and b.against not in (None, FP32) and _same(Path(b.against), first.path):
+    if (
+        speed_b
+        and b.against not in (None, FP32)
+        and Path(b.against).resolve() == first.folder.resolve()
+    ):
         how = f"the second timed in turn with what {b.against} was then"
         return _difference(speed_b, confidence, how)
     if first.fingerprint is None or second.fingerprint is None:
@@ -154,8 +158,3 @@ def _latency(first: Subject, second: Subject, confidence: float) -> LatencyDiffe
 def _difference(speed: Speed, confidence: float, how: str) -> LatencyDifference:
     interval = speed.interval(confidence)
     return LatencyDifference(speedup=speed.ratio, speedup_ci=interval, how=how)
-
-
-def _same(path: Path, other: Path) -> bool:
-    folder = other if other.is_dir() else other.parent
-    return path.resolve() == folder.resolve()

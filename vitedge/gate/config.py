@@ -153,9 +153,3 @@ def options(values: Mapping[str, float | None]) -> Limits:
 
 
 _NUMBER = "give a number"
-
-
-def check_confidence(confidence: float) -> None:
-    """Refuse one that no interval has, or that a coin has."""
-    if not 0.5 < confidence < 1:
-        raise InputError(f"`confidence={confidence}` is none", fix="give one above 0.5, below 1")

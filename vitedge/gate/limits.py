@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -250,7 +250,6 @@ LIMITS: dict[str, Limit] = {
     field.name: field.type.__metadata__[0] for field in msgspec.structs.fields(Limits)
 }
 """By name: that of a parameter, and of a key in vitedge.toml."""
-LimitsT = TypeVar("LimitsT", bound=Limits)
 
 
 def criterion(name: str, limit: float) -> Criterion:
@@ -258,11 +257,6 @@ def criterion(name: str, limit: float) -> Criterion:
     kind = LIMITS[name]
     bound: Bound = "max" if name.startswith("max_") else "min"
     return Criterion(kind.metric, bound, limit * kind.scale, kind.unit, kind.scale)
-
-
-def override(limits: LimitsT, overrides: Limits) -> LimitsT:
-    """`limits`, with those that `overrides` sets in their place."""
-    return msgspec.structs.replace(limits, **active_limits(overrides))
 
 
 def active_limits(limits: Limits) -> dict[str, float]:

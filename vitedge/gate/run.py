@@ -13,7 +13,7 @@ from vitedge.core.progress import Steps
 from vitedge.gate import baseline, config
 from vitedge.gate.baseline import Baseline
 from vitedge.gate.judge import judge
-from vitedge.gate.limits import LIMITS, Limits, active_limits, override
+from vitedge.gate.limits import LIMITS, Limits, active_limits
 from vitedge.gate.subject import load
 from vitedge.gate.verdict import SCHEMA, Answer, Judged, Verdict, worst
 
@@ -57,7 +57,8 @@ def run(request: GateRequest, steps: Steps) -> Verdict:
     settings = config.load(request.config)
     tasks = _tasks(request, settings)
     confidence = settings.gate.confidence if request.confidence is None else request.confidence
-    config.check_confidence(confidence)
+    if not 0.5 < confidence < 1:
+        raise InputError(f"`confidence={confidence}` is none", fix="give one above 0.5, below 1")
     path = request.baseline or settings.baseline()
     if request.accept:
         if path is None:
@@ -95,14 +96,11 @@ def _tasks(request: GateRequest, settings: config.Config) -> list[_Task]:
         raise InputError(
             "nothing to judge", fix=f"name artifacts or reports, or list them in {config.FILE}"
         )
-    return [
-        _Task(
-            source,
-            override(override(settings.gate, entry), request.limits),
-            request.data or settings.data(entry),
-        )
-        for source, entry in named
-    ]
+    tasks = []
+    for source, entry in named:
+        limits = active_limits(settings.gate) | active_limits(entry) | active_limits(request.limits)
+        tasks.append(_Task(source, Limits(**limits), request.data or settings.data(entry)))
+    return tasks
 
 
 def _check_limits(

@@ -26,13 +26,18 @@ class Subject:
     """Of the validation that the report tells of; None where there is none."""
 
     @property
+    def folder(self) -> Path:
+        """Where the report and the evidence lie."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
     def key(self) -> Key:
         """What a baseline knows it by."""
         return self.report.model, self.report.target, self.report.precision
 
     def to_run(self, command: str) -> str:
         """What to do where it was not measured."""
-        name = self.path if self.path.is_dir() else self.report.artifact
+        name = self.path if self.path == self.folder else self.report.artifact
         return f"run 'vitedge {command} {name}'"
 
     @property

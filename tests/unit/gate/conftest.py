@@ -87,30 +87,30 @@ ELSEWHERE = changed("conditions", fingerprint="ba9876543210")
 """Timed on another machine."""
 
 
+def write_report(
+    folder: Path, kept: PerImage | None = None, preprocessing: str = "p", **changes: Any
+) -> Path:
+    """Write a report, with what `changes` say; with `kept`, the evidence beside it."""
+    folder.mkdir(exist_ok=True)
+    content = msgspec.to_builtins(sections()) | msgspec.to_builtins(changes)
+    if kept is not None:
+        right, right_fp32 = kept.artifact == kept.labels, kept.fp32 == kept.labels
+        lost, gained = int((right_fp32 & ~right).sum()), int((~right_fp32 & right).sum())
+        accuracy = sections(lost, gained, len(kept.labels))["accuracy"]
+        content["accuracy"] = msgspec.to_builtins(accuracy)
+        about = About(
+            metric="top1", data="pictures", files=content["files"], preprocessing=preprocessing
+        )
+        evidence.save(folder / "evidence.npz", about, evidence.arrays(kept))
+    path = folder / "report.json"
+    path.write_bytes(msgspec.json.encode(content))
+    return path
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a report, with what `changes` say; with `kept`, the evidence beside it."""
-
-    def make(
-        name: str = "vit", kept: PerImage | None = None, preprocessing: str = "p", **changes: Any
-    ) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        content = msgspec.to_builtins(sections()) | msgspec.to_builtins(changes)
-        if kept is not None:
-            right, right_fp32 = kept.artifact == kept.labels, kept.fp32 == kept.labels
-            lost, gained = int((right_fp32 & ~right).sum()), int((~right_fp32 & right).sum())
-            accuracy = msgspec.to_builtins(sections(lost, gained, len(kept.labels)))["accuracy"]
-            content["accuracy"] = accuracy
-            about = About(
-                metric="top1", data="pictures", files=content["files"], preprocessing=preprocessing
-            )
-            evidence.save(folder / "evidence.npz", about, evidence.arrays(kept))
-        path = folder / "report.json"
-        path.write_bytes(msgspec.json.encode(content))
-        return path
-
-    return make
+    """Write a report into a folder of its `name`."""
+    return lambda name="vit", **content: write_report(tmp_path / name, **content)
 
 
 def gate(
