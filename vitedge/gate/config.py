@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Spec, convert, read_toml
-from vitedge.gate.limits import CONFIDENCE, Confidence, Limits, active_limits
+from vitedge.gate.limits import Limits, active_limits
 
 FILE, PROJECT = "vitedge.toml", "pyproject.toml"
 
@@ -29,7 +29,7 @@ class Artifact(Limits, frozen=True, kw_only=True):
 class Gate(Limits, frozen=True, kw_only=True):
     """`[gate]`: limits for all, and which artifacts."""
 
-    confidence: Confidence = CONFIDENCE
+    confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
     """One-sided, of each limit."""
     baseline: str = ""
     """The file of what was accepted last, relative to this one."""

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Ratio = Annotated[float, msgspec.Meta(gt=0)]
-Confidence = Annotated[float, msgspec.Meta(gt=0.5, lt=1)]
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
