@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Vitedge
 from tests.support import small_graphs
+from tests.support.page_reports import measured
 from vitedge.core import catalog, manifest
 from vitedge.core.bundle import Bundle, open_bundle, sha256
 from vitedge.core.machine import describe_machine
@@ -88,7 +89,8 @@ def test_a_lost_engine_is_built_from_the_graph_in_the_bundle(
     _reseal(whole, manifest.Build(state="on the device", why="exported elsewhere"))
     report = msgspec.json.decode((rtx / "report.json").read_bytes())
     simulated = report["simulation"]
-    (rtx / "report.json").write_bytes(msgspec.json.encode({**report, "latency": {"p50_ms": 1}}))
+    latency = measured(rtx.name, "fp32", p50_ms=1.0, accuracy=0.99)["latency"]
+    (rtx / "report.json").write_bytes(msgspec.json.encode({**report, "latency": latency}))
     vitedge("build", rtx)
     assert sha256(rtx / "model.engine") == sha256(exported / rtx.name / "model.engine")
     assert made(rtx).state == "done"

@@ -32,7 +32,9 @@ class Device:
         for name in ("host_key", "user_key"):
             self.make_key(name)
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-        self.trust()
+        key = (folder / "host_key.pub").read_text()
+        known = f"[127.0.0.1]:{self.port} {key}[localhost]:{self.port} {key}"
+        (folder / "known_hosts").write_text(known)
 
     @property
     def address(self) -> str:
@@ -49,13 +51,6 @@ class Device:
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / name]
         subprocess.run(command, check=True)
 
-    def trust(self) -> None:
-        """Let the client know the host key."""
-        key = (self.folder / "host_key.pub").read_text()
-        (self.folder / "known_hosts").write_text(
-            f"[127.0.0.1]:{self.port} {key}[localhost]:{self.port} {key}"
-        )
-
     def client(self, *options: str) -> dict[str, str]:
         """The environment of a user whose ssh knows this device: a PATH with that ssh first."""
         (self.folder / "ssh_config").write_text(
@@ -69,7 +64,7 @@ class Device:
         (folder / "ssh").chmod(0o755)
         return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
-    def start(self, *options: str, file_bytes: int = -1, **environment: object) -> None:
+    def start(self, *, file_bytes: int = -1, **environment: object) -> None:
         """Serve; `file_bytes` is the largest file that can be written there."""
         settings = {
             MARK: self.folder,
@@ -81,10 +76,7 @@ class Device:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"
             f"PidFile none\nAuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
-            "SetEnv "
-            + " ".join(f'"{key}={value}"' for key, value in settings.items())
-            + "\n"
-            + "".join(f"{option}\n" for option in options)
+            "SetEnv " + " ".join(f'"{key}={value}"' for key, value in settings.items())
         )
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
@@ -108,23 +100,15 @@ class Device:
             time.sleep(0.05)
         raise RuntimeError((self.folder / "sshd.log").read_text())
 
-    def stop(self) -> None:
-        """Stop serving; connections that are open stay."""
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-            self._server = None
-
     def processes(self) -> list[int]:
         """Everything that runs on this device, but its server."""
-        found = []
+        mark, pids = f"{MARK}={self.folder}".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 environment = (entry / "environ").read_bytes().split(b"\0")
-                alive = (entry / "cmdline").read_bytes()  # empty of a zombie
-                if alive and f"{MARK}={self.folder}".encode() in environment:
-                    found.append(int(entry.name))
-        return found
+                if mark in environment and (entry / "cmdline").read_bytes():  # empty of a zombie
+                    pids.append(int(entry.name))
+        return pids
 
     def cut(self) -> None:
         """Break every connection, as a network does; the server goes on, and so do jobs."""
@@ -134,7 +118,10 @@ class Device:
 
     def lose_power(self) -> None:
         """Everything on it ends at once."""
-        self.stop()
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
         sessions = {_parent(pid) for pid in self.processes()}
         for pid in [*self.processes(), *(pid for pid in sessions if b"sshd" in _command(pid))]:
             _kill(pid)

@@ -101,7 +101,7 @@ def _compile(trt: Any, model: Path, target: Target, monitor: Any) -> Compilation
         timing_cache.read(timings, config, log)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise _failed(log.errors, model, target)
+        raise _failed(log.last_error(), model, target)
     if timings:
         timing_cache.write(timings, config)
     return Compilation(bytes(engine), "\n".join(log.layers), trt.__version__)
@@ -153,10 +153,9 @@ def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
     )
 
 
-def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
-    """The compiler's last error."""
+def _failed(why: str, model: Path, target: Target) -> VitedgeError:
+    """The error for the compiler's last one."""
     title = engine_runtime(target).title
-    why = " ".join(errors[-1].split()) if errors else "it does not say why"
     if "workspace limit" in why:
         return LimitError(
             f"{title} has no kernel for a layer of {model} within {target.compile.workspace_mib} "
@@ -173,7 +172,8 @@ def _failed(errors: list[str], model: Path, target: Target) -> VitedgeError:
 def compiler_log(trt: Any) -> Any:
     """A new `ILogger` that keeps `layers`, `errors` and `warnings`, each a list of messages.
 
-    `layers` are the messages that describe compiled layers. It prints nothing.
+    `layers` are the messages that describe compiled layers. It prints nothing. `last_error()` is
+    a line.
     """
 
     class CompilerLog(trt.ILogger):  # type: ignore[misc]
@@ -190,6 +190,9 @@ def compiler_log(trt: Any) -> Any:
                 self.warnings.append(message)
             elif "LayerType: " in message:
                 self.layers.append(message)
+
+        def last_error(self) -> str:
+            return " ".join(self.errors[-1].split()) if self.errors else "it does not say why"
 
     return CompilerLog()
 

@@ -50,10 +50,9 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             loader.engine_host_code_allowed = True  # such an engine brings its own runtime
         engine = loader.deserialize_cuda_engine(verified.path(ENGINE).read_bytes())
         if engine is None:
-            why = " ".join(log.errors[-1].split()) if log.errors else "it does not say why"
             raise UnavailableError(
                 f"{runtime.title} {trt.__version__} cannot load the engine of {bundle} "
-                f"on this GPU: {why}",
+                f"on this GPU: {log.last_error()}",
                 fix=f"build it here: 'vitedge build {bundle}' with `force=True`",
             )
         if target.compile.weights == "stripped":
