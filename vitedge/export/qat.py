@@ -18,7 +18,7 @@ from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError, VitedgeError, missing
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
-from vitedge.core.spec import Floats, Preprocess, Target, Task, Training
+from vitedge.core.spec import Floats, Target, Training
 from vitedge.data.open import EMBEDDED, open_images
 from vitedge.export.job import export_model, load_model
 from vitedge.export.request import ExportRequest, Plan, plan_export
@@ -214,9 +214,7 @@ class _Start:
     """PTQ's, of each weight."""
     floats: Floats
     train_data: str
-    preprocess: Preprocess
-    labels: Sequence[str]
-    task: Task
+    model: ModelIdentity
     training: list[int]
     held_out: list[int]
     fingerprint: dict[str, str]
@@ -242,9 +240,7 @@ def _start(
         scales=scales,
         floats=calibrated.target.floats,
         train_data=training_set.source,
-        preprocess=model.preprocess,
-        labels=model.labels,
-        task=model.task,
+        model=model,
         training=training_set.training,
         held_out=training_set.held_out,
         fingerprint=training_set.fingerprint,
@@ -306,8 +302,9 @@ def _train(
         checkpointing=settings.gradient_checkpointing,
     )
     teacher = Network(start.path, Placement(), {}, start.floats, learned=False)
+    model = start.model
     images = open_images(
-        start.train_data, "calibration", start.preprocess, start.labels, start.task
+        start.train_data, "calibration", model.preprocess, model.labels, model.task
     )
     job = TrainingJob(
         student=student,
@@ -315,7 +312,7 @@ def _train(
         images=images,
         training=start.training,
         held_out=start.held_out,
-        task=start.task,
+        task=model.task,
         settings=settings,
         folder=start.folder,
         fingerprint=start.fingerprint,

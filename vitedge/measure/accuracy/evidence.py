@@ -24,7 +24,8 @@ from vitedge.core.report import Metric
 
 SCHEMA = "vitedge.evidence/1"
 _ABOUT = "about"
-_ARRAYS = ("digests", "labels", "fp32", "artifact", "worst", "thumbnails")
+_ARRAYS = ("digests", "labels", "artifact", "worst", "thumbnails")
+"""Those of every validation, beside FP32's where it was run."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,23 +104,13 @@ def preprocessing_digest(bundle: Bundle) -> str:
 
 def arrays(per_image: PerImage) -> dict[str, NDArray[Any]]:
     """Its arrays by name; those that are None left out."""
-    named = {name: getattr(per_image, name) for name in _ARRAYS}
-    return {name: array for name, array in named.items() if array is not None}
+    return {name: array for name, array in vars(per_image).items() if array is not None}
 
 
 def per_image(named: Mapping[str, NDArray[Any]], metric: Metric) -> PerImage:
     """The reverse of `arrays`. Raises KeyError where one is missing, ValueError if they differ."""
-    return checked(
-        PerImage(
-            digests=named["digests"],
-            labels=named["labels"],
-            fp32=named.get("fp32"),
-            artifact=named["artifact"],
-            worst=named["worst"],
-            thumbnails=named["thumbnails"],
-        ),
-        metric,
-    )
+    whole = {name: named[name] for name in _ARRAYS}
+    return checked(PerImage(fp32=named.get("fp32"), **whole), metric)
 
 
 def checked(per_image: PerImage, metric: Metric) -> PerImage:

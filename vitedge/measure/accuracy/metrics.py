@@ -63,24 +63,19 @@ class TopK:
     """Top-1 and top-5 of logits (n, classes) against class indices (n,)."""
 
     def __init__(self) -> None:
-        self._ranks: list[NDArray[np.int64]] = []
-        self._fp32_ranks: list[NDArray[np.int64]] = []
-        self._choices: list[NDArray[np.int32]] = []
-        self._fp32_choices: list[NDArray[np.int32]] = []
+        self._batches: list[tuple[NDArray[Any], ...]] = []
         self._classes = 0
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         self._classes = artifact.shape[1]
-        self._ranks.append(_rank(artifact, labels))
-        self._choices.append(_choice(artifact))
-        if fp32 is not None:
-            self._fp32_ranks.append(_rank(fp32, labels))
-            self._fp32_choices.append(_choice(fp32))
+        models = (artifact,) if fp32 is None else (artifact, fp32)
+        self._batches.append(
+            tuple(part for model in models for part in (_rank(model, labels), _choice(model)))
+        )
 
     def result(self, confidence: float) -> MetricResult:
-        ranks, choices = np.concatenate(self._ranks), np.concatenate(self._choices)
-        fp32 = np.concatenate(self._fp32_ranks) if self._fp32_ranks else None
-        fp32_choices = np.concatenate(self._fp32_choices) if self._fp32_choices else None
+        ranks, choices, *of_fp32 = (np.concatenate(p) for p in zip(*self._batches, strict=True))
+        fp32, fp32_choices = of_fp32 or (None, None)
         agreement = None
         if fp32_choices is not None:
             agreement = float(((choices == fp32_choices) & (choices >= 0)).mean())
