@@ -142,8 +142,7 @@ def run(path: Path, images: list[NDArray[np.uint8]] = IMAGES) -> NDArray[np.floa
 
 def peaks(path: Path, name: str, axis: int) -> NDArray[np.float32]:
     """The largest magnitude of each channel of a tensor, on one image."""
-    model = onnx.load(path, load_external_data=False)
-    (values,) = tapped(model, path, [name])(IMAGES[0])
+    (values,) = tapped(path, [name])(IMAGES[0])
     found: NDArray[np.float32]
     found = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
     return found

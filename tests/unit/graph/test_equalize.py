@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
@@ -19,8 +20,7 @@ from vitedge.graph.trace import find
 
 def doubled(path: Path) -> tuple[Channels, Path]:
     """Every free channel of `path` at twice its scale."""
-    model = onnx.load(path, load_external_data=False)
-    channels = find(model, shapes(model, path, IMAGES[0]), path.parent)
+    channels = find(ir.load(path), shapes(path, IMAGES[0]))
     scale = np.where(channels.root != 0, 2.0, 1.0) ** channels.sign
     rescale(path, channels, scale, path.with_name("equalized.onnx"))
     return channels, path.with_name("equalized.onnx")
@@ -77,7 +77,7 @@ def test_a_graph_that_magnifies_rounding_is_refused_by_the_place(tmp_path: Path)
     scale = np.where(channels.root != 0, 1.1, 1.0)  # no power of two: its inverse is rounded
     rescale(path, channels, scale, rescaled)
     assert check(path, rescaled, IMAGES[0], run(path, IMAGES[:1])) <= 1e-4
-    (p,) = tapped(onnx.load(path), path, ["p"])(IMAGES[0])
+    (p,) = tapped(path, ["p"])(IMAGES[0])
     body = (
         f"{NORM}\n p = MatMul(n, w)\n d = Sub(p, p0)\n m = Mul(d, huge)\n s = Sin(m)\n y = Tanh(s)"
     )
