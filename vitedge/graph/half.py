@@ -71,18 +71,23 @@ def halve(
     fused = fuse(model, sizes)
     guard = Guard(model, source, spelled_out(model.graph), sizes)
     guard.measure(batches(), total, progress)
-    path = folder / "model.onnx"
+    path, exact = folder / "model.onnx", folder / "rounded.onnx"  # they share external data
     failed: InputError | None = None
     for limit in LIMITS:
         kept = guard.keep(limit)
         half = model.clone()
         to_half(half, guard.ports(kept))
         write(half, path)
+        Runner(path)  # its types fit
+        rounded(half)
+        ir.save(half, exact)
         try:
-            quality_db = _check(half, source, fp32, path, batches())
+            quality_db = _check(source, fp32, exact, batches())
         except InputError as error:
             failed = failed or error
             continue
+        finally:
+            exact.unlink()
         largest, node = guard.largest()
         how = _how_norms(model.graph, kept, fused)
         reasons = tuple(
@@ -112,14 +117,8 @@ def _how_norms(graph: ir.Graph, kept: Mapping[str, str], fused: int) -> str:
     return "; ".join(parts) or "none in this model"
 
 
-def _check(
-    half: ir.Model, source: Path, fp32: Path, path: Path, batches: Iterator[NDArray[np.uint8]]
-) -> float:
+def _check(source: Path, fp32: Path, exact: Path, batches: Iterator[NDArray[np.uint8]]) -> float:
     """SQNR of the float16 graph's output, dB; InputError where it is not finite or not close."""
-    Runner(path)  # its types fit
-    exact = path.with_name("rounded.onnx")  # shares its external data
-    rounded(half)
-    ir.save(half, exact)
     want_run, got_run = Runner(fp32), Runner(exact)
     before_run = want_run if source == fp32 else Runner(source)
     signal = noise = before = 0.0
