@@ -156,7 +156,7 @@ def test_float_pixels_need_their_preprocessing() -> None:
     assert known == (SIZE_8, "classification", 3)
     with pytest.raises(InputError, match="does not say how they are made") as caught:
         files.image_model(classifier(), PATH, None, None)
-    assert "--preprocess" in caught.value.fix
+    assert "`preprocess=FILE.toml`" in caught.value.fix
 
 
 def test_uint8_images_need_none() -> None:
@@ -233,7 +233,7 @@ def test_a_quantized_model_is_refused(op: str) -> None:
 
 
 def test_preprocessing_for_another_size_is_refused() -> None:
-    with pytest.raises(InputError, match="8×8 pixels, but --preprocess says 16×8"):
+    with pytest.raises(InputError, match="8×8 pixels, but `preprocess` says 16×8"):
         files.image_model(classifier(), PATH, Preprocess(height=16, width=8), None)
 
 
