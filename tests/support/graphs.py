@@ -19,6 +19,12 @@ OUTLIER = 1000.0
 TOKENS, WIDTH, HEADS = 16, 12, 2
 HEAD = WIDTH // HEADS
 
+HEAD_TEXT = """
+    raw = Cast <to = 1> (image)
+    unit = Mul(raw, small)
+    pixels = Transpose <perm = [0, 3, 1, 2]> (unit)
+    x = Reshape(unit, tokens)
+"""
 NORM = "n = LayerNormalization <epsilon = 0.000001> (x, gamma, beta)"
 HEADED = """
     s{0} = Reshape({1}, heads)
@@ -106,29 +112,22 @@ def weights() -> dict[str, NDArray[Any]]:
     }
 
 
-def build(folder: Path, body: str, **changed: NDArray[Any]) -> Path:
-    """A graph of `body`, from `x` (1, tokens, width) or `pixels` (1, 3, 8, 8) to `y`."""
-    graph = parser.parse_graph(
-        f"""
-        g (uint8[1, 8, 8, 3] image) => (float y) {{
-            raw = Cast <to = 1> (image)
-            unit = Mul(raw, small)
-            pixels = Transpose <perm = [0, 3, 1, 2]> (unit)
-            x = Reshape(unit, tokens)
-            {body}
-        }}"""
-    )
-    del graph.output[0].type.tensor_type.shape.dim[:]
+def build(folder: Path, body: str, head: str = HEAD_TEXT, **changed: Any) -> Path:
+    """A graph of `body`, from `x` (1, tokens, width) or `pixels` (1, 3, 8, 8) to `y`.
+
+    `changed` are further constants, or take the place of `weights`.
+    """
+    graph = parser.parse_graph(f"g (uint8[1, 8, 8, 3] image) => (float y) {{ {head} {body} }}")
     graph.output[0].CopyFrom(helper.make_empty_tensor_value_info("y"))
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{node.output[0]}" if index else "cast"
-    used = {name for node in graph.node for name in node.input}
-    stored = {**weights(), "small": np.float32(1 / 64), **changed}
-    graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(value), name)
-        for name, value in stored.items()
-        if name in used
-    )
+    used = {*changed, *(name for node in graph.node for name in node.input)}
+    used -= {name for node in graph.node for name in node.output}
+    for name, value in {**weights(), "small": np.float32(1 / 64), **changed}.items():
+        array = np.asarray(value)
+        array = array.astype(np.float32) if array.dtype.kind == "f" else array
+        if name in used:
+            graph.initializer.append(numpy_helper.from_array(array, name))
     path = folder / "model.onnx"
     opset = [helper.make_opsetid("", 20)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
@@ -142,8 +141,7 @@ def run(path: Path, images: list[NDArray[np.uint8]] = IMAGES) -> NDArray[np.floa
 
 def peaks(path: Path, name: str, axis: int) -> NDArray[np.float32]:
     """The largest magnitude of each channel of a tensor, on one image."""
-    model = onnx.load(path, load_external_data=False)
-    (values,) = tapped(model, path, [name])(IMAGES[0])
+    (values,) = tapped(path, [name])(IMAGES[0])
     found: NDArray[np.float32]
     found = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
     return found

@@ -12,10 +12,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 TOKENS, WIDTH = 16, 64
 
 
-def integers(*shape: int, seed: int = 0) -> NDArray[np.int8]:
-    """INT8 weights none of which is zero."""
+def integers(*shape: int, top: int = 99, seed: int = 0) -> NDArray[np.int8]:
+    """INT8 weights of -`top` to `top`, none of which is zero."""
     random = np.random.default_rng(seed)
-    return (random.integers(1, 100, shape) * random.choice([-1, 1], shape)).astype(np.int8)
+    return (random.integers(1, top + 1, shape) * random.choice([-1, 1], shape)).astype(np.int8)
 
 
 class QDQ:
@@ -93,13 +93,23 @@ class QDQ:
         shape = self.constant(f"{output}.shape", np.array([0, 0, wide]))
         return self.add("Reshape", [f"{output}.t", shape], output)
 
-    def model(self, batch: int | str = 1, opset: int = 20, tokens: int = TOKENS) -> ModelProto:
+    def model(
+        self,
+        batch: int | str = 1,
+        opset: int = 20,
+        tokens: int = TOKENS,
+        *,
+        sizes: tuple[int, ...] = (),
+        output: str = "y",
+    ) -> ModelProto:
+        """The graph to `output` from `x` (batch, *sizes), or (batch, tokens, WIDTH)."""
+        shape = [batch, *(sizes or (tokens, WIDTH))]
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.floats))
         graph = helper.make_graph(
             self.nodes,
             "trap",
-            [helper.make_tensor_value_info("x", kind, [batch, tokens, WIDTH])],
-            [helper.make_empty_tensor_value_info("y")],
+            [helper.make_tensor_value_info("x", kind, shape)],
+            [helper.make_empty_tensor_value_info(output)],
             self.tensors,
         )
         domains = {node.domain for node in self.nodes} - {""}
@@ -108,7 +118,7 @@ class QDQ:
         typed = onnx.shape_inference.infer_shapes(model)
         result = typed.graph.output[0]
         if not result.type.tensor_type.elem_type:  # another domain's operator made it
-            result = helper.make_tensor_value_info("y", kind, [batch, tokens, WIDTH])
+            result = helper.make_tensor_value_info(output, kind, shape)
         model.graph.output[0].CopyFrom(result)
         return model
 

@@ -54,8 +54,8 @@ class Session(Protocol):
         ...
 
 
-Complaint = tuple[str, str]
-"""The node (empty: the whole graph), and what is wrong with it."""
+Complaint = tuple[str | None, str]
+"""The node (empty or None: the whole graph), and what is wrong with it."""
 Find = Callable[[Any, Target], Iterator[Complaint]]
 """From a `vitedge.graph.structure.Structure` and the target it is for."""
 

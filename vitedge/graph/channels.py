@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import NodeProto
+import onnx_ir as ir
 
 from vitedge.graph.channel_ids import Ids
 
@@ -14,7 +14,7 @@ from vitedge.graph.channel_ids import Ids
 class Factor:
     """Input `index` of `node`, a constant, is to be multiplied by scale[ids] ** power."""
 
-    node: NodeProto
+    node: ir.Node
     index: int
     ids: Ids
     """Broadcasts to the constant's shape."""
@@ -25,7 +25,7 @@ class Factor:
 class Linear:
     """A layer with constant weights that undoes the scales of its input."""
 
-    node: NodeProto
+    node: ir.Node
     weight_ids: Ids
     """Broadcasts to the weight's shape."""
     output_axis: int
@@ -36,7 +36,7 @@ class Linear:
 class Product:
     """A product of two activations in which the scales of both cancel: Q·Kᵀ."""
 
-    node: NodeProto
+    node: ir.Node
     pairs: tuple[Ids, Ids]
     """Ids of its first input's columns and its second's rows, in the order they meet."""
 
@@ -51,7 +51,7 @@ class Channels:
     not vary."""
     linears: list[Linear] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
-    sources: dict[int, NodeProto] = field(default_factory=dict)
+    sources: dict[int, ir.Node] = field(default_factory=dict)
     """First id -> the node whose output channels these and the following ids are."""
     root: Ids = field(default_factory=lambda: np.zeros(1, np.int64))
     sign: Ids = field(default_factory=lambda: np.ones(1, np.int64))

@@ -1,65 +1,73 @@
-"""The constants of a graph, and which of them may be changed."""
+"""The constants of a graph, which of them may be changed, and what is computed of them alone."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 
-class Constants:
-    """The stored tensors of a graph, whose external data lies in `folder`."""
-
-    def __init__(self, graph: GraphProto, folder: Path) -> None:
-        self.stored = {tensor.name: tensor for tensor in graph.initializer}
-        self.uses = Counter(name for node in graph.node for name in node.input)
-        """How many inputs of nodes read each tensor, activations included."""
-        self.hidden = set(_outer_names(graph)) | {value.name for value in graph.output}
-        """Tensors that a subgraph or the graph's user reads."""
-        self._folder = str(folder)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.stored
-
-    def dims(self, name: str) -> tuple[int, ...]:
-        """The shape of the constant `name`."""
-        return tuple(self.stored[name].dims)
-
-    def value(self, name: str) -> NDArray[Any]:
-        """The constant `name` as an array."""
-        return numpy_helper.to_array(self.stored[name], self._folder)
-
-    def is_weight(self, name: str, ndim: int = 0) -> bool:
-        """Whether the constant `name` is float32 and nobody else reads it."""
-        tensor = self.stored.get(name)
-        return (
-            tensor is not None
-            and tensor.data_type == TensorProto.FLOAT
-            and self.uses[name] == 1
-            and name not in self.hidden
-            and len(tensor.dims) == (ndim or len(tensor.dims))
-        )
-
-    def is_vector(self, name: str) -> bool:
-        """Whether the constant `name` is one value a channel: small enough to copy if shared."""
-        tensor = self.stored.get(name)
-        return (
-            tensor is not None
-            and tensor.data_type == TensorProto.FLOAT
-            and sum(size != 1 for size in tensor.dims) == 1
-        )
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `value` is stored in the graph."""
+    return value is not None and value.const_value is not None
 
 
-def _outer_names(graph: GraphProto) -> Iterable[str]:
-    """Every name that a subgraph reads, of the graph around it or its own."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                for inner in attribute.g.node:
-                    yield from inner.input
-                yield from (value.name for value in attribute.g.output)
-                yield from _outer_names(attribute.g)
+def values(value: ir.Value | None) -> NDArray[Any]:
+    """The constant `value` as an array."""
+    assert value is not None and value.const_value is not None
+    return value.const_value.numpy()
+
+
+def shape(value: ir.Value | None) -> tuple[int, ...]:
+    """The shape of the constant `value`."""
+    assert value is not None and value.const_value is not None
+    return tuple(value.const_value.shape.numpy())
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The one value of a constant; None of anything else."""
+    one = value is not None and value.const_value is not None and value.const_value.size == 1
+    return float(values(value).reshape(())) if one else None
+
+
+def is_weight(value: ir.Value | None, ndim: int = 0) -> bool:
+    """Whether `value` is a float32 constant, of `ndim` axes if given, that one node alone reads."""
+    return (
+        value is not None
+        and value.const_value is not None
+        and value.const_value.dtype == ir.DataType.FLOAT
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+        and len(value.const_value.shape) == (ndim or len(value.const_value.shape))
+    )
+
+
+def is_vector(value: ir.Value | None) -> bool:
+    """Whether `value` is a constant with one value a channel: small enough to copy if shared."""
+    return (
+        value is not None
+        and value.const_value is not None
+        and value.const_value.dtype == ir.DataType.FLOAT
+        and sum(size != 1 for size in value.const_value.shape) == 1
+    )
+
+
+def evaluate(
+    node: ir.Node, known: Mapping[ir.Value | None, NDArray[Any]]
+) -> list[NDArray[Any]] | None:
+    """The outputs of `node` for inputs that are `known` or constants; None where others are not."""
+    inputs = [value for value in node.inputs if value is not None]
+    if node.graph is None or not all(value in known or is_constant(value) for value in inputs):
+        return None
+    feed = {value.name: known[value] if value in known else values(value) for value in inputs}
+    run: Any = ReferenceEvaluator(ir.to_proto(node), opsets=node.graph.opset_imports)
+    outputs: list[NDArray[Any]] = run.run(None, feed)
+    return outputs
+
+
+def names_of(ports: Iterable[ir.Value | None]) -> list[str]:
+    """The names of a node's inputs or outputs, without those left out."""
+    return [value.name for value in ports if value is not None and value.name]

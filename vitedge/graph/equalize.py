@@ -6,17 +6,19 @@ One INT8 scale serves a whole activation: a single outlier channel leaves the ot
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.channels import Channels, Factor
-from vitedge.graph.external import DataFile
+from vitedge.graph.external import changed, constant, write
 from vitedge.graph.run import Runner, tapped
 
 _UNSCALED = ("Softmax", "Gelu", "Erf", "Sigmoid", "Tanh", "Sqrt")
@@ -31,22 +33,21 @@ def rescale(fp32: Path, channels: Channels, scale: Scales, path: Path) -> None:
 
     The external data of `fp32` is shared; only constants that change are new.
     """
-    model = onnx.load(fp32, load_external_data=False)
-    nodes = {node.name: node for node in model.graph.node}
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    data = DataFile(path, inline_bytes=0)  # none is a shape
+    model = ir.load(fp32)
+    nodes = {node.name: node for node in model.graph}
     for (name, index), factors in _changes(channels.factors, scale).items():
-        value = numpy_helper.to_array(stored[nodes[name].input[index]], str(fp32.parent))
-        for factor in factors:
-            value = value * scale[factor.ids] ** factor.power
-        changed = data.add(f"{name}/equalized_{index}", value.astype(np.float32))
-        nodes[name].input[index] = changed
-    model.graph.initializer.extend(data.tensors)
-    used = {name for node in model.graph.node for name in node.input}
-    initializers = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(initializers)
-    onnx.save(model, path)
+        value = nodes[name].inputs[index]
+        assert value is not None and value.const_value is not None
+        rescaled = changed(value.const_value, ir.DataType.FLOAT, partial(_scaled, factors, scale))
+        new = constant(model.graph, f"{name}/equalized_{index}", rescaled)
+        nodes[name].replace_input_with(index, new)
+    write(model, path, inline_bytes=0)  # none is a shape
+
+
+def _scaled(factors: Iterable[Factor], scale: Scales, value: NDArray[Any]) -> NDArray[Any]:
+    for factor in factors:
+        value = value * scale[factor.ids] ** factor.power
+    return value
 
 
 def _changes(factors: Iterable[Factor], scale: Scales) -> dict[tuple[str, int], list[Factor]]:
@@ -54,7 +55,7 @@ def _changes(factors: Iterable[Factor], scale: Scales) -> dict[tuple[str, int], 
     changes: dict[tuple[str, int], list[Factor]] = {}
     for factor in factors:
         if (scale[factor.ids] != 1).any():
-            changes.setdefault((factor.node.name, factor.index), []).append(factor)
+            changes.setdefault((factor.node.name or "", factor.index), []).append(factor)
     return changes
 
 
@@ -75,11 +76,11 @@ def check(fp32: Path, path: Path, images: Images, fp32_output: NDArray[np.float3
 
 def _first_difference(fp32: Path, path: Path, images: Images) -> str:
     """The first node of which the graphs must agree, because no scale is left, but do not."""
-    model, changed = (onnx.load(p, load_external_data=False) for p in (fp32, path))
-    fixed = {node.output[0]: node.name for node in model.graph.node if node.op_type in _UNSCALED}
+    graph = onnx.load(fp32, load_external_data=False).graph
+    fixed = {node.output[0]: node.name for node in graph.node if node.op_type in _UNSCALED}
     if not fixed:
         return "the output"
-    runs = [tapped(m, p, list(fixed))(images) for m, p in ((model, fp32), (changed, path))]
+    runs = [tapped(p, list(fixed))(images) for p in (fp32, path)]
     for name, want, got in zip(fixed.values(), *runs, strict=True):
         if not relative_error(want, got) <= REWRITE_PARITY:
             return str(name)

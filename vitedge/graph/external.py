@@ -1,48 +1,60 @@
-"""New constants of a graph that is rewritten: large ones in a data file beside it."""
+"""Graphs that are rewritten: their new constants, large ones in a data file beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 INLINE_BYTES = 1024
 """Where readers look for shapes and axes: in the graph."""
 
 
-class DataFile:
-    """The external data of one ONNX file that is being written."""
+def constant(graph: ir.Graph, name: str, values: NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+    """Store `values` in `graph` as the constant `name`."""
+    tensor = ir.tensor(values)
+    shape, kind = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+    value = ir.Value(name=name, shape=shape, type=kind, const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
-    def __init__(self, model: Path, inline_bytes: int = INLINE_BYTES) -> None:
-        """Constants smaller than `inline_bytes` stay in the graph."""
-        self._path = model.with_name(f"{model.name}.data")
-        self._path.write_bytes(b"")
-        self._inline_bytes = inline_bytes
-        self.tensors: list[TensorProto] = []
 
-    def add(self, name: str, value: NDArray[Any]) -> str:
-        """Store `value` as the constant `name`; returns the name."""
-        if value.nbytes < self._inline_bytes:
-            self.tensors.append(numpy_helper.from_array(value, name))
-            return name
-        tensor = TensorProto(
-            name=name,
-            data_type=helper.np_dtype_to_tensor_dtype(value.dtype),
-            dims=value.shape,
-            data_location=TensorProto.EXTERNAL,
-        )
-        with self._path.open("ab") as data:
-            places = {"location": self._path.name, "offset": data.tell(), "length": value.nbytes}
-            data.write(np.ascontiguousarray(value).tobytes())
-        for key, place in places.items():
-            tensor.external_data.add(key=key, value=str(place))
-        self.tensors.append(tensor)
-        return name
+def changed(
+    tensor: ir.TensorProtocol, dtype: ir.DataType, change: Callable[[NDArray[Any]], NDArray[Any]]
+) -> ir.LazyTensor:
+    """What `change` makes of the values of `tensor`, as `dtype`, made only when it is written."""
+    return ir.LazyTensor(
+        lambda: ir.tensor(change(tensor.numpy()).astype(dtype.numpy())),
+        dtype,
+        ir.Shape(tensor.shape.numpy()),
+    )
+
+
+def write(model: ir.Model, path: Path, inline_bytes: int = INLINE_BYTES) -> None:
+    """Write `model` to `path`; external data in that folder is shared.
+
+    What lies elsewhere, and new constants of `inline_bytes` and more, go into `<name>.data`. What
+    nobody reads is dropped.
+    """
+    moved: dict[ir.Value, ir.TensorProtocol] = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if not (value.uses() or value.is_graph_output()):
+            del model.graph.initializers[name]
+        elif isinstance(tensor, ir.ExternalTensor):
+            if Path(tensor.base_dir) != path.parent:
+                moved[value] = tensor
+        elif isinstance(tensor, ir.Tensor | ir.LazyTensor) and tensor.nbytes >= inline_bytes:
+            moved[value] = tensor
+    stored = ir.external_data.convert_tensors_to_external(
+        list(moved.values()), path.parent, f"{path.name}.data"
+    )
+    for value, external in zip(moved, stored, strict=True):
+        value.const_value = external
+    ir.save(model, path)
 
 
 def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path) -> None:
@@ -50,11 +62,7 @@ def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path)
 
     The external data of `source` is shared.
     """
-    model = onnx.load(source, load_external_data=False)
-    data = DataFile(path)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in values]
+    model = ir.load(source)
     for name, value in values.items():
-        data.add(name, value)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend([*kept, *data.tensors])
-    onnx.save(model, path)
+        model.graph.initializers[name].const_value = ir.tensor(value, name=name)
+    write(model, path)

@@ -11,23 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    TensorProto,
-    helper,
-    numpy_helper,
-)
 
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Kept
 from vitedge.core.numerics import sqnr_db
-from vitedge.graph.external import DataFile
-from vitedge.graph.norms import Norms
+from vitedge.graph.constants import names_of
+from vitedge.graph.external import changed, constant, write
+from vitedge.graph.norms import fuse, spelled_out
 from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard
 from vitedge.graph.run import Progress, Runner, shapes, tapped
 
@@ -40,6 +32,7 @@ INT8_LOSS_DB = 1.0
 """Of INT8's SQNR that float16 may take: a rounding that moves a value to the next level."""
 EXACT_DB = 200.0
 CHECKED_RUNS = 8
+_FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 @dataclass(frozen=True)
@@ -74,39 +67,42 @@ def halve(
     (B, H, W, 3) on which max|x| of every activation is measured. Raises InputError when an
     activation is not finite, or when no float16 graph is finite and close to FP32.
     """
-    model = onnx.load(source, load_external_data=False)
-    first = next(batches())
-    sizes = shapes(model, source, first)
-    norms = Norms(model, sizes, source.parent)
-    fused = norms.fuse()
-    guard = Guard(model, source, norms.spelled_out(), sizes)
+    model, sizes = ir.load(source), shapes(source, next(batches()))
+    fused = fuse(model, sizes)
+    guard = Guard(model, source, spelled_out(model.graph), sizes)
     guard.measure(batches(), total, progress)
-    path = folder / "model.onnx"
+    path, exact = folder / "model.onnx", folder / "rounded.onnx"  # they share external data
     failed: InputError | None = None
     for limit in LIMITS:
         kept = guard.keep(limit)
-        halves = Halves(model, source.parent, path, guard.ports(kept))
-        halves.write()
+        half = model.clone()
+        to_half(half, guard.ports(kept))
+        write(half, path)
+        Runner(path)  # its types fit
+        rounded(half)
+        ir.save(half, exact)
         try:
-            quality_db = _check(model, source, fp32, path, halves.names, batches())
+            quality_db = _check(source, fp32, exact, batches())
         except InputError as error:
             failed = failed or error
             continue
+        finally:
+            exact.unlink()
         largest, node = guard.largest()
-        how = _how_norms(model, kept, fused)
+        how = _how_norms(model.graph, kept, fused)
         reasons = tuple(
-            Kept(node=n.name, op=n.op_type, why=kept[n.name])
-            for n in model.graph.node
-            if n.name in kept
+            Kept(node=node.name, op=node.op_type, why=kept[node.name])
+            for node in model.graph
+            if node.name in kept
         )
         return Halved(path, reasons, how, largest, node, limit, quality_db)
     assert failed is not None
     raise failed
 
 
-def _how_norms(model: ModelProto, kept: Mapping[str, str], fused: int) -> str:
+def _how_norms(graph: ir.Graph, kept: Mapping[str, str], fused: int) -> str:
     """How LayerNorm is computed, in words."""
-    norms = [n.name for n in model.graph.node if n.op_type == "LayerNormalization"]
+    norms = [node.name for node in graph if node.op_type == "LayerNormalization"]
     spelled = sum(why == SPELLED_OUT for why in kept.values())
     float32 = sum(name in kept for name in norms)
     parts = []
@@ -121,21 +117,10 @@ def _how_norms(model: ModelProto, kept: Mapping[str, str], fused: int) -> str:
     return "; ".join(parts) or "none in this model"
 
 
-def _check(
-    model: ModelProto,
-    source: Path,
-    fp32: Path,
-    path: Path,
-    halves: set[str],
-    batches: Iterator[NDArray[np.uint8]],
-) -> float:
+def _check(source: Path, fp32: Path, exact: Path, batches: Iterator[NDArray[np.uint8]]) -> float:
     """SQNR of the float16 graph's output, dB; InputError where it is not finite or not close."""
-    half = onnx.load(path, load_external_data=False)
-    exact = rounded(half, halves)
-    want_run = Runner(fp32)
+    want_run, got_run = Runner(fp32), Runner(exact)
     before_run = want_run if source == fp32 else Runner(source)
-    got_run = tapped(exact, path, [value.name for value in model.graph.output])
-    Runner(path)  # its types fit
     signal = noise = before = 0.0
     images: NDArray[np.uint8] | None = None
     for images, _ in zip(batches, range(CHECKED_RUNS), strict=False):
@@ -149,11 +134,11 @@ def _check(
     if noise <= allowed:
         return quality_db
     assert images is not None
-    where, what = _first_failure(model, source, exact, path, images)
+    where, what = _first_failure(source, exact, images)
     raise InputError(
         f"in float16 this model {what} from '{where}' on: its output keeps "
         f"{quality_db:.1f} dB of {_quality_db(signal, allowed):.1f}",
-        fix="export it with --fp32",
+        fix="export it with `precision='fp32'`",
     )
 
 
@@ -165,19 +150,17 @@ def _quality_db(signal: float, noise: float) -> float:
     return EXACT_DB if quality_db is None else min(quality_db, EXACT_DB)
 
 
-def _first_failure(
-    model: ModelProto, source: Path, exact: ModelProto, path: Path, images: NDArray[np.uint8]
-) -> tuple[str, str]:
+def _first_failure(source: Path, exact: Path, images: NDArray[np.uint8]) -> tuple[str, str]:
     """The first node whose output is not finite in `exact`; else the first that is not close."""
-    tensors = {name for node in exact.graph.node for name in node.output}
+    tensors = {value.name for node in ir.load(exact).graph for value in node.outputs}
     nodes = {
-        name: node.name
-        for node in model.graph.node
-        for name in node.output
+        name: node.name or ""
+        for node in ir.load(source).graph
+        for name in names_of(node.outputs)
         if f"{name}.exact" in tensors
     }
-    want = tapped(model, source, list(nodes))(images)
-    got = tapped(exact, path, [f"{name}.half.float" for name in nodes])(images)
+    want = tapped(source, list(nodes))(images)
+    got = tapped(exact, [f"{name}.half" for name in nodes])(images)
     pairs = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(want, got, strict=True)]
     broken = [not np.isfinite(y).all() for _, y in pairs]
     if any(broken):
@@ -189,145 +172,81 @@ def _first_failure(
     return list(nodes.values())[where], "drifts from FP32"
 
 
-class Halves:
-    """Writes `model` with the inputs and outputs that `ports` lists, by node, in float16.
+def to_half(model: ir.Model, ports: Mapping[str, tuple[list[str], list[str]]]) -> None:
+    """Make the inputs and outputs that `ports` lists, by node, float16 in `model`, in place.
 
     A tensor keeps its name in float32; its float16 version is `<name>.half`. Casts go where an
     operator reads another version than there is.
-
-    `folder` holds the model's external data; the written file has its own beside it.
     """
-
-    def __init__(
-        self,
-        model: ModelProto,
-        folder: Path,
-        path: Path,
-        ports: Mapping[str, tuple[list[str], list[str]]],
-    ) -> None:
-        self._model, self._folder, self._path, self._ports = model, str(folder), path, ports
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._written: set[str] = set()
-        self._nodes: list[NodeProto] = []
-        self.names: set[str] = set()
-        """The tensors that are float16 in the written graph."""
-
-    def write(self) -> None:
-        """Write the ONNX file; weights are read one at a time."""
-        graph = self._model.graph
-        for node in graph.node:
-            self._place(node)
-        for value in graph.output:
-            self._float(value.name)
-        written = ModelProto()
-        written.CopyFrom(self._model)
-        del written.graph.node[:], written.graph.initializer[:], written.graph.value_info[:]
-        written.graph.node.extend(self._nodes)
-        written.graph.initializer.extend(self._tensors())
-        onnx.save(written, self._path)
-
-    def _place(self, node: NodeProto) -> None:
-        """Append `node`, and the Casts it needs."""
-        placed = NodeProto.FromString(node.SerializeToString())
-        inputs, outputs = self._ports.get(node.name, ([], []))
-        for index, name in enumerate(node.input):
-            placed.input[index] = self._half(name) if name in inputs else self._float(name)
-        for name in _captured(node):
-            self._float(name)
-        for index, name in enumerate(node.output):
-            if name in outputs:
-                placed.output[index] = f"{name}.half"
-                self.names.add(f"{name}.half")
-            self._written.add(placed.output[index])
-        self._nodes.append(placed)
-
-    def _half(self, name: str) -> str:
-        """The float16 version of `name`, made where there is none."""
-        half = f"{name}.half"
-        self.names.add(half)
-        if half not in self._written and name not in self._stored:
-            self._cast(name, half, TensorProto.FLOAT16)
-        self._written.add(half)
-        return half
-
-    def _float(self, name: str) -> str:
-        """The original `name`, made again where there is only a float16 version."""
-        if (
-            name not in self._written
-            and f"{name}.half" in self._written
-            and name not in self._stored
-        ):
-            self._cast(f"{name}.half", name, TensorProto.FLOAT)
-        self._written.add(name)
-        return name
-
-    def _cast(self, name: str, to: str, kind: int) -> None:
-        self._nodes.append(helper.make_node("Cast", [name], [to], f"{to}/Cast", to=kind))
-
-    def _tensors(self) -> list[TensorProto]:
-        """The constants that are read, large ones in the data file."""
-        data = DataFile(self._path)
-        for name, tensor in self._stored.items():
-            versions = [v for v in (name, f"{name}.half") if v in self._written]
-            if not versions:
+    graph = model.graph
+    halves: dict[ir.Value, ir.Value] = {}
+    for node in graph:
+        inputs, outputs = ports.get(node.name or "", ([], []))
+        for index, value in enumerate(node.inputs):
+            if value is None or value.name not in inputs:
                 continue
-            value = numpy_helper.to_array(tensor, self._folder)
-            for version in versions:
-                data.add(version, value if version == name else value.astype(np.float16))
-        return data.tensors
+            if value not in halves:
+                halves[value] = _half(graph, value, node)
+            node.replace_input_with(index, halves[value])
+        for value in node.outputs:
+            if value.name in outputs:
+                halves[_cast_back(value, f"{value.name}.half", _FLOAT16, _FLOAT)] = value
+    for value in halves:
+        cast = value.producer()
+        unread = not value.uses() and not value.is_graph_output()
+        if cast is not None and cast.op_type == "Cast" and unread:
+            graph.remove(cast, safe=True)
 
 
-def _captured(node: NodeProto) -> Iterator[str]:
-    """The names that the subgraphs of `node` may read from outside."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield from _read_in(attribute.g)
+def _half(graph: ir.Graph, value: ir.Value, reader: ir.Node) -> ir.Value:
+    """The float16 version of `value`: another constant, or a Cast before its first reader."""
+    name = f"{value.name}.half"
+    if value.const_value is not None:
+        return constant(graph, name, changed(value.const_value, _FLOAT16, lambda array: array))
+    return _cast(value, name, _FLOAT16, reader)
 
 
-def _read_in(graph: GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield from node.input
-        yield from _captured(node)
-    yield from (value.name for value in graph.output)
+def _cast(value: ir.Value, name: str, kind: ir.DataType, reader: ir.Node) -> ir.Value:
+    """`value` as `kind`, by a Cast before `reader`."""
+    assert reader.graph is not None
+    cast = ir.node("Cast", [value], {"to": kind}, name=f"{name}/Cast")
+    cast.outputs[0].name, cast.outputs[0].dtype = name, kind
+    reader.graph.insert_before(reader, cast)
+    return cast.outputs[0]
 
 
-def rounded(half: ModelProto, names: set[str]) -> ModelProto:
-    """`half` in float32, with every float16 result of an operator rounded to float16.
+def _cast_back(value: ir.Value, name: str, kind: ir.DataType, old_kind: ir.DataType) -> ir.Value:
+    """Let the node of `value` make it as `name`, of `kind`; returns the old value, cast of that."""
+    node, graph = value.producer(), value.graph
+    assert node is not None and isinstance(graph, ir.Graph)
+    cast = ir.node("Cast", [None], {"to": old_kind}, name=f"{value.name}/Cast")
+    old = cast.outputs[0]
+    old.name, old.dtype, old.shape = value.name, old_kind, value.shape
+    value.replace_all_uses_with(old, replace_graph_outputs=True)
+    cast.replace_input_with(0, value)
+    value.name, value.type = name, ir.TensorType(kind)
+    graph.insert_after(node, cast)
+    return old
+
+
+def rounded(half: ir.Model) -> None:
+    """Put `half` into float32, in place, with every float16 result rounded to float16.
 
     ONNX Runtime's CPU computes runs of float16 operators in float32 and drops the Casts between
     that it put there itself: an overflow would not show. Casts of the graph's own are honoured.
     """
-    nodes: list[NodeProto] = []
-    widened: set[str] = set()
-
-    def widen(name: str) -> str:
-        if name not in widened:
-            widened.add(name)
-            nodes.append(helper.make_node("Cast", [name], [f"{name}.float"], to=TensorProto.FLOAT))
-        return f"{name}.float"
-
-    for node in half.graph.node:
-        casts = node.op_type == "Cast" and names & {*node.input, *node.output}
-        placed = NodeProto.FromString(node.SerializeToString())
-        nodes_after = []
-        if not casts:
-            for index, name in enumerate(node.input):
-                if name in names:
-                    placed.input[index] = widen(name)
-            for index, name in enumerate(node.output):
-                if name in names:
-                    placed.output[index] = f"{name.removesuffix('.half')}.exact"
-                    nodes_after.append(
-                        helper.make_node(
-                            "Cast", [placed.output[index]], [name], to=TensorProto.FLOAT16
-                        )
-                    )
-        nodes += [placed, *nodes_after]
-        for name in node.output:
-            if name in names and not casts:
-                widen(name)
-    exact = ModelProto()
-    exact.CopyFrom(half)
-    del exact.graph.node[:]
-    exact.graph.node.extend(nodes)
-    return exact
+    widened: dict[ir.Value, ir.Value] = {}
+    for node in half.graph:
+        ports = [value for value in (*node.inputs, *node.outputs) if value is not None]
+        if node.op_type == "Cast" and any(value.dtype == _FLOAT16 for value in ports):
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is None or value.dtype != _FLOAT16:
+                continue
+            if value not in widened:
+                widened[value] = _cast(value, f"{value.name}.float", _FLOAT, node)
+            node.replace_input_with(index, widened[value])
+        for value in node.outputs:
+            if value.dtype == _FLOAT16:
+                name = (value.name or "").removesuffix(".half")
+                _cast_back(value, f"{name}.exact", _FLOAT, _FLOAT16)

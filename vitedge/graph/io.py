@@ -159,12 +159,12 @@ def image_model(
     if preprocess is None:
         raise InputError(
             f"{path} takes normalised float pixels, and does not say how they are made",
-            fix="pass --preprocess FILE.toml with height, width, mean and std "
+            fix="pass `preprocess=FILE.toml` with height, width, mean and std "
             "(see 'Preprocessing' in the README)",
         )
     if (preprocess.height, preprocess.width) != (dims[2], dims[3]):
         raise InputError(
-            f"{path} takes {dims[2]}×{dims[3]} pixels, but --preprocess says "
+            f"{path} takes {dims[2]}×{dims[3]} pixels, but `preprocess` says "
             f"{preprocess.height}×{preprocess.width}",
             fix="set height and width to the model's",
         )
@@ -191,7 +191,7 @@ def _task(model: ModelProto, path: Path, requested: Task | None) -> tuple[Task, 
         raise InputError(
             f"{path}: its first output, ({shape}), is neither (B, classes) logits "
             "nor (B, classes, h, w)",
-            fix="export it with its head and a fixed number of classes, or pass --task features",
+            fix="export it with its head and a fixed number of classes, or pass `task='features'`",
         )
     return task, dims[1].dim_value
 

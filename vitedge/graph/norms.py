@@ -5,184 +5,133 @@ What is a LayerNorm exactly becomes the operator, which adds up in float32; the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult, OrValue, Pattern
+
+from vitedge.graph.constants import is_constant, scalar, shape, values
+from vitedge.graph.external import constant
+from vitedge.graph.run import Shapes
 
 _ROOTS = ("Sqrt", "Reciprocal", "Pow")
 _SCALINGS = ("Add", "Max", "Clip", "Mul", "Div", "Cast", "Identity")
 """What may stand between the mean of squares and its root, with a constant: ε, 1/N, a bound."""
 
 
-class Norms:
-    """The norms of a graph that are spelled out, found by their structure.
+def _layer_norm(normalized: Callable[[Any, Any, Any], Any]) -> Pattern:
+    """(x − mean(x)) / √(mean((x − mean(x))²) + ε), divided as `normalized` says."""
 
-    `shapes` are the tensors' shapes on some image; `folder` holds the model's external data.
+    def pattern(op: Any, x: Any, epsilon: Any) -> Any:
+        mean = op.ReduceMean(x, _allow_other_inputs=True, _outputs=["mean"])
+        centred = op.Sub(x, mean)
+        square = OrValue([op.Mul(centred, centred), op.Pow(centred, 2.0)])
+        variance = op.ReduceMean(square, _allow_other_inputs=True, _outputs=["variance"])
+        safe = OrValue([op.Add(variance, epsilon), op.Add(epsilon, variance)])
+        return normalized(op, centred, op.Sqrt(safe))
+
+    return Pattern(pattern)
+
+
+_LAYER_NORMS = (
+    _layer_norm(lambda op, centred, root: op.Div(centred, root)),
+    _layer_norm(lambda op, centred, root: op.Mul(centred, op.Reciprocal(root))),
+    _layer_norm(lambda op, centred, root: op.Mul(op.Reciprocal(root), centred)),
+)
+
+
+def fuse(model: ir.Model, sizes: Shapes) -> int:
+    """Replace, in place, every exact LayerNorm over the last axis; returns how many.
+
+    onnxscript's own rule asks for a γ, and for axes in one of their forms.
     """
-
-    def __init__(
-        self, model: ModelProto, shapes: Mapping[str, tuple[int, ...]], folder: Path
-    ) -> None:
-        self._graph, self._shapes, self._folder = model.graph, shapes, str(folder)
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._outputs = {value.name for value in model.graph.output}
-        self._index()
-
-    def _index(self) -> None:
-        self._makers: dict[str, NodeProto] = {}
-        self._readers: dict[str, list[NodeProto]] = {}
-        for node in self._graph.node:
-            self._makers.update(dict.fromkeys(node.output, node))
-            for name in dict.fromkeys(node.input):
-                self._readers.setdefault(name, []).append(node)
-
-    def fuse(self) -> int:
-        """Replace, in place, every exact LayerNorm over the last axis; returns how many."""
-        norms: dict[str, NodeProto] = {}
-        gone: set[str] = set()
-        for square in self._graph.node:
-            if self._is_square(square) and (fusion := self._layer_norm(square)):
-                pieces, norm = fusion
-                norms[pieces[-1].name] = norm
-                gone |= {piece.name for piece in pieces[:-1]}
-        nodes = [norms.get(node.name, node) for node in self._graph.node if node.name not in gone]
-        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del self._graph.node[:]
-        self._graph.node.extend(copies)
-        self._index()
-        return len(norms)
-
-    def spelled_out(self) -> set[str]:
-        """The nodes of the norms that are no LayerNorm operator."""
-        names: set[str] = set()
-        for square in self._graph.node:
-            if self._is_square(square):
-                for mean in self._readers.get(square.output[0], []):
-                    names |= self._pieces(square, mean)
-        return names
-
-    def _pieces(self, square: NodeProto, mean: NodeProto) -> set[str]:
-        """From what is squared to the division by the root; nothing where there is no root."""
-        if mean.op_type not in ("ReduceMean", "ReduceSum", "GlobalAveragePool"):
-            return set()
-        pieces, rooted, node = [square, mean], False, mean
-        while len(readers := self._readers.get(node.output[0], [])) == 1:
-            node = readers[0]
-            pieces.append(node)
-            if node.op_type in _ROOTS:
-                rooted = True
-            elif node.op_type not in _SCALINGS or not self._with_constants(node):
+    fused = 0
+    for node in model.graph:
+        for pattern in _LAYER_NORMS:
+            match = pattern.match(model, model.graph, node)
+            if match and _over_last_axis(match, sizes) and scalar(match.bindings["epsilon"]):
+                _replace(model.graph, node, match, sizes)
+                fused += 1
                 break
-        if not rooted:
-            return set()
-        centred = self._makers.get(square.input[0])
-        if centred is not None and centred.op_type == "Sub":
-            pieces += [centred, *self._means_of(centred)]
-        return {piece.name for piece in pieces}
+    return fused
 
-    def _means_of(self, centred: NodeProto) -> list[NodeProto]:
-        mean = self._makers.get(centred.input[1])
-        return [mean] if mean is not None and mean.op_type == "ReduceMean" else []
 
-    def _with_constants(self, node: NodeProto) -> bool:
-        return len([name for name in node.input if name and name not in self._stored]) == 1
-
-    def _is_square(self, node: NodeProto) -> bool:
-        if node.op_type == "Mul":
-            return len({*node.input}) == 1
-        return bool(node.op_type == "Pow" and self._scalar(node.input[1]) == 2.0)
-
-    def _scalar(self, name: str) -> float | None:
-        """The one value of the constant `name`."""
-        tensor = self._stored.get(name)
-        if tensor is None or any(size != 1 for size in tensor.dims):
-            return None
-        return float(self._value(name).reshape(()))
-
-    def _value(self, name: str) -> NDArray[np.float32]:
-        return numpy_helper.to_array(self._stored[name], self._folder)
-
-    def _only_reader(self, node: NodeProto, *ops: str) -> NodeProto | None:
-        name = node.output[0]
-        readers = self._readers.get(name, [])
-        if len(readers) != 1 or readers[0].op_type not in ops or name in self._outputs:
-            return None
-        return readers[0]
-
-    def _is_mean(self, node: NodeProto | None) -> bool:
-        """Whether `node` is a mean over the last axis, which it keeps."""
-        if node is None or node.op_type != "ReduceMean":
+def _over_last_axis(match: MatchResult, sizes: Shapes) -> bool:
+    """Whether both means are over the last axis, which they keep."""
+    for name in ("mean", "variance"):
+        mean = match.bindings[name]
+        node = mean.producer()
+        axes = list(node.attributes.get_ints("axes", ()))
+        if len(node.inputs) > 1 and is_constant(node.inputs[1]):
+            axes = values(node.inputs[1]).tolist()
+        rank = len(sizes[mean.name])
+        if not node.attributes.get_int("keepdims", 1) or [a % rank for a in axes] != [rank - 1]:
             return False
-        attributes = {a.name: a for a in node.attribute}
-        if "keepdims" in attributes and not attributes["keepdims"].i:
-            return False
-        axes = list(attributes["axes"].ints) if "axes" in attributes else []
-        if len(node.input) > 1 and node.input[1] in self._stored:
-            axes = self._value(node.input[1]).tolist()
-        rank = len(self._shapes[node.output[0]])
-        return [axis % rank for axis in axes] == [rank - 1]
+    return True
 
-    def _layer_norm(self, square: NodeProto) -> tuple[list[NodeProto], NodeProto] | None:
-        """The pieces around `square`, in order, and the one operator that computes the same."""
-        centred = self._makers.get(square.input[0])
-        if centred is None or centred.op_type != "Sub":
-            return None
-        mean = self._makers.get(centred.input[1])
-        if mean is None or not self._is_mean(mean) or mean.input[0] != centred.input[0]:
-            return None
-        variance = self._only_reader(square, "ReduceMean")
-        shifted = (
-            self._only_reader(variance, "Add") if variance and self._is_mean(variance) else None
-        )
-        root = self._only_reader(shifted, "Sqrt") if shifted else None
-        divided = self._only_reader(root, "Div", "Reciprocal") if root else None
-        if not (variance and shifted and root and divided):
-            return None
-        pieces = [mean, centred, square, variance, shifted, root, divided]
-        if divided.op_type == "Reciprocal":
-            product = self._only_reader(divided, "Mul")
-            if product is None or centred.output[0] not in product.input:
-                return None
-            pieces.append(product)
-        elif list(divided.input) != [centred.output[0], root.output[0]]:
-            return None
-        epsilon = next((e for e in map(self._scalar, shifted.input) if e is not None), None)
-        private = {
-            centred.output[0]: {square.name, pieces[-1].name},
-            mean.output[0]: {centred.name},
-        }
-        for name, readers in private.items():
-            if name in self._outputs or {node.name for node in self._readers[name]} != readers:
-                return None
-        return None if epsilon is None else (pieces, self._fused(pieces, centred.input[0], epsilon))
 
-    def _fused(self, pieces: list[NodeProto], x: str, epsilon: float) -> NodeProto:
-        """One LayerNormalization, with the γ and β that follow; appends them to `pieces`."""
-        width = self._shapes[x][-1]
-        parameters = [np.ones(width, np.float32), np.zeros(width, np.float32)]
-        for index, op in enumerate(("Mul", "Add")):
-            after = self._only_reader(pieces[-1], op)
-            names = [name for name in after.input if name in self._stored] if after else []
-            dims = tuple(self._stored[names[0]].dims) if len(names) == 1 else ()
-            if after is None or not dims or dims[-1] != width or np.prod(dims) != width:
-                continue
-            parameters[index] = self._value(names[0]).reshape(-1)
-            pieces.append(after)
-        output = pieces[-1].output[0]
-        names = [f"{output}.gamma", f"{output}.beta"]
-        for name, value in zip(names, parameters, strict=True):
-            tensor = numpy_helper.from_array(value, name)
-            self._graph.initializer.append(tensor)
-            self._stored[name] = tensor
-        return helper.make_node(
-            "LayerNormalization",
-            [x, *names],
-            [output],
-            f"{pieces[-1].name}/LayerNormalization",
-            axis=-1,
-            epsilon=epsilon,
-            stash_type=TensorProto.FLOAT,
-        )
+def _replace(graph: ir.Graph, last: ir.Node, match: MatchResult, sizes: Shapes) -> None:
+    """One LayerNormalization for what matched up to `last`, and for the γ and β that follow."""
+    pieces, x = list(match.nodes), match.bindings["x"]
+    width = sizes[x.name][-1]
+    parameters = [np.ones(width, np.float32), np.zeros(width, np.float32)]
+    for index, op in enumerate(("Mul", "Add")):
+        readers = last.outputs[0].consumers()
+        if len(readers) != 1 or readers[0].op_type != op or last.outputs[0].is_graph_output():
+            continue
+        vectors = [value for value in readers[0].inputs if is_constant(value)]
+        dims = shape(vectors[0]) if len(vectors) == 1 else ()
+        if dims[-1:] == (width,) and np.prod(dims) == width:
+            parameters[index] = values(vectors[0]).reshape(-1)
+            last = readers[0]
+            pieces.append(last)
+    output = last.outputs[0]
+    gamma = constant(graph, f"{output.name}.gamma", parameters[0])
+    beta = constant(graph, f"{output.name}.beta", parameters[1])
+    settings = {"axis": -1, "epsilon": scalar(match.bindings["epsilon"]), "stash_type": 1}
+    name = f"{last.name}/LayerNormalization"
+    norm = ir.node("LayerNormalization", [x, gamma, beta], settings, name=name)
+    ir.convenience.replace_nodes_and_values(graph, last, pieces, [norm], [output], norm.outputs)
+
+
+def spelled_out(graph: ir.Graph) -> set[str]:
+    """The nodes of the norms that are no LayerNormalization."""
+    return {
+        piece.name or ""
+        for square in graph
+        if _is_square(square)
+        for mean in square.outputs[0].consumers()
+        if mean.op_type in ("ReduceMean", "ReduceSum", "GlobalAveragePool")
+        for piece in _pieces(square, mean)
+    }
+
+
+def _pieces(square: ir.Node, mean: ir.Node) -> Iterator[ir.Node]:
+    """From what is squared to the division by the root; nothing where there is no root."""
+    pieces, node = [square, mean], mean
+    while len(readers := node.outputs[0].consumers()) == 1:
+        node = readers[0]
+        pieces.append(node)
+        if node.op_type not in (*_ROOTS, *_SCALINGS) or not _with_constants(node):
+            break
+    if not any(piece.op_type in _ROOTS for piece in pieces[2:]):
+        return
+    yield from pieces
+    centred = square.inputs[0].producer() if square.inputs[0] else None
+    if centred is not None and centred.op_type == "Sub":
+        yield centred
+        mean_of = centred.inputs[1].producer() if centred.inputs[1] else None
+        if mean_of is not None and mean_of.op_type == "ReduceMean":
+            yield mean_of
+
+
+def _with_constants(node: ir.Node) -> bool:
+    return len([value for value in node.inputs if value and not is_constant(value)]) == 1
+
+
+def _is_square(node: ir.Node) -> bool:
+    if node.op_type == "Mul":
+        return node.inputs[0] is node.inputs[1]
+    return node.op_type == "Pow" and scalar(node.inputs[1]) == 2.0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
+from onnx import defs, helper
 
 from vitedge.core.errors import InputError
-from vitedge.graph.run import Progress, tapped
+from vitedge.graph.constants import is_constant, names_of, values
+from vitedge.graph.run import Progress, Shapes, tapped
 
 FP16_MAX = 65504.0
 FP16_NORMAL = 2.0**-14
@@ -30,56 +32,48 @@ FLOAT = "tensor(float)"
 
 
 class Guard:
-    """What is known of every float tensor, and what that means for every operator."""
+    """What is known of every float tensor, and what that means for every operator.
 
-    def __init__(
-        self,
-        model: ModelProto,
-        fp32: Path,
-        spelled_out: set[str],
-        sizes: Mapping[str, tuple[int, ...]],
-    ) -> None:
-        self._model, self._fp32, self._sizes = model, fp32, sizes
+    `source` is the ONNX file that `model` was made of; `sizes` are the shapes of its tensors.
+    """
+
+    def __init__(self, model: ir.Model, source: Path, spelled_out: set[str], sizes: Shapes) -> None:
+        self._graph, self._source, self._sizes = model.graph, source, sizes
         self._spelled_out = spelled_out
-        self._opsets = {
-            "" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import
-        }
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        names = [name for node in model.graph.node for name in node.output if name]
-        types = dict(zip(names, tapped(model, fp32, names).types, strict=True))
+        names = [name for node in self._graph for name in names_of(node.outputs)]
+        types = dict(zip(names, tapped(source, names).types, strict=True))
         self._activations = [name for name in names if types[name] == FLOAT]
-        weights = [t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT]
-        self._floats = {*self._activations, *weights}
-        self._amax = {name: self._weight_amax(name) for name in weights}
+        self._amax = {
+            name: float(np.abs(values(value)).max(initial=0.0))
+            for name, value in self._graph.initializers.items()
+            if value.dtype == ir.DataType.FLOAT
+        }
+        self._floats = {*self._activations, *self._amax}
         self._pixels = self._preprocessing()
-
-    def _weight_amax(self, name: str) -> float:
-        value = numpy_helper.to_array(self._stored[name], str(self._fp32.parent))
-        return float(np.abs(value).max(initial=0.0))
 
     def _preprocessing(self) -> set[str]:
         """The nodes that make normalised pixels of the image: what comes before all else."""
-        pixels, names = {self._model.graph.input[0].name}, set()
-        for node in self._model.graph.node:
-            others = [name for name in node.input if name not in self._stored]
+        pixels, names = {self._graph.inputs[0]}, set()
+        for node in self._graph:
+            others = [value for value in node.inputs if value and not is_constant(value)]
             if node.op_type in _PIXEL_OPS and others and set(others) <= pixels:
-                pixels.update(node.output)
-                names.add(node.name)
+                pixels.update(node.outputs)
+                names.add(node.name or "")
         return names
 
     def measure(self, batches: Iterator[NDArray[np.uint8]], total: int, progress: Progress) -> None:
         """Take max|x| of every activation; two numbers an activation are kept of a run."""
-        nodes, outputs = [], []
-        for name in self._activations:
-            for op in ("ReduceMax", "ReduceMin"):
-                outputs.append(f"{name}/{op}")
-                nodes.append(helper.make_node(op, [name], [outputs[-1]], keepdims=0))
-        run = tapped(self._model, self._fp32, outputs, tuple(nodes), often=True)
+        nodes = [
+            helper.make_node(op, [name], [f"{name}/{op}"], keepdims=0)
+            for name in self._activations
+            for op in ("ReduceMax", "ReduceMin")
+        ]
+        run = tapped(self._source, [node.output[0] for node in nodes], nodes, often=True)
         seen = 0
         amax = np.zeros(len(self._activations))
-        for images, values in run.stream(batches):
-            extremes = np.abs(np.array(values, np.float64)).reshape(-1, 2)
-            amax = np.maximum(amax, extremes.max(axis=1))  # keeps NaN
+        for images, extremes in run.stream(batches):
+            magnitudes = np.abs(np.array(extremes, np.float64)).reshape(-1, 2)
+            amax = np.maximum(amax, magnitudes.max(axis=1))  # keeps NaN
             seen += len(images)
             progress("looking for overflow", seen, total)
         for name, largest in zip(self._activations, amax.tolist(), strict=True):
@@ -93,10 +87,10 @@ class Guard:
     def largest(self) -> tuple[float, str]:
         """The largest activation but pixels, and the node it comes from."""
         maxima = [
-            (self._amax[name], node.name)
-            for node in self._model.graph.node
+            (self._amax[name], node.name or "")
+            for node in self._graph
             if node.name not in self._pixels
-            for name in node.output
+            for name in names_of(node.outputs)
             if name in self._amax
         ]
         return max(maxima, default=(0.0, ""))
@@ -104,22 +98,22 @@ class Guard:
     def keep(self, limit: float) -> dict[str, str]:
         """The nodes that stay in float32 so that nothing in float16 exceeds `limit`, and why."""
         reasons = {}
-        for node in self._model.graph.node:
-            calculates = any(name in self._floats for name in node.input)
+        for node in self._graph:
+            calculates = any(name in self._floats for name in names_of(node.inputs))
             if calculates and node.name not in self._pixels and (why := self._why(node, limit)):
-                reasons[node.name] = why
+                reasons[node.name or ""] = why
         return reasons
 
-    def _why(self, node: NodeProto, limit: float) -> str:
+    def _why(self, node: ir.Node, limit: float) -> str:
         if node.name in self._spelled_out:
             return SPELLED_OUT
         if not any(self._ports(node)):
             return "has no float16 form"
         if node.op_type in _SQUARES:
             return "adds up squares inside"
-        for name in (*node.input, *node.output):
+        for name in names_of((*node.inputs, *node.outputs)):
             largest = self._amax.get(name, 0.0)
-            if name in self._stored:
+            if name in self._graph.initializers:
                 if node.op_type in _QUANTIZERS:
                     continue
                 if largest > FP16_MAX:
@@ -131,42 +125,46 @@ class Guard:
         inside = self._inside(node)
         return f"reaches {inside:.3g} inside" if inside > limit else ""
 
-    def _inside(self, node: NodeProto) -> float:
+    def _inside(self, node: ir.Node) -> float:
         """The largest value a kernel may hold between input and output, where that is larger."""
-        largest = self._amax.get(node.input[0], 0.0) if node.input else 0.0
+        name = node.inputs[0].name if node.inputs and node.inputs[0] else ""
+        largest = self._amax.get(name or "", 0.0)
         if node.op_type in _SUMS:
-            before, after = (math.prod(self._sizes[x]) for x in (node.input[0], node.output[0]))
+            before, after = (math.prod(self._sizes[x]) for x in (name, node.outputs[0].name))
             return largest * max(1, before // max(1, after))
-        tanh = any(a.name == "approximate" and a.s == b"tanh" for a in node.attribute)
+        tanh = node.attributes.get_string("approximate") == "tanh"
         return largest**3 if node.op_type == "Gelu" and tanh else 0.0
 
     def ports(self, kept: Mapping[str, str]) -> dict[str, tuple[list[str], list[str]]]:
         """The inputs and outputs, by node, that become float16."""
         float32 = {*kept, *self._pixels}
-        return {n.name: self._ports(n) for n in self._model.graph.node if n.name not in float32}
+        return {
+            node.name or "": self._ports(node) for node in self._graph if node.name not in float32
+        }
 
-    def _ports(self, node: NodeProto) -> tuple[list[str], list[str]]:
+    def _ports(self, node: ir.Node) -> tuple[list[str], list[str]]:
         """The float inputs and outputs of `node` that ONNX lets be float16; none without inputs."""
-        for attribute in node.attribute:
-            typed = attribute.name in _DTYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT
-            if typed or attribute.type == AttributeProto.GRAPH:
-                return [], []
+        typed = any(node.attributes.get_int(x) == ir.DataType.FLOAT for x in _DTYPE_ATTRIBUTES)
+        if typed or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            return [], []
         try:
-            domain = "" if node.domain == "ai.onnx" else node.domain
-            schema = defs.get_schema(node.op_type, self._opsets[domain], domain)
+            opset = self._graph.opset_imports[node.domain]
+            schema = defs.get_schema(node.op_type, opset, node.domain)
         except defs.SchemaError:
             return [], []
         allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
 
-        def halvable(names: list[str], formals: list[defs.OpSchema.FormalParameter]) -> list[str]:
-            kinds = [formals[min(i, len(formals) - 1)].type_str for i in range(len(names))]
+        def halvable(
+            ports: Sequence[ir.Value | None], formals: Sequence[defs.OpSchema.FormalParameter]
+        ) -> list[str]:
+            kinds = [formals[min(i, len(formals) - 1)].type_str for i in range(len(ports))]
             return [
-                name
-                for name, kind in zip(names, kinds, strict=True)
-                if name in self._floats and "tensor(float16)" in allowed.get(kind, [kind])
+                value.name
+                for value, kind in zip(ports, kinds, strict=True)
+                if value is not None
+                and value.name in self._floats
+                and "tensor(float16)" in allowed.get(kind, [kind])
             ]
 
-        inputs = halvable(list(node.input), list(schema.inputs))
-        if not inputs:
-            return [], []
-        return inputs, halvable(list(node.output), list(schema.outputs))
+        inputs = halvable(node.inputs, schema.inputs)
+        return (inputs, halvable(node.outputs, schema.outputs)) if inputs else ([], [])

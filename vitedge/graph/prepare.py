@@ -5,18 +5,18 @@ A Linear each for Q, K and V; the scale before Q·Kᵀ; LayerNorm as one operato
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import REWRITE_PARITY, relative_error
-from vitedge.graph.external import DataFile
-from vitedge.graph.norms import Norms
+from vitedge.graph.constants import is_constant, scalar
+from vitedge.graph.external import write
+from vitedge.graph.norms import fuse
 from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner, shapes
 
@@ -28,12 +28,12 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
     it stays as it is. The external data of `fp32` is shared. Raises InputError when the outputs
     differ by more than REWRITE_PARITY.
     """
-    model = onnx.load(fp32, load_external_data=False)
-    sizes = shapes(model, fp32, images)
-    Norms(model, sizes, fp32.parent).fuse()
-    split(model, sizes, fp32.parent, DataFile(path))
+    model, sizes = ir.load(fp32), shapes(fp32, images)
+    fuse(model, sizes)
+    split(model, sizes)
     scale_queries(model.graph)
-    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+    write(model, path)
+    onnx.shape_inference.infer_shapes_path(path, path)
     want, got = (Runner(p)(images)[0] for p in (fp32, path))
     error = relative_error(want, got)
     if not error <= REWRITE_PARITY:
@@ -44,40 +44,34 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
         )
 
 
-def scale_queries(graph: GraphProto) -> None:
+def scale_queries(graph: ir.Graph) -> None:
     """Move a scalar that multiplies or divides Q·Kᵀ onto Q, in place."""
-    scalars = {tensor.name for tensor in graph.initializer if np.prod(tensor.dims) == 1}
-    stored = {tensor.name for tensor in graph.initializer}
-    readers: dict[str, int] = {}
-    for name in (name for node in graph.node for name in node.input):
-        readers[name] = readers.get(name, 0) + 1
-    products = {
-        node.output[0]: node
-        for node in graph.node
-        if node.op_type == "MatMul" and not stored & set(node.input)
-    }
-    moved = [(node, *match) for node in graph.node if (match := _scaled(node, products, scalars))]
-    for scaling, product, scalar in moved:
-        if readers[product.output[0]] != 1:
+    for scaling in graph:
+        product, factor = _scaled(scaling)
+        if (
+            product is None
+            or len(product.outputs[0].uses()) != 1
+            or product.outputs[0].is_graph_output()
+        ):
             continue
-        query = f"{product.name}/query"
-        scaled = helper.make_node(
-            scaling.op_type, [product.input[0], scalar], [query], f"{scaling.name}/query"
+        query = ir.node(scaling.op_type, [product.inputs[0], factor], name=f"{scaling.name}/query")
+        query.outputs[0].name = f"{product.name}/query"
+        product.replace_input_with(0, query.outputs[0])
+        graph.insert_before(product, query)
+        ir.convenience.replace_all_uses_with(
+            scaling.outputs[0], product.outputs[0], replace_graph_outputs=True
         )
-        place = list(graph.node).index(product)
-        product.input[0], product.output[0] = query, scaling.output[0]
-        graph.node.insert(place, scaled)
-        graph.node.remove(scaling)
+        graph.remove(scaling, safe=True)
+        product.outputs[0].name = scaling.outputs[0].name
 
 
-def _scaled(
-    node: NodeProto, products: Mapping[str, NodeProto], scalars: set[str]
-) -> tuple[NodeProto, str] | None:
-    """The product that `node` multiplies or divides by a scalar, and the scalar."""
-    if node.op_type not in ("Mul", "Div"):
-        return None
-    if node.input[0] in products and node.input[1] in scalars:
-        return products[node.input[0]], node.input[1]
-    if node.op_type == "Mul" and node.input[1] in products and node.input[0] in scalars:
-        return products[node.input[1]], node.input[0]
-    return None
+def _scaled(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
+    """The product of two activations that `node` scales by a scalar, and the scalar."""
+    pairs = {"Mul": (node.inputs, node.inputs[::-1]), "Div": (node.inputs,)}
+    for scaled, factor in pairs.get(node.op_type, ()):
+        product = scaled.producer() if scaled is not None else None
+        if product is None or product.op_type != "MatMul" or scalar(factor) is None:
+            continue
+        if not any(map(is_constant, product.inputs)):
+            return product, factor
+    return None, None

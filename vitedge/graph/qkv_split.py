@@ -5,22 +5,20 @@ TensorRT merges them again, in INT8; a Linear that it has to slice itself it com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
-from onnx.reference import ReferenceEvaluator
 
 from vitedge.graph.channel_ids import Ids
-from vitedge.graph.constants import Constants
-from vitedge.graph.external import DataFile
+from vitedge.graph.constants import evaluate, is_vector, is_weight, shape, values
+from vitedge.graph.external import constant
+from vitedge.graph.run import Shapes
 
 _MOVES = ("Reshape", "Transpose", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity")
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,11 @@ class _Linear:
     Every tensor in `parts` holds some of its output channels, moved, and nothing else.
     """
 
-    nodes: tuple[NodeProto, ...]
+    nodes: tuple[ir.Node, ...]
     """MatMul, Add, and every operator between and `parts`."""
-    bias: str
-    parts: Mapping[str, Ids]
+    bias: NDArray[np.float32] | None
+    """(channels,)."""
+    parts: Mapping[ir.Value, Ids]
     """Flat positions in the Linear's output, shaped as the tensor."""
 
 
@@ -48,94 +47,62 @@ class _Layout:
     perm: tuple[int, ...]
 
 
-def split(model: ModelProto, sizes: Shapes, folder: Path, data: DataFile) -> int:
+def split(model: ir.Model, sizes: Shapes) -> int:
     """Split, in place, every such Linear of `model`; returns how many.
 
-    `sizes` are the shapes of its tensors on some images, `folder` holds its external data, and
-    `data` takes the new weights.
+    `sizes` are the shapes of its tensors on some images.
     """
-    finder = _Finder(model, sizes, folder)
-    linears = {linear.nodes[0].name: linear for linear in finder.linears()}
-    gone: set[str] = set()
-    new: dict[str, list[NodeProto]] = {}
-    for name, linear in linears.items():
-        dims = sizes[linear.nodes[0].output[0]]
-        layouts = {part: _layout(ids, dims) for part, ids in linear.parts.items()}
-        if len(linear.parts) < 2 or None in layouts.values():
+    count = 0
+    for node in list(model.graph):
+        if node.op_type != "MatMul" or not is_weight(node.inputs[1], 2):
             continue
-        new[name] = list(_rebuilt(linear, layouts, finder.constants, data))
-        gone |= {node.name for node in linear.nodes}
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        nodes += new.get(node.name, [] if node.name in gone else [node])
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
-    used = {name for node in nodes for name in node.input} | finder.constants.hidden
-    initializers = [*(t for t in model.graph.initializer if t.name in used), *data.tensors]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(initializers)
-    return len(new)
+        linear = _follow(node, sizes)
+        if linear is None or len(linear.parts) < 2:
+            continue
+        dims = sizes[node.outputs[0].name]
+        layouts = [_layout(ids, dims) for ids in linear.parts.values()]
+        known = [layout for layout in layouts if layout is not None]
+        if len(known) == len(layouts):
+            _rebuild(model.graph, linear, known)
+            count += 1
+    return count
 
 
-class _Finder:
-    def __init__(self, model: ModelProto, sizes: Shapes, folder: Path) -> None:
-        self._nodes, self._sizes = model.graph.node, sizes
-        self._opsets = {o.domain: o.version for o in model.opset_import}
-        self.constants = Constants(model.graph, folder)
-        self._readers: dict[str, list[NodeProto]] = {}
-        for node in model.graph.node:
-            for name in dict.fromkeys(node.input):
-                self._readers.setdefault(name, []).append(node)
-
-    def linears(self) -> Iterator[_Linear]:
-        """Every MatMul with weights of its own whose output is only moved and taken apart."""
-        for node in self._nodes:
-            if node.op_type == "MatMul" and self.constants.is_weight(node.input[1], 2):
-                linear = self._follow(node)
-                if linear is not None:
-                    yield linear
-
-    def _follow(self, node: NodeProto) -> _Linear | None:
-        whole, used, bias = node.output[0], [node], ""
-        readers = self._readers.get(whole, [])
-        if len(readers) == 1 and readers[0].op_type == "Add":
-            add = readers[0]
-            biases = [name for name in add.input if self.constants.is_vector(name)]
-            width = self.constants.dims(node.input[1])[1]
-            if len(biases) != 1 or self.constants.dims(biases[0])[-1] != width:
-                return None
-            whole, bias = add.output[0], biases[0]
-            used.append(add)
-        dims = self._sizes[whole]
-        pending = {whole: np.arange(np.prod(dims), dtype=np.int64).reshape(dims)}
-        parts: dict[str, Ids] = {}
-        while pending:
-            name, ids = pending.popitem()
-            readers = self._readers.get(name, [])
-            moved = [self._move(reader, name, ids) for reader in readers]
-            if name in self.constants.hidden or not readers or None in moved:
-                parts[name] = ids
-                if any(outputs is not None for outputs in moved):
-                    return None  # read whole, and taken apart
-                continue
-            for reader, outputs in zip(readers, moved, strict=True):
-                used.append(reader)
-                pending.update(outputs or {})
-        return _Linear(tuple(used), bias, parts)
-
-    def _move(self, node: NodeProto, name: str, ids: Ids) -> dict[str, Ids] | None:
-        """The outputs of `node`, if it only moves the values of `name`."""
-        if node.op_type not in _MOVES or node.input[0] != name:
+def _follow(node: ir.Node, sizes: Shapes) -> _Linear | None:
+    """The Linear of a MatMul with weights of its own; None where it is read whole, too."""
+    whole, used, bias = node.outputs[0], [node], None
+    readers = whole.consumers()
+    if len(readers) == 1 and readers[0].op_type == "Add":
+        biases = [value for value in readers[0].inputs if is_vector(value)]
+        if len(biases) != 1 or shape(biases[0])[-1] != shape(node.inputs[1])[1]:
             return None
-        if node.op_type == "Reshape":
-            return {node.output[0]: ids.reshape(self._sizes[node.output[0]])}
-        if any(other not in self.constants for other in node.input[1:] if other):
-            return None
-        feed: dict[str, Any] = {name: ids}
-        feed.update((other, self.constants.value(other)) for other in node.input[1:] if other)
-        moved: Any = ReferenceEvaluator(node, opsets=self._opsets).run(None, feed)
-        return dict(zip(node.output, moved, strict=True))
+        bias, whole = values(biases[0]).reshape(-1), readers[0].outputs[0]
+        used.append(readers[0])
+    dims = sizes[whole.name]
+    pending = {whole: np.arange(np.prod(dims), dtype=np.int64).reshape(dims)}
+    parts: dict[ir.Value, Ids] = {}
+    while pending:
+        value, ids = pending.popitem()
+        readers = value.consumers()
+        outputs = [_move(reader, value, ids, sizes) for reader in readers]
+        if value.is_graph_output() or not readers or not all(outputs):
+            if any(outputs):
+                return None  # read whole, and taken apart
+            parts[value] = ids
+            continue
+        used += readers
+        for parts_of_value in outputs:
+            pending.update(parts_of_value)
+    return _Linear(tuple(used), bias, parts)
+
+
+def _move(node: ir.Node, value: ir.Value, ids: Ids, sizes: Shapes) -> dict[ir.Value, Ids]:
+    """The ids of the outputs of `node`, if it only moves `value`; else none."""
+    if node.op_type not in _MOVES or node.inputs[0] is not value or node.graph is not value.graph:
+        return {}
+    if node.op_type == "Reshape":
+        return {node.outputs[0]: ids.reshape(sizes[node.outputs[0].name])}
+    return dict(zip(node.outputs, evaluate(node, {value: ids}) or (), strict=False))
 
 
 def _layout(ids: Ids, dims: tuple[int, ...]) -> _Layout | None:
@@ -171,28 +138,32 @@ def _stride(values: Ids, axis: int) -> int:
     return int(np.ptp(values.take([0, min(1, values.shape[axis] - 1)], axis), axis).max())
 
 
-def _rebuilt(
-    linear: _Linear, layouts: Mapping[str, _Layout | None], constants: Constants, data: DataFile
-) -> Iterator[NodeProto]:
+def _rebuild(graph: ir.Graph, linear: _Linear, layouts: Sequence[_Layout]) -> None:
     """A Linear a part, and what brings its output into the part's shape."""
     matmul = linear.nodes[0]
-    weight = constants.value(matmul.input[1])
-    bias = constants.value(linear.bias).reshape(-1) if linear.bias else None
-    for index, (part, layout) in enumerate(layouts.items()):
-        assert layout is not None
+    weight = values(matmul.inputs[1])
+    nodes: list[ir.Node] = []
+    outputs: list[ir.Value] = []
+    for index, layout in enumerate(layouts):
         base = f"{matmul.name}/{index}"
         lead = len(layout.perm) - len(layout.factors)
-        steps: list[tuple[str, str, dict[str, Any]]]
-        steps = [("MatMul", data.add(f"{base}/weight", weight[:, layout.channels]), {})]
-        if bias is not None:
-            steps.append(("Add", data.add(f"{base}/bias", bias[layout.channels]), {}))
+        steps: list[tuple[str, str, NDArray[Any]]]
+        steps = [("MatMul", "weight", weight[:, layout.channels])]
+        if linear.bias is not None:
+            steps.append(("Add", "bias", linear.bias[layout.channels]))
         if len(layout.factors) > 1:
-            shape = np.array([0] * lead + list(layout.factors), np.int64)
-            steps.append(("Reshape", data.add(f"{base}/shape", shape), {}))
+            steps.append(("Reshape", "shape", np.array([0] * lead + list(layout.factors))))
+        value = matmul.inputs[0]
+        for op, name, array in steps:
+            inputs = [value, constant(graph, f"{base}/{name}", array)]
+            nodes.append(ir.node(op, inputs, name=f"{base}/{op}"))
+            value = nodes[-1].outputs[0]
+            value.name = f"{base}/{op}"
         if layout.perm != tuple(range(len(layout.perm))):
-            steps.append(("Transpose", "", {"perm": layout.perm}))
-        value = matmul.input[0]
-        for op, constant, attributes in steps:
-            inputs = [value, constant] if constant else [value]
-            value = part if (op, constant) == steps[-1][:2] else f"{base}/{op}"
-            yield helper.make_node(op, inputs, [value], f"{base}/{op}", **attributes)
+            nodes.append(
+                ir.node("Transpose", [value], {"perm": layout.perm}, name=f"{base}/Transpose")
+            )
+        outputs.append(nodes[-1].outputs[0])
+    ir.convenience.replace_nodes_and_values(
+        graph, matmul, linear.nodes, nodes, list(linear.parts), outputs
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import NodeProto, helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
@@ -22,6 +22,9 @@ from vitedge.core.runtime import TensorSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
+
+Shapes = Mapping[str | None, tuple[int, ...]]
+"""The shape of every computed tensor on some images."""
 
 _RUNS_AT_A_TIME = 2
 """Of `Runner.stream`: a core that waits in one run works on the other."""
@@ -82,31 +85,26 @@ class Runner:
 
 
 def tapped(
-    model: ModelProto,
-    fp32: Path,
-    outputs: list[str],
-    nodes: tuple[NodeProto, ...] = (),
-    *,
-    often: bool = False,
+    path: Path, outputs: Sequence[str], nodes: Sequence[NodeProto] = (), *, often: bool = False
 ) -> Runner:
-    """Run `model`, the graph of the file `fp32`, with other `outputs`, of more `nodes` too."""
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    changed.graph.node.extend(nodes)
-    del changed.graph.output[:]
-    changed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-    path = fp32.with_name("tapped.onnx")  # shares fp32's external data
-    onnx.save(changed, path)
-    run = Runner(path, often=often)
-    path.unlink()
+    """Run the graph of the ONNX file `path` with other `outputs`, of more `nodes` too."""
+    model = onnx.load(path, load_external_data=False)
+    model.graph.node.extend(nodes)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+    tapped_path = path.with_name("tapped.onnx")  # shares its external data
+    onnx.save(model, tapped_path)
+    run = Runner(tapped_path, often=often)
+    tapped_path.unlink()
     return run
 
 
-def shapes(model: ModelProto, fp32: Path, images: NDArray[Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor on `images`."""
-    names = [name for node in model.graph.node for name in node.output if name]
+def shapes(path: Path, images: NDArray[Any]) -> Shapes:
+    """The shape of every tensor that the ONNX file `path` computes of `images`."""
+    graph = onnx.load(path, load_external_data=False).graph
+    names = [name for node in graph.node for name in node.output if name]
     nodes = [helper.make_node("Shape", [name], [f"{name}/shape_of"]) for name in names]
-    run = tapped(model, fp32, [node.output[0] for node in nodes], tuple(nodes))
+    run = tapped(path, [node.output[0] for node in nodes], nodes)
     return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}
 
 
@@ -117,9 +115,9 @@ def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.ui
     """
     if np.isfinite(outputs).all():
         return
-    model = onnx.load(fp32, load_external_data=False)
-    makers = {name: node.name for node in model.graph.node for name in node.output if name}
-    values = dict(zip(makers, tapped(model, fp32, list(makers))(images), strict=True))
+    graph = onnx.load(fp32, load_external_data=False).graph
+    makers = {name: node.name for node in graph.node for name in node.output if name}
+    values = dict(zip(makers, tapped(fp32, list(makers))(images), strict=True))
     floats = {name: value for name, value in values.items() if value.dtype.kind == "f"}
     for kind, is_kind in (("NaN", np.isnan), ("infinity", np.isinf)):
         for name, value in floats.items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
+from onnx import ModelProto
+from onnx_ir.passes.common import ShapeInferencePass
+
+from vitedge.graph.constants import is_constant, names_of, shape, values
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 INTEGER_PRODUCTS = ("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger")
@@ -24,7 +26,7 @@ class QuantizerNode:
 
     tensor: str
     """The activation, or the stored integers."""
-    node: str
+    node: str | None
     constant: bool
     """Whether it is a weight."""
     dtype: str
@@ -38,149 +40,98 @@ class QuantizerNode:
 
 
 class Structure:
-    """A graph with the look-ups that a reader needs. Subgraphs are not entered."""
+    """A graph with the look-ups that a reader needs: `onnx_ir` links its nodes and values.
 
-    def __init__(self, model: ModelProto) -> None:
-        self.model = model
-        self.nodes: list[NodeProto] = list(model.graph.node)
-        self.opset = max(
-            (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0
-        )
-        self.outputs = {value.name for value in model.graph.output}
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._makers: dict[str, NodeProto] = {}
-        self._users: dict[str, list[NodeProto]] = {}
+    Subgraphs are not entered.
+    """
+
+    def __init__(self, model: ModelProto, *, infer: bool = False) -> None:
+        """With `infer`, every value has the type and shape that ONNX can infer."""
+        self.model = ir.from_proto(model)
+        if infer:
+            ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(self.model)
+        self.nodes = list(self.model.graph)
+        opsets = self.model.opset_imports
+        self.opset = max(opsets.get("", 0), opsets.get("ai.onnx", 0))
         for node in self.nodes:
-            for name in node.input:
-                self._users.setdefault(name, []).append(node)
-            for name in filter(None, node.output):
-                self._makers[name] = node
-            if node.op_type == "Constant":
-                for attribute in node.attribute:
-                    if attribute.name == "value":
-                        self._stored[node.output[0]] = attribute.t
-
-    def maker(self, name: str) -> NodeProto | None:
-        """The node that computes `name`; None for inputs and constants."""
-        node = self._makers.get(name)
-        return None if node is None or node.op_type == "Constant" else node
-
-    def users(self, name: str) -> list[NodeProto]:
-        """The nodes that read `name`."""
-        return self._users.get(name, [])
-
-    def stored(self, name: str) -> TensorProto | None:
-        """The constant called `name`."""
-        return self._stored.get(name)
-
-    def value(self, name: str) -> NDArray[Any] | None:
-        """The values of the constant called `name`; None where it is computed."""
-        tensor = self._stored.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def dequantize(self, name: str) -> NodeProto | None:
-        """The DequantizeLinear whose values `name` holds, if only moved."""
-        node = self.maker(name)
-        while node is not None and node.op_type in _MOVES:
-            node = self.maker(node.input[0])
-        return node if node is not None and node.op_type == "DequantizeLinear" else None
-
-    def weight(self, name: str) -> str:
-        """The constant that `name` holds, if only dequantized and moved; empty for activations."""
-        while name not in self._stored:
-            node = self.maker(name)
-            if node is None or node.op_type not in (*_MOVES, "QuantizeLinear", "DequantizeLinear"):
-                return ""
-            name = node.input[0]
-        return name
-
-    def weights(self, node: NodeProto) -> tuple[NDArray[Any], int] | None:
-        """The constant second operand of a product as `node` reads it, and its output axis."""
-        values = self.value(self.weight(node.input[1]))
-        if values is None or values.ndim < 2:
-            return None
-        before = self.maker(node.input[1])
-        if before is not None and before.op_type == "Transpose":
-            values = np.swapaxes(values, -1, -2)
-        transposed = any(a.name == "transB" and a.i for a in node.attribute)
-        return values, 0 if node.op_type == "Conv" or transposed else values.ndim - 1
-
-    def quantizer(self, dequantize: NodeProto) -> QuantizerNode:
-        """What a DequantizeLinear, and the QuantizeLinear before it, do to their tensor."""
-        before = self.maker(dequantize.input[0])
-        paired = before is not None and before.op_type == "QuantizeLinear"
-        first = before if before is not None and paired else dequantize
-        scale = self.value(dequantize.input[1])
-        has_zero = len(dequantize.input) > 2 and bool(dequantize.input[2])
-        zero = self.value(dequantize.input[2]) if has_zero else None
-        integers = self.stored(dequantize.input[0])
-        kind = integers.data_type if integers is not None else TensorProto.UINT8
-        if integers is None and has_zero and (stored := self.stored(dequantize.input[2])):
-            kind = stored.data_type
-        kind = next((a.i for a in first.attribute if a.name == "output_dtype" and paired), kind)
-        axis = next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
-        return QuantizerNode(
-            tensor=first.input[0],
-            node=first.name,
-            constant=bool(self.weight(dequantize.input[0])),
-            dtype=TensorProto.DataType.Name(kind).lower(),
-            scale=scale,
-            zero=zero,
-            axis=axis if scale is not None and scale.size > 1 else None,
-        )
+            if node.op_type == "Constant" and "value" in node.attributes:
+                node.outputs[0].const_value = node.attributes.get_tensor("value")
 
     def quantizers(self) -> Iterator[QuantizerNode]:
         """Every Q/DQ pair and every dequantized weight, in graph order."""
         for node in self.nodes:
             if node.op_type == "DequantizeLinear":
-                yield self.quantizer(node)
+                yield read_quantizer(node)
 
-    def products(self) -> Iterator[tuple[NodeProto, tuple[NodeProto | None, NodeProto | None]]]:
+    def products(self) -> Iterator[tuple[ir.Node, tuple[ir.Node | None, ir.Node | None]]]:
         """Every MatMul, Gemm and Conv, and the DequantizeLinear of each of its two operands."""
         for node in self.nodes:
             if node.op_type in PRODUCTS:
-                yield node, (self.dequantize(node.input[0]), self.dequantize(node.input[1]))
+                yield node, (dequantize(node.inputs[0]), dequantize(node.inputs[1]))
 
-    @cached_property
-    def ranks(self) -> dict[str, int]:
-        """The rank of every computed tensor of which ONNX can infer it."""
-        return {name: len(t.shape.dim) for name, t in self._types.items() if t.HasField("shape")}
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, 0 where it is open; empty where ONNX cannot infer it."""
-        stored = self._stored.get(name)
-        if stored is not None:
-            return tuple(stored.dims)
-        tensor_type = self._types.get(name)
-        return (
-            tuple(dim.dim_value for dim in tensor_type.shape.dim) if tensor_type is not None else ()
-        )
+def maker(value: ir.Value | None) -> ir.Node | None:
+    """The node that computes `value`; None for inputs and constants."""
+    return None if value is None or is_constant(value) else value.producer()
 
-    def kind(self, name: str) -> int:
-        """The TensorProto.DataType of a tensor; UNDEFINED where ONNX cannot infer it."""
-        stored = self._stored.get(name)
-        if stored is not None:
-            return int(stored.data_type)
-        tensor_type = self._types.get(name)
-        return int(tensor_type.elem_type) if tensor_type is not None else TensorProto.UNDEFINED
 
-    @cached_property
-    def _types(self) -> dict[str, TypeProto.Tensor]:
-        whole = self.model.graph
-        bare = ModelProto(ir_version=self.model.ir_version, opset_import=self.model.opset_import)
-        bare.graph.name = whole.name
-        for part in ("node", "input", "output", "value_info"):
-            getattr(bare.graph, part).extend(getattr(whole, part))
-        for tensor in whole.initializer:
-            if tensor.ByteSize() < 4096:
-                bare.graph.initializer.append(tensor)
-                continue
-            left_out = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-            left_out.data_location = TensorProto.EXTERNAL  # no shape depends on a weight's values
-            left_out.external_data.add(key="location", value="left-out")
-            bare.graph.initializer.append(left_out)
-        graph = onnx.shape_inference.infer_shapes(bare).graph
-        return {
-            value.name: value.type.tensor_type
-            for value in (*graph.value_info, *graph.input, *graph.output)
-        }
+def dequantize(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear whose values `value` holds, if only moved."""
+    node = maker(value)
+    while node is not None and node.op_type in _MOVES:
+        node = maker(node.inputs[0])
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+
+def weight(value: ir.Value | None) -> ir.Value | None:
+    """The constant that `value` holds, if only dequantized and moved; None for activations."""
+    while value is not None and not is_constant(value):
+        node = value.producer()
+        if node is None or node.op_type not in (*_MOVES, "QuantizeLinear", "DequantizeLinear"):
+            return None
+        value = node.inputs[0]
+    return value
+
+
+def weights(node: ir.Node) -> tuple[NDArray[Any], int] | None:
+    """The constant second operand of a product as `node` reads it, and its output axis."""
+    constant = weight(node.inputs[1])
+    if constant is None or len(shape(constant)) < 2:
+        return None
+    array, before = values(constant), maker(node.inputs[1])
+    if before is not None and before.op_type == "Transpose":
+        array = np.swapaxes(array, -1, -2)
+    return array, output_axis(node, array.ndim)
+
+
+def output_axis(product: ir.Node, ndim: int) -> int:
+    """The axis of the output channels in the weight of `product`, which has `ndim` axes."""
+    transposed = product.attributes.get_int("transB", 0)
+    return 0 if product.op_type == "Conv" or transposed else ndim - 1
+
+
+def sizes(value: ir.Value | None) -> tuple[int, ...]:
+    """The shape of `value`, 0 where it is open; empty where it is not known."""
+    dims = value.shape if value is not None else None
+    return tuple(size if isinstance(size, int) else 0 for size in dims or ())
+
+
+def read_quantizer(node: ir.Node) -> QuantizerNode:
+    """What a DequantizeLinear, and the QuantizeLinear before it, do to their tensor."""
+    integers, scale, zero = (*node.inputs, None)[:3]
+    before = maker(integers)
+    first = before if before is not None and before.op_type == "QuantizeLinear" else node
+    stored = next(filter(is_constant, (integers, zero)), None)
+    kind = stored.dtype if stored is not None and stored.dtype else ir.DataType.UINT8
+    if first is not node:
+        kind = ir.DataType(first.attributes.get_int("output_dtype", kind))
+    steps = values(scale) if is_constant(scale) else None
+    return QuantizerNode(
+        tensor=names_of(first.inputs)[0],
+        node=first.name,
+        constant=weight(integers) is not None,
+        dtype=kind.name.lower(),
+        scale=steps,
+        zero=values(zero) if is_constant(zero) else None,
+        axis=node.attributes.get_int("axis", 1) if steps is not None and steps.size > 1 else None,
+    )

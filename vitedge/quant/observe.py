@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
@@ -64,10 +65,10 @@ def observe(
     first = next(batches)
     channels = Channels()
     if recipe.equalize != "off":
-        channels = trace.find(model, shapes(model, fp32, first), fp32.parent)
+        channels = trace.find(ir.load(fp32), shapes(fp32, first))
     free = {name: ids for name, ids in channels.read.items() if channels.root[ids].any()}
     statistics = {name: ChannelStatistics() for name in taps}
-    run = tapped(model, fp32, [*taps, model.graph.output[0].name], often=True)
+    run = tapped(fp32, [*taps, model.graph.output[0].name], often=True)
     images: list[Images] = []
     outputs: list[NDArray[np.float32]] = []
     seen = 0

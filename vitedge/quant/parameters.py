@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from vitedge.core.manifest import Layer, Pair
 from vitedge.core.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
 from vitedge.quant.observe import Images, Observed
-from vitedge.quant.smoothing import Group, Weights, smooth
+from vitedge.quant.smoothing import Group, smooth
 from vitedge.quant.statistics import MagnitudeHistogram
 
 
@@ -65,7 +63,7 @@ def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -
     groups: list[Group] = []
     scale = np.ones(len(observed.channels.root))
     if strength != "off":
-        groups, scale = smooth(observed, _weights(fp32), strength)
+        groups, scale = smooth(observed, strength)
     path, error = fp32, 0.0
     if groups:
         path = fp32.with_name(f"equalized-{strength}.onnx")
@@ -87,12 +85,6 @@ def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -
     )
 
 
-def _weights(fp32: Path) -> Weights:
-    graph = onnx.load(fp32, load_external_data=False).graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    return lambda node: numpy_helper.to_array(stored[node.input[1]], str(fp32.parent))
-
-
 def _describe(channels: Channels, group: Group) -> Pair:
     """The nodes whose outputs are divided by the scales of `group`, and where that is undone.
 
@@ -102,6 +94,6 @@ def _describe(channels: Channels, group: Group) -> Pair:
     members = np.flatnonzero(np.isin(channels.root, group.roots))
     owners = np.unique(np.searchsorted(starts, members, side="right") - 1)
     return Pair(
-        sources=tuple(channels.sources[int(starts[owner])].name for owner in owners),
-        users=tuple(read.node.name for read in group.reads),
+        sources=tuple(channels.sources[int(starts[owner])].name or "" for owner in owners),
+        users=tuple(read.node.name or "" for read in group.reads),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import onnx_ir as ir
 from onnx import ModelProto, NodeProto
 
 from vitedge.core.manifest import Layer
@@ -80,15 +81,15 @@ def _attention_roles(graph: Structure) -> dict[str, Role]:
     """Which outputs are of Q·Kᵀ, read by softmaxes alone, and of P·V, with P on the left."""
     roles: dict[str, Role] = {}
     for pattern in softmaxes(graph):
-        if pattern.before and _only_softmaxes_read(graph, pattern.before.output[0]):
-            roles[pattern.before.output[0]] = "qk"
-        if pattern.after and pattern.after.input[0] == pattern.probabilities:
-            roles[pattern.after.output[0]] = "pv"
+        if pattern.before and _only_softmaxes_read(pattern.before.outputs[0]):
+            roles[pattern.before.outputs[0].name or ""] = "qk"
+        if pattern.after and pattern.after.inputs[0] is pattern.probabilities:
+            roles[pattern.after.outputs[0].name or ""] = "pv"
     return roles
 
 
-def _only_softmaxes_read(graph: Structure, name: str) -> bool:
-    users = graph.users(name)
+def _only_softmaxes_read(scores: ir.Value) -> bool:
+    users = scores.consumers()
     while len(users) == 1 and users[0].op_type in TRANSPARENT:
-        users = graph.users(users[0].output[0])
+        users = users[0].outputs[0].consumers()
     return all(user.op_type == "Softmax" for user in users)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import NodeProto
 
 from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Linear, Product
+from vitedge.graph.constants import names_of, values
 from vitedge.quant.observe import Observed
 from vitedge.quant.statistics import Array
 
 SCALE_LIMIT = 2.0**40
 
-Weights = Callable[[NodeProto], NDArray[np.float32]]
-"""The constant weights of a node."""
 _Extremes = tuple[Ids, Array, int]
 """The largest magnitude of each id; 1 where it falls with its scale, -1 where it rises."""
 
@@ -31,7 +28,7 @@ class Group:
     """The channels that are free to scale."""
 
 
-def smooth(observed: Observed, weights: Weights, strength: float) -> tuple[list[Group], Array]:
+def smooth(observed: Observed, strength: float) -> tuple[list[Group], Array]:
     """The groups whose channels are rescaled, and the scale of every id.
 
     A channel is divided by max|x|^α / max|w|^(1−α), where `strength` is α and w is relative to
@@ -43,10 +40,10 @@ def smooth(observed: Observed, weights: Weights, strength: float) -> tuple[list[
     shrunk, grown = np.zeros(len(channels.root)), np.zeros(len(channels.root))
     groups = _groups(observed)
     for group in groups:
-        for ids, values, power in _extremes(group, observed, weights):
+        for ids, peaks, power in _extremes(group, observed):
             same = channels.sign[ids] == power
-            np.maximum.at(shrunk, channels.root[ids[same]], values[same])
-            np.maximum.at(grown, channels.root[ids[~same]], values[~same])
+            np.maximum.at(shrunk, channels.root[ids[same]], peaks[same])
+            np.maximum.at(grown, channels.root[ids[~same]], peaks[~same])
     free = np.ones(len(channels.root))
     for group in groups:
         live = group.roots[(shrunk[group.roots] > 0) & (grown[group.roots] > 0)]
@@ -64,7 +61,7 @@ def _groups(observed: Observed) -> list[Group]:
     parts: dict[int, Group] = {}
     reads: list[Linear | Product] = [*channels.linears, *channels.products]
     for index, read in enumerate(reads):
-        names = read.node.input[: 1 if isinstance(read, Linear) else 2]
+        names = names_of(read.node.inputs[: 1 if isinstance(read, Linear) else 2])
         if not all(name in observed.layout for name in names):
             continue
         part = Group((read,), np.setdiff1d(channels.root[observed.layout[names[0]]], [0]))
@@ -76,22 +73,22 @@ def _groups(observed: Observed) -> list[Group]:
     return list(parts.values())
 
 
-def _extremes(group: Group, observed: Observed, weights: Weights) -> Iterator[_Extremes]:
+def _extremes(group: Group, observed: Observed) -> Iterator[_Extremes]:
     for read in group.reads:
-        for name in read.node.input[: 1 if isinstance(read, Linear) else 2]:
+        for name in names_of(read.node.inputs[: 1 if isinstance(read, Linear) else 2]):
             amax = observed.statistics[name].amax
             yield observed.layout[name], amax, 1
             if isinstance(read, Linear):
-                yield _of_weight(read, weights, amax)
+                yield _of_weight(read, amax)
 
 
-def _of_weight(linear: Linear, weights: Weights, amax: Array) -> _Extremes:
+def _of_weight(linear: Linear, amax: Array) -> _Extremes:
     """The largest weight that reads each channel, as a share of what its output takes in.
 
     Outputs have a scale each: one whose weights are all large is no harder to quantize. `amax` is
     the largest magnitude of each channel, (in,).
     """
-    weight = np.moveaxis(np.abs(weights(linear.node)), linear.output_axis, 0)
+    weight = np.moveaxis(np.abs(values(linear.node.inputs[1])), linear.output_axis, 0)
     ids = np.moveaxis(linear.weight_ids, linear.output_axis, 0)
     ids = ids.reshape(ids.shape[:2])  # (1 or out, in)
     peaks = weight.reshape(*weight.shape[:2], -1).max(axis=2)  # (out, in)

@@ -10,16 +10,22 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from tests import graphs
+from tests.graphs import IMAGES, TOKENS, WIDTH
 from vitedge.core.errors import InputError
 from vitedge.graph.half import Halved, halve
 from vitedge.graph.run import Runner
 
-TOKENS, WIDTH = 16, 12
-IMAGES = [np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3), np.uint8) for seed in range(4)]
 CLOSE_DB = 50.0
+LARGE = """
+    pixels = Cast <to = 1> (image)
+    unit = Add(pixels, nothing)
+    x0 = Reshape(unit, tokens)
+    x = MatMul(x0, grow)
+"""
 
 MOMENTS = """
     m = ReduceMean(x, last)
@@ -55,23 +61,9 @@ UNFUSED = {
 
 def build(folder: Path, body: str, **changed: Any) -> Path:
     """A graph of `body`, from `x` (1, tokens, width), in 0..255, to `y`."""
-    graph = parser.parse_graph(
-        f"""
-        g (uint8[1, 8, 8, 3] image) => (float y) {{
-            pixels = Cast <to = 1> (image)
-            unit = Add(pixels, nothing)
-            x0 = Reshape(unit, shape)
-            x = MatMul(x0, grow)
-            {body}
-        }}"""
-    )
-    graph.output[0].CopyFrom(helper.make_empty_tensor_value_info("y"))
-    for node in graph.node:
-        node.name = f"{node.op_type}_{node.output[0]}"
     rng = np.random.default_rng(0)
-    constants: dict[str, Any] = {
+    constants = {
         "nothing": np.float32(0),
-        "shape": np.array([1, TOKENS, WIDTH]),
         "grow": np.diag(rng.uniform(5, 20, WIDTH)),
         "last": np.array([-1]),
         "tokens_axis": np.array([1]),
@@ -81,18 +73,8 @@ def build(folder: Path, body: str, **changed: Any) -> Path:
         "gamma": rng.normal(1, 0.1, WIDTH),
         "beta": rng.normal(size=WIDTH),
         "w": rng.normal(size=(WIDTH, WIDTH)),
-        "zeros": np.zeros(WIDTH),
     }
-    used = {name for node in graph.node for name in node.input}
-    for name, value in {**constants, **changed}.items():
-        array = np.asarray(value)
-        array = array.astype(np.float32) if array.dtype.kind == "f" else array
-        if name in used or name in changed:
-            graph.initializer.append(numpy_helper.from_array(array, name))
-    path = folder / "model.onnx"
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    onnx.save(model, path)
-    return path
+    return graphs.build(folder, body, LARGE, **{**constants, **changed})
 
 
 def halved(path: Path) -> Halved:
@@ -236,19 +218,22 @@ def test_massive_values_that_drown_small_ones_are_kept_in_float32(
     assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
 
 
-def test_what_no_choice_can_save_is_refused_and_named(tmp_path: Path) -> None:
-    drowned = "u = Mul(x, tiny)\n a = Add(u, c)\n d = Sub(a, c)\n"
-    constants = {"tiny": np.float32(1e-4), "c": np.float32(100)}
-    path = build(tmp_path, drowned + "y = Mul(d, c)", **constants)
-    with pytest.raises(InputError, match="drifts from FP32 from 'Sub_d' on"):
-        halved(path)
-
-
-def test_an_overflow_that_no_choice_can_save_is_named(tmp_path: Path) -> None:
-    drowned = "u = Mul(x, tiny)\n a = Add(u, c)\n d = Sub(a, b)\n y = Reciprocal(d)"
-    constants = {"tiny": np.float32(1e-6), "c": np.float32(100), "b": np.float32(99.999)}
-    path = build(tmp_path, drowned, **constants)
-    with pytest.raises(InputError, match="not finite from 'Reciprocal_y' on"):
+@pytest.mark.parametrize(
+    ("last", "constants", "message"),
+    [
+        ("d = Sub(a, c)\n y = Mul(d, c)", {"tiny": 1e-4}, "drifts from FP32 from 'Sub_d' on"),
+        (
+            "d = Sub(a, b)\n y = Reciprocal(d)",
+            {"tiny": 1e-6, "b": 99.999},
+            "not finite from 'Reciprocal_y' on",
+        ),
+    ],
+)
+def test_what_no_choice_can_save_is_refused_and_named(
+    tmp_path: Path, last: str, constants: dict[str, float], message: str
+) -> None:
+    path = build(tmp_path, f"u = Mul(x, tiny)\n a = Add(u, c)\n {last}", c=100.0, **constants)
+    with pytest.raises(InputError, match=message):
         halved(path)
 
 
@@ -261,9 +246,7 @@ def test_a_model_that_overflows_in_fp32_is_refused(tmp_path: Path) -> None:
 def test_subgraphs_and_inputs_without_a_float16_form_keep_their_types(
     tmp_path: Path, sqnr_db: SQNR
 ) -> None:
-    branch = """
-        then_graph () => (float t) { t = Mul(x, small) }
-    """
+    branch = "then_graph () => (float t) { t = Mul(x, small) }"
     other = "else_graph () => (float f) { f = Add(x, small) }"
     path = build(
         tmp_path,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
@@ -52,9 +53,9 @@ def product(path: Path) -> tuple[Any, dict[str, Any]]:
 def test_a_scale_after_the_product_moves_onto_the_queries(tmp_path: Path, scaling: str) -> None:
     path = build(tmp_path, PROJECTED + SCALINGS[scaling] + AFTER, **ROOT)
     want = run(path)
-    model = onnx.load(path)
+    model = ir.load(path)
     scale_queries(model.graph)
-    onnx.save(model, path)
+    ir.save(model, path)
     node, makers = product(path)
     assert node.op_type == "MatMul"
     assert makers[node.input[0]].op_type in ("Mul", "Div")
@@ -73,10 +74,10 @@ def test_a_scale_after_the_product_moves_onto_the_queries(tmp_path: Path, scalin
 def test_anything_else_stays_where_it_is(tmp_path: Path, body: str) -> None:
     ramp = np.linspace(1, 2, 16, dtype=np.float32)
     path = build(tmp_path, body, **ROOT, ramp=ramp)
-    model = onnx.load(path)
-    before = model.SerializeToString()
+    model = ir.load(path)
+    before = ir.to_proto(model)
     scale_queries(model.graph)
-    assert model.SerializeToString() == before
+    assert ir.to_proto(model) == before
 
 
 @pytest.mark.parametrize("batch", [1, "dynamic"])

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.support.graphs import ATTEND, FUSED, HEAD, HEADS, IMAGES, NORM, TOKENS, WIDTH, build, run
-from vitedge.graph.external import DataFile
+from vitedge.graph.external import write
 from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner, shapes
 
@@ -104,9 +105,9 @@ def split_graph(folder: Path, body: str) -> tuple[Path, Path, int]:
     stacked = np.array([1, TOKENS, 3, HEADS, HEAD])
     changed = {"split_stacked": stacked, "split_heads": stacked if body == FUSED else HEADS_FIRST}
     path = build(folder, body, **{**AXES, **changed})
-    model = onnx.load(path)
-    count = split(model, shapes(model, path, IMAGES[0]), folder, DataFile(folder / "split.onnx"))
-    onnx.save(model, folder / "split.onnx")
+    model = ir.load(path)
+    count = split(model, shapes(path, IMAGES[0]))
+    write(model, folder / "split.onnx")
     return path, folder / "split.onnx", count
 
 
@@ -133,10 +134,9 @@ def test_a_dynamic_batch_stays_dynamic(
     tmp_path: Path, digits_graph: Callable[..., Any], held_out: Any
 ) -> None:
     path = digits_graph("dynamic").path
-    model = onnx.load(path)
-    sizes = shapes(model, path, held_out.images[:2])
-    assert split(model, sizes, path.parent, DataFile(tmp_path / "split.onnx")) == 4
-    onnx.save(model, tmp_path / "split.onnx")
+    model = ir.load(path)
+    assert split(model, shapes(path, held_out.images[:2])) == 4
+    write(model, tmp_path / "split.onnx")
     for count in (1, 2, 5):
         images = held_out.images[:count]
         want, got = (Runner(p)(images)[0] for p in (path, tmp_path / "split.onnx"))

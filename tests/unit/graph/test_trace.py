@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.support.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
@@ -16,8 +17,7 @@ from vitedge.graph.trace import find
 
 
 def channels_of(path: Path) -> Channels:
-    model = onnx.load(path, load_external_data=False)
-    return find(model, shapes(model, path, IMAGES[0]), path.parent)
+    return find(ir.load(path), shapes(path, IMAGES[0]))
 
 
 def pairs(channels: Channels) -> set[tuple[str, str]]:

@@ -128,7 +128,7 @@ def test_strength_one_makes_activations_flat_and_strength_zero_weights(tmp_path:
     graph = onnx.load(fitted(path, 0.0).path).graph
     stored = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     weight = np.abs(stored["MatMul_y/equalized_1"])
-    look = tapped(onnx.load(path), path, ["n"])
+    look = tapped(path, ["n"])
     amax = np.max([np.abs(look(image)[0]).max(axis=(0, 1)) for image in IMAGES], axis=0)
     taken = (np.abs(weights()["w"]) * amax[:, None]).max(axis=0)  # each output's range
     rows = (weight / taken).max(axis=1)
@@ -166,8 +166,7 @@ def test_ranges_are_those_of_the_rescaled_graph(tmp_path: Path) -> None:
     names = ["n", "merged", "scaled", "kt", "v", "probabilities"]
     for strength in (0.5, 1.0):
         made = fitted(path, strength)
-        model = onnx.load(made.path, load_external_data=False)
-        look = tapped(model, made.path, names)
+        look = tapped(made.path, names)
         seen = np.max([[np.abs(value).max() for value in look(image)] for image in IMAGES], axis=0)
         for name, largest in zip(names, seen, strict=True):
             assert made.ranges[name].amax == pytest.approx(largest, rel=1e-4), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper
 
+from tests import qdq
+from tests.qdq import QDQ
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
 from vitedge.core.runtime import runtimes
@@ -25,62 +28,25 @@ ARM = catalog.targets()["onnxruntime-arm"]
 WIDTH = 8
 
 
-class Graph:
-    """A QDQ graph in the making: x (1, 4, 8) -> … -> y."""
+class Graph(QDQ):
+    """As ONNX Runtime takes it: x (1, 4, 8), or an image for a Conv, -> … -> y in float32."""
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[TensorProto] = []
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        self.tensors.append(numpy_helper.from_array(value, name))
-        return name
-
-    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], f"{output}/{op}", **attributes))
-        return output
+        super().__init__(np.float32)
 
     def activation(self, name: str, scale=0.05, zero=128, kind=np.uint8) -> str:
-        """Q/DQ on an activation; returns the dequantized name."""
-        scale = np.asarray(scale, np.float32)
-        self.constant(f"{name}.s", scale)
-        self.constant(f"{name}.z", np.full(scale.shape, zero, kind))
-        axis = {"axis": 2} if scale.ndim else {}
-        self.add("QuantizeLinear", [name, f"{name}.s", f"{name}.z"], f"{name}.q", **axis)
-        return self.add(
-            "DequantizeLinear", [f"{name}.q", f"{name}.s", f"{name}.z"], f"{name}.dq", **axis
-        )
+        return super().activation(name, scale, zero, kind)
 
-    def weight(self, name: str, integers: np.ndarray, axis: int, scale=0.01, zero=0) -> str:
-        """A stored INT8 weight with one scale a channel; returns the dequantized name."""
-        channels = integers.shape[axis]
-        self.constant(f"{name}.i", integers.astype(np.int8))
-        self.constant(f"{name}.s", np.full(channels, scale, np.float32))
-        self.constant(f"{name}.z", np.full(channels, zero, np.int8))
-        parts = [f"{name}.i", f"{name}.s", f"{name}.z"]
-        return self.add("DequantizeLinear", parts, f"{name}.dq", axis=axis)
+    def weight(self, name: str, values: np.ndarray, axis=1, scale=0.01, zero=0) -> str:
+        return super().weight(name, values.astype(np.int8), axis, scale, zero)
 
     def model(self, output: str = "y", batch: int | str = 1, opset: int = 20) -> ModelProto:
-        image = len([t for t in self.tensors if len(t.dims) == 4]) > 0
-        shape = [batch, 3, 8, 8] if image else [batch, 4, WIDTH]
-        graph = helper.make_graph(
-            self.nodes,
-            "trap",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-            [helper.make_empty_tensor_value_info(output)],
-            self.tensors,
-        )
-        opsets = [helper.make_opsetid("", opset)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-        typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-        model.graph.output[0].CopyFrom(typed.graph.output[0])
-        return model
+        image = any(len(tensor.dims) == 4 for tensor in self.tensors)
+        sizes = (3, 8, 8) if image else (4, WIDTH)
+        return super().model(batch, opset, sizes=sizes, output=output)
 
 
-def integers(*shape: int, top: int = 60, seed: int = 0) -> np.ndarray:
-    """INT8 weights none of which is zero."""
-    values = np.random.default_rng(seed).integers(1, top + 1, shape)
-    return values * np.random.default_rng(seed + 1).choice([-1, 1], shape)
+integers = partial(qdq.integers, top=60)
 
 
 def linear(graph: Graph, source: str, output: str = "y", bias_rank: int = 3, **weight) -> Graph:
@@ -94,28 +60,17 @@ def linear(graph: Graph, source: str, output: str = "y", bias_rank: int = 3, **w
     return graph
 
 
-def sound() -> ModelProto:
-    return linear(Graph(), "x").model()
+def sound(batch: int | str = 1, opset: int = 20, **changed) -> ModelProto:
+    return linear(Graph(), "x", **changed).model("y", batch, opset)
 
 
-def old_opset() -> ModelProto:
-    return linear(Graph(), "x").model(opset=21)
-
-
-def dynamic() -> ModelProto:
-    return linear(Graph(), "x").model(batch="batch")
-
-
-def zero_scale() -> ModelProto:
-    return linear(Graph(), "x", scale=0.0).model()
-
-
-def nan_scale() -> ModelProto:
-    return linear(Graph(), "x", scale=float("nan")).model()
-
-
-def full_range() -> ModelProto:
-    return linear(Graph(), "x", values=np.full((WIDTH, WIDTH), 127)).model()
+old_opset = partial(sound, opset=21)
+dynamic = partial(sound, batch="batch")
+zero_scale = partial(sound, scale=0.0)
+nan_scale = partial(sound, scale=np.nan)
+full_range = partial(sound, values=np.full((WIDTH, WIDTH), 127))
+flat_bias = partial(sound, bias_rank=1)
+shifted_weight = partial(sound, zero=-2)
 
 
 def full_range_gemm() -> ModelProto:
@@ -134,8 +89,7 @@ def _gemm(values: np.ndarray) -> ModelProto:
     return graph.model()
 
 
-def gemm() -> ModelProto:
-    return _gemm(integers(WIDTH, WIDTH))
+gemm = partial(_gemm, integers(WIDTH, WIDTH))
 
 
 def conv() -> ModelProto:
@@ -181,10 +135,6 @@ def quantized_softmax() -> ModelProto:
     return graph.model()
 
 
-def flat_bias() -> ModelProto:
-    return linear(Graph(), "x", bias_rank=1).model()
-
-
 def only_weights() -> ModelProto:
     graph = Graph()
     graph.add("MatMul", ["x", graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
@@ -210,10 +160,6 @@ def shifted_activation() -> ModelProto:
     left = graph.activation("x", zero=3, kind=np.int8)
     graph.add("MatMul", [left, graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
     return graph.model()
-
-
-def shifted_weight() -> ModelProto:
-    return linear(Graph(), "x", zero=-2).model()
 
 
 def decomposed_norm() -> ModelProto:
@@ -271,11 +217,7 @@ TRAPS: list[tuple[str, Callable[[], ModelProto], Target, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rule", "make", "target", "node"),
-    TRAPS,
-    ids=[f"{rule}-{f.__name__}" for rule, f, _, _ in TRAPS],
-)
+@pytest.mark.parametrize(("rule", "make", "target", "node"), TRAPS)
 def test_a_trap_is_found_named_and_comes_with_a_way_out(rule, make, target, node) -> None:
     (finding,) = lint(make(), target)
     assert (finding.rule, finding.node) == (rule, node)
@@ -338,7 +280,7 @@ def test_scales_may_be_constant_nodes() -> None:
 def test_onnxruntime_does_lose_int8_to_a_bias_of_rank_1(tmp_path: Path) -> None:
     def operators(make: Callable[[], ModelProto]) -> set[str]:
         options = ort.SessionOptions()
-        path = tmp_path / f"{make.__name__}.onnx"
+        path = tmp_path / "lowered.onnx"
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         model = make().SerializeToString()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto
 
 from tests.support.ptq import ptq
 from tests.support.rtx import compiled
 from vitedge.core import catalog
 from vitedge.core.spec import Quantization
+from vitedge.graph.external import write
+from vitedge.graph.qkv_split import split
+from vitedge.graph.run import shapes
 from vitedge.runtimes.lint import lint
 
 TENSORRT = catalog.targets()["tensorrt"]
@@ -27,44 +30,6 @@ DIALECT = Quantization(
 QKV = [f"blocks.{block}.attn.qkv/MatMul" for block in range(4)]
 BATCHES = pytest.mark.parametrize("batch", [1, "dynamic"])
 Batches = Callable[[int, int], list[NDArray[np.uint8]]]
-
-
-def split_qkv(model: ModelProto) -> ModelProto:
-    """`digits` with three MatMuls for Q, K and V in each block, by hand."""
-    graph = model.graph
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        scope = node.name.split(".qkv/")[0]
-        if node.name not in QKV:
-            nodes.append(node)
-            continue
-        add = next(other for other in graph.node if other.name == f"{scope}.qkv/Add")
-        bias = next(stored[name] for name in add.input if name in stored)
-        parts = [other for other in graph.node if other.name.startswith(f"{scope}/Squeeze")]
-        for index, part in enumerate(parts):
-            own, third = f"{scope}.{'qkv'[index]}", np.s_[..., 96 * index : 96 * (index + 1)]
-            weight = stored[node.input[1]][third]
-            constants = {"w": weight, "b": bias[third], "shape": np.array([0, 0, 3, 32])}
-            graph.initializer.extend(
-                numpy_helper.from_array(np.ascontiguousarray(value), f"{own}.{key}")
-                for key, value in constants.items()
-            )
-            make = helper.make_node
-            nodes += [
-                make("MatMul", [node.input[0], f"{own}.w"], [f"{own}.m"], own),
-                make("Add", [f"{own}.m", f"{own}.b"], [f"{own}.a"], f"{own}/Add"),
-                make("Reshape", [f"{own}.a", f"{own}.shape"], [f"{own}.r"], f"{own}/Reshape"),
-                make("Transpose", [f"{own}.r"], part.output, f"{own}/Turn", perm=[0, 2, 1, 3]),
-            ]
-    old = ("qkv/Add", "attn/Reshape", "attn/Transpose")
-    kept = [
-        n for n in nodes if not n.name.endswith(old) and not re.search("/(Slice|Squeeze)", n.name)
-    ]
-    del graph.node[:]
-    graph.node.extend(kept)
-    onnx.checker.check_model(model, full_check=True)
-    return model
 
 
 @BATCHES
@@ -88,8 +53,11 @@ def test_of_digits_only_the_fused_qkv_is_found_and_the_compiler_agrees(
 def test_of_digits_with_q_k_and_v_apart_nothing_is_found_and_all_is_int8(
     digits_graph: Callable[..., Any], calibration_batches: Batches, batch: Any, tmp_path: Path
 ) -> None:
-    path = tmp_path / "split.onnx"
-    onnx.save(split_qkv(onnx.load(digits_graph(batch).path)), path)
+    whole, path = digits_graph(batch).path, tmp_path / "split.onnx"
+    size = 2 if batch == "dynamic" else batch
+    apart = ir.load(whole)
+    assert split(apart, shapes(whole, calibration_batches(size, size)[0])) == len(QKV)
+    write(apart, path)
     recipe = catalog.calibrations()["fast"]
     model, decisions = ptq(path, calibration_batches(8, 1), recipe, DIALECT)
     assert lint(model, TENSORRT) == ()

@@ -95,22 +95,24 @@ def _planned_rows(model: ModelProto, target: Target | None) -> Iterator[Row]:
 
 def _quantized_rows(graph: Structure) -> Iterator[Row]:
     """What is quantized in a graph that is quantized already."""
-    from vitedge.graph.structure import INTEGER_PRODUCTS, PRODUCTS
+    from vitedge.graph.structure import INTEGER_PRODUCTS, PRODUCTS, read_quantizer, weight
 
-    pairs = {node.output[0]: pair for node, pair in graph.products()}
+    pairs = {node.outputs[0]: pair for node, pair in graph.products()}
     products = [n for n in graph.nodes if n.op_type in (*PRODUCTS, *INTEGER_PRODUCTS)]
     for depth, node in enumerate(products, start=1):
-        constant = bool(graph.weight(node.input[3 if node.op_type.startswith("QLinear") else 1]))
-        role = ("conv" if "Conv" in node.op_type else "linear") if constant else "product"
+        constant = weight(node.inputs[3 if node.op_type.startswith("QLinear") else 1])
+        role = "product"
+        if constant is not None:
+            role = "conv" if "Conv" in node.op_type else "linear"
         activations: list[float] = []
         weights = None
         if node.op_type in INTEGER_PRODUCTS:
             quantized, why = True, "an integer operator, not QDQ"
         else:
-            operands = pairs[node.output[0]]
+            operands = pairs[node.outputs[0]]
             quantized = None not in operands
             for dequantize in filter(None, operands):
-                tensor = graph.quantizer(dequantize)
+                tensor = read_quantizer(dequantize)
                 if tensor.scale is None:
                     continue
                 if tensor.constant:
@@ -127,7 +129,7 @@ def _quantized_rows(graph: Structure) -> Iterator[Row]:
             )
         yield Row(
             depth=depth,
-            node=node.name,
+            node=node.name or "",
             op=node.op_type,
             role=role,
             quantized=quantized,

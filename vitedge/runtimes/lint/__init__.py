@@ -15,9 +15,11 @@ from vitedge.graph.structure import Structure
 
 def lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
     """Every trap of `target` in `model`, whose weights are loaded, in the order of its rules."""
-    graph = Structure(model)
+    graph = Structure(model, infer=True)
     return tuple(
-        Finding(rule=rule.id, node=node, consequence=rule.consequence, what=what, fix=rule.fix)
+        Finding(
+            rule=rule.id, node=node or "", consequence=rule.consequence, what=what, fix=rule.fix
+        )
         for rule in runtime_of(target).rules()
         for node, what in rule.find(graph, target)
     )

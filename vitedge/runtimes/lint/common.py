@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx import NodeProto
+import onnx_ir as ir
 
 from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
-from vitedge.graph.structure import Structure
+from vitedge.graph.match import two_activations
+from vitedge.graph.structure import Structure, dequantize, maker, weights
 
 
 def _one_operand(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -26,45 +27,41 @@ def _channel_activations(graph: Structure, target: Target) -> Iterator[Complaint
 
 def _residual(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in graph.nodes:
-        names = list(node.input)
-        if node.op_type == "Add":
-            if any(graph.weight(name) for name in names):
-                continue
-            what = "residual addition"
+        if node.op_type == "Add" and two_activations(node):
+            what, operands = "residual addition", node.inputs
         elif node.op_type in ("LayerNormalization", "Gelu", "Erf", "Softmax"):
-            what, names = node.op_type, names[:1]
+            what, operands = node.op_type, node.inputs[:1]
         else:
             continue
-        if any(graph.dequantize(name) is not None for name in names):
+        if any(map(dequantize, operands)):
             yield node.name, f"{what} reads INT8 values"
 
 
 def _dead_channel(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, _ in graph.products():
-        weights = graph.weights(node)
-        if weights is None:
+        constant = weights(node)
+        if constant is None:
             continue
-        weight, axis = weights
+        weight, axis = constant
         dead = ~weight.any(axis=tuple(i for i in range(weight.ndim) if i != axis))
         if dead.any():
             yield node.name, f"{dead.sum()} of its {dead.size} output channels are zero weights"
 
 
-def decomposed_norms(graph: Structure) -> Iterator[NodeProto]:
+def decomposed_norms(graph: Structure) -> Iterator[ir.Node]:
     """The Sqrt of every LayerNorm that is spelled out in six operators."""
     path = (("Add",), ("ReduceMean",), ("Pow", "Mul"), ("Sub",), ("ReduceMean",))
     for node in graph.nodes:
-        if node.op_type == "Sqrt" and comes_from(graph, node, path):
+        if node.op_type == "Sqrt" and comes_from(node, path):
             yield node
 
 
-def comes_from(graph: Structure, node: NodeProto, path: tuple[tuple[str, ...], ...]) -> bool:
+def comes_from(node: ir.Node, path: tuple[tuple[str, ...], ...]) -> bool:
     """Whether some chain of inputs leads from `node` through operators of `path`."""
     if not path:
         return True
-    makers = [graph.maker(name) for name in node.input]
-    return any(m is not None and m.op_type in path[0] and comes_from(graph, m, path[1:])
-               for m in makers)  # fmt: skip
+    makers = filter(None, map(maker, node.inputs))
+    return any(node.op_type in path[0] and comes_from(node, path[1:]) for node in makers)
 
 
 RESIDUAL = Rule(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
-from vitedge.graph.structure import Structure
+from vitedge.graph.constants import is_constant, shape
+from vitedge.graph.structure import Structure, weight, weights
 from vitedge.runtimes.lint import common
 
 PAIR_SUM_MAX = 128
@@ -31,18 +32,17 @@ def _bad_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
 def _dynamic_batch(graph: Structure, target: Target) -> Iterator[Complaint]:
     if target.batch == "dynamic":
         return
-    for value in graph.model.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value and graph.stored(value.name) is None:
+    for value in graph.model.graph.inputs:
+        if value.shape and not isinstance(value.shape[0], int) and not is_constant(value):
             yield "", f"input '{value.name}' has a dynamic batch"
 
 
 def _no_kernel(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, operands in graph.products():
         known = node.op_type in target.quantization.operators
-        if known or None in operands or not graph.weight(node.input[1]):
+        if known or None in operands or weight(node.inputs[1]) is None:
             continue
-        users = graph.users(node.output[0])
+        users = node.outputs[0].consumers()
         if not users or any(user.op_type != "QuantizeLinear" for user in users):
             yield node.name, f"no INT8 {node.op_type} with a float output on {target.runtime}"
 
@@ -51,10 +51,11 @@ def _bias_rank(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, operands in graph.products():
         if node.op_type != "MatMul" or None in operands:
             continue
-        for user in graph.users(node.output[0]):
-            biases = [graph.stored(name) for name in user.input] if user.op_type == "Add" else []
-            flat = any(bias is not None and len(bias.dims) == 1 for bias in biases)
-            if flat and graph.ranks.get(node.output[0], 0) >= 3:
+        product = node.outputs[0]
+        for user in product.consumers():
+            biases = filter(is_constant, user.inputs) if user.op_type == "Add" else ()
+            flat = any(len(shape(bias)) == 1 for bias in biases)
+            if flat and product.shape is not None and len(product.shape) >= 3:
                 yield node.name, f"its bias in '{user.name}' has rank 1: the two become a Gemm"
 
 
@@ -69,10 +70,10 @@ def _saturation(graph: Structure, target: Target) -> Iterator[Complaint]:
     if target.quantization.weights != "pair_safe":
         return
     for node, operands in graph.products():
-        weights = None if None in operands else graph.weights(node)
-        if weights is None or weights[0].dtype != np.int8:
+        constant = None if None in operands else weights(node)
+        if constant is None or constant[0].dtype != np.int8:
             continue
-        worst = _largest_pair(*weights, fixed_order=node.op_type != "Conv")
+        worst = _largest_pair(*constant, fixed_order=node.op_type != "Conv")
         if worst > PAIR_SUM_MAX:
             yield node.name, f"two weights sum to {worst}, which saturates without VNNI"
 
@@ -99,7 +100,7 @@ def _decomposed_layer_norm(graph: Structure, target: Target) -> Iterator[Complai
 
 def _decomposed_gelu(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in graph.nodes:
-        if node.op_type == "Erf" and common.comes_from(graph, node, (("Div", "Mul"),)):
+        if node.op_type == "Erf" and common.comes_from(node, (("Div", "Mul"),)):
             yield node.name, "GELU in five operators"
 
 

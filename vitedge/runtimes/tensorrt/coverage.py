@@ -27,9 +27,9 @@ _FALLBACK = "8.6"
 class AttentionNodes:
     """The nodes of one attention."""
 
-    qk: str
-    softmax: str
-    pv: str
+    qk: str | None
+    softmax: str | None
+    pv: str | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def int8_plan(model: Path) -> Int8Plan:
 
     graph = Structure(onnx.load(model, load_external_data=False))
     fusible = (AttentionNodes(a.qk.name, a.softmax.name, a.pv.name) for a in attentions(graph))
-    products = (node.name for node, operands in graph.products() if None not in operands)
+    products = (node.name or "" for node, operands in graph.products() if None not in operands)
     return Int8Plan(tuple(products), tuple(fusible))
 
 

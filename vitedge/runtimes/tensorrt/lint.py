@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+import onnx_ir as ir
 
 from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
-from vitedge.graph.structure import QuantizerNode, Structure
+from vitedge.graph.constants import is_constant, names_of, shape
+from vitedge.graph.structure import (
+    QuantizerNode,
+    Structure,
+    maker,
+    output_axis,
+    read_quantizer,
+    sizes,
+    weight,
+)
 from vitedge.runtimes.lint import common
 from vitedge.runtimes.tensorrt import lint_attention
 
@@ -24,7 +33,7 @@ _ONE_TYPE = (
     *("MatMul", "Gemm", "Conv", "Add", "Sub", "Mul", "Div", "Concat", "Where"),
     "LayerNormalization",
 )
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 _CONTRIB_TAKEN = ("QuantizeLinear", "DequantizeLinear", "Gelu", "SimplifiedLayerNormalization")
 """Of com.microsoft: what the parser takes for the operator of that name."""
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -96,33 +105,33 @@ def _scale_length(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, quantizer in _per_channel(graph):
         assert quantizer.scale is not None and quantizer.axis is not None
         axis, scales, zero = quantizer.axis, quantizer.scale.size, quantizer.zero
-        shape = graph.shape(node.input[0])
-        if shape and not -len(shape) <= axis < len(shape):
-            yield quantizer.node, f"axis {axis} of '{quantizer.tensor}', which has {len(shape)}"
-        elif shape and shape[axis] not in (0, scales):
+        dims = sizes(node.inputs[0])
+        if dims and not -len(dims) <= axis < len(dims):
+            yield quantizer.node, f"axis {axis} of '{quantizer.tensor}', which has {len(dims)}"
+        elif dims and dims[axis] not in (0, scales):
             yield (
                 quantizer.node,
-                f"{scales} scales on the {shape[axis]} channels of axis {axis} of "
+                f"{scales} scales on the {dims[axis]} channels of axis {axis} of "
                 f"'{quantizer.tensor}'",
             )
         elif zero is not None and zero.size != scales:
             yield quantizer.node, f"{scales} scales, but {zero.size} zero points"
 
 
-def _per_channel(graph: Structure) -> Iterator[tuple[NodeProto, QuantizerNode]]:
+def _per_channel(graph: Structure) -> Iterator[tuple[ir.Node, QuantizerNode]]:
     """Every DequantizeLinear with a vector of scales; those of blocks are matrices."""
     for node in graph.nodes:
         if node.op_type == "DequantizeLinear":
-            quantizer = graph.quantizer(node)
-            scale = quantizer.scale
-            if quantizer.axis is not None and scale is not None and scale.ndim == 1:
-                yield node, quantizer
+            quantized = read_quantizer(node)
+            scale = quantized.scale
+            if quantized.axis is not None and scale is not None and scale.ndim == 1:
+                yield node, quantized
 
 
 def _scalar(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in graph.nodes:
-        stored = graph.stored(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if stored is not None and not stored.dims:
+        stored = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if stored is not None and is_constant(stored) and not shape(stored):
             yield node.name, f"the stored integer '{stored.name}' has no dimensions"
 
 
@@ -131,9 +140,9 @@ def _mixed_floats(graph: Structure, target: Target) -> Iterator[Complaint]:
         return
     for node in graph.nodes:
         if node.op_type in _ONE_TYPE:
-            kinds = {graph.kind(name) for name in node.input if name}.intersection(_FLOATS)
+            kinds = {value.dtype for value in node.inputs if value and value.dtype in _FLOATS}
             if len(kinds) > 1:
-                names = " and ".join(TensorProto.DataType.Name(k).lower() for k in sorted(kinds))
+                names = " and ".join(kind.name.lower() for kind in sorted(kinds))
                 yield node.name, f"{node.op_type} of {names}"
 
 
@@ -151,43 +160,39 @@ def _contrib_operator(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 
 def _name_in_use(graph: Structure, target: Target) -> Iterator[Complaint]:
-    used: set[str] = set()
+    used: set[str | None] = set()
     for node in graph.nodes:
         is_qdq = node.op_type in _QDQ
-        used |= {name for name in node.input[: 2 if is_qdq else None] if graph.stored(name)}
-        if is_qdq and node.name in used:
+        used.update(names_of(filter(is_constant, node.inputs[: 2 if is_qdq else None])))
+        if is_qdq and node.name and node.name in used:
             yield node.name, f"this {node.op_type} is named as another layer"
         used.add(node.name)
-        used.discard("")
 
 
 def _weight_axis(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, (_, dequantize) in graph.products():
-        quantizer = graph.quantizer(dequantize) if dequantize is not None else None
-        if quantizer is None or not quantizer.constant or quantizer.axis is None:
+        quantized = read_quantizer(dequantize) if dequantize is not None else None
+        if quantized is None or not quantized.constant or quantized.axis is None:
             continue
-        rank = len(graph.shape(graph.weight(node.input[1])))
-        if not -rank <= quantizer.axis < rank:  # scale-length says so
+        rank = len(shape(weight(node.inputs[1])))
+        if not -rank <= quantized.axis < rank:  # scale-length says so
             continue
-        axis = _axis_as_read(graph, node.input[1], quantizer.axis % rank, rank)
-        transposed = any(a.name == "transB" and a.i for a in node.attribute)
-        output_axis = 0 if node.op_type == "Conv" or transposed else rank - 1
-        if axis not in (None, output_axis):
-            what = f"its weight has a scale for each channel of axis {axis}, not {output_axis}"
-            yield node.name, what
+        axis = _axis_as_read(node.inputs[1], quantized.axis % rank, rank)
+        output = output_axis(node, rank)
+        if axis not in (None, output):
+            yield node.name, f"its weight has a scale for each channel of axis {axis}, not {output}"
 
 
-def _axis_as_read(graph: Structure, name: str, axis: int, rank: int) -> int | None:
-    """Where `axis` of a dequantized weight is when a product reads it as `name`; None: unclear."""
+def _axis_as_read(value: ir.Value | None, axis: int, rank: int) -> int | None:
+    """Where `axis` of a dequantized weight is when a product reads it as `value`; None: unclear."""
     moves = []
-    node = graph.maker(name)
+    node = maker(value)
     while node is not None and node.op_type != "DequantizeLinear":
         moves.append(node)
-        node = graph.maker(node.input[0])
+        node = maker(node.inputs[0])
     for move in reversed(moves):
         if move.op_type == "Transpose":
-            order = next((list(a.ints) for a in move.attribute if a.name == "perm"), [])
-            order = order or [*range(rank)][::-1]
+            order = list(move.attributes.get_ints("perm", range(rank)[::-1]))
             if axis not in order:
                 return None
             axis = order.index(axis)
@@ -198,20 +203,21 @@ def _axis_as_read(graph: Structure, name: str, axis: int, rank: int) -> int | No
 
 def _computed_scale(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in graph.nodes:
-        if node.op_type == "QuantizeLinear" and not _constant(graph, node.input[1]):
-            yield node.name, f"the scale '{node.input[1]}' is computed when the engine runs"
+        scale = node.inputs[1] if node.op_type == "QuantizeLinear" else None
+        if scale is not None and not _known(scale):
+            yield node.name, f"the scale '{scale.name}' is computed when the engine runs"
 
 
-def _constant(graph: Structure, name: str) -> bool:
+def _known(value: ir.Value) -> bool:
     """Whether the compiler knows a tensor: it is computed from stored ones, and not reduced."""
-    pending, seen = [name], {name}
+    pending, seen = [value], {value}
     while pending:
-        name = pending.pop()
-        node = graph.maker(name)
-        if graph.stored(name) is None and (node is None or node.op_type.startswith("Reduce")):
+        value = pending.pop()
+        node = maker(value)
+        if not is_constant(value) and (node is None or node.op_type.startswith("Reduce")):
             return False
-        for source in node.input if node is not None else ():
-            if source and source not in seen:
+        for source in node.inputs if node is not None else ():
+            if source is not None and source not in seen:
                 seen.add(source)
                 pending.append(source)
     return True
@@ -219,7 +225,7 @@ def _constant(graph: Structure, name: str) -> bool:
 
 def _half_layer_norm(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node in common.decomposed_norms(graph):
-        if graph.kind(node.input[0]) == TensorProto.FLOAT16:
+        if node.outputs[0].dtype == ir.DataType.FLOAT16:
             yield node.name, "LayerNorm in float16 operators: past 255 its squares overflow"
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx import NodeProto
+import onnx_ir as ir
 
 from vitedge.core.runtime import Complaint, Rule
 from vitedge.core.spec import Target
+from vitedge.graph.constants import is_constant
 from vitedge.graph.match import ELEMENTWISE, MOVES, attentions, two_activations
-from vitedge.graph.structure import PRODUCTS, Structure
+from vitedge.graph.structure import PRODUCTS, Structure, dequantize, read_quantizer, sizes
 
 _SLICES = ("Split", "Slice", "Gather")
 
 
-def _int8(graph: Structure, node: NodeProto) -> bool:
-    return all(graph.dequantize(name) is not None for name in node.input)
+def _int8(node: ir.Node) -> bool:
+    return all(map(dequantize, node.inputs))
 
 
 def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
@@ -30,10 +31,9 @@ def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
     for node, (left, right) in graph.products():
         if node.op_type == "Conv" or left is None or right is None:
             continue
-        stored_as_int8 = graph.stored(right.input[0]) is not None
-        if not stored_as_int8 or graph.quantizer(right).axis is None:  # else INT8 is kept
+        if not is_constant(right.inputs[0]) or read_quantizer(right).axis is None:  # INT8 is kept
             continue
-        parts = [part for part in _slices(graph, node.output[0]) if _is_attended(graph, part)]
+        parts = [part for part in _slices(node.outputs[0]) if _is_attended(part)]
         if len(parts) > 2:
             yield (
                 node.name,
@@ -42,35 +42,32 @@ def _fused_qkv(graph: Structure, target: Target) -> Iterator[Complaint]:
             )
 
 
-def _slices(graph: Structure, name: str) -> list[str]:
+def _slices(product: ir.Value) -> list[ir.Value]:
     """The parts into which a Linear's output is cut, bias and moves aside; not through Q/DQ."""
-    parts, pending, seen = [], [name], {name}
+    parts, pending, seen = [], [product], {product}
     while pending:
-        for node in graph.users(pending.pop()):
+        for node in pending.pop().consumers():
+            with_constant = node.op_type in ELEMENTWISE and not two_activations(node)
             if node.op_type in _SLICES:
-                parts += [part for part in node.output if part not in seen]
-            elif (
-                node.op_type in MOVES
-                or (node.op_type in ELEMENTWISE and any(map(graph.weight, node.input)))
-            ) and node.output[0] not in seen:
-                pending.append(node.output[0])
-            seen.update(node.output)
+                parts += [part for part in node.outputs if part not in seen]
+            elif (node.op_type in MOVES or with_constant) and node.outputs[0] not in seen:
+                pending.append(node.outputs[0])
+            seen.update(node.outputs)
     return parts
 
 
-def _is_attended(graph: Structure, name: str) -> bool:
-    """Whether an operand of a product of two activations is computed from `name`."""
-    pending, seen = [name], {name}
+def _is_attended(value: ir.Value) -> bool:
+    """Whether an operand of a product of two activations is computed from `value`."""
+    pending, seen = [value], {value}
     while pending:
-        for node in graph.users(pending.pop()):
+        for node in pending.pop().consumers():
             if node.op_type in PRODUCTS:
-                if two_activations(graph, node):
+                if two_activations(node):
                     return True
                 continue
-            for output in node.output:
-                if output not in seen:
-                    seen.add(output)
-                    pending.append(output)
+            outputs = [output for output in node.outputs if output not in seen]
+            seen.update(outputs)
+            pending += outputs
     return False
 
 
@@ -83,7 +80,7 @@ def _quantized_scores(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 def _one_product(graph: Structure, target: Target) -> Iterator[Complaint]:
     for attention in attentions(graph):
-        first, second = _int8(graph, attention.qk), _int8(graph, attention.pv)
+        first, second = _int8(attention.qk), _int8(attention.pv)
         if first != second:
             int8, other = (attention.qk, attention.pv) if first else (attention.pv, attention.qk)
             yield int8.name, f"it is INT8, but '{other.name}' of the same attention is float"
@@ -91,22 +88,18 @@ def _one_product(graph: Structure, target: Target) -> Iterator[Complaint]:
 
 def _attention_size(graph: Structure, target: Target) -> Iterator[Complaint]:
     """Both products stay INT8, but in kernels of their own; in float16 they are fused."""
-    sizes = target.quantization.attention_head_sizes
+    heads = target.quantization.attention_head_sizes
     most = target.quantization.attention_max_tokens
     for attention in attentions(graph):
-        if not (_int8(graph, attention.qk) and _int8(graph, attention.pv)):
+        if not (_int8(attention.qk) and _int8(attention.pv)):
             continue
-        shape = graph.shape(attention.qk.input[0])
-        tokens = max(graph.shape(attention.qk.output[0])[-2:], default=0)
-        if shape and shape[-1] and sizes and shape[-1] not in sizes:
-            fused = _list(sizes)
-            yield attention.qk.name, f"INT8 attention with heads of {shape[-1]}; fused: {fused}"
+        head = (0, *sizes(attention.qk.inputs[0]))[-1]
+        tokens = max(sizes(attention.qk.outputs[0])[-2:], default=0)
+        if head and heads and head not in heads:
+            fused = ", ".join(map(str, heads))
+            yield attention.qk.name, f"INT8 attention with heads of {head}; fused: {fused}"
         elif most and tokens > most:
             yield attention.qk.name, f"INT8 attention over {tokens} tokens; fused: up to {most}"
-
-
-def _list(sizes: tuple[int, ...]) -> str:
-    return ", ".join(map(str, sizes))
 
 
 RULES = (
