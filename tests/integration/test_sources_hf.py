@@ -267,10 +267,20 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
 # -- what is refused ----------------------------------------------------------------------------
 
 
-def test_a_folder_without_weights_names_the_flag(hf_folder: Path) -> None:
-    (hf_folder / "model.safetensors").unlink()
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model.safetensors", "`random_weights=True`"),
+        ("preprocessor_config.json", "has no preprocessor_config.json"),
+        ("preprocessor_config.json", "`preprocess=FILE.toml`"),
+    ],
+)
+def test_a_folder_without_one_of_its_files_names_it_and_the_parameter(
+    hf_folder: Path, name: str, says: str
+) -> None:
+    (hf_folder / name).unlink()
     said = refusal(hf_folder)
-    assert "model.safetensors" in said and "`random_weights=True`" in said
+    assert name in said and says in said
 
 
 def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
@@ -287,12 +297,6 @@ def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
 
 def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable() -> None:
     assert "connect" in refusal("google/vit-base-patch16-224", UnavailableError)
-
-
-def test_a_folder_without_a_processor_asks_for_preprocess(hf_folder: Path) -> None:
-    (hf_folder / "preprocessor_config.json").unlink()
-    said = refusal(hf_folder)
-    assert "has no preprocessor_config.json" in said and "`preprocess=FILE.toml`" in said
 
 
 @pytest.mark.parametrize("content", ["[1", "[1]", "\N{SNOWMAN}"])
