@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks import peers
 from examples.references import digits
 from examples.references.training import write
-from tests.unit.models.small_vits import macs, params
+from tests.support.small_vits import macs, params
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.report import Report

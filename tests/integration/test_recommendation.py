@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from tests.support.machine import ONNXRUNTIME
-from vitedge.core import catalog
+from vitedge.core import catalog, report
 from vitedge.core.bundle import open_bundle
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
-from vitedge.core.report import Report
 from vitedge.data.imageset import Batch
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
@@ -69,46 +66,45 @@ def timed(export_digits: Export) -> list[ExportResult]:
 
 @pytest.fixture
 def copied(timed: list[ExportResult], tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / made.bundle.path.name for made in timed]
-    for made, path in zip(timed, paths, strict=True):
-        shutil.copytree(made.bundle.path, path)
+    paths = [tmp_path / artifact.bundle.path.name for artifact in timed]
+    for artifact, path in zip(timed, paths, strict=True):
+        shutil.copytree(artifact.bundle.path, path)
     return paths
 
 
-def stored(path: Path) -> dict[str, Any]:
-    return json.loads((path / "report.json").read_text())
+def stored(path: Path) -> Any:
+    return report.read(path / "report.json")
 
 
-def test_every_bundle_of_a_target_carries_the_recommendation(timed: list[ExportResult]) -> None:
-    fp32, int8 = (stored(made.bundle.path) for made in timed)
+def test_every_bundle_carries_the_recommendation_and_its_figures_are_those_measured(
+    timed: list[ExportResult],
+) -> None:
+    fp32, int8 = (stored(artifact.bundle.path) for artifact in timed)
+    recommendation = int8.recommendation
     assert timed[0].report.recommendation == timed[1].report.recommendation
-    assert timed[1].report.recommendation.reason == int8["recommendation"]["reason"]
-    assert fp32["recommendation"] == int8["recommendation"]
-    assert int8["recommendation"]["max_drop_pp"] == 2.0
-    assert int8["recommendation"]["reason"]
+    assert timed[1].report.recommendation.reason == recommendation.reason
+    assert fp32.recommendation == recommendation
+    assert recommendation.max_drop_pp == 2.0 and recommendation.reason
 
+    first, second = recommendation.candidates
+    assert (first.precision, second.precision) == ("fp32", "int8")
+    assert first.p50_ms == int8.latency.fp32.p50_ms == fp32.latency.p50_ms
+    assert (first.speedup, first.speedup_ci) == (1, (1, 1))
+    assert first.bytes == fp32.size.bytes
+    for key, section in {
+        "p50_ms": int8.latency,
+        "speedup": int8.latency,
+        "speedup_ci": int8.latency,
+        "drop_pp": int8.accuracy,
+        "drop_ci_pp": int8.accuracy,
+        "sqnr_db": int8.numerics,
+        "bytes": int8.size,
+    }.items():
+        assert getattr(second, key) == getattr(section, key), key
 
-def test_its_figures_are_those_measured(timed: list[ExportResult]) -> None:
-    fp32, int8 = (stored(made.bundle.path) for made in timed)
-    first, second = int8["recommendation"]["candidates"]
-    assert first["precision"] == "fp32"
-    assert first["p50_ms"] == int8["latency"]["fp32"]["p50_ms"] == fp32["latency"]["p50_ms"]
-    assert (first["speedup"], first["speedup_ci"]) == (1, [1, 1])
-    assert first["bytes"] == fp32["size"]["bytes"]
-    assert second["precision"] == "int8"
-    for key in ("p50_ms", "speedup", "speedup_ci"):
-        assert second[key] == int8["latency"][key]
-    for key in ("drop_pp", "drop_ci_pp"):
-        assert second[key] == int8["accuracy"][key]
-    assert second["sqnr_db"] == int8["numerics"]["sqnr_db"]
-    assert second["bytes"] == int8["size"]["bytes"]
-
-
-def test_int8_is_recommended_only_where_it_was_faster(timed: list[ExportResult]) -> None:
-    chosen = timed[-1].report.recommendation
-    low, _ = timed[-1].report.latency.speedup_ci
-    assert chosen.precision == ("int8" if low > 1 else "fp32")
-    assert ("faster than FP32" in chosen.reason) == (low > 1)
+    low, _ = int8.latency.speedup_ci
+    assert recommendation.precision == ("int8" if low > 1 else "fp32")
+    assert ("faster than FP32" in recommendation.reason) == (low > 1)
 
 
 @pytest.mark.parametrize("changes", [{"duration_s": 0.0}, {"precision": "fp32"}])
@@ -116,44 +112,43 @@ def test_nothing_timed_is_nothing_recommended(
     export_digits: Export, changes: dict[str, Any]
 ) -> None:
     unasked = {"calib_data": "", "num_samples": None, "max_drop_pp": None}
-    for made in export_digits(**changes, **(unasked if "precision" in changes else {})):
-        assert made.report.recommendation is None and made.report.latency is None
-        assert made.report.accuracy is not None
+    for artifact in export_digits(**changes, **(unasked if "precision" in changes else {})):
+        assert artifact.report.recommendation is None and artifact.report.latency is None
+        assert artifact.report.accuracy is not None
 
 
 def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None:
-    here = describe_machine(threads=0)
+    host = describe_machine(threads=0)
     known = catalog.targets().values()
     cpus = [target for target in known if target.runtime in ("onnxruntime", "openvino")]
-    elsewhere = next(target.name for target in cpus if not catalog.runs_on(target, here))
-    made = export_digits(targets=(elsewhere,), max_drop_pp=None)
-    for each in made:
-        assert each.report.recommendation is None and each.report.latency is None
-    notes = [note for each in made for note in each.notes()]
-    lower = [each for each in made if each.bundle.manifest.precision != "fp32"]
-    assert sum("run 'vitedge bench' on the device" in note for note in notes) == len(lower) > 0
+    elsewhere = next(target.name for target in cpus if not catalog.runs_on(target, host))
+    artifacts = export_digits(targets=(elsewhere,), max_drop_pp=None)
+    for artifact in artifacts:
+        assert artifact.report.recommendation is None and artifact.report.latency is None
+    notes = [note for artifact in artifacts for note in artifact.notes()]
+    lower = sum(artifact.bundle.manifest.precision != "fp32" for artifact in artifacts)
+    assert sum("run 'vitedge bench' on the device" in note for note in notes) == lower > 0
 
 
 @pytest.mark.parametrize("which", [slice(1, 2), slice(0, 2)], ids=["INT8", "both"])
 def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which: slice) -> None:
-    before = stored(copied[1])["latency"]
+    before = stored(copied[1]).latency
     bench_bundles([open_bundle(path) for path in copied[which]], QUIET, BenchRequest(SHORT_S))
     reports = [stored(path) for path in copied[which]]
-    for report in reports:
-        assert report["recommendation"]["max_drop_pp"] == 2.0
-        _, int8 = report["recommendation"]["candidates"]
-        assert int8["p50_ms"] == reports[-1]["latency"]["p50_ms"] != before["p50_ms"]
-    again = recommend(candidates_of([msgspec.convert(report, Report) for report in reports]), 2.0)
-    assert again is not None
-    assert (again.precision, again.reason) == (
-        reports[-1]["recommendation"]["precision"],
-        reports[-1]["recommendation"]["reason"],
-    )
+    latest = reports[-1]
+    for timed_again in reports:
+        assert timed_again.recommendation.max_drop_pp == 2.0
+        _, int8 = timed_again.recommendation.candidates
+        assert int8.p50_ms == latest.latency.p50_ms != before.p50_ms
+    recommendation = recommend(candidates_of(reports), 2.0)
+    assert recommendation is not None
+    assert recommendation.precision == latest.recommendation.precision
+    assert recommendation.reason == latest.recommendation.reason
 
 
 def test_what_is_timed_without_fp32_loses_it(copied: list[Path]) -> None:
     shutil.rmtree(copied[0])
-    (report,), _ = bench_bundles([open_bundle(copied[1])], QUIET, BenchRequest(SHORT_S))
-    assert report.latency.fp32 is None
-    assert report.recommendation is None
-    assert report.accuracy is not None
+    (latest,), _ = bench_bundles([open_bundle(copied[1])], QUIET, BenchRequest(SHORT_S))
+    assert latest.latency.fp32 is None
+    assert latest.recommendation is None
+    assert latest.accuracy is not None

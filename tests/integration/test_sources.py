@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError
 from vitedge.models.sources import ModelRequest, ReferenceModel, resolve
 
 pytestmark = pytest.mark.usefixtures("peers")
@@ -51,18 +50,40 @@ def timm_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def sized(folder: Path, height: int, width: int) -> Path:
+    """A preprocessing of that size."""
+    (folder / "mine.toml").write_text(f"height = {height}\nwidth = {width}\n")
+    return folder / "mine.toml"
+
+
+@pytest.fixture(params=["timm", "hf"])
+def saved(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """A folder as each library saves it, and how MODEL names it."""
+    kind = request.param
+    folder: Path = request.getfixturevalue(f"{kind}_folder")
+    return f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}", folder
+
+
+def hub_file(home: Path, name: str) -> Path:
+    """Where torch keeps the default weights of a torchvision model it has downloaded to `home`."""
+    from torchvision import models
+
+    folder = home / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    url: str = models.get_model_weights(name).DEFAULT.url
+    return folder / url.rpartition("/")[2]
+
+
 @pytest.fixture
-def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where torch keeps downloads, with ResNet-18's there: random, in torchvision's layout."""
+def resnet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ResNet-18's weights where torch keeps downloads: random, in torchvision's layout."""
     from torchvision import models
 
     torch.manual_seed(0)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    url = models.ResNet18_Weights.DEFAULT.url
-    torch.save(models.resnet18().state_dict(), folder / url.rpartition("/")[2])
-    yield folder
+    file = hub_file(tmp_path, "resnet18")
+    torch.save(models.resnet18().state_dict(), file)
+    return file
 
 
 def same_answer(model: ReferenceModel, peer: Any, size: int) -> bool:
@@ -98,7 +119,7 @@ def test_a_timm_name_knows_imagenets_classes() -> None:
     assert known.preprocess.mean == (0.5, 0.5, 0.5)
 
 
-def test_a_torchvision_name_reads_the_file_its_hub_left(torch_home: Path) -> None:
+def test_a_torchvision_name_reads_the_file_its_hub_left(resnet_file: Path) -> None:
     from torchvision import models
 
     model = resolve(ModelRequest("torchvision:resnet18"))
@@ -106,7 +127,7 @@ def test_a_torchvision_name_reads_the_file_its_hub_left(torch_home: Path) -> Non
     assert (known.task, known.labels[0], len(known.labels)) == ("classification", "tench", 1000)
     assert (known.preprocess.resize_px, known.preprocess.interpolation) == (256, "bilinear")
     peer = models.resnet18().eval()
-    peer.load_state_dict(torch.load(next(torch_home.iterdir()), weights_only=True))
+    peer.load_state_dict(torch.load(resnet_file, weights_only=True))
     assert same_answer(model, peer, 224)
 
 
@@ -131,7 +152,7 @@ def test_weights_of_ones_own_go_into_a_librarys_model(tmp_path: Path, source: st
 # -- what is refused ----------------------------------------------------------------------------
 
 
-def refusal(request: ModelRequest, kind: type[InputError] | type[UnavailableError]) -> str:
+def refusal(request: ModelRequest, kind: type[VitedgeError] = InputError) -> str:
     """What the user is told, the fix included."""
     with pytest.raises(kind) as caught:
         resolve(request)
@@ -155,16 +176,12 @@ def test_timms_labels_that_are_not_the_heads_are_refused(timm_folder: Path) -> N
     config = json.loads((timm_folder / "config.json").read_text())
     config["label_names"] = ["cat", "dog"]
     (timm_folder / "config.json").write_text(json.dumps(config))
-    said = refusal(ModelRequest(f"timm:local-dir:{timm_folder}"), InputError)
+    said = refusal(ModelRequest(f"timm:local-dir:{timm_folder}"))
     assert "2 classes" in said and "3 outputs" in said
 
 
-@pytest.mark.parametrize("kind", ["timm", "hf"])
-def test_missing_extra_and_misshaped_tensors_are_listed(
-    kind: str, timm_folder: Path, hf_folder: Path
-) -> None:
-    folder = timm_folder if kind == "timm" else hf_folder
-    source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
+def test_missing_extra_and_misshaped_tensors_are_listed(saved: tuple[str, Path]) -> None:
+    source, folder = saved
     state = load_file(folder / "model.safetensors")
     names = sorted(name for name in state if name.endswith("bias"))
     for name in names[:6]:
@@ -172,88 +189,72 @@ def test_missing_extra_and_misshaped_tensors_are_listed(
     state["stray.weight"] = torch.zeros(3)
     state[names[6]] = torch.zeros(7)
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    said = refusal(ModelRequest(source), InputError)
+    said = refusal(ModelRequest(source))
     assert "6 missing" in said and "…" in said
     assert "1 unexpected (stray.weight)" in said
     assert "1 misshaped" in said and "bias (7" in said
 
 
-@pytest.mark.parametrize("kind", ["timm", "hf"])
-def test_weights_with_nan_are_refused(kind: str, timm_folder: Path, hf_folder: Path) -> None:
-    folder = timm_folder if kind == "timm" else hf_folder
-    source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
+def test_weights_with_nan_are_refused(saved: tuple[str, Path]) -> None:
+    source, folder = saved
     state = load_file(folder / "model.safetensors")
     next(iter(state.values())).view(-1)[0] = float("nan")
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-    assert "NaN" in refusal(ModelRequest(source), InputError)
+    assert "NaN" in refusal(ModelRequest(source))
 
 
-@pytest.mark.parametrize("kind", ["timm", "hf", "torchvision"])
-def test_code_in_weights_does_not_run(
-    kind: str, timm_folder: Path, hf_folder: Path, torch_home: Path, tmp_path: Path
-) -> None:
-    mark = tmp_path / "it ran"
-    evil = pickle.dumps({"weight": Shell(mark)})
-    if kind == "torchvision":
-        next(torch_home.iterdir()).write_bytes(evil)
-        source = "torchvision:resnet18"
-    else:
-        folder = timm_folder if kind == "timm" else hf_folder
-        (folder / "model.safetensors").unlink()
-        (folder / "pytorch_model.bin").write_bytes(evil)
-        source = f"timm:local-dir:{folder}" if kind == "timm" else f"hf:{folder}"
-    refusal(ModelRequest(source), InputError)
+def test_code_in_a_folders_weights_does_not_run(saved: tuple[str, Path], tmp_path: Path) -> None:
+    source, folder = saved
+    (folder / "model.safetensors").unlink()
+    assert_not_run(source, folder / "pytorch_model.bin", tmp_path / "it ran")
+
+
+def test_code_in_a_download_does_not_run(resnet_file: Path, tmp_path: Path) -> None:
+    assert_not_run("torchvision:resnet18", resnet_file, tmp_path / "it ran")
+
+
+def assert_not_run(source: str, file: Path, mark: Path) -> None:
+    file.write_bytes(pickle.dumps({"weight": Shell(mark)}))
+    refusal(ModelRequest(source))
     assert not mark.exists()
 
 
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("request_", "says"),
     [
-        ("timm:vit_tinny_patch16_224", "'vit_tiny_patch16_224'"),
-        ("torchvision:vit_b_61", "'vit_b_16'"),
-        ("torchvision:vit_b_16.IMAGENET1K_V7", "'IMAGENET1K_V1'"),
-        ("vit_tinny_patch16_224", "'vit_tiny_patch16_224'"),
+        (ModelRequest("timm:vit_tinny_patch16_224"), "'vit_tiny_patch16_224'"),
+        (ModelRequest("torchvision:vit_b_61"), "'vit_b_16'"),
+        (ModelRequest("torchvision:vit_b_16.IMAGENET1K_V7"), "'IMAGENET1K_V1'"),
+        (ModelRequest("vit_tinny_patch16_224"), "'vit_tiny_patch16_224'"),
+        (ModelRequest("timm:vit_tiny_patch16_224", task="segmentation"), "drop `task`"),
+        (ModelRequest("torchvision:resnet18", task="segmentation"), "drop `task`"),
+        (
+            ModelRequest("vit_tiny_patch16_224", random_weights=True, task="segmentation"),
+            "drop `task`",
+        ),
+        (ModelRequest("", weights=Path("a.pt"), random_weights=True), "exclude"),
+        (ModelRequest("timm:vit_tiny_patch16_224", arch="digits"), "`arch` does not apply to"),
     ],
+    ids=str,
 )
-def test_an_unknown_name_gets_the_nearest(model: str, says: str) -> None:
-    assert says in refusal(ModelRequest(model), InputError)
+def test_what_is_unknown_or_does_not_belong_together_is_refused(
+    request_: ModelRequest, says: str
+) -> None:
+    assert says in refusal(request_)
 
 
 @pytest.mark.parametrize(
-    ("model", "task"),
+    ("model", "height", "width", "says"),
     [
-        ("timm:vit_tiny_patch16_224", "segmentation"),
-        ("torchvision:resnet18", "segmentation"),
-        ("vit_tiny_patch16_224", "segmentation"),
+        ("vit_tiny_patch16_224", 200, 224, "multiples of 16"),
+        ("torchvision:vit_b_32", 96, 160, "square"),
     ],
 )
-def test_a_task_the_model_does_not_do_is_refused(model: str, task: Any) -> None:
-    assert "`task`" in refusal(ModelRequest(model, task=task, random_weights=True), InputError)
-
-
-def test_weights_and_random_weights_exclude_each_other(tmp_path: Path) -> None:
-    request = ModelRequest(
-        "timm:vit_tiny_patch16_224", weights=tmp_path / "a.pt", random_weights=True
-    )
-    assert "exclude" in refusal(request, InputError)
-
-
-def test_a_size_the_patches_do_not_divide_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("height = 200\nwidth = 224\n")
-    request = ModelRequest(
-        "vit_tiny_patch16_224", preprocess=tmp_path / "mine.toml", random_weights=True
-    )
-    assert "multiples of 16" in refusal(request, InputError)
-
-
-def test_a_zoo_model_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("height = 96\nwidth = 160\n")
-    request = ModelRequest(
-        "vit_tiny_r_s16_p8_224", preprocess=tmp_path / "mine.toml", random_weights=True
-    )
-    model = resolve(request)
-    assert isinstance(model.content, nn.Module)
-    assert model.content(torch.zeros(1, 3, 96, 160)).shape == (1, 1000)
+def test_a_size_the_model_cannot_take_is_refused(
+    tmp_path: Path, model: str, height: int, width: int, says: str
+) -> None:
+    mine = sized(tmp_path, height, width)
+    assert says in refusal(ModelRequest(model, preprocess=mine, random_weights=True))
 
 
 # -- the peers' own ways ------------------------------------------------------------------------
@@ -262,6 +263,7 @@ def test_a_zoo_model_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("source", "height", "width"),
     [
+        ("vit_tiny_r_s16_p8_224", 96, 160),
         ("timm:vit_tiny_patch16_224", 96, 160),
         ("timm:resnet18", 96, 160),
         ("torchvision:vit_b_32", 96, 96),
@@ -271,18 +273,10 @@ def test_a_zoo_model_takes_the_size_of_its_preprocessing(tmp_path: Path) -> None
 def test_preprocess_sets_the_resolution_of_any_source(
     tmp_path: Path, source: str, height: int, width: int
 ) -> None:
-    (tmp_path / "mine.toml").write_text(f"height = {height}\nwidth = {width}\n")
-    model = resolve(ModelRequest(source, preprocess=tmp_path / "mine.toml", random_weights=True))
+    mine = sized(tmp_path, height, width)
+    model = resolve(ModelRequest(source, preprocess=mine, random_weights=True))
     assert isinstance(model.content, nn.Module)
     assert model.content(torch.zeros(1, 3, height, width)).shape == (1, 1000)
-
-
-def test_torchvisions_vits_are_square(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("height = 96\nwidth = 160\n")
-    request = ModelRequest(
-        "torchvision:vit_b_32", preprocess=tmp_path / "mine.toml", random_weights=True
-    )
-    assert "square" in refusal(request, InputError)
 
 
 @pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "googlenet"])
@@ -294,14 +288,11 @@ def test_torchvisions_models_are_built_as_for_their_weights(
 
     torch.manual_seed(0)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    entry = models.get_model_weights(name).DEFAULT
     own = {"weights_backbone": None} if name.startswith("lraspp") else {"init_weights": False}
     state = models.get_model(name, weights=None, **own).state_dict()
-    torch.save(state, folder / entry.url.rpartition("/")[2])
+    torch.save(state, hub_file(tmp_path, name))
     model = resolve(ModelRequest(f"torchvision:{name}"))
-    peer = models.get_model(name, weights=entry).eval()
+    peer = models.get_model(name, weights="DEFAULT").eval()
     assert same_answer(model, lambda x: y["out"] if isinstance(y := peer(x), dict) else y, 64)
 
 
@@ -321,8 +312,7 @@ def test_weights_of_another_class_count_say_so(tmp_path: Path) -> None:
     from torchvision import models
 
     save_file(models.resnet18(num_classes=10).state_dict(), tmp_path / "ten.safetensors")
-    request = ModelRequest("torchvision:resnet18", weights=tmp_path / "ten.safetensors")
-    said = refusal(request, InputError)
+    said = refusal(ModelRequest("torchvision:resnet18", weights=tmp_path / "ten.safetensors"))
     assert "fc.weight (10, 512), not (1000, 512)" in said and "as many classes" in said
 
 
@@ -336,12 +326,3 @@ def test_what_weights_do_not_say_is_noted(tmp_path: Path) -> None:
     how, where = model.identity.notes
     assert "mean 0.5" in how and "`preprocess`" in how
     assert "interpolated" in where
-
-
-@pytest.mark.parametrize(
-    "content", [{1: torch.zeros(2)}, {"weight": torch.eye(3).to_sparse()}], ids=["int", "sparse"]
-)
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "mine.pt")
-    for arch in ("", "digits"):
-        assert "no state dict" in refusal(ModelRequest(str(tmp_path / "mine.pt"), arch), InputError)

@@ -62,6 +62,13 @@ def answer(source: Path, pixels: Tensor = PIXELS, **request: Any) -> Tensor:
     return given
 
 
+def peer_of(folder: Path, kind: str, **options: Any) -> Any:
+    """What transformers itself makes of a folder."""
+    import transformers
+
+    return getattr(transformers, kind).from_pretrained(folder, **options).eval()
+
+
 def same(got: Tensor, want: Tensor) -> bool:
     return got.shape == want.shape and torch.allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -84,8 +91,6 @@ def edit_config(folder: Path, **settings: Any) -> None:
 
 
 def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> None:
-    import transformers
-
     known = resolve(ModelRequest(f"hf:{hf_folder}")).identity
     assert (known.name, known.task) == ("my-vit", "classification")
     assert known.labels == ("tench", "goldfish", "white shark")
@@ -98,7 +103,7 @@ def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> No
         crop_rounding="down",
         mean=(0.4, 0.5, 0.6),
     )
-    peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).eval()
+    peer = peer_of(hf_folder, "ViTForImageClassification")
     assert same(answer(hf_folder), peer(PIXELS).logits)
 
 
@@ -123,14 +128,11 @@ def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_stored_in_16_bits_compute_in_32(hf_folder: Path, dtype: torch.dtype) -> None:
-    import transformers
-
-    kind = transformers.ViTForImageClassification
-    kind.from_pretrained(hf_folder).to(dtype).save_pretrained(hf_folder)
+    peer_of(hf_folder, "ViTForImageClassification").to(dtype).save_pretrained(hf_folder)
     assert {tensor.dtype for tensor in load_file(hf_folder / "model.safetensors").values()} == {
         dtype
     }
-    peer = kind.from_pretrained(hf_folder, dtype=torch.float32).eval()
+    peer = peer_of(hf_folder, "ViTForImageClassification", dtype=torch.float32)
     assert same(answer(hf_folder), peer(PIXELS).logits)
     for flags in ({"random_weights": True}, {"weights": hf_folder / "model.safetensors"}):
         assert answer(hf_folder, **flags).dtype == torch.float32
@@ -162,10 +164,8 @@ def test_labels_need_not_be_text(hf_folder: Path, value: int | None) -> None:
 def test_weights_may_have_the_hubs_names_or_those_of_the_modules(
     hf_folder: Path, tmp_path: Path
 ) -> None:
-    import transformers
-
     hub_names = hf_folder / "model.safetensors"
-    module = transformers.ViTForImageClassification.from_pretrained(hf_folder)
+    module = peer_of(hf_folder, "ViTForImageClassification")
     torch.save({f"module.{k}": v for k, v in module.state_dict().items()}, tmp_path / "mine.pt")
     stored = resolve(ModelRequest(f"hf:{hf_folder}")).identity
     want = answer(hf_folder)
@@ -189,77 +189,63 @@ def test_weights_of_another_architecture_are_refused(hf_folder: Path, saved: Sav
 # -- features -----------------------------------------------------------------------------------
 
 
-def test_features_are_the_class_token_of_a_classifiers_encoder(hf_folder: Path) -> None:
-    import transformers
+FEATURES: dict[str, tuple[str, dict[str, Any], Callable[[Any], Tensor]]] = {
+    "the class token of a classifier's encoder": (
+        *("ViTForImageClassification", {}),
+        lambda peer: peer.vit(PIXELS).last_hidden_state[:, 0],
+    ),
+    "a pooler that was saved": ("ViTModel", {}, lambda peer: peer(PIXELS).pooler_output),
+    "a pooler that was trained with a classifier": (
+        *("BeitForImageClassification", {"num_labels": 5}),
+        lambda peer: peer.beit(PIXELS).pooler_output,
+    ),
+    "a convolutional encoder's, one row an image": (
+        *("ResNetModel", {"hidden_sizes": [8, 16], "depths": [1, 1]}),
+        lambda peer: peer(PIXELS).pooler_output[:, :, 0, 0],
+    ),
+    "the encoder's of masked image modeling": (
+        *("ViTForMaskedImageModeling", {}),
+        lambda peer: peer.vit(PIXELS).last_hidden_state[:, 0],
+    ),
+}
 
-    known = resolve(ModelRequest(f"hf:{hf_folder}", task="features")).identity
-    assert (known.task, known.labels) == ("features", ())
-    peer = transformers.ViTForImageClassification.from_pretrained(hf_folder).vit.eval()
-    assert same(answer(hf_folder, task="features"), peer(PIXELS).last_hidden_state[:, 0])
 
-
-@pytest.mark.parametrize("task", ["features", None])
-def test_a_pooler_that_was_saved_is_used(saved: Saved, task: Any) -> None:
-    import transformers
-
-    folder = saved("ViTModel", "ViTConfig")
-    peer = transformers.ViTModel.from_pretrained(folder).eval()
-    assert same(answer(folder, task=task), peer(PIXELS).pooler_output)
-
-
-def test_a_pooler_that_was_trained_with_a_classifier_is_used(saved: Saved) -> None:
-    import transformers
-
-    folder = saved("BeitForImageClassification", "BeitConfig", num_labels=5)
-    peer = transformers.BeitForImageClassification.from_pretrained(folder).beit.eval()
-    assert same(answer(folder, task="features"), peer(PIXELS).pooler_output)
+@pytest.mark.parametrize("kind", FEATURES)
+def test_features_are_those_of_the_encoder(saved: Saved, kind: str) -> None:
+    architecture, settings, features = FEATURES[kind]
+    family = architecture.partition("For")[0].removesuffix("Model")
+    folder = saved(architecture, f"{family}Config", **settings)
+    want = features(peer_of(folder, architecture))
+    for task in ("features",) if "Classification" in architecture else ("features", None):
+        known = resolve(ModelRequest(f"hf:{folder}", task=task)).identity
+        assert (known.task, known.labels) == ("features", ())
+        assert same(answer(folder, task=task), want)
 
 
 @pytest.mark.parametrize("task", ["features", None])
 def test_a_pooler_that_was_never_trained_is_not_made_up(saved: Saved, task: Any) -> None:
-    import transformers
-
     folder = saved("ViTModel", "ViTConfig")
     state = load_file(folder / "model.safetensors")
     rest = {name: tensor for name, tensor in state.items() if "pooler" not in name}
     assert len(rest) == len(state) - 2
     save_file(rest, folder / "model.safetensors", {"format": "pt"})
-    peer = transformers.ViTModel.from_pretrained(folder).eval()
+    peer = peer_of(folder, "ViTModel")
     assert same(answer(folder, task=task), peer(PIXELS).last_hidden_state[:, 0])
-
-
-def test_features_of_a_convolutional_encoder_are_one_row_an_image(saved: Saved) -> None:
-    """transformers pools them to (B, D, 1, 1)."""
-    import transformers
-
-    folder = saved("ResNetModel", "ResNetConfig", hidden_sizes=[8, 16], depths=[1, 1])
-    peer = transformers.ResNetModel.from_pretrained(folder).eval()
-    assert same(answer(folder), peer(PIXELS).pooler_output[:, :, 0, 0])
 
 
 @pytest.mark.parametrize("kind", ["ViTMAEForPreTraining", "ViTMAEModel"])
 def test_features_of_mae_are_of_the_whole_image(saved: Saved, kind: str) -> None:
     """transformers itself only shuffles the patches once its mask ratio is 0."""
-    import transformers
-
     folder = saved(kind, "ViTMAEConfig")
     model = resolve(ModelRequest(f"hf:{folder}"))
     assert model.identity.task == "features"
     first = answer(folder)
     assert torch.equal(first, answer(folder))
-    peer = transformers.ViTMAEModel.from_pretrained(folder, mask_ratio=0.0).eval()
+    peer = peer_of(folder, "ViTMAEModel", mask_ratio=0.0)
     in_order = torch.arange(16.0).expand(2, -1)
     assert same(first, peer(PIXELS, noise=in_order).last_hidden_state[:, 0])
     edit_config(folder, mask_ratio=0.5)
     assert torch.equal(first, answer(folder))
-
-
-def test_features_of_masked_image_modeling_are_the_encoders(saved: Saved) -> None:
-    import transformers
-
-    folder = saved("ViTForMaskedImageModeling", "ViTConfig")
-    peer = transformers.ViTForMaskedImageModeling.from_pretrained(folder).vit.eval()
-    assert same(answer(folder), peer(PIXELS).last_hidden_state[:, 0])
 
 
 def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path: Path) -> None:
@@ -281,16 +267,24 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
 # -- what is refused ----------------------------------------------------------------------------
 
 
-def test_a_folder_without_weights_names_the_flag(hf_folder: Path) -> None:
-    (hf_folder / "model.safetensors").unlink()
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model.safetensors", "`random_weights=True`"),
+        ("preprocessor_config.json", "has no preprocessor_config.json"),
+        ("preprocessor_config.json", "`preprocess=FILE.toml`"),
+    ],
+)
+def test_a_folder_without_one_of_its_files_names_it_and_the_parameter(
+    hf_folder: Path, name: str, says: str
+) -> None:
+    (hf_folder / name).unlink()
     said = refusal(hf_folder)
-    assert "model.safetensors" in said and "`random_weights=True`" in said
+    assert name in said and says in said
 
 
 def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
-    import transformers
-
-    module = transformers.ViTForImageClassification.from_pretrained(hf_folder)
+    module = peer_of(hf_folder, "ViTForImageClassification")
     (hf_folder / "model.safetensors").unlink()
     module.save_pretrained(hf_folder, max_shard_size="20KB")
     whole = answer(hf_folder)
@@ -303,12 +297,6 @@ def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
 
 def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable() -> None:
     assert "connect" in refusal("google/vit-base-patch16-224", UnavailableError)
-
-
-def test_a_folder_without_a_processor_asks_for_preprocess(hf_folder: Path) -> None:
-    (hf_folder / "preprocessor_config.json").unlink()
-    said = refusal(hf_folder)
-    assert "has no preprocessor_config.json" in said and "`preprocess=FILE.toml`" in said
 
 
 @pytest.mark.parametrize("content", ["[1", "[1]", "\N{SNOWMAN}"])
@@ -381,10 +369,7 @@ def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> N
 def test_weights_stored_in_16_bits_become_int8(
     hf_folder: Path, dtype: torch.dtype, tmp_path: Path, vitedge: Any
 ) -> None:
-    import transformers
-
-    kind = transformers.ViTForImageClassification
-    kind.from_pretrained(hf_folder).to(dtype).save_pretrained(hf_folder)
+    peer_of(hf_folder, "ViTForImageClassification").to(dtype).save_pretrained(hf_folder)
     vitedge(
         *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
         *("--int8", "--calib-data", "random", "--num-samples", 4, "--duration", 0),

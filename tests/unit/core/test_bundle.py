@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -44,6 +45,7 @@ def refusal(bundle: Path) -> str:
 
 
 def test_a_sealed_bundle_opens_with_everything_in_it(bundle: Path) -> None:
+    (bundle / "report.json").write_text("anything")  # is not part of it
     opened = open_bundle(bundle)
     assert set(opened.manifest.files) == {"model.onnx", "golden.npz", "labels.txt"}
     assert set(opened.model_files) == {"model.onnx"}
@@ -54,21 +56,14 @@ def test_a_sealed_bundle_opens_with_everything_in_it(bundle: Path) -> None:
     np.testing.assert_array_equal(golden.labels, [0, 1])
 
 
-def test_a_report_does_not_change_the_bundle(bundle: Path) -> None:
-    (bundle / "report.json").write_text("anything")
-    open_bundle(bundle)
-
-
 @pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "labels.txt"])
-def test_one_changed_byte_in_any_file_is_refused(bundle: Path, name: str) -> None:
+def test_one_changed_byte_in_any_file_and_a_missing_file_are_refused(
+    bundle: Path, name: str
+) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
     assert f"'{name}' is not the file the manifest describes" in refusal(bundle)
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "labels.txt"])
-def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
     assert f"'{name}' is missing" in refusal(bundle)
 
@@ -99,13 +94,8 @@ def test_a_truncated_manifest_is_refused(bundle: Path, keep: int) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\xff\xfe",
-        b'{"schema": "\xff"}',
-        b"[" * 100_000,
-        b"[]",
-        b'"vitedge.artifact/1"',
-        b"null",
-        b"{}",
+        *(b"\xff\xfe", b'{"schema": "\xff"}', b"[" * 100_000),
+        *(b"[]", b'"vitedge.artifact/1"', b"null", b"{}"),
     ],
 )
 def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: bytes) -> None:
@@ -113,25 +103,24 @@ def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: byt
     assert "manifest.json" in refusal(bundle)
 
 
-@pytest.mark.parametrize("schema", ["vitedge.artifact/2", "", None, 1])
-def test_another_schema_is_refused_by_name(bundle: Path, schema: object) -> None:
-    edit(bundle, schema=schema)
-    assert "'vitedge.artifact/1'" in refusal(bundle)
-
-
 @pytest.mark.parametrize(
-    "changes",
-    [{"surprise": 1}, {"precision": "int3"}, {"files": []}, {"files": {"model.onnx": 3}}],
+    ("changes", "says"),
+    [
+        *(({"schema": name}, "'vitedge.artifact/1'") for name in ("vitedge.artifact/2", "", None)),
+        ({"schema": 1}, "'vitedge.artifact/1'"),
+        ({"surprise": 1}, "surprise"),
+        ({"precision": "int3"}, "precision"),
+        ({"files": []}, "files"),
+        ({"files": {"model.onnx": 3}}, "files"),
+        ({"files": {}}, "lists no model"),
+    ],
     ids=str,
 )
-def test_a_manifest_of_another_shape_is_refused(bundle: Path, changes: dict[str, object]) -> None:
+def test_a_manifest_of_another_shape_is_refused(
+    bundle: Path, changes: dict[str, object], says: str
+) -> None:
     edit(bundle, **changes)
-    assert "manifest.json" in refusal(bundle)
-
-
-def test_a_manifest_that_lists_no_model_is_refused(bundle: Path) -> None:
-    edit(bundle, files={})
-    assert "lists no model" in refusal(bundle)
+    assert says in refusal(bundle)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
@@ -162,15 +151,11 @@ def pair(tmp_path: Path, small_bundle: Make) -> tuple[Path, Path]:
     return fp32, int8
 
 
-def test_an_int8_bundle_finds_the_fp32_one_beside_it(pair: tuple[Path, Path]) -> None:
+def test_an_int8_bundle_finds_the_fp32_one_beside_it_or_has_none(pair: tuple[Path, Path]) -> None:
     fp32, int8 = pair
     reference_bundle = open_bundle(int8).reference()
     assert reference_bundle is not None and reference_bundle.path == fp32.resolve()
     assert open_bundle(fp32).reference() is not None  # itself
-
-
-def test_an_int8_bundle_alone_has_no_reference(pair: tuple[Path, Path]) -> None:
-    fp32, int8 = pair
     fp32.rename(fp32.with_name("elsewhere"))
     assert open_bundle(int8).reference() is None
 
@@ -307,9 +292,8 @@ def test_an_output_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x" * (2**20 + 1))
-    expected = subprocess.run(
-        ["sha256sum", str(tmp_path / "file")], capture_output=True, text=True, check=True
-    ).stdout.split()[0]
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    content = b"x" * (2**20 + 1)  # more than is read at once
+    (tmp_path / "file").write_bytes(content)
+    expected = hashlib.sha256(content).hexdigest()
     assert sha256(tmp_path / "file") == expected

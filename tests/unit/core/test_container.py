@@ -11,43 +11,36 @@ from vitedge.core import container
 
 Tree = Callable[[dict[str, str]], Path]
 
-V1_GROUP = {"proc/self/cgroup": "3:cpuset:/\n2:cpu,cpuacct:/pod/app\n0::/"}
+V1_MEMORY = "sys/fs/cgroup/memory"
+HUGE = "9223372036854771712"
+"""What v1 writes for no limit."""
+
+
+def v2(group: str, **quotas: str) -> dict[str, str]:
+    """Of a process in `group`, and the quotas of groups by name; `root` is that of all."""
+    files = {f"sys/fs/cgroup/{name}/cpu.max": quota for name, quota in quotas.items()}
+    if "root" in quotas:
+        files["sys/fs/cgroup/cpu.max"] = files.pop("sys/fs/cgroup/root/cpu.max")
+    return {"proc/self/cgroup": f"0::{group}", **files}
+
+
+def v1(quota_us: str) -> dict[str, str]:
+    return {
+        "proc/self/cgroup": "3:cpuset:/\n2:cpu,cpuacct:/pod/app\n0::/",
+        "sys/fs/cgroup/cpu/cpu.cfs_quota_us": quota_us,
+        "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+    }
 
 
 @pytest.mark.parametrize(
     ("files", "quota"),
     [
         # v2: the tightest of the group and those above it
-        (
-            {
-                "proc/self/cgroup": "0::/pod/app",
-                "sys/fs/cgroup/cpu.max": "max 100000",
-                "sys/fs/cgroup/pod/cpu.max": "50000 100000",
-                "sys/fs/cgroup/pod/app/cpu.max": "90000 100000",
-            },
-            0.5,
-        ),
-        # v2 in a container: its own group is the root
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "25000 100000"}, 0.25),
-        # v1, and the path of the host's namespace is not mounted
-        (
-            {
-                **V1_GROUP,
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "30000",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            0.3,
-        ),
-        # no limit
-        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, None),
-        (
-            {
-                **V1_GROUP,
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            None,
-        ),
+        (v2("/a/b", root="max 100000", a="50000 100000", **{"a/b": "90000 100000"}), 0.5),
+        (v2("/", root="25000 100000"), 0.25),  # v2 in a container: its own group is the root
+        (v1("30000"), 0.3),  # v1, and the path of the host's namespace is not mounted
+        (v2("/", root="max 100000"), None),  # no limit
+        (v1("-1"), None),
         ({}, None),  # no cgroups
     ],
 )
@@ -69,18 +62,12 @@ def test_cpu_quota(tree: Tree, files: dict[str, str], quota: float | None) -> No
         (
             {
                 "proc/self/cgroup": "4:memory:/app",
-                "sys/fs/cgroup/memory/app/memory.limit_in_bytes": "1073741824",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+                f"{V1_MEMORY}/app/memory.limit_in_bytes": "1073741824",
+                f"{V1_MEMORY}/memory.limit_in_bytes": HUGE,
             },
             1 << 30,
         ),
-        (
-            {
-                "proc/self/cgroup": "4:memory:/",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
-            },
-            None,
-        ),
+        ({"proc/self/cgroup": "4:memory:/", f"{V1_MEMORY}/memory.limit_in_bytes": HUGE}, None),
         ({}, None),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vitedge.core.cpu import (
@@ -63,11 +64,21 @@ def test_cpuinfo(cpuinfo, name, isa):
 
 
 CPU = "sys/devices/system/cpu"
+
+
+def policy(index: int, governor: str, current: int, lowest: int, highest: int) -> dict[str, str]:
+    """What cpufreq says of a group of cores, frequencies in kHz."""
+    folder = f"{CPU}/cpufreq/policy{index}"
+    return {
+        f"{folder}/scaling_governor": governor,
+        f"{folder}/scaling_cur_freq": str(current),
+        f"{folder}/cpuinfo_min_freq": str(lowest),
+        f"{folder}/scaling_max_freq": str(highest),
+    }
+
+
 LAPTOP = {
-    f"{CPU}/cpufreq/policy0/scaling_governor": "powersave",
-    f"{CPU}/cpufreq/policy0/scaling_cur_freq": "2100000",
-    f"{CPU}/cpufreq/policy0/cpuinfo_min_freq": "400000",
-    f"{CPU}/cpufreq/policy0/scaling_max_freq": "4700000",
+    **policy(0, "powersave", 2100000, 400000, 4700000),
     f"{CPU}/intel_pstate/no_turbo": "0",
     f"{CPU}/smt/active": "1",
     f"{CPU}/cpu0/thermal_throttle/core_throttle_count": "3",
@@ -77,14 +88,8 @@ LAPTOP = {
     "sys/class/thermal/thermal_zone1/temp": "71500",
 }
 ORIN = {
-    f"{CPU}/cpufreq/policy0/scaling_governor": "schedutil",
-    f"{CPU}/cpufreq/policy0/scaling_cur_freq": "729600",
-    f"{CPU}/cpufreq/policy0/cpuinfo_min_freq": "115200",
-    f"{CPU}/cpufreq/policy0/scaling_max_freq": "1510400",
-    f"{CPU}/cpufreq/policy4/scaling_governor": "performance",
-    f"{CPU}/cpufreq/policy4/scaling_cur_freq": "1510400",
-    f"{CPU}/cpufreq/policy4/cpuinfo_min_freq": "115200",
-    f"{CPU}/cpufreq/policy4/scaling_max_freq": "1510400",
+    **policy(0, "schedutil", 729600, 115200, 1510400),
+    **policy(4, "performance", 1510400, 115200, 1510400),
     "sys/class/thermal/cooling_device0/type": "pwm-fan",
     "sys/class/thermal/cooling_device0/cur_state": "4",
     "sys/class/thermal/cooling_device1/type": "cpufreq-cpu0",
@@ -96,30 +101,17 @@ VIRTUAL = {
 }
 
 
+SLOW = Clocking(governor="powersave", current_mhz=2100, min_mhz=400, max_mhz=4700)
+MIXED = Clocking(
+    governor="performance, schedutil", current_mhz=1510.4, min_mhz=115.2, max_mhz=1510.4
+)
+
+
 @pytest.mark.parametrize(
     ("files", "clocks", "throttled", "temperature"),
     [
-        (
-            LAPTOP,
-            Clocking(
-                governor="powersave",
-                current_mhz=2100,
-                min_mhz=400,
-                max_mhz=4700,
-                turbo=True,
-                smt=True,
-            ),
-            14,
-            71.5,
-        ),
-        (
-            ORIN,
-            Clocking(
-                governor="performance, schedutil", current_mhz=1510.4, min_mhz=115.2, max_mhz=1510.4
-            ),
-            2,
-            None,
-        ),
+        (LAPTOP, msgspec.structs.replace(SLOW, turbo=True, smt=True), 14, 71.5),
+        (ORIN, MIXED, 2, None),
         (VIRTUAL, Clocking(current_mhz=2600, smt=False), None, None),
         ({}, Clocking(), None, None),
     ],
@@ -134,9 +126,6 @@ def test_clocks_throttling_and_temperature(
     assert temperature_c(root) == temperature
 
 
-def test_a_boost_switch_of_amd(tree: Tree) -> None:
+def test_a_boost_switch_of_amd_and_the_frequency_of_every_core(tree: Tree) -> None:
     assert clocking(tree({f"{CPU}/cpufreq/boost": "0"})).turbo is False
-
-
-def test_every_core_has_a_frequency(tree: Tree) -> None:
     assert frequencies_mhz(tree(VIRTUAL)) == [2445.43, 2600]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.small_vits import (
+from tests.support.small_vits import (
     CONFIG,
     TIMM,
     assert_parity,

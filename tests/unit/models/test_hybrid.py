@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.small_vits import assert_learns, assert_parity, macs_of, params, shapes
+from tests.support.small_vits import assert_learns, assert_parity, macs_of, params, shapes
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import BiTConfig, HybridConfig

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.small_vits import (
+from tests.support.small_vits import (
     CLASSES,
     CONFIG,
     TIMM,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.models.small_vits import (
+from tests.support.small_vits import (
     CLASSES,
     CONFIG,
     TIMM,

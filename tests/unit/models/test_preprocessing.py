@@ -7,20 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.data.decode import decode, fit
-from vitedge.graph.preprocess import apply_numpy
+from vitedge.graph.preprocess import apply_numpy, prepend
+from vitedge.graph.run import Runner
+from vitedge.models.eager import EagerSession
 from vitedge.models.preprocessing import from_timm, from_torchvision
+from vitedge.models.sources import ModelIdentity, ReferenceModel
 from vitedge.models.sources.preprocessing_hf import from_hf
 
 pytestmark = pytest.mark.usefixtures("peers")
-sklearn_datasets = pytest.importorskip("sklearn.datasets")
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 NO_SIZE = (1, 1)  # of a model whose processor fixes the size itself
@@ -30,7 +36,7 @@ Peer = Callable[[Image.Image], Any]
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Landscape, portrait, odd sizes, and two that have to be enlarged."""
-    china, flower = sklearn_datasets.load_sample_images().images  # (427, 640, 3)
+    china, flower = load_sample_images().images  # (427, 640, 3)
     pictures = (
         china,
         np.rot90(flower),
@@ -85,6 +91,7 @@ def test_every_timm_transformer_sees_what_timm_shows_it(photos: list[Path]) -> N
 
     configs = timm_configs()
     assert len(configs) > 800
+    configs.append({"num_classes": 1000, "crop_mode": None})  # defaults for all the rest
     distinct = {from_timm(config): config for config in configs}
     tested = set()
     for preprocess, config in distinct.items():
@@ -109,14 +116,6 @@ def test_every_filter_and_crop_of_timm(
     resolved = resolve_data_config({}, pretrained_cfg=config)
     assert from_timm(config) == from_timm(resolved)
     assert_same(photos, from_timm(config), create_transform(**resolved))
-
-
-def test_timms_defaults_are_those_of_its_resolve_data_config(photos: list[Path]) -> None:
-    from timm.data import create_transform, resolve_data_config
-
-    config = {"num_classes": 1000, "crop_mode": None}
-    peer = create_transform(**resolve_data_config({}, pretrained_cfg=config))
-    assert_same(photos, from_timm(config), peer)
 
 
 @pytest.mark.parametrize(
@@ -200,35 +199,34 @@ def hf_peers(kind: str, settings: dict[str, Any]) -> tuple[Peer, Peer, dict[str,
     return run(processors[0]), run(processors[1]), json.loads(processors[0].to_json_string())
 
 
+def square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+def edge(side: int) -> dict[str, int]:
+    return {"shortest_edge": side}
+
+
 HF = {  # what public checkpoints set
     "google/vit": ("ViT", {}),
-    "google/vit-384": ("ViT", {"size": {"height": 384, "width": 384}}),
+    "google/vit-384": ("ViT", {"size": square(384)}),
     "facebook/vit-mae": ("ViT", {"resample": 3, **IMAGENET}),
     "facebook/deit": ("DeiT", IMAGENET),
-    "facebook/dinov2": ("Bit", {"size": {"shortest_edge": 256}, **IMAGENET}),
+    "facebook/dinov2": ("Bit", {"size": edge(256), **IMAGENET}),
     "microsoft/beit": ("Beit", {}),
-    "microsoft/beit-640": ("Beit", {"size": {"height": 640, "width": 640}}),
+    "microsoft/beit-640": ("Beit", {"size": square(640)}),
     "microsoft/swin": ("ViT", {"resample": 3, **IMAGENET}),
-    "microsoft/swinv2": ("ViT", {"size": {"height": 256, "width": 256}, "resample": 3}),
+    "microsoft/swinv2": ("ViT", {"size": square(256), "resample": 3}),
     "OpenGVLab/pvt_v2": ("Pvt", {}),
-    "apple/mobilevit": ("MobileViT", {"size": {"shortest_edge": 288}, "resample": 2}),
-    "apple/deeplabv3-mobilevit": (
-        "MobileViT",
-        {"size": {"shortest_edge": 544}, "crop_size": {"height": 512, "width": 512}},
-    ),
+    "apple/mobilevit": ("MobileViT", {"size": edge(288), "resample": 2}),
+    "apple/deeplabv3-mobilevit": ("MobileViT", {"size": edge(544), "crop_size": square(512)}),
     "nvidia/segformer": ("Segformer", {}),
     "openai/clip": ("CLIP", {}),
-    "openai/clip-336": (
-        "CLIP",
-        {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
-    ),
+    "openai/clip-336": ("CLIP", {"size": edge(336), "crop_size": square(336)}),
     "google/siglip": ("Siglip", {}),
-    "facebook/convnext": ("ConvNext", {"size": {"shortest_edge": 224}}),
-    "facebook/convnext-384": ("ConvNext", {"size": {"shortest_edge": 384}}),
-    "odd crop": (
-        "Bit",
-        {"size": {"shortest_edge": 150}, "crop_size": {"height": 131, "width": 128}},
-    ),
+    "facebook/convnext": ("ConvNext", {"size": edge(224)}),
+    "facebook/convnext-384": ("ConvNext", {"size": edge(384)}),
+    "odd crop": ("Bit", {"size": edge(150), "crop_size": {"height": 131, "width": 128}}),
     "other scale": ("ViT", {"rescale_factor": 1 / 127.5, "do_normalize": False}),
 }
 
@@ -260,18 +258,8 @@ LEGACY = {  # files as they were first published: numbers for sizes, and what is
         "ViT",
         {"feature_extractor_type": "ViTFeatureExtractor", "resample": 3, "size": 224, **IMAGENET},
     ),
-    "deit": (
-        "DeiT",
-        {
-            "crop_size": 224,
-            "do_center_crop": True,
-            "feature_extractor_type": "DeiTFeatureExtractor",
-            "resample": 3,
-            "size": 256,
-            **IMAGENET,
-        },
-    ),
-    "dinov2": ("Bit", {"size": {"shortest_edge": 256}, "pad_size": None, **IMAGENET}),
+    "deit": ("DeiT", {"size": 256, "do_center_crop": True, "crop_size": 224, **IMAGENET}),
+    "dinov2": ("Bit", {"size": edge(256), "pad_size": None, **IMAGENET}),
     "clip": ("CLIP", {"crop_size": 224, "size": 224, "do_center_crop": True}),
     "beit": ("Beit", {"size": 384, "do_center_crop": False, "crop_size": 384}),
     "mobilevit": (
@@ -312,18 +300,20 @@ def test_a_detection_image_of_another_shape_is_squashed_to_the_models(photos: li
     assert_same(photos, from_hf(old, "", (320, 480)), peer)
 
 
+def typed(kind: str, **settings: Any) -> dict[str, Any]:
+    return {"image_processor_type": f"{kind}ImageProcessor", **settings}
+
+
 def test_the_hybrids_processor_is_that_of_bit() -> None:
-    settings = {"size": {"shortest_edge": 384}, "crop_size": {"height": 384, "width": 384}}
-    config = hf_peers("Bit", settings)[2]
-    hybrid = config | {"image_processor_type": "ViTHybridImageProcessor"}
-    assert from_hf(hybrid, "", NO_SIZE) == from_hf(config, "", NO_SIZE)
+    config = hf_peers("Bit", {"size": edge(384), "crop_size": square(384)})[2]
+    assert from_hf(config | typed("ViTHybrid"), "", NO_SIZE) == from_hf(config, "", NO_SIZE)
     assert from_hf({}, "vit-hybrid", NO_SIZE) == from_hf({}, "dinov2", NO_SIZE)
 
 
 @pytest.mark.parametrize(
     ("config", "key"),
     [
-        ({"image_processor_type": "Siglip2ImageProcessor"}, "Siglip2ImageProcessor"),
+        (typed("Siglip2"), "Siglip2ImageProcessor"),
         ({}, "image_processor_type"),
         ({"do_resize": False}, "do_resize"),
         ({"resample": 4}, "resample"),
@@ -333,34 +323,20 @@ def test_the_hybrids_processor_is_that_of_bit() -> None:
         ({"size": {"height": 256, "width": 200}, "do_center_crop": True}, "size"),
         ({"do_center_crop": True}, "crop_size"),
         ({"do_center_crop": True, "crop_size": 256}, "crop_size"),
-        ({"do_center_crop": True, "crop_size": {"shortest_edge": 200}}, "crop_size"),
-        ({"image_processor_type": "MobileViTImageProcessor"}, "crop_size"),
-        ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0}, "crop_pct"),
-        (
-            {
-                "image_processor_type": "ConvNextImageProcessor",
-                "size": {"height": 224, "width": 224},
-            },
-            "size",
-        ),
-        (
-            {
-                "image_processor_type": "ConvNextImageProcessor",
-                "do_center_crop": True,
-                "crop_size": 224,
-            },
-            "do_center_crop",
-        ),
+        ({"do_center_crop": True, "crop_size": edge(200)}, "crop_size"),
+        (typed("MobileViT"), "crop_size"),
+        (typed("ConvNext", crop_pct=0), "crop_pct"),
+        (typed("ConvNext", size=square(224)), "size"),
+        (typed("ConvNext", do_center_crop=True, crop_size=224), "do_center_crop"),
         ({"rescale_factor": 0}, "rescale_factor"),
         ({"do_rescale": False, "image_std": [300, 300, 300]}, "std"),
         ({"image_mean": 0.5}, "image_mean"),
         ({"image_std": [0.5, 0.5, 0]}, "std"),
-        ({"do_pad": True, "pad_size": {"height": 256, "width": 256}}, "pad_size"),
+        ({"do_pad": True, "pad_size": square(256)}, "pad_size"),
     ],
 )
 def test_what_hugging_face_does_and_we_cannot_is_refused(config: dict[str, Any], key: str) -> None:
-    typed = {"image_processor_type": "ViTImageProcessor"} | config if config else {}
-    assert_refused(lambda: from_hf(typed, "", NO_SIZE), key)
+    assert_refused(lambda: from_hf(typed("ViT") | config if config else {}, "", NO_SIZE), key)
 
 
 # -- channels -----------------------------------------------------------------------------------
@@ -374,15 +350,6 @@ BGR = Preprocess(
 def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
     tmp_path: Path, channels: Any
 ) -> None:
-    import msgspec
-    import onnx
-    import torch
-
-    from vitedge.graph.preprocess import prepend
-    from vitedge.graph.run import Runner
-    from vitedge.models.eager import EagerSession
-    from vitedge.models.sources import ModelIdentity, ReferenceModel
-
     preprocess = msgspec.structs.replace(BGR, channels=channels)
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
     pixels = (images / 255 - preprocess.mean) / preprocess.std
@@ -390,26 +357,14 @@ def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
 
     np.testing.assert_allclose(apply_numpy(images, preprocess), expected, atol=1e-6)
 
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    values = [helper.make_tensor_value_info(name, kind, ["b", 3, 5, 4]) for name in ("x", "y")]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "same", values[:1], values[1:]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["": 17]>
+        same (float[b, 3, 5, 4] x) => (float[b, 3, 5, 4] y) { y = Identity(x) }""")
     prepend(model, preprocess)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tmp_path / "model.onnx")
     np.testing.assert_allclose(Runner(tmp_path / "model.onnx")(images)[0], expected, atol=1e-6)
 
-    identity = ModelIdentity(
-        name="same",
-        source="test",
-        weights_sha256="",
-        preprocess=preprocess,
-        task="features",
-        labels=(),
-        trained=False,
-    )
+    identity = ModelIdentity("same", "test", "", preprocess, "features", (), trained=False)
     session = EagerSession(ReferenceModel(identity, torch.nn.Identity()), threads=1)
     (output,) = session.run({"image": images}).values()
     np.testing.assert_allclose(output, expected, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.unit.models.small_vits import assert_learns, assert_parity, shapes
+from tests.support.small_vits import assert_learns, assert_parity, shapes
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import ResNetConfig, TrunkConfig

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.models.small_vits import assert_learns, macs, params
+from tests.support.small_vits import assert_learns, macs, params
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import (

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.unit.models.small_vits import macs_of, params
+from tests.support.small_vits import macs_of, params
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.costs import COSTS

@@ -182,12 +182,7 @@ def _geometry(
         raise cannot_express(source, "size", settings.size)
     if not (crop and crop.height and crop.width and max(crop.height, crop.width) <= resize_px):
         raise cannot_express(source, "crop_size", settings.crop_size)
-    return {
-        "height": crop.height,
-        "width": crop.width,
-        "resize": resize,
-        "resize_px": resize_px,
-    }
+    return {"height": crop.height, "width": crop.width, "resize": resize, "resize_px": resize_px}
 
 
 def _convnext(edge_px: int, crop_pct: float) -> tuple[_Size, _Size | None]:

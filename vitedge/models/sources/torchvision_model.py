@@ -45,13 +45,12 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         raise unimportable("torchvision", "torchvision", error) from error
 
     arch, _, tag = name.partition(".")
-    known = [*models.list_models(models), *models.list_models(models.segmentation)]
+    segmenters = models.list_models(models.segmentation)
+    known = [*models.list_models(models), *segmenters]
     if arch not in known:
         raise InputError(f"torchvision has no model '{arch}'", fix=nearest(arch, known))
     entry = _entry(models.get_model_weights(arch), name, tag)
-    task: Task = (
-        "segmentation" if arch in models.list_models(models.segmentation) else ("classification")
-    )
+    task: Task = "segmentation" if arch in segmenters else "classification"
     if request.task not in (None, task):
         raise InputError(f"torchvision's {arch} does {task}, not {request.task}", fix="drop `task`")
     transforms = entry.transforms()
