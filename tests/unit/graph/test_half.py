@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from tests import graphs
-from tests.graphs import IMAGES, TOKENS, WIDTH
+from tests.support import graphs
+from tests.support.graphs import IMAGES, TOKENS, WIDTH
 from vitedge.core.errors import InputError
 from vitedge.graph.half import Halved, halve
 from vitedge.graph.run import Runner

@@ -13,8 +13,8 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, helper
 
-from tests import qdq
-from tests.qdq import QDQ
+from tests.support import qdq
+from tests.support.qdq import QDQ
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
 from vitedge.core.runtime import runtimes
