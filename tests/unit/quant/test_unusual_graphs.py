@@ -178,7 +178,7 @@ def test_where_the_target_has_no_kernel_for_any_layer_that_is_said(
     path = build(tmp_path, body)
     with pytest.raises(InputError, match=f"with weights are {found}, and the target") as caught:
         ptq(path, IMAGES, RECIPES[0], MATMULS)
-    assert "--fp32" in caught.value.fix
+    assert "`precision='fp32'`" in caught.value.fix
 
 
 def test_an_activation_that_breaks_on_one_image_is_named_with_its_layer(tmp_path: Path) -> None:
