@@ -55,45 +55,34 @@ def pairs(made: Calibrated) -> set[tuple[str, str]]:
     return {(source, user) for p in made.pairs for source in p.sources for user in p.users}
 
 
-PLAIN: dict[str, tuple[str, str, int, tuple[str, str]]] = {
+PLAIN: dict[str, tuple[str, str, int, str, str]] = {
     "LayerNorm to MatMul": (
         f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
-        "n",
-        2,
-        ("LayerNormalization_n", "MatMul_p"),
+        *("n", 2, "LayerNormalization_n", "MatMul_p"),
     ),
     "LayerNorm to Gemm": (
         f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
-        "r",
-        1,
-        ("LayerNormalization_n", "Gemm_y"),
+        *("r", 1, "LayerNormalization_n", "Gemm_y"),
     ),
     "LayerNorm spelled out": (
         "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
-        "n",
-        2,
-        ("Mul_u", "MatMul_y"),
+        *("n", 2, "Mul_u", "MatMul_y"),
     ),
     "Linear, ReLU, Linear": (
         "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
-        "r",
-        2,
-        ("MatMul_h", "MatMul_y"),
+        *("r", 2, "MatMul_h", "MatMul_y"),
     ),
     "Conv, ReLU, Conv": (
         "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
-        "r",
-        1,
-        ("Conv_h", "Conv_y"),
+        *("r", 1, "Conv_h", "Conv_y"),
     ),
     "Conv, pool, grouped Conv": (
         "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
         "\n y = Conv <group = 2> (r, c_groups)",
-        "r",
-        1,
-        ("Conv_h", "Conv_y"),
+        *("r", 1, "Conv_h", "Conv_y"),
     ),
 }
+"""The graph; the tensor and its axis of channels; what is rescaled, from and to."""
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -101,10 +90,10 @@ PLAIN: dict[str, tuple[str, str, int, tuple[str, str]]] = {
 def test_an_outlier_channel_is_scaled_away_exactly(
     kind: str, strength: float, tmp_path: Path
 ) -> None:
-    body, tensor, axis, expected = PLAIN[kind]
+    body, tensor, axis, source, user = PLAIN[kind]
     path = build(tmp_path, body)
     made = fitted(path, strength)
-    assert pairs(made) == {expected}
+    assert pairs(made) == {(source, user)}
     assert_same_function(path, made)
     assert made.max_rel_error <= 1e-5
     assert spread(path, tensor, axis) > 100
