@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from tests.graphs import IMAGES, build
+from tests.support.graphs import IMAGES, build
 from vitedge.core import catalog
 from vitedge.graph.run import Runner
 from vitedge.quant.calibrate import calibrate
