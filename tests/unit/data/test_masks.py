@@ -34,7 +34,7 @@ def squares(seed: int, size: tuple[int, int] = (40, 30)) -> np.ndarray:
     return rng.integers(0, 3, (size[0] // 5, size[1] // 5)).repeat(5, 0).repeat(5, 1)
 
 
-def open_masks(path: Path, **changes: object) -> ImageSet:
+def open_masks(path: Path) -> ImageSet:
     return open_images(str(path), "evaluation", INPUT, CLASSES, "segmentation")
 
 
@@ -75,18 +75,17 @@ def test_a_class_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
         list(open_masks(tmp_path).batches(1))
 
 
-def test_images_without_masks_are_named(tmp_path: Path) -> None:
+def test_a_folder_without_images_says_how_it_should_look_and_images_without_masks_are_named(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match="no images in") as caught:
+        open_masks(tmp_path)
+    assert "masks/" in caught.value.fix
     for name in "abc":
         write(tmp_path, name, squares(0))
     (tmp_path / "masks" / "b.png").unlink()
     with pytest.raises(InputError, match=r"1 images of .* have no mask: b"):
         open_masks(tmp_path)
-
-
-def test_a_folder_without_images_says_how_it_should_look(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no images in") as caught:
-        open_masks(tmp_path)
-    assert "masks/" in caught.value.fix
 
 
 def test_a_mask_of_another_size_or_kind_is_skipped_and_counted(tmp_path: Path) -> None:
@@ -126,18 +125,14 @@ def test_calibration_looks_at_the_images_and_not_at_the_masks(tmp_path: Path) ->
         write(tmp_path, name, squares(ord(name)))
     images = open_images(str(tmp_path), "calibration", INPUT, CLASSES, "segmentation")
     assert len(images) == 3
+    images = open_images(str(tmp_path / "images"), "evaluation", INPUT, (), "features")
+    (batch,) = images.batches(3)  # features need no labels
+    np.testing.assert_array_equal(batch.labels, [-1] * 3)
 
 
 def test_digits_has_no_masks() -> None:
     with pytest.raises(InputError, match="'digits' has no masks"):
         open_images("digits", "evaluation", INPUT, CLASSES, "segmentation")
-
-
-def test_features_need_no_labels(tmp_path: Path) -> None:
-    write(tmp_path, "a", squares(0))
-    images = open_images(str(tmp_path / "images"), "evaluation", INPUT, (), "features")
-    (batch,) = images.batches(1)
-    np.testing.assert_array_equal(batch.labels, [-1])
 
 
 def test_more_than_255_classes_keep_their_indices(tmp_path: Path) -> None:

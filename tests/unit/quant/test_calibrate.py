@@ -18,8 +18,9 @@ from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.manifest import Tried
 from vitedge.core.spec import Calibration
-from vitedge.data.imageset import Batch
+from vitedge.export.onnx import export
 from vitedge.graph.run import Runner
+from vitedge.models.sources import ModelRequest, resolve
 from vitedge.quant.calibrate import STRENGTHS, calibrate
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.ranges import ESTIMATORS
@@ -31,7 +32,6 @@ RECIPES = {
     name: msgspec.structs.replace(catalog.calibrations()[name], num_samples=64)
     for name in ("fast", "default")
 }
-Batches = Callable[[int, int], list[NDArray[np.uint8]]]
 
 
 def calibrated(
@@ -42,16 +42,16 @@ def calibrated(
 
 
 @pytest.fixture(scope="module")
-def found(digits_graph, calibration_batches: Batches) -> tuple[Calibrated, list[Tried]]:
+def settled(digits_graph, calibration_batches) -> tuple[Calibrated, list[Tried]]:
     return calibrated(digits_graph("dynamic").path, calibration_batches(IMAGES, 16))
 
 
-def test_auto_tries_every_strength_with_every_estimator_best_first(found) -> None:
-    used, tried = found
-    ways = {(one.equalize, one.activations) for one in tried}
+def test_auto_tries_every_strength_with_every_estimator_best_first(settled) -> None:
+    used, tried = settled
+    ways = {(recipe.equalize, recipe.activations) for recipe in tried}
     assert ways == {(way, estimator) for way in STRENGTHS for estimator in ESTIMATORS}
     assert len(tried) == len(ways)
-    measured = [one.sqnr_db for one in tried]
+    measured = [recipe.sqnr_db for recipe in tried]
     assert measured == sorted(measured, reverse=True)
     assert measured[0] > measured[-1]
     best, settings = tried[0], used.settings
@@ -60,22 +60,18 @@ def test_auto_tries_every_strength_with_every_estimator_best_first(found) -> Non
 
 
 def test_what_auto_measured_is_what_the_fixed_recipe_gives(
-    found, digits_graph, calibration_batches: Batches, sqnr_db, tmp_path: Path
+    settled, digits_graph, calibration_batches, sqnr_db, tmp_path: Path
 ) -> None:
     fp32, images = digits_graph("dynamic").path, calibration_batches(IMAGES, 16)
-    used, tried = found
+    used, tried = settled
     want = run(fp32, images[:1])
-    for one in (tried[0], tried[len(tried) // 2], tried[-1]):
-        fixed = msgspec.structs.replace(
-            AUTO,
-            equalize=one.equalize,
-            activations=one.activations,
-            weights=used.settings.weights,
-        )
+    for recipe in (tried[0], tried[len(tried) // 2], tried[-1]):
+        way = {"equalize": recipe.equalize, "activations": recipe.activations}
+        fixed = msgspec.structs.replace(AUTO, **way, weights=used.settings.weights)
         model, _ = ptq(fp32, images, fixed, TARGET)
         onnx.save(model, tmp_path / "fixed.onnx")
         (got,) = Runner(tmp_path / "fixed.onnx")(images[0])
-        assert one.sqnr_db == pytest.approx(sqnr_db(want, got), abs=0.01), one
+        assert recipe.sqnr_db == pytest.approx(sqnr_db(want, got), abs=0.01), recipe
 
 
 @pytest.mark.parametrize(
@@ -88,9 +84,7 @@ def test_what_auto_measured_is_what_the_fixed_recipe_gives(
     ],
     ids=str,
 )
-def test_a_recipe_may_fix_any_part(
-    fixed: dict[str, Any], tries: int, digits_graph, calibration_batches: Batches
-) -> None:
+def test_a_recipe_may_fix_any_part(fixed, tries, digits_graph, calibration_batches) -> None:
     used, tried = calibrated(digits_graph("dynamic").path, calibration_batches(16, 16), **fixed)
     assert len(tried) == tries
     for settings in (used.settings, *tried):
@@ -98,7 +92,7 @@ def test_a_recipe_may_fix_any_part(
             assert getattr(settings, name) == value
 
 
-def test_auto_leaves_no_scratch_file(found, digits_graph) -> None:
+def test_auto_leaves_no_scratch_file(settled, digits_graph) -> None:
     names = {path.name for path in digits_graph("dynamic").path.parent.iterdir()}
     assert not {name for name in names if name.startswith(("tried", "tapped"))}
 
@@ -107,13 +101,10 @@ def test_auto_leaves_no_scratch_file(found, digits_graph) -> None:
 
 
 @pytest.fixture(scope="module")
-def export_outliers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def export_outliers(tmp_path_factory) -> Callable[[str, float], Path]:
     """`digits` with 5% of the channels of one place scaled up or down."""
 
     def make(site: str, strength: float) -> Path:
-        from vitedge.export.onnx import export
-        from vitedge.models.sources import ModelRequest, resolve
-
         folder = tmp_path_factory.mktemp("outliers")
         file = write_digits(folder / "weights.safetensors", site, strength, seed=7)
         return export(resolve(ModelRequest("digits", weights=file)), folder, "dynamic", 20).path
@@ -122,9 +113,7 @@ def export_outliers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 
 @pytest.fixture(scope="module")
-def noise_db(
-    digits_graph, calibration_batches: Batches, held_out: Batch, sqnr_db, tmp_path_factory
-) -> Callable[[Path, Calibration], float]:
+def noise_db(digits_graph, calibration_batches, held_out, sqnr_db, tmp_path_factory):
     """SQNR on held-out digits of a graph quantized for ONNX Runtime; FP32 is without outliers."""
     want = run(digits_graph("dynamic").path, [held_out.images])
     images = calibration_batches(64, 16)
@@ -146,9 +135,7 @@ def noise_db(
         ("all", 1e6),
     ],
 )
-def test_outliers_cost_nothing(
-    site: str, strength: float, digits_graph, export_outliers, noise_db
-) -> None:
+def test_outliers_cost_nothing(site, strength, digits_graph, export_outliers, noise_db) -> None:
     outliers = export_outliers(site, strength)
     for name, recipe in RECIPES.items():
         clean = noise_db(digits_graph("dynamic").path, recipe)

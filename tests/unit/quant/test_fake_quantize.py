@@ -38,9 +38,9 @@ def q_dq(values, scale: float, zero: int, unsigned: bool):
     return ort.InferenceSession(model.SerializeToString()).run(None, {"x": values})[0]
 
 
-def activation(scale: float, unsigned: bool, zero: int, learned: bool = True):
+def activation(scale: float, unsigned=False, zero=0, learned=True, floats="fp32"):
     placed = Activation(np.array(scale, np.float32), unsigned, zero)
-    return ActivationQuantizer(placed, "fp32", learned=learned)
+    return ActivationQuantizer(placed, floats, learned=learned)
 
 
 @pytest.mark.parametrize(("unsigned", "zero"), [(False, 0), (True, 128), (True, 0)])
@@ -54,7 +54,7 @@ def test_an_activation_is_quantized_as_onnx_runtime_does(unsigned, zero, scale) 
 
 def test_gradients_are_those_of_lsq() -> None:
     """Esser 2020, equations 3 and 5, written out value by value."""
-    quantizer = activation(0.01, False, 0)
+    quantizer = activation(0.01)
     x = torch.from_numpy(VALUES).requires_grad_()
     upstream = torch.from_numpy(RNG.normal(0, 1, VALUES.shape).astype(np.float32))
     torch.vmap(quantizer)(x).backward(upstream)
@@ -68,17 +68,16 @@ def test_gradients_are_those_of_lsq() -> None:
 
 
 def test_a_frozen_scale_is_not_trained() -> None:
-    quantizer = activation(0.01, False, 0, learned=False)
+    quantizer = activation(0.01, learned=False)
     x = torch.from_numpy(VALUES).requires_grad_()
     torch.vmap(quantizer)(x).sum().backward()
     assert quantizer.scale.log.grad is None and x.grad is not None
 
 
 def test_a_scale_of_float16_is_one_that_float16_has() -> None:
-    placed = Activation(np.array(0.01, np.float32), False, 0)
-    quantizer = ActivationQuantizer(placed, "fp16", learned=True)
-    scale = quantizer.scale()
-    assert float(scale) == float(np.float16(float(scale)))
+    quantizer = activation(0.01, floats="fp16")
+    scale = float(quantizer.scale().detach())
+    assert scale == float(np.float16(scale))
     torch.vmap(quantizer)(torch.from_numpy(VALUES)).square().sum().backward()
     assert float(quantizer.scale.log.grad.abs()) > 0
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
@@ -22,37 +20,33 @@ TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
 @pytest.fixture(scope="module")
-def models(digits_graph: Callable[..., Any], calibration_batches: Any) -> dict[int, Any]:
-    made = {}
+def models(digits_graph, calibration_batches) -> dict[int, ModelProto]:
+    models = {}
     path = digits_graph(1).path
     for opset in (20, 21):
         model = onnx.load(path)
         model.opset_import[0].version = opset
         fp32 = path.with_name(f"opset{opset}.onnx")
         onnx.save(model, fp32, save_as_external_data=True, location=f"{fp32.name}.data")
-        made[opset], _ = ptq(fp32, calibration_batches(8, 1), RECIPE, TARGET)
-    return made
+        models[opset], _ = ptq(fp32, calibration_batches(8, 1), RECIPE, TARGET)
+    return models
 
 
-def weights(model: Any) -> dict[str, Any]:
-    found = (t for t in model.graph.initializer if t.name.endswith(".quantized"))
-    return {tensor.name: tensor for tensor in found}
-
-
-def test_no_weight_is_beyond_four_bits(models: dict[int, Any]) -> None:
-    for tensor in weights(models[20]).values():
+def test_no_weight_is_beyond_four_bits_and_from_opset_21_on_they_are_stored_in_them(models) -> None:
+    eight, four = (
+        {t.name: t for t in models[opset].graph.initializer if t.name.endswith(".quantized")}
+        for opset in (20, 21)
+    )
+    assert eight.keys() == four.keys()
+    for name, tensor in eight.items():
         integers = numpy_helper.to_array(tensor)
         assert tensor.data_type == TensorProto.INT8 and np.abs(integers).max() == 7
+        assert four[name].data_type == TensorProto.INT4
+        narrow = numpy_helper.to_array(four[name]).astype(np.int8)
+        np.testing.assert_array_equal(narrow, integers)
 
 
-def test_from_opset_21_on_they_are_stored_in_four_bits(models: dict[int, Any]) -> None:
-    for name, tensor in weights(models[21]).items():
-        assert tensor.data_type == TensorProto.INT4
-        same = numpy_helper.to_array(weights(models[20])[name])
-        np.testing.assert_array_equal(numpy_helper.to_array(tensor).astype(np.int8), same)
-
-
-def test_both_compute_the_same(models: dict[int, Any], calibration_batches, tmp_path: Path) -> None:
+def test_both_compute_the_same(models, calibration_batches, tmp_path: Path) -> None:
     outputs = []
     for opset, model in models.items():
         write(model, tmp_path / f"{opset}.onnx")

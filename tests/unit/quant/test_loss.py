@@ -25,40 +25,34 @@ def batch(others: torch.Tensor = LABELS, share: float = 1.0) -> Mixed:
 
 
 def test_distillation_is_the_divergence_from_the_teacher() -> None:
-    p, q = (torch.softmax(each / 2, 1) for each in (TEACHER, STUDENT))
+    p, q = (torch.softmax(logits / 2, 1) for logits in (TEACHER, STUDENT))
     expected = float((p * (p / q).log()).sum(1).mean()) * 4
     assert float(distillation(STUDENT, TEACHER, "classification", 2.0)) == pytest.approx(expected)
     assert float(distillation(TEACHER, TEACHER, "classification", 2.0)) == pytest.approx(0)
 
 
-def test_segmentation_is_distilled_pixel_by_pixel() -> None:
-    maps = (
-        STUDENT[:, :, None, None].expand(4, 5, 3, 2),
-        TEACHER[:, :, None, None].expand(4, 5, 3, 2),
-    )
+def test_segmentation_is_distilled_pixel_by_pixel_and_features_by_their_relative_error() -> None:
+    maps = (logits[:, :, None, None].expand(4, 5, 3, 2) for logits in (STUDENT, TEACHER))
     pixels = float(distillation(*maps, "segmentation", 1.0))
     assert pixels == pytest.approx(float(distillation(STUDENT, TEACHER, "classification", 1.0)))
-
-
-def test_features_are_distilled_by_their_relative_error() -> None:
     assert float(distillation(2 * TEACHER, TEACHER, "features", 1.0)) == pytest.approx(1)
 
 
 def test_losses_are_weighed_and_unlabelled_images_count_for_nothing() -> None:
     how = Training(distillation=0.0, features=0.5, labels=2.0)
-    found = loss(outputs(STUDENT, 3.0), outputs(TEACHER, 2.0), batch(), "classification", how)
+    total = loss(outputs(STUDENT, 3.0), outputs(TEACHER, 2.0), batch(), "classification", how)
     known = LABELS >= 0
     expected = 0.5 * 0.25 + 2 * float(F.cross_entropy(STUDENT[known], LABELS[known]))
-    assert float(found) == pytest.approx(expected)
+    assert float(total) == pytest.approx(expected)
 
 
 def test_a_mixed_image_has_both_labels() -> None:
     how = Training(distillation=0.0, labels=1.0)
     others = LABELS.flip(0)
     mixed = batch(others, 0.75)
-    found = loss(outputs(STUDENT), outputs(TEACHER), mixed, "classification", how)
-    parts = [float(F.cross_entropy(STUDENT, each, ignore_index=-1)) for each in (LABELS, others)]
-    assert float(found) == pytest.approx(0.75 * parts[0] + 0.25 * parts[1])
+    total = loss(outputs(STUDENT), outputs(TEACHER), mixed, "classification", how)
+    parts = [float(F.cross_entropy(STUDENT, label, ignore_index=-1)) for label in (LABELS, others)]
+    assert float(total) == pytest.approx(0.75 * parts[0] + 0.25 * parts[1])
 
 
 IMAGES = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 6, 6, 3) * 30

@@ -62,9 +62,9 @@ def test_with_them_it_computes_what_is_exported(digits, training_images, tmp_pat
     images = training_images[:16]
     got = network(digits)(torch.from_numpy(images)).logits.detach().numpy()
     want, fp32 = run(tmp_path / "int8.onnx", images), run(digits.path, images)
-    each = np.abs(got - want).max(1) / np.abs(want).max(1)
+    errors = np.abs(got - want).max(1) / np.abs(want).max(1)
     # what is left is a value at the edge of two steps, rounded the other way
-    assert np.median(each) < 1e-3
+    assert np.median(errors) < 1e-3
     assert np.linalg.norm(got - want) < 0.3 * np.linalg.norm(want - fp32)
 
 
@@ -75,22 +75,22 @@ def test_gradient_checkpointing_changes_no_gradient(digits, training_images) -> 
         student(torch.from_numpy(training_images[:8])).logits.square().mean().backward()
         gradients.append([p.grad for p in student.parameters() if p.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 50
-    for kept, again in zip(*gradients, strict=True):
-        torch.testing.assert_close(again, kept, rtol=1e-5, atol=1e-8)
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-8)
 
 
 def test_a_step_down_the_gradient_lowers_the_loss(digits, training_images) -> None:
     images = torch.from_numpy(training_images[:16])
     teacher = Network(digits.path, Placement(), {}, "fp32", learned=False)
-    wanted = teacher(images).logits.detach()
+    target = teacher(images).logits.detach()
     student = network(digits)
     optimizer = torch.optim.SGD(student.parameters(), 0.02)
     losses = []
     for _ in range(4):
-        found = (student(images).logits - wanted).square().mean()
-        losses.append(float(found.detach()))
+        loss = (student(images).logits - target).square().mean()
+        losses.append(float(loss.detach()))
         optimizer.zero_grad()
-        found.backward()
+        loss.backward()
         optimizer.step()
     assert losses[-1] < 0.9 * losses[0]
 
@@ -100,7 +100,7 @@ def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path) -> No
     weights = {name: value + 1 for name, value in student.trained_weights().items()}
     path = digits.path.with_name("moved.onnx")
     with_constants(digits.path, weights, path)
-    before, after = (onnx.load(each).graph.initializer for each in (digits.path, path))
+    before, after = (onnx.load(file).graph.initializer for file in (digits.path, path))
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in after}
     for tensor in before:
         moved = 1 if tensor.name in weights else 0
@@ -113,7 +113,7 @@ def test_pixels_keep_their_scale(digits_graph, calibration_batches) -> None:
     target = catalog.targets()["openvino-cpu"].quantization  # has INT8 Conv
     batches = iter(calibration_batches(4, 1))
     student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, silent)[0])
-    learned = [each.scale.log.requires_grad for each in student.activation_quantizers]
+    learned = [quantizer.scale.log.requires_grad for quantizer in student.activation_quantizers]
     assert learned.count(False) == 1 and not learned[0]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
@@ -20,6 +20,9 @@ def dialect(attention=(), operators=("MatMul", "Gemm")) -> Quantization:
     return Quantization(
         activations="uint8", weights="full", attention=attention, operators=operators
     )
+
+
+EVERYTHING = dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
 
 
 @pytest.fixture(scope="module", params=[1, "dynamic"], ids=["static", "dynamic"])
@@ -36,23 +39,21 @@ def test_every_product_of_the_vit_gets_one_decision_with_its_reason(model: Model
     products = [n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
     assert [layer.node for layer in layers] == products
     assert all(layer.why for layer in layers)
+    why = {layer.role: layer.why for layer in layers if not layer.quantized}
+    assert "attention" in why["qk"] and "attention" in why["pv"] and "Conv" in why["conv"]
     assert counts(layers) == {
         ("linear", True): 4 * BLOCKS + 1,  # qkv, proj, fc1, fc2; the head
         ("qk", False): BLOCKS,
         ("pv", False): BLOCKS,
         ("conv", False): 1,
     }
-
-
-def test_the_decisions_name_the_layers_as_the_model_does(model: ModelProto) -> None:
-    linear = [d.node.rsplit("/")[0] for d in decide(model, dialect()) if d.role == "linear"]
-    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    assert linear == [*(f"blocks.{i}.{name}" for i in range(BLOCKS) for name in layers), "head"]
+    linear = [layer.node.rsplit("/")[0] for layer in layers if layer.role == "linear"]
+    names = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert linear == [*(f"blocks.{i}.{name}" for i in range(BLOCKS) for name in names), "head"]
 
 
 def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(model: ModelProto) -> None:
-    everything = dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
-    assert {d.op for d in decide(model, everything)} == {"MatMul", "Gemm", "Conv"}
+    assert {d.op for d in decide(model, EVERYTHING)} == {"MatMul", "Gemm", "Conv"}
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,7 @@ def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(model: 
     [
         (dialect(("qk",)), {"linear", "qk"}),
         (dialect(("pv",)), {"linear", "pv"}),
-        (
-            dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv")),
-            {"linear", "qk", "pv", "conv"},
-        ),
+        (EVERYTHING, {"linear", "qk", "pv", "conv"}),
     ],
 )
 def test_a_target_widens_int8_to_what_its_kernels_take(model, target, quantized) -> None:
@@ -102,54 +100,32 @@ def test_roles_do_not_depend_on_names(model: ModelProto) -> None:
     assert [decision.role for decision in decide(anonymous, dialect())] == roles
 
 
-def test_float_layers_say_why(model: ModelProto) -> None:
-    why = {d.role: d.why for d in decide(model, dialect()) if not d.quantized}
-    assert "attention" in why["qk"] and "attention" in why["pv"]
-    assert "Conv" in why["conv"]
+def parsed(body: str) -> ModelProto:
+    """A graph of `body`, from q, k, v and gate to y."""
+    return onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        attention (float[2,2] q, float[2,2] k, float[2,2] v, float[2,2] gate) => (float[2,2] y)
+        <float[2,2] learned = {{1, 2, 3, 4}}, float half = {{0.5}}, float[2] mask = {{0, -9}}>
+        {{ {body} }}
+    """)
 
 
 def test_a_product_of_activations_outside_attention_stays_float() -> None:
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["a", "b"], ["c"], "gram"),
-            helper.make_node("Softmax", ["c"], ["d"], "softmax"),
-            helper.make_node("Relu", ["c"], ["e"], "relu"),  # not for a softmax alone
-        ],
-        "products",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "ab"],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "de"],
-    )
-    (decision,) = decide(
-        helper.make_model(graph), dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
-    )
+    """A softmax reads it, and not alone."""
+    model = parsed("s = MatMul(q, k)  y = Softmax(s)  r = Relu(s)")
+    (decision,) = decide(model, EVERYTHING)
     assert (decision.role, decision.quantized) == ("product", False)
     assert "outside attention" in decision.why
-
-
-def test_masked_and_scaled_attention_is_still_attention() -> None:
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["q", "k"], ["s"], "first"),
-            helper.make_node("Div", ["s", "root"], ["scaled"], "scale"),
-            helper.make_node("Add", ["scaled", "mask"], ["masked"], "mask"),
-            helper.make_node("Softmax", ["masked"], ["p"], "softmax"),
-            helper.make_node("Cast", ["p"], ["cast"], "cast", to=TensorProto.FLOAT),
-            helper.make_node("MatMul", ["cast", "v"], ["out"], "second"),
-        ],
-        "attention",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 2]) for n in ("q", "k", "v")],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [2, 2])],
-        [
-            helper.make_tensor("root", TensorProto.FLOAT, [], [1.4]),
-            helper.make_tensor("mask", TensorProto.FLOAT, [2, 2], [0, -9, 0, 0]),
-        ],
-    )
-    assert [d.role for d in decide(helper.make_model(graph), dialect())] == ["qk", "pv"]
 
 
 @pytest.mark.parametrize(
     ("body", "roles"),
     [
+        (
+            "s = MatMul(q, k)  d = Div(s, half)  m = Add(d, mask)  p = Softmax(m)"
+            "  c = Cast <to = 1> (p)  y = MatMul(c, v)",
+            ["qk", "pv"],
+        ),
         ("s = MatMul(learned, k)  p = Softmax(s)  y = MatMul(p, v)", ["qk", "pv"]),
         ("s = MatMul(q, k)  p = Softmax(s)  m = Mul(p, half)  y = MatMul(m, v)", ["qk", "pv"]),
         ("s = MatMul(q, k)  p = Softmax(s)  m = Mul(gate, p)  y = MatMul(m, v)", ["qk", "product"]),
@@ -157,12 +133,10 @@ def test_masked_and_scaled_attention_is_still_attention() -> None:
         ("s = MatMul(q, k)  y = Softmax(s)", ["qk"]),
         ("p = Softmax(q)  y = MatMul(p, v)", ["pv"]),
     ],
-    ids=["a learned query", "scaled", "gated", "on the right", "a map alone", "of no product"],
+    ids=[
+        *("scaled, masked and cast", "a learned query", "probabilities scaled", "gated"),
+        *("on the right", "a map alone", "of no product"),
+    ],
 )
-def test_half_an_attention_is_found_too(body: str, roles: list[str]) -> None:
-    model = onnx.parser.parse_model(f"""
-        <ir_version: 8, opset_import: ["": 17]>
-        attention (float[2,2] q, float[2,2] k, float[2,2] v, float[2,2] gate) => (float[2,2] y)
-        <float[2,2] learned = {{1, 2, 3, 4}}, float half = {{0.5}}> {{ {body} }}
-    """)
-    assert [decision.role for decision in decide(model, dialect())] == roles
+def test_attention_is_found_by_its_structure_whole_or_half(body: str, roles: list[str]) -> None:
+    assert [decision.role for decision in decide(parsed(body), dialect())] == roles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from tests.support.graphs import EVERYTHING, NORM, build
 from tests.support.graphs import IMAGES as IMAGES_OF_GRAPHS
 from tests.support.ptq import ptq
 from vitedge.core import catalog
-from vitedge.core.errors import InputError
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Target
-from vitedge.data.imageset import Batch
+from vitedge.graph.run import Runner
 
 IMAGES = 64
 EXACT_DB = 45.0
@@ -52,45 +52,37 @@ class Quantized:
 
 
 @pytest.fixture(scope="module")
-def quantized(
-    tmp_path_factory: pytest.TempPathFactory,
-    digits_graph: Callable[..., Any],
-    calibration_batches: Callable[..., Any],
-) -> Callable[[Target], Quantized]:
-    """`digits` quantized for a target, once each."""
-    made: dict[str, Quantized] = {}
+def quantized(tmp_path_factory, digits_graph, calibration_batches) -> Callable[[str], Quantized]:
+    """`digits` quantized for the target of a name, once each."""
 
-    def make(target: Target) -> Quantized:
-        if target.name not in made:
-            fp32 = digits_graph("dynamic").path
-            images = calibration_batches(IMAGES, 16)
-            model, layers = ptq(fp32, images, RECIPE, target.quantization)
-            path = tmp_path_factory.mktemp(target.name) / "model.onnx"
-            onnx.save(model, path)
-            made[target.name] = Quantized(path, onnx.load(path), layers, target)
-        return made[target.name]
+    @cache
+    def quantize(name: str) -> Quantized:
+        target, images = catalog.targets()[name], calibration_batches(IMAGES, 16)
+        model, layers = ptq(digits_graph("dynamic").path, images, RECIPE, target.quantization)
+        path = tmp_path_factory.mktemp(name) / "model.onnx"
+        onnx.save(model, path)
+        return Quantized(path, onnx.load(path), layers, target)
 
-    return make
+    return quantize
 
 
 @pytest.fixture(params=TARGETS, ids=lambda target: target.name)
-def qdq(request: pytest.FixtureRequest, quantized: Callable[[Target], Quantized]) -> Quantized:
-    return quantized(request.param)
+def qdq(request, quantized) -> Quantized:
+    return quantized(request.param.name)
 
 
-def run_ort(path: Path, images: NDArray[np.uint8], **settings: Any) -> NDArray[np.float32]:
+def run_ort(path: Path, images: NDArray[np.uint8], optimized: str = "") -> NDArray[np.float32]:
+    """The output, every fusion allowed; the graph as fused goes to the file `optimized`."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    for name, value in settings.items():
-        setattr(options, name, value)
+    options.optimized_model_filepath = optimized
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
 def exactly(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the QDQ graph says: every operator on its own, between Q and DQ in float."""
-    off = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return run_ort(path, images, graph_optimization_level=off)
+    return Runner(path, as_written=True)(images)[0]
 
 
 def run_openvino(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -106,56 +98,48 @@ RUNS = {"onnxruntime": run_ort, "openvino": run_openvino}
 # -- the graph ----------------------------------------------------------------------------------
 
 
-def test_the_graph_is_valid_onnx_with_unique_names(qdq: Quantized) -> None:
+def test_the_graph_is_one_valid_file_with_unique_names_and_nothing_unused(qdq: Quantized) -> None:
     onnx.checker.check_model(qdq.path, full_check=True)
     nodes = [node.name for node in qdq.model.graph.node]
     tensors = [tensor.name for tensor in qdq.model.graph.initializer]
     assert len(nodes) == len(set(nodes)) and all(nodes)
     assert len(tensors) == len(set(tensors))
-
-
-def test_its_weights_are_inside_the_file(qdq: Quantized) -> None:
+    assert set(tensors) <= {name for node in qdq.model.graph.node for name in node.input}
     bare = onnx.load(qdq.path, load_external_data=False)
     assert all(t.data_location == TensorProto.DEFAULT for t in bare.graph.initializer)
 
 
-def test_no_unused_tensor_is_left_in_the_file(qdq: Quantized) -> None:
-    used = {name for node in qdq.model.graph.node for name in node.input}
-    assert {tensor.name for tensor in qdq.model.graph.initializer} <= used
-
-
-def test_quantization_is_symmetric(qdq: Quantized) -> None:
+def test_quantization_is_symmetric_one_scale_and_the_targets_type_an_activation(
+    qdq: Quantized,
+) -> None:
     constants = qdq.constants()
+    kind = qdq.target.quantization.activations
+    inputs = []
     for node in qdq.model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            scale, zero = constants[node.input[1]], constants[node.input[2]]
-            assert (scale > 0).all() and np.isfinite(scale).all()
-            allowed = {0} if zero.dtype == np.int8 else {0, 128}
-            assert set(np.unique(zero).tolist()) <= allowed
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        scale, zero = constants[node.input[1]], constants[node.input[2]]
+        assert (scale > 0).all() and np.isfinite(scale).all()
+        assert set(np.unique(zero).tolist()) <= ({0} if zero.dtype == np.int8 else {0, 128})
+        if node.op_type == "QuantizeLinear":
+            inputs.append(node.input[0])
+            assert scale.shape == ()
+            assert str(zero.dtype) in ({"int8", "uint8"} if kind == "mixed" else {kind})
+    assert len(inputs) == len(set(inputs)) > 0  # layers that share an input share its quantizer
 
 
-def test_activations_have_one_scale_and_the_targets_type(qdq: Quantized) -> None:
-    constants = qdq.constants()
-    quantizers = [n for n in qdq.model.graph.node if n.op_type == "QuantizeLinear"]
-    assert quantizers
-    for node in quantizers:
-        assert constants[node.input[1]].shape == ()
-        kind = qdq.target.quantization.activations
-        allowed = {"int8", "uint8"} if kind == "mixed" else {kind}
-        assert str(constants[node.input[2]].dtype) in allowed
+INT8, UINT8, CENTRED = ("int8", 0), ("uint8", 0), ("uint8", 128)
 
 
 @pytest.mark.parametrize(
     ("kind", "stored"),
     [
-        ("int8", {"n": ("int8", 0), "r": ("int8", 0), "centred": ("int8", 0)}),
-        ("uint8", {"n": ("uint8", 128), "r": ("uint8", 0), "centred": ("uint8", 128)}),
-        ("mixed", {"n": ("int8", 0), "r": ("uint8", 0), "centred": ("uint8", 128)}),
+        ("int8", {"n": INT8, "r": INT8, "centred": INT8}),
+        ("uint8", {"n": CENTRED, "r": UINT8, "centred": CENTRED}),
+        ("mixed", {"n": INT8, "r": UINT8, "centred": CENTRED}),
     ],
 )
-def test_activations_are_stored_by_their_sign_and_by_what_reads_them(
-    tmp_path, kind, stored
-) -> None:
+def test_activations_are_stored_by_sign_and_by_what_reads_them(tmp_path, kind, stored) -> None:
     target = msgspec.structs.replace(EVERYTHING, activations=kind)
     body = f"""{NORM}
         p = MatMul(n, w)
@@ -216,11 +200,6 @@ def test_biases_stay_float(qdq: Quantized) -> None:
     assert all(bias.dtype == np.float32 for bias in biases)
 
 
-def test_layers_that_share_an_input_share_its_quantizer(qdq: Quantized) -> None:
-    inputs = [n.input[0] for n in qdq.model.graph.node if n.op_type == "QuantizeLinear"]
-    assert len(inputs) == len(set(inputs))
-
-
 def test_the_fp32_file_is_left_as_it_was(tmp_path, digits_graph, calibration_batches) -> None:
     for file in ("model.onnx", "model.onnx.data"):
         (tmp_path / file).write_bytes((digits_graph("dynamic").path.parent / file).read_bytes())
@@ -237,7 +216,7 @@ def test_the_same_images_give_the_same_bytes(digits_graph, calibration_batches, 
     target = TARGETS[0]
     fp32 = digits_graph("dynamic").path
     model, _ = ptq(fp32, calibration_batches(IMAGES, 16), RECIPE, target.quantization)
-    assert model.SerializeToString() == quantized(target).model.SerializeToString()
+    assert model.SerializeToString() == quantized(target.name).model.SerializeToString()
 
 
 # -- what the runtimes make of it ---------------------------------------------------------------
@@ -249,7 +228,7 @@ ORT_TARGETS = [target for target in TARGETS if target.runtime == "onnxruntime"]
 def fused_and_float(qdq: Quantized, images: NDArray[np.uint8]) -> tuple[list[str], list[str]]:
     """The layers with weights that ONNX Runtime runs in INT8, and those it runs in float."""
     optimized = qdq.path.with_name("optimized.onnx")
-    run_ort(qdq.path, images, optimized_model_filepath=str(optimized))
+    run_ort(qdq.path, images, str(optimized))
     graph = onnx.load(optimized).graph
     constant = {tensor.name for tensor in graph.initializer}
     constant |= {n.output[0] for n in graph.node if n.input and n.input[0] in constant}
@@ -260,61 +239,23 @@ def fused_and_float(qdq: Quantized, images: NDArray[np.uint8]) -> tuple[list[str
 
 
 @pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
-def test_onnx_runtime_computes_every_layer_of_every_block_in_int8(
-    target, quantized, held_out
-) -> None:
-    fused, plain = fused_and_float(quantized(target), held_out.images[:2])
-    assert len(fused) >= 16
-    assert not [name for name in plain if name.startswith("blocks.")]
-
-
-@pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
 def test_what_the_manifest_calls_int8_is_int8_on_onnx_runtime(target, quantized, held_out) -> None:
-    fused, plain = fused_and_float(quantized(target), held_out.images[:2])
-    assert plain == [d.node for d in quantized(target).layers if d.op == "Gemm" and not d.quantized]
-    assert len(fused) == len(quantized(target).planned())
+    """Every layer of every block."""
+    fused, plain = fused_and_float(quantized(target.name), held_out.images[:2])
+    assert plain == [
+        d.node for d in quantized(target.name).layers if d.op == "Gemm" and not d.quantized
+    ]
+    assert len(fused) == len(quantized(target.name).planned()) >= 16
+    assert not [name for name in plain if name.startswith("blocks.")]
 
 
 @pytest.mark.parametrize("runtime", RUNS)
 @pytest.mark.parametrize("target", PAIR_SAFE, ids=lambda target: target.name)
 def test_a_runtime_computes_what_the_graph_says(
-    target: Target,
-    runtime: str,
-    quantized: Callable[[Target], Quantized],
-    held_out: Batch,
-    sqnr_db: Callable[..., float],
+    target, runtime, quantized, held_out, sqnr_db
 ) -> None:
-    path, images = quantized(target).path, held_out.images[:256]
+    path, images = quantized(target.name).path, held_out.images[:256]
     assert sqnr_db(exactly(path, images), RUNS[runtime](path, images)) >= EXACT_DB
-
-
-def hostile(folder: Path, black: float = 0) -> Path:
-    """A linear layer that overflows 16-bit sums: bright images on large weights of one sign.
-
-    It reads pixels less `black`.
-    """
-    weight = np.full((192, 8), 1.0, np.float32)
-    weight[:, 1::2] = -1.0
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["image"], ["pixels"], "cast", to=TensorProto.FLOAT),
-            helper.make_node("Reshape", ["pixels", "flat"], ["bright"], "bright"),
-            helper.make_node("Sub", ["bright", "black"], ["rows"], "rows"),
-            helper.make_node("MatMul", ["rows", "weight"], ["logits"], "linear"),
-        ],
-        "hostile",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, 8])],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(np.float32(black), "black"),
-            numpy_helper.from_array(np.array([1, 1, 192], np.int64), "flat"),
-        ],
-    )
-    opset = [helper.make_opsetid("", 20)]
-    path = folder / "hostile.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-    return path
 
 
 @pytest.mark.parametrize("runtime", RUNS)
@@ -323,78 +264,39 @@ def hostile(folder: Path, black: float = 0) -> Path:
 def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
     tmp_path, black, target, runtime
 ) -> None:
+    """A layer that overflows 16-bit sums: bright images on large weights of one sign."""
+    weight = np.full((192, 8), 1.0, np.float32)
+    weight[:, 1::2] = -1.0
+    body = (
+        "bright = Reshape(raw, flat)\n centred = Sub(bright, black)\n y = MatMul(centred, weight)"
+    )
+    stored = {"flat": np.array([1, 1, 192]), "black": np.float32(black), "weight": weight}
     bright = np.full((1, 8, 8, 3), 255, np.uint8)
     images = [bright, np.zeros_like(bright)]
-    model, _ = ptq(hostile(tmp_path, black), images, RECIPE, target.quantization)
+    model, _ = ptq(build(tmp_path, body, **stored), images, RECIPE, target.quantization)
     path = tmp_path / "qdq.onnx"
     onnx.save(model, path)
     expected = np.tile([(255.0 - black) * 192, (black - 255.0) * 192], 4)
     np.testing.assert_allclose(RUNS[runtime](path, bright).ravel(), expected, rtol=0.01)
 
 
-def unshifted(folder: Path, norm_inputs: list[str]) -> Path:
-    """LayerNorm without a shift, mean over tokens, linear layer: Swin's head without biases."""
+@pytest.mark.parametrize("runtime", RUNS)
+@pytest.mark.parametrize("inputs", ["x, gamma, beta", "x, gamma"], ids=["zero", "absent"])
+def test_a_norm_without_a_shift_before_a_mean_is_computed_as_the_graph_says(
+    tmp_path, inputs, runtime, sqnr_db
+) -> None:
+    """LayerNorm, mean over tokens, linear layer: Swin's head without biases."""
     rng = np.random.default_rng(0)
     stored = {
-        "tokens": np.array([1, 16, 12]),
         "gamma": rng.uniform(0.4, 2.4, 12).astype(np.float32),
         "beta": np.zeros(12, np.float32),
         "axis": np.array([1]),
         "weight": rng.standard_normal((12, 8)).astype(np.float32),
     }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["image"], ["pixels"], "cast", to=TensorProto.FLOAT),
-            helper.make_node("Reshape", ["pixels", "tokens"], ["x"], "reshape"),
-            helper.make_node("LayerNormalization", norm_inputs, ["n"], "norm"),
-            helper.make_node("ReduceMean", ["n", "axis"], ["mean"], "mean", keepdims=0),
-            helper.make_node("MatMul", ["mean", "weight"], ["logits"], "linear"),
-        ],
-        "unshifted",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 8])],
-        [numpy_helper.from_array(value, name) for name, value in stored.items()],
-    )
-    path = folder / "model.onnx"
-    opset = [helper.make_opsetid("", 20)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-    return path
-
-
-@pytest.mark.parametrize("runtime", RUNS)
-@pytest.mark.parametrize("inputs", [["x", "gamma", "beta"], ["x", "gamma"]], ids=["zero", "absent"])
-def test_a_norm_without_a_shift_before_a_mean_is_computed_as_the_graph_says(
-    tmp_path, inputs, runtime, sqnr_db
-) -> None:
+    body = f"n = LayerNormalization({inputs})\n mean = ReduceMean <keepdims = 0> (n, axis)"
+    fp32 = build(tmp_path, f"{body}\n y = MatMul(mean, weight)", **stored)
     image = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3), np.uint8)
-    target = catalog.targets()["openvino-cpu"].quantization
-    model, _ = ptq(unshifted(tmp_path, inputs), [image], RECIPE, target)
+    model, _ = ptq(fp32, [image], RECIPE, catalog.targets()["openvino-cpu"].quantization)
     path = tmp_path / "qdq.onnx"
     onnx.save(model, path)
     assert sqnr_db(exactly(path, image), RUNS[runtime](path, image)) >= EXACT_DB
-
-
-# -- what cannot be quantized -------------------------------------------------------------------
-
-
-def test_a_model_without_weights_to_quantize_is_refused(tmp_path) -> None:
-    model = onnx.load(hostile(tmp_path))
-    model.graph.node[3].CopyFrom(helper.make_node("Identity", ["rows"], ["logits"], "none"))
-    path = tmp_path / "empty.onnx"
-    onnx.save(model, path)
-    with pytest.raises(InputError, match="nothing in this model") as caught:
-        ptq(path, [], RECIPE, TARGETS[0].quantization)
-    assert "--fp32" in caught.value.fix
-
-
-def test_an_activation_that_overflows_is_named(tmp_path) -> None:
-    model = onnx.load(hostile(tmp_path))
-    model.graph.node.insert(1, helper.make_node("Div", ["pixels", "zero"], ["broken"], "divide"))
-    model.graph.node[2].input[0] = "broken"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
-    path = tmp_path / "overflow.onnx"
-    onnx.save(model, path)
-    images = [np.ones((1, 8, 8, 3), np.uint8)]
-    with pytest.raises(InputError, match="'rows', the output of rows, is NaN") as caught:
-        ptq(path, images, RECIPE, TARGETS[0].quantization)
-    assert caught.value.fix

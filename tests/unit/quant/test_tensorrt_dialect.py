@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,7 +13,6 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
-from vitedge.data.imageset import Batch
 from vitedge.graph.half import Halved, halve
 from vitedge.graph.prepare import prepare
 from vitedge.graph.run import Runner
@@ -25,7 +22,7 @@ TENSORRT = [t for t in catalog.targets().values() if t.runtime.startswith("tenso
 RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=32)
 
 
-class Made:
+class Deployed:
     """`digits` in INT8 for TensorRT: FP32, with floats in float32, and as it is deployed."""
 
     def __init__(self, fp32: Path, qdq: Path, half: Halved) -> None:
@@ -40,12 +37,7 @@ class Made:
 
 
 @pytest.fixture(scope="module", params=[1, "dynamic"], ids=["static", "dynamic"])
-def made(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    digits_graph: Callable[..., Any],
-    calibration_batches: Callable[..., Any],
-) -> Made:
+def made(request, tmp_path_factory, digits_graph, calibration_batches) -> Deployed:
     folder = tmp_path_factory.mktemp("tensorrt")
     exported = digits_graph(request.param).path
     images = list(calibration_batches(32, 1))
@@ -56,13 +48,12 @@ def made(
     onnx.save(model, qdq)
     (folder / "half").mkdir()
     half = halve(qdq, path, folder / "half", lambda: iter(images[:8]), 8, lambda *step: None)
-    return Made(exported, qdq, half)
+    return Deployed(exported, qdq, half)
 
 
 def outputs(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     run = Runner(path)
-    each = [run(images[i : i + 1])[0] for i in range(len(images))]
-    return np.concatenate(each).astype(np.float64)
+    return np.concatenate([run(image[None])[0] for image in images]).astype(np.float64)
 
 
 def test_every_target_of_the_family_asks_for_the_same_graph() -> None:
@@ -70,13 +61,16 @@ def test_every_target_of_the_family_asks_for_the_same_graph() -> None:
     assert len({msgspec.json.encode(target.quantization) for target in TENSORRT}) == 1
 
 
-def test_the_graph_is_valid_and_its_types_fit(made: Made) -> None:
+def test_the_graph_is_valid_with_bytes_in_and_float32_out(made: Deployed) -> None:
     onnx.checker.check_model(made.model, full_check=True)
-    names = [node.name for node in made.model.graph.node]
+    graph = made.model.graph
+    names = [node.name for node in graph.node]
     assert len(names) == len(set(names)) and all(names)
+    assert graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
-def test_products_of_linears_and_attention_are_int8_and_float16(made: Made) -> None:
+def test_products_of_linears_and_attention_are_int8_and_float16(made: Deployed) -> None:
     makers = {name: node for node in made.model.graph.node for name in node.output}
     products = made.nodes("MatMul")
     assert len(products) == BLOCKS * (3 + 1 + 2 + 2)  # q, k, v; proj; fc1, fc2; both of attention
@@ -86,7 +80,7 @@ def test_products_of_linears_and_attention_are_int8_and_float16(made: Made) -> N
             assert made.types[name] == TensorProto.FLOAT16
 
 
-def test_scales_are_float16_and_zero_points_int8_zero(made: Made) -> None:
+def test_scales_are_float16_and_zero_points_int8_zero(made: Deployed) -> None:
     stored = {tensor.name: tensor for tensor in made.model.graph.initializer}
     for node in made.nodes("QuantizeLinear", "DequantizeLinear"):
         scale, zero = (stored[name] for name in node.input[1:])
@@ -96,25 +90,16 @@ def test_scales_are_float16_and_zero_points_int8_zero(made: Made) -> None:
         assert not numpy_helper.to_array(zero).any()
 
 
-def test_the_rest_is_float16_and_quantized_nowhere(made: Made) -> None:
-    for node in made.nodes("LayerNormalization", "Gelu", "Softmax", "Gemm"):
-        assert made.types[node.input[0]] == TensorProto.FLOAT16, node.name
+def test_the_rest_is_float16_and_quantized_nowhere(made: Deployed) -> None:
     makers = {name: node for node in made.model.graph.node for name in node.output}
     for node in made.nodes("LayerNormalization", "Gelu", "Softmax", "Gemm"):
+        assert made.types[node.input[0]] == TensorProto.FLOAT16, node.name
         maker = makers.get(node.input[0])
         assert maker is None or maker.op_type != "DequantizeLinear"
     assert made.half.kept == ()
 
 
-def test_images_go_in_as_bytes_and_logits_come_out_in_float32(made: Made) -> None:
-    graph = made.model.graph
-    assert graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
-    assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
-
-
-def test_onnx_runtime_stays_close_to_fp32(
-    made: Made, held_out: Batch, sqnr_db: Callable[..., float]
-) -> None:
+def test_onnx_runtime_stays_close_to_fp32(made: Deployed, held_out, sqnr_db) -> None:
     images, labels = held_out.images, held_out.labels
     want, int8, deployed = (outputs(p, images) for p in (made.fp32, made.qdq, made.half.path))
     assert sqnr_db(want, deployed) >= 30.0

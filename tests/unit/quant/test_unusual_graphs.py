@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
@@ -18,6 +17,7 @@ from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Quantization
+from vitedge.graph.run import Runner
 
 RECIPES = [
     msgspec.structs.replace(recipe, num_samples=len(IMAGES))
@@ -35,19 +35,14 @@ def zero(name: str, *where: Any) -> NDArray[np.float32]:
     return values
 
 
+LINEAR = f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)"
 GRAPHS: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {
     "an activation's channel is always zero": (
-        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
+        LINEAR,
         {"gamma": zero("gamma", 5), "beta": zero("beta", 5)},
     ),
-    "no weight reads a channel": (
-        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
-        {"w": zero("w", 5)},
-    ),
-    "an output channel's weights are zero": (
-        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
-        {"w": zero("w", np.s_[:, 5])},
-    ),
+    "no weight reads a channel": (LINEAR, {"w": zero("w", 5)}),
+    "an output channel's weights are zero": (LINEAR, {"w": zero("w", np.s_[:, 5])}),
     "a weight is zero": (
         f"{NORM}\n p = MatMul(n, w)\n y = Add(p, x)",
         {"w": zero("w", np.s_[:])},
@@ -103,11 +98,8 @@ GRAPHS: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {
 def outputs(model: ModelProto, path: Path, images: list[NDArray[np.uint8]]) -> list[NDArray[Any]]:
     """What the graph says, every operator on its own: no kernel's 16-bit sums."""
     onnx.save(model, path)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    runs = [session.run(None, {"image": image}) for image in images]
-    return [np.concatenate(values) for values in zip(*runs, strict=True)]
+    run = Runner(path, as_written=True)
+    return [np.concatenate(values) for values in zip(*map(run, images), strict=True)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -168,15 +160,15 @@ MATMULS = Quantization(activations="uint8", weights="full", attention=(), operat
 
 
 @pytest.mark.parametrize(
-    ("body", "found"),
+    ("body", "operators"),
     [("y = Gelu(x)", "none"), ("h = Conv(pixels, c_grown)\n y = Relu(h)", "Conv")],
     ids=["no layer", "only Conv"],
 )
 def test_where_the_target_has_no_kernel_for_any_layer_that_is_said(
-    body: str, found: str, tmp_path: Path
+    body: str, operators: str, tmp_path: Path
 ) -> None:
     path = build(tmp_path, body)
-    with pytest.raises(InputError, match=f"with weights are {found}, and the target") as caught:
+    with pytest.raises(InputError, match=f"with weights are {operators}, and the target") as caught:
         ptq(path, IMAGES, RECIPES[0], MATMULS)
     assert "`precision='fp32'`" in caught.value.fix
 
