@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
-from vitedge.core.manifest import Kept
+from vitedge.core.manifest import Half, Kept
 from vitedge.core.numerics import sqnr_db
 from vitedge.graph.constants import names_of
 from vitedge.graph.external import changed, constant, write
@@ -35,37 +34,22 @@ CHECKED_RUNS = 8
 _FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
-@dataclass(frozen=True)
-class Halved:
-    """The float16 graph, and what was found on the way to it."""
-
-    path: Path
-    kept: tuple[Kept, ...]
-    layer_norm: str
-    largest: float
-    """max|x| over all activations and images."""
-    largest_node: str
-    """The operator it came from."""
-    limit: float
-    """The largest |x| left in float16."""
-    sqnr_db: float
-    """Of the output, with every float16 result rounded, against FP32's."""
-
-
 def halve(
     source: Path,
     fp32: Path,
     folder: Path,
     batches: Callable[[], Iterator[NDArray[np.uint8]]],
     total: int,
+    images: str,
     progress: Progress,
-) -> Halved:
+) -> Half:
     """Write the ONNX file `source` (uint8 NHWC in, float32 out) as `folder/model.onnx` in float16.
 
     `source` is the FP32 graph of the file `fp32`, or INT8 made of it with its floats in float32.
     Input, output and preprocessing stay as they are. `batches` starts a stream of `total` images
-    (B, H, W, 3) on which max|x| of every activation is measured. Raises InputError when an
-    activation is not finite, or when no float16 graph is finite and close to FP32.
+    (B, H, W, 3) of the set `images`, on which max|x| of every activation is measured. Raises
+    InputError when an activation is not finite, or when no float16 graph is finite and close to
+    FP32.
     """
     model, sizes = ir.load(source), shapes(source, next(batches()))
     fused = fuse(model, sizes)
@@ -95,7 +79,16 @@ def halve(
             for node in model.graph
             if node.name in kept
         )
-        return Halved(path, reasons, how, largest, node, limit, quality_db)
+        return Half(
+            kept=reasons,
+            layer_norm=how,
+            largest=largest,
+            largest_node=node,
+            limit=limit,
+            sqnr_db=quality_db,
+            source=images,
+            images=total,
+        )
     assert failed is not None
     raise failed
 

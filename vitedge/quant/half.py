@@ -74,18 +74,8 @@ def lower(
     from vitedge.graph.half import halve
 
     folder.mkdir()
-    half = halve(path, fp32, folder, batches, total, steps)
-    record = manifest.Half(
-        kept=half.kept,
-        layer_norm=half.layer_norm,
-        largest=half.largest,
-        largest_node=half.largest_node,
-        limit=half.limit,
-        sqnr_db=half.sqnr_db,
-        source=source,
-        images=total,
-    )
-    return Fp16(half.path, record)
+    half = halve(path, fp32, folder, batches, total, source, steps)
+    return Fp16(folder / "model.onnx", half)
 
 
 def notes(half: manifest.Half) -> list[str]:

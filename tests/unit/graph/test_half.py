@@ -16,7 +16,8 @@ from onnx.reference import ReferenceEvaluator
 from tests.support import graphs
 from tests.support.graphs import IMAGES, TOKENS, WIDTH
 from vitedge.core.errors import InputError
-from vitedge.graph.half import Halved, halve
+from vitedge.core.manifest import Half
+from vitedge.graph.half import halve
 from vitedge.graph.run import Runner
 
 CLOSE_DB = 50.0
@@ -77,10 +78,13 @@ def build(folder: Path, body: str, **changed: Any) -> Path:
     return graphs.build(folder, body, LARGE, **{**constants, **changed})
 
 
-def halved(path: Path) -> Halved:
+def halved(path: Path) -> tuple[Half, Path]:
     folder = path.parent / "half"
     folder.mkdir()
-    return halve(path, path, folder, lambda: iter(IMAGES), len(IMAGES), lambda *step: None)
+    half = halve(
+        path, path, folder, lambda: iter(IMAGES), len(IMAGES), "images", lambda *step: None
+    )
+    return half, folder / "model.onnx"
 
 
 def unguarded(path: Path) -> NDArray[Any]:
@@ -114,7 +118,7 @@ def ops(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
 
 
-def kept(half: Halved) -> dict[str, str]:
+def kept(half: Half) -> dict[str, str]:
     return {operator.node: operator.why for operator in half.kept}
 
 
@@ -126,13 +130,13 @@ def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(
     tmp_path: Path, sqnr_db: SQNR, style: str
 ) -> None:
     path = build(tmp_path, SPELLED_OUT[style])
-    half = halved(path)
+    half, fp16 = halved(path)
     assert half.largest > 2000
     assert not sqnr_db(fp32(path), unguarded(path)) > 20  # not finite, or garbage
-    assert sqnr_db(fp32(path), fp32(half.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), fp32(fp16)) > CLOSE_DB
     assert half.sqnr_db > CLOSE_DB
-    assert "LayerNormalization" in ops(half.path)
-    assert not {"Pow", "Sqrt", "ReduceMean"} & set(ops(half.path))
+    assert "LayerNormalization" in ops(fp16)
+    assert not {"Pow", "Sqrt", "ReduceMean"} & set(ops(fp16))
     assert half.kept == ()
     assert half.layer_norm.startswith("1 fused, adding up in float32")
 
@@ -142,9 +146,9 @@ def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(
     tmp_path: Path, sqnr_db: SQNR, style: str
 ) -> None:
     path = build(tmp_path, UNFUSED[style])
-    half = halved(path)
+    half, fp16 = halved(path)
     assert not sqnr_db(fp32(path), unguarded(path)) > 20
-    assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), true_fp16(fp16)) > CLOSE_DB
     squares = [why for node, why in kept(half).items() if node.endswith("_s")]
     assert len(squares) == 1 and "norm" in squares[0]
     assert "MatMul_y" not in kept(half)
@@ -153,8 +157,8 @@ def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(
 
 def test_what_is_spelled_out_computes_the_same_when_fused(tmp_path: Path) -> None:
     path = build(tmp_path, SPELLED_OUT["Pow and Div"], epsilon=np.float32(40.0))
-    half = halved(path)
-    want, got = fp32(path), fp32(half.path)
+    _, fp16 = halved(path)
+    want, got = fp32(path), fp32(fp16)
     assert np.abs(want - got).max() < 2e-3 * np.abs(want).max()
 
 
@@ -170,13 +174,13 @@ def test_activations_beyond_float16_keep_their_operators_in_float32(
         y = MatMul(k, w)
     """
     path = build(tmp_path, body, large=np.float32(100))
-    half = halved(path)
+    half, fp16 = halved(path)
     assert half.largest > 65504
     assert half.largest_node == "Add_c"
     assert set(kept(half)) == {"Mul_b", "Add_c", "LayerNormalization_n"}
     assert "reaches" in kept(half)["Add_c"]
     assert "kept in float32" in half.layer_norm
-    assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), true_fp16(fp16)) > CLOSE_DB
 
 
 @pytest.mark.parametrize(
@@ -194,16 +198,16 @@ def test_an_operator_is_kept_for_what_its_inputs_do_not_show(
     tmp_path: Path, sqnr_db: SQNR, body: str, changed: dict[str, Any], node: str, why: str
 ) -> None:
     path = build(tmp_path, body, **changed)
-    half = halved(path)
+    half, fp16 = halved(path)
     assert why in kept(half)[node]
-    assert sqnr_db(fp32(path), true_fp16(half.path)) > 40
+    assert sqnr_db(fp32(path), true_fp16(fp16)) > 40
 
 
 def test_softmax_and_gelu_are_float16(tmp_path: Path, sqnr_db: SQNR) -> None:
     path = build(tmp_path, "n = LayerNormalization(x, gamma, beta)\n g = Gelu(n)\n y = Softmax(g)")
-    half = halved(path)
+    half, fp16 = halved(path)
     assert half.kept == ()
-    assert sqnr_db(fp32(path), fp32(half.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), fp32(fp16)) > CLOSE_DB
 
 
 def test_massive_values_that_drown_small_ones_are_kept_in_float32(
@@ -212,10 +216,10 @@ def test_massive_values_that_drown_small_ones_are_kept_in_float32(
     path = build(
         tmp_path, "u = Mul(x, small)\n a = Add(u, c)\n y = Sub(a, c)", c=np.float32(30_000)
     )
-    half = halved(path)
+    half, fp16 = halved(path)
     assert half.limit < 30_000
     assert "Add_a" in kept(half)
-    assert sqnr_db(fp32(path), true_fp16(half.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), true_fp16(fp16)) > CLOSE_DB
 
 
 @pytest.mark.parametrize(
@@ -265,10 +269,10 @@ def test_subgraphs_and_inputs_without_a_float16_form_keep_their_types(
         flat=np.array([1, 2 * TOKENS, 2 * WIDTH]),
         wide=np.random.default_rng(1).normal(size=(2 * WIDTH, 3)),
     )
-    half = halved(path)
+    half, fp16 = halved(path)
     assert half.kept == ()
-    stored = onnx.load(half.path).graph.initializer
+    stored = onnx.load(fp16).graph.initializer
     types = {tensor.name: tensor.data_type for tensor in stored}
     assert types["wide.half"] == TensorProto.FLOAT16
     assert types["scales"] == TensorProto.FLOAT
-    assert sqnr_db(fp32(path), fp32(half.path)) > CLOSE_DB
+    assert sqnr_db(fp32(path), fp32(fp16)) > CLOSE_DB

@@ -13,7 +13,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
-from vitedge.graph.half import Halved, halve
+from vitedge.core.manifest import Half
+from vitedge.graph.half import halve
 from vitedge.graph.prepare import prepare
 from vitedge.graph.run import Runner
 
@@ -25,9 +26,9 @@ RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=
 class Deployed:
     """`digits` in INT8 for TensorRT: FP32, with floats in float32, and as it is deployed."""
 
-    def __init__(self, fp32: Path, qdq: Path, half: Halved) -> None:
-        self.fp32, self.qdq, self.half = fp32, qdq, half
-        self.model: ModelProto = onnx.load(half.path)
+    def __init__(self, fp32: Path, qdq: Path, half: Half, path: Path) -> None:
+        self.fp32, self.qdq, self.half, self.path = fp32, qdq, half, path
+        self.model: ModelProto = onnx.load(path)
         graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True).graph
         self.types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -47,8 +48,10 @@ def made(request, tmp_path_factory, digits_graph, calibration_batches) -> Deploy
     qdq = folder / "qdq.onnx"
     onnx.save(model, qdq)
     (folder / "half").mkdir()
-    half = halve(qdq, path, folder / "half", lambda: iter(images[:8]), 8, lambda *step: None)
-    return Deployed(exported, qdq, half)
+    half = halve(
+        qdq, path, folder / "half", lambda: iter(images[:8]), 8, "images", lambda *step: None
+    )
+    return Deployed(exported, qdq, half, folder / "half" / "model.onnx")
 
 
 def outputs(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -101,7 +104,7 @@ def test_the_rest_is_float16_and_quantized_nowhere(made: Deployed) -> None:
 
 def test_onnx_runtime_stays_close_to_fp32(made: Deployed, held_out, sqnr_db) -> None:
     images, labels = held_out.images, held_out.labels
-    want, int8, deployed = (outputs(p, images) for p in (made.fp32, made.qdq, made.half.path))
+    want, int8, deployed = (outputs(p, images) for p in (made.fp32, made.qdq, made.path))
     assert sqnr_db(want, deployed) >= 30.0
     assert sqnr_db(want, deployed) >= sqnr_db(want, int8) - 0.5
     right = [(logits.argmax(1) == labels).mean() for logits in (want, deployed)]
