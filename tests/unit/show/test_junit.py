@@ -41,34 +41,16 @@ def parse(verdict: Verdict) -> ElementTree.Element:
 def test_a_passed_check_passes_a_failed_one_fails_and_an_inconclusive_one_is_an_error(
     mixed: Verdict,
 ) -> None:
-    root = parse(mixed)
-    (suite,) = root
-    assert suite.get("name") == "vit-int8"
-    for element in (root, suite):
+    root = parse(mixed)  # the approved file has the texts
+    for element in (root, root[0]):
         counts = {key: element.get(key) for key in ("tests", "failures", "errors")}
         assert counts == {"tests": "6", "failures": "2", "errors": "1"}
-    cases = {case.get("name"): case for case in suite.iter("testcase")}
-    assert [*cases] == [
-        *("max drop_pp", "min speedup", "max p90_ms", "max size_bytes"),
-        *("min sqnr_db", "min agreement"),
-    ]
-    assert {child.tag for child in cases["max drop_pp"]} == {"system-out"}
-    error = cases["min speedup"].find("error")
-    assert error is not None and error.get("type") == "inconclusive"
-    assert error.get("message") == "too close to 1.1: 430 rounds would tell"
-    assert "min speedup.interval: 0.95 to 1.24" in (error.text or "")
-    failure = cases["min sqnr_db"].find("failure")
-    assert failure is not None and failure.get("message") == "no SQNR in the report"
-
-
-def test_value_limit_and_interval_are_properties(mixed: Verdict) -> None:
-    said = {p.get("name"): p.get("value") for p in parse(mixed).iter("property")}
-    assert said["max drop_pp.value"] == "0.14"
-    assert said["max drop_pp.limit"] == "0.5"
-    assert said["max drop_pp.interval"] == "-0.2 to 0.4"
-    assert said["min sqnr_db.value"] == said["min agreement.value"] == "not measured"
-    assert "max size_bytes.interval" not in said
-    assert said["against"] == "fp32"
+    outcomes = {case.get("name"): [child.tag for child in case] for case in root.iter("testcase")}
+    assert outcomes == {
+        **{"max drop_pp": ["system-out"], "min speedup": ["error"], "max p90_ms": ["system-out"]},
+        **{"max size_bytes": ["system-out"], "min sqnr_db": ["failure"]},
+        "min agreement": ["failure"],
+    }
 
 
 def test_names_stay_the_same_when_the_figures_change() -> None:

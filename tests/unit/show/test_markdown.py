@@ -7,8 +7,8 @@ import re
 
 from tests.support.verdicts import HOSTILE, check, judged, verdict
 from vitedge.gate.verdict import Verdict
+from vitedge.show.checks import NamedCheck, ruler
 from vitedge.show.ci import markdown
-from vitedge.show.ci.ruler import ruler
 
 
 def rows(text: str) -> list[list[str]]:
@@ -17,23 +17,9 @@ def rows(text: str) -> list[list[str]]:
     return [line[1:-1].split("|") for line in lines[2:]]
 
 
-def test_the_table_has_the_worst_first_and_says_why(mixed: Verdict) -> None:
-    text = markdown.render(mixed)
-    assert text.startswith("### ❌ vitedge gate: failed\n\n|artifact|check|measured|")
-    table = rows(text)
-    assert [row[6].split()[-1] for row in table] == [
-        *("failed", "failed", "inconclusive"),
-        *("passed", "passed", "passed"),
-    ]
-    assert [cell for row in table for cell in row[1:5]][8:] == [
-        *("speed-up", "1.08×", "0.95 to 1.24", "≥ 1.1×"),
-        *("drop", "0.14 pp", "-0.2 to 0.4", "≤ 0.5 pp"),
-        *("p90", "2.5 ms", "2.25 to ∞", "≤ 5 ms"),
-        *("size", "1.5 MB", "", "≤ 25 MB"),
-    ]
-    assert table[0][1:5] == ["SQNR", "not measured", "", "≥ 30 dB"]
-    assert "- vit-int8, speed-up: too close to 1.1: 430 rounds would tell" in text
-    assert "one-sided 95% bound" in text
+def test_the_table_has_the_worst_first(mixed: Verdict) -> None:
+    answers = [row[6].split()[-1] for row in rows(markdown.render(mixed))]
+    assert answers == [*["failed"] * 2, "inconclusive", *["passed"] * 3]
 
 
 def test_an_sqnr_without_noise_is_infinite_and_not_missing() -> None:
@@ -43,12 +29,15 @@ def test_an_sqnr_without_noise_is_infinite_and_not_missing() -> None:
 
 
 def test_the_ruler_shows_on_which_side_of_the_limit_the_interval_lies() -> None:
-    assert ruler(check()) == "━━━●━━┃······"
-    assert ruler(check(limit=0.1)) == "━━━━━━╋●━━━━━"
-    assert ruler(check(limit=-1.0)).startswith("······┃")
-    assert ruler(check(value=0.5, interval=None)) == "······●······"
-    assert ruler(check(interval=(-float("inf"), 0.4))) == "●━━━━·┃······"
-    assert ruler(check(value=None)) == ""
+    for changes, picture in (
+        ({}, "━━━●━━┃······"),
+        ({"limit": 0.1}, "━━━━━━╋●━━━━━"),
+        ({"limit": -1.0}, "······┃··━━●━"),
+        ({"value": 0.5, "interval": None}, "······●······"),
+        ({"interval": (-float("inf"), 0.4)}, "●━━━━·┃······"),
+        ({"value": None}, ""),
+    ):
+        assert ruler(NamedCheck("a", check(**changes))) == picture
 
 
 def test_a_hostile_name_stays_text_in_its_cell() -> None:

@@ -18,16 +18,16 @@ from vitedge.show.ci import FORMATS, outputs
 @pytest.mark.parametrize(
     ("junit", "write", "what"),
     [
-        ("nowhere/gate.xml", [], r"cannot write nowhere/gate.xml \(--junit\)"),
+        ("nowhere/gate.xml", [], r"cannot write nowhere/gate.xml \(`junit`\)"),
         (
             None,
             ["markdown=nowhere/gate.md"],
-            r"cannot write nowhere/gate.md \(--write markdown\)",
+            r"cannot write nowhere/gate.md \(`write='markdown'`\)",
         ),
         (None, ["bencher=gate.json"], "unknown format 'bencher'"),
         (None, ["markdown"], "names no file"),
         (None, ["markdown="], "names no file"),
-        ("gate.xml", ["markdown=./gate.xml"], "--write markdown and --junit are both gate.xml"),
+        ("gate.xml", ["markdown=./gate.xml"], "`write='markdown'` and `junit` are both gate.xml"),
     ],
 )
 def test_what_cannot_be_written_is_refused(
@@ -90,6 +90,6 @@ def test_the_help_of_the_gate_names_every_format() -> None:
 @pytest.mark.parametrize("option", ["--html", "--baseline"])
 def test_no_file_of_another_option_is_overwritten(tmp_path: Path, option: str) -> None:
     path = tmp_path / "taken"
-    with pytest.raises(InputError, match=rf"--junit and {option} are both .*taken"):
+    with pytest.raises(InputError, match=rf"`junit` and {option} are both .*taken"):
         outputs.plan(path, [], {}, ((path, option),))
     outputs.plan(path, [], {}, ((tmp_path / "gone" / "baseline.npz", "--baseline"),))
