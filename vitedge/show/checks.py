@@ -6,23 +6,15 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from vitedge.gate.verdict import Check, Verdict
-from vitedge.show.table import SCALES, Column, Interval
+from vitedge.gate.limits import LIMITS
+from vitedge.gate.verdict import FP32, Check, Verdict
+from vitedge.show.table import Column, Interval
 from vitedge.show.text import number, one_line
 
-FP32 = "fp32"
-"""What an artifact is compared with unless its name says otherwise."""
-METRICS = {
-    "drop_pp": ("drop", "pp"),
-    "speedup": ("speed-up", "×"),
-    "slowdown": ("slowdown", "×"),
-    "p90_ms": ("p90", "ms"),
-    "size_bytes": ("size", "MB"),
-    "peak_rss_bytes": ("peak RSS", "MB"),
-    "sqnr_db": ("SQNR", "dB"),
-    "top1": ("top-1", ""),
-}
-"""What people call a metric, and its unit; others are shares by their own name."""
+LABELS = {"drop_pp": "drop", "speedup": "speed-up", "p90_ms": "p90", "size_bytes": "size"}
+LABELS |= {"peak_rss_bytes": "peak RSS", "sqnr_db": "SQNR", "top1": "top-1"}
+"""What people call a metric where that is not its own name."""
+UNITS = {limit.metric: (limit.unit, limit.scale) for limit in LIMITS.values()}
 BOUNDS = {"max": "≤", "min": "≥"}
 WORST_FIRST = ("failed", "inconclusive", "passed")
 HALF = 6
@@ -39,12 +31,12 @@ class NamedCheck:
     @property
     def label(self) -> str:
         """`drop_pp` → `drop`."""
-        return METRICS.get(self.check.metric, (one_line(self.check.metric), ""))[0]
+        return LABELS.get(self.check.metric, one_line(self.check.metric))
 
     @property
     def unit(self) -> str:
         """`p90_ms` → `ms`; `speedup` → `×`; empty for a share."""
-        return METRICS.get(self.check.metric, ("", ""))[1]
+        return UNITS[self.check.metric][0].strip()
 
     @property
     def value(self) -> float | None:
@@ -65,12 +57,11 @@ class NamedCheck:
 
     def scaled(self, value: float) -> float:
         """`value` in the unit people read."""
-        return value / SCALES.get(self.unit, 1.0)
+        return value / UNITS[self.check.metric][1]
 
     def quantity(self, value: float) -> str:
         """`value` in the unit people read, with it."""
-        space = "" if self.unit == "×" else " "
-        return f"{number(self.scaled(value), '.4g')}{space}{self.unit}".rstrip()
+        return f"{number(self.scaled(value), '.4g')}{UNITS[self.check.metric][0]}"
 
 
 def names(verdict: Verdict) -> list[str]:
