@@ -21,7 +21,7 @@ SIZES = {"phone": (390, 9000), "desktop": (1280, 7000)}
 def made_up(folder: Path) -> list[Path]:
     """The two pages with everything on them."""
     pages = {
-        "bench": bench.render(field(), field(), "vitedge bench --html bench.html"),
+        "bench": bench.render(field(), "vitedge bench --html bench.html"),
         "gate": page(three(), "vitedge gate --max-drop 0.5 --html gate.html"),
     }
     for name, text in pages.items():

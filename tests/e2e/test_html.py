@@ -52,7 +52,7 @@ def test_gate_writes_its_answers_and_the_evidence(pages) -> None:
         assert title in titles
     for title in ("Confusion changes", "Error against depth", "Manifest", "How to reproduce"):
         assert title in titles
-    assert "✓ passed" in pages["gate"] and "size ≤ 100 MB" in pages["gate"]
+    assert "✓ passed" in pages["gate"] and "≤ 100 MB" in pages["gate"]
     assert "on all 719 images" in pages["gate"]
     assert f"vitedge export digits --target {ONNXRUNTIME} --int8" in pages["gate"]
     assert f"vitedge gate digits-{ONNXRUNTIME}-int8 --max-drop 1" in pages["gate"]

@@ -60,7 +60,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     hostile = [measured(HOSTILE, "int8", 1.2, 0.83), *field()]
     texts = {
-        "bench": bench.render(hostile, hostile, f"vitedge bench {HOSTILE}"),
+        "bench": bench.render(hostile, f"vitedge bench {HOSTILE}"),
         "gate": page([*three(), shown(HOSTILE, "failed", 2.0)]),
     }
     frames = []

@@ -9,20 +9,23 @@ import numpy as np
 
 from vitedge.core import measurements as m
 from vitedge.core import report
+from vitedge.core.cpu import Clocking
+from vitedge.core.host import Host
+from vitedge.core.spec import Precision
 
 HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 CPU = "Some CPU 8 @ 3.0 GHz"
 
 
-def distribution(p50_ms: float, seed: int) -> m.Distribution:
-    """A lognormal one with a tail, and a machine that slows down now and then."""
-    rng = np.random.default_rng(seed)
-    runs = p50_ms * (1 + 0.4 * rng.gamma(1.2, 0.15, 3000))
-    runs[::97] *= 2.5
-    medians = p50_ms * (1 + 0.05 * np.sin(np.arange(120) / 9) ** 8 + 0.01 * rng.normal(size=120))
+def distribution(p50_ms: float, seed: int, points: int = 120) -> m.Distribution:
+    """One with a tail, and a machine that slows down now and then."""
+    shares, steps = np.arange(101) / 101, np.arange(points)
+    medians = 1 + 0.05 * np.sin(steps / 9) ** 8 + 0.01 * np.cos(7 * steps + seed)
     return m.Distribution(
-        quantiles_ms=tuple(np.percentile(runs, np.arange(101)).tolist()),
-        series=tuple(zip(np.linspace(0, 30, 120).tolist(), medians.tolist(), strict=True)),
+        quantiles_ms=tuple((p50_ms * (0.98 - 0.07 * np.log(1 - shares))).tolist()),
+        series=tuple(
+            (30 * i / points, p50_ms * median) for i, median in enumerate(medians.tolist())
+        ),
     )
 
 
@@ -34,24 +37,34 @@ def timing(p50_ms: float, seed: int) -> dict[str, Any]:
     }
 
 
+def host(cpu: str = CPU) -> Host:
+    """A machine."""
+    return Host(
+        **{"cpu": cpu, "isa": ("avx2", "avx512_vnni"), "accelerator": None, "os": "Linux"},
+        **{"python": "3.12", "runtimes": {"onnxruntime": "1.31"}, "threads": 4, "cores": 4},
+        **{"memory_bytes": 16_000_000_000, "governor": "powersave", "machine": "x86_64"},
+        **{"gpus": (), "clocking": Clocking(), "container": None},
+        **{"cpu_quota": None, "memory_limit_bytes": None},
+    )
+
+
 def measured(
     name: str,
-    precision: str,
+    precision: Precision,
     p50_ms: float,
     accuracy: float,
     *,
     seed: int = 0,
-    cpu: str = CPU,
     scenarios: bool = True,
-) -> dict[str, Any]:
-    """A report of an artifact, with every section of `bench` or latency alone."""
-    fp32 = m.Timing(**timing(2.1, seed + 100))
+    **changes: Any,
+) -> report.Report:
+    """A report of an artifact, with every section of `bench` or latency alone, and `changes`."""
     sections: dict[str, Any] = {
         "latency": m.Latency(
             **timing(p50_ms, seed),
             batch=1,
             against="fp32",
-            fp32=fp32,
+            fp32=m.Timing(**timing(2.1, seed + 100)),
             other=None,
             speedup=2.1 / p50_ms,
             speedup_ci=(2.0 / p50_ms, 2.2 / p50_ms),
@@ -70,27 +83,23 @@ def measured(
         ),
         "size": report.Size(bytes=22_000_000, fp32_bytes=86_000_000),
         "memory": m.Memory(peak_rss_bytes=310_000_000, device_bytes=None),
+        "host": host(),
     }
     if scenarios:
         sections |= _scenarios(p50_ms, seed)
-    return {
-        **{
-            "schema": report.SCHEMA,
-            "artifact": name,
-            "model": "vit_small_patch16_224",
-            "target": "onnxruntime-cpu",
-        },
-        **{"precision": precision, "files": {"model.onnx": "0" * 64}},
-        **msgspec.to_builtins(sections),
-        "host": {
-            **{"cpu": cpu, "isa": ["avx2", "avx512_vnni"], "accelerator": None, "os": "Linux"},
-            **{"python": "3.12", "runtimes": {"onnxruntime": "1.31"}, "threads": 4, "cores": 4},
-            **{"memory_bytes": 16_000_000_000, "governor": "powersave", "machine": "x86_64"},
-            **{"gpus": [], "glibc": None, "container": None, "cpu_quota": None},
-            "memory_limit_bytes": None,
-            "clocking": {},
-        },
-    }
+    identity = {"artifact": name, "model": "vit_small_patch16_224", "target": "onnxruntime-cpu"}
+    return report.Report(
+        schema=report.SCHEMA,
+        precision=precision,
+        files={"model.onnx": "0" * 64},
+        **{**identity, **sections, **changes},
+    )
+
+
+def with_part(measured: report.Report, section: str, **changes: Any) -> report.Report:
+    """The report, parts of one of its sections changed."""
+    changed = msgspec.structs.replace(getattr(measured, section), **changes)
+    return msgspec.structs.replace(measured, **{section: changed})
 
 
 def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
@@ -111,8 +120,8 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
     points = tuple(point(batch, streams) for streams in (1, 2) for batch in (1, 2, 4, 8, 16))
     return {
         "offline": m.Offline(points=points, best=points[-1], note=""),
-        "sweep_batch": [swept(batch, 4) for batch in (1, 2, 4, 8, 16)],
-        "sweep_threads": [swept(1, threads) for threads in (1, 2, 4)],
+        "sweep_batch": tuple(swept(batch, 4) for batch in (1, 2, 4, 8, 16)),
+        "sweep_threads": tuple(swept(1, threads) for threads in (1, 2, 4)),
         "cold_start": m.ColdStart(
             load_ms=140.0, first_inference_ms=9.0, process_to_ready_ms=410.0, n=5
         ),
@@ -134,7 +143,7 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
     }
 
 
-def field() -> list[dict[str, Any]]:
+def field() -> list[report.Report]:
     """Six artifacts of one model."""
     return [
         measured("vit_small_patch16_224-onnxruntime-cpu-fp32", "fp32", 2.1, 0.84, seed=1),

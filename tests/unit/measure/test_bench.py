@@ -18,7 +18,6 @@ from vitedge.core.manifest import Tensor
 from vitedge.core.progress import SILENT
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
 from vitedge.measure.latency.single_stream import time_bundles
-from vitedge.show.terminal.bench import facts, warnings
 
 Make = Callable[..., Path]
 OFFLINE = {"scenarios": ("offline",)}
@@ -79,36 +78,6 @@ def test_timing_of_another_machine_is_not_kept(
     assert "offline" in third and third["host"]["cpu"] != "another CPU"
     assert not {"sweep_threads", "latency"} & set(third)
     assert third.get("numerics") == first.get("numerics")  # those are the artifact's
-
-
-def test_people_are_told_what_to_doubt() -> None:
-    report = {
-        "artifact": "vit-int8",
-        "drift": {
-            "slower": True,
-            "slope_percent_per_minute": 12.0,
-            "slope_ci": [9.0, 15.0],
-            "duration_s": 60.0,
-            "throttled": True,
-            "temperature_c": [50.0, 88.0],
-        },
-        "energy": {"note": "not available: no meter"},
-        "conditions": {
-            "noise_percent": 8.0,
-            "other_cores": 0.5,
-            "steal_percent": 0.0,
-            "frequency_mhz": [1200.0, 2400.0],
-            "fingerprint": "0123456789ab",
-            "warnings": ["the CPU governor is 'powersave'"],
-        },
-    }
-    slower, governor = warnings([report, report])  # each is said once
-    assert "slower" in slower and "powersave" in governor
-    drift, energy, noise = facts([report])
-    assert "+12% a minute (+9 to +15)" in drift
-    assert "throttled by heat" in drift and "50 to 88 °C" in drift
-    assert energy == "energy: not available: no meter"
-    assert "8%" in noise and "1200 to 2400 MHz" in noise and "0123456789ab" in noise
 
 
 def test_what_an_export_times_says_on_which_machine(

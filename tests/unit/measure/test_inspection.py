@@ -15,16 +15,15 @@ from vitedge.core.manifest import (
     Equalization,
     Figures,
     Finding,
-    HeldOut,
     Layer,
     QuantizationRecord,
     Settled,
-    Trained,
 )
-from vitedge.core.spec import Calibration, Training
+from vitedge.core.spec import Calibration
 from vitedge.measure.inspection import Inspection, Row, Summary, inspect
 from vitedge.show.page import inspection as page
 from vitedge.show.page import shell
+from vitedge.show.table import TERMINAL
 from vitedge.show.terminal import inspection as table
 
 HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
@@ -72,13 +71,10 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.texts: list[str] = []
-        self.links: list[str] = []
-        self._open: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
@@ -123,16 +119,10 @@ def test_an_artifact_with_figures_shows_them(bundle) -> None:
     )
     inspection = inspect.inspect(bundle(figures), "")
     assert inspection.notes == () and inspection.lint == ()
-    cells = dict(
-        zip(
-            table.LAYER_COLUMNS,
-            table.layer_cells(inspection.layers[0]),
-            strict=True,
-        )
-    )
-    assert cells["SQNR dB"] == "33.0" and cells["so far dB"] == "30.0"
-    assert cells["clipped %"] == "12" and cells["activation scale"] == "0.25"
-    assert cells["weight scales"] == "0.01…0.02"
+    cells = {c.key: c.cell(inspection.layers[0], TERMINAL) for c in table.LAYERS}
+    assert cells["sqnr_db"] == "33.0" and cells["accumulated_sqnr_db"] == "30.0"
+    assert cells["clipped_share"] == "12" and cells["activations"] == "0.25"
+    assert cells["weight_scales"] == "0.01…0.02"
     assert inspection.summary.quantized_macs_share == 1.0
 
 
@@ -145,7 +135,7 @@ def test_the_worst_come_first_and_float_layers_last() -> None:
 # -- the page -----------------------------------------------------------------------------------
 
 
-def test_a_hostile_name_is_shown_and_does_nothing() -> None:
+def test_a_hostile_name_is_shown_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     finding = Finding(
         rule="asymmetric", node=HOSTILE, consequence="slower", what=HOSTILE, fix="none"
     )
@@ -155,15 +145,9 @@ def test_a_hostile_name_is_shown_and_does_nothing() -> None:
     parsed = Page(html)
     assert "script" not in parsed.tags
     assert parsed.tags.count("title") == 2  # the page's, and one layer's
-    assert "\x1b" not in "".join(table.layer_cells(row(1, 30.0, 30.0, HOSTILE)))
+    table.show(inspected(row(1, 30.0, 30.0, HOSTILE)))
+    assert "\x1b" not in capsys.readouterr().out
     assert "alert('1')" in "".join(parsed.texts)
-
-
-def test_the_page_needs_no_network() -> None:
-    html = page.render(inspected(row(1, 30.0, 29.0), row(2, None, 25.0)))
-    parsed = Page(html)
-    assert not {"script", "link", "img", "iframe"} & set(parsed.tags) and parsed.links == []
-    assert "://" not in html and "url(" not in html and "@import" not in html
 
 
 def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
@@ -181,26 +165,11 @@ def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
     assert "own:" in legend and "so far:" in legend
 
 
-def test_a_training_is_drawn_from_its_first_step_to_its_last() -> None:
-    looks = tuple(HeldOut(step=s, loss=10.0**-s, accuracy=0.9) for s in (0, 1, 2))
-    trained = Trained(
-        **{"settings": Training(), "source": "digits", "images": 9},
-        **{"held_out": 3, "digest": "", "skipped": {}, "missing_classes": (), "processes": 1},
-        **{"steps": 2, "best_step": 2, "looks": looks, "curve": ((0, 1.0), (1, 0.3), (2, 0.0))},
-    )
-    html = page.render(inspected(row(1, 30.0, 29.0), training=trained))
-    section = html[html.index("<h2>Training") : html.index("<h2>Layers")]
-    heights = [float(y) for y in re.findall(r'class="own-dot" d="M[\d.]+ ([\d.]+)', section)]
-    assert len(heights) == 3 and heights == sorted(heights)  # falling: larger y
-    assert "step 1: held-out loss 0.1, 90.00% right" in section
-    assert [c for c in re.findall('"number">([^<]+)</td>', section)][:3] == ["0", "1", "90.00"]
-
-
 def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:
     rows = [row(i, 30.0, 20.0, "n" * 4000) for i in range(1, 1501)]
     html = page.render(inspected(*rows))
     assert len(html.encode()) < 2_000_000
-    assert "500 more are in --json" in html
+    assert "500 more are in JSON" in html
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -52,18 +52,19 @@ def plan(
     """Check that all of it can be written.
 
     Args:
-        junit: of `--junit`.
-        write: `FORMAT=FILE`, of `--write`.
+        junit: where JUnit XML goes.
+        write: `FORMAT=FILE` each.
         environment: variables, for GitHub's step summary.
-        others: files of the gate's other options, which none of these may be.
+        others: files of the gate's other options and their names, which none of these may be.
 
     Raises:
         InputError: an unknown format, a path that cannot be written or is given twice.
     """
-    destinations = [(name, path, f"--write {name}") for name, path in map(_parse, write)]
+    destinations = [_parse(text) for text in write]
+    options = [(path, f"`write='{name}'`") for name, path in destinations]
     if junit:
-        destinations.append(("junit", junit, "--junit"))
-    options = [(path, option) for _, path, option in destinations]
+        destinations.append(("junit", junit))
+        options.append((junit, "`junit`"))
     for path, option in options:
         files.check_writable(path, option)
     options_by_path: dict[Path, str] = {}
@@ -73,15 +74,15 @@ def plan(
             raise InputError(f"{other} and {option} are both {path}", fix="name another file")
     summary = Path(environment[STEP_SUMMARY]) if environment.get(STEP_SUMMARY) else None
     return VerdictOutputs(
-        destinations=tuple((name, path) for name, path, _ in destinations),
+        destinations=tuple(destinations),
         step_summary=summary if summary and summary.is_file() else None,
     )
 
 
 def _parse(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
+    name, _, path = text.partition("=")
     if name not in FORMATS:
-        raise InputError(f"--write {text}: unknown format '{name}'", fix=nearest(name, FORMATS))
-    if not equals or not path:
-        raise InputError(f"--write {text} names no file", fix=f"write {name}=FILE")
+        raise InputError(f"`write='{text}'`: unknown format '{name}'", fix=nearest(name, FORMATS))
+    if not path:
+        raise InputError(f"`write='{text}'` names no file", fix=f"write {name}=FILE")
     return name, Path(path)

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from vitedge.core import report
-from vitedge.core.bundle import LABELS, MANIFEST, REPORT, read_manifest
-from vitedge.gate.subject import evidence_of
-from vitedge.show.page.report import Report
+from vitedge.core.bundle import LABELS, MANIFEST, read_manifest
+from vitedge.gate.subject import load
 
 if TYPE_CHECKING:
     from vitedge.core.manifest import Manifest
+    from vitedge.core.report import Report
     from vitedge.gate.verdict import Verdict
     from vitedge.measure.accuracy.evidence import PerImage
 
@@ -36,26 +33,13 @@ class ArtifactFiles:
 def gather(verdict: Verdict) -> dict[str, ArtifactFiles]:
     """What there is of each artifact, by the path that was judged. Raises InputError."""
     artifacts = {}
-    for judged in verdict.judged:
-        path = Path(judged.path)
-        identity = {
-            key: getattr(judged, key) for key in ("artifact", "model", "target", "precision")
-        }
-        artifacts[judged.path] = _gather(path, identity)
+    for path in dict.fromkeys(Path(judged.path) for judged in verdict.judged):
+        subject, folder = load(path), path if path.is_dir() else path.parent
+        labels = folder / LABELS
+        artifacts[str(path)] = ArtifactFiles(
+            report=subject.report,
+            manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
+            labels=tuple(labels.read_text("utf-8").splitlines()) if labels.is_file() else (),
+            per_image=subject.evidence.per_image if subject.evidence else None,
+        )
     return artifacts
-
-
-def _gather(path: Path, identity: Report) -> ArtifactFiles:
-    folder = path if path.is_dir() else path.parent
-    content = report.read(folder / REPORT if path.is_dir() else path)
-    validation = evidence_of(folder, content) if content else None
-    return ArtifactFiles(
-        report={**(msgspec.to_builtins(content) if content else {}), **identity},
-        manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
-        labels=_lines(folder / LABELS),
-        per_image=validation.per_image if validation else None,
-    )
-
-
-def _lines(file: Path) -> tuple[str, ...]:
-    return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()

@@ -2,113 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from vitedge.core import report as core_report
-from vitedge.show.page import latency, pareto, provenance, throughput
-from vitedge.show.page.columns import (
-    Columns,
-    answered,
-    at,
-    between,
-    counted,
-    dropped,
-    ranged,
-    section,
-    text,
-)
-from vitedge.show.page.report import Report, look, within
-from vitedge.show.page.shell import document, safe
+from vitedge.core.report import Report
+from vitedge.show import columns
+from vitedge.show.columns import RATE_CI, Setting, points
+from vitedge.show.page import latency, pareto, provenance
+from vitedge.show.page.chart import SHAPES, Axis, Chart, linear, series, symbol
+from vitedge.show.page.shell import render as render_template
+from vitedge.show.table import PAGE
 from vitedge.show.terminal import tables
+from vitedge.show.text import number
+
+AXES = {"batch": "images a run", "threads": "inference threads", "streams": "runs at a time"}
+OFFLINE = "All images are there at once. Upright lines are intervals of 95%."
+
+Section = tuple[str, list[str], list[Chart]]
+"""(heading, notes, pictures)."""
 
 
-def render(measured: Sequence[core_report.Report], command: str) -> str:
+def render(measured: Sequence[Report], command: str) -> str:
     """The whole page of the reports of what was measured now, by the `command` that was typed."""
-    reports = tables.builtins(measured)
+    reports = columns.named(measured)
+    conditions = [report.conditions for report in reports if report.conditions]
     count = len(reports)
-    title = f"{reports[0]['artifact'] if count == 1 else f'{count} artifacts'}: vitedge bench"
-    return document(title, _body(title, reports, tables.recommendations(measured), command))
-
-
-def _body(
-    title: str, reports: Sequence[Report], recommended: Sequence[str], command: str
-) -> Iterable[str]:
-    yield f"<h1>{safe(title)}</h1>"
-    yield f'<p class="soft">{safe(_when(reports), 1000)}</p>'
-    yield from provenance.warnings(reports)
-    yield from (f"<p>{safe(line, 1000)}</p>" for line in recommended)
-    yield from section("Latency of one run at a time", reports, "latency", LATENCY)
-    runs = latency.timed(reports)
-    yield from latency.distributions(runs)
-    yield from latency.series(runs)
-    yield from pareto.sections(reports)
-    yield from throughput.sections(reports)
-    yield from section("Cold start", reports, "cold_start", COLD_START)
-    yield from section("Drift under load", reports, "drift", DRIFT)
-    yield from _energy(reports)
-    yield from section("Size and memory", reports, "size", COSTS)
-    yield from provenance.machines(reports)
-    yield from ("<section><h2>How to reproduce</h2>", *provenance.listing([command]), "</section>")
-
-
-def _energy(reports: Sequence[Report]) -> Iterable[str]:
-    """What a run takes; why that is not known, where no machine could tell."""
-    if any(look(report, "energy", "joules_per_inference") is not None for report in reports):
-        yield from section("Energy", reports, "energy", ENERGY)
-        return
-    for why in dict.fromkeys(look(report, "energy", "note") for report in reports):
-        if why:
-            yield f'<section><h2>Energy</h2><p class="soft">{safe(why, 1000)}</p></section>'
+    return render_template(
+        "bench.html",
+        title=f"{measured[0].artifact if count == 1 else f'{count} artifacts'}: vitedge bench",
+        when=_when(reports),
+        warnings=dict.fromkeys(line for state in conditions for line in state.warnings),
+        recommended=tables.recommendations(measured),
+        proof=columns.proof(reports, "Accuracy and latency"),
+        distribution=latency.distributions(reports),
+        series=latency.series(reports),
+        pareto=pareto.pictures(measured),
+        throughput=_throughput(reports),
+        settings=columns.throughput(reports, "Throughput"),
+        tables=columns.bench(reports),
+        energy_notes=dict.fromkeys(r.energy.note for r in reports if r.energy and r.energy.note),
+        machines=provenance.machines(reports),
+        command=command,
+    )
 
 
 def _when(reports: Sequence[Report]) -> str:
-    times = sorted({w for r in reports if (w := look(r, "conditions", "measured_at"))})
-    noise = [n for r in reports if (n := look(r, "conditions", "noise_percent")) is not None]
-    when = f"Measured {times[-1]}. " if times else ""
-    return when + (f"This machine's own noise: {max(noise):.2g}%." if noise else "")
+    conditions = [report.conditions for report in reports if report.conditions]
+    if not conditions:
+        return ""
+    noise = max(state.noise_percent for state in conditions)
+    return (
+        f"Measured {max(state.measured_at for state in conditions)}. "
+        f"This machine's own noise: {number(noise, '.2g')}%."
+    )
 
 
-LATENCY: Columns = {
-    "p50 ms": ("number", at("latency", "p50_ms")),
-    "p90 ms": ("number", at("latency", "p90_ms")),
-    "p99 ms": ("number", at("latency", "p99_ms")),
-    "mean ms": ("number", at("latency", "mean_ms")),
-    "runs": ("number", counted("latency", "n")),
-    "batch": ("number", counted("latency", "batch")),
-    "speed-up, 95%": ("number", between("latency", "speedup", how=".2f")),
-    "against": ("", text("latency", "against")),
-    "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
-    "drop pp, 95%": ("number", dropped),
-}
-COLD_START: Columns = {
-    "load ms": ("number", at("cold_start", "load_ms")),
-    "first inference ms": ("number", at("cold_start", "first_inference_ms")),
-    "process to result ms": ("number", at("cold_start", "process_to_ready_ms")),
-    "processes": ("number", counted("cold_start", "n")),
-}
-DRIFT: Columns = {
-    "seconds": ("number", at("drift", "duration_s")),
-    "% a minute": (
-        "number",
-        lambda r: within(
-            look(r, "drift", "slope_percent_per_minute"), look(r, "drift", "slope_ci"), "+.2f"
-        ),
-    ),
-    "gets slower": ("", answered("drift", "slower")),
-    "throttled": ("", answered("drift", "throttled")),
-    "°C": ("number", ranged("drift", "temperature_c")),
-}
-ENERGY: Columns = {
-    "mJ a run": ("number", at("energy", "joules_per_inference", unit=1e-3)),
-    "watts": ("number", at("energy", "watts")),
-    "idle watts": ("number", at("energy", "idle_watts")),
-    "batch": ("number", counted("energy", "batch")),
-    "meter": ("", text("energy", "source")),
-    "note": ("text", text("energy", "note")),
-}
-COSTS: Columns = {
-    "size MB": ("number", at("size", "bytes", unit=1e6)),
-    "FP32 size MB": ("number", at("size", "fp32_bytes", unit=1e6)),
-    "peak RSS MB": ("number", at("memory", "peak_rss_bytes", unit=1e6)),
-    "GPU memory MB": ("number", at("memory", "device_bytes", unit=1e6)),
-}
+def _throughput(reports: Sequence[Report]) -> list[Section]:
+    """Offline and each sweep that was measured."""
+    settings = points(reports)
+    parts: list[Section] = []
+    if offline := [setting for setting in settings if setting.scenario == "offline"]:
+        notes = [report.offline.note for report in reports if report.offline]
+        several = len({setting.batch for setting in offline}) > 1
+        across, apart = ("batch", "streams") if several else ("streams", "batch")
+        charts = _pictures(offline, across, "images a second", apart)
+        parts.append(("Offline", [OFFLINE, *filter(None, dict.fromkeys(notes))], charts))
+    for across in ("batch", "threads"):
+        swept = [setting for setting in settings if setting.scenario == f"sweep-{across}"]
+        if charts := _pictures(swept, across, "images a second, at p50"):
+            parts.append((f"{across.capitalize()} sweep", [], charts))
+    return parts
+
+
+def _pictures(settings: Sequence[Setting], across: str, up: str, apart: str = "") -> list[Chart]:
+    """A curve over `across` for each artifact and each value of `apart`, as many to a picture as
+    can be told apart; a single setting draws none."""
+    curves: dict[str, dict[int, Setting]] = {}
+    for setting in settings:
+        name = setting.report.artifact
+        name += f", {apart} {getattr(setting, apart)}" if apart else ""
+        curves.setdefault(name, {})[getattr(setting, across)] = setting
+    drawn = [(name, sorted(curve.items())) for name, curve in curves.items() if len(curve) > 1]
+    if not drawn:
+        return []
+    tried = sorted({value for _, curve in drawn for value, _ in curve})
+    ticks = [(float(value), f"{value:,}") for value in tried]
+    x = Axis(AXES[across], tried[0] / 1.2, tried[-1] * 1.2, ticks, log=True)
+    rates = [(s.images_per_s, *(s.images_per_s_ci or ())) for _, curve in drawn for _, s in curve]
+    y = linear(up, [0.0, *(rate for ends in rates for rate in ends)])
+    charts = []
+    for start in range(0, len(drawn), len(SHAPES)):
+        group = drawn[start : start + len(SHAPES)]
+        legend = [(symbol(*series(i)), name) for i, (name, _) in enumerate(group)]
+        chart = Chart(x, y, f"{up} against {AXES[across]}; the table below has every value", legend)
+        for i, (_, curve) in enumerate(group):
+            css = f"line c{i}"
+            chart.draw(chart.line([(value, s.images_per_s) for value, s in curve], css))
+            for value, s in curve:
+                whisker = chart.whisker(value, s.images_per_s_ci, css)
+                mark = chart.mark(value, s.images_per_s, *series(i))
+                chart.draw(*whisker, mark, title=_title(s))
+        charts.append(chart)
+    return charts
+
+
+def _title(setting: Setting) -> str:
+    p50 = f", p50 {number(setting.timing.p50_ms)} ms" if setting.timing else ""
+    return (
+        f"{setting.report.artifact}, batch {setting.batch}, {setting.threads} threads, "
+        f"{setting.streams} streams: {RATE_CI.cell(setting, PAGE)} images/s{p50}"
+    )

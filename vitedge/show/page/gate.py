@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from markupsafe import Markup
 
 from vitedge.gate.verdict import worst
 from vitedge.measure.inspection import rows_of
-from vitedge.show.page import disagreement, latency, pareto, provenance, sqnr, verdicts
-from vitedge.show.page.columns import Columns, at, between, dropped, section
-from vitedge.show.page.report import look
-from vitedge.show.page.shell import LARGEST_BYTES, definitions, document, safe
-from vitedge.show.page.table import SIGNS, answer
+from vitedge.show import checks, columns
+from vitedge.show.page import disagreement, inspection, latency, pareto, provenance
+from vitedge.show.page.chart import Chart, key, linear, strips, symbol
+from vitedge.show.page.shell import LARGEST_BYTES, answer
+from vitedge.show.page.shell import render as render_template
+from vitedge.show.table import PAGE, Column, Table, lift
+from vitedge.show.text import number
 
 if TYPE_CHECKING:
-    from vitedge.core.manifest import Manifest
+    from vitedge.core.report import Report
     from vitedge.gate.verdict import Answer, Verdict
     from vitedge.show.page.artifacts import ArtifactFiles
 
-SPARE_BYTES = 50_000
-"""Of a page's size, for the document around the artifacts."""
+STRIP_PX = 40
+COLOURS = {"passed": "c2", "failed": "c4", "inconclusive": "c1"}
+LEGEND = (
+    (key("line c0") + symbol("dot c0"), "measured, and its interval"),
+    (key("limit"), "limit"),
+)
+
+Decided = tuple["Answer", "Report"]
 
 
 def render(verdict: Verdict, artifacts: Mapping[str, ArtifactFiles], command: str) -> str:
@@ -32,105 +44,110 @@ def render(verdict: Verdict, artifacts: Mapping[str, ArtifactFiles], command: st
         command: what was typed.
     """
     answers = _answers(verdict)
-    paths = sorted(answers, key=lambda path: list(SIGNS).index(answers[path]))
-    body = _body(verdict, {path: (answers[path], artifacts[path]) for path in paths}, command)
-    return document(f"vitedge gate: {verdict.answer}", body)
+    measured = [artifacts[path].report for path in answers]
+    reports, names = columns.named(measured), [report.artifact for report in measured]
+    counts = Counter[str](answers.values())
+    worst_first = sorted(verdict.judged, key=lambda judged: checks.WORST_FIRST.index(judged.answer))
+    rows = checks.rows(msgspec.structs.replace(verdict, judged=tuple(worst_first)))
+    page: dict[str, Any] = {
+        "title": f"vitedge gate: {verdict.answer}",
+        "answer": verdict.answer,
+        "counts": ", ".join(f"{counts[key]} {key}" for key in checks.WORST_FIRST if counts[key]),
+        "count": len(answers),
+        "confidence": number(100 * verdict.confidence, ".4g"),
+        "artifacts": _artifacts([*zip(answers.values(), reports, strict=True)]),
+        "intervals": intervals(rows),
+        "limits": Table("Limits", checks.COLUMNS, rows),
+        "pareto": pareto.pictures(measured),
+        "distribution": latency.distributions(reports),
+        "series": latency.series(reports),
+        "machines": provenance.machines(reports),
+        "command": command,
+    }
+    bare = render_template("gate.html", **page, details=[], left_out=names)
+    room = LARGEST_BYTES - len(bare.encode(errors="replace"))
+    details: list[Markup] = []
+    for path, outcome in answers.items():
+        detail = _details(path, outcome, artifacts[path])
+        room -= len(detail.encode(errors="replace"))
+        if room < 0:
+            break
+        details.append(detail)
+    return render_template("gate.html", **page, details=details, left_out=names[len(details) :])
 
 
 def _answers(verdict: Verdict) -> dict[str, Answer]:
-    """The worst answer of each artifact, be it against FP32 or a baseline."""
-    paths = dict.fromkeys(judged.path for judged in verdict.judged)
-    return {
-        path: worst(tuple(judged.answer for judged in verdict.judged if judged.path == path))
-        for path in paths
-    }
+    """The worst answer of each artifact, be it against FP32 or a baseline; the worst first."""
+    by_path: dict[str, list[Answer]] = {}
+    for judged in verdict.judged:
+        by_path.setdefault(judged.path, []).append(judged.answer)
+    answers = {path: worst(tuple(outcomes)) for path, outcomes in by_path.items()}
+    return dict(sorted(answers.items(), key=lambda pair: checks.WORST_FIRST.index(pair[1])))
 
 
-def _body(
-    verdict: Verdict, shown: Mapping[str, tuple[Answer, ArtifactFiles]], command: str
-) -> Iterable[str]:
-    reports = [{**artifact.report, "answer": outcome} for outcome, artifact in shown.values()]
-    runs = latency.timed(reports)
-    head = [
-        f'<h1>vitedge gate: <span class="{verdict.answer}">{answer(verdict.answer)}</span></h1>',
-        f"<p>{_counts([outcome for outcome, _ in shown.values()])} Each bound of an interval holds "
-        f"at {100 * verdict.confidence:.4g}%.</p>",
-        *section("Artifacts", reports, "artifact", ARTIFACTS),
-        *verdicts.intervals(verdict),
-        *verdicts.checks(verdict),
-        *pareto.sections(reports),
-        *latency.distributions(runs),
-        *latency.series(runs),
+def _artifacts(decided: Sequence[Decided]) -> Table[Decided]:
+    """Each artifact's answer beside what a terminal has of it."""
+    proof = columns.proof([report for _, report in decided], "Artifacts")
+    brief = [column for column in proof.columns if "terminal" in column.on]
+    name, *figures = lift(_report, *brief)
+    outcome = Column[Decided]("answer", "answer", "", lambda row: row[0], kind="answer")
+    return Table(proof.title, (name, outcome, *figures), decided)
+
+
+def _report(decided: Decided) -> Report:
+    return decided[1]
+
+
+def intervals(rows: Sequence[checks.NamedCheck]) -> list[tuple[str, Chart]]:
+    """A picture for each metric that has intervals: where they lie, and the limits."""
+    drawn: dict[str, list[checks.NamedCheck]] = {}
+    for row in rows:
+        if row.finite and isfinite(row.check.limit):
+            drawn.setdefault(row.label, []).append(row)
+    return [(label.capitalize(), _strips(label, group)) for label, group in drawn.items()]
+
+
+def _strips(label: str, rows: Sequence[checks.NamedCheck]) -> Chart:
+    places = [
+        [row.scaled(v or 0) for v in (row.check.limit, row.value, *(row.check.interval or ()))]
+        for row in rows
     ]
-    foot = [
-        *provenance.machines(reports),
-        *("<section><h2>How to reproduce</h2>", *provenance.listing([command]), "</section>"),
-    ]
-    room = LARGEST_BYTES - SPARE_BYTES - _size([*head, *foot])
-    yield from head
-    left_out: list[str] = []
-    for path, (outcome, artifact) in shown.items():
-        details = [] if left_out else list(_details(path, outcome, artifact))
-        room -= _size(details)
-        if left_out or room < 0:
-            left_out.append(str(artifact.report["artifact"]))
-        else:
-            yield from details
-    if left_out:
-        names = ", ".join(left_out)
-        yield f'<p class="note">Left out, for the page to stay small: {safe(names, 1000)}. '
-        yield "Gate them by themselves to see them.</p>"
-    yield from foot
+    edges = [value for values in places for value in values]
+    room = 0.03 * (max(edges) - min(edges) or 1.0)
+    title = f"{label}, {rows[0].unit}".rstrip(", ")
+    axis = linear(title, [min(edges) - room, max(edges) + room])
+    contents = f"{label} of {len(rows)} artifacts, interval and limit; the table has the values"
+    chart = strips(axis, len(rows), contents, STRIP_PX, LEGEND)
+    drawn = zip(rows[::-1], places[::-1], strict=True)
+    for strip, (row, (limit, value, low, high)) in enumerate(drawn):
+        at, css, outcome = strip + 0.28, COLOURS[row.check.answer], answer(row.check.answer)
+        measured, interval = (c.cell(row, PAGE) for c in (checks.MEASURED, checks.INTERVAL))
+        chart.draw(
+            chart.line([(limit, strip), (limit, strip + 1)], "limit"),
+            chart.line([(low, at), (high, at)], f"line {css}"),
+            *(chart.line([(end, at - 0.1), (end, at + 0.1)], f"line {css}") for end in (low, high)),
+            chart.mark(value, at, f"dot {css}"),
+            chart.text(axis.low, strip + 1, f"{outcome}: {row.name}", shift=(6, 17)),
+            title=f"{row.name}: {measured} ({interval}), {label} {row.limit}",
+        )
+    return chart
 
 
-def _size(parts: Sequence[str]) -> int:
-    return sum(len(part.encode(errors="replace")) + 1 for part in parts)
-
-
-def _counts(answers: Sequence[Answer]) -> str:
-    counts = Counter[str](answers)
-    parts = ", ".join(f"{counts[key]} {key}" for key in SIGNS if counts[key])
-    return f"{len(answers)} artifact{'s' * (len(answers) != 1)}: {parts}."
-
-
-def _details(path: str, outcome: Answer, artifact: ArtifactFiles) -> Iterable[str]:
+def _details(path: str, outcome: Answer, artifact: ArtifactFiles) -> Markup:
     """Everything about one artifact; folded where it passed."""
-    opened = "" if outcome == "passed" else " open"
-    yield f"<section><h2>{safe(str(artifact.report['artifact']))}</h2><details{opened}><summary>"
-    signed = f'<span class="{outcome}">{answer(outcome)}</span>'
-    yield f"{signed}: what changed, and what it is</summary>"
-    if artifact.per_image is not None:
-        yield from disagreement.confusion(artifact.per_image, artifact.labels)
-        yield from disagreement.thumbnails(artifact.per_image, artifact.labels)
-    else:
-        yield '<p class="soft">What became of each image is not known: run vitedge validate.</p>'
-    if artifact.manifest is not None:
-        yield from _depth(artifact.manifest)
-        yield from ("<h3>Manifest</h3>", *definitions(provenance.manifest(artifact.manifest)))
-        data = str(look(artifact.report, "accuracy", "data") or "")
-        steps = provenance.commands(artifact.manifest, path, data)
-        yield from ("<h3>Made and proven by</h3>", *provenance.listing(steps))
-    yield "</details></section>"
-
-
-def _depth(manifest: Manifest) -> Iterable[str]:
-    if manifest.quantization is None:
-        return
-    rows = rows_of(manifest.quantization.layers)
-    yield "<h3>Error against depth</h3>"
-    yield from list(sqnr.picture(rows, "vitedge inspect has every value")) or [
-        '<p class="soft">Not measured when this artifact was made; export it again.</p>'
-    ]
-
-
-ARTIFACTS: Columns = {
-    "answer": ("answer", lambda report: str(report["answer"])),
-    "accuracy %": ("number", at("accuracy", "artifact", how=".2f", unit=0.01)),
-    "drop pp, 95%": ("number", dropped),
-    "agreement %": ("number", at("accuracy", "agreement", how=".2f", unit=0.01)),
-    "SQNR dB": ("number", at("numerics", "sqnr_db", how=".1f")),
-    "p50 ms": ("number", at("latency", "p50_ms")),
-    "speed-up, 95%": ("number", between("latency", "speedup", how=".2f")),
-    "size MB": ("number", at("size", "bytes", unit=1e6)),
-    "peak RSS MB": ("number", at("memory", "peak_rss_bytes", unit=1e6)),
-}
+    manifest, per_image, accuracy = artifact.manifest, artifact.per_image, artifact.report.accuracy
+    record = manifest.quantization if manifest else None
+    layers, data = rows_of(record.layers) if record else (), accuracy.data if accuracy else ""
+    page = render_template(
+        "artifact.html",
+        name=artifact.report.artifact,
+        answer=outcome,
+        validated=per_image is not None,
+        confusion=per_image and disagreement.confusion(per_image, artifact.labels),
+        thumbnails=per_image and disagreement.thumbnails(per_image, artifact.labels),
+        quantized=record is not None,
+        depth=inspection.depth(layers, "vitedge inspect has every value"),
+        manifest=manifest and provenance.manifest(manifest),
+        commands=manifest and provenance.commands(manifest, path, data),
+    )
+    return Markup(page)

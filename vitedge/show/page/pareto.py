@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from vitedge.show.page.chart import (
-    RIGHT,
-    WIDTH,
-    Axis,
-    Frame,
-    hover,
-    legend,
-    linear,
-    logarithmic,
-    symbol,
-)
-from vitedge.show.page.report import Report, interval, look, machine, names, number
-from vitedge.show.page.shell import safe
-from vitedge.show.page.table import table
-from vitedge.show.terminal.tables import METRICS
+from vitedge.core.report import Report
+from vitedge.show.columns import METRIC, METRICS, P50, machine
+from vitedge.show.page.chart import Chart, key, linear, logarithmic, series, symbol
+from vitedge.show.table import PAGE, Column, Table
+from vitedge.show.text import number
 
-MOST_LABELS = 12
-"""Points with their names beside them; more have numbers."""
-_SERIES = {"fp32": 0, "int8": 1, "fp16": 2}
-_ADVANCE, _LINE = 9.0, 18.0
-"""Pixels of a character on a phone, where text is largest."""
+SERIES = {"fp32": 0, "int8": 1, "fp16": 2}
+"""By precision; others are the next."""
 
 
 @dataclass(frozen=True)
@@ -38,195 +25,104 @@ class ParetoPoint:
     latency_ms: float
     accuracy: float
     """Percent."""
-    interval: tuple[float, float] | None
+    interval: tuple[float, float] | None = None
     """Of the accuracy, as far as that of the drop from FP32 tells."""
+    place: int = 0
+    """Its number in the picture, by latency from 1."""
+    best: bool = False
+    """No other is better in both."""
 
 
-def sections(reports: Sequence[Report]) -> Iterable[str]:
-    """A picture for each set of artifacts that compare: same images, machine and batch."""
-    all_reports = [*reports, *_references(reports)]
-    groups: defaultdict[tuple[str, ...], list[ParetoPoint]] = defaultdict(list)
-    for report, name in zip(all_reports, names(all_reports), strict=True):
-        if point := _point(report, name):
-            groups[_compared(report)].append(point)
-    comparable = [(key, points) for key, points in groups.items() if len(points) > 1]
-    if not comparable:
-        return
-    yield "<section><h2>Accuracy against latency</h2>"
-    yield '<p class="soft">Up and to the left is better; no artifact beats those on the line in '
-    yield "both. An upright line is the interval of the accuracy lost against FP32.</p>"
-    for key, points in comparable:
-        yield f"<h3>{safe(f'{key[0]}: ' + ', '.join(key[1:]))}</h3>"
-        yield from _picture(sorted(points, key=lambda p: p.latency_ms), key[0])
-    yield "</section>"
+_Point = Column[ParetoPoint]
+INTERVAL = _Point("interval", "interval", "", lambda point: point.interval, ".2f", kind="interval")
+COLUMNS: tuple[Column[ParetoPoint], ...] = (
+    _Point("place", "#", "", lambda point: point.place),
+    _Point("artifact", "artifact", "", lambda point: point.name, kind="head"),
+    _Point("precision", "precision", "", lambda point: point.precision.upper(), kind="word"),
+    METRIC.read(lambda point: point.accuracy / 100),
+    INTERVAL,
+    P50.read(lambda point: point.latency_ms),
+    _Point("best", "on the line", "", lambda point: point.best, kind="word"),
+)
 
 
-def _compared(report: Report) -> tuple[str, ...]:
-    """What artifacts must share to be compared, for people."""
-    metric = METRICS.get(report["accuracy"]["metric"], "accuracy")
-    threads = look(report, "host", "threads")
-    where = f"{machine(report)}, {threads} threads" if threads else machine(report)
-    batch = look(report, "latency", "batch") or 1
-    return metric, str(report["accuracy"]["data"]), where, f"batch {batch}"
+def pictures(reports: Sequence[Report]) -> list[tuple[str, Chart, Table[ParetoPoint]]]:
+    """A picture for each set of artifacts that compare, its heading, and what its numbers mean.
 
-
-def _references(reports: Sequence[Report]) -> list[Report]:
-    """FP32's part of the reports, as reports of its own where there are none."""
-    references: dict[tuple[str, ...], Report] = {}
+    They share metric, images, machine and batch. FP32's part of the reports is a point, too.
+    """
+    groups: defaultdict[tuple[str, str], dict[str, ParetoPoint]] = defaultdict(dict)
+    references: list[tuple[tuple[str, str], ParetoPoint]] = []
     for report in reports:
-        accuracy, timing = look(report, "accuracy", "fp32"), look(report, "latency", "fp32")
-        if accuracy is not None and timing:
-            name = f"{report['model']}-{report['target']}-fp32"
-            measured = {"accuracy": {**report["accuracy"], "artifact": accuracy}}
-            measured["latency"] = {**timing, "batch": report["latency"]["batch"]}
-            reference = {**report, **measured, "artifact": name, "precision": "fp32"}
-            references.setdefault((name, *_compared(reference)), reference)
-    present = {
-        (str(report["artifact"]), *_compared(report))
-        for report in reports
-        if look(report, "accuracy") and look(report, "latency")
-    }
-    return [report for key, report in references.items() if key not in present]
+        accuracy, latency = report.accuracy, report.latency
+        if accuracy is None or latency is None:
+            continue
+        threads = f", {report.host.threads} threads" if report.host else ""
+        where = f"{accuracy.data}, {machine(report)}{threads}, batch {latency.batch}"
+        group, fp32, drop, bounds = (METRICS[accuracy.metric], where), None, None, None
+        if accuracy.fp32 is not None:
+            fp32, drop = 100 * accuracy.fp32, accuracy.drop_ci_pp
+        if fp32 is not None and latency.fp32:
+            name = f"{report.model}-{report.target}-fp32"
+            references.append((group, ParetoPoint(name, "fp32", latency.fp32.p50_ms, fp32)))
+        if fp32 is not None and drop and report.precision != "fp32":
+            bounds = (max(0.0, fp32 - drop[1]), min(100.0, fp32 - drop[0]))
+        figures = latency.p50_ms, 100 * accuracy.artifact, bounds
+        point = ParetoPoint(report.artifact, report.precision, *figures)
+        groups[group][point.name] = point
+    for group, point in references:
+        groups[group].setdefault(point.name, point)
+    drawn = []
+    for (metric, where), by_name in groups.items():
+        if len(by_name) > 1:
+            points = ranked([*by_name.values()])
+            columns = [replace(c, title=metric) if c.key == METRIC.key else c for c in COLUMNS]
+            table = Table("Accuracy against latency", columns, points)
+            drawn.append((f"{metric}: {where}", _picture(points, metric), table))
+    return drawn
 
 
-def _point(report: Report, name: str) -> ParetoPoint | None:
-    accuracy, latency = look(report, "accuracy", "artifact"), look(report, "latency", "p50_ms")
-    if accuracy is None or latency is None:
-        return None
-    fp32, drop = look(report, "accuracy", "fp32"), look(report, "accuracy", "drop_ci_pp")
-    bounds = None
-    if drop and fp32 is not None and report["precision"] != "fp32":
-        bounds = (max(0.0, 100 * fp32 - drop[1]), min(100.0, 100 * fp32 - drop[0]))
-    return ParetoPoint(name, report["precision"], latency, 100 * accuracy, bounds)
+def ranked(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
+    """By latency, with their numbers, and which no other is better than in both."""
+    ordered = sorted(points, key=lambda point: (point.latency_ms, -point.accuracy))
+    numbered: list[ParetoPoint] = []
+    highest = -1.0
+    for place, point in enumerate(ordered, 1):
+        numbered.append(replace(point, place=place, best=point.accuracy > highest))
+        highest = max(highest, point.accuracy)
+    return numbered
 
 
-def front(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
-    """Those that no other is better than in both, of points by latency."""
-    frontier: list[ParetoPoint] = []
-    for point in points:
-        if (
-            frontier
-            and frontier[-1].latency_ms == point.latency_ms
-            and point.accuracy > frontier[-1].accuracy
-        ):
-            frontier.pop()
-        if not frontier or point.accuracy > frontier[-1].accuracy:
-            frontier.append(point)
-    return frontier
-
-
-def _picture(points: Sequence[ParetoPoint], metric: str) -> Iterable[str]:
-    best = front(points)
-    frame = Frame(
-        _latencies([p.latency_ms for p in points]),
-        linear(
-            f"{metric}, %", _room([v for p in points for v in (p.accuracy, *(p.interval or ()))])
-        ),
+def _picture(points: Sequence[ParetoPoint], metric: str) -> Chart:
+    kinds = [kind for kind in SERIES if any(point.precision == kind for point in points)]
+    legend = [(symbol(*series(SERIES[kind])), kind.upper()) for kind in kinds]
+    latencies = [point.latency_ms for point in points]
+    low, high = min(latencies), max(latencies)
+    axis = logarithmic if high > 5 * low else linear
+    ends = latencies if high > 5 * low else [0.95 * low, 1.05 * high]
+    shown = [value for p in points for value in (p.accuracy, *(p.interval or ()))]
+    around = max(0.0, min(shown) - 0.25), min(100.0, max(shown) + 0.25)  # noise is no cliff
+    chart = Chart(
+        axis("p50 latency, ms", ends),
+        linear(f"{metric}, %", around),
         f"{metric} in percent against p50 latency of {len(points)} artifacts; the table below "
         "has every value",
+        [*legend, (key("line front"), "none is better in both")],
     )
-    labels = _short([p.name for p in points])
-    kinds = [kind for kind in _SERIES if any(p.precision == kind for p in points)]
-    entries = [(symbol(_SERIES[kind], 15, 8), kind.upper()) for kind in kinds]
-    yield legend([*entries, ('<path class="line front" d="M0 8H30"/>', "none is better in both")])
     steps: list[tuple[float, float]] = []
-    for point in best:
-        steps += [(point.latency_ms, steps[-1][1])] if steps else []
-        steps.append((point.latency_ms, point.accuracy))
-    marks = [frame.line(steps, "line front"), *_labels(frame, points, labels)]
-    yield from frame.svg([*marks, *(_mark(frame, point) for point in points)])
-    rows = [
-        (
-            *(
-                f"{i}",
-                p.name,
-                p.precision.upper(),
-                f"{p.accuracy:.2f}",
-                interval(p.interval, ".2f"),
-            ),
-            *(number(p.latency_ms), "yes" if p in best else "no"),
+    for point in points:
+        if point.best:
+            steps += [(point.latency_ms, steps[-1][1])] if steps else []
+            steps.append((point.latency_ms, point.accuracy))
+    chart.draw(chart.line(steps, "line front"))
+    for point in points:
+        x, y, bounds = point.latency_ms, point.accuracy, point.interval
+        css, shape = series(SERIES.get(point.precision, len(SERIES)))
+        interval = f" ({INTERVAL.cell(point, PAGE)}%)" if bounds else ""
+        chart.draw(
+            *chart.whisker(x, bounds, f"line c{shape}"),
+            chart.mark(x, y, css, shape),
+            chart.text(x, y, f"{point.place}", shift=(8, -8 if point.place % 2 else 16)),
+            title=f"{point.place}. {point.name}: {number(y, '.2f')}%, {number(x)} ms{interval}",
         )
-        for i, p in enumerate(points, 1)
-    ]
-    yield from table(
-        "Accuracy against latency",
-        {
-            **{"#": "number", "artifact": "head", "precision": "", f"{metric} %": "number"},
-            **{"interval": "number", "p50 ms": "number", "on the line": ""},
-        },
-        rows,
-    )
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """What tells them apart; their numbers in the table where they are many."""
-    if len(names) > MOST_LABELS:
-        return [f"{i}" for i in range(1, len(names) + 1)]
-    parts = [name.split("-") for name in names]
-    words = enumerate(zip(*parts, strict=False))
-    common = next((i for i, alike in words if len(set(alike)) > 1), 0)
-    return ["-".join(part[common:]) for part in parts]
-
-
-def _latencies(values: Sequence[float]) -> Axis:
-    title = "p50 latency, ms"
-    if max(values) > 5 * min(values):
-        return logarithmic(title, values)
-    return linear(title, [min(values) * 0.95, max(values) * 1.05])
-
-
-def _room(values: Sequence[float]) -> tuple[float, float]:
-    """A little around accuracies, so that noise does not look like a cliff."""
-    return max(0.0, min(values) - 0.25), min(100.0, max(values) + 0.25)
-
-
-def _mark(frame: Frame, point: ParetoPoint) -> str:
-    x = point.latency_ms
-    marks = [frame.mark(x, point.accuracy, _SERIES.get(point.precision, 3))]
-    title = f"{point.name}: {point.accuracy:.2f}%, {number(x)} ms"
-    if point.interval:
-        low, high = point.interval
-        marks.insert(
-            0, frame.line([(x, low), (x, high)], f"line c{_SERIES.get(point.precision, 3)}")
-        )
-        title += f" ({interval(point.interval, '.2f')}%)"
-    return hover(title, *marks)
-
-
-def _labels(frame: Frame, points: Sequence[ParetoPoint], labels: Sequence[str]) -> Iterable[str]:
-    """Names beside their points where they hide nothing; the table has those that find no room."""
-    boxes = [_box(*frame.at(p.latency_ms, p.accuracy), 12, 12) for p in points]
-    for point, name in zip(points, labels, strict=True):
-        width = _ADVANCE * len(name)
-        across, down = frame.at(point.latency_ms, point.accuracy)
-        for right, below in (
-            (1, 0),
-            (-1, 0),
-            (0, -1),
-            (0, 1),
-            (1, -1),
-            (1, 1),
-            (-1, -1),
-            (-1, 1),
-            (1, -2),
-            (1, 2),
-        ):
-            x, y = across + right * (10 + width / 2), down + below * _LINE
-            box = _box(x, y, width, _LINE)
-            inside = box[0] > frame.left and box[2] < WIDTH - RIGHT and box[1] > 0
-            if inside and not any(_overlap(box, other) for other in boxes):
-                boxes.append(box)
-                yield frame.text(
-                    *(point.latency_ms, point.accuracy, name),
-                    shift=(x - across, y - down + 4),
-                    anchor="middle",
-                )
-                break
-
-
-def _box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    return chart

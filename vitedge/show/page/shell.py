@@ -1,26 +1,36 @@
-"""What every page is made of: the document with its style, text made harmless, one write."""
+"""What every page is made of: the templates, text made harmless, one write."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from functools import cache
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vitedge.core import files
 from vitedge.core.errors import InputError
+from vitedge.show.table import PAGE
+from vitedge.show.text import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What a browser may do with a page, whatever slipped into it: no script, no network."""
 LARGEST_BYTES = 2_000_000
-LONGEST = 160
-"""Characters of a name that are shown; with the tables' most rows it keeps a page small."""
+LONGEST, LONGEST_TEXT = 160, 4000
+"""Characters of a name, and of any text, that are shown; with the tables' most rows they keep a
+page small."""
+MOST_ROWS = 1000
+SIGNS = {"failed": "✗", "inconclusive": "?", "passed": "✓"}
+"""So that an answer does not hang on its colour; the worst first."""
 
 
 def check_writable(path: Path) -> None:
     """Refuse, before any work, a path that no page can be written to."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--html {path} is no HTML file's name", fix="let it end in .html")
-    files.check_writable(path, "--html")
+        raise InputError(f"`html='{path}'` is no HTML file's name", fix="let it end in .html")
+    files.check_writable(path, "`html`")
 
 
 def write(page: str, path: Path) -> None:
@@ -28,40 +38,47 @@ def write(page: str, path: Path) -> None:
     files.write(path, page)
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """The whole page; `title` is plain text, `body` is HTML."""
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return "\n".join(
-        (
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{safe(title)}</title>',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>\n{style}</style></head><body><main>",
-            *body,
-            "</main></body></html>",
-            "",
-        )
+def render(template: str, **values: Any) -> str:
+    """A template of this folder with `values`, all of them escaped but markup."""
+    return _environment().get_template(template).render(values)
+
+
+def short(text: str) -> str:
+    """A text from a file, printable and no longer than a name."""
+    return printable(text if len(text) <= LONGEST else f"{text[:LONGEST]}…").replace("\n", "�")
+
+
+def answer(outcome: str) -> str:
+    """An answer with its sign."""
+    return f"{SIGNS[outcome]} {outcome}"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def harmless(value: object) -> object:
+        text = isinstance(value, str) and not isinstance(value, Markup)
+        return printable(str(value)[:LONGEST_TEXT]) if text else value
+
+    def breakable(text: str) -> Markup:
+        """A name that may break after its separators."""
+        html = escape(short(text))
+        for separator in "/._":
+            html = html.replace(separator, f"{separator}<wbr>")
+        return Markup(html)
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-
-
-def safe(text: str, longest: int = LONGEST) -> str:
-    """Text from a file, as HTML that does nothing: escaped, printable, not too long."""
-    short = text if len(text) <= longest else f"{text[:longest]}…"
-    return escape("".join(char if char.isprintable() else "�" for char in short))
-
-
-def scroll(label: str) -> str:
-    """The opening tag of a box that scrolls sideways, by keyboard as well."""
-    return (
-        f'<div class="scroll" tabindex="0" role="group" '
-        f'aria-label="{safe(label)}, scrolls sideways">'
-    )
-
-
-def definitions(facts: Mapping[str, str]) -> Iterable[str]:
-    """A list of what is what."""
-    yield "<dl>"
-    for key, value in facts.items():
-        yield f"<dt>{safe(key)}</dt><dd>{safe(value, 2000)}</dd>"
-    yield "</dl>"
+    environment.filters |= {"short": short, "breakable": breakable, "answer": answer}
+    constants = {"PAGE": PAGE, "POLICY": Markup(POLICY), "SIGNS": SIGNS, "MOST_ROWS": MOST_ROWS}
+    environment.globals |= constants
+    return environment

@@ -2,129 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import compress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from vitedge.show.terminal.tables import DASH, builtins, grid
-from vitedge.show.throughput import points
+from vitedge.show import columns
+from vitedge.show.terminal.tables import grid
+from vitedge.show.text import number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vitedge.core.measurements import Conditions, Drift
     from vitedge.core.report import Report
-
-Reports = Sequence[Mapping[str, Any]]
 
 
 def tables(measured: Sequence[Report]) -> Iterator[Table]:
     """A table for each kind of run that is in any of the reports."""
-    reports = builtins(measured)
-    columns: tuple[str, ...]
-    if rows := list(_throughput(reports)):
-        columns = (
-            *("artifact", "scenario", "batch", "threads", "streams"),
-            *("images/s", "95% CI", "p50\nms", "p90\nms"),
-        )
-        yield _measured("throughput of settings in turn, offline's best marked *", columns, rows)
-    if rows := list(_costs(reports)):
-        columns = (
-            *("artifact", "load\nms", "first run\nms", "process to\nresult ms", "RSS\nMB"),
-            *("GPU\nMB", "mJ\na run", "W"),
-        )
-        yield _measured("cold start and cost", columns, rows)
-
-
-def _measured(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without columns that hold nothing."""
-    held = [any(row[i] != DASH for row in rows) for i in range(len(columns))]
-    return grid(title, [*compress(columns, held)], [[*compress(row, held)] for row in rows])
+    title = "throughput of settings in turn, offline's best marked *"
+    if (throughput := columns.throughput(measured, title)).rows:
+        yield grid(throughput)
+    if (costs := columns.costs(measured, "cold start and cost")).rows:
+        yield grid(costs)
 
 
 def facts(measured: Sequence[Report]) -> Iterator[str]:
     """Lines on how sure all that is: drift, energy that is not available, noise."""
-    reports = builtins(measured)
-    for report in reports:
-        if drift := report.get("drift"):
-            yield f"{report['artifact']}: {_drift(drift)}"
-    notes = [(report.get("energy") or {}).get("note") for report in reports]
+    for report in measured:
+        if report.drift:
+            yield f"{report.artifact}: {_drift(report.drift)}"
+    notes = [report.energy.note for report in measured if report.energy]
     yield from dict.fromkeys(f"energy: {note}" for note in notes if note)
-    all_conditions = [report["conditions"] for report in reports if report.get("conditions")]
-    yield from dict.fromkeys(_noise(conditions) for conditions in all_conditions)
+    yield from dict.fromkeys(_noise(r.conditions) for r in measured if r.conditions)
 
 
 def warnings(measured: Sequence[Report]) -> list[str]:
     """Why not to trust the numbers, each once."""
     lines: list[str] = []
-    for report in builtins(measured):
-        if (report.get("drift") or {}).get("slower"):
-            lines.append(f"{report['artifact']} got slower while it ran: see its drift")
-        lines += (report.get("conditions") or {}).get("warnings", ())
+    for report in measured:
+        if report.drift and report.drift.slower:
+            lines.append(f"{report.artifact} got slower while it ran: see its drift")
+        lines += report.conditions.warnings if report.conditions else ()
     return list(dict.fromkeys(lines))
 
 
-def _drift(drift: Mapping[str, Any]) -> str:
-    low, high = drift["slope_ci"]
-    parts = [
-        f"p50 changed by {_signed(drift['slope_percent_per_minute'])}% a minute "
-        f"({_signed(low)} to {_signed(high)}) over {drift['duration_s']:.0f} s"
-    ]
-    if drift["throttled"] is not None:
-        parts.append("throttled by heat" if drift["throttled"] else "not throttled")
-    if drift["temperature_c"]:
-        before, after = drift["temperature_c"]
-        parts.append(f"{before:.0f} to {after:.0f} °C")
-    return ", ".join(parts)
+def _drift(drift: Drift) -> str:
+    numbers = (drift.slope_percent_per_minute, *drift.slope_ci)
+    slope, low, high = (number(value, "+.2g") for value in numbers)
+    line = f"p50 changed by {slope}% a minute ({low} to {high}) over {number(drift.duration_s)} s"
+    if drift.throttled is not None:
+        line += ", throttled by heat" if drift.throttled else ", not throttled"
+    if drift.temperature_c:
+        line += f", {' to '.join(number(end, '.0f') for end in drift.temperature_c)} °C"
+    return line
 
 
-def _noise(conditions: Mapping[str, Any]) -> str:
-    parts = [f"the same work took {_brief(conditions['noise_percent'], 2)}% more or less time"]
-    if conditions["other_cores"] is not None:
-        parts.append(f"{conditions['other_cores']:.2g} cores busy with other processes")
-        parts.append(f"{conditions['steal_percent']:.2g}% stolen")
-    if conditions["frequency_mhz"]:
-        low, high = conditions["frequency_mhz"]
-        parts.append(f"{low:.0f} to {high:.0f} MHz" if low < high else f"{high:.0f} MHz")
-    return f"noise of this machine: {', '.join(parts)} (host {conditions['fingerprint']})"
-
-
-def _throughput(reports: Reports) -> Iterator[Sequence[str]]:
-    for report in reports:
-        for point in points(report):
-            bounds = point.get("images_per_s_ci")
-            yield [
-                report["artifact"],
-                point["scenario"],
-                *(str(point[name]) for name in ("batch", "threads", "streams")),
-                f"{point['images_per_s']:.4g}{'*' if point.get('best') else ' '}",
-                "…".join(f"{bound:.4g}" for bound in bounds) if bounds else DASH,
-                *(_number(point.get(name), 1) for name in ("p50_ms", "p90_ms")),
-            ]
-
-
-def _costs(reports: Reports) -> Iterator[Sequence[str]]:
-    for report in reports:
-        if cold := report.get("cold_start"):
-            memory, energy = report.get("memory") or {}, report.get("energy") or {}
-            names = ("load_ms", "first_inference_ms", "process_to_ready_ms")
-            yield [
-                report["artifact"],
-                *(_brief(cold[name], 3) for name in names),
-                _number(memory.get("peak_rss_bytes"), 1e-6),
-                _number(memory.get("device_bytes"), 1e-6),
-                _number(energy.get("joules_per_inference"), 1e3),
-                _number(energy.get("watts"), 1),
-            ]
-
-
-def _number(value: float | None, unit: float) -> str:
-    return DASH if value is None else _brief(value * unit, 3)
-
-
-def _brief(value: float, digits: int) -> str:
-    """So many significant digits, never an exponent."""
-    return f"{float(f'{value:.{digits}g}'):.{digits + 6}g}"
-
-
-def _signed(value: float) -> str:
-    return f"{float(f'{value:.2g}'):+.8g}"
+def _noise(conditions: Conditions) -> str:
+    noise, busy, stolen = (
+        number(value, ".2g")
+        for value in (conditions.noise_percent, conditions.other_cores, conditions.steal_percent)
+    )
+    line = f"noise of this machine: the same work took {noise}% more or less time"
+    if conditions.other_cores is not None:
+        line += f", {busy} cores busy with other processes, {stolen}% stolen"
+    if conditions.frequency_mhz:
+        clocks = dict.fromkeys(number(mhz, ".0f") for mhz in conditions.frequency_mhz)
+        line += f", {' to '.join(clocks)} MHz"
+    return f"{line} (host {conditions.fingerprint})"

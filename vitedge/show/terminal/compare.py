@@ -5,53 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vitedge.gate.compare import ArtifactComparison, Side
+from vitedge.show.columns import DROP, METRIC, P50, SIDES, SPEEDUP
+from vitedge.show.table import TERMINAL, Column, Table
+from vitedge.show.terminal.tables import grid
+from vitedge.show.text import number
+
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-    from vitedge.gate.compare import ArtifactComparison
-
-DASH = "–"
+Figure = Column[Side]
 
 
-def comparison(comparison: ArtifactComparison) -> Table:
+def comparison(comparison: ArtifactComparison) -> RichTable:
     """One row for each measure: of the first, of the second, and the second against the first."""
-    from rich import box
-    from rich.table import Table
-
     first, second = comparison.sides
-    table = Table(title=comparison.model, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for name in (first.artifact, second.artifact, f"{100 * comparison.confidence:g}% interval"):
-        table.add_column(name, justify="right", overflow="fold")
-    accuracy, latency = comparison.accuracy, comparison.latency
-    drop = speedup = ""
-    if accuracy:
-        low, high = accuracy.drop_ci_pp
-        drop = f"{accuracy.drop_pp:+.2f} pp lost ({low:+.2f} to {high:+.2f})"
-    if latency:
-        ends = latency.speedup_ci
-        interval = f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
-        speedup = f"{latency.speedup:.2f}× as fast{interval}"
-    for name, field, how, unit, change in (
-        ("accuracy, %", "accuracy", "{:.2f}", 100, drop),
-        ("SQNR, dB", "sqnr_db", "{:.1f}", 1, ""),
-        ("p50, ms", "p50_ms", "{:.3g}", 1, speedup),
-        ("p90, ms", "p90_ms", "{:.3g}", 1, ""),
-        ("size, MB", "size_bytes", "{:.3g}", 1e-6, ""),
-        ("RSS, MB", "peak_rss_bytes", "{:.3g}", 1e-6, ""),
-    ):
-        values = [getattr(side, field) for side in comparison.sides]
-        cells = [DASH if value is None else how.format(value * unit) for value in values]
-        table.add_row(name, *cells, change)
-    return table
+    changes = {}
+    if accuracy := comparison.accuracy:
+        drop, *ends = (number(v, DROP.format) for v in (accuracy.drop_pp, *accuracy.drop_ci_pp))
+        changes[METRIC.key] = f"{drop} pp lost ({' to '.join(ends)})"
+    if latency := comparison.latency:
+        values = (latency.speedup, *(latency.speedup_ci or ()))
+        speedup, *ends = (number(value, SPEEDUP.format) for value in values)
+        interval = f" ({' to '.join(ends)})" if ends else ""
+        changes[P50.key] = f"{speedup}× as fast{interval}"
+    interval = f"{number(100 * comparison.confidence, '.6g')}% interval"
+    columns = (
+        Column[Figure]("measure", "", "", lambda f: f"{f.title}, {f.unit}", kind="word"),
+        Column[Figure]("first", first.artifact, "", lambda f: f.cell(first, TERMINAL)),
+        Column[Figure]("second", second.artifact, "", lambda f: f.cell(second, TERMINAL)),
+        Column[Figure]("change", interval, "", lambda f: changes.get(f.key, "")),
+    )
+    return grid(Table(comparison.model, columns, SIDES, keeps_empty=True), padding=1)
 
 
 def remarks(comparison: ArtifactComparison) -> Iterator[str]:
     """How the numbers were paired, or why not."""
-    if comparison.accuracy:
-        agreement = comparison.accuracy.agreement
-        agree = f", the same class on {agreement:.2%}" if agreement is not None else ""
-        yield f"accuracy: on the same {comparison.accuracy.n:,} images{agree}"
+    if accuracy := comparison.accuracy:
+        agree = ""
+        if accuracy.agreement is not None:
+            agree = f", the same class on {number(100 * accuracy.agreement, '.2f')}%"
+        yield f"accuracy: on the same {accuracy.n:,} images{agree}"
     if comparison.latency:
         yield f"latency: {comparison.latency.how}"
     yield from comparison.notes

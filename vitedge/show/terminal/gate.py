@@ -3,53 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vitedge.gate.verdict import Check, Verdict
-from vitedge.show.ci import figures
-from vitedge.show.ci.ruler import ruler
+from vitedge.gate.verdict import Verdict
+from vitedge.show import checks
+from vitedge.show.table import Table
+from vitedge.show.terminal.tables import grid
+from vitedge.show.text import number, one_line
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-STYLES = {"passed": "green", "failed": "bold red", "inconclusive": "yellow"}
+    from rich.table import Table as RichTable
 
 
-def verdict(verdict: Verdict) -> Table:
-    """One row for each check, in the order of the artifacts."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("artifact", overflow="fold", min_width=16)
-    table.add_column("check")
-    for column in ("measured", f"{100 * verdict.confidence:g}% bounds", "limit"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("limit at ┃", no_wrap=True)
-    table.add_column("answer", no_wrap=True)
-    for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
-        for at, check in enumerate(judged.checks):
-            answer = Text(check.answer, style=STYLES[check.answer])
-            table.add_row("" if at else name, *_cells(check), answer)
-    return table
+def verdict(verdict: Verdict) -> RichTable:
+    """One row for each check, in the order of the artifacts, which are named once."""
+    bounds = f"{number(100 * verdict.confidence, '.6g')}% bounds"
+    columns = [
+        replace(column, title=bounds) if column.key == "interval" else column
+        for column in checks.COLUMNS
+    ]
+    rows = checks.rows(verdict)
+    names = ["", *(row.name for row in rows)]
+    once = [
+        replace(row, name="") if row.name == before else row
+        for row, before in zip(rows, names, strict=False)
+    ]
+    return grid(Table("", columns, once, keeps_empty=True), padding=1)
 
 
 def reasons(verdict: Verdict) -> Iterator[str]:
     """Why not, for each check that did not pass; then the answer."""
-    for name, judged in zip(figures.names(verdict), verdict.judged, strict=True):
-        for check in judged.checks:
-            if check.answer != "passed":
-                yield f"{name}, {figures.label(check.metric)}: {figures.one_line(check.reason)}"
+    for row in checks.rows(verdict):
+        if row.check.answer != "passed":
+            yield f"{row.name}, {row.label}: {one_line(row.check.reason)}"
     yield f"gate: {verdict.answer}"
-
-
-def _cells(check: Check) -> tuple[str, ...]:
-    metric, value, ends = check.metric, figures.measured(check), check.interval
-    return (
-        figures.label(metric),
-        "–" if value is None else figures.quantity(metric, value),
-        "…".join(figures.amount(metric, end) for end in ends) if ends else "",
-        f"{'≤' if check.bound == 'max' else '≥'} {figures.quantity(metric, check.limit)}",
-        ruler(check),
-    )

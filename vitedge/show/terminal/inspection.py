@@ -2,98 +2,84 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from vitedge.core.manifest import Finding
+from vitedge.measure.inspection import QuantizedTensor, Row
+from vitedge.show.table import Column, Table, Value
 from vitedge.show.terminal import tables
-from vitedge.show.terminal.tables import DASH, listing
+from vitedge.show.text import number, printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from vitedge.measure.inspection import Inspection, QuantizedTensor, Row
+    from vitedge.measure.inspection import Inspection
 
 ROWS = 20
+"""Of each table, on a terminal."""
+
+
+def _listed(scales: tuple[float, ...]) -> str | None:
+    return ", ".join(map(number, scales)) or None
+
+
+def _range(ends: tuple[float, float] | None) -> Value:
+    """Smallest and largest; one number where they are equal."""
+    return ends[0] if ends and ends[0] == ends[1] else ends
+
+
+_Row, _Tensor, _Finding = Column[Row], Column[QuantizedTensor], Column[Finding]
+LAYERS = (
+    _Row("depth", "#", "", lambda row: row.depth),
+    _Row("node", "layer", "", lambda row: row.node, kind="name"),
+    _Row("op", "op", "", lambda row: row.op, kind="word"),
+    _Row("quantized", "INT8", "", lambda row: row.quantized, kind="word"),
+    _Row("sqnr_db", "SQNR", "dB", lambda row: row.sqnr_db, ".1f"),
+    _Row("accumulated_sqnr_db", "so far", "dB", lambda row: row.accumulated_sqnr_db, ".1f"),
+    _Row("clipped_share", "clipped", "%", lambda row: row.clipped_share, ".2g"),
+    _Row("activations", "activation scale", "", lambda row: _listed(row.activation_scales)),
+    _Row("weight_scales", "weight scales", "", lambda row: _range(row.weight_scales)),
+    _Row("why", "why", "", lambda row: row.why, kind="text"),
+)
+TENSORS = (
+    _Tensor("tensor", "tensor", "", lambda t: t.tensor, kind="name"),
+    _Tensor("kind", "kind", "", lambda t: t.kind, kind="word"),
+    _Tensor("dtype", "type", "", lambda t: t.dtype, kind="word"),
+    _Tensor("scales", "scales", "", lambda t: _range(t.scales)),
+    _Tensor("zero_points", "zero point", "", lambda t: _range(t.zero_points), ".0f"),
+    _Tensor("axis", "axis", "", lambda t: "per tensor" if t.axis is None else t.axis, kind="word"),
+)
+FINDINGS = (
+    _Finding("consequence", "consequence", "", lambda f: f.consequence, kind="word"),
+    _Finding("rule", "rule", "", lambda f: f.rule, kind="word"),
+    _Finding("node", "node", "", lambda f: f.node or "(graph)", kind="name"),
+    _Finding("what", "what", "", lambda f: f.what, kind="text"),
+    _Finding("fix", "fix", "", lambda f: f.fix, kind="text"),
+)
+
+
+def contents(inspection: Inspection) -> Iterator[Table[Any]]:
+    """Each table of an inspection that has rows; layers worst first."""
+    order = ", worst first" if inspection.summary.worst else ""
+    for table in (
+        Table(f"Layers{order}", LAYERS, inspection.worst_first(), keeps_empty=True),
+        Table("Tensors with a scale", TENSORS, inspection.quantizers, keeps_empty=True),
+        Table("Lint", FINDINGS, inspection.lint or (), keeps_empty=True),
+    ):
+        if table.rows:
+            yield table
 
 
 def show(inspection: Inspection) -> None:
     """Print the whole inspection on stdout, notes first."""
     for note in inspection.notes:
         print(f"note: {note}")
-    if inspection.layers:
-        tables.show(layers(inspection))
-    if inspection.quantizers:
-        tables.show(quantizers(inspection))
-    if inspection.lint:
-        tables.show(lint(inspection))
+    for table in contents(inspection):
+        first = replace(table, title="", rows=table.rows[:ROWS])
+        tables.show(tables.grid(first, lined=False, padding=1))
     for line in (summary(inspection), left_out(inspection), verdict(inspection)):
         if line:
             print(line)
-
-
-def layers(inspection: Inspection) -> Table:
-    """The worst layers, at most ROWS of them."""
-    rows = inspection.worst_first()[:ROWS]
-    return listing(LAYER_COLUMNS, [layer_cells(row) for row in rows])
-
-
-LAYER_COLUMNS = (
-    *("#", "layer", "op", "INT8", "SQNR dB", "so far dB", "clipped %"),
-    *("activation scale", "weight scales", "why"),
-)
-
-
-def layer_cells(row: Row) -> tuple[str, ...]:
-    """One row's cells, as LAYER_COLUMNS names them."""
-    return (
-        str(row.depth),
-        _printable(row.node),
-        row.op,
-        "yes" if row.quantized else "no",
-        _decibels(row.sqnr_db),
-        _decibels(row.accumulated_sqnr_db),
-        DASH if row.clipped_share is None else f"{100 * row.clipped_share:.2g}",
-        ", ".join(f"{scale:.3g}" for scale in row.activation_scales) or DASH,
-        _range(row.weight_scales),
-        row.why,
-    )
-
-
-def quantizers(inspection: Inspection) -> Table:
-    """The first ROWS tensors that have a scale."""
-    return listing(QUANTIZER_COLUMNS, [quantizer_cells(q) for q in inspection.quantizers[:ROWS]])
-
-
-QUANTIZER_COLUMNS = ("tensor", "kind", "type", "scales", "zero point", "axis")
-
-
-def quantizer_cells(tensor: QuantizedTensor) -> tuple[str, ...]:
-    """One tensor's cells, as QUANTIZER_COLUMNS names them."""
-    zeros = tensor.zero_points
-    return (
-        _printable(tensor.tensor),
-        tensor.kind,
-        tensor.dtype,
-        _range(tensor.scales),
-        DASH if zeros is None else "…".join(str(zero) for zero in dict.fromkeys(zeros)),
-        "per tensor" if tensor.axis is None else str(tensor.axis),
-    )
-
-
-def lint(inspection: Inspection) -> Table:
-    """The first ROWS of what the target does not take well, worst first."""
-    return listing(LINT_COLUMNS, lint_rows(inspection)[:ROWS])
-
-
-LINT_COLUMNS = ("consequence", "rule", "node", "what", "fix")
-
-
-def lint_rows(inspection: Inspection) -> list[tuple[str, ...]]:
-    """The cells of every finding, as LINT_COLUMNS names them."""
-    findings = inspection.lint or ()
-    return [
-        (f.consequence, f.rule, _printable(f.node) or "(graph)", _printable(f.what), f.fix)
-        for f in findings
-    ]
 
 
 def summary(inspection: Inspection) -> str:
@@ -104,42 +90,27 @@ def summary(inspection: Inspection) -> str:
     verb = "operators would be in INT8" if inspection.planned else "operators in INT8"
     parts = [f"{total.quantized} of {total.operators} {verb}"]
     if total.quantized_macs_share is not None:
-        parts[0] += f" ({100 * total.quantized_macs_share:.1f}% of the MACs)"
+        parts[0] += f" ({number(100 * total.quantized_macs_share, '.1f')}% of the MACs)"
     if total.worst is not None:
-        parts.append(f"worst {_printable(total.worst)} at {_decibels(total.worst_sqnr_db)} dB")
+        worst = number(total.worst_sqnr_db, ".1f")
+        parts.append(f"worst {printable(total.worst)} at {worst} dB")
     if total.accumulated_sqnr_db is not None:
-        parts.append(f"{total.accumulated_sqnr_db:.1f} dB at the last layer")
+        parts.append(f"{number(total.accumulated_sqnr_db, '.1f')} dB at the last layer")
     return "; ".join(parts)
 
 
 def left_out(inspection: Inspection) -> str:
     """How much the tables leave out; empty where nothing."""
-    counts = {"layers": len(inspection.layers), "tensors": len(inspection.quantizers)}
-    counts["findings"] = len(inspection.lint or ())
-    parts = [f"{ROWS} of {count} {what}" for what, count in counts.items() if count > ROWS]
-    return f"shown: {', '.join(parts)}; --json and --html have all" if parts else ""
+    rows = (inspection.layers, inspection.quantizers, inspection.lint or ())
+    counts = zip(map(len, rows), ("layers", "tensors", "findings"), strict=True)
+    parts = [f"{ROWS} of {count} {what}" for count, what in counts if count > ROWS]
+    return f"shown: {', '.join(parts)}; JSON and page have all" if parts else ""
 
 
 def verdict(inspection: Inspection) -> str:
     """What the lint says, in one line; empty where there was none."""
     if inspection.lint is None:
         return ""
-    if not inspection.lint:
-        return f"lint for {inspection.target}: nothing found"
-    kinds = {f.rule: None for f in inspection.lint}
-    return f"lint for {inspection.target}: {len(inspection.lint)} found ({', '.join(kinds)})"
-
-
-def _printable(name: str) -> str:
-    """A model's name without what would steer a terminal."""
-    return "".join(char if char.isprintable() else "�" for char in name)
-
-
-def _decibels(value: float | None) -> str:
-    return DASH if value is None else f"{value:.1f}"
-
-
-def _range(scales: tuple[float, float] | None) -> str:
-    if scales is None:
-        return DASH
-    return "…".join(dict.fromkeys(f"{scale:.3g}" for scale in scales))
+    kinds = ", ".join(dict.fromkeys(finding.rule for finding in inspection.lint))
+    count = f"{len(inspection.lint)} found ({kinds})" if kinds else "nothing found"
+    return f"lint for {inspection.target}: {count}"

@@ -1,0 +1,323 @@
+"""Every figure of a report, declared once: terminal, pages, CSV and Markdown show these columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from vitedge.core.host import Host
+from vitedge.core.measurements import (
+    ColdStart,
+    Conditions,
+    Drift,
+    Energy,
+    Latency,
+    Memory,
+    Timing,
+)
+from vitedge.core.report import Accuracy, Numerics, Report, Size
+from vitedge.gate.compare import Side
+from vitedge.show.table import Column, Part, Table, lift, only
+from vitedge.show.text import plain
+
+METRICS = {"top1": "top-1", "miou": "mIoU", "knn_agreement": "k-NN"}
+PAGE, CSV, TABLES = ("page",), ("csv",), ("terminal", "page", "markdown")
+
+
+def _section(
+    of: Callable[[Report], Part | None], *columns: Column[Part]
+) -> tuple[Column[Report], ...]:
+    """Columns of a section of the reports."""
+    return lift(of, *columns)
+
+
+# -- what became of each section ----------------------------------------------------------------
+
+
+def accuracy(report: Report) -> Accuracy | None:
+    """That of the artifact; else that of its graph where the target's runtime is absent."""
+    return report.accuracy or (report.simulation.accuracy if report.simulation else None)
+
+
+def compared(report: Report) -> Accuracy | None:
+    """`accuracy` against FP32's, which is not compared with itself."""
+    return None if report.precision == "fp32" else accuracy(report)
+
+
+def numerics(report: Report) -> Numerics | None:
+    """Outputs against FP32's, likewise."""
+    simulated = report.simulation.numerics if report.simulation else None
+    return None if report.precision == "fp32" else report.numerics or simulated
+
+
+def rival(latency: Latency) -> Timing | None:
+    """That of what an artifact was timed in turn with."""
+    return latency.fp32 or latency.other
+
+
+def machine(report: Report) -> str:
+    """What ran it."""
+    host = report.host
+    ran = (host.accelerator or host.cpu) if host else "?"
+    return f"{report.device} ({ran})" if report.device else ran
+
+
+def named(reports: Sequence[Report]) -> list[Report]:
+    """The reports, each artifact with its machine's name where there are several."""
+    if len({machine(report) for report in reports}) <= 1:
+        return list(reports)
+    names = [f"{report.artifact} on {machine(report)}" for report in reports]
+    pairs = zip(reports, names, strict=True)
+    return [msgspec.structs.replace(report, artifact=name) for report, name in pairs]
+
+
+# -- columns of reports -------------------------------------------------------------------------
+
+_Report = Column[Report]
+ARTIFACT = _Report("artifact", "artifact", "", lambda r: r.artifact, kind="head")
+IDENTITY = only(
+    CSV,
+    _Report("model", "model", "", lambda r: r.model),
+    _Report("target", "target", "", lambda r: r.target),
+    _Report("precision", "precision", "", lambda r: r.precision),
+)
+_Accuracy = Column[Accuracy]
+METRIC = _Accuracy("accuracy", "accuracy", "%", lambda a: a.artifact, ".2f")
+DROP = _Accuracy("drop_pp", "drop", "pp", lambda a: a.drop_pp, "+.2f", lambda a: a.drop_ci_pp)
+AGREEMENT = _Accuracy("agreement", "agree", "%", lambda a: a.agreement, ".4g")
+SQNR = Column[Numerics]("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
+ACCURACY = only(
+    TABLES,
+    *_section(accuracy, METRIC),
+    *_section(compared, DROP, AGREEMENT),
+    *_section(numerics, SQNR),
+)
+_Timing = Column[Timing]
+P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)
+P90 = _Timing("p90_ms", "p90", "ms", lambda t: t.p90_ms)
+P99 = _Timing("p99_ms", "p99", "ms", lambda t: t.p99_ms, sparse=True)
+MEAN = _Timing("mean_ms", "mean", "ms", lambda t: t.mean_ms, on=("page", "csv"))
+TIMING = (P50, P90, P99, MEAN)
+_Latency = Column[Latency]
+SPEEDUP = _Latency("speedup", "speed-up", "", lambda x: x.speedup, ".2f", lambda x: x.speedup_ci)
+RIVAL = (
+    _Latency("against", "against", "", lambda x: x.against, kind="word", on=("page", "csv")),
+    _Latency(
+        "against_p50_ms", "its p50", "ms", lambda x: P50.of(t) if (t := rival(x)) else None, on=CSV
+    ),
+    SPEEDUP,
+)
+"""Of one run at a time alone."""
+SIZE = Column[Size]("size_bytes", "size", "MB", lambda s: s.bytes)
+RSS = Column[Memory]("peak_rss_bytes", "RSS", "MB", lambda m: m.peak_rss_bytes)
+SIZES = _section(
+    lambda r: r.size, SIZE, Column("fp32_bytes", "FP32 size", "MB", lambda s: s.fp32_bytes, on=PAGE)
+)
+MEMORY = _section(
+    lambda r: r.memory, RSS, Column("device_bytes", "GPU", "MB", lambda m: m.device_bytes)
+)
+_Cold = Column[ColdStart]
+COLD_START = _section(
+    lambda r: r.cold_start,
+    _Cold("load_ms", "load", "ms", lambda c: c.load_ms),
+    _Cold("first_inference_ms", "first run", "ms", lambda c: c.first_inference_ms),
+    _Cold("process_to_ready_ms", "process to\nresult", "ms", lambda c: c.process_to_ready_ms),
+    _Cold("processes", "processes", "", lambda c: c.n, on=PAGE),
+)
+_Energy = Column[Energy]
+ENERGY = _section(
+    lambda r: r.energy,
+    _Energy("joules_per_inference", "energy\na run", "mJ", lambda e: e.joules_per_inference),
+    _Energy("watts", "power", "W", lambda e: e.watts, on=TABLES),
+    *only(
+        PAGE,
+        _Energy("idle_watts", "idle", "W", lambda e: e.idle_watts),
+        _Energy("energy_batch", "batch", "", lambda e: e.batch),
+        _Energy("meter", "meter", "", lambda e: e.source, kind="text"),
+    ),
+)
+_Drift = Column[Drift]
+SLOPE = _Drift("slope", "change", "% a minute", lambda d: d.slope_percent_per_minute, "+.2f")
+DRIFT = _section(
+    lambda r: r.drift,
+    *only(
+        PAGE,
+        _Drift("drift_s", "time", "s", lambda d: d.duration_s),
+        replace(SLOPE, ci=lambda d: d.slope_ci),
+        _Drift("slower", "gets slower", "", lambda d: d.slower),
+        _Drift("throttled", "throttled", "", lambda d: d.throttled),
+        _Drift("temperature_c", "temperature", "°C", lambda d: d.temperature_c, kind="interval"),
+    ),
+)
+_State = Column[Conditions]
+CONDITIONS = (
+    _State("noise_percent", "noise", "% of a fixed job", lambda c: c.noise_percent, ".2g"),
+    _State("fingerprint", "fingerprint", "", lambda c: c.fingerprint),
+    _State("measured_at", "measured at", "", lambda c: c.measured_at, on=CSV),
+    *only(
+        PAGE,
+        _State("other_cores", "busy with other work", "cores", lambda c: c.other_cores, ".2g"),
+        _State("steal", "stolen by others", "% of CPU time", lambda c: c.steal_percent, ".2g"),
+        _State("clocks", "clocks seen", "MHz", lambda c: c.frequency_mhz, ",.0f", kind="interval"),
+    ),
+)
+_Host = Column[Host]
+HOST = (
+    _Host("cpu", "processor", "", lambda h: h.cpu),
+    *only(
+        PAGE,
+        _Host("isa", "INT8 and vector instructions", "", lambda h: ", ".join(h.isa or ())),
+        _Host("accelerator", "accelerator", "", lambda h: h.accelerator),
+        _Host("cores", "cores, threads used", "", lambda h: f"{h.cores}, {h.threads}"),
+        _Host("memory", "memory", "GB", lambda h: h.memory_bytes),
+        _Host("governor", "frequency governor", "", lambda h: h.governor),
+        _Host("container", "container", "", lambda h: h.container),
+        _Host("cpu_quota", "cores allowed", "", lambda h: h.cpu_quota),
+        _Host("memory_limit", "memory allowed", "GB", lambda h: h.memory_limit_bytes),
+        _Host("os", "system", "", lambda h: h.os),
+        _Host("python", "Python", "", lambda h: h.python),
+        _Host("runtimes", "runtimes", "", lambda h: plain(h.runtimes)),
+    ),
+)
+
+
+# -- settings: one run at a time, Offline and sweeps as one series ------------------------------
+
+SINGLE = "single-stream"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One scenario of a report, or one point of it."""
+
+    report: Report
+    scenario: str
+    batch: int
+    streams: int
+    threads: int | None
+    n: int
+    """Timed runs."""
+    timing: Timing | None = None
+    """None of Offline, where only throughput counts."""
+    images_per_s: float = 0.0
+    """Not of one run at a time."""
+    images_per_s_ci: tuple[float, float] | None = None
+    best: bool = False
+    """Of Offline's."""
+
+
+def settings(report: Report) -> Iterator[Setting]:
+    """One run at a time, then Offline's and each sweep's points."""
+    if single := report.latency:
+        threads = report.host.threads if report.host else None
+        yield Setting(report, SINGLE, single.batch, 1, threads, single.n, single)
+    if offline := report.offline:
+        for p in offline.points:
+            rate = p.images_per_s, p.images_per_s_ci, p == offline.best
+            yield Setting(report, "offline", p.batch, p.streams, p.threads, p.n, None, *rate)
+    for what, sweep in (("threads", report.sweep_threads), ("batch", report.sweep_batch)):
+        for s in sweep or ():
+            yield Setting(report, f"sweep-{what}", s.batch, 1, s.threads, s.n, s, s.images_per_s)
+
+
+def points(reports: Iterable[Report]) -> list[Setting]:
+    """All settings of Offline and sweeps."""
+    return [s for report in reports for s in settings(report) if s.scenario != SINGLE]
+
+
+_Setting = Column[Setting]
+SCENARIO = _Setting("scenario", "scenario", "", lambda s: s.scenario, kind="word")
+BATCH = _Setting("batch", "batch", "", lambda s: s.batch)
+THREADS = _Setting("threads", "threads", "", lambda s: s.threads)
+STREAMS = _Setting("streams", "streams", "", lambda s: s.streams)
+RUNS = _Setting("n", "runs", "", lambda s: s.n, on=("page", "csv"))
+IMAGES_PER_S = _Setting("images_per_s", "images/s", "", lambda s: s.images_per_s or None, ".4g")
+RATE_CI = replace(IMAGES_PER_S, ci=lambda s: s.images_per_s_ci, on=CSV)
+RATE = (
+    replace(IMAGES_PER_S, on=TABLES),
+    _Setting("best", "best", "", lambda s: "*" if s.best else "", kind="word", on=TABLES),
+    _Setting("ci", "95% CI", "", lambda s: s.images_per_s_ci, ".4g", kind="interval", on=TABLES),
+    RATE_CI,
+)
+
+
+def _of_reports(*columns: Column[Report]) -> tuple[Column[Setting], ...]:
+    return lift(lambda setting: setting.report, *columns)
+
+
+def _timing() -> tuple[Column[Setting], ...]:
+    return lift(lambda setting: setting.timing, *TIMING)
+
+
+def _single(report: Report) -> Setting | None:
+    return next(settings(report), None) if report.latency else None
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def proof(reports: Sequence[Report], title: str) -> Table[Report]:
+    """Accuracy, latency and size, a row for each report."""
+    metrics = {METRICS[measured.metric] for report in reports if (measured := accuracy(report))}
+    first, *others = ACCURACY
+    columns = (
+        *(ARTIFACT, replace(first, title=metrics.pop() if len(metrics) == 1 else "accuracy")),
+        *(*others, *lift(_single, *_timing(), RUNS, *only(PAGE, BATCH))),
+        *(*_section(lambda r: r.latency, SPEEDUP, RIVAL[0]), *SIZES[:1], *MEMORY[:1]),
+    )
+    return Table(title, columns, reports, keeps_empty=True)
+
+
+def throughput(reports: Sequence[Report], title: str) -> Table[Setting]:
+    """Offline and sweeps, a row for each setting."""
+    p50, p90, *others = _timing()
+    timing = (p50, p90, *only(PAGE, *others, RUNS))
+    columns = (*_of_reports(ARTIFACT), SCENARIO, BATCH, THREADS, STREAMS, *RATE, *timing)
+    return Table(title, columns, points(reports))
+
+
+def costs(reports: Sequence[Report], title: str) -> Table[Report]:
+    """What a fresh process costs, a row for each report that says so."""
+    timed = [report for report in reports if report.cold_start]
+    return Table(title, (ARTIFACT, *COLD_START, *MEMORY, *ENERGY), timed)
+
+
+def bench(reports: Sequence[Report]) -> list[Table[Report]]:
+    """What a page has of `bench` beside `proof`, a table for each kind of run."""
+    groups = {
+        "Cold start": COLD_START,
+        "Drift under load": DRIFT,
+        "Energy": ENERGY,
+        "Size and memory": (*SIZES, *MEMORY),
+    }
+    return [Table(title, (ARTIFACT, *group), reports) for title, group in groups.items()]
+
+
+def csv(reports: Sequence[Report]) -> Table[Setting]:
+    """All that is in CSV: a row for each scenario and setting."""
+    single: tuple[Column[Setting], ...] = lift(
+        lambda s: s.report.latency if s.scenario == SINGLE else None, *RIVAL
+    )
+    conditions = _section(lambda r: r.conditions, *CONDITIONS)
+    host = _section(lambda r: r.host, *HOST)
+    cost = (*SIZES, *MEMORY, *COLD_START, *ENERGY, *DRIFT, *conditions, *host)
+    columns = (
+        *(*_of_reports(ARTIFACT, *IDENTITY, *ACCURACY), SCENARIO, BATCH, STREAMS, THREADS),
+        *(*_timing(), RUNS, *RATE, *single, *_of_reports(*cost)),
+    )
+    shown = [column for column in columns if "csv" in column.on]
+    return Table("", shown, [setting for report in reports for setting in settings(report)])
+
+
+# -- two artifacts side by side -----------------------------------------------------------------
+
+SIDES: tuple[Column[Side], ...] = (
+    METRIC.read(lambda side: side.accuracy),
+    SQNR.read(lambda side: side.sqnr_db),
+    P50.read(lambda side: side.p50_ms),
+    P90.read(lambda side: side.p90_ms),
+    SIZE.read(lambda side: side.size_bytes),
+    RSS.read(lambda side: side.peak_rss_bytes),
+)
