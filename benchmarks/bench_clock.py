@@ -24,6 +24,7 @@ from vitedge.core.machine import usable_cores
 from vitedge.measure.latency import clock
 from vitedge.measure.latency.clock import golden_feed
 from vitedge.measure.statistics import ratio_of_medians, students_t
+from vitedge.runtimes import open_session
 
 RUN_MS = 1.0
 """The latency at which the clock may add 1%."""
@@ -41,8 +42,8 @@ def main() -> None:
             onnx, ir = (open_bundle(path) for path in options.artifacts)
         else:
             onnx, ir = (
-                peers.export_bundles("digits", runtime, Path(folder), "digits", None)[0]
-                for runtime in ("onnxruntime", "openvino")
+                peers.export_bundles("digits", runtime, Path(folder), "digits")[0]
+                for runtime in peers.RUNTIMES
             )
         _added(onnx)
         _against_onnxruntime(onnx, options.rounds, options.duration)
@@ -86,7 +87,7 @@ def _loop(run: Callable[[], object], runs: int) -> float:
 
 def _against_onnxruntime(bundle: Bundle, rounds: int, duration_s: float) -> None:
     """Our SingleStream p50 against the median of blocks of a bare loop on the same session."""
-    with peers.open_ours(bundle) as session:
+    with open_session(bundle) as session:
         feed = golden_feed(bundle, session, None)
         bare, names = session._session, [spec.name for spec in session.outputs]
         run_ms = clock.warm_up(session, feed)
@@ -133,7 +134,7 @@ def _against_benchmark_app(bundle: Bundle, rounds: int, duration_s: float, folde
 
 def _ours(bundle: Bundle, duration_s: float) -> tuple[float, float]:
     """p50 and the fastest run, milliseconds."""
-    with peers.open_ours(bundle) as session:
+    with open_session(bundle) as session:
         feed = golden_feed(bundle, session, None)
         timed = clock.measure([session], [feed], duration_s)
     return timed.latencies[0].p50_ms, float(timed.rounds[0].min())

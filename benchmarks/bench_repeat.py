@@ -11,6 +11,7 @@ from statistics import NormalDist, mean, median
 
 from benchmarks import peers
 from vitedge.core.bundle import open_bundle
+from vitedge.core.progress import SILENT
 from vitedge.measure.latency.single_stream import time_in_turn
 
 OVERLAP = 0.95
@@ -26,12 +27,11 @@ def main() -> None:
         if options.artifacts:
             bundles = [open_bundle(path) for path in options.artifacts]
         else:
-            made = peers.export_bundles("digits", "onnxruntime", Path(folder), "digits", None)
-            bundles = [*reversed(made)]
+            bundles = [*peers.export_bundles("digits", "onnxruntime", Path(folder), "digits")][::-1]
         rows = []
         for pair in range(options.pairs):
             first, second = (
-                time_in_turn(bundles, peers.SILENT, duration_s=options.duration).speedup(0, 1)
+                time_in_turn(bundles, SILENT, duration_s=options.duration).speedup(0, 1)
                 for _ in range(2)
             )
             rows.append((first, second))
@@ -52,30 +52,18 @@ def _overlap(one: tuple[float, float], two: tuple[float, float]) -> bool:
 
 
 def _report(rows: list[tuple[Speedup, Speedup]], duration_s: float) -> None:
-    overlaps = sum(_overlap(a[1], b[1]) for a, b in rows)
-    every = [speedup for row in rows for speedup in row]
-    widths = [high / low for _, (low, high) in every]
-    middle = median(ratio for ratio, _ in every)
-    peers.table(
-        (
-            "pairs",
-            "s each",
-            "overlap",
-            "median speed-up",
-            "interval holds it",
-            "high / low, median",
-        ),
-        [
-            (
-                str(len(rows)),
-                f"{duration_s:g}",
-                f"{overlaps}",
-                f"{middle:.3f}",
-                f"{mean(low <= middle <= high for _, (low, high) in every):.1%}",
-                f"{median(widths):.2f}",
-            )
-        ],
-    )
+    overlaps = sum(_overlap(first[1], second[1]) for first, second in rows)
+    speedups = [speedup for row in rows for speedup in row]
+    middle = median(ratio for ratio, _ in speedups)
+    figures = {
+        "pairs": str(len(rows)),
+        "s each": f"{duration_s:g}",
+        "overlap": str(overlaps),
+        "median speed-up": f"{middle:.3f}",
+        "interval holds it": f"{mean(low <= middle <= high for _, (low, high) in speedups):.1%}",
+        "high / low, median": f"{median(high / low for _, (low, high) in speedups):.2f}",
+    }
+    peers.table([*figures], [[*figures.values()]])
     low = _wilson(overlaps, len(rows))
     peers.verdict(
         f"{overlaps} of {len(rows)} pairs overlap (≥ {OVERLAP:.0%}; at least {low:.0%} with 95% "

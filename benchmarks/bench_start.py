@@ -14,9 +14,6 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks import peers
-from vitedge.export.job import export
-from vitedge.export.request import ExportRequest
-from vitedge.models.sources import ModelRequest
 
 LIMIT_S = 1.0
 MODEL = "vit_tiny_patch16_224"
@@ -79,9 +76,7 @@ def main() -> None:
 
 
 def _exported(folder: Path) -> list[Path]:
-    targets = ("onnxruntime", "openvino")
-    request = ExportRequest(ModelRequest(MODEL, random_weights=True), targets, output=folder)
-    return [made.bundle.path for made in export(request, peers.SILENT)]
+    return [x.bundle.path for x in peers.export(MODEL, peers.RUNTIMES, folder, "fp32")]
 
 
 class Start(NamedTuple):

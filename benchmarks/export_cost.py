@@ -7,12 +7,12 @@ also writes and checks an FP32 bundle; NNCF starts from that FP32 model, exporte
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +20,11 @@ from statistics import median
 
 from benchmarks import peers
 
-STATUS = Path("/proc/self/status")
 SAMPLE_S = 0.01
 PTQ = "PTQ: "
+OURS, PEER = "vitedge export --int8", "nncf, OpenVINO model"
+GROWTH = 0.1
+"""That peak memory of PTQ may differ by from that with fewer images: it keeps none of them."""
 
 
 def main() -> None:
@@ -32,44 +34,36 @@ def main() -> None:
     parser.add_argument("--calibration", default="default")
     parser.add_argument("--no-onnx", action="store_true", help="leave NNCF's ONNX path out")
     options = parser.parse_args()
+    peaks_mib = []
     for samples in options.samples:
         with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
-            _compare(options.model, samples, options, Path(name))
+            peaks_mib.append(_compare(options.model, samples, options, Path(name)))
+    growth = max(abs(peak_mib / peaks_mib[0] - 1) for peak_mib in peaks_mib)
+    peers.verdict(
+        f"PTQ alone: peak within {growth:.1%} of that with {options.samples[0]} images "
+        f"(±{GROWTH:.0%})",
+        growth <= GROWTH,
+    )
 
 
-def _compare(model: str, samples: int, options, folder: Path) -> None:
+def _compare(model: str, samples: int, options: Namespace, folder: Path) -> float:
+    """Print the comparison with so many images; returns our peak memory in PTQ, MiB."""
     from vitedge.models.zoo import ZOO
 
     spec = ZOO[model].preprocess
     calib = peers.save_npz(
         folder / "calib.npz", peers.photographs(samples, spec.height, spec.width, seed=1)
     )
-    flags = ["--random-weights", "--calib-data", calib, "--num-samples", samples]
-    for runtime in ("openvino", "onnxruntime"):  # the peers' FP32 input
-        _child(
-            "ours",
-            [model, "--target", runtime, "--fp32", "--random-weights", "--output", folder / "fp32"],
-        )
+    weights = [model, "--random-weights"]
+    for runtime in peers.RUNTIMES:  # the peers' FP32 input
+        _child("ours", [*weights, "--target", runtime, "--fp32", "--output", folder / "fp32"])
     (xml,) = (folder / "fp32").glob("*/model.xml")
     (onnx,) = (folder / "fp32").glob("*/model.onnx")
+    ours_int8 = [*weights, *("--target", "openvino", "--int8", "--duration", 0, "--force")]
+    ours_int8 += ["--calib-data", calib, "--num-samples", samples, "--output", folder / "ours"]
     jobs = {
-        "vitedge export --int8": (
-            "ours",
-            [
-                model,
-                "--target",
-                "openvino",
-                "--int8",
-                "--duration=0",
-                *flags,
-                "--calibration",
-                options.calibration,
-                "--output",
-                folder / "ours",
-                "--force",
-            ],
-        ),
-        "nncf, OpenVINO model": ("nncf_openvino", [xml, calib, folder / "ov"]),
+        OURS: ("ours", [*ours_int8, "--calibration", options.calibration]),
+        PEER: ("nncf_openvino", [xml, calib, folder / "ov"]),
     }
     if not options.no_onnx:
         jobs["nncf, ONNX model"] = ("nncf_onnx", [onnx, calib, folder / "onnx"])
@@ -77,7 +71,7 @@ def _compare(model: str, samples: int, options, folder: Path) -> None:
     for _ in range(options.rounds):
         for name, (kind, arguments) in jobs.items():
             runs[name].append(_child(kind, arguments))
-    peer = runs["nncf, OpenVINO model"]
+    ours, peer = runs[OURS], runs[PEER]
     print(f"{model}, {samples} images, median of {options.rounds} rounds in turn\n")
     peers.table(
         ("", "wall s", "× nncf", "cpu s", "peak MiB", "× nncf", "anon MiB"),
@@ -94,48 +88,44 @@ def _compare(model: str, samples: int, options, folder: Path) -> None:
             for name, run in runs.items()
         ],
     )
-    ours = runs["vitedge export --int8"]
     print("\nours, by step")
-    peers.table(
-        ("", "wall s", "cpu s", "peak MiB", "anon MiB"),
-        [
-            (
-                step,
-                *(
-                    f"{median(run['steps'][step][i] for run in ours):.{digits}f}"
-                    for i, digits in enumerate((2, 2, 0, 0))
-                ),
-            )
-            for step in ours[0]["steps"]
-        ],
-    )
+    rows = []
+    for step in ours[0]["steps"]:
+        medians = map(median, zip(*(run["steps"][step] for run in ours), strict=True))
+        cells = zip(medians, (2, 2, 0, 0), strict=True)
+        rows.append((step, *(f"{value:.{digits}f}" for value, digits in cells)))
+    peers.table(("", "wall s", "cpu s", "peak MiB", "anon MiB"), rows)
     print()
     wall, peak = _ratio(ours, peer, "wall"), _ratio(ours, peer, "peak")
     peers.verdict(f"wall time {wall:.2f}× of NNCF's OpenVINO path (≤ 1.3×)", wall <= 1.3)
     peers.verdict(f"peak memory {peak:.2f}× of NNCF's OpenVINO path (≤ 1.0×)", peak <= 1.0)
-    _ptq_verdicts(ours, peer)
+    return _ptq_verdicts(ours, peer)
 
 
-def _ptq_verdicts(ours: list[dict], peer: list[dict]) -> None:
-    """PTQ alone: ours from FP32 file to INT8 file, theirs the call of nncf.quantize."""
+def _ptq_verdicts(ours: list[dict], peer: list[dict]) -> float:
+    """PTQ alone: ours from FP32 file to INT8 file, theirs the call of nncf.quantize.
+
+    Returns our peak memory, MiB.
+    """
 
     def cost(run: dict) -> dict[str, float]:
         steps = [row for step, row in run["steps"].items() if step.startswith(PTQ)]
         wall, cpu = (sum(row[i] for row in steps) for i in (0, 1))
         return {"wall": wall, "cpu": cpu, "peak": max(row[2] for row in steps)}
 
-    mine, theirs = [cost(run) for run in ours], [cost(run) for run in peer]
-    wall, cpu, peak = (_ratio(mine, theirs, key) for key in ("wall", "cpu", "peak"))
+    ptq, theirs = [cost(run) for run in ours], [cost(run) for run in peer]
+    wall, cpu, peak = (_ratio(ptq, theirs, key) for key in ("wall", "cpu", "peak"))
     peers.verdict(
-        f"PTQ alone: {_med(mine, 'wall'):.1f} s, {wall:.2f}× of nncf.quantize "
+        f"PTQ alone: {_med(ptq, 'wall'):.1f} s, {wall:.2f}× of nncf.quantize "
         f"(≤ 0.5×; {cpu:.2f}× of its CPU time)",
         wall <= 0.5,
     )
     peers.verdict(
-        f"PTQ alone: peak {_med(mine, 'peak'):.0f} MiB, {peak:.2f}× of nncf.quantize (≤ 1.0×)",
+        f"PTQ alone: peak {_med(ptq, 'peak'):.0f} MiB, {peak:.2f}× of nncf.quantize (≤ 1.0×)",
         peak <= 1.0,
     )
     print(flush=True)
+    return _med(ptq, "peak")
 
 
 def _med(runs: list[dict], key: str) -> float:
@@ -149,12 +139,12 @@ def _ratio(runs: list[dict], others: list[dict], key: str) -> float:
 
 def _child(kind: str, arguments: list) -> dict:
     command = [sys.executable, "-m", "benchmarks.export_cost", "--child", kind]
-    start = time.perf_counter()
-    child = subprocess.run(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    wall = time.perf_counter() - start
-    return {**json.loads(child.stdout.splitlines()[-1]), "wall": wall}
+    seconds: list[float] = []
+    with peers.timed(seconds):
+        child = subprocess.run(
+            [*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
+        )
+    return {**json.loads(child.stdout.splitlines()[-1]), "wall": seconds[0]}
 
 
 # -- in the child -------------------------------------------------------------------------------
@@ -191,14 +181,14 @@ class _Phases:
         row = self.steps.setdefault(self._step, [0.0, 0.0, 0.0, 0.0])
         row[0] += now - self._since
         row[1] += cpu - self._cpu
-        row[2] = max(row[2], _status_mib("VmHWM"))
+        row[2] = max(row[2], peers.memory_mib("VmHWM"))
         row[3] = max(row[3], self._anon)
         self._step, self._since, self._cpu, self._anon = step, now, cpu, 0.0
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS
+        peers.forget_peak()
 
     def _sample(self) -> None:
         while True:
-            self._anon = max(self._anon, _status_mib("RssAnon"))
+            self._anon = max(self._anon, peers.memory_mib("RssAnon"))
             time.sleep(SAMPLE_S)
 
     def result(self) -> dict:
@@ -211,14 +201,7 @@ class _Phases:
         }
 
 
-def _status_mib(field: str) -> float:
-    match = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    assert match
-    return int(match[1]) / 1024
-
-
 def _run_child(kind: str, arguments: list[str]) -> None:
-    # Not ru_maxrss: Linux carries it over exec, so it would hold the parent's memory too.
     phases = _Phases()
     if kind == "ours":
         from vitedge.cli.main import app

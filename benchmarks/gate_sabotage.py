@@ -6,7 +6,6 @@ Each model is exported again with other calibration images, and each export is b
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -17,17 +16,15 @@ from statistics import median
 import msgspec
 import numpy as np
 
+from benchmarks import peers
 from tests.support import sabotage
 from vitedge.core.bundle import REPORT
 from vitedge.core.progress import SILENT
 from vitedge.core.report import read
 from vitedge.data import shapes
-from vitedge.export import job
-from vitedge.export.request import ExportRequest
 from vitedge.gate.limits import Limits
 from vitedge.gate.run import GateRequest, run
 from vitedge.gate.verdict import Judged
-from vitedge.models.sources import ModelRequest
 
 WAYS = {
     "one layer's scale × 1.5": sabotage.scale_of_one_layer,
@@ -53,15 +50,9 @@ def export(model: str, seed: int, output: Path) -> Path:
         f'name = "seed-{seed}"\ndescription = "100 images, drawn anew"\nnum_samples = 100\n'
         f'selection = "random"\nseed = {seed}\nactivations = "mse"\nweights = "mse"\n'
     )
-    request = ExportRequest(
-        model=ModelRequest(model),
-        targets=("onnxruntime",),
-        precision="int8",
-        calibration=str(recipe),
-        duration_s=0,
-        output=output / f"{model}-{seed}",
-    )
-    return job.export(request, SILENT)[-1].bundle.path
+    folder = output / f"{model}-{seed}"
+    results = peers.export(model, ("onnxruntime",), folder, calibration=str(recipe))
+    return results[-1].bundle.path
 
 
 def drawn(trial: int, path: Path) -> str:
@@ -122,7 +113,7 @@ def show(model: str, judgements: Judgements) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = peers.arguments(__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("models", nargs="*", default=["digits", "shapes"])
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
+from benchmarks import peers
 from vitedge.gate.drop import of_pairs
 from vitedge.gate.limits import criterion
 from vitedge.gate.verdict import Answer
@@ -75,7 +76,7 @@ def one_commit() -> None:
     rng = np.random.default_rng(0)
     columns = ["wrongly passed", "wrongly failed", "passed, if nothing is lost"]
     heads = [f"{margin:g} pp: {column}" for margin in MARGINS_PP for column in columns]
-    print(f"| images | discordance | {' | '.join(heads)} |")
+    peers.markdown(("images", "discordance", *heads))
     print("|" + "---|" * (2 + len(heads)))
     worst: list[float] = []
     for n in SIZES:
@@ -93,7 +94,7 @@ def one_commit() -> None:
                     cells.append(f"{edge[kind] / PAIRS:.1%} ({true:.1%})")
                 cells.append(f"{same:.0%} ({theory(n, discordance, margin):.0%})")
             if any(cell != "–" for cell in cells):
-                print(f"| {n:,} | {100 * discordance:g}% | {' | '.join(cells)} |")
+                peers.markdown((f"{n:,}", f"{100 * discordance:g}%", *cells))
     print(f"\nwrong at most, exactly: {max(worst):.2%}")
 
 
@@ -112,10 +113,10 @@ def images_needed() -> None:
         lost, gained = (round(1000 * n * share) for share in shares(discordance, drop))
         named = of_pairs(lost, gained, 1000 * n, CONFIDENCE).images_needed(margin, CONFIDENCE)
         assert named is not None
-        found = simulated(rng, named, discordance, drop, margin)
+        answers = simulated(rng, named, discordance, drop, margin)
         print(
             f"| {n:,} | {100 * discordance:g}% | {drop:g} pp | {margin:g} pp "
-            f"| {named:,} | {1 - found['inconclusive'] / PAIRS:.0%} |"
+            f"| {named:,} | {1 - answers['inconclusive'] / PAIRS:.0%} |"
         )
 
 

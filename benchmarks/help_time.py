@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,13 +25,13 @@ def main() -> None:
         "python -c 'import typer'": [python, "-c", "import typer"],
         "python -c pass": [python, "-c", "pass"],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(rounds + 1):
-        for name, command in commands.items():
-            start = time.perf_counter()
-            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-            if turn:  # the first fills the file cache
-                seconds[name].append(time.perf_counter() - start)
+    seconds = peers.in_turn(
+        {
+            name: partial(subprocess.run, command, stdout=subprocess.DEVNULL, check=True)
+            for name, command in commands.items()
+        },
+        rounds,
+    )
     ours = seconds["vitedge --help"]
     peers.table(
         ("", "median ms", "fastest ms", "vitedge is × slower"),

@@ -10,34 +10,19 @@ import onnxruntime as ort
 import openvino as ov
 
 from vitedge.core.spec import Target
+from vitedge.graph.structure import INTEGER_PRODUCTS
 
 OPENVINO_MACS = {
-    "FullyConnected",
-    "MatMul",
-    "Convolution",
-    "GroupConvolution",
-    "ScaledDotProductAttention",
-    "ScaledDotProductAttentionWithKVCache",
+    *("FullyConnected", "MatMul", "Convolution", "GroupConvolution"),
+    *("ScaledDotProductAttention", "ScaledDotProductAttentionWithKVCache"),
 }
 ORT_INT8_MACS = {
-    "QLinearMatMul",
-    "MatMulIntegerToFloat",
-    "MatMulInteger",
-    "DynamicQuantizeMatMul",
-    "QGemm",
-    "QLinearConv",
-    "ConvInteger",
-    "QAttention",
+    *INTEGER_PRODUCTS,
+    *("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QGemm", "QAttention"),
 }
 ORT_MACS = {
-    "MatMul",
-    "FusedMatMul",
-    "Gemm",
-    "FusedGemm",
-    "Conv",
-    "FusedConv",
-    "Attention",
-    "MultiHeadAttention",
+    *("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Conv", "FusedConv"),
+    *("Attention", "MultiHeadAttention"),
 }
 
 

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import tempfile
 from argparse import Namespace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 
 from benchmarks import peers
 from vitedge.core.bundle import Bundle
-from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.machine import describe_machine
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.latency import LatencyComparison, measure
 from vitedge.models.zoo import ZOO
+from vitedge.runtimes import open_session
 
 VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 MODELS = [f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")]
@@ -37,15 +39,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="calibration images")
     peers.add_peers(parser)
     options = parser.parse_args()
-    here = describe_machine(threads=0)
-    print(f"{usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
+    print(peers.host())
     peers.print_absent(options)
-    vnni = bool(VNNI & set(here.isa or ()))
-    for model in options.models:
-        for batch in options.batch:
-            for runtime in options.runtime:
-                with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
-                    _compare(model, batch, runtime, Path(name), options, vnni)
+    vnni = bool(VNNI & set(describe_machine(threads=0).isa or ()))
+    for model, batch, runtime in product(options.models, options.batch, options.runtime):
+        with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+            _compare(model, batch, runtime, Path(name), options, vnni)
 
 
 def _compare(
@@ -56,17 +55,19 @@ def _compare(
     images = peers.photographs(count + HELD_OUT, spec.height, spec.width, seed=1)
     calibration, held_out = images[:count], images[count:]
     calib = peers.save_npz(folder / "calib.npz", calibration)
-    fp32, ours = peers.export_bundles(model, runtime, folder, str(calib), count, batch=batch)
+    fp32, ours = peers.export_bundles(
+        model, runtime, folder, str(calib), num_samples=count, batch=batch
+    )
     artifacts, failures = _quantize(fp32, np.split(calibration, count // batch), folder, options)
     with contextlib.ExitStack() as stack:
-        sessions = {"ours": stack.enter_context(peers.open_ours(ours))}
+        sessions = {"ours": stack.enter_context(open_session(ours))}
         for name, artifact in artifacts.items():
             try:
                 opened = peers.open_file(artifact, ours.manifest.target)
                 sessions[name] = stack.enter_context(opened)
             except Exception as error:  # a peer's failure is a result
                 failures[name] = peers.one_line(error)
-        sessions["fp32"] = stack.enter_context(peers.open_ours(fp32))
+        sessions["fp32"] = stack.enter_context(open_session(fp32))
         logits = {name: predict_all(session, held_out) for name, session in sessions.items()}
         feed = np.resize(held_out, (batch, *held_out.shape[1:]))
         feeds = [{session.inputs[0].name: feed} for session in sessions.values()]
@@ -85,17 +86,17 @@ def _quantize(
     fp32: Bundle, batches: list[NDArray[np.uint8]], folder: Path, options: Namespace
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Every peer's artifact, made one at a time, and why others failed, by name."""
-    made, failures = {}, {}
+    artifacts, failures = {}, {}
     runtime = fp32.manifest.target.runtime
     for name, quantize in peers.chosen(runtime, options).items():
         if name in SAME_LATENCY:
             continue
         try:
-            made[name] = quantize(peers.model_file(fp32), batches, folder / name)
+            artifacts[name] = quantize(peers.model_file(fp32), batches, folder / name)
         except Exception as error:  # a peer's failure is a result
             failures[name] = peers.one_line(error)
         gc.collect()
-    return made, failures
+    return artifacts, failures
 
 
 def _row(

@@ -24,16 +24,16 @@ def main() -> None:
     for row in ROWS:
         if len(sys.argv) == 1 or any(word in row.name for word in sys.argv[1:]):
             with tempfile.TemporaryDirectory() as folder:
-                print(line(row, run(row, Path(folder), shallow=False)), flush=True)
+                peers.markdown(cells(row, run(row, Path(folder), shallow=False)))
     del library
 
 
-def line(row: Row, result: Result) -> str:
-    """A row as Markdown."""
+def cells(row: Row, result: Result) -> list[str]:
+    """A row of the table."""
     cells = [row.source, row.model, f"{result.params / 1e6:.1f}", f"{result.parity:.0e}"]
     for int8 in result.int8.values():
         cells += [f"{int8.sqnr_db:.1f}", kept(int8)]
-    return f"| {' | '.join(cells)} |"
+    return cells
 
 
 def kept(int8: Quantized) -> str:

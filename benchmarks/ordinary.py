@@ -24,14 +24,7 @@ from benchmarks.int8_ops import int8_ops
 from tests.support import lineage
 from vitedge.core.bundle import Bundle
 from vitedge.data.open import open_images
-from vitedge.export.job import export
-from vitedge.export.request import ExportRequest
-from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
-from vitedge.models.zoo import ZOO
-
-DIGITS = ZOO["digits"]
-RUNTIMES = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="words of the names of the models to run")
     parser.add_argument("--full", action="store_true", help="the lineage at full depth")
     parser.add_argument("--seed", type=int, default=0, help="of the lineage's random weights")
-    parser.add_argument("--runtime", nargs="+", default=RUNTIMES)
+    parser.add_argument("--runtime", nargs="+", default=peers.RUNTIMES)
     peers.add_peers(parser)
     options = parser.parse_args()
     library = peers.declare_torchvision_ops()
@@ -73,28 +66,23 @@ def main() -> None:
     columns = {runtime: peers.chosen(runtime, options) for runtime in options.runtime}
     names = list(dict.fromkeys(name for runtime in columns.values() for name in runtime))
     print("SQNR dB (INT8 operators of those with multiply-accumulates)\n")
-    print(f"| model | runtime | ours | {' | '.join(names)} | ours - best, dB |")
+    peers.markdown(("model", "runtime", "ours", *names, "ours - best, dB"))
     print("|---" * (len(names) + 4) + "|", flush=True)
-    losses = []
+    behind: list[str] = []
     rows = 0
     for subject in _subjects(options):
         for runtime, quantizers in columns.items():
             rows += 1
             ours, theirs = _measure(subject, runtime, quantizers)
-            found = {name: cell for name, cell in theirs.items() if isinstance(cell, Cell)}
-            best = max(found, key=lambda name: found[name].sqnr_db, default="")
-            ahead = ours.sqnr_db - (found[best].sqnr_db if best else -math.inf)
-            if ahead < 0:
-                losses.append(f"{subject.name} on {runtime}: {ahead:.2f} dB to {best}")
-            cells = [str(theirs.get(name, "–")) for name in names]
-            print(
-                f"| {subject.name} | {runtime} | {ours} | {' | '.join(cells)} | {ahead:+.2f} |",
-                flush=True,
-            )
-    print()
-    for loss in losses:
-        print(loss)
-    peers.verdict(f"{rows - len(losses)} of {rows} rows at or above the best peer", not losses)
+            scores = {n: cell.sqnr_db for n, cell in theirs.items() if isinstance(cell, Cell)}
+            best = max(scores, key=scores.__getitem__, default="")
+            ahead_db = ours.sqnr_db - scores.get(best, -math.inf)
+            if ahead_db < 0:
+                behind.append(f"{subject.name} on {runtime}: {ahead_db:.2f} dB to {best}")
+            cells = (theirs.get(name, "–") for name in names)
+            peers.markdown((subject.name, runtime, ours, *cells, f"{ahead_db:+.2f}"))
+    print("", *behind, sep="\n")
+    peers.verdict(f"{rows - len(behind)} of {rows} rows at or above the best peer", not behind)
     del library
 
 
@@ -103,13 +91,11 @@ def _measure(
 ) -> tuple[Cell, dict[str, Cell | str]]:
     """Our cell and each peer's; one that fails says so in a line."""
     fp32, ours = subject.fp32[runtime], subject.ours[runtime]
-    with peers.open_ours(fp32) as session:
-        want = predict_all(session, subject.held_out)
+    want = peers.logits(fp32, subject.held_out)
     target = ours.manifest.target
 
     def score(artifact: Path) -> Cell:
-        with peers.open_file(artifact, target) as session:
-            got = predict_all(session, subject.held_out)
+        got = peers.logits(artifact, subject.held_out, target)
         if not np.isfinite(got).all():
             raise ValueError("its outputs are not finite")
         return Cell(peers.sqnr_db(want, got), *int8_ops(artifact, target))
@@ -142,15 +128,9 @@ def _subjects(options: Namespace) -> Iterator[Subject]:
 
 
 def _digits(folder: Path) -> Subject:
-    evaluation = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
-    calibration = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
-    fp32, ours = _export(ModelRequest("digits"), "digits", folder)
+    calibration, held_out = peers.digits()
     return Subject(
-        "digits",
-        fp32,
-        ours,
-        [batch.images for batch in calibration.sample(300, 0)],
-        next(evaluation.batches(len(evaluation))).images,
+        "digits", *_export(ModelRequest("digits"), "digits", folder), calibration, held_out.images
     )
 
 
@@ -166,34 +146,20 @@ def _of_lineage(row: lineage.Row, folder: Path, options: Namespace) -> Subject:
     fp32, ours = _export(request, files[0], folder)
     spec = ours["openvino"].manifest.preprocessing.host
     calibration, held_out = (open_images(name, "calibration", spec, ()) for name in files)
-    return Subject(
-        row.name,
-        fp32,
-        ours,
-        [batch.images for batch in calibration.batches(1)],
-        next(held_out.batches(len(halves[1]))).images,
-    )
+    batches = [batch.images for batch in calibration.batches(1)]
+    return Subject(row.name, fp32, ours, batches, next(held_out.batches(len(halves[1]))).images)
 
 
 def _export(
     request: ModelRequest, calib_data: str, folder: Path
 ) -> tuple[dict[str, Bundle], dict[str, Bundle]]:
     """Our FP32 and INT8 bundles by runtime."""
-    made = export(
-        ExportRequest(
-            request,
-            tuple(peers.target_here(runtime).name for runtime in RUNTIMES),
-            "int8",
-            calib_data=calib_data,
-            calibration="default",
-            output=folder / "artifacts",
-        ),
-        peers.SILENT,
+    results = peers.export(request, peers.RUNTIMES, folder / "artifacts", calib_data=calib_data)
+    fp32, int8 = (
+        {runtime: result.bundle for runtime, result in zip(peers.RUNTIMES, part, strict=True)}
+        for part in (results[::2], results[1::2])
     )
-    found: dict[str, dict[str, Bundle]] = {"fp32": {}, "int8": {}}
-    for bundle in (m.bundle for m in made):
-        found[bundle.manifest.precision][bundle.manifest.target.runtime] = bundle
-    return found["fp32"], found["int8"]
+    return fp32, int8
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -19,20 +21,15 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from tests.support.outliers import Site, write_digits
 from vitedge.core import catalog
-from vitedge.data.open import open_images
-from vitedge.export.job import export
-from vitedge.export.request import ExportRequest
-from vitedge.export.result import ExportResult
-from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
-from vitedge.models.zoo import ZOO
 
-DIGITS = ZOO["digits"]
-RUNTIMES = ("onnxruntime", "openvino")
 STRENGTHS = (2, 5, 10, 100, 1000)
 SITES: tuple[Site, ...] = ("norm", "value", "query", "all")
 MAX_LOSS_DB, MAX_DROP_PP = 1.0, 0.3
-Row = tuple[str, ...]
+PEERS = {"NNCF": "NNCF", "ORT MinMax": "ORT static"}
+"""By their names in `peers.quantizers`."""
+Score = tuple[float, float]
+"""SQNR in dB, and the points of top-1 lost."""
 
 
 def main() -> None:
@@ -42,100 +39,78 @@ def main() -> None:
     parser.add_argument("--strengths", nargs="+", type=float, default=STRENGTHS)
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
-    rows: list[Row] = []
-    losses: list[float] = []
-    drops: list[float] = []
+    rows: list[tuple[str, ...]] = []
+    losses_db: list[float] = []
+    drops_pp: list[float] = []
+    plain_db: dict[str, float] = {}
+    cases = [("all", 1, 0), *product(options.sites, options.strengths, range(options.seeds))]
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
-        folder = Path(name)
-        cases: list[tuple[Site, float, int]] = [("all", 1, 0)]
-        cases += [
-            (s, k, seed)
-            for s in options.sites
-            for k in options.strengths
-            for seed in range(options.seeds)
-        ]
-        plain: dict[str, float] = {}
         for site, strength, seed in cases:
-            case = folder / f"{site}-{strength:g}-{seed}"
-            for runtime, found in _measure(case, site, strength, seed, options).items():
-                plain.setdefault(runtime, found["equalized"][0])
-                losses.append(plain[runtime] - found["equalized"][0])
-                drops.append(found["equalized"][1])
-                cells = [f"{db:.1f} ({drop:+.2f})" for db, drop in found.values()]
+            case = Path(name) / f"{site}-{strength:g}-{seed}"
+            for runtime, scores in _measure(case, site, strength, seed, options).items():
+                equalized_db, drop_pp = scores["equalized"]
+                plain_db.setdefault(runtime, equalized_db)
+                losses_db.append(plain_db[runtime] - equalized_db)
+                drops_pp.append(drop_pp)
+                cells = [f"{db:.1f} ({drop:+.2f})" for db, drop in scores.values()]
                 cells += ["–"] * (4 - len(cells))
-                row = (f"{site} ×{strength:g} seed {seed}", runtime, *cells)
-                rows.append(row)
-                print(*row, sep="  ", file=sys.stderr, flush=True)
-    peers.table(("outliers", "runtime", "equalized", "not", "NNCF", "ORT static"), rows)
+                rows.append((f"{site} ×{strength:g} seed {seed}", runtime, *cells))
+                print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
+    peers.table(("outliers", "runtime", "equalized", "not", *PEERS.values()), rows)
     print("SQNR dB (points of top-1 lost)")
+    loss_db, drop_pp = max(losses_db), max(drops_pp)
     peers.verdict(
-        f"at most {max(losses):.2f} dB below no outliers ({MAX_LOSS_DB})",
-        max(losses) <= MAX_LOSS_DB,
+        f"at most {loss_db:.2f} dB below no outliers ({MAX_LOSS_DB})", loss_db <= MAX_LOSS_DB
     )
-    peers.verdict(
-        f"at most {max(drops):.2f} points lost ({MAX_DROP_PP})", max(drops) <= MAX_DROP_PP
-    )
+    peers.verdict(f"at most {drop_pp:.2f} points lost ({MAX_DROP_PP})", drop_pp <= MAX_DROP_PP)
 
 
-def _measure(  # type: ignore[no-untyped-def]
-    folder: Path, site: Site, strength: float, seed: int, options
-) -> dict[str, dict[str, tuple[float, float]]]:
+def _measure(
+    folder: Path, site: Site, strength: float, seed: int, options: Namespace
+) -> dict[str, dict[str, Score]]:
     """SQNR and drop of every way to quantize one model, by runtime."""
     folder.mkdir()
-    weights = write_digits(folder / "weights.safetensors", site, strength, seed)
+    request = ModelRequest(
+        "digits", weights=write_digits(folder / "weights.safetensors", site, strength, seed)
+    )
     recipe = folder / "off.toml"
     fields = msgspec.structs.asdict(catalog.calibrations()["default"]) | {"equalize": "off"}
     recipe.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
-    on = _export(weights, folder / "on", "default")
-    off = _export(weights, folder / "off", str(recipe))
-    evaluation = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
-    held_out = next(evaluation.batches(len(evaluation)))
-    calibration = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
-    images = [batch.images for batch in calibration.sample(300, 0)]
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for index, runtime in enumerate(RUNTIMES):
-        fp32, ours = on[2 * index].bundle, on[2 * index + 1].bundle
-        with peers.open_ours(fp32) as session:
-            want = predict_all(session, held_out.images)
-
-        def score(
-            logits: NDArray[np.float32], want: NDArray[np.float32] = want
-        ) -> tuple[float, float]:
-            right = [(x.argmax(-1) == held_out.labels).mean() for x in (want, logits)]
-            return peers.sqnr_db(want, logits), 100 * float(right[0] - right[1])
-
-        scores = found[runtime] = {}
-        for name, bundle in (("equalized", ours), ("not", off[2 * index + 1].bundle)):
-            with peers.open_ours(bundle) as session:
-                scores[name] = score(predict_all(session, held_out.images))
+    equalized, plain = (
+        peers.export(
+            request, peers.RUNTIMES, folder / name, calib_data="digits", calibration=calibration
+        )
+        for name, calibration in (("on", "default"), ("off", str(recipe)))
+    )
+    images, held_out = peers.digits()
+    scores: dict[str, dict[str, Score]] = {}
+    for index, runtime in enumerate(peers.RUNTIMES):
+        fp32, ours = (result.bundle for result in equalized[2 * index : 2 * index + 2])
+        score = _against(peers.logits(fp32, held_out.images), held_out.labels)
+        bundles = {"equalized": ours, "not": plain[2 * index + 1].bundle}
+        scores[runtime] = {
+            name: score(peers.logits(bundle, held_out.images)) for name, bundle in bundles.items()
+        }
         if options.no_peers or site != "all" or seed:
             continue
-        ways: dict[str, tuple[Callable[..., Path], Path]] = {
-            "NNCF": (peers.nncf_openvino, fp32.path / "model.xml")
-        }
-        if runtime == "onnxruntime":
-            model = fp32.path / "model.onnx"
-            ways = {"NNCF": (peers.nncf_onnx, model), "ORT static": (peers.ort_static, model)}
-        for name, (quantize, model) in ways.items():
-            theirs = quantize(model, images, folder / f"{name}-{runtime}")
-            with peers.open_file(theirs, ours.manifest.target) as session:
-                scores[name] = score(predict_all(session, held_out.images))
-    return found
+        for name, quantize in peers.quantizers(runtime, None).items():
+            if name in PEERS:
+                theirs = quantize(peers.model_file(fp32), images, folder / f"{name}-{runtime}")
+                logits = peers.logits(theirs, held_out.images, ours.manifest.target)
+                scores[runtime][PEERS[name]] = score(logits)
+    return scores
 
 
-def _export(weights: Path, folder: Path, recipe: str) -> list[ExportResult]:
-    return export(
-        ExportRequest(
-            model=ModelRequest("digits", weights=weights),
-            targets=RUNTIMES,
-            precision="int8",
-            calib_data="digits",
-            calibration=recipe,
-            duration_s=0,
-            output=folder,
-        ),
-        peers.SILENT,
-    )
+def _against(
+    want: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Callable[[NDArray[np.float32]], Score]:
+    """What scores logits against those of FP32."""
+
+    def score(logits: NDArray[np.float32]) -> Score:
+        right = [(values.argmax(-1) == labels).mean() for values in (want, logits)]
+        return peers.sqnr_db(want, logits), 100 * float(right[0] - right[1])
+
+    return score
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ under the peers' own Python, so it imports nothing of vitedge.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 
 class Reader:
-    """Calibration images (runs, batch, H, W, 3), as ONNX Runtime's quantizers read them."""
+    """Batches of calibration images (B, H, W, 3), as ONNX Runtime's quantizers read them."""
 
-    def __init__(self, name: str, images: np.ndarray) -> None:
+    def __init__(self, name: str, images: Iterable[np.ndarray]) -> None:
         self._name, self._images = name, images
         self.rewind()
 

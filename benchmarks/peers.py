@@ -1,4 +1,4 @@
-"""What the benchmarks share: images, the peers we are compared with, and tables."""
+"""What the benchmarks share: images, exports, the peers we are compared with, times and tables."""
 
 from __future__ import annotations
 
@@ -7,33 +7,44 @@ import contextlib
 import io
 import logging
 import os
+import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core import catalog
+from benchmarks.peer_worker import Reader
+from vitedge.core import catalog, numerics
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import describe_machine, usable_cores
-from vitedge.core.progress import Steps
+from vitedge.core.progress import SILENT
 from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
-from vitedge.core.spec import Target
-from vitedge.export.job import export
+from vitedge.core.spec import Precision, Target
+from vitedge.data.imageset import Batch
+from vitedge.data.open import EMBEDDED, open_images
+from vitedge.export import job
 from vitedge.export.request import ExportRequest
+from vitedge.export.result import ExportResult
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
+from vitedge.models.zoo import ZOO
 from vitedge.quant import int8
 from vitedge.runtimes import open_session
 
 if TYPE_CHECKING:
     import torch
 
-SILENT = Steps(None)
+RUNTIMES = ("onnxruntime", "openvino")
+Images = Sequence[NDArray[np.uint8]]
+"""Calibration images, batches (B, H, W, 3) for the graph's one input."""
 
 
 def arguments(description: str | None, model: str = "") -> argparse.ArgumentParser:
@@ -69,32 +80,42 @@ def save_npz(path: Path, images: NDArray[np.uint8]) -> Path:
     return path
 
 
-def export_bundles(
-    model: str,
-    runtime: str,
+@cache
+def digits() -> tuple[Images, Batch]:
+    """The digits that the recipe `default` draws, one in a batch, and the 719 held out."""
+    spec, labels = ZOO["digits"].preprocess, ZOO["digits"].labels
+    recipe = catalog.find_calibration("default")
+    calibration = open_images("digits", "calibration", spec, labels)
+    held_out = open_images("digits", "evaluation", spec, labels)
+    drawn = [batch.images for batch in calibration.sample(recipe.num_samples, recipe.seed)]
+    return drawn, next(held_out.batches(len(held_out)))
+
+
+def export(
+    model: str | ModelRequest,
+    targets: Sequence[str],
     folder: Path,
-    calib_data: str,
-    samples: int | None,
-    recipe: str = "default",
-    batch: int | None = None,
-) -> tuple[Bundle, Bundle]:
-    """Our own FP32 and INT8 bundles of `model`, with random weights unless it is `digits`."""
-    made = export(
-        ExportRequest(
-            model=ModelRequest(model, random_weights=model != "digits"),
-            targets=(runtime,),
-            precision="int8",
-            calib_data=calib_data,
-            calibration=recipe,
-            num_samples=samples,
-            duration_s=0,
-            batch=batch,
-            output=folder,
-            force=True,
-        ),
-        SILENT,
+    precision: Precision = "int8",
+    **options: Any,
+) -> list[ExportResult]:
+    """Our own bundles of `model`, untimed: random weights, but for the embedded ones.
+
+    `options` are fields of ExportRequest.
+    """
+    if isinstance(model, str):
+        model = ModelRequest(model, random_weights=model not in EMBEDDED)
+    request = ExportRequest(
+        model, tuple(targets), precision, duration_s=0, output=folder, force=True, **options
     )
-    return made[0].bundle, made[1].bundle
+    return job.export(request, SILENT)
+
+
+def export_bundles(
+    model: str, runtime: str, folder: Path, calib_data: str, **options: Any
+) -> tuple[Bundle, Bundle]:
+    """The FP32 and INT8 bundles of `model` for one runtime."""
+    fp32, quantized = export(model, (runtime,), folder, calib_data=calib_data, **options)
+    return fp32.bundle, quantized.bundle
 
 
 def open_file(model: Path, like: Target) -> AbstractContextManager[Session]:
@@ -110,9 +131,13 @@ def model_file(bundle: Bundle) -> Path:
     return bundle.path / f"model.{suffix}"
 
 
-def open_ours(bundle: Bundle) -> AbstractContextManager[Session]:
-    """Open one of our bundles."""
-    return open_session(bundle)
+def logits(
+    artifact: Bundle | Path, images: NDArray[np.uint8], like: Target | None = None
+) -> NDArray[np.float32]:
+    """Of one of our bundles, or of a peer's file opened as `like`."""
+    session = open_session(artifact) if isinstance(artifact, Bundle) else open_file(artifact, like)
+    with session as opened:
+        return predict_all(opened, images)
 
 
 def target_here(runtime: str) -> Target:
@@ -120,44 +145,45 @@ def target_here(runtime: str) -> Target:
     return catalog.find_target(runtime, describe_machine(threads=0))
 
 
-Images = Sequence[NDArray[np.uint8]]
-"""Calibration images, batches (B, H, W, 3) for the graph's one input."""
+def host() -> str:
+    """The machine in a line: how many threads, which CPU, its instructions."""
+    machine = describe_machine(threads=0)
+    return f"{usable_cores()} threads, {machine.cpu} ({', '.join(machine.isa or ())})"
 
 
-def nncf_openvino(fp32: Path, images: Images, out: Path, **how: Any) -> Path:
+def nncf_openvino(fp32: Path, images: Images, out: Path, **how: str) -> Path:
     """NNCF's OpenVINO path: IR or ONNX -> `out`/model.xml. `how` goes to nncf.quantize."""
     import nncf
     import openvino as ov
 
-    model = ov.Core().read_model(fp32)
-    with _quiet_nncf():
-        quantized = nncf.quantize(model, nncf.Dataset(list(images)), **_nncf(how))
+    quantized = _nncf(ov.Core().read_model(fp32), nncf.Dataset(list(images)), how)
     out.mkdir(parents=True, exist_ok=True)
     ov.save_model(quantized, out / "model.xml", compress_to_fp16=False)
     return out / "model.xml"
 
 
-def nncf_onnx(fp32: Path, images: Images, out: Path, **how: Any) -> Path:
+def nncf_onnx(fp32: Path, images: Images, out: Path, **how: str) -> Path:
     """NNCF's ONNX path, likewise: ONNX -> `out`/model.onnx."""
     import nncf
     import onnx
 
     model = onnx.load(fp32)
     name = model.graph.input[0].name
-    with _quiet_nncf():
-        data = nncf.Dataset(list(images), lambda batch: {name: batch})
-        quantized = nncf.quantize(model, data, **_nncf(how))
+    quantized = _nncf(model, nncf.Dataset(list(images), lambda batch: {name: batch}), how)
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(quantized, out / "model.onnx")
     return out / "model.onnx"
 
 
-def _nncf(how: dict[str, Any]) -> dict[str, Any]:
-    """Its enumerations by name: model_type="transformer", preset="performance" or "mixed"."""
+def _nncf(model: Any, data: Any, how: dict[str, Any]) -> Any:
+    """Its enumerations by name; its logs and progress bars kept out of the tables."""
     import nncf
 
     kinds = {"model_type": nncf.ModelType, "preset": nncf.QuantizationPreset}
-    return {key: kinds[key](value) if key in kinds else value for key, value in how.items()}
+    options = {key: kinds[key](value) if key in kinds else value for key, value in how.items()}
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(model, data, **options)
 
 
 def ort_static(fp32: Path, images: Images, out: Path, method: str = "MinMax") -> Path:
@@ -165,30 +191,19 @@ def ort_static(fp32: Path, images: Images, out: Path, method: str = "MinMax") ->
 
     `method` names a CalibrationMethod.
     """
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     out.mkdir(parents=True, exist_ok=True)
-    prepared = out / "prepared.onnx"
+    prepared, quantized = out / "prepared.onnx", out / "model.onnx"
     quant_pre_process(str(fp32), str(prepared))
-    name = "image"
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._feeds = iter([{name: batch} for batch in images])
-
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            return next(self._feeds, None)
-
+    reader = Reader("image", images)
     with contextlib.redirect_stdout(io.StringIO()):
         quantize_static(
-            str(prepared),
-            str(out / "model.onnx"),
-            Reader(),
-            calibrate_method=CalibrationMethod[method],
+            str(prepared), str(quantized), reader, calibrate_method=CalibrationMethod[method]
         )
     prepared.unlink()
-    return out / "model.onnx"
+    return quantized
 
 
 def in_other_python(python: Path, peer: str, fp32: Path, images: Images, out: Path) -> Path:
@@ -218,7 +233,7 @@ def quantizers(runtime: str, python: Path | None) -> dict[str, Quantizer]:
     Those of `peers.txt` only where `python`, their interpreter, is given.
     """
     nncf = nncf_openvino if runtime == "openvino" else nncf_onnx
-    found: dict[str, Quantizer] = {
+    known: dict[str, Quantizer] = {
         "NNCF": nncf,
         "NNCF transformer": partial(nncf, model_type="transformer"),
         "NNCF transformer, performance": partial(
@@ -227,10 +242,10 @@ def quantizers(runtime: str, python: Path | None) -> dict[str, Quantizer]:
     }
     if runtime == "onnxruntime":
         for method in ("MinMax", "Percentile", "Entropy"):
-            found[f"ORT {method}"] = partial(ort_static, method=method)
+            known[f"ORT {method}"] = partial(ort_static, method=method)
         for peer in OTHER_PYTHON if python else ():
-            found[peer] = partial(in_other_python, python, peer)
-    return found
+            known[peer] = partial(in_other_python, python, peer)
+    return known
 
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
@@ -261,16 +276,6 @@ OTHER_PYTHON = ("optimum", "neural_compressor", "modelopt")
 """Peers that `peer_worker.py` knows."""
 
 
-@contextlib.contextmanager
-def _quiet_nncf() -> Iterator[None]:
-    """Keep its logs and progress bars out of the tables."""
-    import nncf
-
-    nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
-
-
 def declare_torchvision_ops() -> torch.library.Library:
     """Let timm, transformers and torchvision import beside CPU torch, while the result lives.
 
@@ -293,18 +298,49 @@ def within_ptq(span: Callable[[], AbstractContextManager[object]]) -> Iterator[N
         with span():
             return original(*args)
 
-    int8.Quantizer.write = write  # type: ignore[method-assign]
-    try:
+    with patch.object(int8.Quantizer, "write", write):
         yield
-    finally:
-        int8.Quantizer.write = original  # type: ignore[method-assign]
 
 
 def sqnr_db(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-    """10·log10 of the signal over the noise, over all logits."""
+    """10·log10 of the signal over the noise, over all logits; infinite where there is none."""
     want, got = reference.astype(np.float64), logits.astype(np.float64)
-    noise = float(np.square(want - got).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10(np.square(want).sum() / noise))
+    ratio = numerics.sqnr_db(np.square(want).sum(), np.square(want - got).sum())
+    return float("inf") if ratio is None else ratio
+
+
+def in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every job, one after the other in each round; a first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(rounds + 1):
+        for name, run in jobs.items():
+            with timed(seconds[name] if turn else []):
+                run()
+    return seconds
+
+
+@contextlib.contextmanager
+def timed(seconds: list[float]) -> Iterator[None]:
+    """Append how long the body took."""
+    start = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - start)
+
+
+def memory_mib(field: str) -> float:
+    """`field` of this process's /proc status: VmHWM is the peak since `forget_peak`.
+
+    Not ru_maxrss: Linux carries it over exec, so it would hold the parent's memory too.
+    """
+    status = Path("/proc/self/status").read_text()
+    match = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    assert match
+    return int(match[1]) / 1024
+
+
+def forget_peak() -> None:
+    """Have VmHWM start again from what is in use."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -317,6 +353,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join([first, *rest]).rstrip())
+
+
+def markdown(cells: Iterable[object]) -> None:
+    """Print a row of a Markdown table, at once."""
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def verdict(what: str, met: bool | None) -> None:

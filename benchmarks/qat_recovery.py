@@ -36,7 +36,7 @@ equalize = "off"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = peers.arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--noise", type=float, default=50.0, help="standard deviation, of 255")
     parser.add_argument("--copies", type=int, default=4, help="noisy versions of each image")
@@ -48,11 +48,11 @@ def main() -> None:
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
             ptq, trained = _run(Path(name), seed, options)
-        before, after = (made.drop_pp for made in (ptq, trained))
+        before, after = (result.drop_pp for result in (ptq, trained))
         shares.append(100 * (before - after) / before)
         fp32 = ptq.report.accuracy.fp32
         figures = [100 * fp32, before, after, shares[-1]]
-        figures += [made.report.numerics.sqnr_db for made in (ptq, trained)]
+        figures += [result.report.numerics.sqnr_db for result in (ptq, trained)]
         rows.append((str(seed), *(f"{value:.2f}" for value in figures)))
         print(f"seed {seed}: PTQ loses {before:.2f} pp, QAT {after:.2f} pp", flush=True)
     columns = ("seed", "FP32 %", "PTQ loses pp", "QAT loses pp", "recovered %", "PTQ dB", "QAT dB")
@@ -67,7 +67,7 @@ def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[ExportRe
     evaluation = _noisy(folder / "eval.npz", "evaluation", seed + 1000, options)
     (folder / "w4.toml").write_text(RECIPE)
     request = ExportRequest(
-        model=ModelRequest("", "", None, None, False, None),
+        model=ModelRequest(),
         targets=(options.target,),
         precision="int8",
         calib_data=str(train),

@@ -8,12 +8,10 @@ with torch's learnable fake-quantize; NNCF's compiles a C++ extension at first u
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from benchmarks import peers
 from vitedge.core import catalog
 from vitedge.core.machine import describe_machine
+from vitedge.data.open import EMBEDDED
 from vitedge.export.onnx import export
 from vitedge.models.sources import ModelRequest, resolve
 from vitedge.quant.calibrate import calibrate
@@ -37,7 +36,7 @@ WAYS = ("fp32", "ours", "ours, distilled", "ours, checkpointing", "torch")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = peers.arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=["digits", "vit_tiny_patch16_224"])
     parser.add_argument("--target", default="openvino", help="whose quantizers are placed")
     parser.add_argument("--batch", type=int, default=32)
@@ -49,11 +48,10 @@ def main() -> None:
     if options.memory_of:
         (model,) = options.models
         step = _steps(model, options.target, options.batch, (options.memory_of,))[0]
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of exporting
+        peers.forget_peak()  # of exporting
         for _ in range(2):
             step()
-        status = Path("/proc/self/status").read_text()
-        print(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
+        print(peers.memory_mib("VmHWM"))
         return
     for model in options.models:
         _compare(model, ways, options)
@@ -61,27 +59,22 @@ def main() -> None:
 
 def _compare(model: str, ways: tuple[str, ...], options: argparse.Namespace) -> None:
     steps = _steps(model, options.target, options.batch, ways)
-    times: list[list[float]] = [[] for _ in ways]
-    for round_ in range(options.steps + 1):
-        for step, found in zip(steps, times, strict=True):
-            start = time.perf_counter()
-            step()
-            if round_:  # the first one warms up
-                found.append(time.perf_counter() - start)
+    times = peers.in_turn(dict(zip(ways, steps, strict=True)), options.steps)
     memory = [_peak_mib(model, way, options) for way in ways]
+    fp32 = times["fp32"]
     ratios = [
-        statistics.median(a / b for a, b in zip(found, times[0], strict=True)) for found in times
+        statistics.median(a / b for a, b in zip(times[way], fp32, strict=True)) for way in ways
     ]
     print(f"\n{model}, batch {options.batch}, quantizers of {options.target}")
     rows = [
         (
             way,
-            f"{statistics.median(t) * 1e3:.0f}",
+            f"{statistics.median(times[way]) * 1e3:.0f}",
             f"{ratio:.2f}",
             f"{mib:.0f}",
             f"{mib / memory[0]:.2f}",
         )
-        for way, t, ratio, mib in zip(ways, times, ratios, memory, strict=True)
+        for way, ratio, mib in zip(ways, ratios, memory, strict=True)
     ]
     peers.table(("", "step ms", "× fp32", "peak MiB", "× fp32"), rows)
     peers.verdict(f"{ratios[1]:.2f}× an FP32 step (≤ 2.5×)", ratios[1] <= 2.5)
@@ -94,12 +87,12 @@ def _peak_mib(model: str, way: str, options: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.qat_step", "--models", model]
     command += ["--target", options.target, "--batch", str(options.batch), "--memory-of", way]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(ran.stdout.split()[-1]) / 1024
+    return float(ran.stdout.split()[-1])
 
 
 def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[Step]:
     """One step of training, for each way."""
-    model = resolve(ModelRequest(name, random_weights=name not in ("digits", "shapes")))
+    model = resolve(ModelRequest(name, random_weights=name not in EMBEDDED))
     found = catalog.find_target(target, describe_machine(threads=0))
     height, width = model.identity.preprocess.height, model.identity.preprocess.width
     images = peers.photographs(max(batch, 8), height, width, seed=0)

@@ -11,6 +11,7 @@ import math
 import tempfile
 from argparse import Namespace
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -22,13 +23,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import peers
 from benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
-from vitedge.core.bundle import Bundle
-from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
 from vitedge.measure.latency import measure
 from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.configs import ViTConfig
+from vitedge.runtimes import open_session
 
 SHARE = 0.7
 SQUARE = (2048, 2048, 2048)
@@ -52,29 +54,28 @@ def main() -> None:
     parser.add_argument("--runtime", nargs="+", default=["openvino", "onnxruntime"])
     parser.add_argument("--duration", type=float, default=10.0, help="seconds for each session")
     options = parser.parse_args()
-    here = describe_machine(threads=0)
-    print(f"{usable_cores()} threads, {here.cpu} ({', '.join(here.isa or ())})")
-    for batch in options.batch:
-        for runtime in options.runtime:
-            with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
-                _compare(batch, runtime, Path(name), options)
+    print(peers.host())
+    for batch, runtime in product(options.batch, options.runtime):
+        with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+            _compare(batch, runtime, Path(name), options)
 
 
 def _compare(batch: int, runtime: str, folder: Path, options: Namespace) -> None:
-    spec = ZOO[options.model].preprocess
-    images = peers.photographs(8, spec.height, spec.width, seed=1)
+    model = ZOO[options.model]
+    assert isinstance(model.config, ViTConfig)
+    images = peers.photographs(8, model.preprocess.height, model.preprocess.width, seed=1)
     calib = str(peers.save_npz(folder / "calib.npz", images))
-    graph, _ = peers.export_bundles(
-        options.model, "onnxruntime", folder / "graph", calib, 8, batch=batch
+    _, ours = peers.export_bundles(
+        options.model, runtime, folder, calib, num_samples=8, batch=batch
     )
-    _, ours = peers.export_bundles(options.model, runtime, folder, calib, 8, batch=batch)
-    target = ours.manifest.target
-    layers = int8_layers(peers.model_file(graph), ours)
-    macs = sum(math.prod(shape) for shape in layers)
-    shapes = [SQUARE, max(layers, key=math.prod)]
+    target, record = ours.manifest.target, ours.manifest.quantization
+    assert record is not None
+    macs = batch * sum(layer.figures.macs for layer in record.layers if layer.quantized)
+    largest = (batch * model.config.tokens, model.config.width, model.config.mlp_width)
+    shapes = [SQUARE, largest]
     roofs = [single_matmul(shape, target, folder / f"roof-{i}") for i, shape in enumerate(shapes)]
     with contextlib.ExitStack() as stack:
-        sessions = [stack.enter_context(peers.open_ours(ours))]
+        sessions = [stack.enter_context(open_session(ours))]
         sessions += [stack.enter_context(peers.open_file(roof, target)) for roof in roofs]
         feeds = [{s.inputs[0].name: noise(s.inputs[0].shape)} for s in sessions]
         timed = measure(sessions, feeds, options.duration)
@@ -110,29 +111,6 @@ def _compare(batch: int, runtime: str, folder: Path, options: Namespace) -> None
         f"{macs / int8_ms / 1e6 / rates[1]:.2f} of that rate; the rest is above",
         flush=True,
     )
-
-
-def int8_layers(fp32: Path, int8: Bundle) -> list[tuple[int, int, int]]:
-    """M, K, N of every operator of the ONNX file `fp32` that `int8` runs in INT8."""
-    record = int8.manifest.quantization
-    assert record is not None
-    wanted = {layer.node for layer in record.layers if layer.quantized}
-    graph = onnx.shape_inference.infer_shapes(onnx.load(fp32)).graph
-    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dims[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    found = []
-    for node in graph.node:
-        if node.name in wanted:
-            out, weight = dims[node.output[0]], dims[node.input[1]]
-            if node.op_type == "Conv":
-                found.append((out[0] * math.prod(out[2:]), math.prod(weight[1:]), out[1]))
-            else:
-                inner = dims[node.input[0]][-1]
-                found.append((math.prod(out[:-1]), inner, out[-1]))
-    if len(found) < len(wanted):
-        raise LookupError(f"{len(wanted) - len(found)} INT8 layers are not in {fp32}")
-    return found
 
 
 def single_matmul(shape: tuple[int, int, int], target: Target, folder: Path) -> Path:

@@ -6,14 +6,14 @@ Random weights, real photographs' spectrum; the SQNR is of the graph on ONNX Run
 from __future__ import annotations
 
 import tempfile
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from benchmarks import peers
-from vitedge.core.progress import SILENT
-from vitedge.export import job
-from vitedge.export.request import ExportRequest
+from vitedge.core.manifest import Compiled
+from vitedge.core.report import Report
 from vitedge.export.result import ExportResult
-from vitedge.models.sources import ModelRequest
 
 MODELS = (
     "digits",
@@ -30,61 +30,50 @@ def main() -> None:
     options = parser.parse_args()
     library = peers.declare_torchvision_ops()  # timm asks for them
     rows, lost = [], []
-    for model in options.models:
-        for batch in (1, "dynamic"):
-            for made in _export(model, batch, options.targets):
-                rows.append(_row(made, batch))
-                build = made.bundle.manifest.build
-                assert build and build.compiled
-                lost += [f"{made.bundle.manifest.name}: {node}: {why}"
-                         for node, why in build.compiled.lost.items()]  # fmt: skip
-                print(".", end="", flush=True)
+    for model, batch in product(options.models, (1, "dynamic")):
+        for result in _export(model, batch, options.targets):
+            manifest = result.bundle.manifest
+            assert manifest.build and manifest.build.compiled
+            compiled = manifest.build.compiled
+            rows.append(_row(manifest.model.name, batch, compiled, result.report))
+            lost += [f"{manifest.name}: {node}: {why}" for node, why in compiled.lost.items()]
+            print(".", end="", flush=True)
     del library
     print()
     peers.table(
         ("model", "batch", "GPU", "products in INT8", "attention fused", "SQNR dB", "engine MiB"),
         rows,
     )
-    for line in lost:
-        print(line)
-    peers.verdict("every planned product compiles to INT8, every attention to one kernel",
-                  not lost and all(_whole(row[3]) and _whole(row[4]) for row in rows))  # fmt: skip
+    print(*lost, sep="\n")
+    peers.verdict(
+        "every planned product compiles to INT8, every attention to one kernel",
+        not lost and all(_whole(row[3]) and _whole(row[4]) for row in rows),
+    )
 
 
 def _export(model: str, batch: int | str, targets: list[str]) -> list[ExportResult]:
     """The INT8 bundle for each target; its files are gone when this returns."""
-    with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
-        data = "digits"
+    with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
+        folder = Path(name)
+        data: dict[str, Any] = {"calib_data": "digits"}
         if model != "digits":
-            data = str(peers.save_npz(Path(folder) / "calib.npz",
-                                      peers.photographs(SAMPLES, 224, 224, seed=1)))  # fmt: skip
-        request = ExportRequest(
-            model=ModelRequest(model, random_weights=model != "digits"),
-            targets=tuple(targets),
-            precision="int8",
-            calib_data=data,
-            num_samples=None if model == "digits" else SAMPLES,
-            duration_s=0,
-            batch=batch,  # type: ignore[arg-type]
-            output=Path(folder),
-        )
-        made = job.export(request, SILENT)
-        return [each for each in made if each.bundle.manifest.precision == "int8"]
+            images = peers.photographs(SAMPLES, 224, 224, seed=1)
+            calib = peers.save_npz(folder / "calib.npz", images)
+            data = {"calib_data": str(calib), "num_samples": SAMPLES}
+        results = peers.export(model, targets, folder, batch=batch, **data)
+        return [result for result in results if result.bundle.manifest.precision == "int8"]
 
 
-def _row(made: ExportResult, batch: int | str) -> tuple[str, ...]:
-    manifest, report = made.bundle.manifest, made.report
-    assert manifest.build and manifest.build.compiled
-    found = manifest.build.compiled
-    return (
-        manifest.model.name,
+def _row(model: str, batch: int | str, compiled: Compiled, report: Report) -> list[str]:
+    return [
+        model,
         str(batch),
-        found.compute_capability,
-        f"{found.int8} of {found.planned}",
-        f"{found.fused} of {found.attention}",
+        compiled.compute_capability,
+        f"{compiled.int8} of {compiled.planned}",
+        f"{compiled.fused} of {compiled.attention}",
         f"{report.simulation.numerics.sqnr_db:.1f}",
         f"{report.size.bytes / 2**20:.1f}",
-    )
+    ]
 
 
 def _whole(part: str) -> bool:

@@ -8,7 +8,6 @@ counts; where validation opens its sessions, so does the loop.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,11 +17,13 @@ from PIL import Image
 
 from benchmarks import peers
 from vitedge.core.bundle import Bundle
+from vitedge.core.progress import SILENT
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.bundle_validation import evaluation_images, validate_bundle
 from vitedge.measure.accuracy.validation import DYNAMIC_BATCH, predict, validate
+from vitedge.runtimes import open_session
 
 SHARE = 0.9
 PHOTO_SIZE = (480, 640)
@@ -34,33 +35,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--photos", type=int, default=200)
     options = parser.parse_args()
-    rows = []
+    rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
         folder = Path(name)
         photos = _photographs(folder / "photos", options.photos)
-        for runtime in ("openvino", "onnxruntime"):
+        for runtime in peers.RUNTIMES:
             rows.append(_digits(runtime, folder, options.rounds))
             rows.append(_folder(runtime, folder, options.model, photos, options.rounds))
     peers.table(("", "images", "validate images/s", "bare images/s", "share"), rows)
-    for row in rows:
-        peers.verdict(f"{row[0]}: {row[-1]} of the bare loop (≥ {SHARE:.0%})", _share(row) >= SHARE)
-
-
-def _share(row: Sequence[str]) -> float:
-    return float(row[-1].rstrip("%")) / 100
+    for name, *_, share in rows:
+        met = float(share.rstrip("%")) / 100 >= SHARE
+        peers.verdict(f"{name}: {share} of the bare loop (≥ {SHARE:.0%})", met)
 
 
 def _digits(runtime: str, folder: Path, rounds: int) -> tuple[str, ...]:
     """All of validate_bundle, opening both sessions and writing the report included."""
-    fp32, int8 = peers.export_bundles("digits", runtime, folder, "digits", 32)
+    fp32, int8 = peers.export_bundles("digits", runtime, folder, "digits", num_samples=32)
     images = evaluation_images(int8, "")
     decoded = _decoded(images, int8)
 
     def ours() -> None:
-        validate_bundle(int8, images, peers.SILENT, allow_overlap=False)
+        validate_bundle(int8, images, SILENT, allow_overlap=False)
 
     def bare() -> None:
-        with peers.open_ours(int8) as artifact, peers.open_ours(fp32) as reference:
+        with open_session(int8) as artifact, open_session(fp32) as reference:
             _run((artifact, reference), decoded)
 
     return _compare(f"digits, {int8.manifest.target.name}", decoded, ours, bare, rounds)
@@ -68,11 +66,11 @@ def _digits(runtime: str, folder: Path, rounds: int) -> tuple[str, ...]:
 
 def _folder(runtime: str, folder: Path, model: str, photos: Path, rounds: int) -> tuple[str, ...]:
     """Weights are random, so validate() is called directly: a bundle's accuracy means nothing."""
-    fp32, int8 = peers.export_bundles(model, runtime, folder, str(photos), 8)
+    fp32, int8 = peers.export_bundles(model, runtime, folder, str(photos), num_samples=8)
     manifest = int8.manifest
     images = open_images(str(photos), "evaluation", manifest.preprocessing.host, int8.labels())
     decoded = _decoded(images, int8)
-    with peers.open_ours(int8) as artifact, peers.open_ours(fp32) as reference:
+    with open_session(int8) as artifact, open_session(fp32) as reference:
 
         def ours() -> None:
             validate(artifact, reference, images, "classification", calibration=frozenset())
@@ -104,13 +102,7 @@ def _compare(
     rounds: int,
 ) -> tuple[str, ...]:
     count = sum(map(len, decoded))
-    times: dict[str, list[float]] = {"ours": [], "bare": []}
-    for turn in range(rounds + 1):
-        for label, job in (("ours", ours), ("bare", bare)):
-            start = time.perf_counter()
-            job()
-            if turn:  # the first warms both up
-                times[label].append(time.perf_counter() - start)
+    times = peers.in_turn({"ours": ours, "bare": bare}, rounds)
     fastest = {label: min(seconds) for label, seconds in times.items()}  # others only add to it
     speeds = (f"{count / fastest[label]:.0f}" for label in ("ours", "bare"))
     return (name, str(count), *speeds, f"{100 * fastest['bare'] / fastest['ours']:.1f}%")

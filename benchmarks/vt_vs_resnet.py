@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,9 @@ from examples.references import digits
 from examples.references.training import write
 from tests.support.small_vits import macs, params
 from vitedge.core.errors import InputError
-from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.progress import SILENT
 from vitedge.core.report import Report
 from vitedge.core.spec import Preprocess
-from vitedge.export.job import export
-from vitedge.export.request import ExportRequest
 from vitedge.export.result import ExportResult
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.models.sources import ModelRequest
@@ -32,7 +31,6 @@ from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import ResNetConfig, VTResNetConfig
 
-RUNTIMES = ("onnxruntime", "openvino")
 INPUT = Preprocess(height=64, width=64, resize="exact")
 WIDTH = 16
 """Channels of the stem; ResNet-18 has 64. Tokens shrink alike."""
@@ -82,17 +80,16 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=4.0, help="seconds for each session")
     options = parser.parse_args()
     start = time.perf_counter()
-    here = describe_machine(threads=0)
     rivals = contestants()
-    print(f"{here.cpu} ({', '.join(here.isa or ())}), {usable_cores()} threads")
+    print(peers.host())
     print(f"digits at 64×64, {options.epochs} epochs, {options.seeds} seeds, 719 held-out images")
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
         runs = [
             [_run(rival, seed, options.epochs, Path(folder)) for seed in range(options.seeds)]
             for rival in rivals
         ]
-        bundles = [made.bundle for seeds in runs for made in seeds[0].values()]
-        timed, _ = bench_bundles(bundles, peers.SILENT, BenchRequest(options.duration))
+        bundles = [result.bundle for seeds in runs for result in seeds[0].values()]
+        timed, _ = bench_bundles(bundles, SILENT, BenchRequest(options.duration))
     latencies = iter(timed)
     columns = [
         _accuracies(seeds)
@@ -119,36 +116,34 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, E
     weights = folder / f"{rival.name}-{seed}.safetensors"
     write(model, weights)
     ZOO[rival.name] = ZooModel(rival.name, rival.config, INPUT, paper="")
-    found: dict[str, ExportResult] = {}
-    for runtime in RUNTIMES:
-        request = ExportRequest(
-            model=ModelRequest(rival.name, weights=weights),
-            targets=(runtime,),
+    results: dict[str, ExportResult] = {}
+    for runtime in peers.RUNTIMES:
+        export = partial(
+            peers.export,
+            ModelRequest(rival.name, weights=weights),
+            (runtime,),
+            folder / f"seed{seed}",
             eval_data="digits",
-            duration_s=0,
-            output=folder / f"seed{seed}",
         )
         try:
-            made = export(replace(request, precision="int8", calib_data="digits"), peers.SILENT)
+            bundles = export("int8", calib_data="digits")
         except InputError as error:
             print(f"no INT8 of {rival.name} on {runtime}: {error}")
-            made = export(request, peers.SILENT)
-        found |= {f"{one.bundle.manifest.precision.upper()} {runtime}": one for one in made}
-    return found
+            bundles = export("fp32")
+        for result in bundles:
+            results[f"{result.bundle.manifest.precision.upper()} {runtime}"] = result
+    return results
 
 
 def _accuracies(seeds: list[dict[str, ExportResult]]) -> dict[str, str]:
     """Row -> the mean over seeds, and the result of each."""
-    rows = {"top-1 %, FP32": [made["FP32 openvino"].report.accuracy for made in seeds]}
-    for what in seeds[0]:
-        if what.startswith("INT8"):
-            rows[f"top-1 %, {what}"] = [made[what].report.accuracy for made in seeds]
-    cells = {row: _mean([100 * each.artifact for each in found]) for row, found in rows.items()}
-    drops = {
-        row.replace("top-1 %", "drop pp"): _mean([each.drop_pp for each in found])
-        for row, found in rows.items()
-        if "INT8" in row
-    }
+    cells, drops = {}, {}
+    for what in ("FP32 openvino", *(what for what in seeds[0] if what.startswith("INT8"))):
+        accuracies = [results[what].report.accuracy for results in seeds]
+        row = "FP32" if what.startswith("FP32") else what
+        cells[f"top-1 %, {row}"] = _mean([100 * accuracy.artifact for accuracy in accuracies])
+        if row == what:
+            drops[f"drop pp, {row}"] = _mean([accuracy.drop_pp for accuracy in accuracies])
     return cells | drops
 
 

@@ -87,6 +87,17 @@ def vitedge_process() -> Vitedge:
     return run
 
 
+@pytest.fixture(scope="session", autouse=True)
+def turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Benches take turns within a worker, not on the whole machine: they would wait idle."""
+    from vitedge.measure.latency.lock import exclusive_timing
+
+    place = tmp_path_factory.mktemp("turns") / "bench.lock"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exclusive_timing.__wrapped__, "__defaults__", (place,))  # type: ignore[attr-defined]
+        yield
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Have a folder made once for all workers: the first makes it, the others wait."""

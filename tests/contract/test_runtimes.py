@@ -165,12 +165,20 @@ def test_one_thread_asked_for_is_one_thread_that_works(build: Build, held_out: B
     assert max(spent.values()) > 0.9 * spent.total()
 
 
-def test_fp32_computes_what_torch_does(build: Build, batch: BatchSize, held_out: Batch) -> None:
+@pytest.fixture(scope="module")
+def torch_logits(held_out: Batch) -> NDArray[np.float32]:
+    """Of the first IMAGES of `held_out`."""
     from vitedge.models.eager import EagerSession
     from vitedge.models.sources import ModelRequest, resolve
 
     images = held_out.images[:IMAGES]
-    torch_logits = EagerSession(resolve(ModelRequest()), 2).run({"image": images})["logits"]
+    return EagerSession(resolve(ModelRequest()), 2).run({"image": images})["logits"]
+
+
+def test_fp32_computes_what_torch_does(
+    build: Build, batch: BatchSize, held_out: Batch, torch_logits: NDArray[np.float32]
+) -> None:
+    images = held_out.images[:IMAGES]
     with build(batch, "fp32").open() as session:
         got = predict_all(session, images)
     error = np.abs(got - torch_logits).max() / np.abs(torch_logits).max()
@@ -192,7 +200,7 @@ def test_int8_stays_close_to_fp32_on_the_held_out_digits(
 
 
 def test_two_sessions_at_once_do_not_mix_their_results(built: Built, held_out: Batch) -> None:
-    halves = held_out.images[:IMAGES], held_out.images[IMAGES : 2 * IMAGES]
+    halves = np.split(held_out.images[:IMAGES], 2)
     with built.open(threads=1) as first, built.open(threads=1) as second:
         expected = [predict_all(first, half) for half in halves]
         with ThreadPoolExecutor(2) as pool:

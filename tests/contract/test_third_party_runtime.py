@@ -6,7 +6,8 @@ Its package is registered as any other, by an entry point; nothing in vitedge kn
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -128,36 +129,35 @@ def installed(processor: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Let this process and those it starts find what is installed in a folder, for one test."""
-
-    def find(folder: Path) -> None:
-        monkeypatch.syspath_prepend(folder)
-        monkeypatch.setenv("PYTHONPATH", str(folder))
+@contextmanager
+def plugged_in(folder: Path) -> Iterator[None]:
+    """Let this process and those it starts find what is installed in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder))
         registrations.cache_clear()
-
-    yield find
+        yield
     sys.modules.pop("abacus_npu", None)
     registrations.cache_clear()
 
 
 @pytest.fixture
-def abacus(installed: Path, plug_in: Callable[[Path], None]) -> None:
-    plug_in(installed)
+def abacus(installed: Path) -> Iterator[None]:
+    with plugged_in(installed):
+        yield
 
 
 @pytest.fixture(scope="module")
-def int8(installed: Path, onnx_model: Path, vitedge_process: Vitedge, held_out: Batch) -> Path:
+def int8(installed: Path, onnx_model: Path, vitedge: Vitedge, held_out: Batch) -> Path:
     """`digits` exported for it in INT8, beside FP32."""
     images = installed / "digits.npz"
     np.savez(images, images=held_out.images[:300], labels=held_out.labels[:300])
-    ran = vitedge_process(
-        *("export", onnx_model, "--target", installed / "desk.toml", "--int8"),
-        *("--calibration", "fast", "--calib-data", "digits"),
-        *("--eval-data", images, "--duration", 0.2, "--output", installed / "out"),
-        PYTHONPATH=str(installed),
-    )
+    with plugged_in(installed):
+        ran = vitedge(
+            *("export", onnx_model, "--target", installed / "desk.toml", "--int8"),
+            *("--calibration", "fast", "--calib-data", "digits"),
+            *("--eval-data", images, "--duration", 0.2, "--output", installed / "out"),
+        )
     assert "model on desk: ship " in ran.stdout, "it was timed, and recommended"
     return installed / "out" / "model-desk-int8"
 
@@ -226,19 +226,14 @@ def test_what_it_raises_and_what_a_target_cannot_say_is_one_message(
 
 
 def test_versions_of_a_target_are_honoured(
-    int8: Path,
-    processor: str,
-    installed: Path,
-    vitedge: Vitedge,
-    plug_in: Callable[[Path], None],
-    tmp_path: Path,
+    int8: Path, processor: str, installed: Path, vitedge: Vitedge, tmp_path: Path
 ) -> None:
     if processor == "browser":
         pytest.skip("it comes in no package, so it has no version")
     register(tmp_path, "abacus_npu:Abacus", "2.0")
     (tmp_path / "abacus_npu.py").write_text((installed / "abacus_npu.py").read_text())
-    plug_in(tmp_path)
-    ran = vitedge("validate", int8, code=3)
+    with plugged_in(tmp_path):
+        ran = vitedge("validate", int8, code=3)
     assert "Abacus 1.0 to before 2; 2.0 is installed" in ran.stderr
 
 
@@ -248,9 +243,10 @@ def test_without_its_package_an_artifact_says_what_is_missing(int8: Path, vitedg
 
 
 def test_a_runtime_that_does_not_load_is_named_and_left_out(
-    vitedge_process: Vitedge, tmp_path: Path
+    vitedge: Vitedge, tmp_path: Path
 ) -> None:
     register(tmp_path, "broken_npu:Broken", "1")
-    ran = vitedge_process("doctor", "--json", PYTHONPATH=str(tmp_path))
+    with plugged_in(tmp_path):
+        ran = vitedge("doctor", "--json")
     assert "runtime 'abacus' does not load: No module named 'broken_npu'" in ran.stderr
     assert "abacus" not in {check["name"] for check in ran.document["checks"]}

@@ -60,7 +60,12 @@ class Row:
         return f"{self.source}:{self.model}"
 
 
-SWIN = {"depths": [2, 1, 1, 1], "embed_dim": 48}
+SWIN = {"depths": [2, 1], "num_heads": [3, 6], "embed_dim": 48}
+SEGFORMER = {
+    **{"num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [8, 1], "hidden_sizes": [32, 64]},
+    **{"patch_sizes": [7, 3], "strides": [4, 2], "num_attention_heads": [1, 2]},
+    "mlp_ratios": [4, 4],
+}
 DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 ROWS = (
     Row("timm", "vit_tiny_patch16_224", {"depth": 2}),
@@ -76,7 +81,13 @@ ROWS = (
     Row("timm", "mobilevit_xxs"),
     Row("torchvision", "vit_b_16"),
     Row("torchvision", "swin_t"),
-    Row("hf", "ViTForImageClassification", {"num_hidden_layers": 2, **DEEP}, "ViTImageProcessor"),
+    Row(
+        "hf",
+        "ViTForImageClassification",
+        {"num_hidden_layers": 2, **DEEP},
+        "ViTImageProcessor",
+        like_another=True,
+    ),
     Row(
         "hf",
         "Dinov2ForImageClassification",
@@ -94,7 +105,7 @@ ROWS = (
     Row(
         "hf",
         "SegformerForSemanticSegmentation",
-        {"depths": [1, 1, 1, 1]},
+        SEGFORMER,
         "SegformerImageProcessor",
         {"num_labels": 19},
         small_input=True,
@@ -206,9 +217,11 @@ def request(row: Row, folder: Path, shallow: bool) -> tuple[ModelRequest, int]:
     kind = getattr(transformers, row.model)
     arguments = {**row.config, **(row.shallow if shallow else {})}
     if row.processor == "DetrImageProcessor":
-        depths = [1, 1, 1, 1] if shallow else [3, 4, 6, 3]
+        depths = [1, 1] if shallow else [3, 4, 6, 3]
         arguments["backbone_config"] = transformers.ResNetConfig(
-            depths=depths, out_features=["stage4"]
+            depths=depths,
+            hidden_sizes=[256, 512, 1024, 2048][: len(depths)],
+            out_features=[f"stage{len(depths)}"],
         )
     module = kind(kind.config_class(**arguments))
     module.save_pretrained(folder)

@@ -18,11 +18,6 @@ Site = Literal["norm", "value", "query", "all"]
 DIGITS_WEIGHTS = Path(vitedge.models.zoo.__file__).with_name("digits.safetensors")
 SHARE = 0.05
 """Of the channels of every layer; at least one."""
-MASSIVE = [16, 55]
-"""Channels of little weight in `digits`."""
-SIGNS = [1.0, -1.0]
-"""Opposite, so that the mean stays."""
-TUNED_AT = 1000.0
 
 
 def write_digits(path: Path, site: Site, strength: float, seed: int) -> Path:
@@ -73,63 +68,4 @@ def write_scaled(path: Path, factor: float) -> Path:
         if any(part in name for part in into):
             state[name] = np.ascontiguousarray(state[name] * np.float32(factor))
     save_file(state, path)
-    return path
-
-
-def tune_massive() -> dict[str, np.ndarray]:
-    """`digits` trained on with two massive channels, ±TUNED_AT, which `write_massive` sets.
-
-    Trained checkpoints carry a few constant channels that no layer reads, but that set the scale
-    of LayerNorm. Every γ makes up for the mean of that scale; training, four epochs, for the rest.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    from examples.references import digits
-    from examples.references.training import fit
-    from vitedge.models.zoo import ZOO
-    from vitedge.models.zoo.build import build
-
-    torch.manual_seed(0)
-    random = torch.Generator().manual_seed(0)
-    model = build(ZOO["digits"].config)
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in load_file(DIGITS_WEIGHTS).items()})
-    images, labels = digits.load("calibration")
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
-    spread: dict[torch.nn.Module, float] = {}
-    hooks = [
-        norm.register_forward_pre_hook(lambda n, x: spread.update({n: float(x[0].std(-1).mean())}))
-        for norm in norms
-    ]
-    with torch.no_grad():
-        model(images[:64])
-        for hook in hooks:
-            hook.remove()
-        model.pos_embed[..., MASSIVE] += TUNED_AT * torch.tensor(SIGNS)
-        for norm in norms:
-            norm.weight *= TUNED_AT * (2 / len(norm.weight)) ** 0.5 / spread[norm]
-            norm.weight[MASSIVE] = 0
-
-    def loss(chosen: torch.Tensor) -> torch.Tensor:
-        logits = model(digits.jitter(images[chosen], random))
-        return F.cross_entropy(logits, labels[chosen], label_smoothing=0.1)
-
-    fit(model, loss, len(images), 4, batch=64, max_lr=1e-3, random=random)
-    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-
-
-def write_massive(path: Path, tuned: dict[str, np.ndarray], largest: float) -> Path:
-    """Save the `tuned` digits with channels of ±`largest`; γ grows as the scale of LayerNorm does.
-
-    Nearly the same function for any `largest`: the other channels add under 0.1% to that scale.
-    """
-    state = dict(tuned)
-    grown = largest / TUNED_AT
-    state["pos_embed"] = state["pos_embed"].copy()
-    state["pos_embed"][..., MASSIVE] += (largest - TUNED_AT) * np.array(SIGNS, np.float32)
-    for name in state:
-        if "norm" in name and name.endswith("weight"):
-            read = ~np.isin(np.arange(len(state[name])), MASSIVE)  # theirs is constant as it is
-            state[name] = np.where(read, state[name] * np.float32(grown), state[name])
-    save_file({name: np.ascontiguousarray(v, np.float32) for name, v in state.items()}, path)
     return path

@@ -96,10 +96,11 @@ def test_every_timm_transformer_sees_what_timm_shows_it(photos: list[Path]) -> N
     tested = set()
     for preprocess, config in distinct.items():
         geometry = (preprocess.height, preprocess.width, preprocess.resize, preprocess.resize_px)
-        if geometry not in tested or max(geometry[:2]) <= 256:  # large ones: one mean is enough
+        small = max(geometry[:2]) <= 256  # large ones: one mean and two photos are enough
+        if geometry not in tested or small:
             tested.add(geometry)
             peer = create_transform(**resolve_data_config({}, pretrained_cfg=config))
-            assert_same(photos, preprocess, peer)
+            assert_same(photos if small else [photos[1], photos[3]], preprocess, peer)
     assert len(tested) > 25
 
 
