@@ -92,7 +92,7 @@ def bench(
         check(request, bundles)
         reports, errors = devices.bench(device, bundles, against, context)
     else:
-        with steps(command_line) as progress:
+        with steps(wording=command_line) as progress:
             reports, _ = bench_bundles(bundles, progress, request)
         errors = parity.broken(reports)
     if not reports:

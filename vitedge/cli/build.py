@@ -22,7 +22,7 @@ def build(
     from vitedge.measure.inspection import notes
     from vitedge.show.terminal import tables
 
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         bundle = building.build(artifact, progress, force=force)
     record = bundle.manifest.build
     if as_json:

@@ -71,7 +71,7 @@ def export(
         force=force,
         allow_overlap=allow_overlap,
     )
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         artifacts = job.export(request, progress)
     show_export(artifacts, output, as_json=as_json)
 

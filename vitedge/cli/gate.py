@@ -107,7 +107,7 @@ def gate(
     planned = outputs.plan(junit, write or (), os.environ, others)
     if html:
         shell.check_writable(html)
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         verdict = run(request, progress)
     planned.write(verdict)
     if html:

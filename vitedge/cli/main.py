@@ -70,7 +70,7 @@ def demo(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
     from vitedge.export import demo as job
     from vitedge.show.terminal import tables
 
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         result = job.run(output, progress)
     if as_json:
         print_json(
@@ -119,7 +119,7 @@ def validate(
             typer.echo(tables.parity(report.parity))
         raise_first(parity.broken([report]))
         return
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         report = validate_bundle(
             bundle, evaluation_images(bundle, data), progress, allow_overlap=allow_overlap
         )

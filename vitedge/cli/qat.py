@@ -99,7 +99,7 @@ def qat(
         resume=resume,
         tensorboard=tensorboard,
     )
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         artifacts = job.run(request, progress)
     if artifacts:
         show_export(artifacts, output, as_json=as_json)
