@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitedge.core.errors import UnavailableError as UnavailableError
     from vitedge.core.errors import VitedgeError as VitedgeError
     from vitedge.core.progress import SILENT as SILENT
+    from vitedge.core.report import Report as Report
     from vitedge.core.spec import Preprocess as Preprocess
     from vitedge.core.spec import Training as Training
     from vitedge.export.api import build as build
@@ -43,6 +44,7 @@ _HOMES = {
     "core.catalog": "calibrations targets",
     "core.errors": "InputError LimitError UnavailableError VitedgeError",
     "core.progress": "SILENT",
+    "core.report": "Report",
     "core.spec": "Preprocess Training",
     "export.api": "build demo export qat",
     "export.result": "ExportResult",

@@ -14,12 +14,11 @@ from vitedge.core.spec import Positive
 
 if TYPE_CHECKING:
     from vitedge.core.bundle import Bundle
+    from vitedge.core.report import Report
     from vitedge.data.open import Data
     from vitedge.measure.inspection import Inspection
     from vitedge.measure.latency.bench import BenchRequest
     from vitedge.measure.open_bundle import OneImage, OpenBundle, Prediction
-
-    Report = dict[str, Any]
 
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
