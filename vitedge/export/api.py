@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vitedge.core.spec import Batch, Precision, Preprocess, Task, Training
     from vitedge.data.open import Data
     from vitedge.export.demo import Demo
+    from vitedge.export.qat import QatRequest
     from vitedge.export.request import ExportRequest
     from vitedge.export.result import ExportResult
     from vitedge.measure.open_bundle import OpenBundle
@@ -80,31 +81,11 @@ def export(
         UnavailableError: a package or a runtime is missing.
         LimitError: `max_drop_pp` cannot be met.
     """
+    parameters = {name: value for name, value in locals().items() if name != "progress"}
     from vitedge.export import job
 
-    asked = to_export(
-        model,
-        targets=targets,
-        precision=precision,
-        calib_data=calib_data,
-        calibration=calibration,
-        num_samples=num_samples,
-        eval_data=eval_data,
-        max_drop_pp=max_drop_pp,
-        duration_s=duration_s,
-        weights=weights,
-        arch=arch,
-        random_weights=random_weights,
-        task=task,
-        preprocess=preprocess,
-        batch=batch,
-        opset=opset,
-        output=output,
-        force=force,
-        allow_overlap=allow_overlap,
-    )
     with steps(progress) as shown:
-        return job.export(asked, shown)
+        return job.export(to_export(**parameters), shown)
 
 
 def to_export(
@@ -202,39 +183,49 @@ def qat(
     The others, what is returned and what is raised are as of `export`; a process that only
     trains along returns nothing.
     """
+    parameters = {name: value for name, value in locals().items() if name != "progress"}
     from vitedge.export import qat as job
 
-    asked = to_export(
-        model,
-        targets=target,
-        precision="int8",
-        calib_data=calib_data or train_data,
-        calibration=calibration,
-        num_samples=num_samples,
-        eval_data=eval_data,
-        duration_s=duration_s,
-        weights=weights,
-        arch=arch,
-        random_weights=False,
-        task=task,
-        preprocess=preprocess,
-        batch=batch,
-        opset=opset,
-        output=output,
-        force=force,
-        allow_overlap=allow_overlap,
-    )
-    given: dict[str, object] = {
+    with steps(progress) as shown:
+        return job.run(to_qat(**parameters), shown)
+
+
+def to_qat(
+    *,
+    target: str,
+    train_data: str,
+    training: AnyPath | Training | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    resume: bool,
+    tensorboard: AnyPath | None,
+    calib_data: str,
+    **further: Any,
+) -> QatRequest:
+    """The parameters of `qat` as one. Raises InputError."""
+    from vitedge.export import qat as job
+
+    settings = {
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = job.settings(training, given)
-    folder = None if tensorboard is None else Path(tensorboard)
-    with steps(progress) as shown:
-        return job.run(job.QatRequest(asked, train_data, settings, resume, folder), shown)
+    return job.QatRequest(
+        export=to_export(
+            targets=target,
+            precision="int8",
+            calib_data=calib_data or train_data,
+            random_weights=False,
+            **further,
+        ),
+        train_data=train_data,
+        training=job.settings(training, settings),
+        resume=resume,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+    )
 
 
 def build(artifact: AnyBundle, *, force: bool = False, progress: Steps | None = None) -> OpenBundle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from vitedge import runtimes
 from vitedge.core.bundle import publish, workspace
@@ -25,7 +26,7 @@ from vitedge.export.stage import Source, bundle_name, stage
 from vitedge.measure.latency.single_stream import recommend_among, time_bundles
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.models.api import loaded
-from vitedge.models.sources import ReferenceModel
+from vitedge.models.sources import ModelIdentity, ReferenceModel
 from vitedge.quant.half import to_float16
 from vitedge.quant.int8 import Train
 
@@ -62,15 +63,21 @@ def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
     request = plan.request
     steps.say("loading the model")
     model = loaded(request.model)
-    for target in plan.targets:
-        for precision in precisions(target, request.precision):
-            final = request.output / bundle_name(model.identity, target, precision)
-            if final.exists() and not request.force:
-                raise InputError(
-                    f"{final} exists already",
-                    fix="pass `force=True` to replace it, or `output=DIR`",
-                )
+    for final in artifact_paths(plan, model.identity):
+        if final.exists() and not request.force:
+            raise InputError(
+                f"{final} exists already", fix="pass `force=True` to replace it, or `output=DIR`"
+            )
     return model
+
+
+def artifact_paths(plan: Plan, model: ModelIdentity) -> list[Path]:
+    """Where the artifacts of `plan` will lie."""
+    return [
+        plan.request.output / bundle_name(model, target, precision)
+        for target in plan.targets
+        for precision in precisions(target, plan.request.precision)
+    ]
 
 
 def _fp32_graphs(job: Job, model: ReferenceModel) -> dict[tuple[Batch, int], Source]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,12 +54,13 @@ class QatRequest:
     """Where TensorBoard's event files go; None: nowhere."""
 
 
-def settings(training: AnyPath | Training | None, given: dict[str, object]) -> Training:
+def settings(training: AnyPath | Training | None, given: Mapping[str, object]) -> Training:
     """Those of `training`, a file's or the defaults, with what is `given`. Raises InputError."""
+    changes = {name: value for name, value in given.items() if value is not None}
     if not isinstance(training, Training):
         training = load_toml(Path(training), Training) if training else Training()
     try:
-        return msgspec.convert(msgspec.structs.asdict(training) | given, Training)
+        return msgspec.convert(msgspec.structs.asdict(training) | changes, Training)
     except msgspec.ValidationError as error:
         wrong, _, key = str(error).partition(" - at `$.")
         raise InputError(f"`{key.rstrip('`')}`: {wrong}") from error

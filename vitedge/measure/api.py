@@ -13,13 +13,14 @@ from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Positive
 
 if TYPE_CHECKING:
-    from vitedge.core.bundle import Bundle
     from vitedge.core.report import Report
     from vitedge.data.open import Data
     from vitedge.measure.inspection import Inspection
     from vitedge.measure.latency.bench import BenchRequest
     from vitedge.measure.open_bundle import OneImage, OpenBundle, Prediction
 
+AnyImages: TypeAlias = "OneImage | Sequence[OneImage]"
+Rival: TypeAlias = AnyBundle
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
@@ -35,9 +36,7 @@ def open(path: AnyBundle) -> OpenBundle:
     return bundle if isinstance(bundle, OpenBundle) else OpenBundle(bundle.path, bundle.manifest)
 
 
-def predict(
-    artifact: AnyBundle, images: OneImage | Sequence[OneImage], *, top: Positive = 5
-) -> list[Prediction]:
+def predict(artifact: AnyBundle, images: AnyImages, *, top: Positive = 5) -> list[Prediction]:
     """Say what an artifact makes of images: classes, a mask or features.
 
     Args:
@@ -90,7 +89,7 @@ def validate(
 def bench(
     artifacts: AnyBundles = (),
     *,
-    against: AnyBundle = "fp32",
+    against: Rival = "fp32",
     scenarios: Names = ("single-stream",),
     sweeps: Names = (),
     duration_s: float = 3.0,
@@ -122,7 +121,7 @@ def bench(
     """
     from vitedge.measure.latency.bench import bench_bundles
 
-    bundles = to_bench(artifacts)
+    bundles = [verified(artifact) for artifact in to_bench(artifacts)]
     request = bench_request(
         against=against,
         scenarios=scenarios,
@@ -137,24 +136,24 @@ def bench(
     return reports
 
 
-def to_bench(artifacts: AnyBundles) -> list[Bundle]:
-    """`artifacts`, verified, or all there are. Raises InputError."""
+def to_bench(artifacts: AnyBundles) -> list[AnyBundle]:
+    """`artifacts`, or all there are. Raises InputError where there are none."""
     from vitedge.core.bundle import bundles_in
 
-    paths = several(artifacts) or bundles_in(ARTIFACTS)
+    paths: list[AnyBundle] = several(artifacts) or [*bundles_in(ARTIFACTS)]
     if not paths:
         raise InputError(f"no artifacts in {ARTIFACTS}/", fix="make one with 'vitedge export'")
-    return [verified(path) for path in paths]
+    return paths
 
 
 def bench_request(
-    *, against: AnyBundle, scenarios: Names, sweeps: Names, **further: Any
+    *, against: Rival, scenarios: Names, sweeps: Names, **further: Any
 ) -> BenchRequest:
     """The parameters of `bench` but for the artifacts."""
     from vitedge.measure.latency.bench import BenchRequest
 
     return BenchRequest(
-        against=str(folder(against)),
+        against=against if isinstance(against, str) else str(folder(against)),
         scenarios=tuple(dict.fromkeys(several(scenarios))),
         sweeps=tuple(dict.fromkeys(several(sweeps))),
         **further,
