@@ -1,4 +1,4 @@
-"""The README's `bash` blocks and the manual's `python` blocks run as they are, in a fresh folder."""
+"""The README's `bash` blocks and the manual's `python` blocks run as they are, in order."""
 
 from __future__ import annotations
 
