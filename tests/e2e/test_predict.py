@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 from vitedge.data import shapes
 
 Bundles = dict[tuple[str, str], Path]

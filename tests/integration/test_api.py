@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vitedge as ve
-from tests.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME
 from vitedge.data.imageset import Batch
 
 SMALL = ve.Preprocess(height=32, width=32, resize="exact")

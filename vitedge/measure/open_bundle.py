@@ -128,6 +128,6 @@ def _fitted(image: OneImage | NDArray[np.uint8], preprocess: Preprocess) -> NDAr
         return fit(decode(os.fspath(image)), preprocess)
     except Skip as skip:
         raise InputError(
-            f"'{image}' is not usable: {skip.reason}",
+            f"'{image}' is not usable: {skip}",
             fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files",
         ) from skip

@@ -72,9 +72,8 @@ def refuse(request: ModelRequest, *fields: str) -> None:
     """Raise InputError for each of `fields` of the request that is set."""
     for field in fields:
         if getattr(request, field):
-            raise InputError(
-                f"`{field}` does not apply to '{request.model or 'digits'}'", fix="drop it"
-            )
+            name = request.model if isinstance(request.model, str) else "a module"
+            raise InputError(f"`{field}` does not apply to '{name or 'digits'}'", fix="drop it")
 
 
 def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str, ...]:

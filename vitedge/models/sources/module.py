@@ -16,15 +16,14 @@ from vitedge.models.sources.base import (
     ReferenceModel,
     bundle_name,
     check_labels,
+    refuse,
 )
 
 
 def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
     """A copy of `module`, on the CPU, in float32 and for inference. Raises InputError."""
     kind = type(module).__qualname__
-    for parameter in ("arch", "weights", "random_weights"):
-        if getattr(request, parameter):
-            raise InputError(f"`{parameter}` is of no use to a module", fix=f"drop `{parameter}`")
+    refuse(request, "arch", "weights", "random_weights")
     preprocess = request.own_preprocess()
     if preprocess is None:
         raise InputError(
