@@ -35,6 +35,7 @@ Devices = Annotated[
 @command(api.bench)
 def bench(
     call: Call[list[Report]],
+    context: typer.Context,
     device: Devices = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots of it all.")] = None,
@@ -61,7 +62,7 @@ def bench(
     bundles = [verified(path) for path in paths]
     if device:
         check(request, bundles)
-        reports, errors = devices.bench(device, bundles, against)
+        reports, errors = devices.bench(device, bundles, against, context)
     else:
         reports = call(artifacts=bundles)
         errors = parity.broken(reports)

@@ -134,6 +134,8 @@ def _parameters(
 def _own(parameter: Parameter, show: Callable[..., None]) -> Parameter:
     """An option of the command line alone."""
     annotation = _evaluated(parameter.annotation, show, {})
+    if annotation is typer.Context:
+        return _keyword(parameter.name, annotation, Parameter.empty)
     (info,) = annotation.__metadata__
     info.rich_help_panel = PANELS.get(parameter.name)
     info.help = info.help.replace("[", r"\[")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+import typer
 
 from vitedge.cli.flags import command_line
 from vitedge.core.errors import VitedgeError
@@ -20,9 +20,9 @@ LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json"}
 """What concerns this machine alone; every other option given goes to the device as it is."""
 
 
-def forwarded() -> list[str]:
+def forwarded(context: typer.Context) -> list[str]:
     """The options that the user has typed and that a device is to be given, too."""
-    context, words = click.get_current_context(), list[str]()
+    words: list[str] = []
     for option in context.command.params:
         name = option.name or ""
         source = context.get_parameter_source(name)
@@ -39,7 +39,7 @@ def forwarded() -> list[str]:
 
 
 def bench(
-    devices: Sequence[str], bundles: Sequence[Bundle], against: str
+    devices: Sequence[str], bundles: Sequence[Bundle], against: str, context: typer.Context
 ) -> tuple[list[Report], list[VitedgeError]]:
     """Bench on every device and keep each one's reports beside this machine's.
 
@@ -51,7 +51,7 @@ def bench(
     from vitedge.measure.remote.address import parse_address
 
     addresses = [parse_address(text) for text in dict.fromkeys(devices)]
-    command: list[str | Bundle] = ["bench", *bundles, *forwarded(), "--json"]
+    command: list[str | Bundle] = ["bench", *bundles, *forwarded(context), "--json"]
     if against != "fp32":
         command += ["--against", open_bundle(Path(against))]
     for bundle in bundles:
