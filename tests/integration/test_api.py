@@ -216,7 +216,7 @@ def test_parameters_are_refused_in_their_own_words(artifacts: Path, tmp_path: Pa
     with pytest.raises(ve.InputError) as refusal:
         ve.export(model, output=tmp_path)
     assert "`targets`" in refusal.value.fix
-    with pytest.raises(ve.InputError, match="max_dorp_pp"):
+    with pytest.raises(TypeError, match="max_dorp_pp"):
         ve.gate([bundle], max_dorp_pp=1)
 
 

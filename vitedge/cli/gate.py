@@ -10,26 +10,14 @@ import typer
 from vitedge.cli.command import Call, command
 from vitedge.cli.output import Json, print_json, say
 from vitedge.gate import api
+from vitedge.gate.limits import LIMITS
 
 if TYPE_CHECKING:
     from vitedge.gate.compare import ArtifactComparison
     from vitedge.gate.verdict import Verdict
 
-LIMITS = {
-    "max_drop_pp": "Largest accuracy lost, percentage points.",
-    "min_speedup": "Least speed-up over FP32.",
-    "max_p90_ms": "Longest p90, milliseconds.",
-    "max_size_mb": "Largest size, MB.",
-    "max_rss_mb": "Largest peak RSS, MB.",
-    "min_agreement": "Least share of images on which both agree, 0-1.",
-    "min_sqnr_db": "Least SQNR, dB.",
-    "min_top1": "Least top-1, 0-1.",
-    "min_miou": "Least mIoU, 0-1.",
-    "max_slowdown": "Longest latency over the baseline's, both relative to FP32's.",
-}
 
-
-@command(api.gate, limits=LIMITS)
+@command(api.gate, limits={name: limit.description for name, limit in LIMITS.items()})
 def gate(
     call: Call[Verdict],
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
