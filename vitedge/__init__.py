@@ -1,3 +1,72 @@
 """vitedge: Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitedge.core.bundle import Bundle as Bundle
+    from vitedge.core.catalog import calibrations as calibrations
+    from vitedge.core.catalog import targets as targets
+    from vitedge.core.errors import InputError as InputError
+    from vitedge.core.errors import LimitError as LimitError
+    from vitedge.core.errors import UnavailableError as UnavailableError
+    from vitedge.core.errors import VitedgeError as VitedgeError
+    from vitedge.core.progress import SILENT as SILENT
+    from vitedge.core.report import Report as Report
+    from vitedge.core.spec import Preprocess as Preprocess
+    from vitedge.core.spec import Training as Training
+    from vitedge.export.api import build as build
+    from vitedge.export.api import demo as demo
+    from vitedge.export.api import export as export
+    from vitedge.export.api import qat as qat
+    from vitedge.export.result import ExportResult as ExportResult
+    from vitedge.gate.api import compare as compare
+    from vitedge.gate.api import gate as gate
+    from vitedge.gate.verdict import Verdict as Verdict
+    from vitedge.measure.api import bench as bench
+    from vitedge.measure.api import inspect as inspect
+    from vitedge.measure.api import open as open
+    from vitedge.measure.api import predict as predict
+    from vitedge.measure.api import validate as validate
+    from vitedge.measure.open_bundle import OpenBundle as OpenBundle
+    from vitedge.measure.open_bundle import Prediction as Prediction
+    from vitedge.models.api import load as load
+    from vitedge.models.api import models as models
+    from vitedge.models.sources import ReferenceModel as ReferenceModel
+    from vitedge.runtimes.doctor import doctor as doctor
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "core.bundle": "Bundle",
+    "core.catalog": "calibrations targets",
+    "core.errors": "InputError LimitError UnavailableError VitedgeError",
+    "core.progress": "SILENT",
+    "core.report": "Report",
+    "core.spec": "Preprocess Training",
+    "export.api": "build demo export qat",
+    "export.result": "ExportResult",
+    "gate.api": "compare gate",
+    "gate.verdict": "Verdict",
+    "measure.api": "bench inspect open predict validate",
+    "measure.open_bundle": "OpenBundle Prediction",
+    "models.api": "load models",
+    "models.sources": "ReferenceModel",
+    "runtimes.doctor": "doctor",
+}
+"""Module -> the public names it holds; they are imported when they are first asked for."""
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vitedge' has no attribute '{name}'")
+    value = getattr(import_module(f"vitedge.{_MODULES[name]}"), name)
+    return globals().setdefault(name, value)  # the package of that name, which is callable, stays
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

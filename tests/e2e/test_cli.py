@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from tests.support import machine
 from tests.support.machine import ONNXRUNTIME
@@ -29,14 +31,10 @@ HEAVY = (
     *("cuda", "PIL", "msgspec", "rich"),
 )
 
-COMMANDS = (
-    *("demo", "export", "build", "validate", "bench", "inspect"),
-    *("doctor", "targets", "calibrations", "models"),
-)
-
 Bundles = dict[tuple[str, str], Path]
 CLI = Callable[..., Any]
 TARGETS = [word for name in machine.TARGETS.values() for word in ("--target", name)]
+NO_SECONDS = (-1, "nan", "inf")
 RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 
 
@@ -66,34 +64,44 @@ def test_a_process_says_what_the_other_tests_read_in_this_one(
 # -- start-up -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    code = (
-        "import sys\nfrom vitedge.cli.main import run\n"
-        f"sys.argv = ['vitedge', *{arguments}]\n"
-        "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        f"print(sorted(set({HEAVY[:9]}) & set(sys.modules)), file=sys.stderr)"
-    )
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"], []])
+def test_help_and_an_import_load_nothing_heavy(arguments: list[str]) -> None:
+    code = "import sys, vitedge\n"
+    if arguments:
+        code += (
+            f"from vitedge.cli.main import run\nsys.argv = ['vitedge', *{arguments}]\n"
+            "try:\n    run()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        )
+    heavy = HEAVY[:9] if arguments else HEAVY
+    code += f"print(sorted(set({heavy}) & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "[]"
-    assert done.stdout
+    assert bool(done.stdout) == bool(arguments)
 
 
-def test_import_imports_nothing_heavy() -> None:
-    code = f"import sys, vitedge\nprint(sorted(set({HEAVY}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_the_commands_of_the_contract_are_there(vitedge: CLI) -> None:
-    text = vitedge("--help").stdout
-    for command in COMMANDS:
-        assert command in text
-
-
-def test_every_command_explains_itself(vitedge: CLI) -> None:
-    for command in COMMANDS:
+def test_help_lists_every_command_in_the_order_of_the_work(vitedge: CLI) -> None:
+    listed = vitedge("--help").stdout
+    commands = re.findall(r"^│ (\w+) ", listed, re.MULTILINE)
+    assert commands == [
+        *("demo", "export", "qat", "build", "validate", "predict", "bench", "gate", "compare"),
+        *("inspect", "targets", "calibrations", "models", "doctor"),
+    ]
+    for command in commands:
         assert "--json" in vitedge(command, "--help").stdout
+    for panel, option in (("Model", "--arch"), ("Precision", "--int8"), ("Data", "--calib-data")):
+        section = vitedge("export", "--help").stdout.partition(f"─ {panel} ─")[2].partition("╰")[0]
+        assert option in section
+
+
+def test_a_shell_completes_targets_recipes_and_models(vitedge: CLI) -> None:
+    def completed(typed: str) -> str:
+        return vitedge(
+            _VITEDGE_COMPLETE="complete_bash", COMP_WORDS=f"vitedge {typed}", COMP_CWORD="3"
+        ).stdout
+
+    assert "openvino-cpu" in completed("export --target openvino-c").split()
+    assert "thorough" in completed("export --calibration tho").split()
+    assert "vitedge" in vitedge("--show-completion", "bash").stdout
 
 
 # -- export, validate, bench --------------------------------------------------------------------
@@ -153,29 +161,26 @@ def proven(
     return {"validate": validated, "bench": benched, "report": report, "folder": folder}
 
 
-def test_validate_and_bench_fill_every_key_of_the_report(proven: dict[str, Any]) -> None:
+def test_validate_and_bench_fill_the_report(proven: dict[str, Any], bundles: Bundles) -> None:
     report = proven["report"]
     assert report == proven["bench"]
     assert report["schema"] == "vitedge.report/1"
-    wanted = {
+    timing = "p50_ms p90_ms p99_ms mean_ms n"
+    sections = {
         "accuracy": "metric fp32 artifact drop_pp drop_ci_pp confidence agreement n",
         "numerics": "sqnr_db max_abs_error cosine",
-        "latency": "p50_ms p90_ms p99_ms mean_ms n fp32 speedup speedup_ci",
+        "latency": f"{timing} fp32 speedup speedup_ci",
         "size": "bytes fp32_bytes",
         "memory": "peak_rss_bytes",
         "host": "cpu isa accelerator os runtimes threads",
     }
-    for section, keys in wanted.items():
+    for section, keys in sections.items():
         assert set(keys.split()) <= set(report[section]), section
-    timing = {"p50_ms", "p90_ms", "p99_ms", "mean_ms", "n"}
-    assert timing <= set(report["latency"]["fp32"])
-
-
-def test_validate_measures_what_export_did(proven: dict[str, Any], bundles: Bundles) -> None:
+    assert set(timing.split()) <= set(report["latency"]["fp32"])
     exported = json.loads((bundles["onnxruntime", "int8"] / "report.json").read_text())
     assert proven["validate"]["accuracy"] == exported["accuracy"]
     assert proven["validate"]["numerics"] == pytest.approx(exported["numerics"])
-    assert proven["report"]["accuracy"] == proven["validate"]["accuracy"]  # bench has kept it
+    assert report["accuracy"] == proven["validate"]["accuracy"]  # bench has kept it
 
 
 def test_a_report_adds_up(proven: dict[str, Any]) -> None:
@@ -248,6 +253,7 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(
         (("--scenario", "server"), "choose one of: offline, single-stream"),
         (("--streams", 2), "--scenario offline"),
         (("--csv", "nowhere/x.csv"), "nowhere"),
+        *((("--duration", seconds), "duration") for seconds in (0, *NO_SECONDS)),
     ],
     ids=str,
 )
@@ -264,8 +270,6 @@ def test_bench_refuses_what_makes_no_sense(
 def test_an_artifact_validates_on_a_folder_of_images(
     tmp_path: Path, vitedge: CLI, bundles: Bundles, held_out: Any, runtime: str
 ) -> None:
-    from PIL import Image
-
     for index in range(40):
         folder = tmp_path / "images" / str(held_out.labels[index])
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,21 +287,6 @@ def test_an_artifact_validates_on_a_folder_of_images(
 
 
 # -- one JSON document, and nothing else, on stdout ---------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("doctor",),
-        *((what, "list") for what in ("targets", "calibrations", "models")),
-        ("targets", "show", "openvino-cpu"),
-        ("calibrations", "show", "thorough"),
-        ("models", "show", "vit_base_patch16_224"),
-    ],
-    ids=" ".join,
-)
-def test_json_is_one_document_on_stdout(vitedge: CLI, arguments: tuple[str, ...]) -> None:
-    assert vitedge(*arguments, "--json").document
 
 
 def test_export_prints_json_of_every_artifact(
@@ -330,29 +319,47 @@ def test_export_says_for_each_target_which_precision_to_ship(
     assert f"model on {target}: ship " in again
 
 
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    tmp_path: Path, vitedge: CLI, onnx_model: Path
+) -> None:
+    export = ("export", onnx_model, "--target", ONNXRUNTIME, "--int8", "--calib-data", "digits")
+    dry = (*export, "--eval-data", "digits", "--output", tmp_path, "--dry-run")
+    there = tmp_path / f"model-{ONNXRUNTIME}-int8"
+    there.mkdir()
+    plan = vitedge(*dry, "--json").document
+    assert plan["targets"][ONNXRUNTIME][0] == "fp32" and plan["model"] == "model"
+    assert plan["calibration"] == {"data": "digits", "images": 300, "recipe": "default"}
+    assert plan["evaluation"]["images"] == 719
+    assert [artifact["exists"] for artifact in plan["artifacts"]][
+        :: len(plan["artifacts"]) - 1
+    ] == [*(False, True)]
+    said = vitedge(*dry).stdout
+    assert "300 images of digits" in said and f"writes {there}" in said and "--force" in said
+    assert "of digits" in vitedge("qat", *TARGETS[:2], "--output", tmp_path, "--dry-run").stdout
+    assert names(tmp_path) == [there.name]
+
+
 # -- catalogues ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("command", "known"),
+    ("command", "known", "name"),
     [
-        ("targets", catalog.targets()),
-        ("calibrations", catalog.calibrations()),
-        ("models", ZOO),
+        ("targets", catalog.targets(), "openvino-cpu"),
+        ("calibrations", catalog.calibrations(), "thorough"),
+        ("models", ZOO, "digits"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_catalogue_lists_and_shows_everything(vitedge: CLI, command: str, known: Any) -> None:
+def test_a_catalogue_lists_and_shows_everything(
+    vitedge: CLI, command: str, known: Any, name: str
+) -> None:
     table = vitedge(command, "list").stdout
     assert all(name in table for name in known)
     assert [entry["name"] for entry in vitedge(command, "list", "--json").document] == list(known)
     first = next(iter(known))
     assert vitedge(command, "show", first, "--json").document["name"] == first
     assert first in vitedge(command, "show", first).stdout
-
-
-@pytest.mark.parametrize("command", ["targets", "calibrations", "models"])
-def test_showing_what_is_not_there_names_the_nearest(vitedge: CLI, command: str) -> None:
-    name = {"targets": "openvino-cpu", "calibrations": "thorough", "models": "digits"}[command]
     assert f"'{name}'" in vitedge(command, "show", name[:-1], code=2).stderr
     assert "choose one of" in vitedge(command, "show", code=2).stderr
 
@@ -429,42 +436,6 @@ def test_a_float_onnx_file_needs_its_preprocessing(tmp_path: Path, vitedge: CLI)
     assert manifest.inputs[0].shape == ("batch", 8, 8, 3)
 
 
-@pytest.mark.heavy
-def test_a_weights_file_needs_its_architecture(
-    tmp_path: Path, vitedge: CLI, bundles: Bundles
-) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    output = tmp_path / "out"
-    shutil.copy(WEIGHTS, tmp_path / "mine.safetensors")
-    torch.save({"state_dict": load_file(WEIGHTS)}, tmp_path / "mine.pt")
-    for weights in (tmp_path / "mine.safetensors", tmp_path / "mine.pt"):
-        export = ("export", weights, "--target", ONNXRUNTIME, "--output", output)
-        assert "--arch" in vitedge(*export, code=2).stderr
-        assert not output.exists()
-    vitedge(*export, "--arch", "digits")
-    model = open_bundle(output / f"mine-{ONNXRUNTIME}-fp32").manifest.model
-    embedded = open_bundle(bundles["onnxruntime", "fp32"]).manifest.model
-    assert model.weights_sha256 == embedded.weights_sha256
-
-
-@pytest.mark.heavy  # the README's test runs the same
-def test_a_zoo_model_without_weights_is_for_latency_only(tmp_path: Path, vitedge: CLI) -> None:
-    name = "vit_tiny_patch16_224"
-    export = ("export", name, "--target", ONNXRUNTIME, "--output", tmp_path, "--int8")
-    refused = vitedge(*export, "--calib-data", "random", code=2)
-    assert "--random-weights" in refused.stderr and "--weights" in refused.stderr
-    random = ("--random-weights", "--calib-data", "random", "--num-samples", 4)
-    vitedge(*export, *random, "--duration", 0)
-    path = tmp_path / f"{name}-{ONNXRUNTIME}-int8"
-    bundle = open_bundle(path)
-    assert bundle.manifest.accuracy == "not measurable"
-    assert bundle.manifest.quantization.calibration.images == 4
-    assert bundle.golden().outputs.shape == (8, 1000)
-    assert "weights are random" in bundle.manifest.accuracy_note
-
-
 # -- flags of export ----------------------------------------------------------------------------
 
 
@@ -512,26 +483,6 @@ def test_the_batch_asked_for_is_the_bundles(tmp_path: Path, vitedge: CLI, batch:
         assert ran["offline"]["note"] == ""
 
 
-@pytest.mark.parametrize("batch", ["0", "-1", "two", "1.5"])
-def test_a_batch_that_is_no_number_is_refused(tmp_path: Path, vitedge: CLI, batch: str) -> None:
-    refused = vitedge(
-        "export", "--target", "onnxruntime", f"--batch={batch}", "--output", tmp_path, code=2
-    )
-    assert "--batch" in refused.stderr
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("opset", [16, 21])
-def test_an_opset_the_target_does_not_take_is_refused(
-    tmp_path: Path, vitedge: CLI, opset: int
-) -> None:
-    refused = vitedge(
-        "export", "--target", "onnxruntime", "--opset", opset, "--output", tmp_path, code=2
-    )
-    assert f"opset {opset}" in refused.stderr and "--opset 17 to 20" in refused.stderr
-    assert names(tmp_path) == []
-
-
 def test_an_existing_artifact_is_replaced_only_with_force(
     tmp_path: Path, vitedge: CLI, onnx_model: Path
 ) -> None:
@@ -574,6 +525,15 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
         (["--target", "onnxruntime", "--int8", "--fp32"], "exclude each other"),
         (["--target", "onnxruntime-cpu", "--fp16"], "does not run fp16"),
         ([], "--target"),
+        *(
+            (["--target", "onnxruntime", f"--batch={n}"], "--batch")
+            for n in ("0", "-1", "two", "1.5")
+        ),
+        *((["--target", "onnxruntime", f"--opset={n}"], "--opset 17 to 20") for n in (16, 21)),
+        *(
+            (["--target", "onnxruntime", "--int8", f"--duration={n}"], "--duration")
+            for n in ("-1", "nan", "inf")
+        ),
         (["--target", "onnxruntime", "--calib-data", "digits"], "--int8"),
         (["--target", "onnxruntime", "--max-drop", "1"], "--int8"),
         (["--target", "onnxruntime", "--int8", "--max-drop", "nan"], "--max-drop"),
@@ -584,6 +544,9 @@ def test_targets_and_recipes_of_ones_own_are_used_by_path(
         (["vit_unknown", "--target", "onnxruntime"], "unknown model 'vit_unknown'"),
         (["a.onnx", "--target", "onnxruntime", "--weights", "x.pt"], "--weights"),
         (["vit_tiny_patch16_224", "--target", "onnxruntime", "--int8"], "--calib-data"),
+        (["vit_tiny_patch16_224", "--target", "onnxruntime"], "--weights FILE"),
+        (["vit_tiny_patch16_224", "--target", "onnxruntime"], "--random-weights"),
+        ([str(WEIGHTS), "--target", "onnxruntime"], "--arch"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -595,24 +558,6 @@ def test_flags_that_do_not_belong_together_are_refused(
     assert said in refused.stderr
     assert "fix:" in refused.stderr
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("duration", ["-1", "nan", "inf"])
-def test_an_export_cannot_be_timed_for_a_duration_that_is_none(
-    tmp_path: Path, vitedge: CLI, duration: str
-) -> None:
-    export = ("export", "--target", "onnxruntime", "--int8", f"--duration={duration}")
-    refused = vitedge(*export, "--output", tmp_path, code=2)
-    assert "duration" in refused.stderr and "--duration" in refused.stderr
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("duration", ["0", "-1", "nan", "inf"])
-def test_a_duration_without_an_end_or_a_beginning_is_refused(
-    tmp_path: Path, vitedge: CLI, bundles: Bundles, duration: str
-) -> None:
-    bundle = bundles["onnxruntime", "fp32"]
-    assert "duration" in vitedge("bench", bundle, f"--duration={duration}", code=2).stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

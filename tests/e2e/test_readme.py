@@ -1,4 +1,4 @@
-"""The README's `bash` blocks run as they are, in order, in an empty folder."""
+"""The README's `bash` blocks and the manual's `python` blocks run as they are, in order."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from vitedge.core import catalog
 from vitedge.core.machine import describe_machine
+from vitedge.data.imageset import Batch
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,3 +28,13 @@ def test_every_bash_block_of_the_readme_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     target = catalog.find_target("onnxruntime", describe_machine(threads=0)).name
     assert (tmp_path / "artifacts" / f"digits-{target}-int8" / "report.json").exists()
+
+
+def test_every_python_block_of_the_manual_runs(tmp_path: Path, held_out: Batch) -> None:
+    text = (ROOT / "docs" / "python-api.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    Image.fromarray(held_out.images[0]).save(tmp_path / "digit.png")
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Class(label='{held_out.labels[0]}'" in done.stdout and "passed" in done.stdout

@@ -49,7 +49,7 @@ def doctor(as_json: Json = False) -> None:
     from vitedge.runtimes import doctor as checks
     from vitedge.show.terminal import tables
 
-    findings = checks.examine()
+    findings = checks.doctor()
     if as_json:
         print_json(findings)
         return

@@ -56,7 +56,7 @@ def bench(
         command += ["--against", open_bundle(Path(against))]
     for bundle in bundles:
         report.check_writable(bundle)
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         measured = remote.bench(addresses, command, progress)
     reports = [
         report.merge_from_device(

@@ -1,85 +1,147 @@
-"""The command that quantizes, exports and proves."""
+"""The commands that make artifacts: demo, export, qat and build."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitedge.cli import options
+from vitedge.cli.command import Call, command
 from vitedge.cli.flags import command_line
-from vitedge.cli.output import Json, show_export
+from vitedge.cli.output import Json, print_json, say, say_int8_note, say_recommendations
 from vitedge.core.errors import InputError
 from vitedge.core.progress import steps
+from vitedge.export import api
 
 if TYPE_CHECKING:
-    from vitedge.core.spec import Precision
+    from vitedge.export.demo import Demo
+    from vitedge.export.request import ExportRequest
+    from vitedge.export.result import ExportResult
+    from vitedge.measure.open_bundle import OpenBundle
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 
 
+@command(api.demo)
+def demo(call: Call[Demo], as_json: Json = False) -> None:
+    from vitedge.show.terminal import tables
+
+    result = call()
+    if as_json:
+        artifacts = [
+            {"path": str(path), "report": report}
+            for path, report in zip(result.paths, result.reports, strict=True)
+        ]
+        torch = {"accuracy": result.torch_accuracy, "latency": result.torch_latency}
+        print_json({"torch": torch, "artifacts": artifacts})
+        return
+    tables.show(tables.demo(result))
+    say_recommendations(result.reports)
+    say_int8_note()
+    typer.echo(tables.next_commands(result.paths))
+
+
+@command(api.export)
 def export(
-    model: options.Model = "",
-    target: Annotated[
-        list[str] | None, typer.Option(help="A target, or a runtime for the target that fits here.")
-    ] = None,
+    call: Call[list[ExportResult]],
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8.")] = False,
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half precision, guarded against overflow.")
     ] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default.")] = False,
-    calib_data: options.CalibData = "",
-    calibration: options.Recipe = "default",
-    num_samples: options.NumSamples = None,
-    eval_data: options.EvalData = "",
-    max_drop: Annotated[
-        float | None, typer.Option(help="Keep layers in float until accuracy drops no more points.")
-    ] = None,
-    duration: options.Duration = 2.0,
-    weights: options.Weights = None,
-    arch: options.Arch = "",
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained weights: latency only.")
-    ] = False,
-    task: options.TaskName = "",
-    preprocess: options.PreprocessFile = None,
-    batch: options.BatchSize = "",
-    opset: options.Opset = None,
-    output: options.Output = options.DEFAULT_OUTPUT,
-    force: options.Force = False,
-    allow_overlap: options.AllowOverlap = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Export a model to one or more targets, and prove each artifact against FP32."""
-    from vitedge.export import job
-    from vitedge.export.request import ExportRequest
-    from vitedge.models.sources import ModelRequest
-
-    if not target:
-        raise InputError("no target given", fix="pass --target; see 'vitedge targets list'")
-    request = ExportRequest(
-        model=ModelRequest(model, arch, weights, preprocess, random_weights, options.task(task)),
-        targets=tuple(target),
-        precision=_precision(int8, fp16, fp32),
-        calib_data=calib_data,
-        calibration=calibration,
-        num_samples=num_samples,
-        eval_data=eval_data,
-        max_drop_pp=max_drop,
-        duration_s=duration,
-        batch=options.batch(batch),
-        opset=opset,
-        output=output,
-        force=force,
-        allow_overlap=allow_overlap,
-    )
-    with steps(command_line) as progress:
-        artifacts = job.export(request, progress)
-    show_export(artifacts, output, as_json=as_json)
-
-
-def _precision(int8: bool, fp16: bool, fp32: bool) -> Precision:
-    flags = [name for name, on in (("int8", int8), ("fp16", fp16), ("fp32", fp32)) if on]
-    if len(flags) > 1:
+    typed = {"int8": int8, "fp16": fp16, "fp32": fp32}
+    precisions = [name for name, on in typed.items() if on] or ["fp32"]
+    if len(precisions) > 1:
         raise InputError(
-            f"--{flags[0]} and --{flags[1]} exclude each other", fix="pass one precision"
+            f"--{precisions[0]} and --{precisions[1]} exclude each other",
+            fix="pass one precision",
         )
-    return flags[0] if flags else "fp32"  # type: ignore[return-value]
+    chosen = {"precision": precisions[0]}
+    if dry_run:
+        _plan(api.to_export(**{**call.complete(), **chosen}), as_json)
+    else:
+        _show(call(**chosen), as_json=as_json)
+
+
+@command(api.qat, like=api.export)
+def qat(call: Call[list[ExportResult]], dry_run: DryRun = False, as_json: Json = False) -> None:
+    if dry_run:
+        request = api.to_qat(**call.complete())
+        _plan(request.export, as_json, training=request.train_data)
+    elif artifacts := call():
+        _show(artifacts, as_json=as_json)
+
+
+@command(api.build)
+def build(call: Call[OpenBundle], as_json: Json = False) -> None:
+    from vitedge.measure.inspection import notes
+    from vitedge.show.terminal import tables
+
+    bundle = call()
+    record = bundle.manifest.build
+    if as_json:
+        print_json({"path": str(bundle.path), "build": record})
+        return
+    typer.echo(f"{bundle.path} has its engine: {bundle.size_bytes / 2**20:.1f} MiB")
+    if record and record.compiled:
+        typer.echo(notes.compiled(record.compiled))
+    typer.echo(tables.next_commands([bundle.path]))
+
+
+def _plan(request: ExportRequest, as_json: bool, training: str | None = None) -> None:
+    """What an export would do."""
+    from vitedge.export.dry_run import dry_run
+    from vitedge.show.terminal import tables
+
+    with steps(wording=command_line) as progress:
+        plan = dry_run(request, progress, training)
+    if as_json:
+        print_json(plan)
+        return
+    facts = {"model": f"{plan.model} ({plan.source}), {plan.task}"}
+    facts |= {f"target {name}": ", ".join(built) for name, built in plan.targets.items()}
+    for name, images in (("calibration", plan.calibration), ("evaluation", plan.evaluation)):
+        recipe = f", recipe '{images.recipe}'" if images and images.recipe else ""
+        facts[name] = f"{images.images} images of {images.data}{recipe}" if images else "none"
+    if plan.training:
+        facts["training"] = plan.training
+    there = "there already: replaced" if plan.force else "there already: refused without --force"
+    for artifact in plan.artifacts:
+        facts[f"writes {artifact.path}"] = there if artifact.exists else "new"
+    tables.show(tables.listing(("what", "would be"), list(facts.items())))
+
+
+def _show(artifacts: Sequence[ExportResult], *, as_json: bool) -> None:
+    """What has been made."""
+    from vitedge.measure.inspection import notes
+    from vitedge.show.terminal import tables
+
+    if as_json:
+        documents: list[dict[str, Any]] = [
+            {
+                "path": str(artifact.bundle.path),
+                "parity": artifact.bundle.manifest.parity,
+                "report": artifact.report,
+            }
+            for artifact in artifacts
+        ]
+        print_json({"artifacts": documents})
+        return
+    parity = artifacts[0].bundle.manifest.parity
+    typer.echo(
+        f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
+        f"({parity.max_rel_error:.1e} relative)"
+    )
+    reports = [artifact.report for artifact in artifacts]
+    tables.show(tables.reports(reports, f"artifacts in {artifacts[0].bundle.path.parent}"))
+    for manifest in (artifact.bundle.manifest for artifact in artifacts):
+        for fact in notes.facts(manifest):
+            say(f"{manifest.name}: {fact}")
+    say_recommendations(reports)
+    for note in (note for artifact in artifacts for note in artifact.notes()):
+        say(f"note: {note}", err=True)
+    typer.echo(tables.next_commands([artifact.bundle.path for artifact in artifacts]))

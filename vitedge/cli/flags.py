@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 from functools import cache
 from itertools import chain
 
@@ -33,22 +34,22 @@ def flag(parameter: str) -> str:
     return "--" + EXCEPTIONS.get(parameter, parameter).replace("_", "-")
 
 
-def command_line(text: str) -> str:
+def command_line(text: str, flags: Collection[str] = ()) -> str:
     """A library's `text` with its parameters in backticks, `force=True`, as flags: --force.
 
-    What is no parameter of a command stays as it is.
+    What is none of `flags` (default: of any command's) stays as it is.
     """
-    return _MENTION.sub(_typed, text)
+    return _MENTION.sub(lambda mention: _typed(mention, flags), text)
 
 
-def _typed(mention: re.Match[str]) -> str:
+def _typed(mention: re.Match[str], flags: Collection[str]) -> str:
     """One parameter as a user types it, its value with it."""
     name, value = mention.groups()
     values = _words(value) if value else [""]
     if name == "precision":
         precisions = [f"--{word}" for word in values if word in _PRECISIONS]
         return " or ".join(precisions or [f"--{word}" for word in _PRECISIONS])
-    if flag(name) not in _known() or not values:
+    if flag(name) not in (flags or _known()) or not values:
         return mention[0]
     return " ".join(f"{flag(name)} {word}".rstrip() for word in values)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,15 +12,8 @@ from vitedge.core.errors import VitedgeError
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
-    from vitedge.export.result import ExportResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-
-
-class Form(str, Enum):
-    """What `inspect` can print in place of its tables."""
-
-    trtexec = "trtexec"
 
 
 def print_json(document: Any) -> None:
@@ -66,39 +57,3 @@ def say_recommendations(reports: list[Report]) -> None:
 
     for line in tables.recommendations(reports):
         say(line)
-
-
-def show_export(artifacts: Sequence[ExportResult], output: Path, *, as_json: bool) -> None:
-    """What an export has made, in `output`."""
-    from vitedge.measure.inspection import notes
-    from vitedge.show.terminal import tables
-
-    if as_json:
-        print_json(
-            {
-                "artifacts": [
-                    {
-                        "path": str(artifact.bundle.path),
-                        "parity": artifact.bundle.manifest.parity,
-                        "report": artifact.report,
-                    }
-                    for artifact in artifacts
-                ]
-            }
-        )
-        return
-    parity = artifacts[0].bundle.manifest.parity
-    typer.echo(
-        f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
-        f"({parity.max_rel_error:.1e} relative)"
-    )
-    tables.show(
-        tables.reports([artifact.report for artifact in artifacts], f"artifacts in {output}")
-    )
-    for manifest in (artifact.bundle.manifest for artifact in artifacts):
-        for fact in notes.facts(manifest):
-            say(f"{manifest.name}: {fact}")
-    say_recommendations([artifact.report for artifact in artifacts])
-    for note in (note for artifact in artifacts for note in artifact.notes()):
-        say(f"note: {note}", err=True)
-    typer.echo(tables.next_commands([artifact.bundle.path for artifact in artifacts]))

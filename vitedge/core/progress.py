@@ -88,8 +88,14 @@ SILENT = Steps(None)
 
 
 @contextmanager
-def steps(wording: Callable[[str], str] = str) -> Iterator[Steps]:
-    """Draw bars while the block runs; they vanish at its end. `wording` is how notes are put."""
+def steps(progress: Steps | None = None, wording: Callable[[str], str] = str) -> Iterator[Steps]:
+    """Draw bars while the block runs, unless `progress` shows it; they vanish at its end.
+
+    `wording` is how notes are put.
+    """
+    if progress is not None:
+        yield progress
+        return
     if os.environ.get(LINES):
         yield _Lines(wording)
         return

@@ -29,10 +29,7 @@ def decode(path: str) -> Image.Image:
         raise Skip("not a readable file")
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            _check_header(image)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _opaque_rgb(image)
+            return upright(image)
     except Skip:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -41,6 +38,14 @@ def decode(path: str) -> Image.Image:
         raise Skip("not a readable file") from None
     except Exception:
         raise Skip("corrupt or truncated") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image of Pillow's as 8-bit RGB, turned, in place, as its camera was held. Raises Skip."""
+    _check_header(image)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return _opaque_rgb(image)
 
 
 def _check_header(image: Image.Image) -> None:
@@ -135,11 +140,15 @@ def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any]
 
     if "images" not in arrays:
         raise InputError(f"'{path}' has no array 'images'", fix=fix)
-    images = arrays["images"]
+    check_images(arrays["images"], f"'images' of '{path}'")
+    return arrays["images"], arrays.get(target)
+
+
+def check_images(images: NDArray[Any], where: str) -> None:
+    """Raise InputError, naming `where`, unless `images` are (n, H, W, 3) uint8."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         hint = "transpose it from NCHW, " if images.ndim == 4 and images.shape[1] == 3 else ""
         raise InputError(
-            f"'images' of '{path}' is {images.dtype} {images.shape}, not uint8 (n, H, W, 3)",
+            f"{where} is {images.dtype} {images.shape}, not uint8 (n, H, W, 3)",
             fix=f"{hint}save RGB images of 0..255, not normalised, channels last",
         )
-    return images, arrays.get(target)

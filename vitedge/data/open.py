@@ -10,9 +10,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Preprocess, Task
 from vitedge.data import masks, shapes
-from vitedge.data.decode import Skip, decode, fit, listing, read_images, resized_size
+from vitedge.data.decode import Skip, check_images, decode, fit, listing, read_images, resized_size
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
 
 Role = Literal["calibration", "evaluation"]
@@ -35,8 +36,36 @@ _DIGITS = Path(__file__).with_name("digits.npz")
 _ACCEPTED = "an image folder (class_name/*.png|jpg|jpeg|webp) or an .npz with 'images' and 'labels'"
 
 
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Images in memory, and their labels where they are known."""
+
+    images: NDArray[np.uint8]
+    """(N, H, W, 3), RGB."""
+    labels: NDArray[np.int64] | None = None
+    """(N,) class indices in the order of the model's outputs."""
+
+    def __str__(self) -> str:
+        return "memory"
+
+
+Source: TypeAlias = str | Arrays
+Pixels: TypeAlias = "NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.int64]]"
+Data: TypeAlias = "str | os.PathLike[str] | Pixels"
+"""Images as the API takes them: a path, a name (`digits`), or arrays, with their labels or not."""
+
+
+def source_of(data: Data) -> Source:
+    """`data` as `open_images` takes it. Raises InputError for arrays that are no images."""
+    if isinstance(data, (str, os.PathLike)):
+        return os.fspath(data)
+    images, labels = data if isinstance(data, tuple) else (data, None)
+    check_images(images, "the array of images")
+    return Arrays(images, labels)
+
+
 def open_images(
-    path: str,
+    path: Source,
     role: Role,
     preprocess: Preprocess,
     labels: Sequence[str],
@@ -48,6 +77,11 @@ def open_images(
     evaluate on (`vitedge.data.masks`); features need no labels. Raises InputError when there is
     nothing usable at `path`, or, for evaluation, when its labels are not the model's.
     """
+    if isinstance(path, Arrays):
+        if role == "evaluation" and task == "segmentation":
+            raise InputError("masks are not taken from memory", fix="give a folder or an .npz")
+        role = "calibration" if task == "features" else role
+        return _of_arrays(path, path.images, path.labels, role, preprocess, labels)
     if path == "random":
         return _open_random(role, preprocess)
     if path == "digits":
@@ -67,7 +101,7 @@ def open_images(
     if location.is_file() and location.suffix.lower() == ".npz":
         if masked:
             return masks.open_npz(path, preprocess, len(labels))
-        return _open_npz(path, role, preprocess, labels)
+        return _of_arrays(path, *read_images(path, "labels"), role, preprocess, labels)
     if location.exists():
         raise InputError(f"'{path}' is not a data set", fix=f"give {_ACCEPTED}")
     known = (*EMBEDDED, "random") if role == "calibration" else EMBEDDED
@@ -139,8 +173,14 @@ def _open_random(role: Role, preprocess: Preprocess) -> ImageSet:
     return ImageSet("random", NUM_RANDOM, load, decodes=False)
 
 
-def _open_npz(path: str, role: Role, preprocess: Preprocess, labels: Sequence[str]) -> ImageSet:
-    images, classes = read_images(path, "labels")
+def _of_arrays(
+    path: Source,
+    images: NDArray[np.uint8],
+    classes: NDArray[Any] | None,
+    role: Role,
+    preprocess: Preprocess,
+    labels: Sequence[str],
+) -> ImageSet:
     if classes is None:
         if role == "evaluation":
             raise InputError(
@@ -163,7 +203,7 @@ def _open_npz(path: str, role: Role, preprocess: Preprocess, labels: Sequence[st
             fix="give class indices in the order of the model's outputs",
         )
     known = np.where(outside, UNLABELLED, classes)  # calibration needs no labels
-    return _in_memory(path, images, known, preprocess, classes)
+    return _in_memory(str(path), images, known, preprocess, classes)
 
 
 def _in_memory(

@@ -12,7 +12,6 @@ from vitedge.core.bundle import (
     ENGINE,
     MODEL,
     REPORT,
-    Bundle,
     amend,
     open_bundle,
     publish,
@@ -22,10 +21,11 @@ from vitedge.core.bundle import (
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
 from vitedge.measure.accuracy.golden import check
+from vitedge.measure.open_bundle import OpenBundle
 from vitedge.runtimes import lower
 
 
-def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
+def build(path: Path, steps: Steps, *, force: bool) -> OpenBundle:
     """Compile the engine of the bundle at `path`, check it, and put it there in one move.
 
     What was measured of an earlier engine is dropped with it; what the graph computes stays true.
@@ -76,4 +76,4 @@ def build(path: Path, steps: Steps, *, force: bool) -> Bundle:
         )
         report.merge(sealed, measured)
         publish(staged, final)
-    return Bundle(path, sealed.manifest)
+    return OpenBundle(path, sealed.manifest)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from vitedge import runtimes
-from vitedge.core.bundle import Bundle, publish, workspace
-from vitedge.core.errors import InputError, UnavailableError, error_line, missing
+from vitedge.core.bundle import publish, workspace
+from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Target
 from vitedge.export import accuracy_control
@@ -23,7 +24,9 @@ from vitedge.export.request import (
 from vitedge.export.result import ExportResult
 from vitedge.export.stage import Source, bundle_name, stage
 from vitedge.measure.latency.single_stream import recommend_among, time_bundles
-from vitedge.models.sources import ReferenceModel, resolve
+from vitedge.measure.open_bundle import OpenBundle
+from vitedge.models.api import loaded
+from vitedge.models.sources import ModelIdentity, ReferenceModel
 from vitedge.quant.half import to_float16
 from vitedge.quant.int8 import Train
 
@@ -59,25 +62,29 @@ def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
     """The model of `plan`. Raises InputError where one of its bundles exists, without `force`."""
     request = plan.request
     steps.say("loading the model")
-    try:
-        model = resolve(request.model)
-    except ImportError as error:
-        if error.name is None:
-            raise UnavailableError(error_line(error), fix="install what it names") from error
-        raise missing(error.name, "export") from error
-    for target in plan.targets:
-        for precision in precisions(target, request.precision):
-            final = request.output / bundle_name(model.identity, target, precision)
-            if final.exists() and not request.force:
-                raise InputError(
-                    f"{final} exists already",
-                    fix="pass `force=True` to replace it, or `output=DIR`",
-                )
+    model = loaded(request.model)
+    for final in artifact_paths(plan, model.identity):
+        if final.exists() and not request.force:
+            raise InputError(
+                f"{final} exists already", fix="pass `force=True` to replace it, or `output=DIR`"
+            )
     return model
 
 
+def artifact_paths(plan: Plan, model: ModelIdentity) -> list[Path]:
+    """Where the artifacts of `plan` will lie."""
+    return [
+        plan.request.output / bundle_name(model, target, precision)
+        for target in plan.targets
+        for precision in precisions(target, plan.request.precision)
+    ]
+
+
 def _fp32_graphs(job: Job, model: ReferenceModel) -> dict[tuple[Batch, int], Source]:
-    """The FP32 graph for every batch size and opset that a target needs; frees `model`."""
+    """The FP32 graph for every batch size and opset that a target needs.
+
+    Frees `model`, unless it came loaded.
+    """
     from vitedge.export import onnx
 
     sources: dict[tuple[Batch, int], Source] = {}
@@ -89,7 +96,8 @@ def _fp32_graphs(job: Job, model: ReferenceModel) -> dict[tuple[Batch, int], Sou
             folder.mkdir()
             exported = onnx.export(model, folder, batch, opset)
             sources[batch, opset] = Source(exported, golden_images(job, exported))
-    onnx.release(model)
+    if model is not job.plan.request.model:  # which its owner may need again
+        onnx.release(model)
     return sources
 
 
@@ -132,4 +140,4 @@ def _published(job: Job, result: ExportResult) -> ExportResult:
     publish(result.bundle.path, final)
     accuracy_control.forget(final)
     notes = (*job.model.notes, *result.further_notes)
-    return replace(result, bundle=Bundle(final, result.bundle.manifest), further_notes=notes)
+    return replace(result, bundle=OpenBundle(final, result.bundle.manifest), further_notes=notes)

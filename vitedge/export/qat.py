@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core import manifest
+from vitedge.core.api import AnyPath
 from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError, VitedgeError, missing
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
-from vitedge.core.spec import Floats, Target, Training
-from vitedge.data.open import EMBEDDED, open_images
+from vitedge.core.spec import Floats, Target, Training, load_toml
+from vitedge.data.open import open_images
 from vitedge.export.job import export_model, load_model
 from vitedge.export.request import ExportRequest, Plan, plan_export
 from vitedge.export.result import ExportResult
@@ -53,13 +54,25 @@ class QatRequest:
     """Where TensorBoard's event files go; None: nowhere."""
 
 
+def settings(training: AnyPath | Training | None, given: Mapping[str, object]) -> Training:
+    """Those of `training`, a file's or the defaults, with what is `given`. Raises InputError."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(training, Training):
+        training = load_toml(Path(training), Training) if training else Training()
+    try:
+        return msgspec.convert(msgspec.structs.asdict(training) | changes, Training)
+    except msgspec.ValidationError as error:
+        wrong, _, key = str(error).partition(" - at `$.")
+        raise InputError(f"`{key.rstrip('`')}`: {wrong}") from error
+
+
 def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
     """Quantize a model, train it on, and export it; nothing in a process that only trains along.
 
     Raises what `job.export` does, and InputError for training data, checkpoints and losses
     that are of no use.
     """
-    if not request.train_data and (request.export.model.model or "digits") not in EMBEDDED:
+    if not request.train_data and not request.export.own_data:
         raise InputError("no images to train on", fix="pass `train_data` with a folder or an .npz")
     try:
         from vitedge.quant.qat import team, tensorboard

@@ -15,21 +15,21 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import EMBEDDED, open_images
-from vitedge.models.sources import ModelIdentity, ModelRequest
+from vitedge.data.open import EMBEDDED, Source, open_images
+from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
 
 
 @dataclass(frozen=True)
 class ExportRequest:
     """What `vitedge export` was asked to do."""
 
-    model: ModelRequest
+    model: ModelRequest | ReferenceModel
     targets: tuple[str, ...]
     precision: Precision = "fp32"
-    calib_data: str = ""
+    calib_data: Source = ""
     calibration: str = "default"
     num_samples: int | None = None
-    eval_data: str = ""
+    eval_data: Source = ""
     max_drop_pp: float | None = None
     duration_s: float = 2.0
     """Seconds of timing for each precision of a target; 0: none, and no recommendation."""
@@ -38,6 +38,20 @@ class ExportRequest:
     output: Path = Path("artifacts")
     force: bool = False
     allow_overlap: bool = False
+
+    @property
+    def own_data(self) -> str:
+        """The embedded images of its model; empty where it has none."""
+        model = self.model
+        name = model.identity.source if isinstance(model, ReferenceModel) else model.model
+        return name or "digits" if name in (*EMBEDDED, "") else ""
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether its model is untrained."""
+        if isinstance(self.model, ReferenceModel):
+            return not self.model.identity.trained
+        return self.model.random_weights
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,8 @@ class Plan:
     targets: tuple[Target, ...]
     recipe: Calibration | None
     """None where no images are measured: in FP32."""
-    calib_data: str
-    eval_data: str
+    calib_data: Source
+    eval_data: Source
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,7 @@ def plan_export(request: ExportRequest) -> Plan:
         raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
     quantizing = request.precision == "int8"
     measuring = request.precision != "fp32"
-    model = request.model.model or "digits"
-    embedded = model if model in EMBEDDED else ""
+    embedded = request.own_data
     if not measuring and (request.calib_data or request.num_samples):
         raise InputError(
             "`calib_data` and `num_samples` do not apply to FP32",
@@ -93,7 +106,7 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="pass `calib_data` with a folder of images or an .npz (a few hundred that look "
             "like the real ones), or `calib_data='random'` to measure latency only",
         )
-    measurable = not request.model.random_weights and not (quantizing and calib_data == "random")
+    measurable = not request.random_weights and not (quantizing and calib_data == "random")
     if request.eval_data and not measurable:
         raise InputError(
             "accuracy is not measurable with random weights or random calibration",

@@ -39,7 +39,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Requirement, ...]
 
 
-def examine() -> Diagnosis:
+def doctor() -> Diagnosis:
     """Look at packages, GPUs and targets; nothing heavy is imported."""
     machine = describe_machine(threads=usable_cores())
     gpus = (

@@ -38,7 +38,7 @@ def test_parameters_become_flags(text: str, typed: str) -> None:
 def test_errors_and_notes_are_put_so(
     vitedge: Vitedge, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with steps(command_line) as progress:
+    with steps(wording=command_line) as progress:
         progress.note("see `eval_data`")
     assert capsys.readouterr().err == "see --eval-data\n"
     errors = [InputError("`force`"), InputError("`data`", fix="drop `data='digits'`")]

@@ -15,7 +15,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.report import Accuracy, Numerics, Report, Simulation
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import EMBEDDED, open_images
+from vitedge.data.open import EMBEDDED, Source, open_images
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.validation import OutputError, predict_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
@@ -121,7 +121,7 @@ def has_own_images(bundle: Bundle) -> bool:
     return bundle.manifest.model.source in EMBEDDED
 
 
-def evaluation_images(bundle: Bundle, data: str) -> ImageSet:
+def evaluation_images(bundle: Bundle, data: Source) -> ImageSet:
     """Open images to evaluate `bundle` on; an embedded reference has its own by default.
 
     Raises InputError when they do not fit, or the bundle's accuracy is not measurable.

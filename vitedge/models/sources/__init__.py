@@ -24,6 +24,10 @@ def resolve(request: ModelRequest) -> ReferenceModel:
     """
     if request.weights and request.random_weights:
         raise InputError("`weights` and `random_weights` exclude each other", fix="drop one")
+    if not isinstance(request.model, str):
+        from vitedge.models.sources import module
+
+        return module.load(request.model, request)
     prefix, colon, name = request.model.partition(":")
     if colon and prefix in LIBRARIES:
         refuse(request, "arch")

@@ -22,18 +22,25 @@ if TYPE_CHECKING:
 class ModelRequest:
     """MODEL and the parameters that say how to read it."""
 
-    model: str = ""
-    """Empty for the embedded reference, a zoo name, `timm:…`, `hf:…`, `torchvision:…`, a file."""
+    model: str | nn.Module = ""
+    """Empty for the embedded reference, a zoo name, `timm:…`, `hf:…`, `torchvision:…`, a file; or
+    a module in memory."""
     arch: str = ""
     weights: Path | None = None
-    preprocess: Path | None = None
+    preprocess: Path | Preprocess | None = None
     random_weights: bool = False
     task: Task | None = None
     """What to make of the model; None for what its source says."""
+    labels: tuple[str, ...] = ()
+    """Of a module, one for each class; empty: numbers."""
+    name: str = ""
+    """Of a module; empty: its class."""
 
     def own_preprocess(self) -> Preprocess | None:
-        """What the file `preprocess` says, if one was given. Raises InputError."""
-        return load_toml(self.preprocess, Preprocess) if self.preprocess else None
+        """What `preprocess` says, if it was given. Raises InputError."""
+        if self.preprocess is None or isinstance(self.preprocess, Preprocess):
+            return self.preprocess
+        return load_toml(self.preprocess, Preprocess)
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,8 @@ def refuse(request: ModelRequest, *fields: str) -> None:
     """Raise InputError for each of `fields` of the request that is set."""
     for field in fields:
         if getattr(request, field):
-            raise InputError(
-                f"`{field}` does not apply to '{request.model or 'digits'}'", fix="drop it"
-            )
+            name = request.model if isinstance(request.model, str) else "a module"
+            raise InputError(f"`{field}` does not apply to '{name or 'digits'}'", fix="drop it")
 
 
 def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str, ...]:

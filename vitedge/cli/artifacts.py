@@ -1,0 +1,172 @@
+"""The commands that look at one artifact: validate, predict and inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitedge.cli.command import Call, command
+from vitedge.cli.flags import command_line
+from vitedge.cli.output import Json, print_json, raise_first
+from vitedge.core.errors import InputError
+from vitedge.measure import api
+
+if TYPE_CHECKING:
+    from vitedge.core.report import Report
+    from vitedge.measure.inspection import Inspection
+    from vitedge.measure.open_bundle import Prediction
+
+
+class Form(str, Enum):
+    """What `inspect` can print in place of its tables."""
+
+    trtexec = "trtexec"
+
+
+@command(api.validate)
+def validate(call: Call[Report], as_json: Json = False) -> None:
+    from vitedge.core.api import verified
+    from vitedge.measure.accuracy import parity
+    from vitedge.measure.accuracy.bundle_validation import has_own_images
+    from vitedge.show.terminal import tables
+
+    path = call.arguments["artifact"]
+    bundle = verified(path)
+    report = call(artifact=bundle)
+    parity_alone = not call.arguments["data"] and not has_own_images(bundle)
+    if as_json:
+        print_json(report)
+    else:
+        tables.show(tables.reports([report], f"{path}"))
+        accuracy = report.accuracy
+        if parity_alone and report.parity:
+            typer.echo(tables.parity(report.parity))
+        elif accuracy:
+            skipped = "".join(f"; skipped {n}: {why}" for why, n in accuracy.skipped.items())
+            typer.echo(f"{accuracy.n} images of {accuracy.data}{skipped}")
+    if parity_alone:
+        raise_first(parity.broken([report]))
+
+
+@command(api.predict)
+def predict(
+    call: Call[list[Prediction]],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the masks of a segmentation: PNG, class indices."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    from vitedge.core.api import verified
+    from vitedge.show.terminal import tables
+
+    bundle = verified(call.arguments["artifact"])
+    task, labels = bundle.manifest.model.task, bundle.labels()
+    if output and task != "segmentation":
+        raise InputError(f"{bundle.path} makes no masks", fix="drop --output")
+    images = [str(path) for path in call.arguments["images"]]
+    predictions = call(artifact=bundle)
+    documents = [
+        {"image": image, **_said(prediction, labels)}
+        for image, prediction in zip(images, predictions, strict=True)
+    ]
+    if output:
+        for document, prediction in zip(documents, predictions, strict=True):
+            document["mask"] = str(_write_mask(prediction, output, Path(document["image"])))
+    if as_json:
+        print_json({"predictions": documents})
+        return
+    rows = [
+        (document["image"], entry["label"], f"{entry.get('score', entry.get('share')):.1%}")
+        for document in documents
+        for entry in document.get("top", document.get("shares", ()))
+    ]
+    if rows:
+        figure = "score" if task == "classification" else "share of pixels"
+        tables.show(tables.listing(("image", "class", figure), rows))
+    for document in documents:
+        image = document["image"]
+        if "features" in document:
+            typer.echo(f"{image}: {len(document['features'])} features, which --json has")
+        if "mask" in document:
+            typer.echo(f"{image}: mask in {document['mask']}")
+
+
+def _said(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """A prediction as a document; of a mask, the share of pixels of each class in it."""
+    import msgspec
+    import numpy as np
+
+    if prediction.features is not None:
+        return {"features": prediction.features.tolist()}
+    if prediction.mask is None:
+        return {"top": msgspec.to_builtins(prediction.top)}
+    counts = np.bincount(prediction.mask[prediction.mask >= 0], minlength=len(labels))
+    best = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
+    size = prediction.mask.size
+    return {
+        "shares": [{"label": labels[i], "index": i, "share": float(counts[i] / size)} for i in best]
+    }
+
+
+def _write_mask(prediction: Prediction, folder: Path, image: Path) -> Path:
+    """Write the mask of `image` as a PNG of class indices. Raises InputError."""
+    import numpy as np
+    from PIL import Image
+
+    assert prediction.mask is not None
+    path = folder / f"{image.stem}.png"
+    kind = np.uint8 if prediction.mask.max() < 2**8 else np.uint16
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.samefile(image):
+            raise InputError(f"the mask would replace {image}", fix="give another --output folder")
+        Image.fromarray(prediction.mask.astype(kind)).save(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", fix="choose another --output folder"
+        ) from error
+    return path
+
+
+@command(api.inspect)
+def inspect(
+    call: Call[Inspection],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with a picture of error against depth.")
+    ] = None,
+    form: Annotated[
+        Form | None,
+        typer.Option("--as", help="Print the commands of NVIDIA's own tools instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    from msgspec.structs import replace
+
+    from vitedge.runtimes.tensorrt import trtexec
+    from vitedge.show.page import inspection as page
+    from vitedge.show.page import shell
+    from vitedge.show.terminal import inspection as table
+
+    if form and html:
+        raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
+    if form:
+        commands = trtexec.commands(**call.complete("source", "target"))
+        print_json(commands) if as_json else trtexec.show(commands)
+        return
+    if html:
+        shell.check_writable(html)
+    inspection = call()
+    layers = tuple(replace(row, why=command_line(row.why)) for row in inspection.layers)
+    notes = tuple(map(command_line, inspection.notes))
+    inspection = replace(inspection, layers=layers, notes=notes)
+    if html:
+        shell.write(page.render(inspection), html)
+    if as_json:
+        print_json(inspection)
+        return
+    table.show(inspection)

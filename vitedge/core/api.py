@@ -1,0 +1,46 @@
+"""What the functions of the Python API share: how artifacts are named, and where they are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from vitedge.core.bundle import Bundle
+
+ARTIFACTS = Path("artifacts")
+"""Where artifacts are written and looked for."""
+AnyPath: TypeAlias = "str | os.PathLike[str]"
+AnyBundle: TypeAlias = "str | os.PathLike[str] | Bundle"
+"""An artifact: its folder, or what `vitedge.open` made of it."""
+AnyBundles: TypeAlias = "AnyBundle | Sequence[AnyBundle]"
+Names: TypeAlias = "str | Sequence[str]"
+
+
+def several(value: Any) -> list[Any]:
+    """`value` as a list: one thing is a list of it, and a text is one thing."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return [value]
+
+
+def verified(artifact: AnyBundle) -> Bundle:
+    """`artifact` with its schema and hashes checked. Raises InputError."""
+    from vitedge.core.bundle import Bundle, open_bundle
+
+    return artifact if isinstance(artifact, Bundle) else open_bundle(Path(artifact))
+
+
+def folder(artifact: AnyBundle) -> Path:
+    """Where it lies, or a file in its place."""
+    return artifact.path if hasattr(artifact, "path") else Path(artifact)
+
+
+def callable_package(name: str, function: Callable[..., Any]) -> None:
+    """Let the package `name` be called as `function`: the API has a function of that name."""
+    members = {"__call__": staticmethod(function), "__wrapped__": staticmethod(function)}
+    sys.modules[name].__class__ = type("CallablePackage", (ModuleType,), members)

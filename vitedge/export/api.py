@@ -1,0 +1,259 @@
+"""The API's part on making artifacts: export, train, build, and all of it in one demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, Names, folder, several
+from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps, steps
+from vitedge.core.spec import Count, Positive
+from vitedge.models.api import AnyModel, request
+
+if TYPE_CHECKING:
+    from vitedge.core.spec import Batch, Precision, Preprocess, Task, Training
+    from vitedge.data.open import Data
+    from vitedge.export.demo import Demo
+    from vitedge.export.qat import QatRequest
+    from vitedge.export.request import ExportRequest
+    from vitedge.export.result import ExportResult
+    from vitedge.measure.open_bundle import OpenBundle
+
+
+def export(
+    model: AnyModel = "",
+    *,
+    targets: Names = (),
+    precision: Precision = "fp32",
+    calib_data: Data = "",
+    calibration: str = "default",
+    num_samples: Positive | None = None,
+    eval_data: Data = "",
+    max_drop_pp: float | None = None,
+    duration_s: float = 2.0,
+    weights: AnyPath | None = None,
+    arch: str = "",
+    random_weights: bool = False,
+    task: Task | None = None,
+    preprocess: AnyPath | Preprocess | None = None,
+    batch: Batch | None = None,
+    opset: int | None = None,
+    output: AnyPath = ARTIFACTS,
+    force: bool = False,
+    allow_overlap: bool = False,
+    progress: Steps | None = None,
+) -> list[ExportResult]:
+    """Export a model to one or more targets, and prove each artifact against FP32.
+
+    An FP16 or INT8 export writes its FP32 artifact too. Nothing appears in `output` before all
+    of it is built and checked.
+
+    Args:
+        model: Empty: the embedded reference. Else a name of 'vitedge models list', timm:NAME,
+            hf:ID-or-directory, torchvision:NAME, FILE.onnx, or FILE.safetensors / .pt / .npz with
+            `arch`.
+        targets: A target, or a runtime for the target that fits here.
+        precision: 'fp32', 'fp16', guarded against overflow, or 'int8'.
+        calib_data: Calibration images: folder, .npz, 'digits', 'shapes' or 'random'.
+        calibration: Calibration recipe, or a .toml.
+        num_samples: Calibration images; default: the recipe's.
+        eval_data: Labelled images: folder, .npz, 'digits' or 'shapes'.
+        max_drop_pp: Keep layers in float until accuracy drops no more points.
+        duration_s: Seconds of timing for each precision; 0: none, and no recommendation.
+        weights: Weights of a named model.
+        arch: Architecture of a weights file.
+        random_weights: Untrained weights: latency only.
+        task: classification, segmentation or features; default: the source's.
+        preprocess: Preprocessing, a .toml.
+        batch: Images a run, or 'dynamic'.
+        opset: ONNX opset; default: the target's.
+        output: Folder that holds the artifacts.
+        force: Replace existing artifacts.
+        allow_overlap: Evaluate on images that were used, too.
+        progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Returns:
+        Every artifact that was written, FP32 first, with its report.
+
+    Raises:
+        InputError: the model, the data or the parameters are of no use, and how to mend it.
+        UnavailableError: a package or a runtime is missing.
+        LimitError: `max_drop_pp` cannot be met.
+    """
+    parameters = {name: value for name, value in locals().items() if name != "progress"}
+    from vitedge.export import job
+
+    with steps(progress) as shown:
+        return job.export(to_export(**parameters), shown)
+
+
+def to_export(
+    model: AnyModel,
+    *,
+    targets: Names,
+    calib_data: Data,
+    eval_data: Data,
+    weights: AnyPath | None,
+    arch: str,
+    random_weights: bool,
+    task: Task | None,
+    preprocess: AnyPath | Preprocess | None,
+    batch: Batch | None,
+    output: AnyPath,
+    **further: Any,
+) -> ExportRequest:
+    """The parameters of `export` as one. Raises InputError."""
+    from vitedge.data.open import source_of
+    from vitedge.export.request import ExportRequest
+
+    if not targets:
+        raise InputError("no target given", fix="pass `targets`; see 'vitedge targets list'")
+    return ExportRequest(
+        model=request(
+            model,
+            weights=weights,
+            arch=arch,
+            random_weights=random_weights,
+            task=task,
+            preprocess=preprocess,
+        ),
+        targets=tuple(several(targets)),
+        calib_data=source_of(calib_data),
+        eval_data=source_of(eval_data),
+        batch=_batch(batch),
+        output=Path(output),
+        **further,
+    )
+
+
+def _batch(batch: Batch | str | None) -> Batch | None:
+    """Raises InputError where it is no number of images."""
+    text = str(batch or "")
+    if not text or text == "dynamic":
+        return text or None  # type: ignore[return-value]
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise InputError(f"`batch` '{text}' is no number of images", fix="pass 1, 2, … or dynamic")
+    return int(text)
+
+
+def qat(
+    model: AnyModel = "",
+    *,
+    target: str = "",
+    train_data: str = "",
+    training: AnyPath | Training | None = None,
+    epochs: Positive | None = None,
+    batch_size: Positive | None = None,
+    learning_rate: float | None = None,
+    seed: Count | None = None,
+    resume: bool = False,
+    tensorboard: AnyPath | None = None,
+    calib_data: str = "",
+    calibration: str = "default",
+    num_samples: Positive | None = None,
+    eval_data: str = "",
+    duration_s: float = 2.0,
+    weights: AnyPath | None = None,
+    arch: str = "",
+    task: Task | None = None,
+    preprocess: AnyPath | Preprocess | None = None,
+    batch: Batch | None = None,
+    opset: int | None = None,
+    output: AnyPath = ARTIFACTS,
+    force: bool = False,
+    allow_overlap: bool = False,
+    progress: Steps | None = None,
+) -> list[ExportResult]:
+    """Train the quantized model against the FP32 one, then export it as `export` does in INT8.
+
+    Under `accelerate launch` or `torchrun`, with `-m vitedge qat …`, on several devices.
+
+    Args:
+        target: A target, or a runtime for the target that fits here.
+        train_data: Training images, labelled or not: folder, .npz or 'digits'.
+        training: Training settings, a .toml.
+        epochs: Passes over the training images.
+        batch_size: Images of one step, over all processes.
+        learning_rate: Of the weights, at its highest.
+        seed: Of order and augmentation.
+        resume: Go on from the last checkpoint.
+        tensorboard: Folder for TensorBoard's event files.
+
+    The others, what is returned and what is raised are as of `export`; a process that only
+    trains along returns nothing.
+    """
+    parameters = {name: value for name, value in locals().items() if name != "progress"}
+    from vitedge.export import qat as job
+
+    with steps(progress) as shown:
+        return job.run(to_qat(**parameters), shown)
+
+
+def to_qat(
+    *,
+    target: str,
+    train_data: str,
+    training: AnyPath | Training | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    resume: bool,
+    tensorboard: AnyPath | None,
+    calib_data: str,
+    **further: Any,
+) -> QatRequest:
+    """The parameters of `qat` as one. Raises InputError."""
+    from vitedge.export import qat as job
+
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    return job.QatRequest(
+        export=to_export(
+            targets=target,
+            precision="int8",
+            calib_data=calib_data or train_data,
+            random_weights=False,
+            **further,
+        ),
+        train_data=train_data,
+        training=job.settings(training, settings),
+        resume=resume,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+    )
+
+
+def build(artifact: AnyBundle, *, force: bool = False, progress: Steps | None = None) -> OpenBundle:
+    """Compile the engine of an artifact on this machine: TensorRT's are built on the device.
+
+    Args:
+        artifact: An artifact's folder.
+        force: Build an engine that is there.
+        progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Raises:
+        InputError: nothing to build, or it is built already.
+        UnavailableError: this machine lacks what it takes.
+    """
+    from vitedge.export import build as job
+
+    with steps(progress) as shown:
+        return job.build(folder(artifact), shown, force=force)
+
+
+def demo(output: AnyPath = ARTIFACTS, *, progress: Steps | None = None) -> Demo:
+    """Run the whole job on the embedded reference model and real images.
+
+    Args:
+        output: Folder that holds the artifacts.
+        progress: Where to show it; None: bars on stderr where that is a terminal.
+    """
+    from vitedge.export import demo as job
+
+    with steps(progress) as shown:
+        return job.run(Path(output), shown)

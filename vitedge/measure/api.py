@@ -1,0 +1,176 @@
+"""The API's part on artifacts: open, predict, validate, time and inspect them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from msgspec import Meta
+
+from vitedge.core.api import ARTIFACTS, AnyBundle, AnyBundles, Names, folder, several, verified
+from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps, steps
+from vitedge.core.spec import Positive
+
+if TYPE_CHECKING:
+    from vitedge.core.report import Report
+    from vitedge.data.open import Data
+    from vitedge.measure.inspection import Inspection
+    from vitedge.measure.latency.bench import BenchRequest
+    from vitedge.measure.open_bundle import OneImage, OpenBundle, Prediction
+
+AnyImages: TypeAlias = "OneImage | Sequence[OneImage]"
+Rival: TypeAlias = AnyBundle
+Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
+
+
+def open(path: AnyBundle) -> OpenBundle:
+    """Open the artifact at `path` after checking its schema and the hash of every file.
+
+    Raises:
+        InputError: it is not there, or not what its manifest says.
+    """
+    from vitedge.measure.open_bundle import OpenBundle
+
+    bundle = verified(path)
+    return bundle if isinstance(bundle, OpenBundle) else OpenBundle(bundle.path, bundle.manifest)
+
+
+def predict(artifact: AnyBundle, images: AnyImages, *, top: Positive = 5) -> list[Prediction]:
+    """Say what an artifact makes of images: classes, a mask or features.
+
+    Args:
+        artifact: An artifact's folder.
+        images: PNG, JPEG or WebP files.
+        top: How many classes of each image, of a classifier.
+    """
+    with open(artifact) as bundle:
+        return bundle.predict(several(images), top=top)
+
+
+def validate(
+    artifact: AnyBundle,
+    data: Data = "",
+    *,
+    allow_overlap: bool = False,
+    progress: Steps | None = None,
+) -> Report:
+    """Measure an artifact's accuracy and numerics against FP32; without images, its parity.
+
+    Args:
+        artifact: An artifact's folder.
+        data: Images to measure on: folder, .npz, 'digits' or 'shapes'.
+        allow_overlap: Accept calibration images.
+        progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Returns:
+        The artifact's whole report, as report.json has it.
+
+    Raises:
+        InputError: no sound artifact, or images that do not fit.
+        UnavailableError: this machine lacks what the artifact was built for.
+    """
+    from vitedge.data.open import source_of
+    from vitedge.measure.accuracy import parity
+    from vitedge.measure.accuracy.bundle_validation import (
+        evaluation_images,
+        has_own_images,
+        validate_bundle,
+    )
+
+    bundle, source = verified(artifact), source_of(data)
+    if not source and not has_own_images(bundle):
+        return parity.check(bundle)
+    with steps(progress) as shown:
+        images = evaluation_images(bundle, source)
+        return validate_bundle(bundle, images, shown, allow_overlap=allow_overlap)
+
+
+def bench(
+    artifacts: AnyBundles = (),
+    *,
+    against: Rival = "fp32",
+    scenarios: Names = ("single-stream",),
+    sweeps: Names = (),
+    duration_s: float = 3.0,
+    batch: Positive | None = None,
+    threads: Threads = 0,
+    streams: Threads = 0,
+    progress: Steps | None = None,
+) -> list[Report]:
+    """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run.
+
+    Args:
+        artifacts: Artifacts to time; default: all in artifacts/.
+        against: 'fp32', or another artifact.
+        scenarios: single-stream (default) or offline; repeatable.
+        sweeps: Latency over 'threads' or 'batch'; repeatable.
+        duration_s: Seconds for each artifact and scenario; 10 or more show drift.
+        batch: Images a run.
+        threads: Inference threads; 0: all.
+        streams: offline: runs at a time; 0: several, compared.
+        progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Returns:
+        The whole report of each artifact, as its report.json has it. One whose `parity` is
+        broken does not compute on this machine what it was built for.
+
+    Raises:
+        InputError: no sound artifact, or parameters that do not go together.
+        UnavailableError: this machine lacks what an artifact was built for.
+    """
+    from vitedge.measure.latency.bench import bench_bundles
+
+    bundles = [verified(artifact) for artifact in to_bench(artifacts)]
+    request = bench_request(
+        against=against,
+        scenarios=scenarios,
+        sweeps=sweeps,
+        duration_s=duration_s,
+        batch=batch,
+        threads=threads,
+        streams=streams,
+    )
+    with steps(progress) as shown:
+        reports, _ = bench_bundles(bundles, shown, request)
+    return reports
+
+
+def to_bench(artifacts: AnyBundles) -> list[AnyBundle]:
+    """`artifacts`, or all there are. Raises InputError where there are none."""
+    from vitedge.core.bundle import bundles_in
+
+    paths: list[AnyBundle] = several(artifacts) or [*bundles_in(ARTIFACTS)]
+    if not paths:
+        raise InputError(f"no artifacts in {ARTIFACTS}/", fix="make one with 'vitedge export'")
+    return paths
+
+
+def bench_request(
+    *, against: Rival, scenarios: Names, sweeps: Names, **further: Any
+) -> BenchRequest:
+    """The parameters of `bench` but for the artifacts."""
+    from vitedge.measure.latency.bench import BenchRequest
+
+    return BenchRequest(
+        against=against if isinstance(against, str) else str(folder(against)),
+        scenarios=tuple(dict.fromkeys(several(scenarios))),
+        sweeps=tuple(dict.fromkeys(several(sweeps))),
+        **further,
+    )
+
+
+def inspect(source: AnyBundle, *, target: str = "") -> Inspection:
+    """Show what is quantized and why, what each layer loses, and what the target minds.
+
+    Args:
+        source: An artifact's folder, or FILE.onnx.
+        target: Check against this target; default: the artifact's own.
+
+    Raises:
+        InputError: neither an artifact nor an ONNX file, or an unknown target.
+        UnavailableError: the package onnx is needed and missing.
+    """
+    from vitedge.measure.inspection import inspect as inspection
+
+    return inspection.inspect(folder(source), target)

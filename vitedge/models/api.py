@@ -1,0 +1,114 @@
+"""The API's part on models: `vitedge.load`, and `vitedge.models`, those known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vitedge.core.api import AnyPath
+from vitedge.core.errors import InputError, UnavailableError, error_line, missing, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vitedge.core.spec import Preprocess, Task
+    from vitedge.models.sources import ModelRequest, ReferenceModel
+
+AnyModel: TypeAlias = "str | nn.Module | ReferenceModel"
+TASKS = ("classification", "segmentation", "features")
+
+
+def load(
+    model: AnyModel = "",
+    *,
+    weights: AnyPath | None = None,
+    arch: str = "",
+    random_weights: bool = False,
+    task: Task | None = None,
+    preprocess: AnyPath | Preprocess | None = None,
+    labels: Sequence[str] = (),
+    name: str = "",
+) -> ReferenceModel:
+    """Find and load a model, or take a module in memory, to be exported.
+
+    Args:
+        model: A name or file as `vitedge export` takes it (empty: the embedded reference), or an
+            `nn.Module`, (B, 3, H, W) float32 -> one float32 tensor. A copy of it is what is used.
+        weights: A file of weights for a named model.
+        arch: Architecture of a file of weights.
+        random_weights: Untrained weights: latency only.
+        task: classification, segmentation or features; default: what the source says.
+        preprocess: How images become its input: a Preprocess, or a .toml. A module needs one.
+        labels: Class names of a module, in the order of its outputs; default: numbers.
+        name: What artifacts of a module are called; default: its class.
+
+    Raises:
+        InputError: an unknown name, missing or unfit weights, parameters that do not go together.
+        UnavailableError: a package is missing, or weights cannot be fetched here.
+    """
+    return loaded(
+        request(
+            model,
+            weights=weights,
+            arch=arch,
+            random_weights=random_weights,
+            task=task,
+            preprocess=preprocess,
+            labels=tuple(labels),
+            name=name,
+        )
+    )
+
+
+def models() -> dict[str, dict[str, object]]:
+    """The models vitedge knows by name, and what is known of each without loading it."""
+    from vitedge.models.zoo import ZOO
+
+    return {name: model.card() for name, model in ZOO.items()}
+
+
+def request(
+    model: AnyModel,
+    *,
+    weights: AnyPath | None,
+    preprocess: AnyPath | Preprocess | None,
+    task: Task | None,
+    **further: Any,
+) -> ModelRequest | ReferenceModel:
+    """The parameters of `load` as one, for those that load later. Raises InputError."""
+    from vitedge.core.spec import Preprocess
+    from vitedge.models.sources.base import ModelRequest, ReferenceModel
+
+    if task not in (None, *TASKS):
+        raise InputError(f"unknown `task` '{task}'", fix=nearest(str(task), TASKS))
+    if preprocess is not None and not isinstance(preprocess, Preprocess):
+        preprocess = Path(preprocess)
+    asked = ModelRequest(
+        weights=None if weights is None else Path(weights),
+        preprocess=preprocess,
+        task=task,
+        **further,
+    )
+    if not isinstance(model, ReferenceModel):
+        return replace(asked, model=model)
+    if asked != ModelRequest():
+        raise InputError(
+            "a model that is loaded takes no parameters of `load`", fix="give them to `load`"
+        )
+    return model
+
+
+def loaded(asked: ModelRequest | ReferenceModel) -> ReferenceModel:
+    """What was asked for, unless it is there. Raises InputError, UnavailableError."""
+    from vitedge.models.sources import ReferenceModel, resolve
+
+    if isinstance(asked, ReferenceModel):
+        return asked
+    try:
+        return resolve(asked)
+    except ImportError as error:
+        if error.name is None:
+            raise UnavailableError(error_line(error), fix="install what it names") from error
+        raise missing(error.name, "export") from error

@@ -1,0 +1,76 @@
+"""An `nn.Module` in memory, with what it does not say of itself: preprocessing and task."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from vitedge.core.errors import InputError, error_line
+from vitedge.core.spec import Preprocess, Task
+from vitedge.models.sources import checkpoints
+from vitedge.models.sources.base import (
+    ModelIdentity,
+    ModelRequest,
+    ReferenceModel,
+    bundle_name,
+    check_labels,
+    refuse,
+)
+
+
+def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
+    """A copy of `module`, on the CPU, in float32 and for inference. Raises InputError."""
+    kind = type(module).__qualname__
+    refuse(request, "arch", "weights", "random_weights")
+    preprocess = request.own_preprocess()
+    if preprocess is None:
+        raise InputError(
+            f"{kind} does not say how its images are made",
+            fix="give `preprocess`: a vitedge.Preprocess(height=…, width=…, …), or a .toml",
+        )
+    try:
+        own = copy.deepcopy(module).cpu().float().eval()
+    except Exception as error:  # whatever the copy of a submodule raises
+        raise InputError(f"{kind} cannot be copied: {error_line(error)}", fix=_FILE) from error
+    for layer in own.modules():
+        if hasattr(layer, "fused_attn"):  # timm's: its parts, not one operator, get quantized
+            setattr(layer, "fused_attn", False)  # noqa: B010 - no attribute that mypy knows
+    output = _output(own, kind, preprocess)
+    task: Task = request.task or ("segmentation" if output.ndim == 4 else "classification")
+    state = own.state_dict()
+    checkpoints.require_finite(state, kind)
+    identity = ModelIdentity(
+        name=bundle_name(request.name or kind),
+        source=f"module:{kind}",
+        weights_sha256=checkpoints.digest(state),
+        preprocess=preprocess,
+        task=task,
+        labels=() if task == "features" else check_labels(request.labels, output.shape[1], kind),
+        trained=True,
+    )
+    return ReferenceModel(identity, own)
+
+
+_FILE = "export it to ONNX yourself, and give FILE.onnx"
+
+
+def _output(module: nn.Module, kind: str, preprocess: Preprocess) -> Tensor:
+    """What it makes of one black image: (1, classes or D) or (1, classes, h, w)."""
+    size = (preprocess.height, preprocess.width)
+    try:
+        with torch.inference_mode():
+            output = module(torch.zeros(1, 3, *size))
+    except Exception as error:  # whatever a module raises
+        raise InputError(
+            f"{kind} does not take (1, 3, {size[0]}, {size[1]}) float32: {error_line(error)}",
+            fix="correct height and width of `preprocess`, or wrap what takes anything else",
+        ) from error
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor) or output.ndim not in (2, 4) or len(output) != 1:
+        raise InputError(
+            f"{kind} gives {shape}, not one tensor (1, classes), (1, classes, h, w) or (1, D)",
+            fix="wrap it in a module that returns its logits or features alone",
+        )
+    return output
