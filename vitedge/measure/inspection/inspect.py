@@ -40,8 +40,8 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     remarks = []
     if record is None:
         remarks.append(
-            f"nothing is quantized in {manifest.precision}: export it in INT8, or inspect an ONNX "
-            "file for a target to see what would be"
+            f"nothing is quantized in {manifest.precision}: export with `precision='int8'`, or "
+            "inspect an ONNX file with `target` to see what would be"
         )
     elif record.training:
         remarks.append(notes.trained(record.training))

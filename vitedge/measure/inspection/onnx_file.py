@@ -82,7 +82,7 @@ def _planned_rows(model: ModelProto, target: Target | None) -> Iterator[Row]:
 
     decisions = decide(model, target.quantization if target else _NO_DIALECT)
     for depth, decision in enumerate(decisions, start=1):
-        why = decision.why if target else "float graph; a target says what would be quantized"
+        why = decision.why if target else "float graph; `target` says what would be quantized"
         yield Row(
             depth=depth,
             node=decision.node,
