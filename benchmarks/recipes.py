@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks import peers
 from vitedge.core import catalog
-from vitedge.measure.statistics import paired_drop_pp
+from vitedge.measure.statistics import discordant, drop_pp
 
 COLUMNS = ("recipe", "runtime", "images", "SQNR dB", "drop pp", "95% interval", "quantize s")
 
@@ -53,10 +53,10 @@ def _scores(
 ) -> tuple[str, str, str]:
     """SQNR, the drop, and the interval of the drop."""
     right = [values.argmax(-1) == labels for values in (reference, logits)]
-    drop_pp = 100 * float(np.mean(right[0]) - np.mean(right[1]))
-    low, high = paired_drop_pp(right[0], right[1], 0.95)
+    lost_pp = 100 * float(np.mean(right[0]) - np.mean(right[1]))
+    low, high = drop_pp(*discordant(*right), len(labels), 0.95)
     sqnr_db = peers.sqnr_db(reference, logits)
-    return f"{sqnr_db:.1f}", f"{drop_pp:.2f}", f"{low:.2f} to {high:.2f}"
+    return f"{sqnr_db:.1f}", f"{lost_pp:.2f}", f"{low:.2f} to {high:.2f}"
 
 
 if __name__ == "__main__":

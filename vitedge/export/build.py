@@ -20,7 +20,7 @@ from vitedge.core.bundle import (
 )
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
-from vitedge.measure.accuracy.golden import check
+from vitedge.measure.accuracy import parity
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.runtimes import lower
 
@@ -65,13 +65,12 @@ def build(path: Path, steps: Steps, *, force: bool) -> OpenBundle:
         if built.compiled is None:  # nothing here to tell: what the export found still holds
             built = msgspec.structs.replace(built, compiled=manifest.build.compiled)
         sealed = seal(staged, msgspec.structs.replace(manifest, build=built))
-        sealed = amend(sealed, golden=manifest.golden or check(sealed))
+        sealed = amend(sealed, golden=manifest.golden or parity.at_export(sealed))
         fp32 = bundle.reference()
-        fp32_bytes = sealed.size_bytes if fp32 is bundle else fp32.size_bytes if fp32 else None
         before = report.read(path / REPORT)
         measured = report.Report(
             **report.identity(sealed),
-            size=report.Size(bytes=sealed.size_bytes, fp32_bytes=fp32_bytes),
+            size=report.size(sealed, sealed if fp32 is bundle else fp32),
             simulation=before.simulation if before else None,
         )
         report.merge(sealed, measured)

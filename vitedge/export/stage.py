@@ -14,12 +14,12 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Precision, Preprocess, Target, Task
 from vitedge.export.request import Job
 from vitedge.export.result import ExportResult
+from vitedge.measure.accuracy import parity
 from vitedge.measure.accuracy.bundle_validation import (
     measure_numerics,
     simulate_bundle,
     validate_bundle,
 )
-from vitedge.measure.accuracy.golden import check
 from vitedge.models.sources import ModelIdentity
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
@@ -132,7 +132,7 @@ def _build(
         build=build,
     )
     sealed = seal(folder, description)
-    return amend(sealed, golden=check(sealed))
+    return amend(sealed, golden=parity.at_export(sealed))
 
 
 def _not_measurable(model: ModelIdentity, lowered: Int8 | Fp16 | None) -> str:

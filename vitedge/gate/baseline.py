@@ -14,7 +14,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.report import Report
 from vitedge.gate.subject import Key, Subject
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.evidence import About, Evidence
+from vitedge.measure.accuracy.evidence import About, Evidence, PerImage
 
 SCHEMA = "vitedge.baseline/1"
 _ARRAYS = ("digests", "labels", "artifact")
@@ -58,7 +58,7 @@ def read(path: Path) -> Baseline:
     try:
         accepted = msgspec.convert(header, _Header).accepted
         for place, (report, about) in enumerate(accepted):
-            per_image = evidence.bare(*(arrays[f"{place}.{name}"] for name in _ARRAYS))
+            per_image = PerImage(*(arrays[f"{place}.{name}"] for name in _ARRAYS))
             validation = Evidence(about, evidence.checked(per_image, about.metric))
             subjects.append(Subject(path, report, validation))
     except (msgspec.ValidationError, KeyError, ValueError, TypeError) as error:

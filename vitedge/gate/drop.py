@@ -12,8 +12,8 @@ from vitedge.core.errors import InputError
 from vitedge.core.report import Accuracy, Metric
 from vitedge.gate.decision import Criterion, quantile, reach, round_up
 from vitedge.gate.verdict import Check
-from vitedge.measure.accuracy.evidence import Evidence, PerImage, bare
-from vitedge.measure.statistics import drop_pp, resampled_drop_pp
+from vitedge.measure.accuracy.evidence import Evidence, PerImage
+from vitedge.measure.statistics import discordant, drop_pp, resampled_drop_pp
 
 
 class Drop(NamedTuple):
@@ -82,9 +82,7 @@ def between(metric: Metric, paired: PairedPredictions, confidence: float) -> Dro
     """What is lost from the first model to the second."""
     labels, first, second = paired
     if metric == "top1":
-        first_right, second_right = first == labels, second == labels
-        lost, gained = (first_right & ~second_right).sum(), (~first_right & second_right).sum()
-        return of_pairs(int(lost), int(gained), len(labels), confidence)
+        return of_pairs(*discordant(first == labels, second == labels), len(labels), confidence)
     n = len(first)
 
     def measure(sums: NDArray[Any]) -> NDArray[Any]:
@@ -134,6 +132,6 @@ def _ordered(per_image: PerImage) -> PerImage:
     digests, labels, artifact = per_image.digests, per_image.labels, per_image.artifact
     if len(labels):
         order = np.lexsort((labels, digests))
-        return bare(digests[order], labels[order], artifact[order])
+        return PerImage(digests[order], labels[order], artifact[order])
     order = np.argsort(digests, kind="stable")
-    return bare(digests[order], labels, artifact[order])
+    return PerImage(digests[order], labels, artifact[order])

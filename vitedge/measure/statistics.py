@@ -23,27 +23,9 @@ BINS = 1024
 """Resolution of a resampled median: exact up to 1024 samples, 0.1% of them beyond."""
 
 
-def paired_drop_pp(
-    fp32_correct: NDArray[np.bool_], artifact_correct: NDArray[np.bool_], confidence: float = 0.95
-) -> tuple[float, float]:
-    """Bound the accuracy lost, FP32 minus artifact, in percentage points, as `drop_pp` does.
-
-    Args:
-        fp32_correct: (n,) whether FP32 was right on each image.
-        artifact_correct: (n,) the same for the artifact, in the same order.
-        confidence: two-sided; each limit alone is a one-sided (1 + confidence)/2 bound.
-
-    Raises:
-        InputError: no images, or not the same number.
-    """
-    if fp32_correct.shape != artifact_correct.shape or fp32_correct.ndim != 1:
-        raise InputError(
-            f"paired accuracies differ in shape: {fp32_correct.shape}, {artifact_correct.shape}",
-            fix="score both models on the same images",
-        )
-    lost = int(np.count_nonzero(fp32_correct & ~artifact_correct))
-    gained = int(np.count_nonzero(~fp32_correct & artifact_correct))
-    return drop_pp(lost, gained, len(fp32_correct), confidence)
+def discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many images, (n,), only the first model has right, and how many only the second."""
+    return int((first & ~second).sum()), int((~first & second).sum())
 
 
 def drop_pp(lost: int, gained: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -247,14 +229,9 @@ def _medians(samples: NDArray[np.float64], draws: NDArray[np.int64]) -> NDArray[
     return np.asarray((values[left] + values[right]) / 2)
 
 
-def _z(confidence: float) -> float:
-    """Two-sided normal quantile."""
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
 def students_t(confidence: float, freedom: float) -> float:
     """Two-sided quantile of Student's t, by Abramowitz & Stegun 26.7.5: 1% low at 2 degrees."""
-    z = _z(confidence)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     terms = (
         z,
         (z**3 + z) / 4,

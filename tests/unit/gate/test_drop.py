@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from tests.unit.gate.conftest import Write, changed, gate, sections
 from vitedge.core.errors import InputError
 from vitedge.gate.drop import Drop, PairedPredictions, between, pair
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.evidence import About, PerImage, bare
+from vitedge.measure.accuracy.evidence import About, PerImage
 
 NONE = np.zeros(0, np.int32)
 
@@ -22,7 +21,7 @@ def masks(worse: int, n: int = 200) -> PerImage:
     counts = np.tile(np.array([[27, 30], [33, 33], [33, 33]], np.int32), (n, 1, 1))
     artifact = counts.copy()
     artifact[:worse, 0, 0] -= 9
-    return replace(bare(np.arange(n, dtype=np.uint64), NONE, artifact), fp32=counts)
+    return PerImage(np.arange(n, dtype=np.uint64), NONE, artifact, fp32=counts)
 
 
 def lost_miou(before: np.ndarray, after: np.ndarray, confidence: float = 0.95) -> Drop:

@@ -82,7 +82,7 @@ def test_int8_that_lost_what_it_had_at_export_fails_in_bench(
 
 
 def test_outputs_that_are_not_finite_are_no_parity() -> None:
-    from vitedge.measure.accuracy.golden import compare
+    from vitedge.measure.accuracy.parity import compare
 
     golden = Golden(np.zeros((2, 1, 1, 3), np.uint8), np.ones((2, 3), np.float32), np.zeros(2))
     outputs = np.array([[1, 2, 3], [1, np.nan, 3]], np.float32)

@@ -10,22 +10,14 @@ from scipy import stats
 from vitedge.core.errors import InputError
 from vitedge.measure.statistics import (
     _poisson_limits,
+    discordant,
     drop_pp,
-    paired_drop_pp,
     quantile_limits,
     ratio_of_medians,
     resampled_drop_pp,
     share_se,
     students_t,
 )
-
-
-def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[NDArray[np.bool_], ...]:
-    """Correctness of two models from the four cells of their 2x2 table."""
-    cells = [both, lost, gained, neither]
-    return np.repeat([True, True, False, False], cells), np.repeat(
-        [True, False, True, False], cells
-    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 399, 1234, 45000])
@@ -37,28 +29,27 @@ def test_the_limits_of_a_count_are_garwoods(count: int, tail: float) -> None:
 
 
 def test_drop_without_gains_has_the_limits_of_what_was_lost() -> None:
-    low, high = paired_drop_pp(*pairs(700, 12, 0, 7), 0.9)
+    low, high = drop_pp(12, 0, 719, 0.9)
     assert high == pytest.approx(100 * stats.chi2.ppf(0.95, 26) / 2 / 719)
     assert low < 100 * stats.chi2.ppf(0.05, 24) / 2 / 719  # there may be gains yet
 
 
 def test_drop_of_identical_models_is_the_rule_of_three() -> None:
     limit = -100 * np.log(0.025) / 719
-    assert paired_drop_pp(*pairs(700, 0, 0, 19)) == pytest.approx((-limit, limit))
+    assert drop_pp(0, 0, 719) == pytest.approx((-limit, limit))
     assert drop_pp(0, 0, 719, 0.9)[1] > 0.4  # which proves no drop below 0.01 points
 
 
 def test_drop_of_swapped_models_is_negated():
-    fp32, artifact = pairs(600, 31, 12, 76)
-    low, high = paired_drop_pp(fp32, artifact)
-    assert paired_drop_pp(artifact, fp32) == pytest.approx((-high, -low), abs=1e-9)
+    low, high = drop_pp(31, 12, 719)
+    assert drop_pp(12, 31, 719) == pytest.approx((-high, -low), abs=1e-9)
     assert 0 < low < 100 * (31 - 12) / 719 < high
 
 
 def test_drop_of_one_image() -> None:
-    low, high = paired_drop_pp(*pairs(0, 1, 0, 0))
+    low, high = drop_pp(1, 0, 1)
     assert low < 0 < high == 100
-    assert paired_drop_pp(*pairs(1, 0, 0, 0)) == (-100, 100)
+    assert drop_pp(0, 0, 1) == (-100, 100)
 
 
 @pytest.mark.parametrize("n", [30, 719])
@@ -85,10 +76,16 @@ def test_each_limit_of_a_drop_holds_its_level_exactly(
     assert below <= tail and above <= tail
 
 
-@pytest.mark.parametrize(("n", "m"), [(0, 0), (3, 4)])
-def test_drop_needs_the_same_images_twice(n, m):
-    with pytest.raises(InputError):
-        paired_drop_pp(np.ones(n, dtype=bool), np.ones(m, dtype=bool))
+def test_drop_needs_images():
+    with pytest.raises(InputError, match="no images"):
+        drop_pp(0, 0, 0)
+
+
+def test_a_pair_counts_where_one_model_alone_is_right() -> None:
+    cells = [600, 31, 12, 76]  # both, the first alone, the second alone, neither
+    first = np.repeat([True, True, False, False], cells)
+    second = np.repeat([True, False, True, False], cells)
+    assert discordant(first, second) == (31, 12)
 
 
 def rounds(

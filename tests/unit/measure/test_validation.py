@@ -16,7 +16,7 @@ from vitedge.core.spec import Preprocess
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.validation import OutputError, predict, predict_all, validate
-from vitedge.measure.statistics import paired_drop_pp
+from vitedge.measure.statistics import discordant, drop_pp
 
 CLASSES = 3
 LABELS = ("a", "b", "c")
@@ -67,7 +67,7 @@ def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
     assert accuracy.artifact == right.mean()
     assert accuracy.fp32 == fp32_right.mean() == 0.9
     assert accuracy.drop_pp == pytest.approx(100 * (fp32_right.mean() - right.mean()))
-    assert accuracy.drop_ci_pp == paired_drop_pp(fp32_right, right, 0.95)
+    assert accuracy.drop_ci_pp == drop_pp(*discordant(fp32_right, right), 50, 0.95)
     assert accuracy.drop_ci_pp[0] < accuracy.drop_pp < accuracy.drop_ci_pp[1]
     assert accuracy.agreement == (got.argmax(1) == want.argmax(1)).mean() < 1
     signal, noise = np.square(want.astype(np.float64)).sum(), 50 * 100.0

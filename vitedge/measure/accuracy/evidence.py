@@ -9,7 +9,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,15 @@ class PerImage:
     """(n,) first 8 bytes of the SHA-256 of each image's input pixels."""
     labels: NDArray[np.int32]
     """(n,) class indices; (0,) but in classification."""
-    fp32: NDArray[Any] | None
-    """What each image adds to FP32's metric: `top1`: (n,) the class chosen; `miou`:
-    (n, 3, classes) pixels in both, predicted, labelled; `knn_agreement`: (n,) the share of
-    neighbours kept. None where FP32 was not run."""
     artifact: NDArray[Any]
-    """The same of the artifact."""
-    worst: NDArray[np.int64]
+    """What each image adds to the artifact's metric: `top1`: (n,) the class chosen; `miou`:
+    (n, 3, classes) pixels in both, predicted, labelled; `knn_agreement`: (n,) the share of
+    neighbours kept."""
+    fp32: NDArray[Any] | None = None
+    """The same of FP32; None where it was not run, or the artifact alone is kept."""
+    worst: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """(k,) positions of the images on which the two differ most, worst first; k ≤ 24."""
-    thumbnails: NDArray[np.uint8]
+    thumbnails: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     """(k, h, w, 3) of these, RGB; h, w ≤ 64."""
 
 
@@ -115,7 +115,7 @@ def per_image(named: Mapping[str, NDArray[Any]], metric: Metric) -> PerImage:
 
 def checked(per_image: PerImage, metric: Metric) -> PerImage:
     """`per_image`, where its arrays are of `metric` and of the same images. Raises ValueError."""
-    n = per_image.digests.shape
+    n, shape = per_image.digests.shape, per_image.artifact.shape
     models = [array for array in (per_image.artifact, per_image.fp32) if array is not None]
     whole = (per_image.digests, per_image.labels, per_image.worst, per_image.thumbnails)
     if any(array.dtype.kind not in "iu" for array in whole):
@@ -123,9 +123,7 @@ def checked(per_image: PerImage, metric: Metric) -> PerImage:
     fits = (
         len(n) == 1
         and per_image.labels.shape in ((n,) if metric == "top1" else (n, (0,)))
-        and (
-            len(per_image.artifact.shape) == 1 if metric != "miou" else _counts(per_image.artifact)
-        )
+        and (shape[1:2] == (3,) and len(shape) == 3 if metric == "miou" else len(shape) == 1)
         and per_image.thumbnails.shape[3:] == (3,)
         and all(array.shape[:1] == n and array.dtype.kind in "iuf" for array in models)
         and len({array.shape for array in models}) == 1
@@ -135,24 +133,6 @@ def checked(per_image: PerImage, metric: Metric) -> PerImage:
     if not fits:
         raise ValueError("its arrays are not of the same images")
     return per_image
-
-
-def _counts(array: NDArray[Any]) -> bool:
-    return array.ndim == 3 and array.shape[1] == 3
-
-
-def bare(
-    digests: NDArray[np.uint64], labels: NDArray[np.int32], artifact: NDArray[Any]
-) -> PerImage:
-    """What is kept of an artifact alone, without FP32 and without pictures."""
-    return PerImage(
-        digests=digests,
-        labels=labels,
-        fp32=None,
-        artifact=artifact,
-        worst=np.zeros(0, np.int64),
-        thumbnails=np.zeros((0, 0, 0, 3), np.uint8),
-    )
 
 
 def save(path: Path, header: msgspec.Struct, named: Mapping[str, NDArray[Any]]) -> None:

@@ -12,7 +12,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.report import Compared, Metric
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
-from vitedge.measure.statistics import paired_drop_pp, resampled_drop_pp
+from vitedge.measure.statistics import discordant, drop_pp, resampled_drop_pp
 
 NEIGHBOURS = 10
 Outputs = NDArray[np.float32]
@@ -29,6 +29,10 @@ class MetricResult(NamedTuple):
     fp32: NDArray[Any] | None
     """What each image adds, as `evidence.PerImage` has it."""
     artifact: NDArray[Any]
+    lost: int | None = None
+    """Images that FP32 alone has right, where the metric counts them and FP32 was run."""
+    gained: int | None = None
+    """Images that the artifact alone has right, likewise."""
 
 
 class Score(Protocol):
@@ -76,9 +80,11 @@ class TopK:
     def result(self, confidence: float) -> MetricResult:
         ranks, choices, *of_fp32 = (np.concatenate(p) for p in zip(*self._batches, strict=True))
         fp32, fp32_choices = of_fp32 or (None, None)
-        agreement = None
-        if fp32_choices is not None:
+        agreement = interval = lost = gained = None
+        if fp32 is not None:
             agreement = float(((choices == fp32_choices) & (choices >= 0)).mean())
+            lost, gained = discordant(fp32 < 1, ranks < 1)
+            interval = drop_pp(lost, gained, len(ranks), confidence)
 
         def top(k: int) -> Compared:
             return compared(
@@ -88,11 +94,13 @@ class TopK:
         return MetricResult(
             metric="top1",
             value=top(1),
-            drop_ci_pp=None if fp32 is None else paired_drop_pp(fp32 < 1, ranks < 1, confidence),
+            drop_ci_pp=interval,
             agreement=agreement,
             also={"top5": top(5)} if self._classes > 5 else {},
             fp32=fp32_choices,
             artifact=choices,
+            lost=lost,
+            gained=gained,
         )
 
 

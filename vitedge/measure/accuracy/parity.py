@@ -1,23 +1,94 @@
-"""Parity on this machine, with no dataset: what a report says of it, and when it is broken."""
+"""Does a bundle compute, on this machine, what it was built from? Its golden images tell."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vitedge.core import report
-from vitedge.core.bundle import Bundle
-from vitedge.core.errors import LimitError, VitedgeError
+from vitedge.core.bundle import Bundle, Golden
+from vitedge.core.errors import InputError, LimitError, VitedgeError
 from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.manifest import GoldenParity
+from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Numerics, Parity, Report
-from vitedge.measure.accuracy import golden
-from vitedge.runtimes import open_session
+from vitedge.core.spec import Precision, Task
+from vitedge.measure.accuracy.validation import OutputError, predict_all
+from vitedge.runtimes import open_session, runs_here
+
+LOST_DB = 6.0
+"""SQNR that another machine may lose: there the noise is twice what it was at export."""
+EXACT_DB = 40.0
+"""SQNR above which machines may differ as they like: 1% of the signal."""
+
+
+def compare(
+    golden: Golden,
+    outputs: NDArray[np.float32],
+    precision: Precision,
+    task: Task,
+    at_export: GoldenParity | None,
+) -> Parity:
+    """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`."""
+    at_export_db = None if at_export is None else at_export.sqnr_db
+    least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
+    error = OutputError()
+    error.update(golden.outputs, outputs)
+    numerics = error.result("golden")
+    largest, largest_error = float(np.abs(golden.outputs).max()), numerics.max_abs_error
+    finite = largest_error is not None
+    broken = ""
+    if largest_error is None:
+        broken = "its outputs are not finite"
+    elif precision == "fp32" and largest_error > EXPORT_PARITY * largest:
+        broken = f"error {largest_error:.1e} on outputs up to {largest:.1e} in FP32"
+    elif precision != "fp32" and numerics.sqnr_db is not None and numerics.sqnr_db < least_db:
+        broken = f"{numerics.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
+    return Parity(
+        n=len(outputs),
+        numerics=numerics if finite else None,
+        agreement=_agreement(golden.outputs, outputs) if finite and task != "features" else None,
+        at_export_db=at_export_db,
+        broken=broken,
+    )
+
+
+def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
+    """Share of images (n, C), or of pixels (n, C, h, w), on which both choose the same class."""
+    return float((want.argmax(1) == got.argmax(1)).mean())
+
+
+def _on_golden(bundle: Bundle, threads: int = 0) -> Parity:
+    """Run `bundle` on its golden images (k, H, W, 3), and compare it with FP32's outputs in it."""
+    manifest, golden = bundle.manifest, bundle.golden()
+    with open_session(bundle, threads) as session:
+        outputs = predict_all(session, golden.images)
+    return compare(golden, outputs, manifest.precision, manifest.model.task, manifest.golden)
+
+
+def at_export(bundle: Bundle) -> GoldenParity | None:
+    """Run `bundle` on its golden images, if it runs here; FP32 must agree with the graph.
+
+    Returns what to remember of that, None where it does not run here.
+    Raises InputError when it does not compute what it was built from.
+    """
+    if not runs_here(bundle):
+        return None
+    parity = _on_golden(bundle)
+    if parity.numerics is None or parity.broken:
+        raise InputError(
+            f"{bundle.manifest.name} does not compute what it was built from: {parity.broken}",
+            fix="is the disk full? Otherwise report it with the model",
+        )
+    return GoldenParity(sqnr_db=parity.numerics.sqnr_db, agreement=parity.agreement, n=parity.n)
 
 
 def measure(bundle: Bundle, threads: int = 0) -> tuple[Parity, Numerics | None]:
     """Run a bundle on its golden images: parity, and numerics where no dataset gave any."""
-    with open_session(bundle, threads) as session:
-        parity = golden.measure(bundle, session)
-    before = report.of_bundle(bundle)
+    parity, before = _on_golden(bundle, threads), report.of_bundle(bundle)
     known = before.numerics if before else None
     return parity, parity.numerics if known is None or known.data == "golden" else None
 

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Set
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import cosines, fill_batch, sqnr_db
-from vitedge.core.report import Accuracy, Metric, Numerics
+from vitedge.core.report import Accuracy, Numerics
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Task
 from vitedge.data.imageset import Batch, ImageSet
@@ -67,13 +68,9 @@ def validate(
         on_progress(scorer.seen)
     scorer.flush()
     result = scorer.score.result(CONFIDENCE)
-    per_image = scorer.per_image(result)
-    lost, gained = _discordant(result.metric, per_image)
     accuracy = Accuracy(
+        **msgspec.structs.asdict(result.value),
         metric=result.metric,
-        fp32=result.value.fp32,
-        artifact=result.value.artifact,
-        drop_pp=result.value.drop_pp,
         drop_ci_pp=result.drop_ci_pp,
         confidence=CONFIDENCE,
         agreement=result.agreement,
@@ -81,19 +78,11 @@ def validate(
         n=scorer.seen,
         data=images.name,
         skipped=dict(images.skipped),
-        lost=lost,
-        gained=gained,
+        lost=result.lost,
+        gained=result.gained,
     )
     numerics = None if fp32 is None else scorer.error.result(images.name)
-    return Validation(accuracy, numerics, per_image)
-
-
-def _discordant(metric: Metric, per_image: PerImage) -> tuple[int | None, int | None]:
-    """How many images FP32 alone has right, and the artifact alone."""
-    if metric != "top1" or per_image.fp32 is None:
-        return None, None
-    fp32, artifact = per_image.fp32 == per_image.labels, per_image.artifact == per_image.labels
-    return int((fp32 & ~artifact).sum()), int((~fp32 & artifact).sum())
+    return Validation(accuracy, numerics, scorer.per_image(result))
 
 
 class _Scorer:
@@ -140,8 +129,8 @@ class _Scorer:
         return PerImage(
             digests=np.array(self._digests, np.uint64),
             labels=labels.astype(np.int32),
-            fp32=result.fp32,
             artifact=result.artifact,
+            fp32=result.fp32,
             worst=worst,
             thumbnails=thumbnails,
         )

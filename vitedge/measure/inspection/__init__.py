@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+from msgspec.structs import asdict
 
-from vitedge.core.manifest import Figures, Finding, Layer, Trained
+from vitedge.core.manifest import Finding, Layer, Trained
 
 SCHEMA = "vitedge.inspection/1"
 
@@ -111,19 +112,9 @@ def summarize(rows: tuple[Row, ...]) -> Summary:
 
 def rows_of(layers: Sequence[Layer]) -> tuple[Row, ...]:
     """One row a layer of an artifact's manifest, in graph order."""
-    return tuple(_row(depth, layer) for depth, layer in enumerate(layers, start=1))
-
-
-def _row(depth: int, layer: Layer) -> Row:
-    figures: dict[str, Any] = {}
-    if layer.figures:
-        figures = {name: getattr(layer.figures, name) for name in Figures.__struct_fields__}
-    return Row(
-        depth=depth,
-        node=layer.node,
-        op=layer.op,
-        role=layer.role,
-        quantized=layer.quantized,
-        why=layer.why,
-        **figures,
-    )
+    rows = []
+    for depth, layer in enumerate(layers, start=1):
+        fields = asdict(layer)
+        figures = fields.pop("figures")
+        rows.append(Row(depth=depth, **fields, **(asdict(figures) if figures else {})))
+    return tuple(rows)
