@@ -9,7 +9,7 @@ VitedgeError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class VitedgeError(Exception):
@@ -55,6 +55,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     more = f", … ({len(known)})" if len(known) > LISTED else ""
     return f"choose one of: {', '.join(known[:LISTED])}{more}"
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Up to five names, and whether there are more."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def error_line(error: BaseException) -> str:

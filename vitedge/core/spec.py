@@ -164,6 +164,11 @@ class Target(Spec, frozen=True, kw_only=True):
     """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench` there; empty: not said.
     An artifact does not carry it along."""
 
+    @property
+    def batch_size(self) -> int:
+        """Images in one run of its graph; 1 where any number is taken."""
+        return 1 if self.batch == "dynamic" else self.batch
+
 
 class Calibration(Spec, frozen=True, kw_only=True):
     """How quantization ranges are found: a file of `calibration/`."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, first_few
 from vitedge.core.spec import Preprocess
 from vitedge.data.decode import Skip, decode, fit, listing, read_images
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
@@ -33,8 +33,7 @@ def open_folder(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet
     unmatched = sorted(images.keys() - masks.keys())
     if unmatched:
         raise InputError(
-            f"{len(unmatched)} images of '{path}' have no mask: "
-            f"{', '.join(unmatched[:5])}{', …' if len(unmatched) > 5 else ''}",
+            f"{len(unmatched)} images of '{path}' have no mask: {first_few(unmatched)}",
             fix="give each images/NAME.* a masks/NAME.png",
         )
     stems = sorted(images)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge.core.errors import InputError, nearest
+from vitedge.core.errors import InputError, first_few, nearest
 from vitedge.core.spec import Preprocess, Task
 from vitedge.data import masks, shapes
 from vitedge.data.decode import Skip, check_images, decode, fit, listing, read_images, resized_size
@@ -285,6 +285,6 @@ def _class_indices(
         )
     raise InputError(
         f"{len(unknown)} class folders of '{path}' do not name a class of the model: "
-        f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
+        f"{first_few(unknown)}",
         fix=f"name folders as the model's labels.txt does ({', '.join(labels[:3])}, …)",
     )

@@ -89,16 +89,10 @@ def export(
 
 
 def to_export(
-    model: AnyModel,
     *,
     targets: Names,
     calib_data: Data,
     eval_data: Data,
-    weights: AnyPath | None,
-    arch: str,
-    random_weights: bool,
-    task: Task | None,
-    preprocess: AnyPath | Preprocess | None,
     batch: Batch | None,
     output: AnyPath,
     **further: Any,
@@ -109,15 +103,9 @@ def to_export(
 
     if not targets:
         raise InputError("no target given", fix="pass `targets`; see 'vitedge targets list'")
+    of_model = ("model", "weights", "arch", "random_weights", "task", "preprocess")
     return ExportRequest(
-        model=request(
-            model,
-            weights=weights,
-            arch=arch,
-            random_weights=random_weights,
-            task=task,
-            preprocess=preprocess,
-        ),
+        model=request(**{name: further.pop(name) for name in of_model if name in further}),
         targets=tuple(several(targets)),
         calib_data=source_of(calib_data),
         eval_data=source_of(eval_data),
@@ -195,10 +183,6 @@ def to_qat(
     target: str,
     train_data: str,
     training: AnyPath | Training | None,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    seed: int | None,
     resume: bool,
     tensorboard: AnyPath | None,
     calib_data: str,
@@ -207,22 +191,13 @@ def to_qat(
     """The parameters of `qat` as one. Raises InputError."""
     from vitedge.export import qat as job
 
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-    }
+    changes = {name: further.pop(name) for name in job.SETTINGS}
     return job.QatRequest(
         export=to_export(
-            targets=target,
-            precision="int8",
-            calib_data=calib_data or train_data,
-            random_weights=False,
-            **further,
+            targets=target, precision="int8", calib_data=calib_data or train_data, **further
         ),
         train_data=train_data,
-        training=job.settings(training, settings),
+        training=job.settings(training, changes),
         resume=resume,
         tensorboard=None if tensorboard is None else Path(tensorboard),
     )

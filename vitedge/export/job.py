@@ -11,7 +11,6 @@ from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Target
 from vitedge.export import accuracy_control
-from vitedge.export.golden import golden_images
 from vitedge.export.int8 import stage_int8
 from vitedge.export.request import (
     ExportRequest,
@@ -22,7 +21,7 @@ from vitedge.export.request import (
     precisions,
 )
 from vitedge.export.result import ExportResult
-from vitedge.export.stage import Source, bundle_name, stage
+from vitedge.export.stage import Source, bundle_name, golden_images, stage
 from vitedge.measure.latency.single_stream import recommend_among, time_bundles
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.models.api import loaded

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vitedge.core import manifest
 from vitedge.core.api import AnyPath
 from vitedge.core.bundle import Golden
-from vitedge.core.errors import InputError, VitedgeError, missing
+from vitedge.core.errors import InputError, VitedgeError, first_few, missing
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
 from vitedge.core.spec import Floats, Target, Training, load_toml
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from vitedge.quant.qat.network import Network
     from vitedge.quant.qat.trainer import TrainingRun
 
+SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")
+"""Of training, those that are parameters of `qat`, too."""
 _CURVE_POINTS = 200
 
 
@@ -118,7 +120,10 @@ class TrainingSet:
     """The images of a run, checked and split, and where its checkpoints lie."""
 
     source: str
-    scanned: Scanned
+    digest: str
+    """SHA-256 over those of all images in order."""
+    skipped: dict[str, int]
+    """Images left out, by reason."""
     training: list[int]
     """Indices of the images to train on."""
     held_out: list[int]
@@ -153,15 +158,23 @@ def check(
                 forbidden.update(batch.digests)
     scanned = images.scan(opened, forbidden, steps)
     training, held_out = images.split(scanned, settings.held_out, settings.seed)
-    graph_batch = 1 if target.batch == "dynamic" else target.batch
-    images.check_batches(len(training), settings, graph_batch, processes)
+    images.check_batches(len(training), settings, target.batch_size, processes)
     missing_classes = images.missing_classes(scanned, model.labels)
     if settings.labels:
         _check_labels(source, scanned.labels, missing_classes, model)
     fingerprint = _fingerprint(request, scanned, model, target)
     if request.resume and (folder / checkpoint.LAST).exists():
         checkpoint.read(folder / checkpoint.LAST, fingerprint)
-    return TrainingSet(source, scanned, training, held_out, missing_classes, fingerprint, folder)
+    return TrainingSet(
+        source=source,
+        digest=hashlib.sha256("".join(scanned.digests).encode()).hexdigest(),
+        skipped=scanned.skipped,
+        training=training,
+        held_out=held_out,
+        missing_classes=missing_classes,
+        fingerprint=fingerprint,
+        folder=folder.resolve(),
+    )
 
 
 def _check_folder(request: QatRequest, folder: Path) -> None:
@@ -193,10 +206,9 @@ def _check_labels(
             fix="name their folders as the model's classes, or set `labels` to 0",
         )
     if missing_classes:
-        shown = ", ".join(missing_classes[:5])
         raise InputError(
             f"'{source}' has no image of {len(missing_classes)} of the model's classes: "
-            f"{shown}{', …' if len(missing_classes) > 5 else ''}",
+            f"{first_few(missing_classes)}",
             fix="add some, or set `labels` to 0 and train by distillation",
         )
 
@@ -226,13 +238,8 @@ class _Start:
     scales: dict[str, NDArray[np.float32]]
     """PTQ's, of each weight."""
     floats: Floats
-    train_data: str
     model: ModelIdentity
-    training: list[int]
-    held_out: list[int]
-    fingerprint: dict[str, str]
-    folder: Path
-    """Of the checkpoints."""
+    training_set: TrainingSet
     settings: Training
 
 
@@ -243,21 +250,16 @@ def _start(
     from vitedge.quant.qdq import quantizers
 
     placed, scales = quantizers(calibrated)
-    folder = training_set.folder
     if not request.resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(exist_ok=True)
+        shutil.rmtree(training_set.folder, ignore_errors=True)
+    training_set.folder.mkdir(exist_ok=True)
     return _Start(
         path=calibrated.path.resolve(),
         placed=placed,
         scales=scales,
         floats=calibrated.target.floats,
-        train_data=training_set.source,
         model=model,
-        training=training_set.training,
-        held_out=training_set.held_out,
-        fingerprint=training_set.fingerprint,
-        folder=folder.resolve(),
+        training_set=training_set,
         settings=request.training,
     )
 
@@ -277,15 +279,14 @@ def _record(
     request: QatRequest, training_set: TrainingSet, training_run: TrainingRun, processes: int
 ) -> manifest.Trained:
     """The manifest's record of a run."""
-    scanned = training_set.scanned
     looks = [line for line in training_run.log if "held_out" in line]
     return manifest.Trained(
         settings=request.training,
         source=training_set.source,
         images=len(training_set.training),
         held_out=len(training_set.held_out),
-        digest=hashlib.sha256("".join(scanned.digests).encode()).hexdigest(),
-        skipped=scanned.skipped,
+        digest=training_set.digest,
+        skipped=training_set.skipped,
         missing_classes=tuple(training_set.missing_classes),
         processes=processes,
         steps=training_run.steps,
@@ -305,7 +306,7 @@ def _train(
     from vitedge.quant.qat.network import Network
     from vitedge.quant.qat.trainer import train
 
-    settings = start.settings
+    settings, training_set = start.settings, start.training_set
     student = Network(
         start.path,
         start.placed,
@@ -317,18 +318,18 @@ def _train(
     teacher = Network(start.path, Placement(), {}, start.floats, learned=False)
     model = start.model
     images = open_images(
-        start.train_data, "calibration", model.preprocess, model.labels, model.task
+        training_set.source, "calibration", model.preprocess, model.labels, model.task
     )
     job = TrainingJob(
         student=student,
         teacher=teacher,
         images=images,
-        training=start.training,
-        held_out=start.held_out,
+        training=training_set.training,
+        held_out=training_set.held_out,
         task=model.task,
         settings=settings,
-        folder=start.folder,
-        fingerprint=start.fingerprint,
+        folder=training_set.folder,
+        fingerprint=training_set.fingerprint,
     )
     return student, train(job, accelerator, steps, listener)
 

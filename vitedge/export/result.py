@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vitedge import runtimes
 from vitedge.core import catalog
 from vitedge.core.bundle import Bundle
+from vitedge.core.errors import first_few
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Trained
 from vitedge.core.report import Report
@@ -93,6 +94,5 @@ def _of_training(done: Trained) -> Iterator[str]:
     if not done.best_step:
         yield "training made it no better on the held-out images: this is what PTQ gave"
     if done.missing_classes:
-        shown = ", ".join(done.missing_classes[:5])
-        more = ", …" if len(done.missing_classes) > 5 else ""
-        yield f"no training image shows {len(done.missing_classes)} of its classes: {shown}{more}"
+        shown = first_few(done.missing_classes)
+        yield f"no training image shows {len(done.missing_classes)} of its classes: {shown}"

@@ -119,20 +119,12 @@ def bench(
         InputError: no sound artifact, or parameters that do not go together.
         UnavailableError: this machine lacks what an artifact was built for.
     """
+    parameters = {k: v for k, v in locals().items() if k not in ("artifacts", "progress")}
     from vitedge.measure.latency.bench import bench_bundles
 
     bundles = [verified(artifact) for artifact in to_bench(artifacts)]
-    request = bench_request(
-        against=against,
-        scenarios=scenarios,
-        sweeps=sweeps,
-        duration_s=duration_s,
-        batch=batch,
-        threads=threads,
-        streams=streams,
-    )
     with steps(progress) as shown:
-        reports, _ = bench_bundles(bundles, shown, request)
+        reports, _ = bench_bundles(bundles, shown, bench_request(**parameters))
     return reports
 
 

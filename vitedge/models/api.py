@@ -48,18 +48,7 @@ def load(
         InputError: an unknown name, missing or unfit weights, parameters that do not go together.
         UnavailableError: a package is missing, or weights cannot be fetched here.
     """
-    return loaded(
-        request(
-            model,
-            weights=weights,
-            arch=arch,
-            random_weights=random_weights,
-            task=task,
-            preprocess=preprocess,
-            labels=tuple(labels),
-            name=name,
-        )
-    )
+    return loaded(request(**locals()))
 
 
 def models() -> dict[str, dict[str, object]]:
@@ -75,6 +64,7 @@ def request(
     weights: AnyPath | None,
     preprocess: AnyPath | Preprocess | None,
     task: Task | None,
+    labels: Sequence[str] = (),
     **further: Any,
 ) -> ModelRequest | ReferenceModel:
     """The parameters of `load` as one, for those that load later. Raises InputError."""
@@ -89,6 +79,7 @@ def request(
         weights=None if weights is None else Path(weights),
         preprocess=preprocess,
         task=task,
+        labels=tuple(labels),
         **further,
     )
     if not isinstance(model, ReferenceModel):

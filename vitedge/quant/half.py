@@ -45,7 +45,7 @@ def to_float16(
     Overflow is looked for on calibration images, or on golden ones without any. Raises InputError
     as `halve` does.
     """
-    size = 1 if target.batch == "dynamic" else target.batch
+    size = target.batch_size
     source, total, images = GOLDEN, len(golden.images), np.split(golden.images, len(golden.images))
     if calibration:
         source, total = calibration.images.name, calibration.recipe.num_samples

@@ -140,7 +140,7 @@ class Quantizer:
         from vitedge.quant.calibrate import calibrate
 
         images, target = self._images, self._target
-        batches = batched(images, 1 if target.batch == "dynamic" else target.batch)
+        batches = batched(images, target.batch_size)
         return calibrate(self._source(), batches, images.recipe, target.quantization, self._steps)
 
     def _source(self) -> Path:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vitedge.core.errors import InputError, error_line
+from vitedge.core.errors import InputError, error_line, first_few
 from vitedge.models.sources.layouts import to_timm
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
@@ -152,9 +152,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
 def refuse_misfit(problems: Mapping[str, list[str]], source: str | Path, fix: str) -> None:
     """Raise InputError if there are `problems`: lists of tensors by kind ("missing", ...)."""
     listing = "; ".join(
-        f"{len(names)} {kind} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-        for kind, names in problems.items()
-        if names
+        f"{len(names)} {kind} ({first_few(names)})" for kind, names in problems.items() if names
     )
     if listing:
         raise InputError(f"{source} does not fit the model: {listing}", fix=fix)
