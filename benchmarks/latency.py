@@ -20,7 +20,8 @@ from benchmarks import peers
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import describe_machine
 from vitedge.measure.accuracy.validation import predict_all
-from vitedge.measure.latency import LatencyComparison, measure
+from vitedge.measure.latency.clock import measure
+from vitedge.measure.latency.summary import LatencyComparison
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
 

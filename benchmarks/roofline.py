@@ -27,7 +27,7 @@ from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
 from vitedge.core.spec import Target
-from vitedge.measure.latency import measure
+from vitedge.measure.latency.clock import measure
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.configs import ViTConfig
 from vitedge.runtimes import open_session

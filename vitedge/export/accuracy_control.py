@@ -24,8 +24,8 @@ from vitedge.core.spec import Target
 from vitedge.export.request import Job
 from vitedge.export.result import ExportResult
 from vitedge.export.stage import Source, stage
-from vitedge.measure.latency import LatencyComparison
 from vitedge.measure.latency.single_stream import time_in_turn
+from vitedge.measure.latency.summary import LatencyComparison
 from vitedge.quant.int8 import Int8, Quantizer
 
 COST_S = 1.0

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import TensorSpec
-from vitedge.measure.latency import measure, summarize
-from vitedge.measure.latency.clock import rounds_for
+from vitedge.measure.latency.clock import measure, rounds_for
+from vitedge.measure.latency.summary import summarize
 
 WIDTH = 128
 

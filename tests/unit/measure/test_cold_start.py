@@ -71,9 +71,15 @@ def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
     return folder
 
 
+def peak(path: Path) -> int:
+    """Peak memory of one process that runs the bundle at `path`."""
+    _, memory = fresh_process(path)
+    return memory.peak_rss_bytes
+
+
 def test_a_larger_model_needs_its_weights_more_memory(tmp_path):
-    small = fresh_process(bundle(tmp_path / "small", 10)).peak_rss_bytes
-    large = fresh_process(bundle(tmp_path / "large", 2**17)).peak_rss_bytes  # 96 MiB of weights
+    small = peak(bundle(tmp_path / "small", 10))
+    large = peak(bundle(tmp_path / "large", 2**17))  # 96 MiB of weights
     assert 10 * MIB < small < 400 * MIB
     assert 90 * MIB < large - small < 600 * MIB
 
@@ -81,13 +87,13 @@ def test_a_larger_model_needs_its_weights_more_memory(tmp_path):
 def test_memory_of_the_asking_process_does_not_count(tmp_path):
     path = bundle(tmp_path / "small", 10)
     ballast = np.ones(600 * MIB, dtype=np.uint8)
-    assert fresh_process(path).peak_rss_bytes < 400 * MIB
+    assert peak(path) < 400 * MIB
     assert ballast[-1]
 
 
 @pytest.mark.parametrize("batch", [3, "batch"])
 def test_any_batch_runs(tmp_path, batch):
-    assert fresh_process(bundle(tmp_path / "b", 10, batch)).peak_rss_bytes > 10 * MIB
+    assert peak(bundle(tmp_path / "b", 10, batch)) > 10 * MIB
 
 
 def test_a_damaged_artifact_is_the_users_mistake(tmp_path):

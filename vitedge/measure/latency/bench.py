@@ -135,7 +135,7 @@ def bench_bundles(
         report.check_writable(bundle)
         bundle.reference()  # what lies beside it is its FP32 bundle
     with exclusive_timing(steps.note):
-        return _bench(bundles, rival, steps, request, others or {})
+        return _bench(bundles, rival, steps, request, others)
 
 
 def _bench(
@@ -143,7 +143,7 @@ def _bench(
     rival: Bundle | None,
     steps: Steps,
     request: BenchRequest,
-    others: Mapping[str, Session],
+    others: Mapping[str, Session] | None,
 ) -> tuple[list[Report], dict[str, Percentiles]]:
     machine = describe_machine(request.threads or usable_cores())
     watch = Watch(ROOT)

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,17 +26,6 @@ RUNS = 5
 """Runs after opening: arenas grow with the first few."""
 STARTS = 5
 """Processes at most; their median is reported."""
-
-
-@dataclass(frozen=True)
-class FreshProcess:
-    """What one fresh process took."""
-
-    load_ms: float
-    first_inference_ms: float
-    ready_ms: float
-    peak_rss_bytes: int
-    device_bytes: int | None
 
 
 def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStart, Memory]:
@@ -59,25 +47,21 @@ def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStar
     processes = [fresh_process(bundle, threads)]
     while len(processes) < STARTS and perf_counter() < end:
         processes.append(fresh_process(bundle, threads))
+    starts, memories = zip(*processes, strict=True)
     cold = ColdStart(
-        load_ms=median(process.load_ms for process in processes),
-        first_inference_ms=median(process.first_inference_ms for process in processes),
-        process_to_ready_ms=median(process.ready_ms for process in processes),
-        n=len(processes),
+        load_ms=median(start.load_ms for start in starts),
+        first_inference_ms=median(start.first_inference_ms for start in starts),
+        process_to_ready_ms=median(start.process_to_ready_ms for start in starts),
+        n=len(starts),
     )
-    peak = max(process.peak_rss_bytes for process in processes)
-    return cold, Memory(peak_rss_bytes=peak, device_bytes=processes[0].device_bytes)
+    peak = max(memory.peak_rss_bytes for memory in memories)
+    return cold, Memory(peak_rss_bytes=peak, device_bytes=memories[0].device_bytes)
 
 
-def fresh_process(bundle: Path, threads: int = 0) -> FreshProcess:
-    """Open and run `bundle` in a fresh process. Raises as `cold_starts` does."""
-    command = [
-        sys.executable,
-        "-m",
-        "vitedge.measure.latency.cold_start",
-        str(bundle),
-        str(threads),
-    ]
+def fresh_process(bundle: Path, threads: int = 0) -> tuple[ColdStart, Memory]:
+    """Open and run `bundle` in one fresh process. Raises as `cold_starts` does."""
+    module = "vitedge.measure.latency.cold_start"
+    command = [sys.executable, "-m", module, str(bundle), str(threads)]
     start = perf_counter()
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -92,7 +76,8 @@ def fresh_process(bundle: Path, threads: int = 0) -> FreshProcess:
         log.seek(0)
         errors = log.read()
     if child.returncode == 0:
-        return FreshProcess(ready_ms=ready_ms, **json.loads(first), **json.loads(rest))
+        cold = ColdStart(process_to_ready_ms=ready_ms, n=1, **json.loads(first))
+        return cold, Memory(**json.loads(rest))
     for kind in (InputError, UnavailableError):
         if child.returncode == kind.exit_code and first:
             message = rest if first.startswith("{") else first + rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import msgspec
 
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import usable_cores
-from vitedge.core.measurements import Offline, Sweep, SweepPoint, Timing
+from vitedge.core.measurements import Offline, Sweep, SweepPoint
 from vitedge.core.runtime import Session, runtime_of
 from vitedge.measure.latency.clock import golden_feed, images_feed, measure
 from vitedge.measure.latency.summary import timings
@@ -74,41 +74,39 @@ def offline(setup: Setup) -> Offline:
 
 def sweep_threads(setup: Setup) -> Sweep:
     """Latency on 1, 2, 4, … threads up to every core, timed in turn."""
-    counts = _counts(usable_cores())
     with ExitStack() as stack:
+        counts = _counts(usable_cores())
         sessions = [stack.enter_context(open_session(setup.bundle, count)) for count in counts]
-        feeds = [golden_feed(setup.bundle, session, setup.batch) for session in sessions]
-        share_s = setup.duration_s / len(sessions)
-        comparison = measure(sessions, feeds, share_s, on_progress=setup.on_progress)
-    batch = len(next(iter(feeds[0].values())))
-    return tuple(
-        _point(latency, count, batch)
-        for latency, count in zip(timings(comparison), counts, strict=True)
-    )
+        return _sweep(setup, sessions, counts, [setup.batch] * len(counts))
 
 
 def sweep_batch(setup: Setup) -> Sweep:
     """Latency of 1, 2, 4, 8 and 16 images a run, timed in turn. Raises InputError if fixed."""
     with _opened(setup, 1) as (session,):
-        feeds = [golden_feed(setup.bundle, session, batch) for batch in BATCHES]
-        share_s = setup.duration_s / len(BATCHES)
-        sessions = [session] * len(BATCHES)
-        comparison = measure(sessions, feeds, share_s, on_progress=setup.on_progress)
+        n = len(BATCHES)
+        return _sweep(setup, [session] * n, [setup.threads] * n, BATCHES)
+
+
+def _sweep(
+    setup: Setup, sessions: Sequence[Session], threads: Sequence[int], batches: Sequence[int | None]
+) -> Sweep:
+    """Time sessions in turn, each on its threads and of its batch; None: what one run takes."""
+    pairs = zip(sessions, batches, strict=True)
+    feeds = [golden_feed(setup.bundle, session, batch) for session, batch in pairs]
+    share_s = setup.duration_s / len(sessions)
+    timed = timings(measure(sessions, feeds, share_s, on_progress=setup.on_progress))
+    sizes = [len(next(iter(feed.values()))) for feed in feeds]
     return tuple(
-        _point(latency, setup.threads, batch)
-        for latency, batch in zip(timings(comparison), BATCHES, strict=True)
+        SweepPoint(
+            **msgspec.structs.asdict(latency),
+            threads=count,
+            batch=size,
+            images_per_s=size / latency.p50_ms * 1e3,
+        )
+        for latency, count, size in zip(timed, threads, sizes, strict=True)
     )
 
 
 def _counts(most: int) -> list[int]:
     """1, 2, 4, … and `most`."""
     return sorted({most, *(2**power for power in range(most.bit_length()))})
-
-
-def _point(latency: Timing, threads: int, batch: int) -> SweepPoint:
-    return SweepPoint(
-        **msgspec.structs.asdict(latency),
-        threads=threads,
-        batch=batch,
-        images_per_s=batch / latency.p50_ms * 1e3,
-    )

@@ -19,11 +19,11 @@ from vitedge.core.measurements import Conditions, Latency, Percentiles
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import Session
-from vitedge.measure import latency, recommendation
-from vitedge.measure.latency.clock import Feed, golden_feed
+from vitedge.measure import recommendation
+from vitedge.measure.latency.clock import Feed, golden_feed, measure
 from vitedge.measure.latency.conditions import Watch
 from vitedge.measure.latency.lock import exclusive_timing
-from vitedge.measure.latency.summary import timings
+from vitedge.measure.latency.summary import LatencyComparison, timings
 from vitedge.measure.statistics import log_se_of_ratio, share_se
 from vitedge.runtimes import open_session
 
@@ -32,7 +32,7 @@ from vitedge.runtimes import open_session
 class SingleStreamRun:
     """Bundles timed in turn with their rivals."""
 
-    comparison: latency.LatencyComparison
+    comparison: LatencyComparison
     pairs: tuple[tuple[int, int | None], ...]
     """Places in the run of each bundle and of its rival; None where it was timed alone."""
     batches: tuple[int, ...]
@@ -44,18 +44,19 @@ def run_single_stream(
     bundles: Sequence[Bundle],
     steps: Steps,
     *,
-    rival: Bundle | None,
     duration_s: float,
-    batch: int | None,
-    threads: int,
-    others: Mapping[str, Session],
     on_round: Callable[[], None],
+    rival: Bundle | None = None,
+    batch: int | None = None,
+    threads: int = 0,
+    others: Mapping[str, Session] | None = None,
 ) -> SingleStreamRun:
     """Time every bundle in turn, in one run, with what it is compared against.
 
     That is `rival`, or without one each bundle's own FP32 bundle where that is at hand. `others`
     are further sessions to time in the same run, by name. `on_round` is called after each round.
     """
+    others = others or {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive_timing(steps.note))
         sessions: dict[Path, Session] = {}
@@ -83,7 +84,7 @@ def run_single_stream(
             steps("timing in turn", done, 1.0)
             on_round()
 
-        comparison = latency.measure(
+        comparison = measure(
             [*sessions.values(), *others.values()], feeds, duration_s, on_progress=show
         )
     return SingleStreamRun(
@@ -137,16 +138,7 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     machine = describe_machine(usable_cores())
     with exclusive_timing(steps.note):
         watch = Watch(ROOT)
-        run = run_single_stream(
-            bundles,
-            steps,
-            rival=None,
-            duration_s=duration_s,
-            batch=None,
-            threads=0,
-            others={},
-            on_round=watch.look,
-        )
+        run = run_single_stream(bundles, steps, duration_s=duration_s, on_round=watch.look)
         conditions = watch.conditions(machine)
     for index, bundle in enumerate(bundles):
         latency = latency_of(run, index, "fp32")
@@ -179,13 +171,13 @@ def recommend_among(bundles: Sequence[Bundle], max_drop_pp: float | None = None)
 
 def time_in_turn(
     bundles: Sequence[Bundle], steps: Steps, *, duration_s: float
-) -> latency.LatencyComparison:
+) -> LatencyComparison:
     """Time bundles in turn on their golden images, `duration_s` seconds each; writes nothing."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusive_timing(steps.note))
         sessions = [stack.enter_context(open_session(bundle)) for bundle in bundles]
         pairs = zip(bundles, sessions, strict=True)
-        return latency.measure(
+        return measure(
             sessions,
             [golden_feed(bundle, session, None) for bundle, session in pairs],
             duration_s,
