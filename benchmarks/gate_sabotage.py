@@ -22,8 +22,9 @@ from vitedge.core.bundle import REPORT
 from vitedge.core.progress import SILENT
 from vitedge.core.report import read
 from vitedge.data import shapes
+from vitedge.gate.config import load
 from vitedge.gate.limits import Limits
-from vitedge.gate.run import GateRequest, run
+from vitedge.gate.run import run
 from vitedge.gate.verdict import Judged
 
 WAYS = {
@@ -64,8 +65,8 @@ def drawn(trial: int, path: Path) -> str:
 
 
 def judged(path: Path, data: str, limits: Limits) -> Judged:
-    request = GateRequest((path,), limits, CONFIDENCE, None, False, data, 0, None)
-    return run(request, SILENT).judged[0]
+    verdict = run([path], limits, SILENT, settings=load(None), confidence=CONFIDENCE, data=data)
+    return verdict.judged[0]
 
 
 def trials(model: str, count: int, folder: Path) -> Judgements:

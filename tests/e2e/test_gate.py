@@ -14,10 +14,8 @@ from tests.conftest import Vitedge
 from tests.support import sabotage
 from vitedge.core import report
 from vitedge.core.bundle import open_bundle
-from vitedge.core.progress import SILENT
 from vitedge.data.imageset import Batch
-from vitedge.gate.limits import Limits
-from vitedge.gate.run import GateRequest, run
+from vitedge.gate import api
 
 Bundles = dict[tuple[str, str], Path]
 
@@ -92,12 +90,7 @@ def test_an_open_bundle_is_measured_and_judged(
 ) -> None:
     int8 = copied(bundles, tmp_path)
     np.savez(tmp_path / "few.npz", images=held_out.images[:150], labels=held_out.labels[:150])
-    request = GateRequest(
-        **{"sources": (open_bundle(int8),), "limits": Limits(max_drop_pp=2.5)},
-        **{"data": str(tmp_path / "few.npz"), "duration_s": 0, "baseline": None, "accept": False},
-        **{"confidence": None, "config": None},
-    )
-    (judged,) = run(request, SILENT).judged
+    (judged,) = api.gate(open_bundle(int8), data=str(tmp_path / "few.npz"), max_drop_pp=2.5).judged
     assert (judged.path, judged.answer) == (str(int8), "passed")
     assert report.read(int8 / "report.json").accuracy.n == 150
 

@@ -42,20 +42,20 @@ def gate(
         InputError: nothing to judge, or a limit that is none.
     """
     from vitedge.gate import config as configuration
-    from vitedge.gate.run import GateRequest, run
+    from vitedge.gate.run import run
 
-    request = GateRequest(
-        sources=tuple(folder(source) for source in several(sources)),
-        limits=configuration.options(limits),
-        confidence=confidence,
-        baseline=None if baseline is None else Path(baseline),
-        accept=accept,
-        data=data,
-        duration_s=duration_s,
-        config=None if config is None else Path(config),
-    )
     with steps(progress) as shown:
-        return run(request, shown)
+        return run(
+            [folder(source) for source in several(sources)],
+            configuration.options(limits),
+            shown,
+            settings=configuration.load(None if config is None else Path(config)),
+            baseline=None if baseline is None else Path(baseline),
+            accept=accept,
+            confidence=confidence,
+            data=data,
+            duration_s=duration_s,
+        )
 
 
 def compare(first: AnyBundle, second: AnyBundle) -> ArtifactComparison:

@@ -16,7 +16,7 @@ from vitedge.measure.accuracy import bundle_validation
 from vitedge.measure.latency import bench
 
 
-def measure(sources: Sequence[tuple[Path | Bundle, str]], duration_s: float, steps: Steps) -> None:
+def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps) -> None:
     """Validate artifacts, the cores shared out among them; then time them in turn, in one run.
 
     Each has the images to validate it on; empty: do not. Raises InputError before anything runs
@@ -33,9 +33,7 @@ def measure(sources: Sequence[tuple[Path | Bundle, str]], duration_s: float, ste
         bench.bench_bundles([bundle for bundle, _ in bundles], steps, request)
 
 
-def _open(source: Path | Bundle) -> Bundle:
-    if isinstance(source, Bundle):
-        return source
+def _open(source: Path) -> Bundle:
     if not source.is_dir():
         raise InputError(f"{source} is no artifact to measure", fix="give the bundle")
     return open_bundle(source)

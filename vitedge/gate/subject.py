@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.core import report
-from vitedge.core.bundle import REPORT, Bundle, open_bundle
+from vitedge.core.bundle import REPORT, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Report
 from vitedge.measure.accuracy import evidence
@@ -54,14 +54,13 @@ class Subject:
         return f"it does not compute here what it should: {parity.broken}"
 
 
-def load(source: Path | Bundle) -> Subject:
+def load(path: Path) -> Subject:
     """Read an artifact or a report.json, with the evidence beside it.
 
     Raises InputError for what is no report, is damaged, or is of another model's bytes.
     """
-    path = source if isinstance(source, Path) else source.path
     if path.is_dir():
-        bundle = open_bundle(path) if isinstance(source, Path) else source
+        bundle = open_bundle(path)
         content = report.read(path / REPORT) or Report(**report.identity(bundle))
         if content.files != bundle.model_files:
             raise InputError(

@@ -12,8 +12,7 @@ import pytest
 
 from vitedge.core import measurements, report
 from vitedge.core.progress import SILENT
-from vitedge.gate import config
-from vitedge.gate.run import GateRequest, run
+from vitedge.gate import api
 from vitedge.gate.verdict import Verdict
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.evidence import About, PerImage
@@ -121,14 +120,5 @@ def gate(
     **limits: float,
 ) -> Verdict:
     """One run of the gate on finished reports."""
-    request = GateRequest(
-        sources=sources,
-        limits=config.options(limits),
-        confidence=confidence,
-        baseline=baseline,
-        accept=accept,
-        data="",
-        duration_s=0,
-        config=None,
-    )
-    return run(request, SILENT)
+    asked = {"confidence": confidence, "baseline": baseline, "accept": accept}
+    return api.gate(sources, **asked, progress=SILENT, **limits)
