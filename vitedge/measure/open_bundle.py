@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any, TypeAlias, overload
 
 import msgspec
@@ -58,10 +59,8 @@ class OpenBundle(Bundle):
 
     def close(self) -> None:
         """Let go of the runtime; the next prediction loads it again."""
-        state = vars(self)
-        if "_stack" in state:
-            state.pop("_session")
-            state.pop("_stack").close()
+        vars(self).pop("_session", None)
+        self._stack.close()
 
     @overload
     def predict(self, image: OneImage, *, top: int = 5) -> Prediction: ...
@@ -87,18 +86,17 @@ class OpenBundle(Bundle):
             return []
         spec = self.manifest.preprocessing.host
         pixels = np.stack([_fitted(image, spec) for image in images])
-        outputs = predict_all(self._opened(), pixels)
+        outputs = predict_all(self._session, pixels)
         predictions = [self._prediction(output, top) for output in outputs]
         return predictions if several else predictions[0]
 
-    def _opened(self) -> Session:
-        state = vars(self)  # beside the frozen fields
-        if "_stack" not in state:
-            with ExitStack() as stack:
-                state["_session"] = stack.enter_context(open_session(self))
-                state["_stack"] = stack.pop_all()
-        session: Session = state["_session"]
-        return session
+    @cached_property
+    def _stack(self) -> ExitStack:
+        return ExitStack()
+
+    @cached_property
+    def _session(self) -> Session:
+        return self._stack.enter_context(open_session(self))
 
     def _prediction(self, output: NDArray[np.float32], top: int) -> Prediction:
         """Of one image's `output`: (classes,), (classes, h, w) or (D,)."""

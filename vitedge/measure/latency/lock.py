@@ -14,14 +14,9 @@ LOCK = Path("/tmp" if os.name == "posix" else tempfile.gettempdir()) / "vitedge-
 """The same for every user, whatever their TMPDIR."""
 
 
-class _Turn(threading.local):
-    """How often this thread has entered."""
-
-    depth = 0
-
-
-_turn = _Turn()
-_threads = threading.Lock()
+_threads = threading.RLock()
+_entered: list[Path] = []
+"""Once for each block within another of the one thread that is in."""
 
 
 @contextlib.contextmanager
@@ -31,16 +26,12 @@ def exclusive_timing(say: Callable[[str], None], path: Path = LOCK) -> Iterator[
     A process that is killed leaves nothing behind. A block within another one does not wait.
     Where `path` cannot be opened, as on Windows, nobody waits.
     """
-    if _turn.depth:
-        yield
-        return
     with _threads, contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(path, say))
-        _turn.depth += 1
-        try:
-            yield
-        finally:
-            _turn.depth -= 1
+        if not _entered:
+            stack.enter_context(_locked(path, say))
+        _entered.append(path)
+        stack.callback(_entered.pop)
+        yield
 
 
 @contextlib.contextmanager
