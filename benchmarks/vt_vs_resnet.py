@@ -25,7 +25,8 @@ from vitedge.core.progress import SILENT
 from vitedge.core.report import Report
 from vitedge.core.spec import Preprocess
 from vitedge.export.result import ExportResult
-from vitedge.measure.latency.bench import BenchRequest, bench_bundles
+from vitedge.measure.latency.bench import bench_bundles
+from vitedge.measure.latency.request import BenchRequest
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.models.zoo.build import build

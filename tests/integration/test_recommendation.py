@@ -20,7 +20,8 @@ from vitedge.data.imageset import Batch
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.export.result import ExportResult
-from vitedge.measure.latency.bench import BenchRequest, bench_bundles
+from vitedge.measure.latency.bench import bench_bundles
+from vitedge.measure.latency.request import BenchRequest
 from vitedge.measure.recommendation import candidates_of, recommend
 from vitedge.models.sources import ModelRequest
 

@@ -44,7 +44,7 @@ def bench(
     from vitedge.core import files
     from vitedge.core.runtime import runtime_of
     from vitedge.measure.accuracy import parity
-    from vitedge.measure.latency.bench import check
+    from vitedge.measure.latency.request import check
     from vitedge.show.csv import write
     from vitedge.show.page import provenance, shell
     from vitedge.show.page.bench import render

@@ -15,7 +15,8 @@ from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.measure.accuracy.validation import validate
-from vitedge.measure.latency.bench import BenchRequest, bench_bundles
+from vitedge.measure.latency.bench import bench_bundles
+from vitedge.measure.latency.request import BenchRequest
 from vitedge.models.sources import ModelRequest, resolve
 
 DURATION_S = 1.5

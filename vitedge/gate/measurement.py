@@ -13,7 +13,8 @@ from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT, Steps
 from vitedge.measure.accuracy import bundle_validation
-from vitedge.measure.latency import bench
+from vitedge.measure.latency.bench import bench_bundles
+from vitedge.measure.latency.request import BenchRequest
 
 
 def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps) -> None:
@@ -29,8 +30,7 @@ def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps
             bundle_validation.evaluation_images(bundle, data)
     _validate_all([(bundle, data) for bundle, data in bundles if data], steps)
     if duration_s:
-        request = bench.BenchRequest(duration_s=duration_s)
-        bench.bench_bundles([bundle for bundle, _ in bundles], steps, request)
+        bench_bundles([bundle for bundle, _ in bundles], steps, BenchRequest(duration_s))
 
 
 def _open(source: Path) -> Bundle:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitedge.core.report import Report
     from vitedge.data.open import Data
     from vitedge.measure.inspection import Inspection
-    from vitedge.measure.latency.bench import BenchRequest
+    from vitedge.measure.latency.request import BenchRequest
     from vitedge.measure.open_bundle import OneImage, OpenBundle, Prediction
 
 AnyImages: TypeAlias = "OneImage | Sequence[OneImage]"
@@ -142,7 +142,7 @@ def bench_request(
     *, against: Rival, scenarios: Names, sweeps: Names, **further: Any
 ) -> BenchRequest:
     """The parameters of `bench` but for the artifacts."""
-    from vitedge.measure.latency.bench import BenchRequest
+    from vitedge.measure.latency.request import BenchRequest
 
     return BenchRequest(
         against=against if isinstance(against, str) else str(folder(against)),

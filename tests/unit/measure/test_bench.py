@@ -16,7 +16,8 @@ from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Tensor
 from vitedge.core.progress import SILENT
-from vitedge.measure.latency.bench import BenchRequest, bench_bundles, check
+from vitedge.measure.latency.bench import bench_bundles
+from vitedge.measure.latency.request import BenchRequest, check
 from vitedge.measure.latency.single_stream import time_bundles
 
 Make = Callable[..., Path]

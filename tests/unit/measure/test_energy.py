@@ -11,6 +11,7 @@ import pytest
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import UnavailableError
 from vitedge.measure.latency.energy import Ina, Rapl, energy_j, find_meter, measure_energy
+from vitedge.measure.latency.request import BenchRequest
 
 Tree = Callable[[dict[str, str]], Path]
 ZONE = "sys/class/powercap/intel-rapl:0"
@@ -119,9 +120,7 @@ def test_without_a_meter_nothing_is_run_and_the_report_says_why(
     tmp_path: Path, small_bundle: Callable[..., Path]
 ) -> None:
     bundle = open_bundle(small_bundle(tmp_path / "no-model"))  # could not be run
-    energy = measure_energy(
-        bundle, 1, tmp_path, batch=None, threads=0, on_progress=lambda done: None
-    )
+    energy = measure_energy(bundle, BenchRequest(1), tmp_path, on_progress=lambda done: None)
     assert energy.joules_per_inference is None and energy.source is None
     assert energy.note.startswith("not available: ")
 
@@ -131,7 +130,7 @@ def test_energy_of_a_run_is_what_the_counter_gained(
 ) -> None:
     root = tree({**ORIN_NANO})
     bundle = open_bundle(bundles["onnxruntime", "int8"])
-    energy = measure_energy(bundle, 0.3, root, batch=None, threads=1, on_progress=print)
+    energy = measure_energy(bundle, BenchRequest(0.3, threads=1), root, on_progress=print)
     assert energy.source == "INA3221 VDD_IN" and energy.note == ""
     assert energy.watts == pytest.approx(8, rel=0.5)  # it may wait for a core meanwhile
     assert energy.idle_watts == pytest.approx(8, rel=0.5)

@@ -19,6 +19,7 @@ from vitedge.core.errors import UnavailableError, error_line
 from vitedge.core.measurements import Energy
 from vitedge.core.runtime import Processor, runtime_of
 from vitedge.measure.latency.clock import golden_feed, rounds_for, warm_up
+from vitedge.measure.latency.request import BenchRequest
 from vitedge.runtimes import open_session
 
 IDLE_S = 0.5
@@ -33,49 +34,38 @@ SUPPLIES = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 
 
 def measure_energy(
-    bundle: Bundle,
-    duration_s: float,
-    root: Path,
-    *,
-    batch: int | None,
-    threads: int,
-    on_progress: Callable[[float], None],
+    bundle: Bundle, request: BenchRequest, root: Path, *, on_progress: Callable[[float], None]
 ) -> Energy:
-    """Run `bundle` for `duration_s`, 3 s at most, under this machine's meter; `root` holds sys/.
+    """Run `bundle` as asked, for 3 s at most, under this machine's meter; `root` holds sys/.
 
     Says why where there is no meter; then nothing is run.
     """
     try:
         meter = find_meter(root, runtime_of(bundle.manifest.target).processor)
-        return _measure(bundle, min(duration_s, LONGEST_S), meter, batch, threads, on_progress)
+        return _measure(bundle, request, meter, on_progress)
     except UnavailableError as error:
         how = f" (to allow it: {error.fix})" if error.fix else ""
         return Energy(
             joules_per_inference=None,
             watts=None,
             idle_watts=None,
-            batch=batch or 1,
+            batch=request.batch or 1,
             source=None,
             note=f"not available: {error.what}{how}",
         )
 
 
 def _measure(
-    bundle: Bundle,
-    duration_s: float,
-    meter: Meter,
-    batch: int | None,
-    threads: int,
-    on_progress: Callable[[float], None],
+    bundle: Bundle, request: BenchRequest, meter: Meter, on_progress: Callable[[float], None]
 ) -> Energy:
-    with open_session(bundle, threads) as session:
-        feed = golden_feed(bundle, session, batch)
+    with open_session(bundle, request.threads) as session:
+        feed = golden_feed(bundle, session, request.batch)
         idle_w = _watts(meter, lambda: sleep(IDLE_S))
         warm_up(session, feed)
         runs = 0
         meter.start()
         start = perf_counter()
-        for _ in rounds_for(duration_s, 1, on_progress):
+        for _ in rounds_for(min(request.duration_s, LONGEST_S), 1, on_progress):
             session.run(feed)
             runs += 1
         spent, joules = perf_counter() - start, meter.stop()

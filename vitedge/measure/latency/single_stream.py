@@ -23,6 +23,7 @@ from vitedge.measure import recommendation
 from vitedge.measure.latency.clock import Feed, golden_feed, measure
 from vitedge.measure.latency.conditions import Watch
 from vitedge.measure.latency.lock import exclusive_timing
+from vitedge.measure.latency.request import BenchRequest
 from vitedge.measure.latency.summary import LatencyComparison, timings
 from vitedge.measure.statistics import log_se_of_ratio, share_se
 from vitedge.runtimes import open_session
@@ -43,12 +44,10 @@ class SingleStreamRun:
 def run_single_stream(
     bundles: Sequence[Bundle],
     steps: Steps,
+    request: BenchRequest,
     *,
-    duration_s: float,
     on_round: Callable[[], None],
     rival: Bundle | None = None,
-    batch: int | None = None,
-    threads: int = 0,
     others: Mapping[str, Session] | None = None,
 ) -> SingleStreamRun:
     """Time every bundle in turn, in one run, with what it is compared against.
@@ -67,8 +66,8 @@ def run_single_stream(
             path = bundle.path.resolve()
             if path not in sessions:
                 steps.say(f"loading {bundle.manifest.name}")
-                sessions[path] = stack.enter_context(open_session(bundle, threads))
-                feeds.append(golden_feed(bundle, sessions[path], batch))
+                sessions[path] = stack.enter_context(open_session(bundle, request.threads))
+                feeds.append(golden_feed(bundle, sessions[path], request.batch))
             return list(sessions).index(path)
 
         pairs = []
@@ -85,7 +84,7 @@ def run_single_stream(
             on_round()
 
         comparison = measure(
-            [*sessions.values(), *others.values()], feeds, duration_s, on_progress=show
+            [*sessions.values(), *others.values()], feeds, request.duration_s, on_progress=show
         )
     return SingleStreamRun(
         comparison=comparison,
@@ -138,7 +137,7 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     machine = describe_machine(usable_cores())
     with exclusive_timing(steps.note):
         watch = Watch(ROOT)
-        run = run_single_stream(bundles, steps, duration_s=duration_s, on_round=watch.look)
+        run = run_single_stream(bundles, steps, BenchRequest(duration_s), on_round=watch.look)
         conditions = watch.conditions(machine)
     for index, bundle in enumerate(bundles):
         latency = latency_of(run, index, "fp32")
