@@ -20,9 +20,8 @@ from vitedge.core.errors import InputError, VitedgeError, first_few, missing
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
 from vitedge.core.spec import Floats, Target, Training, load_toml
-from vitedge.data.open import open_images
 from vitedge.export.job import export_model, load_model
-from vitedge.export.request import ExportRequest, Plan, plan_export
+from vitedge.export.request import ExportRequest, Plan, images_of, plan_export
 from vitedge.export.result import ExportResult
 from vitedge.export.stage import bundle_name
 from vitedge.models.sources import ModelIdentity
@@ -147,12 +146,10 @@ def check(
     folder = request.export.output / f".{bundle_name(model, target, 'int8')}.qat"
     _check_folder(request, folder)
     source = request.train_data or model.source  # an embedded one has its own
-    opened = open_images(source, "calibration", model.preprocess, model.labels, model.task)
+    opened = images_of(model, source, "calibration")
     forbidden: set[str] = set()
     if plan.eval_data:
-        evaluation = open_images(
-            plan.eval_data, "evaluation", model.preprocess, model.labels, model.task
-        )
+        evaluation = images_of(model, plan.eval_data, "evaluation")
         if not request.export.allow_overlap:
             for batch in evaluation.batches(64):
                 forbidden.update(batch.digests)
@@ -316,17 +313,13 @@ def _train(
         checkpointing=settings.gradient_checkpointing,
     )
     teacher = Network(start.path, Placement(), {}, start.floats, learned=False)
-    model = start.model
-    images = open_images(
-        training_set.source, "calibration", model.preprocess, model.labels, model.task
-    )
     job = TrainingJob(
         student=student,
         teacher=teacher,
-        images=images,
+        images=images_of(start.model, training_set.source, "calibration"),
         training=training_set.training,
         held_out=training_set.held_out,
-        task=model.task,
+        task=start.model.task,
         settings=settings,
         folder=training_set.folder,
         fingerprint=training_set.fingerprint,

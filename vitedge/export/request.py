@@ -15,7 +15,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import EMBEDDED, Source, open_images
+from vitedge.data.open import EMBEDDED, Role, Source, open_images
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
 
 
@@ -163,12 +163,13 @@ def open_image_sets(
     """The calibration and evaluation images of `plan`, as `model` takes them. Raises InputError."""
     calibration = evaluation = None
     if plan.recipe and plan.calib_data:
-        images = open_images(
-            plan.calib_data, "calibration", model.preprocess, model.labels, model.task
-        )
+        images = images_of(model, plan.calib_data, "calibration")
         calibration = CalibrationImages(images, plan.recipe, steps)
     if plan.eval_data:
-        evaluation = open_images(
-            plan.eval_data, "evaluation", model.preprocess, model.labels, model.task
-        )
+        evaluation = images_of(model, plan.eval_data, "evaluation")
     return calibration, evaluation
+
+
+def images_of(model: ModelIdentity, source: Source, role: Role) -> ImageSet:
+    """`source` opened as `model` takes images. Raises InputError."""
+    return open_images(source, role, model.preprocess, model.labels, model.task)

@@ -15,8 +15,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Precision, Preprocess, Target, Task
-from vitedge.data.open import open_images
-from vitedge.export.request import Job
+from vitedge.export.request import Job, images_of
 from vitedge.export.result import ExportResult
 from vitedge.measure.accuracy import parity
 from vitedge.measure.accuracy.bundle_validation import (
@@ -51,10 +50,8 @@ def golden_images(job: Job, exported: Fp32Graph) -> Golden:
 
     Raises InputError, naming the layer, where an output is NaN or infinite.
     """
-    model = job.model
     images = job.evaluation or (job.calibration and job.calibration.images)
-    if not images:
-        images = open_images("random", "calibration", model.preprocess, model.labels, model.task)
+    images = images or images_of(job.model, "random", "calibration")
     output_bytes = 4 * math.prod(size or 1 for size in exported.output.shape[1:])
     count = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // output_bytes))
     batches = list(images.sample(count, seed=0))

@@ -128,30 +128,27 @@ class MeanIoU:
     """
 
     def __init__(self) -> None:
-        self._counts: list[NDArray[np.int64]] = []  # (3, classes): both, predicted, labelled
-        self._fp32_counts: list[NDArray[np.int64]] = []
+        self._counts: list[tuple[NDArray[np.int64], ...]] = []  # (3, classes), as `mean_iou` says
         self._agree = self._pixels = 0
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
+        models = (artifact,) if fp32 is None else (artifact, fp32)
         for index, mask in enumerate(labels):
             known = mask != UNLABELLED
-            labelled = mask[known]
-            choice = class_map(artifact[index], mask.shape)[known]
-            self._counts.append(_counts(choice, labelled, artifact.shape[1]))
-            if fp32 is not None:
-                fp32_choice = class_map(fp32[index], mask.shape)[known]
-                self._fp32_counts.append(_counts(fp32_choice, labelled, artifact.shape[1]))
-                self._agree += int((choice == fp32_choice).sum())
-                self._pixels += labelled.size
+            labelled, classes = mask[known], artifact.shape[1]
+            choices = [class_map(model[index], mask.shape)[known] for model in models]
+            self._counts.append(tuple(_counts(choice, labelled, classes) for choice in choices))
+            self._agree += int((choices[0] == choices[-1]).sum())
+            self._pixels += labelled.size
 
     def result(self, confidence: float) -> MetricResult:
-        counts = np.stack(self._counts)
+        counts, *of_fp32 = (np.stack(part) for part in zip(*self._counts, strict=True))
+        fp32 = of_fp32[0] if of_fp32 else None
         if not counts[:, 2].any():
             raise InputError(
                 "no mask labels a single pixel: there is nothing to measure",
                 fix="give masks of class indices, 255 only where a pixel is to be ignored",
             )
-        fp32 = np.stack(self._fp32_counts) if self._fp32_counts else None
 
         def over(measure: Callable[[NDArray[Any]], NDArray[Any]]) -> Compared:
             return compared(
@@ -159,14 +156,15 @@ class MeanIoU:
                 float(measure(counts.sum(axis=0))),
             )
 
-        interval = None
+        agreement = interval = None
         if fp32 is not None:
+            agreement = self._agree / self._pixels
             interval = resampled_drop_pp(fp32, counts, mean_iou, confidence)
         return MetricResult(
             metric="miou",
             value=over(mean_iou),
             drop_ci_pp=interval,
-            agreement=self._agree / self._pixels if self._pixels else None,
+            agreement=agreement,
             also={"pixel_accuracy": over(_pixel_accuracy)},
             fp32=None if fp32 is None else fp32.astype(np.int32),
             artifact=counts.astype(np.int32),

@@ -56,8 +56,6 @@ def measure(
     Raises:
         InputError: `duration_s` is not positive.
     """
-    if not sessions or len(sessions) != len(feeds):
-        raise ValueError(f"{len(sessions)} sessions and {len(feeds)} feeds")
     check_duration(duration_s)
     budget_ms = duration_s * 1e3 * len(sessions)
     block_ms = min(BLOCK_MS, duration_s * 1e3 / ROUNDS)

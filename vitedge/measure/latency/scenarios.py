@@ -53,7 +53,7 @@ def sweep_threads(bundle: Bundle, request: BenchRequest, on_progress: OnProgress
         counts = _counts(usable_cores())
         sessions = [stack.enter_context(open_session(bundle, count)) for count in counts]
         batches = [request.batch] * len(counts)
-        return _sweep(bundle, sessions, counts, batches, request.duration_s, on_progress)
+        return _sweep(bundle, sessions, counts, batches, request, on_progress)
 
 
 def sweep_batch(bundle: Bundle, request: BenchRequest, on_progress: OnProgress) -> Sweep:
@@ -61,7 +61,7 @@ def sweep_batch(bundle: Bundle, request: BenchRequest, on_progress: OnProgress) 
     threads, n = request.threads_of(bundle), len(BATCHES)
     with open_session(bundle, threads) as session:
         sessions = [session] * n
-        return _sweep(bundle, sessions, [threads] * n, BATCHES, request.duration_s, on_progress)
+        return _sweep(bundle, sessions, [threads] * n, BATCHES, request, on_progress)
 
 
 def _sweep(
@@ -69,13 +69,13 @@ def _sweep(
     sessions: Sequence[Session],
     threads: Sequence[int],
     batches: Sequence[int | None],
-    duration_s: float,
+    request: BenchRequest,
     on_progress: OnProgress,
 ) -> Sweep:
     """Time sessions in turn, each on its threads and of its batch; None: what one run takes."""
     pairs = zip(sessions, batches, strict=True)
     feeds = [golden_feed(bundle, session, batch) for session, batch in pairs]
-    share_s = duration_s / len(sessions)
+    share_s = request.duration_s / len(sessions)
     timed = timings(measure(sessions, feeds, share_s, on_progress=on_progress))
     sizes = [len(next(iter(feed.values()))) for feed in feeds]
     return tuple(

@@ -15,7 +15,6 @@ from vitedge.core.runtime import Session
 from vitedge.measure.latency.clock import (
     BLOCK_MS,
     Feed,
-    check_duration,
     no_gc,
     rounds_for,
     runs_in,
@@ -55,11 +54,7 @@ def throughput(
 
     In its turn every stream of a setting runs for about 100 ms on a thread of its own, the next
     run beginning when the last one ends. The interval is Student's t over the rounds' log rates.
-
-    Raises:
-        InputError: `duration_s` is not positive.
     """
-    check_duration(duration_s)
     most = max(len(setting.streams) for setting in settings)
     rounds: list[list[tuple[int, float]]] = [[] for _ in settings]  # runs, seconds
     burst_ms = min(BURST_MS, duration_s * 1e3 / len(settings) / ROUNDS)

@@ -33,7 +33,8 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
     try:
         own = copy.deepcopy(module).cpu().float().eval()
     except Exception as error:  # whatever the copy of a submodule raises
-        raise InputError(f"{kind} cannot be copied: {error_line(error)}", fix=_FILE) from error
+        fix = "export it to ONNX yourself, and give FILE.onnx"
+        raise InputError(f"{kind} cannot be copied: {error_line(error)}", fix=fix) from error
     for layer in own.modules():
         if hasattr(layer, "fused_attn"):  # timm's: its parts, not one operator, get quantized
             setattr(layer, "fused_attn", False)  # noqa: B010 - no attribute that mypy knows
@@ -51,9 +52,6 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
         trained=True,
     )
     return ReferenceModel(identity, own)
-
-
-_FILE = "export it to ONNX yourself, and give FILE.onnx"
 
 
 def _output(module: nn.Module, kind: str, preprocess: Preprocess) -> Tensor:
