@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
 from vitedge.core.spec import (
     Calibration,
     Equalize,
     Estimator,
     Precision,
     Preprocess,
+    Spec,
     Target,
     Task,
     Training,
@@ -21,11 +20,7 @@ SCHEMA = "vitedge.artifact/1"
 INT8_SCHEME = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the manifest's parts."""
-
-
-class Model(_Part, frozen=True, kw_only=True):
+class Model(Spec, frozen=True, kw_only=True):
     """Which model the artifact was made from."""
 
     name: str
@@ -36,7 +31,7 @@ class Model(_Part, frozen=True, kw_only=True):
     weights_sha256: str
 
 
-class Tensor(_Part, frozen=True, kw_only=True):
+class Tensor(Spec, frozen=True, kw_only=True):
     """One input or output."""
 
     name: str
@@ -45,14 +40,14 @@ class Tensor(_Part, frozen=True, kw_only=True):
     layout: str
 
 
-class Preprocessing(_Part, frozen=True, kw_only=True):
+class Preprocessing(Spec, frozen=True, kw_only=True):
     """Who does what to an image."""
 
     host: Preprocess
     graph: tuple[str, ...]
 
 
-class Figures(_Part, frozen=True, kw_only=True):
+class Figures(Spec, frozen=True, kw_only=True):
     """What one operator loses, measured on a few images when it was quantized."""
 
     activation_scales: tuple[float, ...]
@@ -69,7 +64,7 @@ class Figures(_Part, frozen=True, kw_only=True):
     """Multiply-accumulates of one image."""
 
 
-class Layer(_Part, frozen=True, kw_only=True):
+class Layer(Spec, frozen=True, kw_only=True):
     """What was decided for one operator, and why."""
 
     node: str
@@ -84,7 +79,7 @@ class Layer(_Part, frozen=True, kw_only=True):
 Consequence = Literal["rejected", "INT8 lost", "other numbers", "slower"]
 
 
-class Finding(_Part, frozen=True, kw_only=True):
+class Finding(Spec, frozen=True, kw_only=True):
     """Something in a graph that its target does not take well."""
 
     rule: str
@@ -95,7 +90,7 @@ class Finding(_Part, frozen=True, kw_only=True):
     fix: str
 
 
-class CalibrationSet(_Part, frozen=True, kw_only=True):
+class CalibrationSet(Spec, frozen=True, kw_only=True):
     """Exactly which images the ranges were measured on."""
 
     recipe: Calibration
@@ -109,21 +104,21 @@ class CalibrationSet(_Part, frozen=True, kw_only=True):
     """Images left out, by reason."""
 
 
-class Pair(_Part, frozen=True, kw_only=True):
+class Pair(Spec, frozen=True, kw_only=True):
     """Channels that were rescaled before quantization, and the nodes where that cancels."""
 
     sources: tuple[str, ...]
     users: tuple[str, ...]
 
 
-class Equalization(_Part, frozen=True, kw_only=True):
+class Equalization(Spec, frozen=True, kw_only=True):
     """What was rescaled, and the largest relative error that this left in FP32."""
 
     pairs: tuple[Pair, ...]
     max_rel_error: float
 
 
-class Tried(_Part, frozen=True, kw_only=True):
+class Tried(Spec, frozen=True, kw_only=True):
     """One way to calibrate, and the SQNR of its output on calibration images."""
 
     equalize: Equalize
@@ -131,7 +126,7 @@ class Tried(_Part, frozen=True, kw_only=True):
     sqnr_db: float
 
 
-class Settled(_Part, frozen=True, kw_only=True):
+class Settled(Spec, frozen=True, kw_only=True):
     """What the recipe's `auto` came to."""
 
     equalize: Equalize
@@ -140,7 +135,7 @@ class Settled(_Part, frozen=True, kw_only=True):
     """Best first; empty where the recipe left nothing open."""
 
 
-class KeptLayer(_Part, frozen=True, kw_only=True):
+class KeptLayer(Spec, frozen=True, kw_only=True):
     """A layer in float, and its noise at the model's output if it alone were in INT8."""
 
     node: str
@@ -148,7 +143,7 @@ class KeptLayer(_Part, frozen=True, kw_only=True):
     """10·log10 of noise power over signal power, on a few calibration images."""
 
 
-class ControlCost(_Part, frozen=True, kw_only=True):
+class ControlCost(Spec, frozen=True, kw_only=True):
     """What layers in float cost on the machine that exported, timed in turn; intervals of 95%."""
 
     p50_ms: float
@@ -162,7 +157,7 @@ class ControlCost(_Part, frozen=True, kw_only=True):
     speedup_ci: tuple[float, float]
 
 
-class Control(_Part, frozen=True, kw_only=True):
+class Control(Spec, frozen=True, kw_only=True):
     """Layers that were kept in float because accuracy dropped too much without."""
 
     max_drop_pp: float
@@ -178,7 +173,7 @@ class Control(_Part, frozen=True, kw_only=True):
     cost: ControlCost
 
 
-class HeldOut(_Part, frozen=True, kw_only=True):
+class HeldOut(Spec, frozen=True, kw_only=True):
     """What was measured on training images that were kept apart."""
 
     step: int
@@ -188,7 +183,7 @@ class HeldOut(_Part, frozen=True, kw_only=True):
     """Share of them classified as labelled or, unlabelled, as FP32 does; None of features."""
 
 
-class Trained(_Part, frozen=True, kw_only=True):
+class Trained(Spec, frozen=True, kw_only=True):
     """How the weights and scales were trained on from what PTQ gave."""
 
     settings: Training
@@ -215,7 +210,7 @@ class Trained(_Part, frozen=True, kw_only=True):
     None where it does not run here."""
 
 
-class QuantizationRecord(_Part, frozen=True, kw_only=True):
+class QuantizationRecord(Spec, frozen=True, kw_only=True):
     """How the graph was quantized."""
 
     scheme: str = INT8_SCHEME
@@ -231,7 +226,7 @@ class QuantizationRecord(_Part, frozen=True, kw_only=True):
     """None after PTQ alone."""
 
 
-class Kept(_Part, frozen=True, kw_only=True):
+class Kept(Spec, frozen=True, kw_only=True):
     """An operator that stays in float32, and why."""
 
     node: str
@@ -239,7 +234,7 @@ class Kept(_Part, frozen=True, kw_only=True):
     why: str
 
 
-class Half(_Part, frozen=True, kw_only=True):
+class Half(Spec, frozen=True, kw_only=True):
     """How the graph became float16, and what was done against overflow."""
 
     kept: tuple[Kept, ...]
@@ -259,7 +254,7 @@ class Half(_Part, frozen=True, kw_only=True):
     images: int
 
 
-class Compiled(_Part, frozen=True, kw_only=True):
+class Compiled(Spec, frozen=True, kw_only=True):
     """What a compiler made of the graph, as its build log says."""
 
     compiler: str
@@ -278,7 +273,7 @@ class Compiled(_Part, frozen=True, kw_only=True):
     """The planned products that run in float, by node, and what they became."""
 
 
-class Build(_Part, frozen=True, kw_only=True):
+class Build(Spec, frozen=True, kw_only=True):
     """Whether the engine is there, and what the compiler made of the graph."""
 
     state: Literal["done", "on the device"]
@@ -288,7 +283,7 @@ class Build(_Part, frozen=True, kw_only=True):
     """None where no compiler was at hand."""
 
 
-class Reference(_Part, frozen=True, kw_only=True):
+class Reference(Spec, frozen=True, kw_only=True):
     """The FP32 bundle this artifact is compared with; it lies beside it."""
 
     bundle: str
@@ -296,14 +291,14 @@ class Reference(_Part, frozen=True, kw_only=True):
     """Its model files and their SHA-256."""
 
 
-class ExportParity(_Part, frozen=True, kw_only=True):
+class ExportParity(Spec, frozen=True, kw_only=True):
     """The exported FP32 graph against its source, on the same images."""
 
     max_abs_error: float
     max_rel_error: float
 
 
-class GoldenParity(_Part, frozen=True, kw_only=True):
+class GoldenParity(Spec, frozen=True, kw_only=True):
     """The artifact's outputs on the golden images against FP32's, where it was built."""
 
     sqnr_db: float | None
@@ -313,7 +308,7 @@ class GoldenParity(_Part, frozen=True, kw_only=True):
     n: int
 
 
-class Manifest(_Part, frozen=True, kw_only=True):
+class Manifest(Spec, frozen=True, kw_only=True):
     """Everything that ties an artifact to where it came from."""
 
     schema: str

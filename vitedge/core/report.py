@@ -18,6 +18,7 @@ from vitedge.core.measurements import (
     Drift,
     Energy,
     Latency,
+    Measurement,
     Memory,
     Offline,
     Sweep,
@@ -30,11 +31,7 @@ SCHEMA = "vitedge.report/1"
 Metric = Literal["top1", "miou", "knn_agreement"]
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the report's sections."""
-
-
-class Compared(_Section, frozen=True, kw_only=True):
+class Compared(Measurement, frozen=True, kw_only=True):
     """One metric of FP32 and artifact on the same images, 0-1."""
 
     fp32: float | None
@@ -65,7 +62,7 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     """Images that the artifact alone has right; None likewise."""
 
 
-class Numerics(_Section, frozen=True, kw_only=True):
+class Numerics(Measurement, frozen=True, kw_only=True):
     """Outputs of the artifact against FP32's."""
 
     sqnr_db: float | None
@@ -80,7 +77,7 @@ class Numerics(_Section, frozen=True, kw_only=True):
     """The images' name; `golden` for those of the bundle."""
 
 
-class Parity(_Section, frozen=True, kw_only=True):
+class Parity(Measurement, frozen=True, kw_only=True):
     """Outputs on the golden images, on this machine, against FP32's in the bundle. No accuracy."""
 
     n: int
@@ -94,7 +91,7 @@ class Parity(_Section, frozen=True, kw_only=True):
     """Why this is not what the artifact computes; empty where it is."""
 
 
-class Simulation(_Section, frozen=True, kw_only=True):
+class Simulation(Measurement, frozen=True, kw_only=True):
     """The graph run by ONNX Runtime, Q and DQ as written, where the target's runtime is absent."""
 
     runtime: str
@@ -104,14 +101,14 @@ class Simulation(_Section, frozen=True, kw_only=True):
     numerics: Numerics
 
 
-class Size(_Section, frozen=True, kw_only=True):
+class Size(Measurement, frozen=True, kw_only=True):
     """Size of the files the runtime loads."""
 
     bytes: int
     fp32_bytes: int | None
 
 
-class Candidate(_Section, frozen=True, kw_only=True):
+class Candidate(Measurement, frozen=True, kw_only=True):
     """One precision of a model on a target, timed in one run with FP32."""
 
     precision: Precision
@@ -129,7 +126,7 @@ class Candidate(_Section, frozen=True, kw_only=True):
     bytes: int
 
 
-class Recommendation(_Section, frozen=True, kw_only=True):
+class Recommendation(Measurement, frozen=True, kw_only=True):
     """Which of the precisions timed together to ship, and why."""
 
     precision: Precision

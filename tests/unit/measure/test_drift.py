@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitedge.measure.latency.drift import trend
+from vitedge.measure.latency.summary import trend
 
 ROUNDS, RUNS = 300, 5
 

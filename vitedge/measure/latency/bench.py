@@ -23,7 +23,6 @@ from vitedge.measure.accuracy import parity
 from vitedge.measure.latency import scenarios
 from vitedge.measure.latency.cold_start import cold_starts
 from vitedge.measure.latency.conditions import Watch
-from vitedge.measure.latency.drift import trend
 from vitedge.measure.latency.energy import measure_energy
 from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.measure.latency.request import BenchRequest, check
@@ -34,6 +33,7 @@ from vitedge.measure.latency.single_stream import (
     recommend_among,
     run_single_stream,
 )
+from vitedge.measure.latency.summary import trend
 
 T = TypeVar("T")
 COLD_SHARE = 0.5
