@@ -8,16 +8,7 @@ from pathlib import Path
 import msgspec
 
 from vitedge.core import report
-from vitedge.core.bundle import (
-    ENGINE,
-    MODEL,
-    REPORT,
-    amend,
-    open_bundle,
-    publish,
-    seal,
-    workspace,
-)
+from vitedge.core.bundle import ENGINE, MODEL, REPORT, amend, open_bundle, publish, seal, workspace
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
 from vitedge.measure.accuracy import parity

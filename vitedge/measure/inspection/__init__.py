@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -85,25 +86,22 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
     def worst_first(self) -> list[Row]:
         """The rows by own SQNR; those without in graph order after them."""
-        return sorted(
-            self.layers, key=lambda row: float("inf") if row.sqnr_db is None else row.sqnr_db
-        )
+        return sorted(self.layers, key=_own_sqnr_db)
+
+
+def _own_sqnr_db(row: Row) -> float:
+    return math.inf if row.sqnr_db is None else row.sqnr_db
 
 
 def summarize(rows: tuple[Row, ...]) -> Summary:
     """`rows`, in graph order, in one line."""
     macs = sum(row.macs or 0 for row in rows)
-    worst = min(
-        (row for row in rows if row.sqnr_db is not None),
-        key=lambda row: row.sqnr_db or 0.0,
-        default=None,
-    )
+    quantized_macs = sum(row.macs or 0 for row in rows if row.quantized)
+    worst = min((row for row in rows if row.sqnr_db is not None), key=_own_sqnr_db, default=None)
     return Summary(
         operators=len(rows),
         quantized=sum(row.quantized for row in rows),
-        quantized_macs_share=sum(row.macs or 0 for row in rows if row.quantized) / macs
-        if macs
-        else None,
+        quantized_macs_share=quantized_macs / macs if macs else None,
         worst=worst.node if worst else None,
         worst_sqnr_db=worst.sqnr_db if worst else None,
         accumulated_sqnr_db=rows[-1].accumulated_sqnr_db if rows else None,

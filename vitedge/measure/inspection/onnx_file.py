@@ -26,6 +26,7 @@ def inspect_model(path: Path, target: Target | None) -> Inspection:
     """
     model = _read(path)
     from vitedge.graph.structure import INTEGER_PRODUCTS, Structure
+    from vitedge.runtimes.lint import lint
 
     graph = Structure(model)
     quantizers = tuple(_quantizers(graph))
@@ -53,13 +54,16 @@ def inspect_model(path: Path, target: Target | None) -> Inspection:
         summary=summarize(rows),
         layers=rows,
         quantizers=quantizers,
-        lint=_lint(model, target) if target else None,
+        lint=lint(model, target) if target else None,
     )
 
 
 def lint_file(path: Path, target: Target) -> tuple[Finding, ...]:
     """What `target` does not take well in an ONNX file. Raises as `inspect_model` does."""
-    return _lint(_read(path), target)
+    model = _read(path)
+    from vitedge.runtimes.lint import lint
+
+    return lint(model, target)
 
 
 def _read(path: Path) -> ModelProto:
@@ -68,12 +72,6 @@ def _read(path: Path) -> ModelProto:
     except ImportError as error:
         raise missing(error.name or "onnx", "export") from error
     return read_named(path)
-
-
-def _lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
-    from vitedge.runtimes.lint import lint
-
-    return lint(model, target)
 
 
 def _planned_rows(model: ModelProto, target: Target | None) -> Iterator[Row]:

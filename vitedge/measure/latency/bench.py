@@ -72,19 +72,14 @@ def _bench(
     run: SingleStreamRun | None = None
     if "single-stream" in request.scenarios:
         run = run_single_stream(
-            bundles,
-            steps,
-            request,
-            rival=rival,
-            others=others,
-            on_round=watch.look,
+            bundles, steps, request, rival=rival, others=others, on_round=watch.look
         )
     timed = [_scenarios(bundle, request, steps, watch) for bundle in bundles]
     conditions = watch.conditions(machine)
     reports = []
     for index, (bundle, scenario_report) in enumerate(zip(bundles, timed, strict=True)):
         name = bundle.manifest.name
-        show = partial(_show, steps, f"energy of {name}")
+        show = partial(steps, f"energy of {name}", total=1.0)
         energy = measure_energy(bundle, request, ROOT, on_progress=show)
         steps.say(f"cold start and memory of {name}")
         share_s = request.duration_s * COLD_SHARE
@@ -126,10 +121,6 @@ def _scenarios(bundle: Bundle, request: BenchRequest, steps: Steps, watch: Watch
         sweep_threads=measured(scenarios.sweep_threads, "threads", "threads" in swept),
         sweep_batch=measured(scenarios.sweep_batch, "batch sizes", "batch" in swept),
     )
-
-
-def _show(steps: Steps, step: str, done: float) -> None:
-    steps(step, done, 1.0)
 
 
 def _looking(steps: Steps, step: str, watch: Watch) -> Callable[[float], None]:

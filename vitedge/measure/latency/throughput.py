@@ -12,14 +12,7 @@ import numpy as np
 
 from vitedge.core.measurements import Throughput
 from vitedge.core.runtime import Session
-from vitedge.measure.latency.clock import (
-    BLOCK_MS,
-    Feed,
-    no_gc,
-    rounds_for,
-    runs_in,
-    warm_up,
-)
+from vitedge.measure.latency.clock import BLOCK_MS, Feed, no_gc, rounds_for, runs_in, warm_up
 from vitedge.measure.statistics import students_t
 
 BURST_MS = 2 * BLOCK_MS
@@ -45,10 +38,7 @@ class Setting:
 
 
 def throughput(
-    settings: Sequence[Setting],
-    duration_s: float,
-    *,
-    on_progress: Callable[[float], None],
+    settings: Sequence[Setting], duration_s: float, *, on_progress: Callable[[float], None]
 ) -> list[Throughput]:
     """Measure settings in turn, about `duration_s` seconds altogether, 5 rounds at least.
 

@@ -54,10 +54,7 @@ FINAL = {
         "{device} has Python {detail}, and vitedge needs 3.10",
         "install a newer one there, and make it the python3 of its PATH",
     ),
-    r"\A12[67]\n": (
-        "{device} has no python3: {reason}",
-        "install Python 3.10 or newer there",
-    ),
+    r"\A12[67]\n": ("{device} has no python3: {reason}", "install Python 3.10 or newer there"),
 }
 """Where trying again is of no use: ssh's exit code and stderr; what is wrong, and its fix."""
 
