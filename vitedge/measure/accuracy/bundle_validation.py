@@ -80,11 +80,6 @@ def _compare(
     manifest = bundle.manifest
     calibration = manifest.quantization.calibration if manifest.quantization else None
     digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
-    step = f"validating {manifest.name}"
-
-    def show(seen: int) -> None:
-        steps(step, seen, len(images))
-
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(load(bundle))
         reference = session
@@ -96,7 +91,7 @@ def _compare(
             images,
             manifest.model.task,
             calibration=digests,
-            on_progress=show,
+            on_progress=partial(steps, f"validating {manifest.name}", total=len(images)),
         )
         return accuracy, numerics or _against_golden(bundle, session), per_image
 

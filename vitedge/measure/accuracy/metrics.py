@@ -229,9 +229,8 @@ class Neighbours:
         if k < 1:
             raise InputError("one image has no neighbours", fix="give more images")
         neighbours, fp32_neighbours = _nearest(artifact, k), _nearest(fp32, k)
-        shared = (neighbours[:, :, None] == fp32_neighbours[:, None, :]).sum(
-            axis=(1, 2)
-        ) / k  # (n,)
+        matches = neighbours[:, :, None] == fp32_neighbours[:, None, :]  # (n, k, k)
+        shared = matches.sum(axis=(1, 2)) / k
         shared[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
         return MetricResult(
             metric="knn_agreement",

@@ -95,7 +95,8 @@ def fresh_process(bundle: Path, threads: int = 0) -> tuple[ColdStart, Memory]:
 
 def _run(bundle: Path, threads: int) -> None:
     """Open `bundle`, run it on its golden images, and print what that took."""
-    on_gpu = (bundle / MANIFEST).is_file() and _on_gpu(bundle)
+    there = (bundle / MANIFEST).is_file()
+    on_gpu = there and runtime_of(read_manifest(bundle).target).processor == "gpu"
     before = _gpu_bytes() if on_gpu else None
     start = perf_counter()
     artifact = open_bundle(bundle)
@@ -112,10 +113,6 @@ def _run(bundle: Path, threads: int) -> None:
         after = _gpu_bytes() if on_gpu else None
     gpu_bytes = None if before is None or after is None else max(0, after - before)
     print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": gpu_bytes}))
-
-
-def _on_gpu(bundle: Path) -> bool:
-    return runtime_of(read_manifest(bundle).target).processor == "gpu"
 
 
 def _gpu_bytes() -> int | None:
