@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from vitedge.core.api import AnyPath
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing, nearest
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vitedge.models.sources import ModelRequest, ReferenceModel
 
 AnyModel: TypeAlias = "str | nn.Module | ReferenceModel"
-TASKS = ("classification", "segmentation", "features")
 
 
 def load(
@@ -68,11 +67,11 @@ def request(
     **further: Any,
 ) -> ModelRequest | ReferenceModel:
     """The parameters of `load` as one, for those that load later. Raises InputError."""
-    from vitedge.core.spec import Preprocess
+    from vitedge.core.spec import Preprocess, Task
     from vitedge.models.sources.base import ModelRequest, ReferenceModel
 
-    if task not in (None, *TASKS):
-        raise InputError(f"unknown `task` '{task}'", fix=nearest(str(task), TASKS))
+    if task not in (None, *get_args(Task)):
+        raise InputError(f"unknown `task` '{task}'", fix=nearest(str(task), get_args(Task)))
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Path(preprocess)
     asked = ModelRequest(
