@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -42,10 +39,7 @@ ATTEND = """
     y = Add(projected, x)
 """
 EVERYTHING = Quantization(
-    activations="int8",
-    weights="full",
-    attention=("qk", "pv"),
-    operators=("MatMul", "Gemm", "Conv"),
+    activations="int8", weights="full", attention=("qk", "pv"), operators=("MatMul", "Gemm", "Conv")
 )
 FUSED = f"""
     {NORM}
@@ -73,10 +67,10 @@ SPLIT = f"""
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3), np.uint8) for seed in range(4)]
 
 
-def weights() -> dict[str, NDArray[Any]]:
+def weights():
     rng = np.random.default_rng(0)
 
-    def normal(*shape: int) -> NDArray[np.float32]:
+    def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
     grown = np.ones(WIDTH, np.float32)
@@ -112,7 +106,7 @@ def weights() -> dict[str, NDArray[Any]]:
     }
 
 
-def build(folder: Path, body: str, head: str = HEAD_TEXT, **changed: Any) -> Path:
+def build(folder, body, head=HEAD_TEXT, **changed):
     """A graph of `body`, from `x` (1, tokens, width) or `pixels` (1, 3, 8, 8) to `y`.
 
     `changed` are further constants, or take the place of `weights`.
@@ -134,12 +128,12 @@ def build(folder: Path, body: str, head: str = HEAD_TEXT, **changed: Any) -> Pat
     return path
 
 
-def run(path: Path, images: list[NDArray[np.uint8]] = IMAGES) -> NDArray[np.float32]:
+def run(path, images=IMAGES):
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, {"image": image})[0] for image in images])
 
 
-def peaks(path: Path, name: str, axis: int) -> NDArray[np.float32]:
+def peaks(path, name, axis):
     """The largest magnitude of each channel of a tensor, on one image."""
     (values,) = tapped(path, [name])(IMAGES[0])
     found: NDArray[np.float32]
@@ -147,7 +141,7 @@ def peaks(path: Path, name: str, axis: int) -> NDArray[np.float32]:
     return found
 
 
-def spread(path: Path, name: str, axis: int) -> float:
+def spread(path, name, axis):
     """How much larger the largest channel of a tensor is than the median one."""
     found = peaks(path, name, axis)
     return float(found.max() / np.median(found))

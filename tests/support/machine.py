@@ -4,8 +4,6 @@ A test that runs what it exports names one of these, so that its figures are the
 `--target onnxruntime` takes the best one instead: with VNNI or AMX, `onnxruntime-vnni`.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from vitedge.core import catalog
@@ -23,7 +21,7 @@ TARGETS = {
 ONNXRUNTIME = TARGETS["onnxruntime"]
 
 
-def target_of(runtime: str) -> str:
+def target_of(runtime):
     """The target of `runtime`; skips the test where there is none."""
     if runtime not in TARGETS:
         pytest.skip(f"no target of the runtime '{runtime}' fits {HERE.machine}")

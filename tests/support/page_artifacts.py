@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from vitedge.show.page.artifacts import ArtifactFiles
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def per_image(images: int, changed: int, classes: int = 10, side_px: int = 32) -> PerImage:
+def per_image(images, changed, classes=10, side_px=32):
     """`changed` of `images` get another class; 24 thumbnails of noise on a gradient."""
     rng = np.random.default_rng(images)
     labels = rng.integers(0, classes, images)
@@ -39,7 +37,7 @@ def per_image(images: int, changed: int, classes: int = 10, side_px: int = 32) -
     )
 
 
-def layer(depth: int, node: str = "") -> manifest.Layer:
+def layer(depth, node=""):
     """One operator that loses a little more than the one before."""
     in_int8 = depth % 4 != 3
     figures = manifest.Figures(
@@ -57,7 +55,7 @@ def layer(depth: int, node: str = "") -> manifest.Layer:
     )
 
 
-def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
+def manifest_of(name, layers=50):
     """The manifest of an INT8 artifact."""
     recipe = Calibration(
         name="default", description="", num_samples=512, activations="mse", weights="mse"
@@ -98,13 +96,13 @@ def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
     )
 
 
-def check(metric: str, answer: verdict.Answer, value: float | None, **parts: Any) -> verdict.Check:
+def check(metric, answer, value, **parts):
     """One limit."""
     known = {"bound": "max", "limit": 0.5, "interval": None, "reason": f"it {answer}"}
     return verdict.Check(metric=metric, answer=answer, value=value, **{**known, **parts})
 
 
-def judged(name: str, answer: verdict.Answer, drop_pp: float) -> verdict.Judged:
+def judged(name, answer, drop_pp):
     """An artifact with four limits, the first of which decides."""
     reasons = {
         "passed": "the bound of the drop lies under the limit",
@@ -138,11 +136,9 @@ class Shown:
     files: ArtifactFiles
 
 
-def shown(
-    name: str, answer: verdict.Answer, drop_pp: float, images: int = 5000, **parts: Any
-) -> Shown:
+def shown(name, answer, drop_pp, images=5000, **parts):
     """An artifact with everything there is to show of it; `parts` are of its files."""
-    known: dict[str, Any] = {
+    known = {
         "report": measured(name, "int8", 1.2 + drop_pp / 3, 0.84 - drop_pp / 100),
         "manifest": manifest_of(name),
         "labels": CLASSES,
@@ -151,7 +147,7 @@ def shown(
     return Shown(judged(name, answer, drop_pp), ArtifactFiles(**{**known, **parts}))
 
 
-def three() -> list[Shown]:
+def three():
     """One artifact of each answer."""
     return [
         shown("vit_small_patch16_224-onnxruntime-cpu-int8", "passed", 0.1),
@@ -160,7 +156,7 @@ def three() -> list[Shown]:
     ]
 
 
-def page(artifacts: Sequence[Shown], command: str = "vitedge gate") -> str:
+def page(artifacts, command="vitedge gate"):
     """The page of a gate that judged them."""
     answers = tuple(artifact.judged for artifact in artifacts)
     decided = verdict.Verdict(

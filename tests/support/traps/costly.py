@@ -1,42 +1,37 @@
 """Graphs that lose INT8, or the one kernel of attention."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
-from onnx import ModelProto
 
 from tests.support.qdq import QDQ, TOKENS, WIDTH, attention, fused_qkv, integers
 from tests.support.traps import CONTEXT, SCORES, Trap, apart, linear, lost, read, taken
 
 
-def only_weights() -> ModelProto:
+def only_weights():
     graph = QDQ()
     graph.add("MatMul", ["x", graph.weight("w", integers(WIDTH, WIDTH))], "y")
     return graph.model()
 
 
-def only_activation() -> ModelProto:
+def only_activation():
     graph = QDQ()
     weight = graph.constant("w", np.ones((WIDTH, WIDTH)))
     graph.add("MatMul", [graph.activation("x"), weight], "y")
     return graph.model()
 
 
-def channel_activation() -> ModelProto:
+def channel_activation():
     return read(scale=np.linspace(0.01, 0.1, WIDTH)).model()
 
 
-def scale_of_each_input_channel() -> ModelProto:
+def scale_of_each_input_channel():
     return linear(axis=0).model()
 
 
-def turned_scale_of_each_input_channel() -> ModelProto:
+def turned_scale_of_each_input_channel():
     return turned(axis=1)
 
 
-def turned(axis: int) -> ModelProto:
+def turned(axis):
     """A weight stored as (N, K), transposed on its way."""
     graph = QDQ()
     weight = graph.weight("w", integers(WIDTH, WIDTH), axis=axis)
@@ -45,7 +40,7 @@ def turned(axis: int) -> ModelProto:
     return graph.model()
 
 
-def gemm(axis: int, trans_b: int) -> ModelProto:
+def gemm(axis, trans_b):
     graph = QDQ()
     graph.add("Reshape", ["x", graph.constant("shape", np.array([TOKENS, WIDTH]))], "flat")
     weight = graph.weight("w", integers(WIDTH, WIDTH), axis=axis)
@@ -54,7 +49,7 @@ def gemm(axis: int, trans_b: int) -> ModelProto:
     return graph.model()
 
 
-def conv(axis: int) -> ModelProto:
+def conv(axis):
     graph = QDQ()
     graph.add("Reshape", ["x", graph.constant("shape", np.array([1, 16, 8, 8]))], "map")
     weight = graph.weight("w", integers(32, 16, 2, 2), axis=axis)
@@ -64,23 +59,23 @@ def conv(axis: int) -> ModelProto:
     return graph.model()
 
 
-def gemm_on_its_inner_axis() -> ModelProto:
+def gemm_on_its_inner_axis():
     return gemm(axis=1, trans_b=1)
 
 
-def conv_on_its_inner_axis() -> ModelProto:
+def conv_on_its_inner_axis():
     return conv(axis=1)
 
 
-def computed_scale() -> ModelProto:
+def computed_scale():
     return scaled("ReduceMax", "x", keepdims=0)
 
 
-def reduced_scale() -> ModelProto:
+def reduced_scale():
     return scaled("ReduceMax", "stored", keepdims=0)
 
 
-def scaled(op: str, source: str, **attributes: Any) -> ModelProto:
+def scaled(op, source, **attributes):
     graph = QDQ()
     graph.constant("stored", np.full(1, 0.05))
     graph.add(op, [source], "s", **attributes)
@@ -90,46 +85,46 @@ def scaled(op: str, source: str, **attributes: Any) -> ModelProto:
     return graph.model()
 
 
-def dead_channel() -> ModelProto:
+def dead_channel():
     values = integers(WIDTH, WIDTH)
     values[:, 3] = 0
     return linear(values=values).model()
 
 
-def quantized_scores() -> ModelProto:
+def quantized_scores():
     graph = attention(QDQ(), scale="after", quantize_scores=True)
     return graph.model()
 
 
-def one_product() -> ModelProto:
+def one_product():
     return attention(QDQ(), quantized="qk").model()
 
 
-def other_product() -> ModelProto:
+def other_product():
     return attention(QDQ(), quantized="pv").model()
 
 
-def heads_of_80() -> ModelProto:
+def heads_of_80():
     return attention(QDQ(), head=80).model()
 
 
-def too_many_tokens() -> ModelProto:
+def too_many_tokens():
     return attention(QDQ()).model(tokens=513)
 
 
-def qkv_by_split() -> ModelProto:
+def qkv_by_split():
     return fused_qkv(QDQ(), "Split").model()
 
 
-def qkv_by_slices() -> ModelProto:
+def qkv_by_slices():
     return fused_qkv(QDQ(), "Slice").model(batch="batch")
 
 
-def qkv_by_gather() -> ModelProto:
+def qkv_by_gather():
     return fused_qkv(QDQ(), "Gather").model()
 
 
-def qkv_of_float_attention() -> ModelProto:
+def qkv_of_float_attention():
     return fused_qkv(QDQ(), "Split", quantized=False).model(batch="batch")
 
 

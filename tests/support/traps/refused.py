@@ -1,47 +1,45 @@
 """Graphs that are rejected, or computed with other numbers."""
 
-from __future__ import annotations
-
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import helper
 
 from tests.support.qdq import QDQ, WIDTH, integers
 from tests.support.traps import Trap, as_int8, linear, read, rejected, taken, without_casts
 
 
-def new_opset() -> ModelProto:
+def new_opset():
     return linear().model(opset=21)
 
 
-def half_scales_too_early() -> ModelProto:
+def half_scales_too_early():
     return linear().model(opset=18)
 
 
-def shifted_activation() -> ModelProto:
+def shifted_activation():
     return read(zero=3).model()
 
 
-def shifted_uint8_activation() -> ModelProto:
+def shifted_uint8_activation():
     return read(zero=128, kind=np.uint8).model()
 
 
-def shifted_weight() -> ModelProto:
+def shifted_weight():
     return linear(zero=-2).model()
 
 
-def uint8_weight() -> ModelProto:
+def uint8_weight():
     return linear(values=np.abs(integers(WIDTH, WIDTH)).astype(np.uint8)).model()
 
 
-def int16_activation() -> ModelProto:
+def int16_activation():
     return read(np.float32, kind=np.int16).model()
 
 
-def int16_weight() -> ModelProto:
+def int16_weight():
     return linear(values=integers(WIDTH, WIDTH).astype(np.int16)).model()
 
 
-def int32_bias() -> ModelProto:
+def int32_bias():
     graph = QDQ()
     graph.add("MatMul", [graph.activation("x"), graph.weight("w", integers(WIDTH, WIDTH))], "m")
     bias = graph.weight("b", np.ones(WIDTH, np.int32), axis=0)
@@ -49,19 +47,19 @@ def int32_bias() -> ModelProto:
     return graph.model()
 
 
-def zero_scale() -> ModelProto:
+def zero_scale():
     return linear(scale=[0.0] + [0.01] * (WIDTH - 1)).model()
 
 
-def negative_scale() -> ModelProto:
+def negative_scale():
     return read(scale=-0.1).model()
 
 
-def infinite_scale() -> ModelProto:
+def infinite_scale():
     return linear(scale=np.inf).model()
 
 
-def weight_of(scales: int, zeros: int, axis: int) -> ModelProto:
+def weight_of(scales, zeros, axis):
     """(K, N) = (64, 96), per channel."""
     graph = QDQ()
     graph.constant("w.i", integers(WIDTH, 96))
@@ -72,19 +70,19 @@ def weight_of(scales: int, zeros: int, axis: int) -> ModelProto:
     return graph.model()
 
 
-def too_few_scales() -> ModelProto:
+def too_few_scales():
     return weight_of(64, 64, axis=1)
 
 
-def too_few_zero_points() -> ModelProto:
+def too_few_zero_points():
     return weight_of(96, 1, axis=1)
 
 
-def axis_that_is_not_there() -> ModelProto:
+def axis_that_is_not_there():
     return weight_of(96, 96, axis=2)
 
 
-def scalar_constant() -> ModelProto:
+def scalar_constant():
     graph = QDQ()
     graph.constant("c.i", np.int8(5))
     graph.constant("c.s", 0.01)
@@ -93,7 +91,7 @@ def scalar_constant() -> ModelProto:
     return graph.model()
 
 
-def mixed_product() -> ModelProto:
+def mixed_product():
     graph = QDQ()
     left = graph.activation("x")
     graph.floats = np.float32
@@ -101,20 +99,20 @@ def mixed_product() -> ModelProto:
     return graph.model()
 
 
-def mixed_addition() -> ModelProto:
+def mixed_addition():
     graph = QDQ()
     graph.add("Add", ["x", graph.constant("b", np.ones(WIDTH, np.float32))], "y")
     return graph.model()
 
 
-def mixed_norm() -> ModelProto:
+def mixed_norm():
     graph = QDQ()
     gamma = graph.constant("g", np.ones(WIDTH, np.float32))
     graph.add("LayerNormalization", ["x", gamma], "y")
     return graph.model()
 
 
-def integer_product() -> ModelProto:
+def integer_product():
     graph = QDQ(np.float32)
     parts = [graph.constant("s", 0.05), graph.constant("z", np.int8(0))]
     graph.add("QuantizeLinear", ["x", *parts], "q")
@@ -124,7 +122,7 @@ def integer_product() -> ModelProto:
     return graph.model()
 
 
-def dynamic_quantization() -> ModelProto:
+def dynamic_quantization():
     graph = QDQ(np.float32)
     node = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "y/Dynamic")
     graph.nodes.append(node)
@@ -132,7 +130,7 @@ def dynamic_quantization() -> ModelProto:
     return graph.model()
 
 
-def contrib(op: str, *constants: str) -> ModelProto:
+def contrib(op, *constants):
     graph = QDQ(np.float32)
     for name in constants:
         graph.constant(name, np.ones(WIDTH))
@@ -140,11 +138,11 @@ def contrib(op: str, *constants: str) -> ModelProto:
     return graph.model()
 
 
-def contrib_gelu() -> ModelProto:
+def contrib_gelu():
     return contrib("BiasGelu", "b")
 
 
-def two_linears(**names: str) -> ModelProto:
+def two_linears(**names):
     """x -> h -> y; `names` renames the node that makes a tensor, `_` for `.`."""
     graph = linear()
     graph.nodes.clear()
@@ -155,29 +153,29 @@ def two_linears(**names: str) -> ModelProto:
     return graph.model()
 
 
-def two_quantizers_of_one_name() -> ModelProto:
+def two_quantizers_of_one_name():
     return two_linears(x_q="same", h_q="same")
 
 
-def quantizer_named_as_a_product() -> ModelProto:
+def quantizer_named_as_a_product():
     return two_linears(h_m="same", h_q="same")
 
 
-def quantizer_named_as_its_scale() -> ModelProto:
+def quantizer_named_as_its_scale():
     return two_linears(h_q="h.s")
 
 
-def residual() -> ModelProto:
+def residual():
     graph = QDQ()
     graph.add("Add", [graph.activation(graph.linear("x", "h")), "x"], "y")
     return graph.model()
 
 
-def uint8_activation() -> ModelProto:
+def uint8_activation():
     return read(kind=np.uint8).model()
 
 
-def no_zero_point() -> ModelProto:
+def no_zero_point():
     graph = QDQ()
     graph.constant("s", 0.05)
     graph.add("QuantizeLinear", ["x", "s"], "q")
@@ -185,11 +183,11 @@ def no_zero_point() -> ModelProto:
     return graph.model()
 
 
-def norm_in_float16() -> ModelProto:
+def norm_in_float16():
     return spelled_out_norm(np.float16)
 
 
-def spelled_out_norm(floats: type) -> ModelProto:
+def spelled_out_norm(floats):
     graph = QDQ(floats)
     last = graph.constant("last", np.array([-1]))
     graph.add("ReduceMean", ["x", last], "mean")

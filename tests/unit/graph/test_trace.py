@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,16 +9,15 @@ import pytest
 
 from tests.support.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
 from vitedge.graph import equalize
-from vitedge.graph.channels import Channels
 from vitedge.graph.run import shapes
 from vitedge.graph.trace import find
 
 
-def channels_of(path: Path) -> Channels:
+def channels_of(path):
     return find(ir.load(path), shapes(path, IMAGES[0]))
 
 
-def pairs(channels: Channels) -> set[tuple[str, str]]:
+def pairs(channels):
     """Whose free channels are undone by whom."""
     starts = sorted(channels.sources)
     free = set()
@@ -34,7 +31,7 @@ def pairs(channels: Channels) -> set[tuple[str, str]]:
     return free
 
 
-def rescaled_at_random(path: Path, channels: Channels, seed: int) -> Path:
+def rescaled_at_random(path, channels, seed):
     free = np.exp(np.random.default_rng(seed).normal(0, 2, len(channels.root)))
     free[0] = 1
     scale = free[channels.root] ** channels.sign
@@ -42,7 +39,7 @@ def rescaled_at_random(path: Path, channels: Channels, seed: int) -> Path:
     return path.with_name("rescaled.onnx")
 
 
-PAIRS: dict[str, tuple[str, set[tuple[str, str]]]] = {
+PAIRS = {
     "LayerNorm to MatMul": (
         f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
         {("LayerNormalization_n", "MatMul_p")},
@@ -93,7 +90,7 @@ PAIRS: dict[str, tuple[str, set[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind: str, tmp_path: Path) -> None:
+def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind, tmp_path):
     body, expected = PAIRS[kind]
     path = build(tmp_path, body, last=np.array([2]))
     channels = channels_of(path)
@@ -104,7 +101,7 @@ def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind: str, tmp_
         assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
 
 
-def test_a_rescaled_source_is_really_scaled(tmp_path: Path) -> None:
+def test_a_rescaled_source_is_really_scaled(tmp_path):
     path = build(tmp_path, SPLIT)
     channels = channels_of(path)
     stored = [
@@ -119,7 +116,7 @@ def test_a_rescaled_source_is_really_scaled(tmp_path: Path) -> None:
     }
 
 
-def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path: Path) -> None:
+def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path):
     channels = channels_of(build(tmp_path, SPLIT))
     by_user = {
         x.node.name: set(channels.root[x.weight_ids].ravel().tolist()) for x in channels.linears
@@ -128,7 +125,7 @@ def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path: Path) -> None:
     assert not by_user["MatMul_q0"] & by_user["MatMul_projected"]
 
 
-def test_in_attention_scores_q_and_k_are_scaled_against_each_other(tmp_path: Path) -> None:
+def test_in_attention_scores_q_and_k_are_scaled_against_each_other(tmp_path):
     channels = channels_of(build(tmp_path, SPLIT))
     (product,) = channels.products
     q, k = (ids.ravel() for ids in product.pairs)
@@ -153,14 +150,14 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("why", UNTOUCHED)
-def test_nothing_is_free_where(why: str, tmp_path: Path) -> None:
+def test_nothing_is_free_where(why, tmp_path):
     path = build(tmp_path, UNTOUCHED[why])
     channels = channels_of(path)
     assert pairs(channels) == set()
     np.testing.assert_array_equal(run(rescaled_at_random(path, channels, 0)), run(path))
 
 
-def test_a_shared_bias_is_copied_not_scaled_for_both(tmp_path: Path) -> None:
+def test_a_shared_bias_is_copied_not_scaled_for_both(tmp_path):
     body = f"{NORM}\n p = MatMul(n, w)\n q = Add(p, beta)\n y = Gelu(q)"
     path = build(tmp_path, body)
     channels = channels_of(path)

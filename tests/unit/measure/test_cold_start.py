@@ -1,7 +1,5 @@
 """Cold start and peak memory are the artifact's, not those of the process that asks."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -20,7 +18,7 @@ MIB = 2**20
 TARGET = load_toml(Path(__file__).parents[3] / "targets/onnxruntime-cpu.toml", Target)
 
 
-def bundle(folder: Path, classes: int, batch: int | str = 1) -> Path:
+def bundle(folder, classes, batch=1):
     """A linear classifier of 8x8 images as a bundle; 768 bytes of weights a class."""
     weight = numpy_helper.from_array(np.ones((192, classes), dtype=np.float32), "w")
     flat = numpy_helper.from_array(np.array([-1, 192], dtype=np.int64), "flat")
