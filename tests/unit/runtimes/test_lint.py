@@ -43,12 +43,13 @@ class Graph(QDQ):
 
 
 integers = partial(qdq.integers, top=60)
+WEIGHT = integers(WIDTH, WIDTH)
 
 
 def linear(graph, source, output="y", bias_rank=3, **weight):
     """A sound quantized Linear: MatMul and Add."""
     left = graph.activation(source)
-    right = graph.weight(f"{output}.w", weight.pop("values", integers(WIDTH, WIDTH)), 1, **weight)
+    right = graph.weight(f"{output}.w", weight.pop("values", WEIGHT), 1, **weight)
     graph.add("MatMul", [left, right], f"{output}.m")
     shape = (1,) * (bias_rank - 1) + (WIDTH,)
     bias = graph.constant(f"{output}.b", np.ones(shape, np.float32))
@@ -69,13 +70,7 @@ flat_bias = partial(sound, bias_rank=1)
 shifted_weight = partial(sound, zero=-2)
 
 
-def full_range_gemm():
-    values = integers(WIDTH, WIDTH)
-    values[:, 2:4] = -100  # two neighbours along K, of one sign
-    return _gemm(values)
-
-
-def _gemm(values):
+def gemm(values=WEIGHT):
     graph = Graph()
     shape = graph.constant("shape", np.array([4, WIDTH], np.int64))
     graph.add("Reshape", ["x", shape], "flat")
@@ -85,31 +80,31 @@ def _gemm(values):
     return graph.model()
 
 
-gemm = partial(_gemm, integers(WIDTH, WIDTH))
+def full_range_gemm():
+    values = WEIGHT.copy()
+    values[:, 2:4] = -100  # two neighbours along K, of one sign
+    return gemm(values)
+
+
+def conv_graph(values):
+    graph = Graph()
+    graph.add("Conv", [graph.activation("x"), graph.weight("w", values, 0)], "y")
+    return graph
 
 
 def conv():
-    graph = Graph()
-    left, right = graph.activation("x"), graph.weight("w", integers(6, 3, 2, 2), 0)
-    graph.add("Conv", [left, right], "y")
-    return graph.model()
+    return conv_graph(integers(6, 3, 2, 2)).model()
 
 
 def full_range_conv():
-    graph = Graph()
     values = integers(6, 3, 2, 2)
     values[0, 0, 0, 0] = values[0, 2, 1, 1] = 80  # far apart, but a kernel may pair them
-    left, right = graph.activation("x"), graph.weight("w", values, 0)
-    graph.add("Conv", [left, right], "y")
-    return graph.model()
+    return conv_graph(values).model()
 
 
 def conv_between_quantizers():
-    graph = Graph()
-    left, right = graph.activation("x"), graph.weight("w", integers(6, 3, 2, 2), 0)
-    graph.add("Conv", [left, right], "c")
-    graph.activation("c")
-    return graph.model("c.dq")
+    graph = conv_graph(integers(6, 3, 2, 2))
+    return graph.model(graph.activation("y"))
 
 
 def residual():
@@ -118,22 +113,17 @@ def residual():
     return graph.model()
 
 
-def quantized_norm():
+def quantized(op, *constants):
+    """An operator of the float rest reads what is quantized."""
     graph = linear(Graph(), "x", "h")
-    ones = graph.constant("g", np.ones(WIDTH, np.float32))
-    graph.add("LayerNormalization", [graph.activation("h"), ones], "y")
-    return graph.model()
-
-
-def quantized_softmax():
-    graph = linear(Graph(), "x", "h")
-    graph.add("Softmax", [graph.activation("h")], "y")
+    ones = [graph.constant(name, np.ones(WIDTH, np.float32)) for name in constants]
+    graph.add(op, [graph.activation("h"), *ones], "y")
     return graph.model()
 
 
 def only_weights():
     graph = Graph()
-    graph.add("MatMul", ["x", graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
+    graph.add("MatMul", ["x", graph.weight("w", WEIGHT, 1)], "y")
     return graph.model()
 
 
@@ -144,18 +134,15 @@ def only_activation():
     return graph.model()
 
 
-def channel_activation():
+def product_of(**activation):
     graph = Graph()
-    left = graph.activation("x", scale=np.linspace(0.1, 1, WIDTH))
-    graph.add("MatMul", [left, graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
+    graph.add("MatMul", [graph.activation("x", **activation), graph.weight("w", WEIGHT, 1)], "y")
     return graph.model()
 
 
-def shifted_activation():
-    graph = Graph()
-    left = graph.activation("x", zero=3, kind=np.int8)
-    graph.add("MatMul", [left, graph.weight("w", integers(WIDTH, WIDTH), 1)], "y")
-    return graph.model()
+quantized_norm = partial(quantized, "LayerNormalization", "g")
+channel_activation = partial(product_of, scale=np.linspace(0.1, 1, WIDTH))
+shifted_activation = partial(product_of, zero=3, kind=np.int8)
 
 
 def decomposed_norm():
@@ -183,7 +170,7 @@ def decomposed_gelu():
 
 
 def dead_channel():
-    values = integers(WIDTH, WIDTH)
+    values = WEIGHT.copy()
     values[:, 3] = 0
     return linear(Graph(), "x", values=values).model()
 
@@ -197,7 +184,7 @@ TRAPS = [
     ("saturation", full_range_conv, OPENVINO, "y/Conv"),
     ("residual-quantized", residual, ORT, "y/Add"),
     ("residual-quantized", quantized_norm, OPENVINO, "y/LayerNormalization"),
-    ("residual-quantized", quantized_softmax, ORT, "y/Softmax"),
+    ("residual-quantized", partial(quantized, "Softmax"), ORT, "y/Softmax"),
     ("no-int8-kernel", gemm, ORT, "y/Gemm"),
     ("no-int8-kernel", conv, ORT, "y/Conv"),
     ("bias-rank-1", flat_bias, ORT, "y.m/MatMul"),
