@@ -69,9 +69,9 @@ def test_the_embedded_reference(tmp_path, images, held_out, capfd):
     assert [len(prediction.top), prediction.top[0].index] == [5, held_out.labels[0]]
     assert 0 < prediction.top[1].score < prediction.top[0].score < 1
     report = ve.validate(bundle, images)
-    assert report.accuracy is not None and report.accuracy.n == 100
+    assert report.accuracy.n == 100
     reports = ve.bench([bundle], duration_s=0.1, threads=1)
-    assert reports[0].latency is not None and reports[0].latency.speedup > 0
+    assert reports[0].latency.speedup > 0
     assert ve.gate([bundle], max_drop_pp=50, max_size_mb=10).answer == "passed"
     assert len(ve.compare(made[0].bundle, bundle).sides) == 2
     assert capfd.readouterr().out == ""  # and its owner may export the model again
@@ -112,7 +112,7 @@ def test_a_module_in_memory(tmp_path, held_out):
     got = [[row[f"digit {i}"] for i in range(10)] for row in scores]
     np.testing.assert_allclose(got, want, atol=1e-4)
     report = ve.validate(bundle, data)
-    assert report.accuracy is not None and report.accuracy.data == "memory"
+    assert report.accuracy.data == "memory"
     assert ve.bench(bundle, duration_s=0.05)[0].latency is not None
     assert ve.gate(bundle, min_sqnr_db=5).answer == "passed"
 
@@ -131,7 +131,7 @@ def test_a_timm_model(tmp_path, peers, held_out):
     with ve.open(made[-1].bundle.path) as bundle:
         assert len(bundle.predict(list(held_out.images[:3]), top=2)) == 3
         report = ve.validate(bundle)  # its accuracy means nothing: parity
-        assert report.parity is not None and not report.parity.broken
+        assert not report.parity.broken
         assert ve.bench([bundle], duration_s=0.05)[0].latency is not None
         assert ve.gate([bundle], max_size_mb=100).answer == "passed"
 

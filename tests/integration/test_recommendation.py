@@ -1,7 +1,6 @@
 """The recommendation agrees with the figures beside it, and goes when they do."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,15 +13,12 @@ from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import ExportResult
 from vitedge.measure.latency.bench import BenchRequest, bench_bundles
 from vitedge.measure.recommendation import candidates_of, recommend
 from vitedge.models.sources import ModelRequest
 
 QUIET = Steps(None)
 SHORT_S = 0.1
-
-Export = Callable[..., list[ExportResult]]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +126,6 @@ def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied, which):
         _, int8 = timed_again.recommendation.candidates
         assert int8.p50_ms == latest.latency.p50_ms != before.p50_ms
     recommendation = recommend(candidates_of(reports), 2.0)
-    assert recommendation is not None
     assert recommendation.precision == latest.recommendation.precision
     assert recommendation.reason == latest.recommendation.reason
 

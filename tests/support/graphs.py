@@ -1,11 +1,8 @@
 """Small attention graphs in ONNX's own text, with one outlier channel in every source."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 
 from vitedge.core.spec import Quantization
@@ -136,12 +133,10 @@ def run(path, images=IMAGES):
 def peaks(path, name, axis):
     """The largest magnitude of each channel of a tensor, on one image."""
     (values,) = tapped(path, [name])(IMAGES[0])
-    found: NDArray[np.float32]
-    found = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
-    return found
+    return np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
 
 
 def spread(path, name, axis):
     """How much larger the largest channel of a tensor is than the median one."""
-    found = peaks(path, name, axis)
-    return float(found.max() / np.median(found))
+    largest = peaks(path, name, axis)
+    return float(largest.max() / np.median(largest))

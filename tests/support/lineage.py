@@ -170,7 +170,6 @@ def run(row, folder, *, shallow):
     int8 = {}
     for bundle in (m.bundle for m in made if m.bundle.manifest.precision == "int8"):
         reference = bundle.reference()
-        assert reference is not None
         spec = bundle.manifest.preprocessing.host
         others = open_images(str(folder / "others.npz"), "calibration", spec, ())
         (batch,) = others.batches(EVALUATION_IMAGES)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tests.support import verdicts
 from tests.support.page_reports import measured
 from vitedge.core import catalog, manifest
 from vitedge.core.spec import Calibration, Preprocess
-from vitedge.gate import verdict
+from vitedge.gate.verdict import Judged
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.show.page import gate
 from vitedge.show.page.artifacts import ArtifactFiles
@@ -98,8 +99,8 @@ def manifest_of(name, layers=50):
 
 def check(metric, answer, value, **parts):
     """One limit."""
-    known = {"bound": "max", "limit": 0.5, "interval": None, "reason": f"it {answer}"}
-    return verdict.Check(metric=metric, answer=answer, value=value, **{**known, **parts})
+    known = {"interval": None, "reason": f"it {answer}"}
+    return verdicts.check(metric, answer=answer, value=value, **{**known, **parts})
 
 
 def judged(name, answer, drop_pp):
@@ -109,30 +110,25 @@ def judged(name, answer, drop_pp):
         "failed": "the drop is above the limit at this confidence",
         "inconclusive": "the limit lies inside the interval: more images would tell",
     }
-    checks = (
-        check(
-            *("drop_pp", answer, drop_pp),
-            interval=(drop_pp - 0.3, drop_pp + 0.3),
-            reason=reasons[answer],
-            needed=17_300 if answer == "inconclusive" else None,
-        ),
+    drop = check(
+        *("drop_pp", answer, drop_pp),
+        interval=(drop_pp - 0.3, drop_pp + 0.3),
+        reason=reasons[answer],
+        needed=17_300 if answer == "inconclusive" else None,
+    )
+    others = (
         check("speedup", "passed", 1.75, bound="min", limit=1.5, interval=(1.67, 1.83)),
         check("p90_ms", "passed", 1.56, limit=2.0),
         check("size_bytes", "passed", 22e6, limit=25e6),
     )
-    return verdict.Judged(
-        **{"artifact": name, "path": f"artifacts/{name}", "model": "vit_small_patch16_224"},
-        **{"target": "onnxruntime-cpu", "precision": "int8", "against": "fp32"},
-        checks=checks,
-        answer=verdict.worst(tuple(c.answer for c in checks)),
-    )
+    return verdicts.judged(drop, *others, artifact=name, model="vit_small_patch16_224")
 
 
 @dataclass(frozen=True)
 class Shown:
     """One artifact of a gate."""
 
-    judged: verdict.Judged
+    judged: Judged
     files: ArtifactFiles
 
 
@@ -158,13 +154,6 @@ def three():
 
 def page(artifacts, command="vitedge gate"):
     """The page of a gate that judged them."""
-    answers = tuple(artifact.judged for artifact in artifacts)
-    decided = verdict.Verdict(
-        schema=verdict.SCHEMA,
-        answer=verdict.worst(tuple(judged.answer for judged in answers)),
-        confidence=0.95,
-        judged=answers,
-    )
-    return gate.render(
-        decided, {artifact.judged.path: artifact.files for artifact in artifacts}, command
-    )
+    decided = verdicts.verdict(*(artifact.judged for artifact in artifacts))
+    files = {artifact.judged.path: artifact.files for artifact in artifacts}
+    return gate.render(decided, files, command)

@@ -1,10 +1,8 @@
 """QDQ graphs in the making, as TensorRT takes them unless asked otherwise: x -> … -> y."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 TOKENS, WIDTH = 16, 64
 
@@ -20,8 +18,7 @@ class QDQ:
 
     def __init__(self, floats=np.float16):
         self.floats = floats
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[TensorProto] = []
+        self.nodes, self.tensors = [], []
 
     def constant(self, name, value):
         array = np.asarray(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -47,10 +46,10 @@ def compiled(model, capability="SM86"):
     """Compile `model` ahead of time; a first dimension left open becomes 1 to 8."""
     trt = pytest.importorskip("tensorrt_rtx")
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):
         def __init__(self):
             trt.ILogger.__init__(self)
-            self.lines: list[tuple[Any, str]] = []
+            self.lines = []
 
         def log(self, severity, message):
             self.lines.append((severity, message))

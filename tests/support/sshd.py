@@ -1,7 +1,5 @@
 """A real OpenSSH server on loopback, as the user who runs the tests: the device of these tests."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import os
@@ -28,7 +26,7 @@ class Device:
         self.folder = folder
         self.cache = cache
         self.port = _free_port()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server = None
         for name in ("host_key", "user_key"):
             self.make_key(name)
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")

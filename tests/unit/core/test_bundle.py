@@ -144,7 +144,7 @@ def pair(tmp_path, small_bundle):
 def test_an_int8_bundle_finds_the_fp32_one_beside_it_or_has_none(pair):
     fp32, int8 = pair
     reference_bundle = open_bundle(int8).reference()
-    assert reference_bundle is not None and reference_bundle.path == fp32.resolve()
+    assert reference_bundle.path == fp32.resolve()
     assert open_bundle(fp32).reference() is not None  # itself
     fp32.rename(fp32.with_name("elsewhere"))
     assert open_bundle(int8).reference() is None
@@ -167,7 +167,7 @@ def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(tmp_path
     (fp32 / "model.engine").write_bytes(b"built here")
     seal(fp32, open_bundle(fp32).manifest)
     reference_bundle = int8.reference()
-    assert reference_bundle is not None and reference_bundle.path == fp32
+    assert reference_bundle.path == fp32
     assert reference_bundle.size_bytes == len(b"built here")
 
 

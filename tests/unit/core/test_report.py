@@ -5,41 +5,18 @@ import json
 import msgspec
 import pytest
 
+from tests.support.page_reports import measured
 from vitedge.core import report
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine
-from vitedge.core.measurements import (
-    Conditions,
-    Distribution,
-    Drift,
-    Latency,
-    Memory,
-    Offline,
-    Throughput,
-)
+from vitedge.core.measurements import Memory
 from vitedge.core.report import Numerics, Recommendation, Report, Size
 
 SIZE = Size(bytes=10, fp32_bytes=40)
 MEMORY = Memory(peak_rss_bytes=5, device_bytes=None)
-LATENCY = Latency(
-    **{"p50_ms": 1.0, "p90_ms": None, "p99_ms": None, "mean_ms": 1.0, "n": 9, "rounds": 9},
-    **{"batch": 1, "against": None, "fp32": None, "other": None, "speedup": None},
-    **{"speedup_ci": None, "speedup_log_se": None, "p90_share_se": 0.1},
-    distribution=Distribution(quantiles_ms=(1.0,) * 101, series=()),
-)
-DRIFT = Drift(
-    **{"duration_s": 60.0, "slope_percent_per_minute": 1.0, "slope_ci": (0.0, 2.0)},
-    **{"confidence": 0.95, "slower": True, "throttled": None, "temperature_c": None},
-)
-CONDITIONS = Conditions(
-    **{"measured_at": "", "fingerprint": "0", "noise_percent": 1.0, "other_cores": None},
-    **{"steal_percent": None, "frequency_mhz": None, "warnings": ()},
-)
-POINT = Throughput(
-    **{"batch": 1, "streams": 1, "threads": 1, "n": 9},
-    **{"images_per_s": 9.0, "images_per_s_ci": (8.0, 10.0)},
-)
+MEASURED = measured("any", "fp32", 1.0, 0.84)
+LATENCY, DRIFT, CONDITIONS = MEASURED.latency, MEASURED.drift, MEASURED.conditions
 RECOMMENDATION = Recommendation(
     precision="int8", reason="faster", candidates=(), confidence=0.95, max_drop_pp=0.5
 )
@@ -174,17 +151,16 @@ def test_timing_on_other_threads_takes_the_latency_along(bundle):
 def test_of_a_device_only_what_its_machine_measured_is_kept(bundle):
     opened, device = open_bundle(bundle), "ssh://orin"
     machine = describe_machine(threads=1)
-    offline = Offline(points=(POINT,), best=POINT, note="")
 
-    def measured(**sections):
+    def timed(**sections):
         known = {"host": machine, "latency": LATENCY, "conditions": CONDITIONS, **sections}
         return Report(**report.identity(opened), **known)
 
-    long = measured(drift=DRIFT, offline=offline, recommendation=RECOMMENDATION)
+    long = timed(drift=DRIFT, offline=MEASURED.offline, recommendation=RECOMMENDATION)
     report.merge_from_device(opened, long, device, "orin")
-    again = report.merge_from_device(opened, measured(), device, "orin")
-    assert again.device == device and again.offline == offline
+    again = report.merge_from_device(opened, timed(), device, "orin")
+    assert again.device == device and again.offline == MEASURED.offline
     assert again.drift is None and again.recommendation is None  # of a longer run than this one
-    upgraded = measured(host=msgspec.structs.replace(machine, cpu="Another CPU"))
+    upgraded = timed(host=msgspec.structs.replace(machine, cpu="Another CPU"))
     assert report.merge_from_device(opened, upgraded, device, "orin").offline is None
     assert not (bundle / "report.json").exists()

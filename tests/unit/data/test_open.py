@@ -527,7 +527,7 @@ def test_the_next_batch_is_decoded_while_this_one_is_used_but_no_further(tmp_pat
     while len(used) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert 8 <= len(used) <= 4 + 4 + 2 * 4 + 1
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("vitedge-decode")]
 
 

@@ -1,7 +1,5 @@
 """Which channels are free is read off a graph's structure; any scale of those changes nothing."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -21,7 +19,6 @@ def pairs(channels):
     """Whose free channels are undone by whom."""
     starts = sorted(channels.sources)
     free = set()
-    reads: list[tuple[str, np.ndarray]]
     reads = [(x.node.name, x.weight_ids) for x in channels.linears]
     reads += [(x.node.name, ids) for x in channels.products for ids in x.pairs]
     for user, ids in reads:

@@ -27,7 +27,6 @@ class Client:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert self.process.stdin and self.process.stdout
         self.requests, self.answers = self.process.stdin, self.process.stdout
         self.requests.write(b"hello \n")
         self.requests.flush()

@@ -1,7 +1,5 @@
 """Timing compares real ONNX Runtime sessions; no test here looks at an absolute time."""
 
-from __future__ import annotations
-
 import gc
 from itertools import groupby, pairwise
 
@@ -36,9 +34,9 @@ class OrtSession:
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        self.order: list[OrtSession] = []
+        self.order = []
         """Appended to at each run; share one list to record the order of several sessions."""
-        self.gc_enabled: list[bool] = []
+        self.gc_enabled = []
 
     def run(self, feed):
         self.order.append(self)

@@ -32,7 +32,6 @@ def test_another_process_is_seen_and_our_own_work_is_not():
     watch = Watch(ROOT)
     subprocess.run([sys.executable, "-c", spin.format(0.6)], check=True)
     others = watch.conditions(QUIET).other_cores
-    assert own is not None and others is not None
     assert others > 0.4 and others > own - 0.5  # this machine may be busy besides
 
 
@@ -48,7 +47,6 @@ def test_cpu_time_of_our_cores_by_kind(tree):
     only = min(os.sched_getaffinity(0))
     cpu_time = usage(tree({"proc/stat": STAT.replace("cpu0", f"cpu{only}")}))
     second = os.sysconf("SC_CLK_TCK")
-    assert cpu_time is not None
     assert (cpu_time.busy_s, cpu_time.steal_s) == (135 / second, 7 / second)
     assert cpu_time.total_s == pytest.approx(1192 / second)
     assert usage(tree({"proc/stat": ""})) is None

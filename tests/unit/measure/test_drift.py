@@ -38,7 +38,6 @@ def test_a_steady_machine_is_not_said_to_drift(spells):
 def test_a_slope_too_small_to_matter_is_no_alarm():
     starts = np.linspace(0, 60, ROUNDS)
     line = trend(starts, (1 + 1e-4 * starts)[:, None])  # 0.6% in all, with no noise
-    assert line is not None
     assert line.slope_ci[0] > 0 and not line.slower
     assert line.slope_percent_per_minute == pytest.approx(0.6, rel=0.01)
 

@@ -73,7 +73,6 @@ def test_evidence_lies_beside_the_report_and_is_no_part_of_the_artifact(
     evidence.write(bundle, "top1", "data", seen[0])
     assert {path.name for path in bundle.path.iterdir()} == {*bundle.manifest.files, *KEPT_BESIDE}
     stored = evidence.read(open_bundle(bundle.path).path)
-    assert stored is not None
     assert (stored.about.metric, stored.about.data) == ("top1", "data")
     assert stored.about.files == bundle.model_files
     for name, array in evidence.arrays(seen[0]).items():

@@ -1,30 +1,20 @@
 """Hostile names and huge graphs: what is inspected is not ours to trust."""
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 
 import pytest
+from msgspec.structs import replace
 
+from tests.support.page_artifacts import layer, manifest_of
+from tests.support.page_reports import HOSTILE
 from vitedge.core.errors import InputError
-from vitedge.core.manifest import (
-    CalibrationSet,
-    Equalization,
-    Figures,
-    Finding,
-    Layer,
-    QuantizationRecord,
-    Settled,
-)
-from vitedge.core.spec import Calibration
+from vitedge.core.manifest import Figures, Finding
 from vitedge.measure.inspection import Inspection, Row, Summary, inspect
 from vitedge.show.page import inspection as page
 from vitedge.show.page import shell
 from vitedge.show.table import TERMINAL
 from vitedge.show.terminal import inspection as table
-
-HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 
 
 def row(depth, own, so_far, node=""):
@@ -59,7 +49,7 @@ def inspected(*rows, **changes):
         "quantizers": (),
         "lint": (),
     }
-    return Inspection(**{**plain, **changes})  # type: ignore[arg-type]
+    return Inspection(**{**plain, **changes})
 
 
 class Page(HTMLParser):
@@ -67,8 +57,7 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags: list[str] = []
-        self.texts: list[str] = []
+        self.tags, self.texts = [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -86,20 +75,8 @@ def bundle(small_bundle, tmp_path):
     """An INT8 bundle with one layer and its `figures`."""
 
     def make(figures):
-        layer = Layer(
-            node="head", op="MatMul", role="linear", quantized=True, why="x", figures=figures
-        )
-        recipe = Calibration(
-            name="r", description="", num_samples=1, activations="mse", weights="mse"
-        )
-        calibration = CalibrationSet(
-            recipe=recipe, source="digits", images=1, digest="", image_digests=(), skipped={}
-        )
-        record = QuantizationRecord(
-            layers=(layer,),
-            calibration=calibration,
-            settled=Settled(equalize="off", activations="mse", tried=()),
-            equalization=Equalization(pairs=(), max_rel_error=0.0),
+        record = replace(
+            manifest_of("small").quantization, layers=(replace(layer(1, "head"), figures=figures),)
         )
         return small_bundle(tmp_path / "small", precision="int8", quantization=record)
 

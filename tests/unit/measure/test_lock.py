@@ -28,9 +28,8 @@ def test_the_second_waits_and_says_for_whom_and_a_killed_holder_frees_it(tmp_pat
     path = tmp_path / "bench.lock"
     first, second = holder(path), None
     try:
-        assert first.stdout and first.stdout.readline() == "mine\n"
+        assert first.stdout.readline() == "mine\n"
         second = holder(path)
-        assert second.stdout
         said = second.stdout.readline()
         assert "waiting" in said and f"(pid {first.pid})" in said
         assert second.poll() is None

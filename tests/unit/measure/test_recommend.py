@@ -2,11 +2,12 @@
 
 import math
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
-from vitedge.core.measurements import Distribution, Latency, Timing
-from vitedge.core.report import SCHEMA, Accuracy, Candidate, Numerics, Report, Size
+from tests.support.page_reports import measured, timing, with_part
+from vitedge.core.measurements import Timing
+from vitedge.core.report import Candidate, Numerics, Size
 from vitedge.measure.recommendation import candidates_of, recommend
 
 FP32 = Candidate(precision="fp32", p50_ms=10.0, bytes=4000)
@@ -27,7 +28,6 @@ def candidate(precision, low, speedup, high, **known):
 
 def chosen(*others, max_drop_pp=0.5):
     recommendation = recommend([FP32, *others], max_drop_pp)
-    assert recommendation is not None
     assert [c.precision for c in recommendation.candidates] == [
         "fp32",
         *(o.precision for o in others),
@@ -64,9 +64,7 @@ def test_a_tie_in_speed_goes_to_the_more_exact():
 
 
 def test_no_smaller_and_no_faster_promises_nothing():
-    recommendation = chosen(
-        msgspec.structs.replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990)
-    )
+    recommendation = chosen(replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990))
     assert recommendation.precision == "fp32"
     assert "size" not in recommendation.reason and "smaller" not in recommendation.reason
 
@@ -106,7 +104,7 @@ def test_int8_must_be_faster_than_fp16_too():
 def test_the_order_they_come_in_does_not_matter():
     few = [candidate("int8", 1.5, 1.6, 1.7), FP32, candidate("fp16", 1.4, 1.5, 1.6)]
     recommendation = recommend(few, 0.5)
-    assert recommendation is not None and recommendation.precision == "fp16"
+    assert recommendation.precision == "fp16"
     assert [c.precision for c in recommendation.candidates] == ["fp32", "fp16", "int8"]
 
 
@@ -178,40 +176,21 @@ def test_one_precision_is_no_choice():
 # -- from reports -------------------------------------------------------------------------------
 
 
-def timing(p50_ms):
-    distribution = Distribution(quantiles_ms=(p50_ms,) * 101, series=())
-    percentiles = {"p50_ms": p50_ms, "p90_ms": None, "p99_ms": None, "mean_ms": p50_ms, "n": 9}
-    return {**percentiles, "distribution": distribution}
-
-
-def latency(**compared):
-    """Timed in turn with FP32."""
-    known = {"fp32": Timing(**timing(10.0)), "speedup": 1.25, "speedup_ci": (1.2, 1.3)}
-    setting = {"batch": 1, "against": "fp32", "other": None, "rounds": 9, "speedup_log_se": None}
-    return Latency(**timing(8.0), **setting, p90_share_se=0.1, **{**known, **compared})
+NUMERICS = Numerics(sqnr_db=33.0, max_abs_error=0.2, cosine=0.9, n=9, data="golden")
+SIZE = Size(bytes=1000, fp32_bytes=4000)
+INT8 = measured("a", "int8", 8.0, 0.8, scenarios=False, size=SIZE)
+FASTER = {"fp32": Timing(**timing(10.0, 0)), "speedup": 1.25, "speedup_ci": (1.2, 1.3)}
+TIMED = with_part(INT8, "latency", **FASTER)
+"""The report of an INT8 bundle, timed in turn with FP32."""
 
 
 def accuracy(metric, drop_pp):
-    compared = {"fp32": 0.8, "artifact": 0.8 - drop_pp / 100, "drop_pp": drop_pp}
-    counted = {"n": 9, "data": "pictures", "skipped": {}, "also": {}, "lost": None, "gained": None}
-    return Accuracy(
-        metric=metric,
-        **compared,
-        **counted,
-        drop_ci_pp=(drop_pp - 0.2, drop_pp + 0.2),
-        confidence=0.95,
-        agreement=None,
-    )
-
-
-NUMERICS = Numerics(sqnr_db=33.0, max_abs_error=0.2, cosine=0.9, n=9, data="golden")
+    interval = (drop_pp - 0.2, drop_pp + 0.2)
+    return replace(TIMED.accuracy, metric=metric, drop_pp=drop_pp, drop_ci_pp=interval)
 
 
 def report(**sections):
-    """An INT8 bundle's report."""
-    identity = {"schema": SCHEMA, "artifact": "a", "model": "m", "target": "t", "files": {}}
-    known = {"latency": latency(), "size": Size(bytes=1000, fp32_bytes=4000), **sections}
-    return Report(**identity, precision="int8", **known)
+    return replace(TIMED, **{"accuracy": None, **sections})
 
 
 def test_a_report_gives_fp32_and_its_own_precision():
@@ -228,7 +207,7 @@ def test_like_features_are_no_accuracy():
 
 
 def test_what_was_not_timed_with_fp32_is_no_candidate():
-    alone = report(latency=latency(fp32=None, speedup=None, speedup_ci=None))
+    alone = with_part(report(), "latency", fp32=None, speedup=None, speedup_ci=None)
     assert candidates_of([alone]) == []
     precisions = [candidate.precision for candidate in candidates_of([alone, report()])]
     assert precisions == ["fp32", "int8"]

@@ -1,7 +1,5 @@
 """What `validate` says of an artifact is what one would count by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -22,7 +20,7 @@ class Linear:
     def __init__(self, batch, error=0.0):
         self.inputs = (TensorSpec("image", (batch, 4, 4, 3), "uint8"),)
         self.outputs = (TensorSpec("logits", (batch, CLASSES), "float32"),)
-        self.sizes: list[int] = []
+        self.sizes = []
         self._batch, self._error = batch, error
 
     def run(self, feed):
@@ -112,11 +110,6 @@ def test_one_calibration_image_among_them_is_enough_to_refuse(data):
         )
     assert "`allow_overlap=True`" in caught.value.fix
     validate(Linear(1), Linear(1), opened, "classification", calibration={"0" * 16})
-
-
-def test_a_short_batch_is_filled_up_and_its_filling_dropped():
-    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
-    np.testing.assert_array_equal(predict(Linear(5), images), predict(Linear(None), images))
 
 
 @pytest.mark.parametrize("batch", [1, 4, None], ids=str)

@@ -1,9 +1,6 @@
 """Which model a checkpoint belongs to, at which resolution, and what does not fit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -118,7 +115,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_with_its_name(tmp_path,
         ("not square", "1 misshaped (pos_embed (1, 16, 48), not (1, 17, 48))"),
     ],
 )
-def test_a_variant_of_vit_is_refused(tmp_path: Path, variant: str, listed: str) -> None:
+def test_a_variant_of_vit_is_refused(tmp_path, variant, listed):
     from timm.models.vision_transformer import VisionTransformer as Timm
 
     changes = {

@@ -22,8 +22,6 @@ PUBLISHED = {  # millions of parameters, GMACs; of the model's own resolution an
     "vit_large_patch16_224": (304.33, 61.6),
     "vit_large_patch32_224": (306.54, 15.39),
     "vit_huge_patch14_224": (632.05, 167.4),
-    "vit_tiny_r_s16_p8_224": (6.34, 0.44),
-    "vit_large_r50_s32_224": (328.99, 19.58),
     "resnet18": (11.69, 1.814),
     "resnet34": (21.80, 3.664),
     "resnet50": (25.56, 4.089),

@@ -94,7 +94,7 @@ def test_the_figures_of_a_layer_are_those_worked_out_by_hand(fp32, int8, images,
     assert got.clipped_share == pytest.approx(np.mean(np.abs(x - rounded) > 0.51 * scale))
     assert got.sqnr_db == pytest.approx(sqnr_db(y, product), abs=0.01)
     assert got.accumulated_sqnr_db == pytest.approx(sqnr_db(y, reached), abs=0.01)
-    assert got.sqnr_db is not None and 20 < got.sqnr_db < 60
+    assert 20 < got.sqnr_db < 60
     assert got.macs == x[0].size * y.shape[-1]
     assert sum(layer.macs for layer in figures.values()) == ZOO["digits"].card()["macs"]
 
@@ -124,10 +124,10 @@ def test_a_scale_that_is_far_too_small_shows_as_the_worst_layer(
     own = {name: layer.sqnr_db for name, layer in got.items() if layer.sqnr_db is not None}
     assert min(own, key=own.__getitem__) == LAYER
     clipped, before = got[LAYER].clipped_share, figures[LAYER].clipped_share
-    assert clipped is not None and before is not None and clipped > 0.3 > before
+    assert clipped > 0.3 > before
     assert got[BEFORE] == figures[BEFORE]  # what comes before it is as it was
     last, sound = got["head/Gemm"].accumulated_sqnr_db, figures["head/Gemm"].accumulated_sqnr_db
-    assert last is not None and sound is not None and last < sound - 5
+    assert last < sound - 5
 
 
 def test_a_layer_that_is_not_finite_is_named_and_nothing_left(fp32, int8, images, tmp_path):
@@ -146,4 +146,4 @@ def test_a_fixed_batch_is_filled_up_with_the_last_image(
     four = np.concatenate([images, images[-1:], images[-1:]])
     (got,) = examine(fixed, path, [LAYER], images).values()
     assert got == examine(fixed, path, [LAYER], four)[LAYER]
-    assert got.sqnr_db is not None and got.sqnr_db > 30 and got.macs == 2396160
+    assert got.sqnr_db > 30 and got.macs == 2396160

@@ -1,12 +1,10 @@
 """The graph that TensorRT's targets get: strongly typed float16 around INT8, attention to fuse."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
@@ -24,7 +22,7 @@ class Deployed:
 
     def __init__(self, fp32, qdq, half, path):
         self.fp32, self.qdq, self.half, self.path = fp32, qdq, half, path
-        self.model: ModelProto = onnx.load(path)
+        self.model = onnx.load(path)
         graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True).graph
         self.types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}

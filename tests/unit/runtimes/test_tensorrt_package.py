@@ -37,7 +37,7 @@ def rtx(**changes):
 
 def why(target, machine):
     blocked = obstacle(target, machine)
-    assert blocked is not None and blocked.fix
+    assert blocked.fix
     return blocked.what
 
 
@@ -60,7 +60,7 @@ def why(target, machine):
 )
 def test_tensorrt_needs_the_gpu_that_the_engine_is_for(target, machine, reason):
     blocked = obstacle(TARGETS[target], machine)
-    assert blocked is not None and blocked.what == reason
+    assert blocked.what == reason
     assert "vitedge build" in blocked.fix
     assert "TensorRT 10.3 or newer" in blocked.fix
     assert "pip install 'vitedge[tensorrt]'" in blocked.fix and "JetPack" in blocked.fix
@@ -73,7 +73,7 @@ def test_tensorrt_needs_the_gpu_that_the_engine_is_for(target, machine, reason):
 )
 def test_with_the_gpu_it_needs_the_package(target, architecture):
     blocked = obstacle(TARGETS[target], machine_with(architecture, "8.7"))
-    assert blocked is not None and blocked.what == "TensorRT is not installed"
+    assert blocked.what == "TensorRT is not installed"
     assert "pip install 'vitedge[tensorrt]'" in blocked.fix
 
 
@@ -93,7 +93,6 @@ def test_weights_that_are_replaced_later_take_the_gpu(weights):
 @pytest.mark.parametrize("versions", [("1.0", "1.7"), ("2", "3"), ("99", "")])
 def test_a_version_out_of_range_is_named_with_the_range(versions):
     blocked = obstacle(rtx(versions=versions), HERE)
-    assert blocked is not None
     assert load("tensorrt_rtx").__version__ in blocked.what and "out of range" in blocked.what
     assert f"takes {versions[0]} to before {versions[1]}" in blocked.what
     assert f"tensorrt-rtx>={versions[0]}" in blocked.fix
@@ -122,7 +121,6 @@ def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(tm
     out = tmp_path / "bundle"
     out.mkdir()
     build = runtimes()["tensorrt"].lower(model, target, out, SILENT)
-    assert build is not None and build.compiled is not None
     assert (build.state, build.why) == ("on the device", why(target, HERE))
     assert (build.compiled.planned, build.compiled.int8, build.compiled.fused) == (6, 6, 1)
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
@@ -135,8 +133,8 @@ def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path):
     out = tmp_path / "bundle"
     out.mkdir()
     build = runtimes()["tensorrt_rtx"].lower(model, TARGETS["rtx-50"], out, SILENT)
-    assert build is not None and (build.state, build.why) == ("done", "")
-    assert build.compiled is not None and build.compiled.compute_capability == "12.0"
+    assert (build.state, build.why) == ("done", "")
+    assert build.compiled.compute_capability == "12.0"
     assert sorted(path.name for path in out.iterdir()) == ["model.engine", "model.onnx"]
 
 
