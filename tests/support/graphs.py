@@ -61,6 +61,34 @@ SPLIT = f"""
     {HEADED.format("v", "v1")}
     {ATTEND}
 """
+PAIRS = {
+    "LayerNorm to MatMul": (
+        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
+        *("LayerNormalization_n", "MatMul_p", "n", 2),
+    ),
+    "LayerNorm to Gemm": (
+        f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
+        *("LayerNormalization_n", "Gemm_y", "r", 1),
+    ),
+    "LayerNorm spelled out": (
+        "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
+        *("Mul_u", "MatMul_y", "n", 2),
+    ),
+    "Linear, ReLU, Linear": (
+        "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
+        *("MatMul_h", "MatMul_y", "r", 2),
+    ),
+    "Conv, ReLU, Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
+        *("Conv_h", "Conv_y", "r", 1),
+    ),
+    "Conv, pool, grouped Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
+        "\n y = Conv <group = 2> (r, c_groups)",
+        *("Conv_h", "Conv_y", "r", 1),
+    ),
+}
+"""A graph; what is rescaled, from and to; the tensor between and its axis of channels."""
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3), np.uint8) for seed in range(4)]
 
 

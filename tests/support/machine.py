@@ -5,8 +5,10 @@ A test that runs what it exports names one of these, so that its figures are the
 """
 
 import pytest
+from msgspec.structs import replace
 
 from vitedge.core import catalog
+from vitedge.core.gpu import Gpu
 from vitedge.core.machine import describe_machine
 from vitedge.core.runtime import runtime_of
 
@@ -19,6 +21,12 @@ TARGETS = {
 }
 """By runtime. OpenVINO has none on Arm."""
 ONNXRUNTIME = TARGETS["onnxruntime"]
+
+
+def machine_with(name, *capabilities):
+    """A machine of the architecture `name` with a GPU of each of these compute capabilities."""
+    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
+    return replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
 
 
 def target_of(runtime):

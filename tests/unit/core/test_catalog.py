@@ -5,13 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.machine import HERE, machine_with
 from vitedge.core import catalog
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.gpu import Gpu
-from vitedge.core.machine import describe_machine
 
 ROOT = Path(__file__).parents[3]
-HERE = describe_machine(threads=0)
 
 
 def machine(name, *isa):
@@ -23,12 +21,7 @@ VNNI = machine("x86_64", "avx2", "avx512f", "avx512_vnni")
 ARM = machine("aarch64", "asimddp")
 
 
-def with_gpus(name, *capabilities):
-    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
-    return msgspec.structs.replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
-
-
-PC, ORIN = with_gpus("x86_64", "8.9"), with_gpus("aarch64", "8.7")
+PC, ORIN = machine_with("x86_64", "8.9"), machine_with("aarch64", "8.7")
 
 
 def test_every_shipped_file_is_in_the_catalogue():
@@ -57,8 +50,8 @@ def test_a_target_is_found_by_its_name_on_any_machine(name):
         ("tensorrt", PC, "tensorrt"),
         ("tensorrt", ORIN, "tensorrt"),
         ("tensorrt_rtx", PC, "rtx-40"),
-        ("tensorrt_rtx", with_gpus("AMD64", "8.6", "8.9"), "rtx-30"),
-        ("tensorrt_rtx", with_gpus("x86_64", "12.0"), "rtx-50"),
+        ("tensorrt_rtx", machine_with("AMD64", "8.6", "8.9"), "rtx-30"),
+        ("tensorrt_rtx", machine_with("x86_64", "12.0"), "rtx-50"),
     ],
 )
 def test_a_runtime_stands_for_its_target_that_fits_the_machine(runtime, user_host, target):
@@ -74,13 +67,13 @@ def test_a_runtime_without_a_target_for_this_machine_is_unavailable():
 
 
 def test_a_bundle_for_tensorrt_is_made_on_a_machine_without_gpu():
-    for user_host in (with_gpus("x86_64"), machine("riscv64")):
+    for user_host in (machine_with("x86_64"), machine("riscv64")):
         assert catalog.find_target("tensorrt", user_host).name == "tensorrt"
 
 
 @pytest.mark.parametrize(
     ("user_host", "said"),
-    [(with_gpus("x86_64"), "no GPU"), (with_gpus("x86_64", "7.5"), "GPU 7.5 7.5")],
+    [(machine_with("x86_64"), "no GPU"), (machine_with("x86_64", "7.5"), "GPU 7.5 7.5")],
 )
 def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(user_host, said):
     with pytest.raises(UnavailableError, match=f"fits this machine .x86_64, {said}") as caught:
@@ -93,10 +86,10 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(user_host, s
     [
         ("rtx-40", PC, ""),
         ("rtx-30", PC, "an NVIDIA GPU of compute capability 8.6"),
-        ("rtx-30", with_gpus("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
-        ("rtx-40", with_gpus("x86_64", "8.9", "8.6"), ""),
+        ("rtx-30", machine_with("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-40", machine_with("x86_64", "8.9", "8.6"), ""),
         ("tensorrt", PC, ""),
-        ("tensorrt", with_gpus("x86_64"), "an NVIDIA GPU"),
+        ("tensorrt", machine_with("x86_64"), "an NVIDIA GPU"),
         ("jetson-orin", ORIN, ""),
         ("jetson-orin", PC, "aarch64"),
         ("jetson-thor", ORIN, "an NVIDIA GPU of compute capability 11.0"),
@@ -104,7 +97,7 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(user_host, s
         ("openvino-vnni", X86, "avx512_vnni or avx_vnni or amx_int8"),
         ("openvino-vnni", VNNI, ""),
         ("openvino-vnni", ARM, "x86_64 or AMD64"),
-        ("openvino-cpu", with_gpus("x86_64"), ""),
+        ("openvino-cpu", machine_with("x86_64"), ""),
         ("openvino-cpu", VNNI, ""),
     ],
 )

@@ -36,26 +36,24 @@ def stored(bundle):
     return json.loads((bundle / "report.json").read_text())
 
 
-def test_a_report_says_what_it_is_about(bundle):
+def test_a_report_says_what_it_is_about_and_nothing_else_is_left_beside_the_files(bundle):
+    before = {path.name for path in bundle.iterdir()}
     merged = merge(open_bundle(bundle), size=SIZE)
     assert msgspec.to_builtins(merged) == stored(bundle)
     assert merged.schema == "vitedge.report/1"
     assert (merged.artifact, merged.model) == ("small-fp32", "small")
     assert (merged.target, merged.precision) == ("onnxruntime-cpu", "fp32")
     assert stored(bundle)["size"] == {"bytes": 10, "fp32_bytes": 40}
+    assert {path.name for path in bundle.iterdir()} == before | {"report.json"}
 
 
-def test_a_new_section_leaves_the_others_as_they_are(bundle):
+def test_a_section_new_or_measured_again_leaves_the_others_as_they_are(bundle):
     merge(open_bundle(bundle), size=SIZE, numerics=NUMERICS)
     merge(open_bundle(bundle), memory=MEMORY)
     merged = stored(bundle)
     assert merged["size"] == {"bytes": 10, "fp32_bytes": 40}
     assert merged["numerics"]["sqnr_db"] == 35.0
     assert merged["memory"] == {"peak_rss_bytes": 5, "device_bytes": None}
-
-
-def test_measuring_again_replaces_only_that_section(bundle):
-    merge(open_bundle(bundle), size=SIZE, numerics=NUMERICS)
     merge(open_bundle(bundle), size=Size(bytes=11, fp32_bytes=None))
     assert stored(bundle)["size"] == {"bytes": 11, "fp32_bytes": None}
     assert stored(bundle)["numerics"]["cosine"] == 0.999
@@ -89,12 +87,6 @@ def test_a_report_that_cannot_be_read_is_not_overwritten(bundle, content):
     assert (bundle / "report.json").read_bytes() == content
     with pytest.raises(InputError):
         report.check_writable(open_bundle(bundle))
-
-
-def test_nothing_but_the_report_is_left_beside_the_files(bundle):
-    before = {path.name for path in bundle.iterdir()}
-    merge(open_bundle(bundle), size=SIZE)
-    assert {path.name for path in bundle.iterdir()} == before | {"report.json"}
 
 
 def test_a_report_that_cannot_be_written_is_the_users_mistake(bundle):

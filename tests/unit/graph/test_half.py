@@ -9,6 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.support import graphs
 from tests.support.graphs import IMAGES, TOKENS, WIDTH
 from vitedge.core.errors import InputError
+from vitedge.core.progress import SILENT
 from vitedge.graph.half import halve
 from vitedge.graph.run import Runner
 
@@ -73,9 +74,7 @@ def build(folder, body, **changed):
 def halved(path):
     folder = path.parent / "half"
     folder.mkdir()
-    half = halve(
-        path, path, folder, lambda: iter(IMAGES), len(IMAGES), "images", lambda *step: None
-    )
+    half = halve(path, path, folder, lambda: iter(IMAGES), len(IMAGES), "images", SILENT)
     return half, folder / "model.onnx"
 
 

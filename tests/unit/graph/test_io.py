@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
@@ -15,30 +15,19 @@ PATH = Path("mine.onnx")
 WEIGHT = np.arange(3, dtype=np.float32).reshape(1, 3)
 
 
-def tensor(name, shape, kind=TensorProto.FLOAT):
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def classifier(inputs=None, outputs=None, opset=17, weight=WEIGHT):
+def classifier(
+    inputs="float[batch, 3, 8, 8] pixels", outputs="float[batch, 3] logits", opset=17, weight=WEIGHT
+):
     """Sums of the pixels, times a weight: three logits."""
-    axes = np.array([1, 2, 3], np.int64)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["pixels"], ["float"], "cast", to=TensorProto.FLOAT),
-            helper.make_node("ReduceSum", ["float", "axes"], ["sum"], "sum", keepdims=0),
-            helper.make_node("Unsqueeze", ["sum", "last"], ["column"], "column"),
-            helper.make_node("MatMul", ["column", "weight"], ["logits"], "linear"),
-        ],
-        "classifier",
-        inputs or [tensor("pixels", ["batch", 3, 8, 8])],
-        outputs or [tensor("logits", ["batch", 3])],
-        [
-            numpy_helper.from_array(weight, "weight"),
-            numpy_helper.from_array(axes, "axes"),
-            numpy_helper.from_array(np.array([1], np.int64), "last"),
-        ],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    model = parser.parse_model(f"""<ir_version: 9, opset_import: ["": {opset}]>
+        classifier ({inputs}) => ({outputs}) <int64[3] axes = {{1, 2, 3}}, int64[1] last = {{1}}> {{
+            cast = Cast <to = 1> (pixels)
+            sum = ReduceSum <keepdims = 0> (cast, axes)
+            column = Unsqueeze(sum, last)
+            logits = MatMul(column, weight)
+        }}""")
+    model.graph.initializer.insert(0, numpy_helper.from_array(weight, "weight"))
+    return model
 
 
 def save(path, model=None):
@@ -60,7 +49,8 @@ def with_external(location, where="initializer"):
         del model.graph.initializer[0]
         constant = helper.make_node("Constant", [], ["weight"], "constant", value=moved)
         if where == "branch":
-            branch = helper.make_graph([constant], "branch", [], [tensor("weight", [1, 3])])
+            output = helper.make_tensor_value_info("weight", TensorProto.FLOAT, [1, 3])
+            branch = helper.make_graph([constant], "branch", [], [output])
             condition = numpy_helper.from_array(np.array(True), "yes")
             model.graph.initializer.append(condition)
             constant = helper.make_node(
@@ -146,12 +136,12 @@ def test_float_pixels_need_their_preprocessing():
 
 
 def test_uint8_images_need_none():
-    model = classifier([tensor("pixels", ["batch", 8, 6, 3], TensorProto.UINT8)])
+    model = classifier("uint8[batch, 8, 6, 3] pixels")
     assert files.image_model(model, PATH, None, None)[0] == Preprocess(height=8, width=6)
 
 
 def test_stored_tensors_listed_as_inputs_are_no_inputs():
-    model = classifier([tensor("pixels", ["batch", 3, 8, 8]), tensor("weight", [1, 3])])
+    model = classifier("float[batch, 3, 8, 8] pixels, float[1, 3] weight")
     files.image_model(model, PATH, SIZE_8, None)
     assert [value.name for value in model.graph.input] == ["pixels"]
 
@@ -159,42 +149,36 @@ def test_stored_tensors_listed_as_inputs_are_no_inputs():
 @pytest.mark.parametrize(
     "inputs",
     [
-        [tensor("pixels", ["batch", 3, 8, 8]), tensor("mask", [1])],
-        [tensor("pixels", ["batch", 10])],
-        [tensor("pixels", ["batch", 1, 8, 8])],
-        [tensor("pixels", ["batch", 3, "height", "width"])],
-        [tensor("pixels", ["batch", 3, 8, 8], TensorProto.FLOAT16)],
-        [tensor("pixels", ["batch", 8, 8, 4], TensorProto.UINT8)],
-        [tensor("pixels", ["batch", 3, 8, 8], TensorProto.UINT8)],
-        [tensor("tokens", ["batch", 16], TensorProto.INT64)],
+        *("float[batch, 3, 8, 8] pixels, float[1] mask", "float[batch, 10] pixels"),
+        *("float[batch, 1, 8, 8] pixels", "float[batch, 3, height, width] pixels"),
+        *("float16[batch, 3, 8, 8] pixels", "uint8[batch, 8, 8, 4] pixels"),
+        *("uint8[batch, 3, 8, 8] pixels", "int64[batch, 16] tokens"),
     ],
-    ids=str,
 )
 def test_anything_but_one_image_input_is_refused(inputs):
     with pytest.raises(InputError, match="no single image input") as caught:
         files.image_model(classifier(inputs), PATH, SIZE_8, None)
-    assert inputs[0].name in caught.value.what
+    assert inputs.partition(",")[0].split()[-1] in caught.value.what
     assert "(B, 3, H, W)" in caught.value.fix
 
 
 @pytest.mark.parametrize(
     ("shape", "task", "classes"),
     [
-        (["batch", 7], "classification", 7),
-        (["batch", 7, 4, 4], "segmentation", 7),
-        (["batch", 7, 4, "w"], "segmentation", 7),
+        ("batch, 7", "classification", 7),
+        ("batch, 7, 4, 4", "segmentation", 7),
+        ("batch, 7, 4, w", "segmentation", 7),
     ],
-    ids=str,
 )
 def test_the_rank_of_the_output_says_what_it_is(shape, task, classes):
-    model = classifier(outputs=[tensor("out", shape), tensor("more", ["batch", 3])])
+    model = classifier(outputs=f"float[{shape}] out, float[batch, 3] more")
     assert files.image_model(model, PATH, SIZE_8, None)[1:] == (task, classes)
     assert [value.name for value in model.graph.output] == ["out"]
 
 
-@pytest.mark.parametrize("shape", [["batch", 7], ["batch", 4, 7], ["batch", "n"]], ids=str)
+@pytest.mark.parametrize("shape", ["batch, 7", "batch, 4, 7", "batch, n"])
 def test_any_output_may_be_features_when_the_user_says_so(shape):
-    model = classifier(outputs=[tensor("out", shape)])
+    model = classifier(outputs=f"float[{shape}] out")
     assert files.image_model(model, PATH, SIZE_8, "features")[1:] == ("features", 0)
 
 
@@ -203,10 +187,10 @@ def test_a_task_that_does_not_fit_the_output_is_refused():
         files.image_model(classifier(), PATH, SIZE_8, "segmentation")
 
 
-@pytest.mark.parametrize("shape", [["batch", 3, 4], ["batch", "classes"], ["batch"]], ids=str)
+@pytest.mark.parametrize("shape", ["batch, 3, 4", "batch, classes", "batch"])
 def test_an_output_that_is_no_logits_is_refused(shape):
     with pytest.raises(InputError, match="logits"):
-        files.image_model(classifier(outputs=[tensor("logits", shape)]), PATH, SIZE_8, None)
+        files.image_model(classifier(outputs=f"float[{shape}] logits"), PATH, SIZE_8, None)
 
 
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear", "MatMulInteger"])

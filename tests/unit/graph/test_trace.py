@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.support.graphs import FUSED, IMAGES, NORM, SPLIT, build, run
+from tests.support.graphs import FUSED, IMAGES, NORM, PAIRS, SPLIT, build, run
 from vitedge.graph import equalize
 from vitedge.graph.run import shapes
 from vitedge.graph.trace import find
@@ -36,36 +36,12 @@ def rescaled_at_random(path, channels, seed):
     return path.with_name("rescaled.onnx")
 
 
-PAIRS = {
-    "LayerNorm to MatMul": (
-        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
-        {("LayerNormalization_n", "MatMul_p")},
-    ),
-    "LayerNorm to Gemm": (
-        f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
-        {("LayerNormalization_n", "Gemm_y")},
-    ),
-    "LayerNorm spelled out": (
-        "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
-        {("Mul_u", "MatMul_y")},
-    ),
+FREE = {
+    **{kind: (body, {(source, user)}) for kind, (body, source, user, *_) in PAIRS.items()},
     "LayerNorm through a Transpose and a mean": (
         f"{NORM}\n t = Transpose <perm = [0, 2, 1]> (n)\n m = ReduceMean <keepdims = 0> (t, last)"
         "\n y = Gemm(m, w, b)",
         {("LayerNormalization_n", "Gemm_y")},
-    ),
-    "Linear, ReLU, Linear": (
-        "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
-        {("MatMul_h", "MatMul_y")},
-    ),
-    "Conv, ReLU, Conv": (
-        "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
-        {("Conv_h", "Conv_y")},
-    ),
-    "Conv, pool, grouped Conv": (
-        "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
-        "\n y = Conv <group = 2> (r, c_groups)",
-        {("Conv_h", "Conv_y")},
     ),
     "attention, fused": (
         FUSED,
@@ -86,9 +62,9 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("kind", FREE)
 def test_every_pair_is_found_and_any_scale_of_it_changes_nothing(kind, tmp_path):
-    body, expected = PAIRS[kind]
+    body, expected = FREE[kind]
     path = build(tmp_path, body, last=np.array([2]))
     channels = channels_of(path)
     assert pairs(channels) == expected

@@ -44,21 +44,14 @@ AGX_ORIN = {
 }
 
 
-def test_rapl_counts_packages_alone(tree):
+@pytest.mark.parametrize(("counter", "joules"), [("262143300000", 0.3), ("671150", 1.0)])
+def test_rapl_counts_packages_alone_and_begins_again_at_zero(tree, counter, joules):
     root = tree(RAPL)
     meter = find_meter(root, "cpu")
     assert meter.source == "RAPL package-0"
     meter.start()
-    (root / ZONE / "energy_uj").write_text("262143300000\n")
-    assert meter.stop() == pytest.approx(0.3)
-
-
-def test_rapl_begins_again_at_zero(tree):
-    root = tree(RAPL)
-    meter = Rapl(root)
-    meter.start()
-    (root / ZONE / "energy_uj").write_text("671150\n")
-    assert meter.stop() == pytest.approx(1.0)
+    (root / ZONE / "energy_uj").write_text(f"{counter}\n")
+    assert meter.stop() == pytest.approx(joules)
 
 
 def test_two_packages_are_added(tree):

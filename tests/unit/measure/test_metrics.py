@@ -8,7 +8,14 @@ from sklearn.neighbors import NearestNeighbors
 from vitedge.core.errors import InputError
 from vitedge.measure.accuracy import metrics
 
-CONFIDENCE = 0.95
+
+def scored(task, labels, artifact, fp32, size=1000):
+    """The result on outputs that come in batches of `size`."""
+    score = metrics.score(task)
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        score.add(labels[part], artifact[part], fp32 if fp32 is None else fp32[part])
+    return score.result(0.95)
 
 
 def test_top1_and_top5_are_scikit_learns():
@@ -17,11 +24,7 @@ def test_top1_and_top5_are_scikit_learns():
     fp32 = rng.normal(size=(300, 20)).astype(np.float32)
     fp32[np.arange(300), labels] += 1.5
     artifact = fp32 + rng.normal(scale=0.5, size=fp32.shape).astype(np.float32)
-    score = metrics.score("classification")
-    for start in range(0, 300, 77):
-        part = slice(start, start + 77)
-        score.add(labels[part], artifact[part], fp32[part])
-    result = score.result(CONFIDENCE)
+    result = scored("classification", labels, artifact, fp32, 77)
     top1 = top_k_accuracy_score(labels, artifact, k=1, labels=range(20))
     assert result.metric == "top1"
     assert result.value.artifact == pytest.approx(top1)
@@ -34,15 +37,12 @@ def test_top1_and_top5_are_scikit_learns():
 
 
 def test_equal_logits_count_as_the_first_class_as_argmax_does():
-    score = metrics.score("classification")
-    score.add(np.array([0, 1]), np.zeros((2, 10), np.float32), None)
-    assert score.result(CONFIDENCE).value.artifact == 0.5
+    result = scored("classification", np.array([0, 1]), np.zeros((2, 10), np.float32), None)
+    assert result.value.artifact == 0.5
 
 
 def test_five_classes_have_no_top5():
-    score = metrics.score("classification")
-    score.add(np.array([0]), np.zeros((1, 5), np.float32), None)
-    assert score.result(CONFIDENCE).also == {}
+    assert scored("classification", np.array([0]), np.zeros((1, 5), np.float32), None).also == {}
 
 
 def masks_and_logits(images, size, classes):
@@ -58,11 +58,7 @@ def masks_and_logits(images, size, classes):
 
 def test_miou_and_pixel_accuracy_are_scikit_learns_over_all_known_pixels():
     masks, fp32, artifact = masks_and_logits(12, 16, 5)
-    score = metrics.score("segmentation")
-    for start in range(0, 12, 5):
-        part = slice(start, start + 5)
-        score.add(masks[part], artifact[part], fp32[part])
-    result = score.result(CONFIDENCE)
+    result = scored("segmentation", masks, artifact, fp32, 5)
     known = masks >= 0
     for logits, value, pixels in (
         (fp32, result.value.fp32, result.also["pixel_accuracy"].fp32),
@@ -91,27 +87,19 @@ def test_logits_are_resized_as_torch_does_it():
 
 def test_too_few_images_have_no_interval():
     masks, fp32, artifact = masks_and_logits(9, 8, 4)
-    score = metrics.score("segmentation")
-    score.add(masks, artifact, fp32)
-    assert score.result(CONFIDENCE).drop_ci_pp is None
+    assert scored("segmentation", masks, artifact, fp32).drop_ci_pp is None
 
 
 def test_masks_that_ignore_everything_measure_nothing():
-    score = metrics.score("segmentation")
-    score.add(np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
     with pytest.raises(InputError, match="nothing to measure"):
-        score.result(CONFIDENCE)
+        scored("segmentation", np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
 
 
 def test_knn_agreement_is_scikit_learns_neighbours_compared():
     rng = np.random.default_rng(0)
     fp32 = rng.normal(size=(300, 16)).astype(np.float32)
     artifact = fp32 + rng.normal(scale=0.2, size=fp32.shape).astype(np.float32)
-    score = metrics.score("features")
-    for start in range(0, 300, 64):
-        part = slice(start, start + 64)
-        score.add(np.full(len(fp32[part]), -1), artifact[part], fp32[part])
-    result = score.result(CONFIDENCE)
+    result = scored("features", np.full(300, -1), artifact, fp32, 64)
 
     def nearest(features):
         model = NearestNeighbors(n_neighbors=10, metric="cosine").fit(features)
@@ -133,16 +121,13 @@ def test_knn_agreement_is_scikit_learns_neighbours_compared():
 
 def test_features_equal_to_fp32s_keep_every_neighbour():
     features = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
-    score = metrics.score("features")
-    score.add(np.zeros(30), features, features)
-    result = score.result(CONFIDENCE)
+    result = scored("features", np.zeros(30), features, features)
     assert (result.value.artifact, result.value.drop_pp, result.agreement) == (1, 0, 1)
 
 
 def test_features_alone_say_nothing():
-    score = metrics.score("features")
     with pytest.raises(InputError, match="FP32 bundle is not here"):
-        score.add(np.zeros(2), np.zeros((2, 8), np.float32), None)
+        scored("features", np.zeros(2), np.zeros((2, 8), np.float32), None)
 
 
 def test_nan_is_no_class():
@@ -150,9 +135,7 @@ def test_nan_is_no_class():
     fp32 = np.eye(3, dtype=np.float32)
     artifact = fp32.copy()
     artifact[:2, 2] = np.nan
-    score = metrics.score("classification")
-    score.add(labels, artifact, fp32)
-    result = score.result(CONFIDENCE)
+    result = scored("classification", labels, artifact, fp32)
     assert (result.value.fp32, result.value.artifact) == (1, pytest.approx(1 / 3))
     assert result.agreement == pytest.approx(1 / 3)
     np.testing.assert_array_equal(result.artifact, [-1, -1, 2])
@@ -163,9 +146,7 @@ def test_pixels_of_nan_are_in_no_class():
     logits[:, 0] = 1
     broken = logits.copy()
     broken[0, 1, :2] = np.nan
-    score = metrics.score("segmentation")
-    score.add(np.zeros((1, 4, 4), np.int64), broken, logits)
-    result = score.result(CONFIDENCE)
+    result = scored("segmentation", np.zeros((1, 4, 4), np.int64), broken, logits)
     assert (result.value.fp32, result.value.artifact, result.agreement) == (1, 0.5, 0.5)
 
 
@@ -173,6 +154,4 @@ def test_features_of_nan_have_no_neighbours():
     features = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     broken = features.copy()
     broken[0] = np.nan
-    score = metrics.score("features")
-    score.add(np.zeros(11), broken, features)
-    assert score.result(CONFIDENCE).artifact[0] == 0
+    assert scored("features", np.zeros(11), broken, features).artifact[0] == 0

@@ -112,7 +112,7 @@ def test_one_calibration_image_among_them_is_enough_to_refuse(data):
     validate(Linear(1), Linear(1), opened, "classification", calibration={"0" * 16})
 
 
-@pytest.mark.parametrize("batch", [1, 4, None], ids=str)
+@pytest.mark.parametrize("batch", [1, 4, 16, None], ids=str)
 def test_many_images_are_run_in_the_sessions_own_batches(batch):
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
     np.testing.assert_array_equal(predict_all(Linear(batch), images), predict(Linear(None), images))

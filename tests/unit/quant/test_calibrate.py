@@ -8,6 +8,7 @@ from tests.support.graphs import run
 from tests.support.outliers import write_digits
 from tests.support.ptq import ptq
 from vitedge.core import catalog
+from vitedge.core.progress import SILENT
 from vitedge.export.onnx import export
 from vitedge.graph.run import Runner
 from vitedge.models.sources import ModelRequest, resolve
@@ -25,7 +26,7 @@ RECIPES = {
 
 def calibrated(fp32, images, **fixed):
     recipe = msgspec.structs.replace(AUTO, **fixed)
-    return calibrate(fp32, iter(images), recipe, TARGET, lambda *step: None)
+    return calibrate(fp32, iter(images), recipe, TARGET, SILENT)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import parser
 
 from vitedge.quant.placement import Activation, Weight
 from vitedge.quant.qat.fake_quantize import ActivationQuantizer, WeightQuantizer
@@ -17,23 +17,16 @@ VALUES = RNG.normal(0, 1, (3, 64, 16)).astype(np.float32)
 
 
 def q_dq(values, scale, zero, unsigned):
-    kind = TensorProto.UINT8 if unsigned else TensorProto.INT8
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, values.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, values.shape)],
-        [
-            helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
-            helper.make_tensor("zero", kind, [], [zero]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return ort.InferenceSession(model.SerializeToString()).run(None, {"x": values})[0]
+    shape = ", ".join(map(str, values.shape))
+    model = parser.parse_model(f"""<ir_version: 9, opset_import: ["": 18]>
+        graph (float[{shape}] x, float scale, {"uint8" if unsigned else "int8"} zero)
+        => (float[{shape}] y) {{
+            q = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }}""")
+    zero = np.array(zero, np.uint8 if unsigned else np.int8)
+    feed = {"x": values, "scale": np.float32(scale), "zero": zero}
+    return ort.InferenceSession(model.SerializeToString()).run(None, feed)[0]
 
 
 def activation(scale, unsigned=False, zero=0, learned=True, floats="fp32"):

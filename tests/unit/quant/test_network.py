@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
+from vitedge.core.progress import SILENT
 from vitedge.graph.external import with_constants
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner
@@ -20,9 +21,6 @@ RECIPE = catalog.find_calibration("default")
 TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
-def silent(*step): ...
-
-
 @pytest.fixture(scope="module")
 def training_images(calibration_batches):
     return np.concatenate(calibration_batches(32, 1))
@@ -31,7 +29,7 @@ def training_images(calibration_batches):
 @pytest.fixture(scope="module")
 def digits(digits_graph, calibration_batches):
     batches = iter(calibration_batches(16, 1))
-    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, silent)[0]
+    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, SILENT)[0]
 
 
 def network(calibrated, **how):
@@ -52,7 +50,7 @@ def test_without_quantizers_it_computes_what_the_file_does(digits, training_imag
 
 
 def test_with_them_it_computes_what_is_exported(digits, training_images, tmp_path):
-    model, _ = quantize(digits, silent, {})
+    model, _ = quantize(digits, SILENT, {})
     write(model, tmp_path / "int8.onnx")
     images = training_images[:16]
     got = network(digits)(torch.from_numpy(images)).logits.detach().numpy()
@@ -107,7 +105,7 @@ def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path):
 def test_pixels_keep_their_scale(digits_graph, calibration_batches):
     target = catalog.targets()["openvino-cpu"].quantization  # has INT8 Conv
     batches = iter(calibration_batches(4, 1))
-    student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, silent)[0])
+    student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, SILENT)[0])
     learned = [quantizer.scale.log.requires_grad for quantizer in student.activation_quantizers]
     assert learned.count(False) == 1 and not learned[0]
 

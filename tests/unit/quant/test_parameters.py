@@ -11,6 +11,7 @@ from tests.support.graphs import (
     FUSED,
     IMAGES,
     NORM,
+    PAIRS,
     SPLIT,
     build,
     peaks,
@@ -19,6 +20,7 @@ from tests.support.graphs import (
     weights,
 )
 from vitedge.core import catalog
+from vitedge.core.progress import SILENT
 from vitedge.graph.run import tapped
 from vitedge.quant.observe import observe
 from vitedge.quant.parameters import QuantizerSettings, fit
@@ -30,7 +32,7 @@ def fitted(path, equalize=0.5, target=EVERYTHING):
     recipe = msgspec.structs.replace(
         catalog.calibrations()["default"], equalize=equalize, num_samples=len(IMAGES)
     )
-    observed = observe(path, iter(IMAGES), recipe, target, lambda *step: None)
+    observed = observe(path, iter(IMAGES), recipe, target, SILENT)
     return fit(observed, QuantizerSettings(equalize, "minmax", "minmax", 8), target)
 
 
@@ -48,40 +50,10 @@ def pairs(made):
     return {(source, user) for p in made.pairs for source in p.sources for user in p.users}
 
 
-PLAIN = {
-    "LayerNorm to MatMul": (
-        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
-        *("n", 2, "LayerNormalization_n", "MatMul_p"),
-    ),
-    "LayerNorm to Gemm": (
-        f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
-        *("r", 1, "LayerNormalization_n", "Gemm_y"),
-    ),
-    "LayerNorm spelled out": (
-        "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
-        *("n", 2, "Mul_u", "MatMul_y"),
-    ),
-    "Linear, ReLU, Linear": (
-        "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
-        *("r", 2, "MatMul_h", "MatMul_y"),
-    ),
-    "Conv, ReLU, Conv": (
-        "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
-        *("r", 1, "Conv_h", "Conv_y"),
-    ),
-    "Conv, pool, grouped Conv": (
-        "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
-        "\n y = Conv <group = 2> (r, c_groups)",
-        *("r", 1, "Conv_h", "Conv_y"),
-    ),
-}
-"""The graph; the tensor and its axis of channels; what is rescaled, from and to."""
-
-
 @pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", PAIRS)
 def test_an_outlier_channel_is_scaled_away_exactly(kind, strength, tmp_path):
-    body, tensor, axis, source, user = PLAIN[kind]
+    body, source, user, tensor, axis = PAIRS[kind]
     path = build(tmp_path, body)
     made = fitted(path, strength)
     assert pairs(made) == {(source, user)}

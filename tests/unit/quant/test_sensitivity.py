@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from tests.support.graphs import IMAGES, build
 from vitedge.core import catalog
+from vitedge.core.progress import SILENT
 from vitedge.graph.run import Runner
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.parameters import Calibrated
@@ -23,10 +24,6 @@ from vitedge.quant.sensitivity import harm
 FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=32, equalize="off")
 
 
-def silent(*step):
-    """Shows no progress."""
-
-
 @dataclass(frozen=True)
 class Quantized:
     calibrated: Calibrated
@@ -34,20 +31,20 @@ class Quantized:
     layers: list[str]
 
     def harm(self, images):
-        return harm(self.calibrated.path, self.int8, self.layers, images, silent)
+        return harm(self.calibrated.path, self.int8, self.layers, images, SILENT)
 
     def with_only(self, node):
         """The graph with that one layer quantized, built on its own."""
         others = {name: "" for name in self.layers if name != node}
         path = self.int8.with_name(f"{self.layers.index(node)}.onnx")
-        onnx.save(quantize(self.calibrated, silent, others)[0], path)
+        onnx.save(quantize(self.calibrated, SILENT, others)[0], path)
         return path
 
 
 def quantized(fp32, images, target, folder):
     dialect = catalog.targets()[target].quantization
-    calibrated, _ = calibrate(fp32, iter(images), FAST, dialect, silent)
-    model, decisions = quantize(calibrated, silent, {})
+    calibrated, _ = calibrate(fp32, iter(images), FAST, dialect, SILENT)
+    model, decisions = quantize(calibrated, SILENT, {})
     path = folder / "int8.onnx"
     onnx.save(model, path)
     return Quantized(calibrated, path, [d.node for d in decisions if d.quantized])

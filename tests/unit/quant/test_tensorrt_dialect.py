@@ -8,6 +8,7 @@ from onnx import TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
+from vitedge.core.progress import SILENT
 from vitedge.graph.half import halve
 from vitedge.graph.prepare import prepare
 from vitedge.graph.run import Runner
@@ -42,9 +43,7 @@ def made(request, tmp_path_factory, digits_graph, calibration_batches):
     qdq = folder / "qdq.onnx"
     onnx.save(model, qdq)
     (folder / "half").mkdir()
-    half = halve(
-        qdq, path, folder / "half", lambda: iter(images[:8]), 8, "images", lambda *step: None
-    )
+    half = halve(qdq, path, folder / "half", lambda: iter(images[:8]), 8, "images", SILENT)
     return Deployed(exported, qdq, half, folder / "half" / "model.onnx")
 
 

@@ -34,7 +34,7 @@ HOW = Training(epochs=2, batch_size=16, learning_rate=1e-4, floats="fp32")
 @pytest.fixture(scope="module")
 def calibrated(digits_graph, calibration_batches):
     batches = iter(calibration_batches(8, 1))
-    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, lambda *step: None)[0]
+    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, SILENT)[0]
 
 
 def network(calibrated, learned=True, quantized=None):

@@ -7,11 +7,10 @@ import msgspec
 import pytest
 
 from tests.support import small_graphs
+from tests.support.machine import HERE, machine_with
 from vitedge.core import catalog
 from vitedge.core.catalog import in_range
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.gpu import Gpu
-from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import VerifiedFiles, runtimes
 from vitedge.runtimes.package import load
@@ -20,15 +19,9 @@ from vitedge.runtimes.tensorrt.package import obstacle
 pytest.importorskip("tensorrt_rtx")
 
 TARGETS = catalog.targets()
-HERE = describe_machine(threads=0)
 NO_TENSORRT = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed"
 )
-
-
-def machine_with(name, *capabilities):
-    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
-    return msgspec.structs.replace(HERE, machine=name, gpus=gpus)
 
 
 def rtx(**changes):
