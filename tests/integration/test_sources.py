@@ -104,12 +104,9 @@ def test_a_timm_folder_brings_weights_preprocessing_and_labels(timm_folder):
 
 
 def test_a_timm_name_knows_imagenets_classes():
-    model = resolve(
-        ModelRequest("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", random_weights=True)
-    )
-    known = model.identity
-    assert known.name == "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    assert len(known.labels) == 1000
+    name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    known = resolve(ModelRequest(f"timm:{name}", random_weights=True)).identity
+    assert (known.name, len(known.labels)) == (name, 1000)
     assert known.labels[0].startswith("tench")
     assert known.preprocess.mean == (0.5, 0.5, 0.5)
 
@@ -127,10 +124,9 @@ def test_a_torchvision_name_reads_the_file_its_hub_left(resnet_file):
 
 
 def test_a_torchvision_name_may_name_its_weights():
-    model = resolve(
-        ModelRequest("torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1", random_weights=True)
-    )
-    assert (model.identity.preprocess.height, model.identity.preprocess.resize_px) == (384, 384)
+    source = "torchvision:vit_b_16.IMAGENET1K_SWAG_E2E_V1"
+    preprocess = resolve(ModelRequest(source, random_weights=True)).identity.preprocess
+    assert (preprocess.height, preprocess.resize_px) == (384, 384)
 
 
 @pytest.mark.parametrize("source", ["timm:deit_tiny_patch16_224", "torchvision:resnet18"])

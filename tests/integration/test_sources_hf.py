@@ -30,9 +30,8 @@ def saved(tmp_path):
 
     def save(architecture, config, **settings):
         torch.manual_seed(0)
-        module = getattr(transformers, architecture)(
-            getattr(transformers, config)(**(SMALL | settings))
-        )
+        settings = getattr(transformers, config)(**(SMALL | settings))
+        module = getattr(transformers, architecture)(settings)
         with torch.no_grad():  # where layers start as constants, a model hides what it leaves out
             for parameter in module.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
@@ -118,9 +117,8 @@ def test_our_own_vit_reads_the_same_folders_weights(hf_folder):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_stored_in_16_bits_compute_in_32(hf_folder, dtype):
     peer_of(hf_folder, "ViTForImageClassification").to(dtype).save_pretrained(hf_folder)
-    assert {tensor.dtype for tensor in load_file(hf_folder / "model.safetensors").values()} == {
-        dtype
-    }
+    state = load_file(hf_folder / "model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {dtype}
     peer = peer_of(hf_folder, "ViTForImageClassification", dtype=torch.float32)
     assert same(answer(hf_folder), peer(PIXELS).logits)
     for flags in ({"random_weights": True}, {"weights": hf_folder / "model.safetensors"}):

@@ -26,9 +26,8 @@ def test_a_rescaled_file_computes_the_same_and_holds_only_what_changed(tmp_path)
     source = build(tmp_path, FUSED)
     path = tmp_path / "external.onnx"
     model = onnx.load(source)
-    onnx.save(
-        model, path, save_as_external_data=True, location="external.onnx.data", size_threshold=80
-    )
+    external = {"save_as_external_data": True, "location": "external.onnx.data"}
+    onnx.save(model, path, **external, size_threshold=80)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     _, rescaled = doubled(path)
     want, got = run(source), run(rescaled)

@@ -158,7 +158,7 @@ def test_stored_tensors_listed_as_inputs_are_no_inputs():
 def test_anything_but_one_image_input_is_refused(inputs):
     with pytest.raises(InputError, match="no single image input") as caught:
         files.image_model(classifier(inputs), PATH, SIZE_8, None)
-    assert inputs.partition(",")[0].split()[-1] in caught.value.what
+    assert inputs.split("] ")[1].partition(",")[0] in caught.value.what
     assert "(B, 3, H, W)" in caught.value.fix
 
 

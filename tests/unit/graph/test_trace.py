@@ -91,9 +91,8 @@ def test_a_rescaled_source_is_really_scaled(tmp_path):
 
 def test_linears_that_share_a_norm_undo_the_same_scales(tmp_path):
     channels = channels_of(build(tmp_path, SPLIT))
-    by_user = {
-        x.node.name: set(channels.root[x.weight_ids].ravel().tolist()) for x in channels.linears
-    }
+    roots = {x.node.name: channels.root[x.weight_ids] for x in channels.linears}
+    by_user = {user: set(ids.ravel().tolist()) for user, ids in roots.items()}
     assert by_user["MatMul_q0"] == by_user["MatMul_k0"] == by_user["MatMul_v0"]
     assert not by_user["MatMul_q0"] & by_user["MatMul_projected"]
 

@@ -106,16 +106,12 @@ def test_knn_agreement_is_scikit_learns_neighbours_compared():
         return model.kneighbors(return_distance=False)  # without itself
 
     pairs = list(zip(nearest(artifact), nearest(fp32), strict=True))
-    want = np.mean(
-        [len({*neighbours} & {*fp32_neighbours}) / 10 for neighbours, fp32_neighbours in pairs]
-    )
+    want = np.mean([len({*artifact} & {*fp32}) / 10 for artifact, fp32 in pairs])
     assert result.metric == "knn_agreement"
     assert result.value.fp32 == 1
     assert result.value.artifact == pytest.approx(want)
     assert 0.5 < want < 1
-    assert result.agreement == np.mean(
-        [neighbours[0] == fp32_neighbours[0] for neighbours, fp32_neighbours in pairs]
-    )
+    assert result.agreement == np.mean([artifact[0] == fp32[0] for artifact, fp32 in pairs])
     assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
 
 

@@ -27,53 +27,49 @@ def candidate(precision, low, speedup, high, **known):
 
 
 def chosen(*others, max_drop_pp=0.5):
-    recommendation = recommend([FP32, *others], max_drop_pp)
-    assert [c.precision for c in recommendation.candidates] == [
-        "fp32",
-        *(o.precision for o in others),
-    ]
-    assert "\n" not in recommendation.reason
-    return recommendation
+    advice = recommend([FP32, *others], max_drop_pp)
+    precisions = ["fp32", *(other.precision for other in others)]
+    assert [c.precision for c in advice.candidates] == precisions
+    assert "\n" not in advice.reason
+    return advice
 
 
 def test_faster_and_as_accurate_is_shipped():
-    recommendation = chosen(candidate("int8", 1.25, 1.31, 1.38))
-    assert recommendation.precision == "int8"
-    assert recommendation.reason == (
+    advice = chosen(candidate("int8", 1.25, 1.31, 1.38))
+    assert advice.precision == "int8"
+    assert advice.reason == (
         "1.31× faster than FP32 (1.25 to 1.38), 0.00 points lost, 4.0× smaller"
     )
-    assert recommendation.confidence == 0.95
+    assert advice.confidence == 0.95
 
 
 def test_slower_is_not_shipped_and_says_so():
-    recommendation = chosen(candidate("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
-    assert recommendation.precision == "fp32"
-    assert recommendation.reason == (
+    advice = chosen(candidate("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
+    assert advice.precision == "fp32"
+    assert advice.reason == (
         "INT8 is slower (0.97× FP32's speed, 0.95 to 0.99), 0.10 points lost; "
         "it is 4.0× smaller, if size is what counts"
     )
 
 
 def test_a_tie_in_speed_goes_to_the_more_exact():
-    recommendation = chosen(candidate("int8", 0.99, 1.02, 1.05))
-    assert recommendation.precision == "fp32"
-    assert (
-        "INT8 is not measurably faster (1.02× FP32's speed, 0.99 to 1.05)" in recommendation.reason
-    )
-    assert "4.0× smaller" in recommendation.reason
+    advice = chosen(candidate("int8", 0.99, 1.02, 1.05))
+    assert advice.precision == "fp32"
+    assert "INT8 is not measurably faster (1.02× FP32's speed, 0.99 to 1.05)" in advice.reason
+    assert "4.0× smaller" in advice.reason
 
 
 def test_no_smaller_and_no_faster_promises_nothing():
-    recommendation = chosen(replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990))
-    assert recommendation.precision == "fp32"
-    assert "size" not in recommendation.reason and "smaller" not in recommendation.reason
+    advice = chosen(replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990))
+    assert advice.precision == "fp32"
+    assert "size" not in advice.reason and "smaller" not in advice.reason
 
 
 def test_faster_but_it_loses_too_much():
     int8 = candidate("int8", 2.0, 2.1, 2.2, drop_pp=3.0, drop_ci_pp=(2.5, 3.5))
-    recommendation = chosen(int8)
-    assert recommendation.precision == "fp32"
-    assert recommendation.reason == (
+    advice = chosen(int8)
+    assert advice.precision == "fp32"
+    assert advice.reason == (
         "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points, more than 0.5"
     )
     assert chosen(int8, max_drop_pp=3.5).precision == "int8"  # what the user allowed
@@ -81,31 +77,28 @@ def test_faster_but_it_loses_too_much():
 
 def test_fp16_is_shipped_where_int8_loses_too_much():
     int8 = candidate("int8", 2.0, 2.1, 2.2, drop_pp=3.0)
-    recommendation = chosen(candidate("fp16", 1.4, 1.5, 1.6), int8)
-    assert recommendation.precision == "fp16"
-    assert recommendation.reason.startswith(
-        "1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0×"
-    )
+    advice = chosen(candidate("fp16", 1.4, 1.5, 1.6), int8)
+    assert advice.precision == "fp16"
+    assert advice.reason.startswith("1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0×")
     assert (
-        "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points"
-        in recommendation.reason
+        "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points" in advice.reason
     )
 
 
 def test_int8_must_be_faster_than_fp16_too():
     fp16 = candidate("fp16", 1.4, 1.5, 1.6)
     assert chosen(fp16, candidate("int8", 1.5, 1.6, 1.7)).precision == "fp16"  # the intervals touch
-    recommendation = chosen(fp16, candidate("int8", 1.7, 1.8, 1.9))
-    assert recommendation.precision == "int8"
-    assert "FP16 is slower (1.50× FP32's speed" in recommendation.reason
-    assert "size" not in recommendation.reason  # the slower one is larger, too
+    advice = chosen(fp16, candidate("int8", 1.7, 1.8, 1.9))
+    assert advice.precision == "int8"
+    assert "FP16 is slower (1.50× FP32's speed" in advice.reason
+    assert "size" not in advice.reason  # the slower one is larger, too
 
 
 def test_the_order_they_come_in_does_not_matter():
     few = [candidate("int8", 1.5, 1.6, 1.7), FP32, candidate("fp16", 1.4, 1.5, 1.6)]
-    recommendation = recommend(few, 0.5)
-    assert recommendation.precision == "fp16"
-    assert [c.precision for c in recommendation.candidates] == ["fp32", "fp16", "int8"]
+    advice = recommend(few, 0.5)
+    assert advice.precision == "fp16"
+    assert [c.precision for c in advice.candidates] == ["fp32", "fp16", "int8"]
 
 
 @pytest.mark.parametrize(
@@ -113,15 +106,15 @@ def test_the_order_they_come_in_does_not_matter():
     [((-0.53, 0.53), "drop -0.53 to +0.53: more images would tell"), (None, "too few images")],
 )
 def test_few_images_are_enough_to_choose_but_it_says_they_are_few(interval, said):
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_ci_pp=interval))
-    assert recommendation.precision == "int8"
-    assert said in recommendation.reason
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_ci_pp=interval))
+    assert advice.precision == "int8"
+    assert said in advice.reason
 
 
 def test_accuracy_gained_is_no_loss():
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_pp=-0.14))
-    assert recommendation.precision == "int8"
-    assert "0.14 points gained" in recommendation.reason
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_pp=-0.14))
+    assert advice.precision == "int8"
+    assert "0.14 points gained" in advice.reason
 
 
 # -- where accuracy was not measured ------------------------------------------------------------
@@ -131,26 +124,24 @@ UNMEASURED = {"drop_pp": None, "drop_ci_pp": None}
 
 @pytest.mark.parametrize(("sqnr_db", "precision"), [(19.9, "fp32"), (20.0, "int8"), (35, "int8")])
 def test_without_accuracy_the_outputs_decide(sqnr_db, precision):
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=sqnr_db))
-    assert recommendation.precision == precision
-    assert f"{sqnr_db:.1f} dB SQNR" in recommendation.reason
-    assert ("accuracy was not measured" in recommendation.reason) == (precision == "int8")
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=sqnr_db))
+    assert advice.precision == precision
+    assert f"{sqnr_db:.1f} dB SQNR" in advice.reason
+    assert ("accuracy was not measured" in advice.reason) == (precision == "int8")
 
 
 def test_outputs_equal_to_those_of_fp32_are_exact_enough():
-    recommendation = chosen(
-        candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=None, max_abs_error=0.0)
-    )
-    assert recommendation.precision == "int8"
-    assert "outputs equal to FP32's" in recommendation.reason
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=None, max_abs_error=0.0))
+    assert advice.precision == "int8"
+    assert "outputs equal to FP32's" in advice.reason
 
 
 @pytest.mark.parametrize("max_abs_error", [None, math.nan, math.inf])
 def test_an_unknown_error_is_not_shipped(max_abs_error):
     unknown = {**UNMEASURED, "sqnr_db": None, "max_abs_error": max_abs_error}
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, **unknown))
-    assert recommendation.precision == "fp32"
-    assert "its error is not known" in recommendation.reason
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, **unknown))
+    assert advice.precision == "fp32"
+    assert "its error is not known" in advice.reason
 
 
 @pytest.mark.parametrize("broken", [{**UNMEASURED, "sqnr_db": math.nan}, {"drop_pp": math.nan}])

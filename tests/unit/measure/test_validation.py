@@ -39,19 +39,19 @@ def data(tmp_path):
     labels = images.mean(axis=(1, 2)).argmax(axis=1)
     labels[::10] = (labels[::10] + 1) % CLASSES  # a tenth is labelled otherwise
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    opened = open_images(
-        str(tmp_path / "data.npz"), "evaluation", Preprocess(height=4, width=4), LABELS
-    )
-    yield opened, images, labels
+    size = Preprocess(height=4, width=4)
+    return open_images(str(tmp_path / "data.npz"), "evaluation", size, LABELS), images, labels
+
+
+def measured(images, artifact, fp32, calibration=frozenset(), **options):
+    return validate(artifact, fp32, images, "classification", calibration=calibration, **options)
 
 
 @pytest.mark.parametrize("batch", [1, 7, None], ids=str)
 def test_the_numbers_are_those_counted_by_hand(data, batch):
     opened, images, labels = data
     artifact, fp32 = Linear(batch, error=10.0), Linear(batch)
-    accuracy, numerics, _ = validate(
-        artifact, fp32, opened, "classification", calibration=frozenset()
-    )
+    accuracy, numerics, _ = measured(opened, artifact, fp32)
     want = images.mean(axis=(1, 2)).astype(np.float32)
     got = want + np.array([10, 0, 0], np.float32)
     right, fp32_right = got.argmax(1) == labels, want.argmax(1) == labels
@@ -70,18 +70,14 @@ def test_the_numbers_are_those_counted_by_hand(data, batch):
 
 
 def test_an_artifact_equal_to_fp32_has_no_noise_to_speak_of(data):
-    accuracy, numerics, _ = validate(
-        Linear(1), Linear(1), data[0], "classification", calibration=frozenset()
-    )
+    accuracy, numerics, _ = measured(data[0], Linear(1), Linear(1))
     assert (accuracy.drop_pp, accuracy.agreement) == (0, 1)
     assert (numerics.sqnr_db, numerics.max_abs_error) == (None, 0)
     assert numerics.cosine == pytest.approx(1)
 
 
 def test_an_artifact_alone_is_measured_alone(data):
-    accuracy, numerics, _ = validate(
-        Linear(1), None, data[0], "classification", calibration=frozenset()
-    )
+    accuracy, numerics, _ = measured(data[0], Linear(1), None)
     assert accuracy.artifact == 0.9
     assert (accuracy.fp32, accuracy.drop_pp, accuracy.agreement) == (None, None, None)
     assert numerics is None
@@ -89,15 +85,13 @@ def test_an_artifact_alone_is_measured_alone(data):
 
 def test_both_see_the_same_images_in_the_same_runs(data):
     artifact, fp32 = Linear(7), Linear(7)
-    validate(artifact, fp32, data[0], "classification", calibration=frozenset())
+    measured(data[0], artifact, fp32)
     assert artifact.sizes == fp32.sizes == [7] * 8  # the last one filled up
 
 
 def test_progress_counts_to_the_last_image(data):
     seen = []
-    validate(
-        Linear(7), None, data[0], "classification", calibration=frozenset(), on_progress=seen.append
-    )
+    measured(data[0], Linear(7), None, on_progress=seen.append)
     assert seen == [7, 14, 21, 28, 35, 42, 49, 50]
 
 
@@ -105,11 +99,9 @@ def test_one_calibration_image_among_them_is_enough_to_refuse(data):
     opened = data[0]
     digests = [digest for batch in opened.batches(8) for digest in batch.digests]
     with pytest.raises(InputError, match="calibrated on") as caught:
-        validate(
-            Linear(1), Linear(1), opened, "classification", calibration={"0" * 16, digests[-1]}
-        )
+        measured(opened, Linear(1), Linear(1), {"0" * 16, digests[-1]})
     assert "`allow_overlap=True`" in caught.value.fix
-    validate(Linear(1), Linear(1), opened, "classification", calibration={"0" * 16})
+    measured(opened, Linear(1), Linear(1), {"0" * 16})
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16, None], ids=str)

@@ -25,7 +25,7 @@ def q_dq(values, scale, zero, unsigned):
             y = DequantizeLinear(q, scale, zero)
         }}""")
     zero = np.array(zero, np.uint8 if unsigned else np.int8)
-    feed = {"x": values, "scale": np.float32(scale), "zero": zero}
+    feed = {"x": values, "scale": np.array(scale, np.float32), "zero": zero}
     return ort.InferenceSession(model.SerializeToString()).run(None, feed)[0]
 
 

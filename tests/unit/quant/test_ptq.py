@@ -236,11 +236,10 @@ def fused_and_float(qdq, images):
 @pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
 def test_what_the_manifest_calls_int8_is_int8_on_onnx_runtime(target, quantized, held_out):
     """Every layer of every block."""
-    fused, plain = fused_and_float(quantized(target.name), held_out.images[:2])
-    assert plain == [
-        d.node for d in quantized(target.name).layers if d.op == "Gemm" and not d.quantized
-    ]
-    assert len(fused) == len(quantized(target.name).planned()) >= 16
+    qdq = quantized(target.name)
+    fused, plain = fused_and_float(qdq, held_out.images[:2])
+    assert plain == [d.node for d in qdq.layers if d.op == "Gemm" and not d.quantized]
+    assert len(fused) == len(qdq.planned()) >= 16
     assert not [name for name in plain if name.startswith("blocks.")]
 
 

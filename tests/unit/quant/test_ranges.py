@@ -105,9 +105,8 @@ def test_no_clip_lies_above_the_largest_value(estimator):
 def test_the_unit_of_the_values_changes_nothing(estimator):
     values = draw("Laplace", 5000)
     for unit in (2.0**-10, 2.0**30):
-        assert clip(values * unit, estimator) == pytest.approx(
-            unit * clip(values, estimator), rel=1e-3
-        )
+        want = unit * clip(values, estimator)
+        assert clip(values * unit, estimator) == pytest.approx(want, rel=1e-3)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

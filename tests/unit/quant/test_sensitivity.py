@@ -51,9 +51,8 @@ def quantized(fp32, images, target, folder):
 
 
 def run_fused(path, images):
-    return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
-        None, {"image": images}
-    )[0]
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
 
 
 @pytest.mark.parametrize("target", ["openvino-cpu", "openvino-vnni", "onnxruntime-vnni"])
