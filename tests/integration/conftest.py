@@ -1,14 +1,10 @@
 """Folders of weights that more than one file of tests reads."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 
 @pytest.fixture
-def hf_folder(tmp_path: Path, peers: None) -> Path:
+def hf_folder(tmp_path, peers):
     """A ViT classifier and its processor, saved by transformers."""
     import torch
     import transformers

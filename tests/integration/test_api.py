@@ -1,22 +1,17 @@
 """A notebook's ten lines, with no command line: load, export, predict, validate, bench, gate."""
 
-from __future__ import annotations
-
 import inspect
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 import vitedge as ve
 from tests.support.machine import ONNXRUNTIME
-from vitedge.data.imageset import Batch
 
 SMALL = ve.Preprocess(height=32, width=32, resize="exact")
 NO_TORCH = """
@@ -40,14 +35,14 @@ print("done")
 class TinyViT(nn.Module):
     """Patches of 8 pixels, one attention block, 10 classes."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.patches = nn.Conv2d(3, 32, 8, 8)
         self.norm, self.qkv, self.out = nn.LayerNorm(32), nn.Linear(32, 96), nn.Linear(32, 32)
         self.head = nn.Linear(32, 10)
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels):
         tokens = self.patches(pixels).flatten(2).transpose(1, 2)  # (B, T, D)
         batch, count, width = tokens.shape
         qkv = self.qkv(self.norm(tokens)).reshape(batch, count, 3, 2, width // 2)
@@ -58,15 +53,13 @@ class TinyViT(nn.Module):
 
 
 @pytest.fixture
-def images(held_out: Batch, tmp_path: Path) -> Path:
+def images(held_out, tmp_path):
     """Held-out digits as an .npz."""
     np.savez(tmp_path / "val.npz", images=held_out.images[:100], labels=held_out.labels[:100])
     return tmp_path / "val.npz"
 
 
-def test_the_embedded_reference(
-    tmp_path: Path, images: Path, held_out: Batch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_embedded_reference(tmp_path, images, held_out, capfd):
     model = ve.load()
     made = ve.export(
         model, targets=[ONNXRUNTIME], precision="int8", duration_s=0, output=tmp_path / "out"
@@ -76,9 +69,9 @@ def test_the_embedded_reference(
     assert [len(prediction.top), prediction.top[0].index] == [5, held_out.labels[0]]
     assert 0 < prediction.top[1].score < prediction.top[0].score < 1
     report = ve.validate(bundle, images)
-    assert report.accuracy is not None and report.accuracy.n == 100
+    assert report.accuracy.n == 100
     reports = ve.bench([bundle], duration_s=0.1, threads=1)
-    assert reports[0].latency is not None and reports[0].latency.speedup > 0
+    assert reports[0].latency.speedup > 0
     assert ve.gate([bundle], max_drop_pp=50, max_size_mb=10).answer == "passed"
     assert len(ve.compare(made[0].bundle, bundle).sides) == 2
     assert capfd.readouterr().out == ""  # and its owner may export the model again
@@ -89,7 +82,7 @@ def test_the_embedded_reference(
     assert done.stdout == "done\n", done.stderr
 
 
-def test_a_module_in_memory(tmp_path: Path, held_out: Batch) -> None:
+def test_a_module_in_memory(tmp_path, held_out):
     torch.manual_seed(0)
     module = TinyViT()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -119,12 +112,12 @@ def test_a_module_in_memory(tmp_path: Path, held_out: Batch) -> None:
     got = [[row[f"digit {i}"] for i in range(10)] for row in scores]
     np.testing.assert_allclose(got, want, atol=1e-4)
     report = ve.validate(bundle, data)
-    assert report.accuracy is not None and report.accuracy.data == "memory"
+    assert report.accuracy.data == "memory"
     assert ve.bench(bundle, duration_s=0.05)[0].latency is not None
     assert ve.gate(bundle, min_sqnr_db=5).answer == "passed"
 
 
-def test_a_timm_model(tmp_path: Path, peers: None, held_out: Batch) -> None:
+def test_a_timm_model(tmp_path, peers, held_out):
     made = ve.export(
         "timm:test_vit",
         random_weights=True,
@@ -138,7 +131,7 @@ def test_a_timm_model(tmp_path: Path, peers: None, held_out: Batch) -> None:
     with ve.open(made[-1].bundle.path) as bundle:
         assert len(bundle.predict(list(held_out.images[:3]), top=2)) == 3
         report = ve.validate(bundle)  # its accuracy means nothing: parity
-        assert report.parity is not None and not report.parity.broken
+        assert not report.parity.broken
         assert ve.bench([bundle], duration_s=0.05)[0].latency is not None
         assert ve.gate([bundle], max_size_mb=100).answer == "passed"
 
@@ -146,9 +139,7 @@ def test_a_timm_model(tmp_path: Path, peers: None, held_out: Batch) -> None:
 # -- what predict takes -------------------------------------------------------------------------
 
 
-def test_predict_takes_files_pillow_images_and_pixels(
-    artifacts: Path, held_out: Batch, tmp_path: Path
-) -> None:
+def test_predict_takes_files_pillow_images_and_pixels(artifacts, held_out, tmp_path):
     bundle = ve.open(artifacts / f"digits-{ONNXRUNTIME}-fp32")
     pixels = held_out.images[7]
     Image.fromarray(pixels).save(tmp_path / "digit.png")
@@ -177,7 +168,7 @@ def test_predict_takes_files_pillow_images_and_pixels(
     ],
     ids=["grey array", "float array", "absent", "cmyk", "no image"],
 )
-def test_predict_refuses_what_is_no_image(artifacts: Path, image: Any, says: str) -> None:
+def test_predict_refuses_what_is_no_image(artifacts, image, says):
     with pytest.raises(ve.InputError) as refusal:
         ve.predict(artifacts / f"digits-{ONNXRUNTIME}-fp32", image)
     assert says in refusal.value.what and refusal.value.fix
@@ -187,7 +178,7 @@ def test_predict_refuses_what_is_no_image(artifacts: Path, image: Any, says: str
 
 
 class TwoHeads(TinyViT):
-    def forward(self, pixels: Tensor) -> Any:
+    def forward(self, pixels):
         return {"logits": super().forward(pixels)}
 
 
@@ -203,13 +194,13 @@ class TwoHeads(TinyViT):
     ],
     ids=["no preprocess", "arch", "labels", "size", "dictionary", "task"],
 )
-def test_load_refuses_what_it_cannot_take(model: Any, parameters: Any, says: str) -> None:
+def test_load_refuses_what_it_cannot_take(model, parameters, says):
     with pytest.raises(ve.InputError) as refusal:
         ve.load(model, **parameters)
     assert says in refusal.value.what + refusal.value.fix
 
 
-def test_parameters_are_refused_in_their_own_words(artifacts: Path, tmp_path: Path) -> None:
+def test_parameters_are_refused_in_their_own_words(artifacts, tmp_path):
     model, bundle = ve.load(), artifacts / f"digits-{ONNXRUNTIME}-fp32"
     with pytest.raises(ve.InputError, match="takes no parameters of `load`"):
         ve.export(model, targets=ONNXRUNTIME, arch="digits")
@@ -223,7 +214,7 @@ def test_parameters_are_refused_in_their_own_words(artifacts: Path, tmp_path: Pa
 # -- the root -----------------------------------------------------------------------------------
 
 
-def test_every_public_name_is_there_and_explained() -> None:
+def test_every_public_name_is_there_and_explained():
     for name in ve.__all__:
         assert name in dir(ve)
         value = getattr(ve, name)

@@ -1,12 +1,8 @@
 """Every family of the lineage exports and quantizes; shallow here, at full depth in the README."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
-from tests.support.lineage import ROWS, Row, run
+from tests.support.lineage import ROWS, run
 
 pytestmark = pytest.mark.usefixtures("peers")
 
@@ -14,10 +10,9 @@ MIN_SQNR_DB = 20
 
 
 @pytest.mark.parametrize(
-    "row",
-    [pytest.param(r, id=r.name, marks=[pytest.mark.heavy] * (not r.fits_ci)) for r in ROWS],
+    "row", [pytest.param(r, id=r.name, marks=[pytest.mark.heavy] * (not r.fits_ci)) for r in ROWS]
 )
-def test_a_model_of_the_lineage_exports_and_quantizes(row: Row, tmp_path: Path) -> None:
+def test_a_model_of_the_lineage_exports_and_quantizes(row, tmp_path):
     result = run(row, tmp_path, shallow=True)
     assert 0 < result.parity < 1e-4
     for target, int8 in result.int8.items():

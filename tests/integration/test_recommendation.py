@@ -1,12 +1,7 @@
 """The recommendation agrees with the figures beside it, and goes when they do."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +11,8 @@ from vitedge.core import catalog, report
 from vitedge.core.bundle import open_bundle
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
-from vitedge.data.imageset import Batch
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import ExportResult
 from vitedge.measure.latency.bench import bench_bundles
 from vitedge.measure.latency.request import BenchRequest
 from vitedge.measure.recommendation import candidates_of, recommend
@@ -28,13 +21,9 @@ from vitedge.models.sources import ModelRequest
 QUIET = Steps(None)
 SHORT_S = 0.1
 
-Export = Callable[..., list[ExportResult]]
-
 
 @pytest.fixture(scope="module")
-def export_digits(
-    onnx_model: Path, held_out: Batch, tmp_path_factory: pytest.TempPathFactory
-) -> Export:
+def export_digits(onnx_model, held_out, tmp_path_factory):
     """Export `digits` from its ONNX file, with few images and as little timing as it takes."""
     data = tmp_path_factory.mktemp("data") / "some.npz"
     np.savez(data, images=held_out.images[:40], labels=held_out.labels[:40])
@@ -42,7 +31,7 @@ def export_digits(
     target = data.with_name(shipped.name)  # with Arm's, FP16 would be exported beside INT8
     target.write_text(shipped.read_text().replace("fp16_kernels = true", ""))
 
-    def run(**changes: Any) -> list[ExportResult]:
+    def run(**changes):
         request = ExportRequest(
             ModelRequest(str(onnx_model)),
             (str(target),),
@@ -60,26 +49,24 @@ def export_digits(
 
 
 @pytest.fixture(scope="module")
-def timed(export_digits: Export) -> list[ExportResult]:
+def timed(export_digits):
     """FP32 and INT8 for ONNX Runtime. Copy what you change."""
     return export_digits()
 
 
 @pytest.fixture
-def copied(timed: list[ExportResult], tmp_path: Path) -> list[Path]:
+def copied(timed, tmp_path):
     paths = [tmp_path / artifact.bundle.path.name for artifact in timed]
     for artifact, path in zip(timed, paths, strict=True):
         shutil.copytree(artifact.bundle.path, path)
     return paths
 
 
-def stored(path: Path) -> Any:
+def stored(path):
     return report.read(path / "report.json")
 
 
-def test_every_bundle_carries_the_recommendation_and_its_figures_are_those_measured(
-    timed: list[ExportResult],
-) -> None:
+def test_every_bundle_carries_the_recommendation_and_its_figures_are_those_measured(timed):
     fp32, int8 = (stored(artifact.bundle.path) for artifact in timed)
     recommendation = int8.recommendation
     assert timed[0].report.recommendation == timed[1].report.recommendation
@@ -109,16 +96,14 @@ def test_every_bundle_carries_the_recommendation_and_its_figures_are_those_measu
 
 
 @pytest.mark.parametrize("changes", [{"duration_s": 0.0}, {"precision": "fp32"}])
-def test_nothing_timed_is_nothing_recommended(
-    export_digits: Export, changes: dict[str, Any]
-) -> None:
+def test_nothing_timed_is_nothing_recommended(export_digits, changes):
     unasked = {"calib_data": "", "num_samples": None, "max_drop_pp": None}
     for artifact in export_digits(**changes, **(unasked if "precision" in changes else {})):
         assert artifact.report.recommendation is None and artifact.report.latency is None
         assert artifact.report.accuracy is not None
 
 
-def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None:
+def test_a_target_of_another_machine_is_not_timed(export_digits):
     host = describe_machine(threads=0)
     known = catalog.targets().values()
     cpus = [target for target in known if target.runtime in ("onnxruntime", "openvino")]
@@ -132,7 +117,7 @@ def test_a_target_of_another_machine_is_not_timed(export_digits: Export) -> None
 
 
 @pytest.mark.parametrize("which", [slice(1, 2), slice(0, 2)], ids=["INT8", "both"])
-def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which: slice) -> None:
+def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied, which):
     before = stored(copied[1]).latency
     bench_bundles([open_bundle(path) for path in copied[which]], QUIET, BenchRequest(SHORT_S))
     reports = [stored(path) for path in copied[which]]
@@ -142,12 +127,11 @@ def test_bench_refreshes_it_and_keeps_the_loss_allowed(copied: list[Path], which
         _, int8 = timed_again.recommendation.candidates
         assert int8.p50_ms == latest.latency.p50_ms != before.p50_ms
     recommendation = recommend(candidates_of(reports), 2.0)
-    assert recommendation is not None
     assert recommendation.precision == latest.recommendation.precision
     assert recommendation.reason == latest.recommendation.reason
 
 
-def test_what_is_timed_without_fp32_loses_it(copied: list[Path]) -> None:
+def test_what_is_timed_without_fp32_loses_it(copied):
     shutil.rmtree(copied[0])
     (latest,), _ = bench_bundles([open_bundle(copied[1])], QUIET, BenchRequest(SHORT_S))
     assert latest.latency.fp32 is None

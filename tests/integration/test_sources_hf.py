@@ -1,18 +1,12 @@
 """hf: from directories that transformers saved: what it makes of them, and what it refuses."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.spec import Preprocess
 from vitedge.models.sources import ModelRequest, resolve
 
@@ -28,19 +22,16 @@ SMALL = {
 }
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
-Saved = Callable[..., Path]
-
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Saved:
+def saved(tmp_path):
     """Save `ARCHITECTURE(CONFIG(SMALL and these settings))` with random weights, and its folder."""
     import transformers
 
-    def save(architecture: str, config: str, **settings: Any) -> Path:
+    def save(architecture, config, **settings):
         torch.manual_seed(0)
-        module = getattr(transformers, architecture)(
-            getattr(transformers, config)(**(SMALL | settings))
-        )
+        settings = getattr(transformers, config)(**(SMALL | settings))
+        module = getattr(transformers, architecture)(settings)
         with torch.no_grad():  # where layers start as constants, a model hides what it leaves out
             for parameter in module.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
@@ -53,27 +44,25 @@ def saved(tmp_path: Path) -> Saved:
     return save
 
 
-def answer(source: Path, pixels: Tensor = PIXELS, **request: Any) -> Tensor:
+def answer(source, pixels=PIXELS, **request):
     """What the model of a folder gives."""
     content = resolve(ModelRequest(f"hf:{source}", **request)).content
-    assert isinstance(content, nn.Module)
     with torch.inference_mode():
-        given: Tensor = content(pixels)
-    return given
+        return content(pixels)
 
 
-def peer_of(folder: Path, kind: str, **options: Any) -> Any:
+def peer_of(folder, kind, **options):
     """What transformers itself makes of a folder."""
     import transformers
 
     return getattr(transformers, kind).from_pretrained(folder, **options).eval()
 
 
-def same(got: Tensor, want: Tensor) -> bool:
+def same(got, want):
     return got.shape == want.shape and torch.allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-def refusal(source: Path | str, kind: type[VitedgeError] = InputError, **request: Any) -> str:
+def refusal(source, kind=InputError, **request):
     """What the user is told, the fix included."""
     with pytest.raises(kind) as caught:
         resolve(ModelRequest(f"hf:{source}", **request))
@@ -81,7 +70,7 @@ def refusal(source: Path | str, kind: type[VitedgeError] = InputError, **request
     return f"{caught.value.what} {caught.value.fix}"
 
 
-def edit_config(folder: Path, **settings: Any) -> None:
+def edit_config(folder, **settings):
     """Write `settings` into the folder's config.json."""
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
@@ -90,7 +79,7 @@ def edit_config(folder: Path, **settings: Any) -> None:
 # -- what is read -------------------------------------------------------------------------------
 
 
-def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> None:
+def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder):
     known = resolve(ModelRequest(f"hf:{hf_folder}")).identity
     assert (known.name, known.task) == ("my-vit", "classification")
     assert known.labels == ("tench", "goldfish", "white shark")
@@ -107,7 +96,7 @@ def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder: Path) -> No
     assert same(answer(hf_folder), peer(PIXELS).logits)
 
 
-def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
+def test_our_own_vit_reads_the_same_folders_weights(hf_folder):
     """Another road to the same answer, for a model of the zoo's shape."""
     import transformers
 
@@ -119,7 +108,6 @@ def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
     peer.save_pretrained(hf_folder)
     file = hf_folder / "model.safetensors"
     model = resolve(ModelRequest(str(file), arch="vit_tiny_patch16_224"))
-    assert isinstance(model.content, nn.Module)
     pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert same(model.content(pixels), peer(pixels).logits)
@@ -127,18 +115,17 @@ def test_our_own_vit_reads_the_same_folders_weights(hf_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_stored_in_16_bits_compute_in_32(hf_folder: Path, dtype: torch.dtype) -> None:
+def test_weights_stored_in_16_bits_compute_in_32(hf_folder, dtype):
     peer_of(hf_folder, "ViTForImageClassification").to(dtype).save_pretrained(hf_folder)
-    assert {tensor.dtype for tensor in load_file(hf_folder / "model.safetensors").values()} == {
-        dtype
-    }
+    state = load_file(hf_folder / "model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {dtype}
     peer = peer_of(hf_folder, "ViTForImageClassification", dtype=torch.float32)
     assert same(answer(hf_folder), peer(PIXELS).logits)
     for flags in ({"random_weights": True}, {"weights": hf_folder / "model.safetensors"}):
         assert answer(hf_folder, **flags).dtype == torch.float32
 
 
-def test_random_weights_need_the_config_alone(hf_folder: Path) -> None:
+def test_random_weights_need_the_config_alone(hf_folder):
     (hf_folder / "model.safetensors").unlink()
     model = resolve(ModelRequest(f"hf:{hf_folder}", random_weights=True))
     assert not model.identity.trained
@@ -146,14 +133,14 @@ def test_random_weights_need_the_config_alone(hf_folder: Path) -> None:
     assert model.identity.weights_sha256 == again.identity.weights_sha256
 
 
-def test_a_resolution_the_config_does_not_have_is_interpolated(hf_folder: Path) -> None:
+def test_a_resolution_the_config_does_not_have_is_interpolated(hf_folder):
     mine = hf_folder / "mine.toml"
     mine.write_text("height = 48\nwidth = 64\n")
     assert answer(hf_folder, torch.zeros(1, 3, 48, 64), preprocess=mine).shape == (1, 3)
 
 
 @pytest.mark.parametrize("value", [7, None])
-def test_labels_need_not_be_text(hf_folder: Path, value: int | None) -> None:
+def test_labels_need_not_be_text(hf_folder, value):
     edit_config(hf_folder, id2label={"0": "cat", "1": value, "2": "dog"}, label2id={})
     assert resolve(ModelRequest(f"hf:{hf_folder}")).identity.labels == ("cat", str(value), "dog")
 
@@ -161,9 +148,7 @@ def test_labels_need_not_be_text(hf_folder: Path, value: int | None) -> None:
 # -- weights of one's own -------------------------------------------------------------------
 
 
-def test_weights_may_have_the_hubs_names_or_those_of_the_modules(
-    hf_folder: Path, tmp_path: Path
-) -> None:
+def test_weights_may_have_the_hubs_names_or_those_of_the_modules(hf_folder, tmp_path):
     hub_names = hf_folder / "model.safetensors"
     module = peer_of(hf_folder, "ViTForImageClassification")
     torch.save({f"module.{k}": v for k, v in module.state_dict().items()}, tmp_path / "mine.pt")
@@ -177,7 +162,7 @@ def test_weights_may_have_the_hubs_names_or_those_of_the_modules(
         assert torch.equal(answer(hf_folder, weights=file, task="features"), features)
 
 
-def test_weights_of_another_architecture_are_refused(hf_folder: Path, saved: Saved) -> None:
+def test_weights_of_another_architecture_are_refused(hf_folder, saved):
     other = saved("BeitForImageClassification", "BeitConfig", num_labels=5) / "model.safetensors"
     said = refusal(hf_folder, weights=other)
     assert str(other) in said
@@ -189,7 +174,7 @@ def test_weights_of_another_architecture_are_refused(hf_folder: Path, saved: Sav
 # -- features -----------------------------------------------------------------------------------
 
 
-FEATURES: dict[str, tuple[str, dict[str, Any], Callable[[Any], Tensor]]] = {
+FEATURES = {
     "the class token of a classifier's encoder": (
         *("ViTForImageClassification", {}),
         lambda peer: peer.vit(PIXELS).last_hidden_state[:, 0],
@@ -211,7 +196,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], Callable[[Any], Tensor]]] = {
 
 
 @pytest.mark.parametrize("kind", FEATURES)
-def test_features_are_those_of_the_encoder(saved: Saved, kind: str) -> None:
+def test_features_are_those_of_the_encoder(saved, kind):
     architecture, settings, features = FEATURES[kind]
     family = architecture.partition("For")[0].removesuffix("Model")
     folder = saved(architecture, f"{family}Config", **settings)
@@ -223,7 +208,7 @@ def test_features_are_those_of_the_encoder(saved: Saved, kind: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["features", None])
-def test_a_pooler_that_was_never_trained_is_not_made_up(saved: Saved, task: Any) -> None:
+def test_a_pooler_that_was_never_trained_is_not_made_up(saved, task):
     folder = saved("ViTModel", "ViTConfig")
     state = load_file(folder / "model.safetensors")
     rest = {name: tensor for name, tensor in state.items() if "pooler" not in name}
@@ -234,7 +219,7 @@ def test_a_pooler_that_was_never_trained_is_not_made_up(saved: Saved, task: Any)
 
 
 @pytest.mark.parametrize("kind", ["ViTMAEForPreTraining", "ViTMAEModel"])
-def test_features_of_mae_are_of_the_whole_image(saved: Saved, kind: str) -> None:
+def test_features_of_mae_are_of_the_whole_image(saved, kind):
     """transformers itself only shuffles the patches once its mask ratio is 0."""
     folder = saved(kind, "ViTMAEConfig")
     model = resolve(ModelRequest(f"hf:{folder}"))
@@ -248,7 +233,7 @@ def test_features_of_mae_are_of_the_whole_image(saved: Saved, kind: str) -> None
     assert torch.equal(first, answer(folder))
 
 
-def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path: Path) -> None:
+def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path):
     import transformers
 
     torch.manual_seed(0)
@@ -275,15 +260,13 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
         ("preprocessor_config.json", "`preprocess=FILE.toml`"),
     ],
 )
-def test_a_folder_without_one_of_its_files_names_it_and_the_parameter(
-    hf_folder: Path, name: str, says: str
-) -> None:
+def test_a_folder_without_one_of_its_files_names_it_and_the_parameter(hf_folder, name, says):
     (hf_folder / name).unlink()
     said = refusal(hf_folder)
     assert name in said and says in said
 
 
-def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
+def test_a_folder_without_one_of_its_shards_names_it(hf_folder):
     module = peer_of(hf_folder, "ViTForImageClassification")
     (hf_folder / "model.safetensors").unlink()
     module.save_pretrained(hf_folder, max_shard_size="20KB")
@@ -295,20 +278,18 @@ def test_a_folder_without_one_of_its_shards_names_it(hf_folder: Path) -> None:
     assert shard.name in said and "`random_weights=True`" in said
 
 
-def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable() -> None:
+def test_weights_on_a_hub_that_cannot_be_reached_are_unavailable():
     assert "connect" in refusal("google/vit-base-patch16-224", UnavailableError)
 
 
 @pytest.mark.parametrize("content", ["[1", "[1]", "\N{SNOWMAN}"])
-def test_a_processor_that_cannot_be_read_is_not_called_missing(
-    hf_folder: Path, content: str
-) -> None:
+def test_a_processor_that_cannot_be_read_is_not_called_missing(hf_folder, content):
     (hf_folder / "preprocessor_config.json").write_text(content, encoding="utf-8")
     said = refusal(hf_folder)
     assert "preprocessor_config.json cannot be read" in said and "`preprocess=FILE.toml`" in said
 
 
-def test_labels_that_are_not_the_heads_are_refused(hf_folder: Path) -> None:
+def test_labels_that_are_not_the_heads_are_refused(hf_folder):
     edit_config(hf_folder, id2label={"0": "cat", "1": "dog"}, label2id={"cat": 0, "dog": 1})
     said = refusal(hf_folder)
     assert "classifier" in said and "(3, 32)" in said
@@ -327,14 +308,12 @@ def test_labels_that_are_not_the_heads_are_refused(hf_folder: Path) -> None:
         ({"image_size": "large"}, "image_size"),
     ],
 )
-def test_a_config_that_makes_no_model_is_explained(
-    hf_folder: Path, settings: dict[str, Any], says: str, random_weights: bool
-) -> None:
+def test_a_config_that_makes_no_model_is_explained(hf_folder, settings, says, random_weights):
     edit_config(hf_folder, **settings)
     assert says in refusal(hf_folder, random_weights=random_weights)
 
 
-def test_a_model_without_logits_or_features_is_refused(saved: Saved) -> None:
+def test_a_model_without_logits_or_features_is_refused(saved):
     depth = saved(
         "DPTForDepthEstimation",
         "DPTConfig",
@@ -348,13 +327,13 @@ def test_a_model_without_logits_or_features_is_refused(saved: Saved) -> None:
     assert "classification, semantic segmentation and encoders" in said
 
 
-def test_a_size_the_model_does_not_take_is_refused_before_the_export(saved: Saved) -> None:
+def test_a_size_the_model_does_not_take_is_refused_before_the_export(saved):
     folder = saved("ViTForMaskedImageModeling", "ViTConfig")
     (folder / "mine.toml").write_text("height = 4\nwidth = 4\n")
     assert "4×4" in refusal(folder, preprocess=folder / "mine.toml")
 
 
-def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> None:
+def test_code_beside_a_config_does_not_run(hf_folder, tmp_path):
     mark = tmp_path / "it ran"
     (hf_folder / "modeling.py").write_text(f"open({str(mark)!r}, 'w')")
     edit_config(hf_folder, model_type="mine", auto_map={"AutoConfig": "modeling.Config"})
@@ -366,9 +345,7 @@ def test_code_beside_a_config_does_not_run(hf_folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
-def test_weights_stored_in_16_bits_become_int8(
-    hf_folder: Path, dtype: torch.dtype, tmp_path: Path, vitedge: Any
-) -> None:
+def test_weights_stored_in_16_bits_become_int8(hf_folder, dtype, tmp_path, vitedge):
     peer_of(hf_folder, "ViTForImageClassification").to(dtype).save_pretrained(hf_folder)
     vitedge(
         *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
@@ -381,8 +358,8 @@ def test_weights_stored_in_16_bits_become_int8(
 
 
 def test_a_torchvision_that_cannot_be_imported_is_named_as_the_cause(
-    hf_folder: Path, tmp_path: Path, vitedge_process: Any
-) -> None:
+    hf_folder, tmp_path, vitedge_process
+):
     broken = tmp_path / "broken" / "torchvision"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('built for another torch')")

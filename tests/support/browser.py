@@ -1,16 +1,13 @@
 """Headless Chromium, where it is installed."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCHEMES = {"light": 1, "dark": 0}
 """Blink's numbers of the preferred colour scheme."""
 
 
-def arguments(profile: Path, scheme: str) -> list[str]:
+def arguments(profile, scheme):
     """Chromium with a profile of its own, nobody's screen, and console messages on stderr."""
     return [
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),

@@ -4,27 +4,21 @@ What a user meets is what is returned: exit code, stdout and stderr, native code
 What a process would take away with it, is put back: environment, folder, streams, signals, seeds.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO
 from unittest.mock import patch
 
 from vitedge.cli.main import run
 
 
-def call(
-    arguments: Sequence[str], cwd: Path | None, environment: Mapping[str, str]
-) -> tuple[int, str, str]:
+def call(arguments, cwd, environment):
     """Exit code, stdout and stderr of `vitedge ARGUMENTS` where nobody watches and types."""
     with TemporaryFile() as out, TemporaryFile() as err, ExitStack() as state:
         state.enter_context(_streams(out, err))
@@ -40,7 +34,7 @@ def call(
         return code, out.read().decode(), err.read().decode()
 
 
-def _exit_code() -> int:
+def _exit_code():
     """Run it, and do what the interpreter does at the end of a process."""
     try:
         run()
@@ -56,7 +50,7 @@ def _exit_code() -> int:
 
 
 @contextmanager
-def _streams(out: BinaryIO, err: BinaryIO) -> Iterator[None]:
+def _streams(out, err):
     """File descriptors 0 to 2, and Python's streams upon them, of a process with no terminal."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,7 +73,7 @@ def _streams(out: BinaryIO, err: BinaryIO) -> Iterator[None]:
 
 
 @contextmanager
-def _process(cwd: Path) -> Iterator[None]:
+def _process(cwd):
     """Folder, signals, warnings and logs as of a new process, not as pytest has them."""
     before, handler = Path.cwd(), signal.getsignal(signal.SIGINT)
     handlers, level = logging.root.handlers[:], logging.root.level
@@ -100,19 +94,12 @@ def _process(cwd: Path) -> Iterator[None]:
             logging.root.setLevel(level)
 
 
-def _print_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
+def _print_warning(message, category, filename, lineno, file=None, line=None):
     sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 @contextmanager
-def _torch() -> Iterator[None]:
+def _torch():
     """Seeds and threads of a torch that tests have imported."""
     torch = sys.modules.get("torch")
     if torch is None:

@@ -1,14 +1,8 @@
 """Small attention graphs in ONNX's own text, with one outlier channel in every source."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 
 from vitedge.core.spec import Quantization
@@ -42,10 +36,7 @@ ATTEND = """
     y = Add(projected, x)
 """
 EVERYTHING = Quantization(
-    activations="int8",
-    weights="full",
-    attention=("qk", "pv"),
-    operators=("MatMul", "Gemm", "Conv"),
+    activations="int8", weights="full", attention=("qk", "pv"), operators=("MatMul", "Gemm", "Conv")
 )
 FUSED = f"""
     {NORM}
@@ -70,13 +61,41 @@ SPLIT = f"""
     {HEADED.format("v", "v1")}
     {ATTEND}
 """
+PAIRS = {
+    "LayerNorm to MatMul": (
+        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)",
+        *("LayerNormalization_n", "MatMul_p", "n", 2),
+    ),
+    "LayerNorm to Gemm": (
+        f"{NORM}\n r = Reshape(n, rows)\n y = Gemm <transB = 1> (r, w_t, b)",
+        *("LayerNormalization_n", "Gemm_y", "r", 1),
+    ),
+    "LayerNorm spelled out": (
+        "u = Mul(x, gamma)\n n = Add(u, beta)\n y = MatMul(n, w)",
+        *("Mul_u", "MatMul_y", "n", 2),
+    ),
+    "Linear, ReLU, Linear": (
+        "h = MatMul(x, w_grown)\n h2 = Add(b_grown, h)\n r = Relu(h2)\n y = MatMul(r, w)",
+        *("MatMul_h", "MatMul_y", "r", 2),
+    ),
+    "Conv, ReLU, Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = Relu(h)\n y = Conv(r, c)",
+        *("Conv_h", "Conv_y", "r", 1),
+    ),
+    "Conv, pool, grouped Conv": (
+        "h = Conv(pixels, c_grown, b_grown)\n r = MaxPool <kernel_shape = [2, 2]> (h)"
+        "\n y = Conv <group = 2> (r, c_groups)",
+        *("Conv_h", "Conv_y", "r", 1),
+    ),
+}
+"""A graph; what is rescaled, from and to; the tensor between and its axis of channels."""
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3), np.uint8) for seed in range(4)]
 
 
-def weights() -> dict[str, NDArray[Any]]:
+def weights():
     rng = np.random.default_rng(0)
 
-    def normal(*shape: int) -> NDArray[np.float32]:
+    def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
     grown = np.ones(WIDTH, np.float32)
@@ -112,7 +131,7 @@ def weights() -> dict[str, NDArray[Any]]:
     }
 
 
-def build(folder: Path, body: str, head: str = HEAD_TEXT, **changed: Any) -> Path:
+def build(folder, body, head=HEAD_TEXT, **changed):
     """A graph of `body`, from `x` (1, tokens, width) or `pixels` (1, 3, 8, 8) to `y`.
 
     `changed` are further constants, or take the place of `weights`.
@@ -134,20 +153,18 @@ def build(folder: Path, body: str, head: str = HEAD_TEXT, **changed: Any) -> Pat
     return path
 
 
-def run(path: Path, images: list[NDArray[np.uint8]] = IMAGES) -> NDArray[np.float32]:
+def run(path, images=IMAGES):
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, {"image": image})[0] for image in images])
 
 
-def peaks(path: Path, name: str, axis: int) -> NDArray[np.float32]:
+def peaks(path, name, axis):
     """The largest magnitude of each channel of a tensor, on one image."""
     (values,) = tapped(path, [name])(IMAGES[0])
-    found: NDArray[np.float32]
-    found = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
-    return found
+    return np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
 
 
-def spread(path: Path, name: str, axis: int) -> float:
+def spread(path, name, axis):
     """How much larger the largest channel of a tensor is than the median one."""
-    found = peaks(path, name, axis)
-    return float(found.max() / np.median(found))
+    largest = peaks(path, name, axis)
+    return float(largest.max() / np.median(largest))

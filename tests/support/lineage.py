@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
@@ -51,12 +49,12 @@ class Row:
     """Whether CI has a row of the same parts, from elsewhere or of another training."""
 
     @property
-    def fits_ci(self) -> bool:
+    def fits_ci(self):
         """Whether it is worth CI's time, and can be made shallow: torchvision's cannot."""
         return self.source != "torchvision" and not self.like_another
 
     @property
-    def name(self) -> str:
+    def name(self):
         return f"{self.source}:{self.model}"
 
 
@@ -151,7 +149,7 @@ class Result:
     """By target."""
 
 
-def run(row: Row, folder: Path, *, shallow: bool) -> Result:
+def run(row, folder, *, shallow):
     """Export a row to FP32 and INT8 for both runtimes and compare INT8 with FP32."""
     asked, params = request(row, folder / "source", shallow)
     images = photographs(CALIBRATION_IMAGES + EVALUATION_IMAGES)
@@ -172,7 +170,6 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
     int8 = {}
     for bundle in (m.bundle for m in made if m.bundle.manifest.precision == "int8"):
         reference = bundle.reference()
-        assert reference is not None
         spec = bundle.manifest.preprocessing.host
         others = open_images(str(folder / "others.npz"), "calibration", spec, ())
         (batch,) = others.batches(EVALUATION_IMAGES)
@@ -192,7 +189,7 @@ def run(row: Row, folder: Path, *, shallow: bool) -> Result:
     return Result(params, made[0].bundle.manifest.parity.max_rel_error, int8)
 
 
-def request(row: Row, folder: Path, shallow: bool) -> tuple[ModelRequest, int]:
+def request(row, folder, shallow):
     """How a user would name the row's model, and its number of parameters."""
     folder.mkdir()
     torch.manual_seed(0)  # among random weights are unlucky ones: MobileViT had 13 to 27 dB
@@ -230,11 +227,11 @@ def request(row: Row, folder: Path, shallow: bool) -> tuple[ModelRequest, int]:
     return ModelRequest(f"hf:{folder}"), _params(module)
 
 
-def _params(module: Any) -> int:
+def _params(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def photographs(count: int) -> NDArray[np.uint8]:
+def photographs(count):
     """Crops of two real photographs, (count, 300, 300, 3)."""
     rng = np.random.default_rng(0)
     crops = []

@@ -4,11 +4,11 @@ A test that runs what it exports names one of these, so that its figures are the
 `--target onnxruntime` takes the best one instead: with VNNI or AMX, `onnxruntime-vnni`.
 """
 
-from __future__ import annotations
-
 import pytest
+from msgspec.structs import replace
 
 from vitedge.core import catalog
+from vitedge.core.gpu import Gpu
 from vitedge.core.machine import describe_machine
 from vitedge.core.runtime import runtime_of
 
@@ -23,7 +23,13 @@ TARGETS = {
 ONNXRUNTIME = TARGETS["onnxruntime"]
 
 
-def target_of(runtime: str) -> str:
+def machine_with(name, *capabilities):
+    """A machine of the architecture `name` with a GPU of each of these compute capabilities."""
+    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
+    return replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
+
+
+def target_of(runtime):
     """The target of `runtime`; skips the test where there is none."""
     if runtime not in TARGETS:
         pytest.skip(f"no target of the runtime '{runtime}' fits {HERE.machine}")

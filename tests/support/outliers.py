@@ -4,8 +4,6 @@ LayerNorm, value and query channels are scaled up, and what reads them down by a
 residual stream is: what public checkpoints have by nature (|x| up to 1418 in a ViT-B).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -20,19 +18,19 @@ SHARE = 0.05
 """Of the channels of every layer; at least one."""
 
 
-def write_digits(path: Path, site: Site, strength: float, seed: int) -> Path:
+def write_digits(path, site, strength, seed):
     """Save `digits` with random channels of `site` scaled by `strength` or its inverse."""
     state = load_file(DIGITS_WEIGHTS)
     width = len(state["norm.weight"])
     rng = np.random.default_rng(seed)
 
-    def factors() -> np.ndarray:
+    def factors():
         values = np.ones(width, np.float32)
         chosen = rng.choice(width, max(1, int(SHARE * width)), replace=False)
         values[chosen] = strength ** rng.choice([-1.0, 1.0], len(chosen), p=[0.25, 0.75])
         return values
 
-    def scale_norm(norm: str, linear: str) -> None:
+    def scale_norm(norm, linear):
         grown = factors()
         state[f"{norm}.weight"] = state[f"{norm}.weight"] * grown
         state[f"{norm}.bias"] = state[f"{norm}.bias"] * grown
@@ -56,7 +54,7 @@ def write_digits(path: Path, site: Site, strength: float, seed: int) -> Path:
     return path
 
 
-def write_scaled(path: Path, factor: float) -> Path:
+def write_scaled(path, factor):
     """Save `digits` with its residual stream `factor` times larger, which every LayerNorm undoes.
 
     What writes into the stream is scaled: patches, positions, class token, and each block's two

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from tests.support import verdicts
 from tests.support.page_reports import measured
 from vitedge.core import catalog, manifest
 from vitedge.core.spec import Calibration, Preprocess
-from vitedge.gate import verdict
+from vitedge.gate.verdict import Judged
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.show.page import gate
 from vitedge.show.page.artifacts import ArtifactFiles
@@ -19,7 +18,7 @@ from vitedge.show.page.artifacts import ArtifactFiles
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def per_image(images: int, changed: int, classes: int = 10, side_px: int = 32) -> PerImage:
+def per_image(images, changed, classes=10, side_px=32):
     """`changed` of `images` get another class; 24 thumbnails of noise on a gradient."""
     rng = np.random.default_rng(images)
     labels = rng.integers(0, classes, images)
@@ -39,7 +38,7 @@ def per_image(images: int, changed: int, classes: int = 10, side_px: int = 32) -
     )
 
 
-def layer(depth: int, node: str = "") -> manifest.Layer:
+def layer(depth, node=""):
     """One operator that loses a little more than the one before."""
     in_int8 = depth % 4 != 3
     figures = manifest.Figures(
@@ -57,7 +56,7 @@ def layer(depth: int, node: str = "") -> manifest.Layer:
     )
 
 
-def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
+def manifest_of(name, layers=50):
     """The manifest of an INT8 artifact."""
     recipe = Calibration(
         name="default", description="", num_samples=512, activations="mse", weights="mse"
@@ -98,51 +97,44 @@ def manifest_of(name: str, layers: int = 50) -> manifest.Manifest:
     )
 
 
-def check(metric: str, answer: verdict.Answer, value: float | None, **parts: Any) -> verdict.Check:
+def check(metric, answer, value, **parts):
     """One limit."""
-    known = {"bound": "max", "limit": 0.5, "interval": None, "reason": f"it {answer}"}
-    return verdict.Check(metric=metric, answer=answer, value=value, **{**known, **parts})
+    known = {"interval": None, "reason": f"it {answer}"}
+    return verdicts.check(metric, answer=answer, value=value, **{**known, **parts})
 
 
-def judged(name: str, answer: verdict.Answer, drop_pp: float) -> verdict.Judged:
+def judged(name, answer, drop_pp):
     """An artifact with four limits, the first of which decides."""
     reasons = {
         "passed": "the bound of the drop lies under the limit",
         "failed": "the drop is above the limit at this confidence",
         "inconclusive": "the limit lies inside the interval: more images would tell",
     }
-    checks = (
-        check(
-            *("drop_pp", answer, drop_pp),
-            interval=(drop_pp - 0.3, drop_pp + 0.3),
-            reason=reasons[answer],
-            needed=17_300 if answer == "inconclusive" else None,
-        ),
+    drop = check(
+        *("drop_pp", answer, drop_pp),
+        interval=(drop_pp - 0.3, drop_pp + 0.3),
+        reason=reasons[answer],
+        needed=17_300 if answer == "inconclusive" else None,
+    )
+    others = (
         check("speedup", "passed", 1.75, bound="min", limit=1.5, interval=(1.67, 1.83)),
         check("p90_ms", "passed", 1.56, limit=2.0),
         check("size_bytes", "passed", 22e6, limit=25e6),
     )
-    return verdict.Judged(
-        **{"artifact": name, "path": f"artifacts/{name}", "model": "vit_small_patch16_224"},
-        **{"target": "onnxruntime-cpu", "precision": "int8", "against": "fp32"},
-        checks=checks,
-        answer=verdict.worst(tuple(c.answer for c in checks)),
-    )
+    return verdicts.judged(drop, *others, artifact=name, model="vit_small_patch16_224")
 
 
 @dataclass(frozen=True)
 class Shown:
     """One artifact of a gate."""
 
-    judged: verdict.Judged
+    judged: Judged
     files: ArtifactFiles
 
 
-def shown(
-    name: str, answer: verdict.Answer, drop_pp: float, images: int = 5000, **parts: Any
-) -> Shown:
+def shown(name, answer, drop_pp, images=5000, **parts):
     """An artifact with everything there is to show of it; `parts` are of its files."""
-    known: dict[str, Any] = {
+    known = {
         "report": measured(name, "int8", 1.2 + drop_pp / 3, 0.84 - drop_pp / 100),
         "manifest": manifest_of(name),
         "labels": CLASSES,
@@ -151,7 +143,7 @@ def shown(
     return Shown(judged(name, answer, drop_pp), ArtifactFiles(**{**known, **parts}))
 
 
-def three() -> list[Shown]:
+def three():
     """One artifact of each answer."""
     return [
         shown("vit_small_patch16_224-onnxruntime-cpu-int8", "passed", 0.1),
@@ -160,15 +152,8 @@ def three() -> list[Shown]:
     ]
 
 
-def page(artifacts: Sequence[Shown], command: str = "vitedge gate") -> str:
+def page(artifacts, command="vitedge gate"):
     """The page of a gate that judged them."""
-    answers = tuple(artifact.judged for artifact in artifacts)
-    decided = verdict.Verdict(
-        schema=verdict.SCHEMA,
-        answer=verdict.worst(tuple(judged.answer for judged in answers)),
-        confidence=0.95,
-        judged=answers,
-    )
-    return gate.render(
-        decided, {artifact.judged.path: artifact.files for artifact in artifacts}, command
-    )
+    decided = verdicts.verdict(*(artifact.judged for artifact in artifacts))
+    files = {artifact.judged.path: artifact.files for artifact in artifacts}
+    return gate.render(decided, files, command)

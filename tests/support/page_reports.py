@@ -1,9 +1,5 @@
 """Reports as `bench` and `validate` write them, made up: what a page has to show."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import msgspec
 import numpy as np
 
@@ -11,13 +7,12 @@ from vitedge.core import measurements as m
 from vitedge.core import report
 from vitedge.core.cpu import Clocking
 from vitedge.core.host import Host
-from vitedge.core.spec import Precision
 
 HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 CPU = "Some CPU 8 @ 3.0 GHz"
 
 
-def distribution(p50_ms: float, seed: int, points: int = 120) -> m.Distribution:
+def distribution(p50_ms, seed, points=120):
     """One with a tail, and a machine that slows down now and then."""
     shares, steps = np.arange(101) / 101, np.arange(points)
     medians = 1 + 0.05 * np.sin(steps / 9) ** 8 + 0.01 * np.cos(7 * steps + seed)
@@ -29,7 +24,7 @@ def distribution(p50_ms: float, seed: int, points: int = 120) -> m.Distribution:
     )
 
 
-def timing(p50_ms: float, seed: int) -> dict[str, Any]:
+def timing(p50_ms, seed):
     """The fields of a `Timing`."""
     return {
         **{"p50_ms": p50_ms, "p90_ms": 1.3 * p50_ms, "p99_ms": 2.2 * p50_ms},
@@ -37,7 +32,7 @@ def timing(p50_ms: float, seed: int) -> dict[str, Any]:
     }
 
 
-def host(cpu: str = CPU) -> Host:
+def host(cpu=CPU):
     """A machine."""
     return Host(
         **{"cpu": cpu, "isa": ("avx2", "avx512_vnni"), "accelerator": None, "os": "Linux"},
@@ -48,18 +43,9 @@ def host(cpu: str = CPU) -> Host:
     )
 
 
-def measured(
-    name: str,
-    precision: Precision,
-    p50_ms: float,
-    accuracy: float,
-    *,
-    seed: int = 0,
-    scenarios: bool = True,
-    **changes: Any,
-) -> report.Report:
+def measured(name, precision, p50_ms, accuracy, *, seed=0, scenarios=True, **changes):
     """A report of an artifact, with every section of `bench` or latency alone, and `changes`."""
-    sections: dict[str, Any] = {
+    sections = {
         "latency": m.Latency(
             **timing(p50_ms, seed),
             batch=1,
@@ -96,14 +82,14 @@ def measured(
     )
 
 
-def with_part(measured: report.Report, section: str, **changes: Any) -> report.Report:
+def with_part(measured, section, **changes):
     """The report, parts of one of its sections changed."""
     changed = msgspec.structs.replace(getattr(measured, section), **changes)
     return msgspec.structs.replace(measured, **{section: changed})
 
 
-def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
-    def point(batch: int, streams: int) -> m.Throughput:
+def _scenarios(p50_ms, seed):
+    def point(batch, streams):
         rate = 1e3 / p50_ms * batch**0.3 * streams**0.7
         return m.Throughput(
             **{"batch": batch, "streams": streams, "threads": 4 // streams, "n": 400},
@@ -111,7 +97,7 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
             images_per_s_ci=(0.95 * rate, 1.04 * rate),
         )
 
-    def swept(batch: int, threads: int) -> m.SweepPoint:
+    def swept(batch, threads):
         ms = p50_ms * batch**0.7 / threads**0.8
         return m.SweepPoint(
             **timing(ms, seed), batch=batch, threads=threads, images_per_s=1e3 * batch / ms
@@ -143,7 +129,7 @@ def _scenarios(p50_ms: float, seed: int) -> dict[str, Any]:
     }
 
 
-def field() -> list[report.Report]:
+def field():
     """Six artifacts of one model."""
     return [
         measured("vit_small_patch16_224-onnxruntime-cpu-fp32", "fp32", 2.1, 0.84, seed=1),

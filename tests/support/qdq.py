@@ -1,18 +1,13 @@
 """QDQ graphs in the making, as TensorRT takes them unless asked otherwise: x -> … -> y."""
 
-from __future__ import annotations
-
-from typing import Any, Literal
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 TOKENS, WIDTH = 16, 64
 
 
-def integers(*shape: int, top: int = 99, seed: int = 0) -> NDArray[np.int8]:
+def integers(*shape, top=99, seed=0):
     """INT8 weights of -`top` to `top`, none of which is zero."""
     random = np.random.default_rng(seed)
     return (random.integers(1, top + 1, shape) * random.choice([-1, 1], shape)).astype(np.int8)
@@ -21,23 +16,22 @@ def integers(*shape: int, top: int = 99, seed: int = 0) -> NDArray[np.int8]:
 class QDQ:
     """x (1, TOKENS, WIDTH) -> … -> y; constants and scales in `floats`."""
 
-    def __init__(self, floats: type = np.float16) -> None:
+    def __init__(self, floats=np.float16):
         self.floats = floats
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[TensorProto] = []
+        self.nodes, self.tensors = [], []
 
-    def constant(self, name: str, value: Any) -> str:
+    def constant(self, name, value):
         array = np.asarray(value)
         if array.dtype == np.float64:
             array = array.astype(self.floats)
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add(self, op, inputs, output, **attributes):
         self.nodes.append(helper.make_node(op, inputs, [output], f"{output}/{op}", **attributes))
         return output
 
-    def activation(self, name: str, scale: Any = 0.05, zero: Any = 0, kind: Any = np.int8) -> str:
+    def activation(self, name, scale=0.05, zero=0, kind=np.int8):
         """Q/DQ on an activation; a list of scales is one for each of its last axis."""
         scale = np.asarray(scale, np.float64)
         axis = {"axis": 2} if scale.ndim else {}
@@ -47,9 +41,7 @@ class QDQ:
         parts = [f"{name}.q", f"{name}.s", f"{name}.z"]
         return self.add("DequantizeLinear", parts, f"{name}.dq", **axis)
 
-    def weight(
-        self, name: str, values: NDArray[Any], axis: int = 1, scale: Any = 0.01, zero: int = 0
-    ) -> str:
+    def weight(self, name, values, axis=1, scale=0.01, zero=0):
         """A stored INT8 weight with a scale a channel of `axis`."""
         scales = np.broadcast_to(np.asarray(scale, np.float64), values.shape[axis])
         self.constant(f"{name}.i", values)
@@ -58,7 +50,7 @@ class QDQ:
         parts = [f"{name}.i", f"{name}.s", f"{name}.z"]
         return self.add("DequantizeLinear", parts, f"{name}.dq", axis=axis)
 
-    def float_weight(self, name: str, values: NDArray[Any]) -> str:
+    def float_weight(self, name, values):
         """A weight stored in float with Q and DQ, as NVIDIA's Model Optimizer writes it."""
         self.constant(f"{name}.f", values / 100)
         channels = values.shape[1]
@@ -67,7 +59,7 @@ class QDQ:
         self.add("QuantizeLinear", [f"{name}.f", *parts], f"{name}.q", axis=1)
         return self.add("DequantizeLinear", [f"{name}.q", *parts], f"{name}.dq", axis=1)
 
-    def linear(self, source: str, output: str, **weight: Any) -> str:
+    def linear(self, source, output, **weight):
         """Q/DQ, MatMul and the float bias; `source` may be dequantized already."""
         left = source if source.endswith(".dq") else self.activation(source)
         values = weight.pop("values", integers(WIDTH, WIDTH))
@@ -76,32 +68,24 @@ class QDQ:
         bias = self.constant(f"{output}.b", np.ones(values.shape[1]))
         return self.add("Add", [f"{output}.m", bias], output)
 
-    def norm(self, source: str, output: str) -> str:
+    def norm(self, source, output):
         gamma = self.constant(f"{output}.gamma", np.ones(WIDTH))
         beta = self.constant(f"{output}.beta", np.zeros(WIDTH))
         return self.add("LayerNormalization", [source, gamma, beta], output)
 
-    def headed(self, source: str, output: str, head: int, *order: int) -> str:
+    def headed(self, source, output, head, *order):
         """(B, T, W) -> (B, T, heads, head), and that in the order asked for."""
         shape = self.constant(f"{output}.shape", np.array([0, 0, -1, head]))
         self.add("Reshape", [source, shape], f"{output}.r")
         return self.add("Transpose", [f"{output}.r"], output, perm=list(order))
 
-    def merged(self, source: str, output: str, wide: int) -> str:
+    def merged(self, source, output, wide):
         """(B, heads, T, head) -> (B, T, W)."""
         self.add("Transpose", [source], f"{output}.t", perm=[0, 2, 1, 3])
         shape = self.constant(f"{output}.shape", np.array([0, 0, wide]))
         return self.add("Reshape", [f"{output}.t", shape], output)
 
-    def model(
-        self,
-        batch: int | str = 1,
-        opset: int = 20,
-        tokens: int = TOKENS,
-        *,
-        sizes: tuple[int, ...] = (),
-        output: str = "y",
-    ) -> ModelProto:
+    def model(self, batch=1, opset=20, tokens=TOKENS, *, sizes=(), output="y"):
         """The graph to `output` from `x` (batch, *sizes), or (batch, tokens, WIDTH)."""
         shape = [batch, *(sizes or (tokens, WIDTH))]
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.floats))
@@ -124,15 +108,15 @@ class QDQ:
 
 
 def attention(
-    graph: QDQ,
+    graph,
     *,
-    head: int = 32,
-    quantized: str = "qkpv",
-    scale: str = "before",
-    quantize_scores: bool = False,
-    quantize_context: bool = False,
-    mask: bool = False,
-) -> QDQ:
+    head=32,
+    quantized="qkpv",
+    scale="before",
+    quantize_scores=False,
+    quantize_context=False,
+    mask=False,
+):
     """Attention of two heads over x with Linears of their own for Q, K and V."""
     source = graph.activation("x")
     for name in "qkv":
@@ -150,14 +134,7 @@ def attention(
     )
 
 
-def fused_qkv(
-    graph: QDQ,
-    cut: str,
-    *,
-    quantized: bool = True,
-    quantize_before: bool = False,
-    weight: Literal["per channel", "per tensor", "float"] = "per channel",
-) -> QDQ:
+def fused_qkv(graph, cut, *, quantized=True, quantize_before=False, weight="per channel"):
     """Attention of two heads over x with one Linear for Q, K and V, cut by Split, Slice or Gather.
 
     `quantize_before`: Q/DQ on what it makes, before that is cut. `weight`: INT8 with a scale for
@@ -200,15 +177,15 @@ def fused_qkv(
 
 
 def _attend(
-    graph: QDQ,
-    head: int,
-    quantized: str,
-    scale: str = "before",
+    graph,
+    head,
+    quantized,
+    scale="before",
     *,
-    quantize_scores: bool = False,
-    quantize_context: bool = False,
-    mask: bool = False,
-) -> QDQ:
+    quantize_scores=False,
+    quantize_context=False,
+    mask=False,
+):
     """q, v (B, 2, T, head) and k (B, 2, head, T) -> y (B, T, WIDTH)."""
     factor = graph.constant("scale", float(head) ** -0.5)
     query = graph.add("Mul", ["q", factor], "q.scaled") if scale == "before" else "q"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from onnx import ModelProto
 
 LAYER = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: (.*), Outputs: ")
 
@@ -31,7 +29,7 @@ class Compiled:
     errors: tuple[str, ...]
     layers: tuple[Layer, ...]
 
-    def int8(self, node: str) -> bool:
+    def int8(self, node):
         """Whether `node` multiplies two INT8 tensors as they are.
 
         A layer of kind `runtime_fusion` reads INT8, too, and computes in float.
@@ -39,21 +37,21 @@ class Compiled:
         made = [x for x in self.layers if node in x.nodes and x.kind != "runtime_fusion"]
         return any(x.reads.count("Int8") > 1 for x in made)
 
-    def fused(self, *nodes: str) -> bool:
+    def fused(self, *nodes):
         """Whether one layer computes all of `nodes`."""
         return any(set(nodes) <= set(x.nodes) for x in self.layers)
 
 
-def compiled(model: ModelProto, capability: str = "SM86") -> Compiled:
+def compiled(model, capability="SM86"):
     """Compile `model` ahead of time; a first dimension left open becomes 1 to 8."""
-    trt: Any = pytest.importorskip("tensorrt_rtx")
+    trt = pytest.importorskip("tensorrt_rtx")
 
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
+    class Log(trt.ILogger):
+        def __init__(self):
             trt.ILogger.__init__(self)
-            self.lines: list[tuple[Any, str]] = []
+            self.lines = []
 
-        def log(self, severity: Any, message: str) -> None:
+        def log(self, severity, message):
             self.lines.append((severity, message))
 
     log = Log()
@@ -79,7 +77,7 @@ def compiled(model: ModelProto, capability: str = "SM86") -> Compiled:
     return Compiled((), tuple(_layers(whole)))
 
 
-def _layers(log: str) -> list[Layer]:
+def _layers(log):
     found = []
     for line in log.splitlines():
         if match := LAYER.match(line):

@@ -1,22 +1,15 @@
 """Ways to break an artifact that everything but its numbers hides: the bundle verifies."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from vitedge.core.bundle import EVIDENCE, MODEL, REPORT, Bundle, open_bundle, seal
-
-Sabotage = Callable[[onnx.GraphProto, np.random.Generator], str]
+from vitedge.core.bundle import EVIDENCE, MODEL, REPORT, open_bundle, seal
 
 
-def scale_of_one_layer(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
+def scale_of_one_layer(graph, rng):
     """The weights of one layer, half as large again by their scale."""
     names = {each.name for each in graph.initializer}
     scales = [
@@ -29,7 +22,7 @@ def scale_of_one_layer(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
     return chosen
 
 
-def logit_of_one_class(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
+def logit_of_one_class(graph, rng):
     """One class wins more often than it should."""
     output = graph.output[0]
     shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
@@ -44,7 +37,7 @@ def logit_of_one_class(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
     return f"class {chosen}"
 
 
-def red_for_blue(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
+def red_for_blue(graph, rng):
     """RGB read as BGR."""
     image = graph.input[0].name
     for node in graph.node:
@@ -56,14 +49,14 @@ def red_for_blue(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
     return "RGB to BGR"
 
 
-def no_normalisation(graph: onnx.GraphProto, rng: np.random.Generator) -> str:
+def no_normalisation(graph, rng):
     """Pixels of 0-1, as if the mean and the deviation had been forgotten."""
     _change(graph, "image.scale", lambda scale: np.full_like(scale, 1 / 255))
     _change(graph, "image.shift", np.zeros_like)
     return "0-1"
 
 
-def sabotage(bundle: Path, to: Path, how: Sabotage, seed: int = 0) -> Bundle:
+def sabotage(bundle, to, how, seed=0):
     """Copy a bundle of ONNX Runtime beside its FP32 one, break its graph, and seal it again."""
     shutil.copytree(bundle, to)
     for measured in (REPORT, EVIDENCE):
@@ -75,9 +68,7 @@ def sabotage(bundle: Path, to: Path, how: Sabotage, seed: int = 0) -> Bundle:
     return seal(to, open_bundle(bundle).manifest)
 
 
-def _change(
-    graph: onnx.GraphProto, name: str, change: Callable[[np.ndarray[Any, Any]], Any]
-) -> None:
+def _change(graph, name, change):
     for each in graph.initializer:
         if each.name == name:
             each.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(each)), name))

@@ -1,14 +1,7 @@
 """Small QDQ graphs in FP16, written by hand, for TensorRT's compiler. INT8 values are random."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 WIDTH, TOKENS, HEADS = 64, 32, 2
@@ -25,14 +18,14 @@ ONE_OPERAND = """
 """
 
 
-def _quantized(name: str, source: str) -> str:
+def _quantized(name, source):
     return f"""
     {name}_q = QuantizeLinear({source}, scale, zero)
     {name} = DequantizeLinear({name}_q, scale, zero)
 """
 
 
-def _head(name: str) -> str:
+def _head(name):
     return f"""
     {name}_w = DequantizeLinear <axis = 1> (w_{name}, w_scale, w_zero)
     {name}_linear = MatMul(dx, {name}_w)
@@ -64,12 +57,10 @@ ATTENTION = f"""
 """Q, K, V and output projection, all in INT8; nodes are named after what they give."""
 
 
-def write(
-    body: str, path: Path, batch: str = "1", changes: Mapping[str, NDArray[Any]] | None = None
-) -> Path:
+def write(body, path, batch="1", changes=None):
     """Write the graph of `body`, from `x` to `y`, both float16 (batch, TOKENS, WIDTH)."""
     random = np.random.default_rng(0)
-    constants: dict[str, NDArray[Any]] = {
+    constants = {
         "scale": np.array(0.05, np.float16),
         "zero": np.array(0, np.int8),
         **{

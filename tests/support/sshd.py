@@ -1,7 +1,5 @@
 """A real OpenSSH server on loopback, as the user who runs the tests: the device of these tests."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import os
@@ -24,11 +22,11 @@ MARK = "VITEDGE_TEST_DEVICE"
 class Device:
     """A server whose keys and configuration are in `folder`; clients leave things in `cache`."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder, cache):
         self.folder = folder
         self.cache = cache
         self.port = _free_port()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server = None
         for name in ("host_key", "user_key"):
             self.make_key(name)
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
@@ -37,21 +35,21 @@ class Device:
         (folder / "known_hosts").write_text(known)
 
     @property
-    def address(self) -> str:
+    def address(self):
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
 
     @property
-    def other_address(self) -> str:
+    def other_address(self):
         """Of the same machine."""
         return f"ssh://{getpass.getuser()}@localhost:{self.port}"
 
-    def make_key(self, name: str) -> None:
+    def make_key(self, name):
         """A new key pair in place of any."""
         (self.folder / name).unlink(missing_ok=True)
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / name]
         subprocess.run(command, check=True)
 
-    def client(self, *options: str) -> dict[str, str]:
+    def client(self, *options):
         """The environment of a user whose ssh knows this device: a PATH with that ssh first."""
         (self.folder / "ssh_config").write_text(
             f"IdentityFile {self.folder}/user_key\nIdentitiesOnly yes\nIdentityAgent none\n"
@@ -64,7 +62,7 @@ class Device:
         (folder / "ssh").chmod(0o755)
         return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
-    def start(self, *, file_bytes: int = -1, **environment: object) -> None:
+    def start(self, *, file_bytes=-1, **environment):
         """Serve; `file_bytes` is the largest file that can be written there."""
         settings = {
             MARK: self.folder,
@@ -81,7 +79,7 @@ class Device:
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
 
-        def limit() -> None:
+        def limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
         self._server = subprocess.Popen(
@@ -100,7 +98,7 @@ class Device:
             time.sleep(0.05)
         raise RuntimeError((self.folder / "sshd.log").read_text())
 
-    def processes(self) -> list[int]:
+    def processes(self):
         """Everything that runs on this device, but its server."""
         mark, pids = f"{MARK}={self.folder}".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
@@ -110,13 +108,13 @@ class Device:
                     pids.append(int(entry.name))
         return pids
 
-    def cut(self) -> None:
+    def cut(self):
         """Break every connection, as a network does; the server goes on, and so do jobs."""
         for pid in {_parent(pid) for pid in self.processes()}:
             if b"sshd" in _command(pid):
                 _kill(pid)
 
-    def lose_power(self) -> None:
+    def lose_power(self):
         """Everything on it ends at once."""
         if self._server is not None:
             self._server.kill()
@@ -127,25 +125,25 @@ class Device:
             _kill(pid)
 
 
-def _kill(pid: int) -> None:
+def _kill(pid):
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
-def _parent(pid: int) -> int:
+def _parent(pid):
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
 
 
-def _command(pid: int) -> bytes:
+def _command(pid):
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
 
 
-def _free_port() -> int:
+def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+        port = probe.getsockname()[1]
         return port

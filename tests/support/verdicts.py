@@ -1,9 +1,5 @@
 """Verdicts as a gate gives them, of any checks."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import msgspec
 
 from vitedge.gate.verdict import SCHEMA, Check, Judged, Verdict, worst
@@ -15,7 +11,7 @@ HOSTILE = (
 """A name as a bundle from elsewhere may have it."""
 
 
-def check(metric: str = "drop_pp", **changes: Any) -> Check:
+def check(metric="drop_pp", **changes):
     plain = Check(
         metric=metric,
         bound="max",
@@ -28,7 +24,7 @@ def check(metric: str = "drop_pp", **changes: Any) -> Check:
     return msgspec.structs.replace(plain, **changes)
 
 
-def judged(*checks: Check, artifact: str = "vit-int8", **changes: Any) -> Judged:
+def judged(*checks, artifact="vit-int8", **changes):
     plain = Judged(
         artifact=artifact,
         path=f"artifacts/{artifact}",
@@ -42,6 +38,6 @@ def judged(*checks: Check, artifact: str = "vit-int8", **changes: Any) -> Judged
     return msgspec.structs.replace(plain, **changes)
 
 
-def verdict(*judgements: Judged) -> Verdict:
+def verdict(*judgements):
     answer = worst(tuple(judgement.answer for judgement in judgements))
     return Verdict(schema=SCHEMA, answer=answer, confidence=0.95, judged=judgements)

@@ -155,7 +155,7 @@ def inspect(
     if form and html:
         raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
     if form:
-        commands = trtexec.commands(**call.complete("source", "target"))
+        commands = trtexec.commands(*call.complete("source", "target").values())
         print_json(commands) if as_json else trtexec.show(commands)
         return
     if html:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -26,26 +25,26 @@ class Trap:
     proof: Proof
 
 
-def rejected(compiled: Compiled, node: str) -> bool:
+def rejected(compiled, node):
     return bool(compiled.errors)
 
 
-def lost(compiled: Compiled, node: str) -> bool:
+def lost(compiled, node):
     """It compiles, and the layer of `node` computes in float16."""
     made = [layer for layer in compiled.layers if node in layer.nodes]
     return bool(made) and not compiled.int8(node)
 
 
-def apart(compiled: Compiled, node: str) -> bool:
+def apart(compiled, node):
     """Attention is several kernels; fused it is one."""
     return bool(compiled.layers) and not compiled.fused(SCORES, CONTEXT)
 
 
-def as_int8(compiled: Compiled, node: str) -> bool:
+def as_int8(compiled, node):
     return compiled.int8("y.m/MatMul")
 
 
-def without_casts(compiled: Compiled, node: str) -> bool:
+def without_casts(compiled, node):
     """One LayerNormalization is computed in float32: its kernel begins and ends with a Cast."""
     graph = QDQ()
     graph.norm("x", "y")
@@ -54,23 +53,23 @@ def without_casts(compiled: Compiled, node: str) -> bool:
     return "Cast" in good and "Cast" not in bad.name
 
 
-def _kernels(model: ModelProto) -> list[str]:
+def _kernels(model):
     return [layer.name for layer in compiled(model).layers]
 
 
-def taken(compiled: Compiled, node: str) -> bool:
+def taken(compiled, node):
     """It compiles: what is wrong with it is no matter of the compiler's."""
     return not compiled.errors
 
 
-def linear(floats: type = np.float16, **weight: Any) -> QDQ:
+def linear(floats=np.float16, **weight):
     """A Linear whose weight is quantized as asked."""
     graph = QDQ(floats)
     graph.linear("x", "y", **weight)
     return graph
 
 
-def read(floats: type = np.float16, **activation: Any) -> QDQ:
+def read(floats=np.float16, **activation):
     """A Linear whose activation is quantized otherwise."""
     graph = QDQ(floats)
     graph.linear(graph.activation("x", **activation), "y")

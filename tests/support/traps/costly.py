@@ -1,42 +1,30 @@
 """Graphs that lose INT8, or the one kernel of attention."""
 
-from __future__ import annotations
-
-from typing import Any
+from functools import partial
 
 import numpy as np
-from onnx import ModelProto
 
 from tests.support.qdq import QDQ, TOKENS, WIDTH, attention, fused_qkv, integers
 from tests.support.traps import CONTEXT, SCORES, Trap, apart, linear, lost, read, taken
 
+DEAD_CHANNEL = integers(WIDTH, WIDTH)
+DEAD_CHANNEL[:, 3] = 0
 
-def only_weights() -> ModelProto:
+
+def only_weights():
     graph = QDQ()
     graph.add("MatMul", ["x", graph.weight("w", integers(WIDTH, WIDTH))], "y")
     return graph.model()
 
 
-def only_activation() -> ModelProto:
+def only_activation():
     graph = QDQ()
     weight = graph.constant("w", np.ones((WIDTH, WIDTH)))
     graph.add("MatMul", [graph.activation("x"), weight], "y")
     return graph.model()
 
 
-def channel_activation() -> ModelProto:
-    return read(scale=np.linspace(0.01, 0.1, WIDTH)).model()
-
-
-def scale_of_each_input_channel() -> ModelProto:
-    return linear(axis=0).model()
-
-
-def turned_scale_of_each_input_channel() -> ModelProto:
-    return turned(axis=1)
-
-
-def turned(axis: int) -> ModelProto:
+def turned(axis):
     """A weight stored as (N, K), transposed on its way."""
     graph = QDQ()
     weight = graph.weight("w", integers(WIDTH, WIDTH), axis=axis)
@@ -45,7 +33,7 @@ def turned(axis: int) -> ModelProto:
     return graph.model()
 
 
-def gemm(axis: int, trans_b: int) -> ModelProto:
+def gemm(axis, trans_b):
     graph = QDQ()
     graph.add("Reshape", ["x", graph.constant("shape", np.array([TOKENS, WIDTH]))], "flat")
     weight = graph.weight("w", integers(WIDTH, WIDTH), axis=axis)
@@ -54,7 +42,7 @@ def gemm(axis: int, trans_b: int) -> ModelProto:
     return graph.model()
 
 
-def conv(axis: int) -> ModelProto:
+def conv(axis):
     graph = QDQ()
     graph.add("Reshape", ["x", graph.constant("shape", np.array([1, 16, 8, 8]))], "map")
     weight = graph.weight("w", integers(32, 16, 2, 2), axis=axis)
@@ -64,23 +52,8 @@ def conv(axis: int) -> ModelProto:
     return graph.model()
 
 
-def gemm_on_its_inner_axis() -> ModelProto:
-    return gemm(axis=1, trans_b=1)
-
-
-def conv_on_its_inner_axis() -> ModelProto:
-    return conv(axis=1)
-
-
-def computed_scale() -> ModelProto:
-    return scaled("ReduceMax", "x", keepdims=0)
-
-
-def reduced_scale() -> ModelProto:
-    return scaled("ReduceMax", "stored", keepdims=0)
-
-
-def scaled(op: str, source: str, **attributes: Any) -> ModelProto:
+def scaled(op, source, **attributes):
+    """A Quantizer's scale is computed by `op`, of x or of a stored constant."""
     graph = QDQ()
     graph.constant("stored", np.full(1, 0.05))
     graph.add(op, [source], "s", **attributes)
@@ -90,67 +63,35 @@ def scaled(op: str, source: str, **attributes: Any) -> ModelProto:
     return graph.model()
 
 
-def dead_channel() -> ModelProto:
-    values = integers(WIDTH, WIDTH)
-    values[:, 3] = 0
-    return linear(values=values).model()
-
-
-def quantized_scores() -> ModelProto:
-    graph = attention(QDQ(), scale="after", quantize_scores=True)
-    return graph.model()
-
-
-def one_product() -> ModelProto:
-    return attention(QDQ(), quantized="qk").model()
-
-
-def other_product() -> ModelProto:
-    return attention(QDQ(), quantized="pv").model()
-
-
-def heads_of_80() -> ModelProto:
-    return attention(QDQ(), head=80).model()
-
-
-def too_many_tokens() -> ModelProto:
-    return attention(QDQ()).model(tokens=513)
-
-
-def qkv_by_split() -> ModelProto:
-    return fused_qkv(QDQ(), "Split").model()
-
-
-def qkv_by_slices() -> ModelProto:
-    return fused_qkv(QDQ(), "Slice").model(batch="batch")
-
-
-def qkv_by_gather() -> ModelProto:
-    return fused_qkv(QDQ(), "Gather").model()
-
-
-def qkv_of_float_attention() -> ModelProto:
-    return fused_qkv(QDQ(), "Split", quantized=False).model(batch="batch")
-
+computed_scale = partial(scaled, "ReduceMax", "x", keepdims=0)
+reduced_scale = partial(scaled, "ReduceMax", "stored", keepdims=0)
+quantized_scores = attention(QDQ(), scale="after", quantize_scores=True).model
+heads_of_80 = attention(QDQ(), head=80).model
+too_many_tokens = partial(attention(QDQ()).model, tokens=513)
+qkv_by_split = fused_qkv(QDQ(), "Split").model
+qkv_by_slices = partial(fused_qkv(QDQ(), "Slice").model, batch="batch")
+qkv_of_float_attention = partial(fused_qkv(QDQ(), "Split", quantized=False).model, batch="batch")
+scale_of_each_channel = read(scale=np.linspace(0.01, 0.1, WIDTH)).model
 
 COSTLY = [
     Trap("one-operand", only_weights, "y/MatMul", lost),
     Trap("one-operand", only_activation, "y/MatMul", lost),
-    Trap("per-channel-activation", channel_activation, "x.q/QuantizeLinear", lost),
-    Trap("weight-axis", scale_of_each_input_channel, "y.m/MatMul", lost),
-    Trap("weight-axis", turned_scale_of_each_input_channel, "y/MatMul", lost),
-    Trap("weight-axis", gemm_on_its_inner_axis, "y/Gemm", lost),
-    Trap("weight-axis", conv_on_its_inner_axis, "y/Conv", lost),
+    Trap("per-channel-activation", scale_of_each_channel, "x.q/QuantizeLinear", lost),
+    # along the axis that is added up
+    Trap("weight-axis", linear(axis=0).model, "y.m/MatMul", lost),
+    Trap("weight-axis", partial(turned, axis=1), "y/MatMul", lost),
+    Trap("weight-axis", partial(gemm, axis=1, trans_b=1), "y/Gemm", lost),
+    Trap("weight-axis", partial(conv, axis=1), "y/Conv", lost),
     Trap("computed-scale", computed_scale, "x.q/QuantizeLinear", lost),
     Trap("computed-scale", reduced_scale, "x.q/QuantizeLinear", lost),
     Trap("fused-qkv", qkv_by_split, "qkv.m/MatMul", lost),
     Trap("fused-qkv", qkv_by_slices, "qkv.m/MatMul", lost),
-    Trap("fused-qkv", qkv_by_gather, "qkv.m/MatMul", lost),
+    Trap("fused-qkv", fused_qkv(QDQ(), "Gather").model, "qkv.m/MatMul", lost),
     Trap("fused-qkv", qkv_of_float_attention, "qkv.m/MatMul", lost),
     Trap("quantized-scores", quantized_scores, SCORES, apart),
-    Trap("one-attention-product", one_product, SCORES, apart),
-    Trap("one-attention-product", other_product, CONTEXT, apart),
+    Trap("one-attention-product", attention(QDQ(), quantized="qk").model, SCORES, apart),
+    Trap("one-attention-product", attention(QDQ(), quantized="pv").model, CONTEXT, apart),
     Trap("attention-size", heads_of_80, SCORES, apart),
     Trap("attention-size", too_many_tokens, SCORES, apart),
-    Trap("dead-channel", dead_channel, "y.m/MatMul", taken),
+    Trap("dead-channel", linear(values=DEAD_CHANNEL).model, "y.m/MatMul", taken),
 ]

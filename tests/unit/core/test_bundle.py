@@ -1,15 +1,11 @@
 """A bundle is opened whole or refused, and replaced whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,21 +15,19 @@ from vitedge.core.bundle import bundles_in, open_bundle, publish, seal, sha256, 
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Reference
 
-Make = Callable[..., Path]
-
 
 @pytest.fixture
-def bundle(tmp_path: Path, small_bundle: Make) -> Path:
+def bundle(tmp_path, small_bundle):
     return small_bundle(tmp_path / "small-fp32")
 
 
-def edit(bundle: Path, **changes: object) -> None:
+def edit(bundle, **changes):
     """Change the manifest by hand."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps({**manifest, **changes}))
 
 
-def refusal(bundle: Path) -> str:
+def refusal(bundle):
     with pytest.raises(InputError) as caught:
         open_bundle(bundle)
     assert caught.value.fix
@@ -44,7 +38,7 @@ def refusal(bundle: Path) -> str:
 # -- opening ------------------------------------------------------------------------------------
 
 
-def test_a_sealed_bundle_opens_with_everything_in_it(bundle: Path) -> None:
+def test_a_sealed_bundle_opens_with_everything_in_it(bundle):
     (bundle / "report.json").write_text("anything")  # is not part of it
     opened = open_bundle(bundle)
     assert set(opened.manifest.files) == {"model.onnx", "golden.npz", "labels.txt"}
@@ -57,9 +51,7 @@ def test_a_sealed_bundle_opens_with_everything_in_it(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "labels.txt"])
-def test_one_changed_byte_in_any_file_and_a_missing_file_are_refused(
-    bundle: Path, name: str
-) -> None:
+def test_one_changed_byte_in_any_file_and_a_missing_file_are_refused(bundle, name):
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
@@ -68,14 +60,14 @@ def test_one_changed_byte_in_any_file_and_a_missing_file_are_refused(
     assert f"'{name}' is missing" in refusal(bundle)
 
 
-def test_a_link_in_the_place_of_a_file_is_refused(bundle: Path, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_file_is_refused(bundle, tmp_path):
     (bundle / "model.onnx").rename(tmp_path / "elsewhere.onnx")
     (bundle / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
     assert "model.onnx" in refusal(bundle)
 
 
 @pytest.mark.parametrize("name", ["../secret", "sub/secret", "/etc/hostname", "..", ".", ""])
-def test_a_manifest_cannot_point_outside_its_folder(bundle: Path, name: str) -> None:
+def test_a_manifest_cannot_point_outside_its_folder(bundle, name):
     (bundle.parent / "secret").write_bytes(b"weights")
     (bundle / "sub").mkdir()
     (bundle / "sub" / "secret").write_bytes(b"weights")
@@ -85,7 +77,7 @@ def test_a_manifest_cannot_point_outside_its_folder(bundle: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -3])
-def test_a_truncated_manifest_is_refused(bundle: Path, keep: int) -> None:
+def test_a_truncated_manifest_is_refused(bundle, keep):
     whole = (bundle / "manifest.json").read_bytes()
     (bundle / "manifest.json").write_bytes(whole[:keep])
     assert "manifest.json cannot be read" in refusal(bundle)
@@ -98,7 +90,7 @@ def test_a_truncated_manifest_is_refused(bundle: Path, keep: int) -> None:
         *(b"[]", b'"vitedge.artifact/1"', b"null", b"{}"),
     ],
 )
-def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: bytes) -> None:
+def test_a_manifest_that_is_something_else_is_refused(bundle, content):
     (bundle / "manifest.json").write_bytes(content)
     assert "manifest.json" in refusal(bundle)
 
@@ -116,24 +108,22 @@ def test_a_manifest_that_is_something_else_is_refused(bundle: Path, content: byt
     ],
     ids=str,
 )
-def test_a_manifest_of_another_shape_is_refused(
-    bundle: Path, changes: dict[str, object], says: str
-) -> None:
+def test_a_manifest_of_another_shape_is_refused(bundle, changes, says):
     edit(bundle, **changes)
     assert says in refusal(bundle)
 
 
-def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
     assert "no vitedge artifact" in refusal(tmp_path)
 
 
-def test_a_misspelt_bundle_is_answered_with_its_neighbour(bundle: Path) -> None:
+def test_a_misspelt_bundle_is_answered_with_its_neighbour(bundle):
     with pytest.raises(InputError, match="no artifact at") as caught:
         open_bundle(bundle.with_name("smal-fp32"))
     assert "'small-fp32'" in caught.value.fix
 
 
-def test_only_bundles_are_listed(bundle: Path, tmp_path: Path) -> None:
+def test_only_bundles_are_listed(bundle, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "file").write_text("")
     assert bundles_in(tmp_path) == [bundle]
@@ -144,25 +134,23 @@ def test_only_bundles_are_listed(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, small_bundle: Make) -> tuple[Path, Path]:
+def pair(tmp_path, small_bundle):
     fp32 = small_bundle(tmp_path / "small-fp32")
     reference = Reference(bundle=fp32.name, files=open_bundle(fp32).model_files)
     int8 = small_bundle(tmp_path / "small-int8", b"small", precision="int8", reference=reference)
     return fp32, int8
 
 
-def test_an_int8_bundle_finds_the_fp32_one_beside_it_or_has_none(pair: tuple[Path, Path]) -> None:
+def test_an_int8_bundle_finds_the_fp32_one_beside_it_or_has_none(pair):
     fp32, int8 = pair
     reference_bundle = open_bundle(int8).reference()
-    assert reference_bundle is not None and reference_bundle.path == fp32.resolve()
+    assert reference_bundle.path == fp32.resolve()
     assert open_bundle(fp32).reference() is not None  # itself
     fp32.rename(fp32.with_name("elsewhere"))
     assert open_bundle(int8).reference() is None
 
 
-def test_another_models_fp32_bundle_is_no_reference(
-    pair: tuple[Path, Path], small_bundle: Make
-) -> None:
+def test_another_models_fp32_bundle_is_no_reference(pair, small_bundle):
     fp32, int8 = pair
     fp32.rename(fp32.with_name("elsewhere"))
     small_bundle(fp32, b"other weights")
@@ -170,9 +158,7 @@ def test_another_models_fp32_bundle_is_no_reference(
         open_bundle(int8).reference()
 
 
-def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(
-    tmp_path: Path, small_bundle: Make
-) -> None:
+def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(tmp_path, small_bundle):
     target = catalog.targets()["tensorrt"]
     fp32 = small_bundle(tmp_path / "small-fp32", target=target)
     files = {**open_bundle(fp32).model_files, "model.engine": "of the machine that exported"}
@@ -181,12 +167,12 @@ def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(
     (fp32 / "model.engine").write_bytes(b"built here")
     seal(fp32, open_bundle(fp32).manifest)
     reference_bundle = int8.reference()
-    assert reference_bundle is not None and reference_bundle.path == fp32
+    assert reference_bundle.path == fp32
     assert reference_bundle.size_bytes == len(b"built here")
 
 
 @pytest.mark.parametrize("name", ["../small-fp32", "../../etc", "/etc"])
-def test_a_reference_cannot_lie_elsewhere(tmp_path: Path, small_bundle: Make, name: str) -> None:
+def test_a_reference_cannot_lie_elsewhere(tmp_path, small_bundle, name):
     small_bundle(tmp_path / "small-fp32")
     files = open_bundle(tmp_path / "small-fp32").model_files
     int8 = small_bundle(tmp_path / "in" / "x", reference=Reference(bundle=name, files=files))
@@ -197,7 +183,7 @@ def test_a_reference_cannot_lie_elsewhere(tmp_path: Path, small_bundle: Make, na
 # -- writing ------------------------------------------------------------------------------------
 
 
-def test_publishing_replaces_the_old_bundle_whole(tmp_path: Path, small_bundle: Make) -> None:
+def test_publishing_replaces_the_old_bundle_whole(tmp_path, small_bundle):
     final = small_bundle(tmp_path / "x", b"old")
     (final / "report.json").write_text("of the old one")
     with workspace(tmp_path) as work:
@@ -234,8 +220,8 @@ with workspace(final.parent) as work:
     ("moment", "number"), [("open", 0), ("os.rename", 0), ("os.rename", 1), ("shutil.rmtree", 0)]
 )
 def test_a_kill_while_publishing_leaves_a_whole_bundle_or_none(
-    tmp_path: Path, small_bundle: Make, there_was: str, moment: str, number: int
-) -> None:
+    tmp_path, small_bundle, there_was, moment, number
+):
     output = tmp_path / "out"
     output.mkdir()
     final = output / "x"
@@ -255,21 +241,21 @@ def test_a_kill_while_publishing_leaves_a_whole_bundle_or_none(
     assert {path.name for path in output.iterdir()} == set(left)
 
 
-def test_a_failed_publish_keeps_the_old_bundle(tmp_path: Path, small_bundle: Make) -> None:
+def test_a_failed_publish_keeps_the_old_bundle(tmp_path, small_bundle):
     final = small_bundle(tmp_path / "x", b"old")
     with pytest.raises(OSError), workspace(tmp_path) as work:
         publish(work / "never staged", final)
     assert open_bundle(final).path == final
 
 
-def test_a_workspace_is_gone_after_an_error_too(tmp_path: Path) -> None:
+def test_a_workspace_is_gone_after_an_error_too(tmp_path):
     with pytest.raises(ZeroDivisionError), workspace(tmp_path / "new" / "folder") as work:
         (work / "file").write_text("")
         1 / 0  # noqa: B018
     assert list((tmp_path / "new" / "folder").iterdir()) == []
 
 
-def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     stale = tmp_path / f".vitedge-{dead.pid}-abc"
@@ -284,7 +270,7 @@ def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(tmp_path
     assert running.exists() and others.exists()
 
 
-def test_an_output_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
+def test_an_output_that_is_a_file_is_the_users_mistake(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="cannot write to") as caught, workspace(tmp_path / "out"):
         pass
@@ -292,7 +278,7 @@ def test_an_output_that_is_a_file_is_the_users_mistake(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     content = b"x" * (2**20 + 1)  # more than is read at once
     (tmp_path / "file").write_bytes(content)
     expected = hashlib.sha256(content).hexdigest()

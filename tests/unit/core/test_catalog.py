@@ -1,23 +1,18 @@
 """Names become targets and recipes, for the machine one is on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.support.machine import HERE, machine_with
 from vitedge.core import catalog
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.gpu import Gpu
-from vitedge.core.host import Host
-from vitedge.core.machine import describe_machine
 
 ROOT = Path(__file__).parents[3]
-HERE = describe_machine(threads=0)
 
 
-def machine(name: str, *isa: str) -> Host:
+def machine(name, *isa):
     return msgspec.structs.replace(HERE, machine=name, isa=isa)
 
 
@@ -26,21 +21,16 @@ VNNI = machine("x86_64", "avx2", "avx512f", "avx512_vnni")
 ARM = machine("aarch64", "asimddp")
 
 
-def with_gpus(name: str, *capabilities: str) -> Host:
-    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
-    return msgspec.structs.replace(HERE, machine=name, isa=("avx2",), gpus=gpus)
+PC, ORIN = machine_with("x86_64", "8.9"), machine_with("aarch64", "8.7")
 
 
-PC, ORIN = with_gpus("x86_64", "8.9"), with_gpus("aarch64", "8.7")
-
-
-def test_every_shipped_file_is_in_the_catalogue() -> None:
+def test_every_shipped_file_is_in_the_catalogue():
     assert set(catalog.targets()) == {p.stem for p in (ROOT / "targets").glob("*.toml")}
     assert set(catalog.calibrations()) == {p.stem for p in (ROOT / "calibration").glob("*.toml")}
 
 
 @pytest.mark.parametrize("name", catalog.targets())
-def test_a_target_is_found_by_its_name_on_any_machine(name: str) -> None:
+def test_a_target_is_found_by_its_name_on_any_machine(name):
     for user_host in (X86, VNNI, ARM, machine("riscv64")):
         assert catalog.find_target(name, user_host).name == name
 
@@ -60,36 +50,32 @@ def test_a_target_is_found_by_its_name_on_any_machine(name: str) -> None:
         ("tensorrt", PC, "tensorrt"),
         ("tensorrt", ORIN, "tensorrt"),
         ("tensorrt_rtx", PC, "rtx-40"),
-        ("tensorrt_rtx", with_gpus("AMD64", "8.6", "8.9"), "rtx-30"),
-        ("tensorrt_rtx", with_gpus("x86_64", "12.0"), "rtx-50"),
+        ("tensorrt_rtx", machine_with("AMD64", "8.6", "8.9"), "rtx-30"),
+        ("tensorrt_rtx", machine_with("x86_64", "12.0"), "rtx-50"),
     ],
 )
-def test_a_runtime_stands_for_its_target_that_fits_the_machine(
-    runtime: str, user_host: Host, target: str
-) -> None:
+def test_a_runtime_stands_for_its_target_that_fits_the_machine(runtime, user_host, target):
     chosen = catalog.find_target(runtime, user_host)
     assert chosen.name == target
     assert catalog.runs_on(chosen, user_host)
 
 
-def test_a_runtime_without_a_target_for_this_machine_is_unavailable() -> None:
+def test_a_runtime_without_a_target_for_this_machine_is_unavailable():
     with pytest.raises(UnavailableError, match="riscv64") as caught:
         catalog.find_target("onnxruntime", machine("riscv64"))
     assert "targets list" in caught.value.fix
 
 
-def test_a_bundle_for_tensorrt_is_made_on_a_machine_without_gpu() -> None:
-    for user_host in (with_gpus("x86_64"), machine("riscv64")):
+def test_a_bundle_for_tensorrt_is_made_on_a_machine_without_gpu():
+    for user_host in (machine_with("x86_64"), machine("riscv64")):
         assert catalog.find_target("tensorrt", user_host).name == "tensorrt"
 
 
 @pytest.mark.parametrize(
     ("user_host", "said"),
-    [(with_gpus("x86_64"), "no GPU"), (with_gpus("x86_64", "7.5"), "GPU 7.5 7.5")],
+    [(machine_with("x86_64"), "no GPU"), (machine_with("x86_64", "7.5"), "GPU 7.5 7.5")],
 )
-def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(
-    user_host: Host, said: str
-) -> None:
+def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(user_host, said):
     with pytest.raises(UnavailableError, match=f"fits this machine .x86_64, {said}") as caught:
         catalog.find_target("tensorrt_rtx", user_host)
     assert "rtx-30, rtx-40, rtx-50" in caught.value.fix
@@ -100,10 +86,10 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(
     [
         ("rtx-40", PC, ""),
         ("rtx-30", PC, "an NVIDIA GPU of compute capability 8.6"),
-        ("rtx-30", with_gpus("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
-        ("rtx-40", with_gpus("x86_64", "8.9", "8.6"), ""),
+        ("rtx-30", machine_with("x86_64", "8.9", "8.6"), "an NVIDIA GPU of compute capability 8.6"),
+        ("rtx-40", machine_with("x86_64", "8.9", "8.6"), ""),
         ("tensorrt", PC, ""),
-        ("tensorrt", with_gpus("x86_64"), "an NVIDIA GPU"),
+        ("tensorrt", machine_with("x86_64"), "an NVIDIA GPU"),
         ("jetson-orin", ORIN, ""),
         ("jetson-orin", PC, "aarch64"),
         ("jetson-thor", ORIN, "an NVIDIA GPU of compute capability 11.0"),
@@ -111,13 +97,13 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(
         ("openvino-vnni", X86, "avx512_vnni or avx_vnni or amx_int8"),
         ("openvino-vnni", VNNI, ""),
         ("openvino-vnni", ARM, "x86_64 or AMD64"),
-        ("openvino-cpu", with_gpus("x86_64"), ""),
+        ("openvino-cpu", machine_with("x86_64"), ""),
         ("openvino-cpu", VNNI, ""),
     ],
 )
 def test_a_target_runs_where_machine_cpu_features_and_the_first_gpu_are_its_own(
-    target: str, user_host: Host, lacking: str
-) -> None:
+    target, user_host, lacking
+):
     known = catalog.targets()[target]
     assert catalog.lacks(known, user_host) == lacking
     assert catalog.runs_on(known, user_host) == (not lacking)
@@ -132,13 +118,13 @@ def test_a_target_runs_where_machine_cpu_features_and_the_first_gpu_are_its_own(
         ("zzz", ", ".join(sorted({*catalog.targets(), "onnxruntime", "openvino"})[:4])),
     ],
 )
-def test_a_misspelt_target_is_answered_with_the_nearest_or_all(name: str, nearest: str) -> None:
+def test_a_misspelt_target_is_answered_with_the_nearest_or_all(name, nearest):
     with pytest.raises(InputError, match=f"unknown target '{name}'") as caught:
         catalog.find_target(name, X86)
     assert nearest in caught.value.fix
 
 
-def test_a_recipe_is_found_by_its_name_and_a_misspelt_one_answered_with_the_nearest() -> None:
+def test_a_recipe_is_found_by_its_name_and_a_misspelt_one_answered_with_the_nearest():
     for name in catalog.calibrations():
         assert catalog.find_calibration(name).name == name
     with pytest.raises(InputError, match="unknown calibration recipe 'thorogh'") as caught:
@@ -146,7 +132,7 @@ def test_a_recipe_is_found_by_its_name_and_a_misspelt_one_answered_with_the_near
     assert "'thorough'" in caught.value.fix
 
 
-def test_a_file_of_ones_own_is_found_by_its_path(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_is_found_by_its_path(tmp_path):
     text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
     file = tmp_path / "mine.toml"
     file.write_text(text.replace('"onnxruntime-cpu"', '"mine"', 1))
@@ -162,7 +148,7 @@ def test_a_file_of_ones_own_is_found_by_its_path(tmp_path: Path) -> None:
         ('CACHE_DIR = "/tmp"', "'CACHE_DIR' in [options], which OpenVINO does not take"),
     ],
 )
-def test_a_target_is_checked_against_its_runtime(tmp_path: Path, line: str, says: str) -> None:
+def test_a_target_is_checked_against_its_runtime(tmp_path, line, says):
     text = (ROOT / "targets" / "openvino-cpu.toml").read_text(encoding="utf-8")
     key = line.split()[0]
     changed = [line if row.startswith(key) else row for row in text.splitlines()]
@@ -174,7 +160,7 @@ def test_a_target_is_checked_against_its_runtime(tmp_path: Path, line: str, says
 
 
 @pytest.mark.parametrize("versions", [("1.0", "2.0"), ("", "2.0"), ("99", "")])
-def test_versions_are_honoured_for_every_runtime(versions: tuple[str, str]) -> None:
+def test_versions_are_honoured_for_every_runtime(versions):
     for name in ("onnxruntime-cpu", "openvino-cpu"):
         target = msgspec.structs.replace(catalog.targets()[name], versions=versions)
         installed = msgspec.structs.replace(X86, runtimes={target.runtime: "2026.4.1"})

@@ -1,22 +1,15 @@
 """A container's limits and kind, from the files that it shows to those inside."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from vitedge.core import container
-
-Tree = Callable[[dict[str, str]], Path]
 
 V1_MEMORY = "sys/fs/cgroup/memory"
 HUGE = "9223372036854771712"
 """What v1 writes for no limit."""
 
 
-def v2(group: str, **quotas: str) -> dict[str, str]:
+def v2(group, **quotas):
     """Of a process in `group`, and the quotas of groups by name; `root` is that of all."""
     files = {f"sys/fs/cgroup/{name}/cpu.max": quota for name, quota in quotas.items()}
     if "root" in quotas:
@@ -24,7 +17,7 @@ def v2(group: str, **quotas: str) -> dict[str, str]:
     return {"proc/self/cgroup": f"0::{group}", **files}
 
 
-def v1(quota_us: str) -> dict[str, str]:
+def v1(quota_us):
     return {
         "proc/self/cgroup": "3:cpuset:/\n2:cpu,cpuacct:/pod/app\n0::/",
         "sys/fs/cgroup/cpu/cpu.cfs_quota_us": quota_us,
@@ -44,7 +37,7 @@ def v1(quota_us: str) -> dict[str, str]:
         ({}, None),  # no cgroups
     ],
 )
-def test_cpu_quota(tree: Tree, files: dict[str, str], quota: float | None) -> None:
+def test_cpu_quota(tree, files, quota):
     assert container.cpu_quota(tree(files)) == quota
 
 
@@ -71,7 +64,7 @@ def test_cpu_quota(tree: Tree, files: dict[str, str], quota: float | None) -> No
         ({}, None),
     ],
 )
-def test_memory_limit(tree: Tree, files: dict[str, str], limit: int | None) -> None:
+def test_memory_limit(tree, files, limit):
     assert container.memory_limit_bytes(tree(files)) == limit
 
 
@@ -89,5 +82,5 @@ def test_memory_limit(tree: Tree, files: dict[str, str], limit: int | None) -> N
     ],
     ids=str,
 )
-def test_kind_of_container(tree: Tree, files: dict[str, str], kind: str | None) -> None:
+def test_kind_of_container(tree, files, kind):
     assert container.kind(tree(files)) == kind

@@ -1,10 +1,5 @@
 """The CPU is described from real /proc and sysfs text of the machines we ship to."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -16,8 +11,6 @@ from vitedge.core.cpu import (
     temperature_c,
     throttle_count,
 )
-
-Tree = Callable[[dict[str, str]], Path]
 
 ZEN3 = """processor	: 0
 vendor_id	: AuthenticAMD
@@ -66,7 +59,7 @@ def test_cpuinfo(cpuinfo, name, isa):
 CPU = "sys/devices/system/cpu"
 
 
-def policy(index: int, governor: str, current: int, lowest: int, highest: int) -> dict[str, str]:
+def policy(index, governor, current, lowest, highest):
     """What cpufreq says of a group of cores, frequencies in kHz."""
     folder = f"{CPU}/cpufreq/policy{index}"
     return {
@@ -117,15 +110,13 @@ MIXED = Clocking(
     ],
     ids=["laptop", "orin", "virtual", "nothing"],
 )
-def test_clocks_throttling_and_temperature(
-    tree: Tree, files: dict[str, str], clocks: Clocking, throttled: int, temperature: float
-) -> None:
+def test_clocks_throttling_and_temperature(tree, files, clocks, throttled, temperature):
     root = tree(files)
     assert clocking(root) == clocks
     assert throttle_count(root) == throttled
     assert temperature_c(root) == temperature
 
 
-def test_a_boost_switch_of_amd_and_the_frequency_of_every_core(tree: Tree) -> None:
+def test_a_boost_switch_of_amd_and_the_frequency_of_every_core(tree):
     assert clocking(tree({f"{CPU}/cpufreq/boost": "0"})).turbo is False
     assert frequencies_mhz(tree(VIRTUAL)) == [2445.43, 2600]

@@ -1,7 +1,5 @@
 """This machine is described without a runtime, and latencies of others are told apart."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

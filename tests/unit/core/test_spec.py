@@ -1,7 +1,5 @@
 """Settings are strict: every shipped one loads, and every mistake is named with its cure."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytest
 
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import runtimes
-from vitedge.core.spec import Calibration, Preprocess, Spec, Target, load_toml
+from vitedge.core.spec import Calibration, Preprocess, Target, load_toml
 
 ROOT = Path(__file__).parents[3]
 TARGETS = sorted((ROOT / "targets").glob("*.toml"))
@@ -19,7 +17,7 @@ TARGET = (ROOT / "targets" / "openvino-cpu.toml").read_text(encoding="utf-8")
 RECIPE = (ROOT / "calibration" / "default.toml").read_text(encoding="utf-8")
 
 
-def refusal(tmp_path: Path, text: str, kind: type[Spec]) -> tuple[str, str]:
+def refusal(tmp_path, text, kind):
     """What is wrong with `text`, and how to fix it."""
     file = tmp_path / "mine.toml"
     file.write_text(text, encoding="utf-8")
@@ -30,7 +28,7 @@ def refusal(tmp_path: Path, text: str, kind: type[Spec]) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("path", "kind"), SHIPPED, ids=[path.stem for path, _ in SHIPPED])
-def test_every_shipped_file_loads_and_is_named_as_it_is(path: Path, kind: type[Spec]) -> None:
+def test_every_shipped_file_loads_and_is_named_as_it_is(path, kind):
     loaded = load_toml(path, kind)
     assert loaded.name == path.stem
     assert loaded.description
@@ -38,12 +36,6 @@ def test_every_shipped_file_loads_and_is_named_as_it_is(path: Path, kind: type[S
         assert loaded.runtime in runtimes()
         assert loaded.machines and loaded.precisions
         assert loaded.opset_min <= loaded.opset <= loaded.opset_max
-
-
-def test_the_promised_ones_are_shipped() -> None:
-    names = {path.stem for path, _ in SHIPPED}
-    assert {"onnxruntime-cpu", "onnxruntime-arm", "openvino-cpu"} <= names
-    assert {"default", "fast", "thorough", "auto"} <= names
 
 
 @pytest.mark.parametrize(
@@ -56,9 +48,7 @@ def test_the_promised_ones_are_shipped() -> None:
         ("height = 8\nwidth = 8\nmaen = [0, 0, 0]", Preprocess, "maen", "mean"),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest(
-    tmp_path: Path, text: str, kind: type[Spec], key: str, nearest: str
-) -> None:
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path, text, kind, key, nearest):
     what, fix = refusal(tmp_path, text, kind)
     assert f"`{key}`" in what
     assert f"'{nearest}'" in fix
@@ -96,9 +86,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(
         ('height = 8\nwidth = 8\nchannels = "bgr"', Preprocess, "channels"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_key(
-    tmp_path: Path, text: str, kind: type[Spec], key: str
-) -> None:
+def test_a_wrong_value_is_named_by_its_key(tmp_path, text, kind, key):
     what, fix = refusal(tmp_path, text, kind)
     assert f"$.{key}" in what or f".{key}" in what
     assert kind.__name__ in fix
@@ -106,16 +94,14 @@ def test_a_wrong_value_is_named_by_its_key(
 
 @pytest.mark.parametrize("resize", ["exact", "shorter_side"])
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (192, 224), (224, 192)])
-def test_a_crop_larger_than_the_resized_image_is_refused(
-    tmp_path: Path, resize: str, height: int, width: int
-) -> None:
+def test_a_crop_larger_than_the_resized_image_is_refused(tmp_path, resize, height, width):
     text = f'height = {height}\nwidth = {width}\nresize = "{resize}"\nresize_px = 200'
     what, _ = refusal(tmp_path, text, Preprocess)
     assert f"`resize_px` is 200, too small to crop {height}×{width}" in what
     assert "at least 224" in what
 
 
-def test_what_a_preprocess_file_leaves_out_has_its_default(tmp_path: Path) -> None:
+def test_what_a_preprocess_file_leaves_out_has_its_default(tmp_path):
     (tmp_path / "mine.toml").write_text("height = 224\nwidth = 224\nresize_px = 256")
     loaded = load_toml(tmp_path / "mine.toml", Preprocess)
     assert (loaded.height, loaded.width, loaded.resize_px) == (224, 224, 256)
@@ -125,44 +111,44 @@ def test_what_a_preprocess_file_leaves_out_has_its_default(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("selection", ["first", "random", "stratified", "diverse"])
-def test_a_recipe_says_which_images_it_takes(tmp_path: Path, selection: str) -> None:
+def test_a_recipe_says_which_images_it_takes(tmp_path, selection):
     text = RECIPE.replace('"random"', f'"{selection}"')
     (tmp_path / "mine.toml").write_text("seed = 7\n" + text)
     loaded = load_toml(tmp_path / "mine.toml", Calibration)
     assert (loaded.selection, loaded.seed) == (selection, 7)
 
 
-def test_shipped_recipes_and_those_that_leave_it_out_draw_at_random(tmp_path: Path) -> None:
+def test_shipped_recipes_and_those_that_leave_it_out_draw_at_random(tmp_path):
     (tmp_path / "mine.toml").write_text(RECIPE.replace('selection = "random"\n', ""))
     for path in (tmp_path / "mine.toml", *RECIPES):
         loaded = load_toml(path, Calibration)
         assert (loaded.selection, loaded.seed) == ("random", 0)
 
 
-def test_a_missing_key_is_named(tmp_path: Path) -> None:
+def test_a_missing_key_is_named(tmp_path):
     what, fix = refusal(tmp_path, "height = 8", Preprocess)
     assert "`width`" in what
     assert fix
 
 
 @pytest.mark.parametrize("text", ["height =", "height = 8\nheight = 9", "\0"])
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_toml_is_named(tmp_path, text):
     assert "not valid TOML" in refusal(tmp_path, text, Preprocess)[0]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_bytes(b"\xff"), id])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path, make):
     make(tmp_path / "mine.toml")
     with pytest.raises(InputError, match=r"cannot read .*mine\.toml"):
         load_toml(tmp_path / "mine.toml", Preprocess)
 
 
-def test_settings_cannot_be_changed_later() -> None:
+def test_settings_cannot_be_changed_later():
     with pytest.raises(AttributeError):
         Preprocess(height=8, width=8).height = 9
 
 
-def test_the_code_is_python_3_10() -> None:
+def test_the_code_is_python_3_10():
     """Every module compiles with the oldest grammar; and toml is read without 3.11's tomllib."""
     import ast
 

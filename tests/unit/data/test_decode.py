@@ -1,9 +1,5 @@
 """How an image is cut to the input's size, to the pixel."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +10,7 @@ from vitedge.data.decode import fit
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
-def test_exact_squashes_to_a_square_then_crops_the_centre() -> None:
+def test_exact_squashes_to_a_square_then_crops_the_centre():
     image = Image.fromarray(PIXELS)
     expected = image.resize((11, 11), Image.Resampling.BICUBIC).crop((3, 2, 8, 10))
     preprocess = Preprocess(height=8, width=5, resize="exact", resize_px=11)
@@ -25,9 +21,7 @@ def test_exact_squashes_to_a_square_then_crops_the_centre() -> None:
     ("margin", "even", "down"), [(1, 0, 0), (2, 1, 1), (3, 2, 1), (5, 2, 2), (7, 4, 3)]
 )
 @pytest.mark.parametrize("rounding", ["even", "down"])
-def test_half_of_an_odd_margin_is_rounded_as_asked(
-    margin: int, even: int, down: int, rounding: Any
-) -> None:
+def test_half_of_an_odd_margin_is_rounded_as_asked(margin, even, down, rounding):
     side = 8 + margin
     preprocess = Preprocess(height=8, width=8, resize_px=side, crop_rounding=rounding)
     start = {"even": even, "down": down}[rounding]

@@ -1,23 +1,18 @@
 """Masks lie on their images pixel by pixel, or are refused."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
-from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
 
 INPUT = Preprocess(height=16, width=16, resize_px=20, interpolation="nearest")
 CLASSES = ("sky", "sea", "land")
 
 
-def write(folder: Path, name: str, mask: np.ndarray, mode: str = "L") -> None:
+def write(folder, name, mask, mode="L"):
     """An image whose red channel is its mask times 50, losslessly, and the mask."""
     for part in ("images", "masks"):
         (folder / part).mkdir(exist_ok=True)
@@ -29,17 +24,17 @@ def write(folder: Path, name: str, mask: np.ndarray, mode: str = "L") -> None:
     image.save(folder / "masks" / f"{name}.png")
 
 
-def squares(seed: int, size: tuple[int, int] = (40, 30)) -> np.ndarray:
+def squares(seed, size=(40, 30)):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 3, (size[0] // 5, size[1] // 5)).repeat(5, 0).repeat(5, 1)
 
 
-def open_masks(path: Path) -> ImageSet:
+def open_masks(path):
     return open_images(str(path), "evaluation", INPUT, CLASSES, "segmentation")
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
-def test_image_and_mask_are_resized_and_cropped_alike(tmp_path: Path, mode: str) -> None:
+def test_image_and_mask_are_resized_and_cropped_alike(tmp_path, mode):
     for index, size in enumerate([(40, 30), (30, 40), (25, 75)]):
         write(tmp_path, str(index), squares(index, size), mode)
     (batch,) = open_masks(tmp_path).batches(3)
@@ -48,7 +43,7 @@ def test_image_and_mask_are_resized_and_cropped_alike(tmp_path: Path, mode: str)
     assert len(np.unique(batch.labels)) == 3
 
 
-def test_ignored_pixels_stay_ignored(tmp_path: Path) -> None:
+def test_ignored_pixels_stay_ignored(tmp_path):
     mask = squares(0)
     mask[:, ::2] = 255
     write(tmp_path, "a", mask)
@@ -57,7 +52,7 @@ def test_ignored_pixels_stay_ignored(tmp_path: Path) -> None:
     assert (batch.labels == -1).any()
 
 
-def test_an_npz_of_masks_is_the_folder_of_the_same(tmp_path: Path) -> None:
+def test_an_npz_of_masks_is_the_folder_of_the_same(tmp_path):
     masks = np.stack([squares(seed) for seed in range(4)])
     for index, mask in enumerate(masks):
         write(tmp_path, str(index), mask)
@@ -69,15 +64,15 @@ def test_an_npz_of_masks_is_the_folder_of_the_same(tmp_path: Path) -> None:
     assert files.digests == arrays.digests
 
 
-def test_a_class_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+def test_a_class_the_model_does_not_have_is_refused(tmp_path):
     write(tmp_path, "a", squares(0) + 1)
     with pytest.raises(InputError, match="holds class 3, and the model's classes are 0 to 2"):
         list(open_masks(tmp_path).batches(1))
 
 
 def test_a_folder_without_images_says_how_it_should_look_and_images_without_masks_are_named(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     with pytest.raises(InputError, match="no images in") as caught:
         open_masks(tmp_path)
     assert "masks/" in caught.value.fix
@@ -88,7 +83,7 @@ def test_a_folder_without_images_says_how_it_should_look_and_images_without_mask
         open_masks(tmp_path)
 
 
-def test_a_mask_of_another_size_or_kind_is_skipped_and_counted(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_or_kind_is_skipped_and_counted(tmp_path):
     for name in "abcd":
         write(tmp_path, name, squares(0))
     Image.fromarray(squares(0, (40, 35)).astype(np.uint8)).save(tmp_path / "masks" / "a.png")
@@ -112,15 +107,13 @@ def test_a_mask_of_another_size_or_kind_is_skipped_and_counted(tmp_path: Path) -
         ({"masks": np.zeros((2, 8, 7), int)}, r"not integer \(2, 8, 8\)"),
     ],
 )
-def test_an_npz_without_fit_masks_is_refused(
-    tmp_path: Path, arrays: dict[str, np.ndarray], says: str
-) -> None:
+def test_an_npz_without_fit_masks_is_refused(tmp_path, arrays, says):
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8, 3), np.uint8), **arrays)
     with pytest.raises(InputError, match=says):
         open_masks(tmp_path / "a.npz")
 
 
-def test_calibration_looks_at_the_images_and_not_at_the_masks(tmp_path: Path) -> None:
+def test_calibration_looks_at_the_images_and_not_at_the_masks(tmp_path):
     for name in "abc":
         write(tmp_path, name, squares(ord(name)))
     images = open_images(str(tmp_path), "calibration", INPUT, CLASSES, "segmentation")
@@ -130,12 +123,12 @@ def test_calibration_looks_at_the_images_and_not_at_the_masks(tmp_path: Path) ->
     np.testing.assert_array_equal(batch.labels, [-1] * 3)
 
 
-def test_digits_has_no_masks() -> None:
+def test_digits_has_no_masks():
     with pytest.raises(InputError, match="'digits' has no masks"):
         open_images("digits", "evaluation", INPUT, CLASSES, "segmentation")
 
 
-def test_more_than_255_classes_keep_their_indices(tmp_path: Path) -> None:
+def test_more_than_255_classes_keep_their_indices(tmp_path):
     masks = np.full((1, 16, 16), 300)
     masks[0, 0] = -1
     np.savez(tmp_path / "a.npz", images=np.zeros((1, 16, 16, 3), np.uint8), masks=masks)
@@ -148,7 +141,7 @@ def test_more_than_255_classes_keep_their_indices(tmp_path: Path) -> None:
         list(open_images(data, "evaluation", exact, CLASSES, "segmentation").batches(1))
 
 
-def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path):
     write(tmp_path, "a", squares(0))
     (tmp_path / "images" / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="have one name"):

@@ -1,64 +1,54 @@
 """What a user's images become: exact tensors, counted skips, or an error that says what to do."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
-from vitedge.data.imageset import Batch, ImageSet, Sample
-from vitedge.data.open import Role, open_images
+from vitedge.data.imageset import ImageSet
+from vitedge.data.open import open_images
 
 SIZE_8 = Preprocess(height=8, width=8)
 CATS_AND_DOGS = ("cat", "dog")
 
 
-def picture(height: int = 8, width: int = 8, seed: int = 0) -> NDArray[np.uint8]:
+def picture(height=8, width=8, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def save(path: Path, pixels: NDArray[Any] | None = None, **options: Any) -> Path:
+def save(path, pixels=None, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture() if pixels is None else pixels).save(path, **options)
     return path
 
 
-def open_set(
-    path: Path | str,
-    role: Role = "calibration",
-    preprocess: Preprocess = SIZE_8,
-    labels: Sequence[str] = CATS_AND_DOGS,
-) -> ImageSet:
+def open_set(path, role="calibration", preprocess=SIZE_8, labels=CATS_AND_DOGS):
     return open_images(str(path), role, preprocess, labels)
 
 
-def everything(images: ImageSet) -> Batch:
+def everything(images):
     (batch,) = images.batches(len(images))
     return batch
 
 
-def decoded(file: Path, preprocess: Preprocess = SIZE_8) -> NDArray[np.uint8]:
+def decoded(file, preprocess=SIZE_8):
     """The one image of `file`'s folder."""
     batch = everything(open_set(file.parent, preprocess=preprocess))
     assert len(batch.images) == 1
     return np.asarray(batch.images[0])
 
 
-def refusal(path: Path | str, role: Role = "evaluation", **options: Any) -> InputError:
+def refusal(path, role="evaluation", **options):
     with pytest.raises(InputError) as caught:
         list(open_set(path, role, **options).batches(4))
     assert caught.value.fix
@@ -69,7 +59,7 @@ def refusal(path: Path | str, role: Role = "evaluation", **options: Any) -> Inpu
 
 
 @pytest.mark.parametrize("suffix", ["png", "PNG", "webp"])
-def test_a_lossless_file_gives_its_own_pixels_and_their_digest(tmp_path: Path, suffix: str) -> None:
+def test_a_lossless_file_gives_its_own_pixels_and_their_digest(tmp_path, suffix):
     save(tmp_path / f"naïve file 名.{suffix}", lossless=True)
     np.testing.assert_array_equal(decoded(tmp_path / "x"), picture())
     expected = hashlib.sha256(picture().tobytes()).hexdigest()[:16]
@@ -77,7 +67,7 @@ def test_a_lossless_file_gives_its_own_pixels_and_their_digest(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
-def test_a_jpeg_gives_the_pixels_pillow_decodes(tmp_path: Path, suffix: str) -> None:
+def test_a_jpeg_gives_the_pixels_pillow_decodes(tmp_path, suffix):
     file = save(tmp_path / f"a.{suffix}")
     np.testing.assert_array_equal(decoded(file), np.asarray(Image.open(file)))
 
@@ -92,9 +82,7 @@ def test_a_jpeg_gives_the_pixels_pillow_decodes(tmp_path: Path, suffix: str) -> 
     ],
 )
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_a_photo_taken_sideways_is_turned_upright(
-    tmp_path: Path, orientation: int, upright: Any, suffix: str
-) -> None:
+def test_a_photo_taken_sideways_is_turned_upright(tmp_path, orientation, upright, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = save(tmp_path / f"a.{suffix}", picture(6, 10), exif=exif, lossless=True)
@@ -118,21 +106,19 @@ GREY = picture()[:, :, 0]
     ],
     ids=["greyscale", "black and white", "palette", "opaque alpha"],
 )
-def test_an_image_of_another_mode_has_its_real_colours(
-    tmp_path: Path, image: Image.Image, expected: NDArray[np.uint8]
-) -> None:
+def test_an_image_of_another_mode_has_its_real_colours(tmp_path, image, expected):
     image.save(tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").mode == image.mode != "RGB"
     np.testing.assert_array_equal(decoded(tmp_path / "a.png"), expected)
 
 
-def test_16_bit_rgb_keeps_the_high_byte_of_each_channel(tmp_path: Path) -> None:
+def test_16_bit_rgb_keeps_the_high_byte_of_each_channel(tmp_path):
     wide = np.random.default_rng(0).integers(0, 65536, (8, 8, 3)).astype(">u2")
     write_png(tmp_path / "a.png", wide)
     np.testing.assert_array_equal(decoded(tmp_path / "a.png"), (wide >> 8).astype(np.uint8))
 
 
-def test_a_phone_picture_with_a_preview_behind_it_is_the_picture(tmp_path: Path) -> None:
+def test_a_phone_picture_with_a_preview_behind_it_is_the_picture(tmp_path):
     preview = Image.fromarray(picture(seed=1))
     file = save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
     with Image.open(file) as image:
@@ -140,10 +126,10 @@ def test_a_phone_picture_with_a_preview_behind_it_is_the_picture(tmp_path: Path)
         np.testing.assert_array_equal(decoded(file), np.asarray(image))
 
 
-def write_png(path: Path, pixels: NDArray[Any], transparent: Sequence[int] = ()) -> None:
+def write_png(path, pixels, transparent=()):
     """A 16-bit RGB PNG, which Pillow reads but cannot write."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def chunk(kind, data):
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -163,7 +149,7 @@ def write_png(path: Path, pixels: NDArray[Any], transparent: Sequence[int] = ())
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_exact_squashes_with_the_filter_asked_for(tmp_path: Path, name: Any) -> None:
+def test_exact_squashes_with_the_filter_asked_for(tmp_path, name):
     file = save(tmp_path / "a.png", picture(20, 30))
     preprocess = Preprocess(height=8, width=6, resize="exact", interpolation=name)
     expected = Image.open(file).resize((6, 8), Image.Resampling[name.upper()])
@@ -186,8 +172,8 @@ SIDE_10, WIDE = Preprocess(height=8, width=8, resize_px=10), Preprocess(height=8
     ],
 )
 def test_the_shorter_side_is_resized_and_the_centre_cropped_as_torchvision_does(
-    tmp_path: Path, size: Any, preprocess: Preprocess, resized: Any, corner: Any
-) -> None:
+    tmp_path, size, preprocess, resized, corner
+):
     file = save(tmp_path / "a.png", picture(*size))
     left, top = corner
     box = (left, top, left + preprocess.width, top + preprocess.height)
@@ -198,26 +184,26 @@ def test_the_shorter_side_is_resized_and_the_centre_cropped_as_torchvision_does(
 # -- images that are skipped and counted --------------------------------------------------------
 
 
-def truncated(file: Path) -> None:
+def truncated(file):
     file.write_bytes(save(file, picture(64, 64)).read_bytes()[:-40])
 
 
-def animation(file: Path) -> None:
+def animation(file):
     save(file, save_all=True, append_images=[Image.fromarray(picture(seed=1))])
 
 
-def see_through(file: Path) -> None:
+def see_through(file):
     alpha = np.full((8, 8), 255, np.uint8)
     alpha[3, 4] = 254
     save(file, np.dstack([picture(), alpha]), lossless=True)
 
 
-def large(width: int, height: int) -> Callable[[Path], None]:
+def large(width, height):
     return lambda file: Image.new("1", (width, height)).save(file)
 
 
 CORRUPT, TRANSPARENT = "corrupt or truncated", "transparent"
-UNUSABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
+UNUSABLE = {
     "no image": ("a.jpg", lambda file: file.write_bytes(b"not an image at all"), CORRUPT),
     "empty": ("a.png", Path.touch, CORRUPT),
     **{f"truncated {end}": (f"a.{end}", truncated, CORRUPT) for end in ("png", "jpg", "webp")},
@@ -248,9 +234,7 @@ UNUSABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_an_unusable_image_is_skipped_and_counted_and_the_others_used(
-    tmp_path: Path, kind: str
-) -> None:
+def test_an_unusable_image_is_skipped_and_counted_and_the_others_used(tmp_path, kind):
     name, write, reason = UNUSABLE[kind]
     write(tmp_path / name)
     save(tmp_path / "zzz_good.png", picture(seed=9))
@@ -261,7 +245,7 @@ def test_an_unusable_image_is_skipped_and_counted_and_the_others_used(
         assert images.skipped == {reason: 1}
 
 
-def test_a_folder_where_every_image_is_unusable_is_refused(tmp_path: Path) -> None:
+def test_a_folder_where_every_image_is_unusable_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.png").touch()
     Image.new("CMYK", (8, 8)).save(tmp_path / "cat" / "b.jpg")
@@ -274,7 +258,7 @@ def test_a_folder_where_every_image_is_unusable_is_refused(tmp_path: Path) -> No
 # -- folders and their labels -------------------------------------------------------------------
 
 
-def test_class_folders_are_found_by_the_models_names_in_any_order(tmp_path: Path) -> None:
+def test_class_folders_are_found_by_the_models_names_in_any_order(tmp_path):
     save(tmp_path / "cat" / "deep" / "er" / "a.png", picture(seed=1))
     save(tmp_path / "dog" / "b.png", picture(seed=2))
     images = open_set(tmp_path, "evaluation", labels=("horse", "dog", "cat"))
@@ -283,14 +267,14 @@ def test_class_folders_are_found_by_the_models_names_in_any_order(tmp_path: Path
     np.testing.assert_array_equal(batch.images, [picture(seed=1), picture(seed=2)])
 
 
-def test_folders_of_a_model_without_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
+def test_folders_of_a_model_without_names_are_numbered_in_sorted_order(tmp_path):
     for name in ("n03", "n01", "n02"):
         save(tmp_path / name / "a.png")
     batch = everything(open_set(tmp_path, "evaluation", labels=("0", "1", "2")))
     np.testing.assert_array_equal(batch.labels, [0, 1, 2])
 
 
-def test_imagenets_folders_are_in_the_order_of_its_classes(tmp_path: Path) -> None:
+def test_imagenets_folders_are_in_the_order_of_its_classes(tmp_path):
     """Named by WordNet ID, which no model's labels are."""
     for name in ("n02123045", "n01440764", "n02084071"):
         save(tmp_path / name / "a.png")
@@ -300,14 +284,14 @@ def test_imagenets_folders_are_in_the_order_of_its_classes(tmp_path: Path) -> No
     assert "do not name a class" in refusal(tmp_path, labels=(*named, "newt")).what
 
 
-def test_an_empty_class_folder_still_counts_as_a_class(tmp_path: Path) -> None:
+def test_an_empty_class_folder_still_counts_as_a_class(tmp_path):
     (tmp_path / "n01").mkdir()
     save(tmp_path / "n02" / "a.png")
     batch = everything(open_set(tmp_path, "evaluation", labels=("0", "1")))
     np.testing.assert_array_equal(batch.labels, [1])
 
 
-def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path):
     save(tmp_path / "n01" / "a.png")
     (tmp_path / "n01" / "._a.png").touch()
     (tmp_path / "n01" / "notes.txt").touch()
@@ -315,7 +299,7 @@ def test_hidden_files_and_folders_are_no_images_and_no_classes(tmp_path: Path) -
     assert len(open_set(tmp_path, "evaluation", labels=("0",))) == 1
 
 
-def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
     save(tmp_path / "elsewhere" / "a.png")
     root = tmp_path / "set"
     root.mkdir()
@@ -333,16 +317,14 @@ def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
         (["n01"], ("0", "1", "2"), "1 class folders and the model has 3 classes", "class index"),
     ],
 )
-def test_class_folders_that_are_not_the_models_are_refused(
-    tmp_path: Path, folders: Sequence[str], labels: Sequence[str], what: str, fix: str
-) -> None:
+def test_class_folders_that_are_not_the_models_are_refused(tmp_path, folders, labels, what, fix):
     for name in folders:
         save(tmp_path / name / "a.png")
     error = refusal(tmp_path, labels=labels)
     assert re.search(what, error.what) and fix in error.fix
 
 
-def test_images_next_to_the_class_folders_are_not_evaluated(tmp_path: Path) -> None:
+def test_images_next_to_the_class_folders_are_not_evaluated(tmp_path):
     save(tmp_path / "cat" / "a.png")
     save(tmp_path / "stray.png")
     images = open_set(tmp_path, "evaluation")
@@ -350,14 +332,14 @@ def test_images_next_to_the_class_folders_are_not_evaluated(tmp_path: Path) -> N
     assert images.skipped == {"outside the class folders": 1}
 
 
-def test_evaluation_needs_class_folders(tmp_path: Path) -> None:
+def test_evaluation_needs_class_folders(tmp_path):
     save(tmp_path / "a.png")
     error = refusal(tmp_path)
     assert "no class folders" in error.what
     assert "class_name/" in error.fix
 
 
-def test_calibration_takes_a_flat_folder_and_folders_of_any_name(tmp_path: Path) -> None:
+def test_calibration_takes_a_flat_folder_and_folders_of_any_name(tmp_path):
     save(tmp_path / "a.png")
     np.testing.assert_array_equal(everything(open_set(tmp_path)).labels, [-1])
     save(tmp_path / "monday" / "a.png")
@@ -365,11 +347,11 @@ def test_calibration_takes_a_flat_folder_and_folders_of_any_name(tmp_path: Path)
 
 
 @pytest.mark.parametrize("role", ["evaluation", "calibration"])
-def test_an_empty_folder_is_refused(tmp_path: Path, role: Role) -> None:
+def test_an_empty_folder_is_refused(tmp_path, role):
     assert "no images" in refusal(tmp_path, role).what
 
 
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_data_set_is_refused(tmp_path):
     error = refusal("digit")
     assert "there is no 'digit'" in error.what and "did you mean 'digits'?" in error.fix
     assert "class_name/" in refusal(tmp_path / "nope").fix
@@ -379,7 +361,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
 # -- npz ----------------------------------------------------------------------------------------
 
 
-def savez(path: Path, **arrays: Any) -> Path:
+def savez(path, **arrays):
     np.savez_compressed(path, **arrays)
     return path
 
@@ -387,7 +369,7 @@ def savez(path: Path, **arrays: Any) -> Path:
 PAIR = np.stack([picture(seed=1), picture(seed=2)])
 
 
-def test_an_npz_gives_its_own_pixels_and_labels(tmp_path: Path) -> None:
+def test_an_npz_gives_its_own_pixels_and_labels(tmp_path):
     images = open_set(savez(tmp_path / "a.npz", images=PAIR, labels=[1, 0]), "evaluation")
     batch = everything(images)
     np.testing.assert_array_equal(batch.images, PAIR)
@@ -397,21 +379,21 @@ def test_an_npz_gives_its_own_pixels_and_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(everything(images).images, PAIR)
 
 
-def test_npz_images_of_another_size_are_resized(tmp_path: Path) -> None:
+def test_npz_images_of_another_size_are_resized(tmp_path):
     file = savez(tmp_path / "a.npz", images=picture(16, 24)[None], labels=[0])
     expected = Image.fromarray(picture(16, 24)).resize((12, 8), Image.Resampling.BICUBIC)
     (image,) = everything(open_set(file, "evaluation")).images
     np.testing.assert_array_equal(image, expected.crop((2, 0, 10, 8)))
 
 
-def test_npz_images_of_the_input_size_still_get_the_crop_margin(tmp_path: Path) -> None:
+def test_npz_images_of_the_input_size_still_get_the_crop_margin(tmp_path):
     file = savez(tmp_path / "a.npz", images=PAIR, labels=[0, 1])
     images = open_set(file, preprocess=SIDE_10)
     expected = Image.fromarray(PAIR[0]).resize((10, 10), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(everything(images).images[0], expected.crop((1, 1, 9, 9)))
 
 
-def test_calibration_takes_an_npz_without_labels(tmp_path: Path) -> None:
+def test_calibration_takes_an_npz_without_labels(tmp_path):
     batch = everything(open_set(savez(tmp_path / "a.npz", images=PAIR)))
     np.testing.assert_array_equal(batch.labels, [-1, -1])
 
@@ -431,18 +413,16 @@ def test_calibration_takes_an_npz_without_labels(tmp_path: Path) -> None:
         ({"images": PAIR, "labels": np.array(["cat", None])}, "Object arrays cannot be loaded"),
     ],
 )
-def test_an_npz_that_is_not_what_it_should_be_is_refused(
-    tmp_path: Path, arrays: dict[str, Any], complaint: str
-) -> None:
+def test_an_npz_that_is_not_what_it_should_be_is_refused(tmp_path, arrays, complaint):
     assert complaint in refusal(savez(tmp_path / "a.npz", **arrays)).what
 
 
-def test_an_npz_in_nchw_is_told_to_transpose(tmp_path: Path) -> None:
+def test_an_npz_in_nchw_is_told_to_transpose(tmp_path):
     file = savez(tmp_path / "a.npz", images=PAIR.transpose(0, 3, 1, 2), labels=[0, 1])
     assert "transpose it from NCHW" in refusal(file).fix
 
 
-def with_a_bit_error(data: bytes) -> bytes:
+def with_a_bit_error(data):
     return data[:200] + bytes([data[200] ^ 0xFF]) + data[201:]
 
 
@@ -451,13 +431,13 @@ def with_a_bit_error(data: bytes) -> bytes:
     [*(itemgetter(slice(keep)) for keep in (0, 3, 100, -30)), with_a_bit_error],
     ids=["empty", "3 bytes", "100 bytes", "cut off", "a bit error"],
 )
-def test_a_damaged_npz_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_npz_is_refused(tmp_path, damage):
     file = savez(tmp_path / "a.npz", images=PAIR, labels=[0, 1])
     file.write_bytes(damage(file.read_bytes()))
     assert "cannot read" in refusal(file).what
 
 
-def test_a_single_array_renamed_to_npz_is_refused(tmp_path: Path) -> None:
+def test_a_single_array_renamed_to_npz_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", PAIR)
     (tmp_path / "a.npy").rename(tmp_path / "a.npz")
     assert "cannot read" in refusal(tmp_path / "a.npz").what
@@ -468,21 +448,21 @@ def test_a_single_array_renamed_to_npz_is_refused(tmp_path: Path) -> None:
 INPUT_32 = Preprocess(height=32, width=32)
 
 
-def test_digits_are_split_so_that_no_image_is_in_both_roles() -> None:
+def test_digits_are_split_so_that_no_image_is_in_both_roles():
     training = open_images("digits", "calibration", INPUT_32, ())
     held_out = open_images("digits", "evaluation", INPUT_32, ())
     assert (len(training), len(held_out)) == (1078, 719)
     assert not {*everything(training).digests} & {*everything(held_out).digests}
 
 
-def test_digits_of_another_size_are_resized() -> None:
+def test_digits_of_another_size_are_resized():
     image = next(open_images("digits", "evaluation", INPUT_32, ()).batches(1)).images[0]
     large = next(open_set("digits", "evaluation", Preprocess(height=48, width=48), ()).batches(1))
     expected = Image.fromarray(image).resize((48, 48), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(large.images[0], expected)
 
 
-def test_random_is_the_same_noise_every_time() -> None:
+def test_random_is_the_same_noise_every_time():
     first, again = (everything(open_set("random")) for _ in range(2))
     np.testing.assert_array_equal(first.images, again.images)
     assert first.images.shape == (1000, 8, 8, 3)
@@ -490,7 +470,7 @@ def test_random_is_the_same_noise_every_time() -> None:
     assert (first.labels == -1).all()
 
 
-def test_no_accuracy_is_measured_on_other_classes_nor_on_noise() -> None:
+def test_no_accuracy_is_measured_on_other_classes_nor_on_noise():
     assert "10 classes and the model has 2" in refusal("digits").what
     assert "noise" in refusal("random").what
 
@@ -498,7 +478,7 @@ def test_no_accuracy_is_measured_on_other_classes_nor_on_noise() -> None:
 # -- iteration ----------------------------------------------------------------------------------
 
 
-def folder_of(tmp_path: Path, count: int, bad: Sequence[int] = ()) -> ImageSet:
+def folder_of(tmp_path, count, bad=()):
     for i in range(count):
         file = save(tmp_path / f"{i:03}.png", np.full((8, 8, 3), i, np.uint8))
         if i in bad:
@@ -506,18 +486,18 @@ def folder_of(tmp_path: Path, count: int, bad: Sequence[int] = ()) -> ImageSet:
     return open_set(tmp_path)
 
 
-def values(batches: Sequence[Batch]) -> list[list[int]]:
+def values(batches):
     return [batch.images[:, 0, 0, 0].tolist() for batch in batches]
 
 
-def test_batches_keep_the_order_or_have_one_of_their_own(tmp_path: Path) -> None:
+def test_batches_keep_the_order_or_have_one_of_their_own(tmp_path):
     images = folder_of(tmp_path, 10, bad=[4])
     assert values(list(images.batches(4))) == [[0, 1, 2, 3], [5, 6, 7, 8], [9]]
     assert values(list(images.batches(2, order=[5, 0, 3]))) == [[5, 0], [3]]
     assert list(images.batches(2, order=[])) == []
 
 
-def test_a_sample_is_drawn_without_replacement_and_by_seed(tmp_path: Path) -> None:
+def test_a_sample_is_drawn_without_replacement_and_by_seed(tmp_path):
     images = folder_of(tmp_path, 40)
     draws = [[v for (v,) in values(list(images.sample(10, seed)))] for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
@@ -526,19 +506,17 @@ def test_a_sample_is_drawn_without_replacement_and_by_seed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("count", [15, 99])
-def test_a_sample_replaces_what_it_had_to_skip_while_there_is_more(
-    tmp_path: Path, count: int
-) -> None:
+def test_a_sample_replaces_what_it_had_to_skip_while_there_is_more(tmp_path, count):
     images = folder_of(tmp_path, 40, bad=range(0, 40, 2))
     drawn = {v for (v,) in values(list(images.sample(count, seed=0)))}
     assert len(drawn) == min(count, 20) and all(v % 2 for v in drawn)
     assert images.skipped.total() > 0
 
 
-def test_the_next_batch_is_decoded_while_this_one_is_used_but_no_further(tmp_path: Path) -> None:
-    used: list[int] = []
+def test_the_next_batch_is_decoded_while_this_one_is_used_but_no_further(tmp_path):
+    used = []
 
-    def load(index: int) -> Sample:
+    def load(index):
         used.append(index)
         return picture(seed=index), 0
 
@@ -549,11 +527,11 @@ def test_the_next_batch_is_decoded_while_this_one_is_used_but_no_further(tmp_pat
     while len(used) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert 8 <= len(used) <= 4 + 4 + 2 * 4 + 1
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("vitedge-decode")]
 
 
-def test_sets_in_memory_need_no_thread() -> None:
+def test_sets_in_memory_need_no_thread():
     before = threading.active_count()
     next(open_images("digits", "evaluation", INPUT_32, ()).batches(1))
     assert threading.active_count() == before

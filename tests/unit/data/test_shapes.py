@@ -1,7 +1,5 @@
 """The embedded shapes are the same everywhere, and masks say what the images show."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys
@@ -10,16 +8,15 @@ import numpy as np
 import pytest
 
 from vitedge.core.errors import InputError
-from vitedge.core.spec import Preprocess, Task
-from vitedge.data.imageset import ImageSet
-from vitedge.data.open import Role, open_images
+from vitedge.core.spec import Preprocess
+from vitedge.data.open import open_images
 from vitedge.data.shapes import CLASSES, HELD_OUT, TRAINING, draw
 from vitedge.models.zoo import ZOO
 
 SHAPES = ZOO["shapes"]
 
 
-def test_the_pixels_are_the_same_on_every_machine() -> None:
+def test_the_pixels_are_the_same_on_every_machine():
     digest = hashlib.sha256()
     for index in (TRAINING[0], TRAINING[-1], *HELD_OUT[:6], HELD_OUT[-1]):
         image, mask = draw(index)
@@ -30,13 +27,11 @@ def test_the_pixels_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest() == "8177fe55b90ba5b4b8aa194a13f4c0b33b865e1d12aeba828460ff23c10b1fef"
 
 
-def open_shapes(
-    role: Role, preprocess: Preprocess = SHAPES.preprocess, task: Task = "segmentation"
-) -> ImageSet:
+def open_shapes(role, preprocess=SHAPES.preprocess, task="segmentation"):
     return open_images("shapes", role, preprocess, SHAPES.labels, task)
 
 
-def test_no_image_is_both_trained_on_and_held_out() -> None:
+def test_no_image_is_both_trained_on_and_held_out():
     seen, held_out = open_shapes("calibration"), open_shapes("evaluation")
     assert (len(seen), len(held_out)) == (3000, 400)
     assert not set(TRAINING) & set(HELD_OUT)
@@ -44,7 +39,7 @@ def test_no_image_is_both_trained_on_and_held_out() -> None:
     assert len(set(firsts)) == 128
 
 
-def test_every_class_is_on_a_fair_share_of_the_held_out_pixels() -> None:
+def test_every_class_is_on_a_fair_share_of_the_held_out_pixels():
     masks = np.stack([draw(index)[1] for index in HELD_OUT[:100]])
     share = np.bincount(masks.ravel(), minlength=len(CLASSES)) / masks.size
     assert len(share) == len(CLASSES) == SHAPES.config.num_classes
@@ -52,7 +47,7 @@ def test_every_class_is_on_a_fair_share_of_the_held_out_pixels() -> None:
     assert share[1:].min() > 0.03
 
 
-def test_masks_lie_on_the_shapes_of_the_image() -> None:
+def test_masks_lie_on_the_shapes_of_the_image():
     """Colours change more from pixel to pixel where classes do than inside of one."""
     edges, insides = [], []
     for index in HELD_OUT[:50]:
@@ -64,7 +59,7 @@ def test_masks_lie_on_the_shapes_of_the_image() -> None:
     assert np.concatenate(edges).mean() > 1.5 * np.concatenate(insides).mean()
 
 
-def test_evaluation_gives_masks_and_calibration_images_alone() -> None:
+def test_evaluation_gives_masks_and_calibration_images_alone():
     batch = next(open_shapes("evaluation").batches(2))
     for place, index in enumerate(HELD_OUT[:2]):
         image, mask = draw(index)
@@ -78,7 +73,7 @@ def test_evaluation_gives_masks_and_calibration_images_alone() -> None:
     assert first.labels.tolist() == features.labels.tolist() == [-1]
 
 
-def test_images_and_masks_are_resized_alike_and_no_class_is_made_up() -> None:
+def test_images_and_masks_are_resized_alike_and_no_class_is_made_up():
     large = Preprocess(height=128, width=128, resize="exact")
     batch = next(open_shapes("evaluation", large).batches(1))
     assert batch.images.shape == (1, 128, 128, 3)
@@ -86,14 +81,14 @@ def test_images_and_masks_are_resized_alike_and_no_class_is_made_up() -> None:
     np.testing.assert_array_equal(batch.labels[0], mask.repeat(2, axis=0).repeat(2, axis=1))
 
 
-def test_a_classifier_and_a_model_of_other_classes_are_not_evaluated_on_shapes() -> None:
+def test_a_classifier_and_a_model_of_other_classes_are_not_evaluated_on_shapes():
     with pytest.raises(InputError, match="'shapes' has masks and no labels"):
         open_shapes("evaluation", task="classification")
     with pytest.raises(InputError, match="'shapes' has 6 classes and the model has 2"):
         open_images("shapes", "evaluation", SHAPES.preprocess, ("a", "b"), "segmentation")
 
 
-def test_shapes_are_drawn_without_torch() -> None:
+def test_shapes_are_drawn_without_torch():
     code = (
         "import sys; from vitedge.data.shapes import draw; draw(0); print('torch' in sys.modules)"
     )

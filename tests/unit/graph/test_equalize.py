@@ -1,9 +1,5 @@
 """A rescaled file computes the same, or is refused; what it was made from is left as it was."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -18,7 +14,7 @@ from vitedge.graph.run import shapes, tapped
 from vitedge.graph.trace import find
 
 
-def doubled(path: Path) -> tuple[Channels, Path]:
+def doubled(path):
     """Every free channel of `path` at twice its scale."""
     channels = find(ir.load(path), shapes(path, IMAGES[0]))
     scale = np.where(channels.root != 0, 2.0, 1.0) ** channels.sign
@@ -26,13 +22,12 @@ def doubled(path: Path) -> tuple[Channels, Path]:
     return channels, path.with_name("equalized.onnx")
 
 
-def test_a_rescaled_file_computes_the_same_and_holds_only_what_changed(tmp_path: Path) -> None:
+def test_a_rescaled_file_computes_the_same_and_holds_only_what_changed(tmp_path):
     source = build(tmp_path, FUSED)
     path = tmp_path / "external.onnx"
     model = onnx.load(source)
-    onnx.save(
-        model, path, save_as_external_data=True, location="external.onnx.data", size_threshold=80
-    )
+    external = {"save_as_external_data": True, "location": "external.onnx.data"}
+    onnx.save(model, path, **external, size_threshold=80)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     _, rescaled = doubled(path)
     want, got = run(source), run(rescaled)
@@ -60,7 +55,7 @@ def test_a_rescaled_file_computes_the_same_and_holds_only_what_changed(tmp_path:
     assert (tmp_path / "equalized.onnx.data").stat().st_size == written
 
 
-def test_a_graph_that_magnifies_rounding_is_refused_by_the_place(tmp_path: Path) -> None:
+def test_a_graph_that_magnifies_rounding_is_refused_by_the_place(tmp_path):
     body = f"{NORM}\n p = MatMul(n, w)\n s = Sin(p)\n y = Tanh(s)"
     path = build(tmp_path, body)
     channels, rescaled = doubled(path)
@@ -78,7 +73,7 @@ def test_a_graph_that_magnifies_rounding_is_refused_by_the_place(tmp_path: Path)
     assert 'equalize = "off"' in caught.value.fix
 
 
-def test_a_scale_that_is_not_undone_is_refused(tmp_path: Path) -> None:
+def test_a_scale_that_is_not_undone_is_refused(tmp_path):
     path = build(tmp_path, f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)")
     channels, rescaled = doubled(path)
     broken = Channels(channels.factors[:2], root=channels.root, sign=channels.sign)  # not w

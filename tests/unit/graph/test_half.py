@@ -1,22 +1,15 @@
 """A float16 graph is finite and close to FP32, or it is refused: on graphs made to overflow."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tests.support import graphs
 from tests.support.graphs import IMAGES, TOKENS, WIDTH
 from vitedge.core.errors import InputError
-from vitedge.core.manifest import Half
+from vitedge.core.progress import SILENT
 from vitedge.graph.half import halve
 from vitedge.graph.run import Runner
 
@@ -60,7 +53,7 @@ UNFUSED = {
 }
 
 
-def build(folder: Path, body: str, **changed: Any) -> Path:
+def build(folder, body, **changed):
     """A graph of `body`, from `x` (1, tokens, width), in 0..255, to `y`."""
     rng = np.random.default_rng(0)
     constants = {
@@ -78,16 +71,14 @@ def build(folder: Path, body: str, **changed: Any) -> Path:
     return graphs.build(folder, body, LARGE, **{**constants, **changed})
 
 
-def halved(path: Path) -> tuple[Half, Path]:
+def halved(path):
     folder = path.parent / "half"
     folder.mkdir()
-    half = halve(
-        path, path, folder, lambda: iter(IMAGES), len(IMAGES), "images", lambda *step: None
-    )
+    half = halve(path, path, folder, lambda: iter(IMAGES), len(IMAGES), "images", SILENT)
     return half, folder / "model.onnx"
 
 
-def unguarded(path: Path) -> NDArray[Any]:
+def unguarded(path):
     """What the graph gives with everything in float16."""
     model = onnx.load(path)
     for tensor in model.graph.initializer:
@@ -100,7 +91,7 @@ def unguarded(path: Path) -> NDArray[Any]:
     return true_fp16(naive)
 
 
-def true_fp16(path: Path) -> NDArray[Any]:
+def true_fp16(path):
     """Its outputs with every operator computed in the types the graph states, by NumPy.
 
     ONNX Runtime's CPU computes in float32 what it has no float16 kernel for, and hides overflow.
@@ -110,25 +101,20 @@ def true_fp16(path: Path) -> NDArray[Any]:
         return np.concatenate([run.run(None, {"image": image})[0] for image in IMAGES])
 
 
-def fp32(path: Path) -> NDArray[Any]:
+def fp32(path):
     return np.concatenate([Runner(path)(image)[0] for image in IMAGES])
 
 
-def ops(path: Path) -> list[str]:
+def ops(path):
     return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
 
 
-def kept(half: Half) -> dict[str, str]:
+def kept(half):
     return {operator.node: operator.why for operator in half.kept}
 
 
-SQNR = Callable[[NDArray[Any], NDArray[Any]], float]
-
-
 @pytest.mark.parametrize("style", SPELLED_OUT)
-def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(
-    tmp_path: Path, sqnr_db: SQNR, style: str
-) -> None:
+def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(tmp_path, sqnr_db, style):
     path = build(tmp_path, SPELLED_OUT[style])
     half, fp16 = halved(path)
     assert half.largest > 2000
@@ -142,9 +128,7 @@ def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(
 
 
 @pytest.mark.parametrize("style", UNFUSED)
-def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(
-    tmp_path: Path, sqnr_db: SQNR, style: str
-) -> None:
+def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(tmp_path, sqnr_db, style):
     path = build(tmp_path, UNFUSED[style])
     half, fp16 = halved(path)
     assert not sqnr_db(fp32(path), unguarded(path)) > 20
@@ -155,16 +139,14 @@ def test_a_norm_that_is_no_layer_norm_is_kept_in_float32(
     assert "kept in float32" in half.layer_norm
 
 
-def test_what_is_spelled_out_computes_the_same_when_fused(tmp_path: Path) -> None:
+def test_what_is_spelled_out_computes_the_same_when_fused(tmp_path):
     path = build(tmp_path, SPELLED_OUT["Pow and Div"], epsilon=np.float32(40.0))
     _, fp16 = halved(path)
     want, got = fp32(path), fp32(fp16)
     assert np.abs(want - got).max() < 2e-3 * np.abs(want).max()
 
 
-def test_activations_beyond_float16_keep_their_operators_in_float32(
-    tmp_path: Path, sqnr_db: SQNR
-) -> None:
+def test_activations_beyond_float16_keep_their_operators_in_float32(tmp_path, sqnr_db):
     body = """
         b = Mul(x, large)
         c = Add(b, x)
@@ -195,24 +177,22 @@ def test_activations_beyond_float16_keep_their_operators_in_float32(
     ],
 )
 def test_an_operator_is_kept_for_what_its_inputs_do_not_show(
-    tmp_path: Path, sqnr_db: SQNR, body: str, changed: dict[str, Any], node: str, why: str
-) -> None:
+    tmp_path, sqnr_db, body, changed, node, why
+):
     path = build(tmp_path, body, **changed)
     half, fp16 = halved(path)
     assert why in kept(half)[node]
     assert sqnr_db(fp32(path), true_fp16(fp16)) > 40
 
 
-def test_softmax_and_gelu_are_float16(tmp_path: Path, sqnr_db: SQNR) -> None:
+def test_softmax_and_gelu_are_float16(tmp_path, sqnr_db):
     path = build(tmp_path, "n = LayerNormalization(x, gamma, beta)\n g = Gelu(n)\n y = Softmax(g)")
     half, fp16 = halved(path)
     assert half.kept == ()
     assert sqnr_db(fp32(path), fp32(fp16)) > CLOSE_DB
 
 
-def test_massive_values_that_drown_small_ones_are_kept_in_float32(
-    tmp_path: Path, sqnr_db: SQNR
-) -> None:
+def test_massive_values_that_drown_small_ones_are_kept_in_float32(tmp_path, sqnr_db):
     path = build(
         tmp_path, "u = Mul(x, small)\n a = Add(u, c)\n y = Sub(a, c)", c=np.float32(30_000)
     )
@@ -233,23 +213,19 @@ def test_massive_values_that_drown_small_ones_are_kept_in_float32(
         ),
     ],
 )
-def test_what_no_choice_can_save_is_refused_and_named(
-    tmp_path: Path, last: str, constants: dict[str, float], message: str
-) -> None:
+def test_what_no_choice_can_save_is_refused_and_named(tmp_path, last, constants, message):
     path = build(tmp_path, f"u = Mul(x, tiny)\n a = Add(u, c)\n {last}", c=100.0, **constants)
     with pytest.raises(InputError, match=message):
         halved(path)
 
 
-def test_a_model_that_overflows_in_fp32_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_overflows_in_fp32_is_refused(tmp_path):
     path = build(tmp_path, "e = Exp(x)\n y = Mul(e, small)")
     with pytest.raises(InputError, match="activation 'e' is NaN or infinite"):
         halved(path)
 
 
-def test_subgraphs_and_inputs_without_a_float16_form_keep_their_types(
-    tmp_path: Path, sqnr_db: SQNR
-) -> None:
+def test_subgraphs_and_inputs_without_a_float16_form_keep_their_types(tmp_path, sqnr_db):
     branch = "then_graph () => (float t) { t = Mul(x, small) }"
     other = "else_graph () => (float f) { f = Add(x, small) }"
     path = build(

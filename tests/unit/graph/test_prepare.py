@@ -1,11 +1,5 @@
 """Attention in the form that compilers fuse: the scale before Q·Kᵀ, and nothing else changed."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -41,7 +35,7 @@ SCALINGS = {
 ROOT = {"root": np.array([HEAD**0.5], np.float32)}
 
 
-def product(path: Path) -> tuple[Any, dict[str, Any]]:
+def product(path):
     """The node that computes Q·Kᵀ, and the makers of all tensors."""
     graph = onnx.load(path).graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -50,7 +44,7 @@ def product(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_a_scale_after_the_product_moves_onto_the_queries(tmp_path: Path, scaling: str) -> None:
+def test_a_scale_after_the_product_moves_onto_the_queries(tmp_path, scaling):
     path = build(tmp_path, PROJECTED + SCALINGS[scaling] + AFTER, **ROOT)
     want = run(path)
     model = ir.load(path)
@@ -71,7 +65,7 @@ def test_a_scale_after_the_product_moves_onto_the_queries(tmp_path: Path, scalin
     ],
     ids=["divides by the product", "the product is read twice", "no scalar"],
 )
-def test_anything_else_stays_where_it_is(tmp_path: Path, body: str) -> None:
+def test_anything_else_stays_where_it_is(tmp_path, body):
     ramp = np.linspace(1, 2, 16, dtype=np.float32)
     path = build(tmp_path, body, **ROOT, ramp=ramp)
     model = ir.load(path)
@@ -81,9 +75,7 @@ def test_anything_else_stays_where_it_is(tmp_path: Path, body: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, "dynamic"])
-def test_a_whole_model_computes_the_same(
-    tmp_path: Path, digits_graph: Callable[..., Any], held_out: Any, batch: int | str
-) -> None:
+def test_a_whole_model_computes_the_same(tmp_path, digits_graph, held_out, batch):
     path = digits_graph(batch).path
     images = held_out.images[: 2 if batch == "dynamic" else 1]
     after = path.with_name(f"attention-{batch}.onnx")

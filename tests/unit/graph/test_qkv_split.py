@@ -1,11 +1,5 @@
 """A Linear that makes several things at once is split; what is computed stays as it was."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -101,7 +95,7 @@ LEFT_ALONE = {
 }
 
 
-def split_graph(folder: Path, body: str) -> tuple[Path, Path, int]:
+def split_graph(folder, body):
     stacked = np.array([1, TOKENS, 3, HEADS, HEAD])
     changed = {"split_stacked": stacked, "split_heads": stacked if body == FUSED else HEADS_FIRST}
     path = build(folder, body, **{**AXES, **changed})
@@ -112,7 +106,7 @@ def split_graph(folder: Path, body: str) -> tuple[Path, Path, int]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_part_gets_a_linear_of_its_own(tmp_path: Path, form: str) -> None:
+def test_each_part_gets_a_linear_of_its_own(tmp_path, form):
     path, after, count = split_graph(tmp_path, FORMS[form])
     assert count == 1
     nodes = onnx.load(after).graph.node
@@ -124,15 +118,13 @@ def test_each_part_gets_a_linear_of_its_own(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", LEFT_ALONE)
-def test_what_cannot_be_told_apart_stays_as_it_is(tmp_path: Path, form: str) -> None:
+def test_what_cannot_be_told_apart_stays_as_it_is(tmp_path, form):
     path, after, count = split_graph(tmp_path, LEFT_ALONE[form])
     assert count == 0
     np.testing.assert_array_equal(run(after), run(path))
 
 
-def test_a_dynamic_batch_stays_dynamic(
-    tmp_path: Path, digits_graph: Callable[..., Any], held_out: Any
-) -> None:
+def test_a_dynamic_batch_stays_dynamic(tmp_path, digits_graph, held_out):
     path = digits_graph("dynamic").path
     model = ir.load(path)
     assert split(model, shapes(path, held_out.images[:2])) == 4

@@ -1,25 +1,15 @@
 """A graph run on many batches: two at a time, and nothing else changes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 
-from vitedge.data.imageset import Batch
 from vitedge.graph.run import Runner
 
 pytest.importorskip("torch")
 
-Graph = Callable[..., Any]
-
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_each_batch_comes_in_order_with_the_outputs_of_its_own_run(
-    digits_graph: Graph, held_out: Batch, count: int
-) -> None:
+def test_each_batch_comes_in_order_with_the_outputs_of_its_own_run(digits_graph, held_out, count):
     path = digits_graph(1).path
     run = Runner(path)
     seen = 0
@@ -31,10 +21,10 @@ def test_each_batch_comes_in_order_with_the_outputs_of_its_own_run(
     assert seen == count
 
 
-def test_no_more_batches_are_taken_than_run_at_a_time(digits_graph: Graph, held_out: Batch) -> None:
+def test_no_more_batches_are_taken_than_run_at_a_time(digits_graph, held_out):
     started = 0
 
-    def batches() -> Iterator[np.ndarray[Any, Any]]:
+    def batches():
         nonlocal started
         for i in range(20):
             started += 1
@@ -44,7 +34,7 @@ def test_no_more_batches_are_taken_than_run_at_a_time(digits_graph: Graph, held_
         assert started <= seen + 2
 
 
-def test_a_run_that_fails_is_an_error(digits_graph: Graph, held_out: Batch) -> None:
+def test_a_run_that_fails_is_an_error(digits_graph, held_out):
     run = Runner(digits_graph(4).path, often=True)
     with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
         list(run.stream(iter([held_out.images[:4], held_out.images[:3]])))

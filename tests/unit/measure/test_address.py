@@ -1,7 +1,5 @@
 """Where a device is, as users write it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ ROOT = Path(__file__).parents[3]
         ("ssh://me@[fe80::1%eth0]:22/", "me@fe80::1%eth0", 22, "me@-fe80-1-eth0-22"),
     ],
 )
-def test_an_address(text: str, destination: str, port: int | None, slug: str) -> None:
+def test_an_address(text, destination, port, slug):
     address = parse_address(text)
     assert address == Address(text, destination, port)
     assert address.slug == slug
@@ -35,13 +33,13 @@ def test_an_address(text: str, destination: str, port: int | None, slug: str) ->
         *("ssh://-oProxyCommand=x", "ssh://-x@host", "ssh://host;reboot", "http://host"),
     ],
 )
-def test_what_is_none(text: str) -> None:
+def test_what_is_none(text):
     with pytest.raises(InputError, match="is no address") as error:
         parse_address(text)
     assert "ssh://[user@]host[:port]" in error.value.fix
 
 
-def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path: Path) -> None:
+def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path):
     text = (ROOT / "targets" / "onnxruntime-cpu.toml").read_text()
     file = tmp_path / "mine.toml"
     file.write_text(text)
@@ -57,7 +55,7 @@ def test_a_targets_file_names_it_and_an_artifact_does_not_carry_it(tmp_path: Pat
     assert target.name == "onnxruntime-cpu" and target.device == ""
 
 
-def test_no_shipped_target_names_one() -> None:
+def test_no_shipped_target_names_one():
     from vitedge.core import catalog
 
     assert not any(target.device for target in catalog.targets().values())

@@ -1,16 +1,12 @@
 """The agent on a device, spoken to as a client does: one copies, the others wait."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,35 +20,34 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 class Client:
     """One connection: an agent in a process of its own."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache):
         self.process = subprocess.Popen(
             [sys.executable, AGENT],
             env={**os.environ, "XDG_CACHE_HOME": str(cache)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert self.process.stdin and self.process.stdout
         self.requests, self.answers = self.process.stdin, self.process.stdout
         self.requests.write(b"hello \n")
         self.requests.flush()
         assert self.answers.readline().startswith(b"hello {")
 
-    def ask(self, verb: str, payload: bytes | None = None, **arguments: Any) -> None:
+    def ask(self, verb, payload=None, **arguments):
         if payload is not None:
             arguments["bytes"] = len(payload)
         request = json.dumps({"verb": verb, **arguments}).encode()
         self.requests.write(request + b"\n" + (payload or b""))
         self.requests.flush()
 
-    def answer(self) -> Any:
+    def answer(self):
         return json.loads(self.answers.readline())["answer"]
 
-    def answered(self, within_s: float) -> bool:
+    def answered(self, within_s):
         return bool(select.select([self.answers], [], [], within_s)[0])
 
 
 @pytest.fixture
-def clients(tmp_path: Path) -> Iterator[tuple[Client, Client]]:
+def clients(tmp_path):
     """The first has begun to copy, and the second waits."""
     first, second = Client(tmp_path), Client(tmp_path)
     first.ask("held", files=[SHA])
@@ -66,9 +61,7 @@ def clients(tmp_path: Path) -> Iterator[tuple[Client, Client]]:
         client.process.communicate(timeout=10)
 
 
-def test_two_clients_do_not_write_into_each_others_copy(
-    clients: tuple[Client, Client], tmp_path: Path
-) -> None:
+def test_two_clients_do_not_write_into_each_others_copy(clients, tmp_path):
     first, second = clients
     first.ask("write", CONTENT[10:], sha=SHA, offset=10, size=len(CONTENT))
     assert first.answer()
@@ -79,7 +72,7 @@ def test_two_clients_do_not_write_into_each_others_copy(
     assert second.answer() == {}
 
 
-def test_who_waits_goes_on_when_the_other_is_gone(clients: tuple[Client, Client]) -> None:
+def test_who_waits_goes_on_when_the_other_is_gone(clients):
     first, second = clients
     first.process.kill()
     assert second.answer() == {SHA: 10}

@@ -1,12 +1,7 @@
 """What bench cannot do is said before anything runs; numbers of another machine do not stay."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +15,6 @@ from vitedge.measure.latency.bench import bench_bundles
 from vitedge.measure.latency.request import BenchRequest, check
 from vitedge.measure.latency.single_stream import time_bundles
 
-Make = Callable[..., Path]
 OFFLINE = {"scenarios": ("offline",)}
 
 
@@ -40,9 +34,7 @@ OFFLINE = {"scenarios": ("offline",)}
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_said_at_once(
-    tmp_path: Path, small_bundle: Make, asked: dict[str, Any], says: str
-) -> None:
+def test_what_cannot_be_done_is_said_at_once(tmp_path, small_bundle, asked, says):
     image = Tensor(name="x", shape=(1, 8, 8, 3), dtype="uint8", layout="NHWC")
     bundle = open_bundle(small_bundle(tmp_path / "small-fp32", inputs=(image,)))
     request = BenchRequest(**{"duration_s": 1.0, **asked})
@@ -52,16 +44,14 @@ def test_what_cannot_be_done_is_said_at_once(
     assert not (bundle.path / "report.json").exists()
 
 
-def test_what_can_be_done_passes(tmp_path: Path, small_bundle: Make) -> None:
+def test_what_can_be_done_passes(tmp_path, small_bundle):
     image = Tensor(name="x", shape=("batch", 8, 8, 3), dtype="uint8", layout="NHWC")
     bundle = open_bundle(small_bundle(tmp_path / "small-fp32", inputs=(image,)))
     for asked in ({}, {**OFFLINE, "streams": 2}, {"sweeps": ("threads", "batch")}):
         check(BenchRequest(**{"duration_s": 1.0, **asked}), [bundle])
 
 
-def test_timing_of_another_machine_is_not_kept(
-    tmp_path: Path, bundles: dict[tuple[str, str], Path]
-) -> None:
+def test_timing_of_another_machine_is_not_kept(tmp_path, bundles):
     path = tmp_path / "digits"
     shutil.copytree(bundles["onnxruntime", "fp32"], path)
     request = BenchRequest(0.01, scenarios=("offline",), threads=1)
@@ -81,9 +71,7 @@ def test_timing_of_another_machine_is_not_kept(
     assert third.get("numerics") == first.get("numerics")  # those are the artifact's
 
 
-def test_what_an_export_times_says_on_which_machine(
-    tmp_path: Path, bundles: dict[tuple[str, str], Path]
-) -> None:
+def test_what_an_export_times_says_on_which_machine(tmp_path, bundles):
     path = tmp_path / "digits"
     shutil.copytree(bundles["onnxruntime", "fp32"], path)
     (path / "report.json").unlink()

@@ -1,16 +1,11 @@
 """Timing compares real ONNX Runtime sessions; no test here looks at an absolute time."""
 
-from __future__ import annotations
-
 import gc
-from collections.abc import Mapping
 from itertools import groupby, pairwise
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vitedge.core.errors import InputError
@@ -27,7 +22,7 @@ class OrtSession:
     inputs = (TensorSpec("x", (WIDTH, WIDTH), "float32"),)
     outputs = (TensorSpec("y", (WIDTH, WIDTH), "float32"),)
 
-    def __init__(self, matmuls: int) -> None:
+    def __init__(self, matmuls):
         weight = numpy_helper.from_array(np.eye(WIDTH, dtype=np.float32), "w")
         names = ["x", *(f"h{i}" for i in range(matmuls - 1)), "y"]
         nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in pairwise(names)]
@@ -39,18 +34,18 @@ class OrtSession:
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        self.order: list[OrtSession] = []
+        self.order = []
         """Appended to at each run; share one list to record the order of several sessions."""
-        self.gc_enabled: list[bool] = []
+        self.gc_enabled = []
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feed):
         self.order.append(self)
         self.gc_enabled.append(gc.isenabled())
         return {"y": np.asarray(self._session.run(["y"], dict(feed))[0])}
 
 
 @pytest.fixture
-def feed() -> dict[str, NDArray[np.float32]]:
+def feed():
     return {"x": np.ones((WIDTH, WIDTH), dtype=np.float32)}
 
 
@@ -82,7 +77,7 @@ def test_one_session_alone(feed):
 
 
 def test_every_round_times_every_session_and_the_order_rotates(feed):
-    order: list[OrtSession] = []
+    order = []
     sessions = [OrtSession(4), OrtSession(6), OrtSession(8)]
     for session in sessions:
         session.order = order
@@ -105,7 +100,7 @@ def test_a_slow_session_gets_few_rounds_and_an_honest_n(feed):
 
 
 def test_progress_rises_to_one(feed):
-    seen: list[float] = []
+    seen = []
     measure([OrtSession(4), OrtSession(4)], [feed, feed], 0.1, on_progress=seen.append)
     assert seen == sorted(seen)
     assert 0 < seen[0] < seen[-1] == 1
@@ -169,13 +164,13 @@ def test_rounds_know_when_they_began(feed):
 
 
 @pytest.mark.parametrize(("duration_s", "least", "rounds"), [(1e-9, 1, 1), (1e-9, 4, 4)])
-def test_rounds_go_on_until_there_are_enough(duration_s: float, least: int, rounds: int) -> None:
-    done: list[float] = []
+def test_rounds_go_on_until_there_are_enough(duration_s, least, rounds):
+    done = []
     assert list(rounds_for(duration_s, least, done.append)) == list(range(rounds))
     assert done == [(number + 1) / least for number in range(rounds)]
 
 
-def test_rounds_go_on_until_the_time_is_over() -> None:
-    done: list[float] = []
+def test_rounds_go_on_until_the_time_is_over():
+    done = []
     numbers = list(rounds_for(0.01, 2, done.append))
     assert len(numbers) > 2 and done == sorted(done) and done[-1] == 1

@@ -1,10 +1,6 @@
 """Energy counters are read as the kernel shows them, from real file trees."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +9,6 @@ from vitedge.core.errors import UnavailableError
 from vitedge.measure.latency.energy import Ina, Rapl, energy_j, find_meter, measure_energy
 from vitedge.measure.latency.request import BenchRequest
 
-Tree = Callable[[dict[str, str]], Path]
 ZONE = "sys/class/powercap/intel-rapl:0"
 RAPL = {
     f"{ZONE}/name": "package-0",
@@ -50,24 +45,17 @@ AGX_ORIN = {
 }
 
 
-def test_rapl_counts_packages_alone(tree: Tree) -> None:
+@pytest.mark.parametrize(("counter", "joules"), [("262143300000", 0.3), ("671150", 1.0)])
+def test_rapl_counts_packages_alone_and_begins_again_at_zero(tree, counter, joules):
     root = tree(RAPL)
     meter = find_meter(root, "cpu")
     assert meter.source == "RAPL package-0"
     meter.start()
-    (root / ZONE / "energy_uj").write_text("262143300000\n")
-    assert meter.stop() == pytest.approx(0.3)
+    (root / ZONE / "energy_uj").write_text(f"{counter}\n")
+    assert meter.stop() == pytest.approx(joules)
 
 
-def test_rapl_begins_again_at_zero(tree: Tree) -> None:
-    root = tree(RAPL)
-    meter = Rapl(root)
-    meter.start()
-    (root / ZONE / "energy_uj").write_text("671150\n")
-    assert meter.stop() == pytest.approx(1.0)
-
-
-def test_two_packages_are_added(tree: Tree) -> None:
+def test_two_packages_are_added(tree):
     second = "sys/class/powercap/intel-rapl:2"
     root = tree({**RAPL, f"{second}/name": "package-1", f"{second}/energy_uj": "0"})
     meter = Rapl(root)
@@ -77,7 +65,7 @@ def test_two_packages_are_added(tree: Tree) -> None:
     assert meter.stop() == pytest.approx(2.0)
 
 
-def test_a_counter_that_may_not_be_read_says_how_to_allow_it(tree: Tree) -> None:
+def test_a_counter_that_may_not_be_read_says_how_to_allow_it(tree):
     root = tree({**RAPL})
     counter = root / ZONE / "energy_uj"
     counter.unlink()
@@ -95,9 +83,7 @@ def test_a_counter_that_may_not_be_read_says_how_to_allow_it(tree: Tree) -> None
     ],
     ids=["orin-nano", "agx-orin"],
 )
-def test_a_jetson_adds_up_power_over_time(
-    tree: Tree, files: dict[str, str], source: str, watts: float
-) -> None:
+def test_a_jetson_adds_up_power_over_time(tree, files, source, watts):
     meter = find_meter(tree(files), "gpu")
     assert isinstance(meter, Ina) and meter.source == source
     began = time.perf_counter()
@@ -107,27 +93,23 @@ def test_a_jetson_adds_up_power_over_time(
     assert 0.05 * watts <= joules <= watts * (time.perf_counter() - began)
 
 
-def test_power_that_changes_is_added_by_trapezoids() -> None:
+def test_power_that_changes_is_added_by_trapezoids():
     assert energy_j([(0, 2), (1, 4), (3, 4)]) == 3 + 8
 
 
-def test_another_sensor_is_no_meter(tree: Tree) -> None:
+def test_another_sensor_is_no_meter(tree):
     with pytest.raises(UnavailableError, match="no energy counter"):
         find_meter(tree({**ORIN_NANO, f"{HWMON}/name": "coretemp"}), "cpu")
 
 
-def test_without_a_meter_nothing_is_run_and_the_report_says_why(
-    tmp_path: Path, small_bundle: Callable[..., Path]
-) -> None:
+def test_without_a_meter_nothing_is_run_and_the_report_says_why(tmp_path, small_bundle):
     bundle = open_bundle(small_bundle(tmp_path / "no-model"))  # could not be run
     energy = measure_energy(bundle, BenchRequest(1), tmp_path, on_progress=lambda done: None)
     assert energy.joules_per_inference is None and energy.source is None
     assert energy.note.startswith("not available: ")
 
 
-def test_energy_of_a_run_is_what_the_counter_gained(
-    tree: Tree, bundles: dict[tuple[str, str], Path]
-) -> None:
+def test_energy_of_a_run_is_what_the_counter_gained(tree, bundles):
     root = tree({**ORIN_NANO})
     bundle = open_bundle(bundles["onnxruntime", "int8"])
     energy = measure_energy(bundle, BenchRequest(0.3, threads=1), root, on_progress=print)

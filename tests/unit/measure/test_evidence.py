@@ -1,10 +1,5 @@
 """What is kept of each image is what one would note by hand, and never passes for other bytes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import pytest
@@ -15,7 +10,6 @@ from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.measure.accuracy.validation import validate
 from vitedge.measure.accuracy.worst_images import WORST_COUNT, WorstImages
 
@@ -23,7 +17,7 @@ KEPT_BESIDE = ("manifest.json", "evidence.npz")
 
 
 @pytest.fixture
-def seen(tmp_path: Path) -> tuple[PerImage, np.ndarray, np.ndarray]:
+def seen(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (300, 4, 4, 3), np.uint8)
     labels = images.mean(axis=(1, 2)).argmax(axis=1)
@@ -40,7 +34,7 @@ def seen(tmp_path: Path) -> tuple[PerImage, np.ndarray, np.ndarray]:
     return validation.per_image, images, labels
 
 
-def test_choices_labels_and_digests_are_those_of_each_image(seen) -> None:
+def test_choices_labels_and_digests_are_those_of_each_image(seen):
     per_image, images, labels = seen
     logits = images.mean(axis=(1, 2)).astype(np.float32)
     np.testing.assert_array_equal(per_image.labels, labels)
@@ -50,7 +44,7 @@ def test_choices_labels_and_digests_are_those_of_each_image(seen) -> None:
     assert len(np.unique(per_image.digests)) == len(images)
 
 
-def test_the_worst_images_are_those_that_only_the_artifact_has_wrong(seen) -> None:
+def test_the_worst_images_are_those_that_only_the_artifact_has_wrong(seen):
     per_image, images, _ = seen
     differ = per_image.artifact != per_image.fp32
     lost = (per_image.fp32 == per_image.labels) & (per_image.artifact != per_image.labels)
@@ -60,7 +54,7 @@ def test_the_worst_images_are_those_that_only_the_artifact_has_wrong(seen) -> No
     np.testing.assert_array_equal(per_image.thumbnails[0], images[per_image.worst[0]])
 
 
-def test_no_more_than_a_few_small_pictures_are_kept() -> None:
+def test_no_more_than_a_few_small_pictures_are_kept():
     rng = np.random.default_rng(1)
     worst = WorstImages("features")
     for _ in range(10):
@@ -73,13 +67,12 @@ def test_no_more_than_a_few_small_pictures_are_kept() -> None:
 
 
 def test_evidence_lies_beside_the_report_and_is_no_part_of_the_artifact(
-    seen, tmp_path: Path, small_bundle: Callable[..., Path]
-) -> None:
+    seen, tmp_path, small_bundle
+):
     bundle = open_bundle(small_bundle(tmp_path / "small-int8"))
     evidence.write(bundle, "top1", "data", seen[0])
     assert {path.name for path in bundle.path.iterdir()} == {*bundle.manifest.files, *KEPT_BESIDE}
     stored = evidence.read(open_bundle(bundle.path).path)
-    assert stored is not None
     assert (stored.about.metric, stored.about.data) == ("top1", "data")
     assert stored.about.files == bundle.model_files
     for name, array in evidence.arrays(seen[0]).items():
@@ -87,9 +80,7 @@ def test_evidence_lies_beside_the_report_and_is_no_part_of_the_artifact(
     assert seal(bundle.path, bundle.manifest).manifest.files == bundle.manifest.files
 
 
-def test_other_preprocessing_has_another_digest(
-    tmp_path: Path, small_bundle: Callable[..., Path]
-) -> None:
+def test_other_preprocessing_has_another_digest(tmp_path, small_bundle):
     bundle = open_bundle(small_bundle(tmp_path / "one"))
     preprocessing = msgspec.structs.replace(
         bundle.manifest.preprocessing, host=Preprocess(height=8, width=8, mean=(0.4, 0.5, 0.5))
@@ -99,21 +90,21 @@ def test_other_preprocessing_has_another_digest(
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 and no more"])
-def test_damaged_evidence_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_damaged_evidence_is_refused(tmp_path, content):
     (tmp_path / "evidence.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"evidence\.npz") as raised:
         evidence.read(tmp_path)
     assert "validate" in raised.value.fix
 
 
-def test_pickles_in_it_are_not_opened(tmp_path: Path) -> None:
+def test_pickles_in_it_are_not_opened(tmp_path):
     np.savez(tmp_path / "evidence.npz", about=np.array([{"schema": "x"}], dtype=object))
     with pytest.raises(InputError):
         evidence.read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["labels", "fp32", "artifact", "worst"])
-def test_arrays_of_other_images_are_not_believed(seen, tmp_path: Path, name: str) -> None:
+def test_arrays_of_other_images_are_not_believed(seen, tmp_path, name):
     named = evidence.arrays(seen[0])
     about = evidence.About(metric="top1", data="data", files={}, preprocessing="")
     evidence.save(tmp_path / "evidence.npz", about, named)
@@ -123,7 +114,7 @@ def test_arrays_of_other_images_are_not_believed(seen, tmp_path: Path, name: str
         evidence.read(tmp_path)
 
 
-def test_evidence_of_an_unknown_metric_is_not_believed(seen, tmp_path: Path) -> None:
+def test_evidence_of_an_unknown_metric_is_not_believed(seen, tmp_path):
     about = evidence.About(metric="top7", data="data", files={}, preprocessing="")
     evidence.save(tmp_path / "evidence.npz", about, evidence.arrays(seen[0]))
     with pytest.raises(InputError, match="top7"):
@@ -142,9 +133,7 @@ def test_evidence_of_an_unknown_metric_is_not_believed(seen, tmp_path: Path) -> 
         ("top1", {name: np.zeros((300, 3, 5), np.int32) for name in ("fp32", "artifact")}),
     ],
 )
-def test_arrays_of_another_kind_are_not_believed(
-    seen, tmp_path: Path, metric: str, changes: dict[str, np.ndarray]
-) -> None:
+def test_arrays_of_another_kind_are_not_believed(seen, tmp_path, metric, changes):
     about = evidence.About(metric=metric, data="data", files={}, preprocessing="")
     evidence.save(tmp_path / "evidence.npz", about, evidence.arrays(seen[0]) | changes)
     with pytest.raises(InputError, match="its arrays are not of"):

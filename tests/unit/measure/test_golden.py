@@ -1,26 +1,19 @@
 """Parity on the golden images: what an artifact computes here against what it did at export."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from tests.conftest import Vitedge
 from vitedge.core.bundle import Golden, open_bundle, seal
-
-Change = Callable[[Golden], np.ndarray]
 
 
 @pytest.fixture
-def foreign(bundles: dict[tuple[str, str], Path], tmp_path: Path) -> Callable[..., Path]:
+def foreign(bundles, tmp_path):
     """A bundle of a model that has no images of its own; FP32's outputs in it as `change` says."""
 
-    def make(precision: str, change: Change | None = None) -> Path:
+    def make(precision, change=None):
         path = tmp_path / precision
         shutil.copytree(bundles["onnxruntime", precision], path)
         (path / "report.json").unlink()
@@ -35,13 +28,13 @@ def foreign(bundles: dict[tuple[str, str], Path], tmp_path: Path) -> Callable[..
     return make
 
 
-def noisy(golden: Golden) -> np.ndarray:
+def noisy(golden):
     """Outputs with a quarter of their power as noise."""
     noise = np.random.default_rng(0).normal(size=golden.outputs.shape)
     return (golden.outputs + noise * golden.outputs.std() / 2).astype(np.float32)
 
 
-def test_export_remembers_the_parity_it_measured(bundles: dict[tuple[str, str], Path]) -> None:
+def test_export_remembers_the_parity_it_measured(bundles):
     for (_, precision), path in bundles.items():
         golden = open_bundle(path).manifest.golden
         assert golden and golden.n == 8 and golden.agreement == 1
@@ -49,9 +42,7 @@ def test_export_remembers_the_parity_it_measured(bundles: dict[tuple[str, str], 
         assert golden.sqnr_db is None or golden.sqnr_db > least
 
 
-def test_validate_without_images_is_parity_and_says_that_it_is_no_accuracy(
-    foreign: Callable[..., Path], vitedge: Vitedge
-) -> None:
+def test_validate_without_images_is_parity_and_says_that_it_is_no_accuracy(foreign, vitedge):
     path = foreign("int8")
     said = vitedge("validate", path).stdout
     assert "parity with FP32 on 8 golden images, which is no accuracy" in said
@@ -64,24 +55,20 @@ def test_validate_without_images_is_parity_and_says_that_it_is_no_accuracy(
     assert report["numerics"]["sqnr_db"] == pytest.approx(before, abs=0.01)
 
 
-def test_fp32_that_computes_something_else_here_fails(
-    foreign: Callable[..., Path], vitedge: Vitedge
-) -> None:
+def test_fp32_that_computes_something_else_here_fails(foreign, vitedge):
     done = vitedge("validate", foreign("fp32", noisy), code=1)
     assert "NO PARITY on 8 golden images" in done.stdout and "in FP32" in done.stdout
     assert "does not compute on this machine" in done.stderr
 
 
-def test_int8_that_lost_what_it_had_at_export_fails_in_bench(
-    foreign: Callable[..., Path], vitedge: Vitedge
-) -> None:
+def test_int8_that_lost_what_it_had_at_export_fails_in_bench(foreign, vitedge):
     done = vitedge("bench", foreign("int8", noisy), "--duration", 0.05, "--json", code=1)
     assert "where it was exported" in done.document["parity"]["broken"]
     assert done.document["latency"]["p50_ms"] > 0
     assert "does not compute on this machine" in done.stderr
 
 
-def test_outputs_that_are_not_finite_are_no_parity() -> None:
+def test_outputs_that_are_not_finite_are_no_parity():
     from vitedge.measure.accuracy.parity import compare
 
     golden = Golden(np.zeros((2, 1, 1, 3), np.uint8), np.ones((2, 3), np.float32), np.zeros(2))
@@ -90,9 +77,7 @@ def test_outputs_that_are_not_finite_are_no_parity() -> None:
     assert parity.broken == "its outputs are not finite" and parity.numerics is None
 
 
-def test_bench_keeps_numerics_that_a_dataset_gave(
-    bundles: dict[tuple[str, str], Path], tmp_path: Path, vitedge: Vitedge
-) -> None:
+def test_bench_keeps_numerics_that_a_dataset_gave(bundles, tmp_path, vitedge):
     path = tmp_path / "int8"
     shutil.copytree(bundles["onnxruntime", "int8"], path)
     report = vitedge("bench", path, "--duration", 0.05, "--json").document

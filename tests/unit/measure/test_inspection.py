@@ -1,35 +1,23 @@
 """Hostile names and huge graphs: what is inspected is not ours to trust."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from tests.support.page_artifacts import layer, manifest_of
+from tests.support.page_reports import HOSTILE
 from vitedge.core.errors import InputError
-from vitedge.core.manifest import (
-    CalibrationSet,
-    Equalization,
-    Figures,
-    Finding,
-    Layer,
-    QuantizationRecord,
-    Settled,
-)
-from vitedge.core.spec import Calibration
+from vitedge.core.manifest import Figures, Finding
 from vitedge.measure.inspection import Inspection, Row, Summary, inspect
 from vitedge.show.page import inspection as page
 from vitedge.show.page import shell
 from vitedge.show.table import TERMINAL
 from vitedge.show.terminal import inspection as table
 
-HOSTILE = "a</title><script>alert('1')</script>\x1b[31m&\"b"
 
-
-def row(depth: int, own: float | None, so_far: float | None, node: str = "") -> Row:
+def row(depth, own, so_far, node=""):
     return Row(
         depth=depth,
         node=node or f"layer{depth}",
@@ -42,7 +30,7 @@ def row(depth: int, own: float | None, so_far: float | None, node: str = "") -> 
     )
 
 
-def inspected(*rows: Row, **changes: object) -> Inspection:
+def inspected(*rows, **changes):
     plain = {
         "name": "model",
         "kind": "artifact",
@@ -61,22 +49,21 @@ def inspected(*rows: Row, **changes: object) -> Inspection:
         "quantizers": (),
         "lint": (),
     }
-    return Inspection(**{**plain, **changes})  # type: ignore[arg-type]
+    return Inspection(**{**plain, **changes})
 
 
 class Page(HTMLParser):
     """A page as a browser takes it: its tags, and the text of each."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, html):
         super().__init__()
-        self.tags: list[str] = []
-        self.texts: list[str] = []
+        self.tags, self.texts = [], []
         self.feed(html)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         self.texts.append(data)
 
 
@@ -84,31 +71,19 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def bundle(small_bundle: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+def bundle(small_bundle, tmp_path):
     """An INT8 bundle with one layer and its `figures`."""
 
-    def make(figures: Figures) -> Path:
-        layer = Layer(
-            node="head", op="MatMul", role="linear", quantized=True, why="x", figures=figures
-        )
-        recipe = Calibration(
-            name="r", description="", num_samples=1, activations="mse", weights="mse"
-        )
-        calibration = CalibrationSet(
-            recipe=recipe, source="digits", images=1, digest="", image_digests=(), skipped={}
-        )
-        record = QuantizationRecord(
-            layers=(layer,),
-            calibration=calibration,
-            settled=Settled(equalize="off", activations="mse", tried=()),
-            equalization=Equalization(pairs=(), max_rel_error=0.0),
+    def make(figures):
+        record = replace(
+            manifest_of("small").quantization, layers=(replace(layer(1, "head"), figures=figures),)
         )
         return small_bundle(tmp_path / "small", precision="int8", quantization=record)
 
     return make
 
 
-def test_an_artifact_with_figures_shows_them(bundle) -> None:
+def test_an_artifact_with_figures_shows_them(bundle):
     figures = Figures(
         activation_scales=(0.25,),
         weight_scales=(0.01, 0.02),
@@ -126,7 +101,7 @@ def test_an_artifact_with_figures_shows_them(bundle) -> None:
     assert inspection.summary.quantized_macs_share == 1.0
 
 
-def test_the_worst_come_first_and_float_layers_last() -> None:
+def test_the_worst_come_first_and_float_layers_last():
     inspection = inspected(row(1, None, None), row(2, 40.0, 39.0), row(3, 20.0, 19.0))
     assert [r.depth for r in inspection.worst_first()] == [3, 2, 1]
     assert [r.depth for r in inspection.layers] == [1, 2, 3]
@@ -135,7 +110,7 @@ def test_the_worst_come_first_and_float_layers_last() -> None:
 # -- the page -----------------------------------------------------------------------------------
 
 
-def test_a_hostile_name_is_shown_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hostile_name_is_shown_and_does_nothing(capsys):
     finding = Finding(
         rule="asymmetric", node=HOSTILE, consequence="slower", what=HOSTILE, fix="none"
     )
@@ -150,7 +125,7 @@ def test_a_hostile_name_is_shown_and_does_nothing(capsys: pytest.CaptureFixture[
     assert "alert('1')" in "".join(parsed.texts)
 
 
-def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
+def test_the_picture_has_a_mark_for_every_value_at_its_height():
     html = page.render(
         inspected(row(1, None, None), row(2, 20.0, 20.0), row(3, 40.0, 18.0), row(4, None, 19.0))
     )
@@ -165,14 +140,14 @@ def test_the_picture_has_a_mark_for_every_value_at_its_height() -> None:
     assert "own:" in legend and "so far:" in legend
 
 
-def test_a_huge_graph_with_long_names_stays_under_two_megabytes() -> None:
+def test_a_huge_graph_with_long_names_stays_under_two_megabytes():
     rows = [row(i, 30.0, 20.0, "n" * 4000) for i in range(1, 1501)]
     html = page.render(inspected(*rows))
     assert len(html.encode()) < 2_000_000
     assert "500 more are in JSON" in html
 
 
-def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "page.html"
     shell.write(page.render(inspected(row(1, 30.0, 29.0))), path)
     assert path.read_text(encoding="utf-8").endswith("</html>\n")
@@ -180,7 +155,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/page.html", "model.onnx", "folder.html"])
-def test_a_page_goes_only_where_a_page_can_go(tmp_path: Path, name: str) -> None:
+def test_a_page_goes_only_where_a_page_can_go(tmp_path, name):
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(InputError, match=re.escape(name)):
         shell.check_writable(tmp_path / name)

@@ -1,11 +1,8 @@
 """One timing at a time on a machine, with real processes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -23,17 +20,16 @@ with exclusive_timing(lambda line: print(line, flush=True), Path(sys.argv[1])):
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="only POSIX has such locks")
 
 
-def holder(path: Path) -> subprocess.Popen[str]:
+def holder(path):
     return subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True)
 
 
-def test_the_second_waits_and_says_for_whom_and_a_killed_holder_frees_it(tmp_path: Path) -> None:
+def test_the_second_waits_and_says_for_whom_and_a_killed_holder_frees_it(tmp_path):
     path = tmp_path / "bench.lock"
     first, second = holder(path), None
     try:
-        assert first.stdout and first.stdout.readline() == "mine\n"
+        assert first.stdout.readline() == "mine\n"
         second = holder(path)
-        assert second.stdout
         said = second.stdout.readline()
         assert "waiting" in said and f"(pid {first.pid})" in said
         assert second.poll() is None
@@ -46,8 +42,8 @@ def test_the_second_waits_and_says_for_whom_and_a_killed_holder_frees_it(tmp_pat
                 process.communicate()
 
 
-def test_within_itself_it_does_not_wait(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_within_itself_it_does_not_wait(tmp_path):
+    said = []
     path = tmp_path / "bench.lock"
     with exclusive_timing(said.append, path), exclusive_timing(said.append, path):
         pass
@@ -56,7 +52,7 @@ def test_within_itself_it_does_not_wait(tmp_path: Path) -> None:
     assert said == []
 
 
-def test_every_user_may_lock_it_whatever_the_umask(tmp_path: Path) -> None:
+def test_every_user_may_lock_it_whatever_the_umask(tmp_path):
     before = os.umask(0o077)
     try:
         with exclusive_timing(print, tmp_path / "bench.lock"):
@@ -66,7 +62,7 @@ def test_every_user_may_lock_it_whatever_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "bench.lock").stat().st_mode & 0o777 == 0o666
 
 
-def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_its_place_is_not_followed(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "bench.lock").symlink_to(victim)

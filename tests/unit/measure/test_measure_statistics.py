@@ -1,10 +1,7 @@
 """Intervals hold what they promise: published values, an independent test, simulated coverage."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 
 from vitedge.core.errors import InputError
@@ -22,19 +19,19 @@ from vitedge.measure.statistics import (
 
 @pytest.mark.parametrize("count", [0, 1, 7, 399, 1234, 45000])
 @pytest.mark.parametrize("tail", [0.2, 0.05, 0.025, 0.005])
-def test_the_limits_of_a_count_are_garwoods(count: int, tail: float) -> None:
+def test_the_limits_of_a_count_are_garwoods(count, tail):
     low, high = _poisson_limits(count, tail)
     assert low == pytest.approx(stats.chi2.ppf(tail, 2 * count) / 2 if count else 0)
     assert high == pytest.approx(stats.chi2.ppf(1 - tail, 2 * count + 2) / 2)
 
 
-def test_drop_without_gains_has_the_limits_of_what_was_lost() -> None:
+def test_drop_without_gains_has_the_limits_of_what_was_lost():
     low, high = drop_pp(12, 0, 719, 0.9)
     assert high == pytest.approx(100 * stats.chi2.ppf(0.95, 26) / 2 / 719)
     assert low < 100 * stats.chi2.ppf(0.05, 24) / 2 / 719  # there may be gains yet
 
 
-def test_drop_of_identical_models_is_the_rule_of_three() -> None:
+def test_drop_of_identical_models_is_the_rule_of_three():
     limit = -100 * np.log(0.025) / 719
     assert drop_pp(0, 0, 719) == pytest.approx((-limit, limit))
     assert drop_pp(0, 0, 719, 0.9)[1] > 0.4  # which proves no drop below 0.01 points
@@ -46,7 +43,7 @@ def test_drop_of_swapped_models_is_negated():
     assert 0 < low < 100 * (31 - 12) / 719 < high
 
 
-def test_drop_of_one_image() -> None:
+def test_drop_of_one_image():
     low, high = drop_pp(1, 0, 1)
     assert low < 0 < high == 100
     assert drop_pp(0, 0, 1) == (-100, 100)
@@ -55,9 +52,7 @@ def test_drop_of_one_image() -> None:
 @pytest.mark.parametrize("n", [30, 719])
 @pytest.mark.parametrize("tail", [0.05, 0.005])
 @pytest.mark.parametrize(("lost", "gained"), [(2.8, 0), (3, 0.5), (0.06, 0), (1, 1), (12, 6)])
-def test_each_limit_of_a_drop_holds_its_level_exactly(
-    n: int, tail: float, lost: float, gained: float
-) -> None:
+def test_each_limit_of_a_drop_holds_its_level_exactly(n, tail, lost, gained):
     """The chance of every table whose limit is on the wrong side of the true drop.
 
     `lost`, `gained`: expected. The score interval is wrong here in up to 9% of cases for 5%.
@@ -88,9 +83,7 @@ def test_a_pair_counts_where_one_model_alone_is_right() -> None:
     assert discordant(first, second) == (31, 12)
 
 
-def rounds(
-    rng: np.random.Generator, ms: float, shape: tuple[int, int], machine: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def rounds(rng, ms, shape, machine):
     """Latencies as a busy machine gives them: shared slow-downs, own drift, noise and spikes."""
     own = 0.02 * rng.standard_normal((shape[0], 1))
     noise = 0.02 * rng.standard_normal(shape)
@@ -146,7 +139,7 @@ def test_student_t_quantile(confidence, freedom):
     assert students_t(confidence, freedom) == pytest.approx(expected, rel=0.01)
 
 
-def test_p90_covers_the_true_p90() -> None:
+def test_p90_covers_the_true_p90():
     rng = np.random.default_rng(17)
     model = rounds(rng, 1.0, (20000, 8), 0.05 * rng.standard_normal(20000))
     true, hits = np.quantile(model, 0.9), []
@@ -159,10 +152,10 @@ def test_p90_covers_the_true_p90() -> None:
     assert np.mean(hits) >= 0.85
 
 
-def test_masks_on_which_nothing_changed_do_not_prove_that_nothing_can() -> None:
+def test_masks_on_which_nothing_changed_do_not_prove_that_nothing_can():
     counts = np.tile(np.array([[5, 5], [6, 6], [7, 7]]), (400, 1, 1))
 
-    def share(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def share(sums):
         return sums[..., 0, :].sum(-1) / sums[..., 2, :].sum(-1)
 
     low, high = resampled_drop_pp(counts, counts, share, 0.9)
@@ -188,7 +181,7 @@ def test_ratio_interval_covers_one_where_runs_are_fast_or_slow_by_turns():
     assert np.mean(hits) >= 0.93
 
 
-def test_a_few_bad_images_do_not_make_a_resampled_drop_pass_too_often() -> None:
+def test_a_few_bad_images_do_not_make_a_resampled_drop_pass_too_often():
     rng = np.random.default_rng(23)
     wrong = []
     for _ in range(200):

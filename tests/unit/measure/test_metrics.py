@@ -1,7 +1,5 @@
 """Each metric is what scikit-learn, or a loop anyone can follow, makes of the same outputs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score, top_k_accuracy_score
@@ -10,20 +8,23 @@ from sklearn.neighbors import NearestNeighbors
 from vitedge.core.errors import InputError
 from vitedge.measure.accuracy import metrics
 
-CONFIDENCE = 0.95
+
+def scored(task, labels, artifact, fp32, size=1000):
+    """The result on outputs that come in batches of `size`."""
+    score = metrics.score(task)
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        score.add(labels[part], artifact[part], fp32 if fp32 is None else fp32[part])
+    return score.result(0.95)
 
 
-def test_top1_and_top5_are_scikit_learns() -> None:
+def test_top1_and_top5_are_scikit_learns():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 20, 300)
     fp32 = rng.normal(size=(300, 20)).astype(np.float32)
     fp32[np.arange(300), labels] += 1.5
     artifact = fp32 + rng.normal(scale=0.5, size=fp32.shape).astype(np.float32)
-    score = metrics.score("classification")
-    for start in range(0, 300, 77):
-        part = slice(start, start + 77)
-        score.add(labels[part], artifact[part], fp32[part])
-    result = score.result(CONFIDENCE)
+    result = scored("classification", labels, artifact, fp32, 77)
     top1 = top_k_accuracy_score(labels, artifact, k=1, labels=range(20))
     assert result.metric == "top1"
     assert result.value.artifact == pytest.approx(top1)
@@ -35,21 +36,16 @@ def test_top1_and_top5_are_scikit_learns() -> None:
     assert top5.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=5))
 
 
-def test_equal_logits_count_as_the_first_class_as_argmax_does() -> None:
-    score = metrics.score("classification")
-    score.add(np.array([0, 1]), np.zeros((2, 10), np.float32), None)
-    assert score.result(CONFIDENCE).value.artifact == 0.5
+def test_equal_logits_count_as_the_first_class_as_argmax_does():
+    result = scored("classification", np.array([0, 1]), np.zeros((2, 10), np.float32), None)
+    assert result.value.artifact == 0.5
 
 
-def test_five_classes_have_no_top5() -> None:
-    score = metrics.score("classification")
-    score.add(np.array([0]), np.zeros((1, 5), np.float32), None)
-    assert score.result(CONFIDENCE).also == {}
+def test_five_classes_have_no_top5():
+    assert scored("classification", np.array([0]), np.zeros((1, 5), np.float32), None).also == {}
 
 
-def masks_and_logits(
-    images: int, size: int, classes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def masks_and_logits(images, size, classes):
     """Masks with ignored pixels, and logits of FP32 and artifact that mostly agree with them."""
     rng = np.random.default_rng(1)
     masks = rng.integers(0, classes - 1, (images, size, size)).astype(np.int16)  # one never shown
@@ -60,13 +56,9 @@ def masks_and_logits(
     return masks, fp32, artifact
 
 
-def test_miou_and_pixel_accuracy_are_scikit_learns_over_all_known_pixels() -> None:
+def test_miou_and_pixel_accuracy_are_scikit_learns_over_all_known_pixels():
     masks, fp32, artifact = masks_and_logits(12, 16, 5)
-    score = metrics.score("segmentation")
-    for start in range(0, 12, 5):
-        part = slice(start, start + 5)
-        score.add(masks[part], artifact[part], fp32[part])
-    result = score.result(CONFIDENCE)
+    result = scored("segmentation", masks, artifact, fp32, 5)
     known = masks >= 0
     for logits, value, pixels in (
         (fp32, result.value.fp32, result.also["pixel_accuracy"].fp32),
@@ -81,7 +73,7 @@ def test_miou_and_pixel_accuracy_are_scikit_learns_over_all_known_pixels() -> No
     assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
 
 
-def test_logits_are_resized_as_torch_does_it() -> None:
+def test_logits_are_resized_as_torch_does_it():
     import torch
     from torch.nn import functional as F
 
@@ -93,90 +85,69 @@ def test_logits_are_resized_as_torch_does_it() -> None:
         np.testing.assert_array_equal(metrics.class_map(logits, size), want.argmax(0).numpy())
 
 
-def test_too_few_images_have_no_interval() -> None:
+def test_too_few_images_have_no_interval():
     masks, fp32, artifact = masks_and_logits(9, 8, 4)
-    score = metrics.score("segmentation")
-    score.add(masks, artifact, fp32)
-    assert score.result(CONFIDENCE).drop_ci_pp is None
+    assert scored("segmentation", masks, artifact, fp32).drop_ci_pp is None
 
 
-def test_masks_that_ignore_everything_measure_nothing() -> None:
-    score = metrics.score("segmentation")
-    score.add(np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
+def test_masks_that_ignore_everything_measure_nothing():
     with pytest.raises(InputError, match="nothing to measure"):
-        score.result(CONFIDENCE)
+        scored("segmentation", np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
 
 
-def test_knn_agreement_is_scikit_learns_neighbours_compared() -> None:
+def test_knn_agreement_is_scikit_learns_neighbours_compared():
     rng = np.random.default_rng(0)
     fp32 = rng.normal(size=(300, 16)).astype(np.float32)
     artifact = fp32 + rng.normal(scale=0.2, size=fp32.shape).astype(np.float32)
-    score = metrics.score("features")
-    for start in range(0, 300, 64):
-        part = slice(start, start + 64)
-        score.add(np.full(len(fp32[part]), -1), artifact[part], fp32[part])
-    result = score.result(CONFIDENCE)
+    result = scored("features", np.full(300, -1), artifact, fp32, 64)
 
-    def nearest(features: np.ndarray) -> np.ndarray:
+    def nearest(features):
         model = NearestNeighbors(n_neighbors=10, metric="cosine").fit(features)
         return model.kneighbors(return_distance=False)  # without itself
 
     pairs = list(zip(nearest(artifact), nearest(fp32), strict=True))
-    want = np.mean(
-        [len({*neighbours} & {*fp32_neighbours}) / 10 for neighbours, fp32_neighbours in pairs]
-    )
+    want = np.mean([len({*artifact} & {*fp32}) / 10 for artifact, fp32 in pairs])
     assert result.metric == "knn_agreement"
     assert result.value.fp32 == 1
     assert result.value.artifact == pytest.approx(want)
     assert 0.5 < want < 1
-    assert result.agreement == np.mean(
-        [neighbours[0] == fp32_neighbours[0] for neighbours, fp32_neighbours in pairs]
-    )
+    assert result.agreement == np.mean([artifact[0] == fp32[0] for artifact, fp32 in pairs])
     assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
 
 
-def test_features_equal_to_fp32s_keep_every_neighbour() -> None:
+def test_features_equal_to_fp32s_keep_every_neighbour():
     features = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
-    score = metrics.score("features")
-    score.add(np.zeros(30), features, features)
-    result = score.result(CONFIDENCE)
+    result = scored("features", np.zeros(30), features, features)
     assert (result.value.artifact, result.value.drop_pp, result.agreement) == (1, 0, 1)
 
 
-def test_features_alone_say_nothing() -> None:
-    score = metrics.score("features")
+def test_features_alone_say_nothing():
     with pytest.raises(InputError, match="FP32 bundle is not here"):
-        score.add(np.zeros(2), np.zeros((2, 8), np.float32), None)
+        scored("features", np.zeros(2), np.zeros((2, 8), np.float32), None)
 
 
-def test_nan_is_no_class() -> None:
+def test_nan_is_no_class():
     labels = np.array([0, 1, 2])
     fp32 = np.eye(3, dtype=np.float32)
     artifact = fp32.copy()
     artifact[:2, 2] = np.nan
-    score = metrics.score("classification")
-    score.add(labels, artifact, fp32)
-    result = score.result(CONFIDENCE)
+    result = scored("classification", labels, artifact, fp32)
     assert (result.value.fp32, result.value.artifact) == (1, pytest.approx(1 / 3))
     assert result.agreement == pytest.approx(1 / 3)
     np.testing.assert_array_equal(result.artifact, [-1, -1, 2])
 
 
-def test_pixels_of_nan_are_in_no_class() -> None:
+def test_pixels_of_nan_are_in_no_class():
     logits = np.zeros((1, 3, 4, 4), np.float32)
     logits[:, 0] = 1
     broken = logits.copy()
     broken[0, 1, :2] = np.nan
-    score = metrics.score("segmentation")
-    score.add(np.zeros((1, 4, 4), np.int64), broken, logits)
-    result = score.result(CONFIDENCE)
+    result = scored("segmentation", np.zeros((1, 4, 4), np.int64), broken, logits)
     assert (result.value.fp32, result.value.artifact, result.agreement) == (1, 0.5, 0.5)
 
 
-def test_features_of_nan_have_no_neighbours() -> None:
+def test_features_of_nan_have_no_neighbours():
     features = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     broken = features.copy()
     broken[0] = np.nan
-    score = metrics.score("features")
-    score.add(np.zeros(11), broken, features)
-    assert score.result(CONFIDENCE).artifact[0] == 0
+    assert scored("features", np.zeros(11), broken, features).artifact[0] == 0

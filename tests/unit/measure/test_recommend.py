@@ -1,29 +1,19 @@
 """Which precision is recommended, and what the reason says, for timings and losses of all kinds."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
-from vitedge.core.measurements import Distribution, Latency, Timing
-from vitedge.core.report import (
-    SCHEMA,
-    Accuracy,
-    Candidate,
-    Numerics,
-    Recommendation,
-    Report,
-    Size,
-)
+from tests.support.page_reports import measured, timing, with_part
+from vitedge.core.measurements import Timing
+from vitedge.core.report import Candidate, Numerics, Size
 from vitedge.measure.recommendation import candidates_of, recommend
 
 FP32 = Candidate(precision="fp32", p50_ms=10.0, bytes=4000)
 
 
-def candidate(precision: str, low: float, speedup: float, high: float, **known: Any) -> Candidate:
+def candidate(precision, low, speedup, high, **known):
     """A candidate that loses nothing and is a quarter (INT8) or half (FP16) of FP32's size."""
     plain = {"drop_pp": 0.0, "drop_ci_pp": (-0.2, 0.2), "sqnr_db": 35.0, "max_abs_error": 0.1}
     return Candidate(
@@ -36,154 +26,140 @@ def candidate(precision: str, low: float, speedup: float, high: float, **known: 
     )
 
 
-def chosen(*others: Candidate, max_drop_pp: float = 0.5) -> Recommendation:
-    recommendation = recommend([FP32, *others], max_drop_pp)
-    assert recommendation is not None
-    assert [c.precision for c in recommendation.candidates] == [
-        "fp32",
-        *(o.precision for o in others),
-    ]
-    assert "\n" not in recommendation.reason
-    return recommendation
+def chosen(*others, max_drop_pp=0.5):
+    advice = recommend([FP32, *others], max_drop_pp)
+    precisions = ["fp32", *(other.precision for other in others)]
+    assert [c.precision for c in advice.candidates] == precisions
+    assert "\n" not in advice.reason
+    return advice
 
 
-def test_faster_and_as_accurate_is_shipped() -> None:
-    recommendation = chosen(candidate("int8", 1.25, 1.31, 1.38))
-    assert recommendation.precision == "int8"
-    assert recommendation.reason == (
+def test_faster_and_as_accurate_is_shipped():
+    advice = chosen(candidate("int8", 1.25, 1.31, 1.38))
+    assert advice.precision == "int8"
+    assert advice.reason == (
         "1.31× faster than FP32 (1.25 to 1.38), 0.00 points lost, 4.0× smaller"
     )
-    assert recommendation.confidence == 0.95
+    assert advice.confidence == 0.95
 
 
-def test_slower_is_not_shipped_and_says_so() -> None:
-    recommendation = chosen(candidate("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
-    assert recommendation.precision == "fp32"
-    assert recommendation.reason == (
+def test_slower_is_not_shipped_and_says_so():
+    advice = chosen(candidate("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
+    assert advice.precision == "fp32"
+    assert advice.reason == (
         "INT8 is slower (0.97× FP32's speed, 0.95 to 0.99), 0.10 points lost; "
         "it is 4.0× smaller, if size is what counts"
     )
 
 
-def test_a_tie_in_speed_goes_to_the_more_exact() -> None:
-    recommendation = chosen(candidate("int8", 0.99, 1.02, 1.05))
-    assert recommendation.precision == "fp32"
-    assert (
-        "INT8 is not measurably faster (1.02× FP32's speed, 0.99 to 1.05)" in recommendation.reason
-    )
-    assert "4.0× smaller" in recommendation.reason
+def test_a_tie_in_speed_goes_to_the_more_exact():
+    advice = chosen(candidate("int8", 0.99, 1.02, 1.05))
+    assert advice.precision == "fp32"
+    assert "INT8 is not measurably faster (1.02× FP32's speed, 0.99 to 1.05)" in advice.reason
+    assert "4.0× smaller" in advice.reason
 
 
-def test_no_smaller_and_no_faster_promises_nothing() -> None:
-    recommendation = chosen(
-        msgspec.structs.replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990)
-    )
-    assert recommendation.precision == "fp32"
-    assert "size" not in recommendation.reason and "smaller" not in recommendation.reason
+def test_no_smaller_and_no_faster_promises_nothing():
+    advice = chosen(replace(candidate("int8", 0.99, 1.02, 1.05), bytes=3990))
+    assert advice.precision == "fp32"
+    assert "size" not in advice.reason and "smaller" not in advice.reason
 
 
-def test_faster_but_it_loses_too_much() -> None:
+def test_faster_but_it_loses_too_much():
     int8 = candidate("int8", 2.0, 2.1, 2.2, drop_pp=3.0, drop_ci_pp=(2.5, 3.5))
-    recommendation = chosen(int8)
-    assert recommendation.precision == "fp32"
-    assert recommendation.reason == (
+    advice = chosen(int8)
+    assert advice.precision == "fp32"
+    assert advice.reason == (
         "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points, more than 0.5"
     )
     assert chosen(int8, max_drop_pp=3.5).precision == "int8"  # what the user allowed
 
 
-def test_fp16_is_shipped_where_int8_loses_too_much() -> None:
+def test_fp16_is_shipped_where_int8_loses_too_much():
     int8 = candidate("int8", 2.0, 2.1, 2.2, drop_pp=3.0)
-    recommendation = chosen(candidate("fp16", 1.4, 1.5, 1.6), int8)
-    assert recommendation.precision == "fp16"
-    assert recommendation.reason.startswith(
-        "1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0×"
-    )
+    advice = chosen(candidate("fp16", 1.4, 1.5, 1.6), int8)
+    assert advice.precision == "fp16"
+    assert advice.reason.startswith("1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0×")
     assert (
-        "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points"
-        in recommendation.reason
+        "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points" in advice.reason
     )
 
 
-def test_int8_must_be_faster_than_fp16_too() -> None:
+def test_int8_must_be_faster_than_fp16_too():
     fp16 = candidate("fp16", 1.4, 1.5, 1.6)
     assert chosen(fp16, candidate("int8", 1.5, 1.6, 1.7)).precision == "fp16"  # the intervals touch
-    recommendation = chosen(fp16, candidate("int8", 1.7, 1.8, 1.9))
-    assert recommendation.precision == "int8"
-    assert "FP16 is slower (1.50× FP32's speed" in recommendation.reason
-    assert "size" not in recommendation.reason  # the slower one is larger, too
+    advice = chosen(fp16, candidate("int8", 1.7, 1.8, 1.9))
+    assert advice.precision == "int8"
+    assert "FP16 is slower (1.50× FP32's speed" in advice.reason
+    assert "size" not in advice.reason  # the slower one is larger, too
 
 
-def test_the_order_they_come_in_does_not_matter() -> None:
+def test_the_order_they_come_in_does_not_matter():
     few = [candidate("int8", 1.5, 1.6, 1.7), FP32, candidate("fp16", 1.4, 1.5, 1.6)]
-    recommendation = recommend(few, 0.5)
-    assert recommendation is not None and recommendation.precision == "fp16"
-    assert [c.precision for c in recommendation.candidates] == ["fp32", "fp16", "int8"]
+    advice = recommend(few, 0.5)
+    assert advice.precision == "fp16"
+    assert [c.precision for c in advice.candidates] == ["fp32", "fp16", "int8"]
 
 
 @pytest.mark.parametrize(
     ("interval", "said"),
     [((-0.53, 0.53), "drop -0.53 to +0.53: more images would tell"), (None, "too few images")],
 )
-def test_few_images_are_enough_to_choose_but_it_says_they_are_few(
-    interval: tuple[float, float] | None, said: str
-) -> None:
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_ci_pp=interval))
-    assert recommendation.precision == "int8"
-    assert said in recommendation.reason
+def test_few_images_are_enough_to_choose_but_it_says_they_are_few(interval, said):
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_ci_pp=interval))
+    assert advice.precision == "int8"
+    assert said in advice.reason
 
 
-def test_accuracy_gained_is_no_loss() -> None:
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_pp=-0.14))
-    assert recommendation.precision == "int8"
-    assert "0.14 points gained" in recommendation.reason
+def test_accuracy_gained_is_no_loss():
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, drop_pp=-0.14))
+    assert advice.precision == "int8"
+    assert "0.14 points gained" in advice.reason
 
 
 # -- where accuracy was not measured ------------------------------------------------------------
 
-UNMEASURED: dict[str, Any] = {"drop_pp": None, "drop_ci_pp": None}
+UNMEASURED = {"drop_pp": None, "drop_ci_pp": None}
 
 
 @pytest.mark.parametrize(("sqnr_db", "precision"), [(19.9, "fp32"), (20.0, "int8"), (35, "int8")])
-def test_without_accuracy_the_outputs_decide(sqnr_db: float, precision: str) -> None:
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=sqnr_db))
-    assert recommendation.precision == precision
-    assert f"{sqnr_db:.1f} dB SQNR" in recommendation.reason
-    assert ("accuracy was not measured" in recommendation.reason) == (precision == "int8")
+def test_without_accuracy_the_outputs_decide(sqnr_db, precision):
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=sqnr_db))
+    assert advice.precision == precision
+    assert f"{sqnr_db:.1f} dB SQNR" in advice.reason
+    assert ("accuracy was not measured" in advice.reason) == (precision == "int8")
 
 
-def test_outputs_equal_to_those_of_fp32_are_exact_enough() -> None:
-    recommendation = chosen(
-        candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=None, max_abs_error=0.0)
-    )
-    assert recommendation.precision == "int8"
-    assert "outputs equal to FP32's" in recommendation.reason
+def test_outputs_equal_to_those_of_fp32_are_exact_enough():
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=None, max_abs_error=0.0))
+    assert advice.precision == "int8"
+    assert "outputs equal to FP32's" in advice.reason
 
 
 @pytest.mark.parametrize("max_abs_error", [None, math.nan, math.inf])
-def test_an_unknown_error_is_not_shipped(max_abs_error: float | None) -> None:
+def test_an_unknown_error_is_not_shipped(max_abs_error):
     unknown = {**UNMEASURED, "sqnr_db": None, "max_abs_error": max_abs_error}
-    recommendation = chosen(candidate("int8", 1.2, 1.3, 1.4, **unknown))
-    assert recommendation.precision == "fp32"
-    assert "its error is not known" in recommendation.reason
+    advice = chosen(candidate("int8", 1.2, 1.3, 1.4, **unknown))
+    assert advice.precision == "fp32"
+    assert "its error is not known" in advice.reason
 
 
 @pytest.mark.parametrize("broken", [{**UNMEASURED, "sqnr_db": math.nan}, {"drop_pp": math.nan}])
-def test_nan_is_never_exact_enough(broken: dict[str, Any]) -> None:
+def test_nan_is_never_exact_enough(broken):
     assert chosen(candidate("int8", 1.2, 1.3, 1.4, **broken)).precision == "fp32"
 
 
-def test_nan_is_never_faster() -> None:
+def test_nan_is_never_faster():
     assert chosen(candidate("int8", math.nan, math.nan, math.nan)).precision == "fp32"
 
 
-def test_an_infinite_sqnr_is_exact_enough() -> None:
+def test_an_infinite_sqnr_is_exact_enough():
     assert (
         chosen(candidate("int8", 1.2, 1.3, 1.4, **UNMEASURED, sqnr_db=math.inf)).precision == "int8"
     )
 
 
-def test_one_precision_is_no_choice() -> None:
+def test_one_precision_is_no_choice():
     assert recommend([FP32], 0.5) is None
     assert recommend([], 0.5) is None
 
@@ -191,57 +167,38 @@ def test_one_precision_is_no_choice() -> None:
 # -- from reports -------------------------------------------------------------------------------
 
 
-def timing(p50_ms: float) -> dict[str, Any]:
-    distribution = Distribution(quantiles_ms=(p50_ms,) * 101, series=())
-    percentiles = {"p50_ms": p50_ms, "p90_ms": None, "p99_ms": None, "mean_ms": p50_ms, "n": 9}
-    return {**percentiles, "distribution": distribution}
-
-
-def latency(**compared: Any) -> Latency:
-    """Timed in turn with FP32."""
-    known = {"fp32": Timing(**timing(10.0)), "speedup": 1.25, "speedup_ci": (1.2, 1.3)}
-    setting = {"batch": 1, "against": "fp32", "other": None, "rounds": 9, "speedup_log_se": None}
-    return Latency(**timing(8.0), **setting, p90_share_se=0.1, **{**known, **compared})
-
-
-def accuracy(metric: str, drop_pp: float) -> Accuracy:
-    compared = {"fp32": 0.8, "artifact": 0.8 - drop_pp / 100, "drop_pp": drop_pp}
-    counted = {"n": 9, "data": "pictures", "skipped": {}, "also": {}, "lost": None, "gained": None}
-    return Accuracy(
-        metric=metric,
-        **compared,
-        **counted,
-        drop_ci_pp=(drop_pp - 0.2, drop_pp + 0.2),
-        confidence=0.95,
-        agreement=None,
-    )
-
-
 NUMERICS = Numerics(sqnr_db=33.0, max_abs_error=0.2, cosine=0.9, n=9, data="golden")
+SIZE = Size(bytes=1000, fp32_bytes=4000)
+INT8 = measured("a", "int8", 8.0, 0.8, scenarios=False, size=SIZE)
+FASTER = {"fp32": Timing(**timing(10.0, 0)), "speedup": 1.25, "speedup_ci": (1.2, 1.3)}
+TIMED = with_part(INT8, "latency", **FASTER)
+"""The report of an INT8 bundle, timed in turn with FP32."""
 
 
-def report(**sections: Any) -> Report:
-    """An INT8 bundle's report."""
-    identity = {"schema": SCHEMA, "artifact": "a", "model": "m", "target": "t", "files": {}}
-    known = {"latency": latency(), "size": Size(bytes=1000, fp32_bytes=4000), **sections}
-    return Report(**identity, precision="int8", **known)
+def accuracy(metric, drop_pp):
+    interval = (drop_pp - 0.2, drop_pp + 0.2)
+    return replace(TIMED.accuracy, metric=metric, drop_pp=drop_pp, drop_ci_pp=interval)
 
 
-def test_a_report_gives_fp32_and_its_own_precision() -> None:
+def report(**sections):
+    return replace(TIMED, **{"accuracy": None, **sections})
+
+
+def test_a_report_gives_fp32_and_its_own_precision():
     fp32, int8 = candidates_of([report(accuracy=accuracy("top1", 0.1), numerics=NUMERICS)])
     assert fp32 == FP32
     lost = {"drop_pp": 0.1, "drop_ci_pp": (0.1 - 0.2, 0.1 + 0.2)}
     assert int8 == candidate("int8", 1.2, 1.25, 1.3, **lost, sqnr_db=33.0, max_abs_error=0.2)
 
 
-def test_like_features_are_no_accuracy() -> None:
+def test_like_features_are_no_accuracy():
     alike = accuracy("knn_agreement", 4.0)
     _, int8 = candidates_of([report(accuracy=alike, numerics=NUMERICS)])
     assert (int8.drop_pp, int8.drop_ci_pp, int8.sqnr_db) == (None, None, 33.0)
 
 
-def test_what_was_not_timed_with_fp32_is_no_candidate() -> None:
-    alone = report(latency=latency(fp32=None, speedup=None, speedup_ci=None))
+def test_what_was_not_timed_with_fp32_is_no_candidate():
+    alone = with_part(report(), "latency", fp32=None, speedup=None, speedup_ci=None)
     assert candidates_of([alone]) == []
     precisions = [candidate.precision for candidate in candidates_of([alone, report()])]
     assert precisions == ["fp32", "int8"]

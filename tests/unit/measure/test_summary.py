@@ -1,20 +1,18 @@
 """What a report keeps of every run: enough to draw it, and not much more."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from vitedge.measure.latency.summary import POINTS, timing
 
 
-def test_a_distribution_is_the_samples_in_order() -> None:
+def test_a_distribution_is_the_samples_in_order():
     rounds = np.random.default_rng(0).permutation(np.arange(1.0, 1002)).reshape(143, 7)
     latency = timing(np.arange(143) / 10, rounds)
     assert latency.distribution.quantiles_ms == tuple(np.arange(1.0, 1002, 10))
     assert (latency.p50_ms, latency.n) == (501, 1001)
 
 
-def test_a_long_series_is_thinned_and_keeps_its_shape() -> None:
+def test_a_long_series_is_thinned_and_keeps_its_shape():
     starts = np.arange(2000) / 20
     rounds = np.where(starts < 50, 1.0, 2.0)[:, None] * np.ones(3)
     latency = timing(starts, rounds)
@@ -24,7 +22,7 @@ def test_a_long_series_is_thinned_and_keeps_its_shape() -> None:
     assert set(series[:, 1]) == {1, 2} and series[0, 1] == 1 and series[-1, 1] == 2
 
 
-def test_a_short_series_is_kept_whole() -> None:
+def test_a_short_series_is_kept_whole():
     latency = timing(np.array([0.0, 0.1, 0.2]), np.array([[1.0], [2.0], [3.0]]))
     assert latency.distribution.series == ((0, 1), (0.1, 2), (0.2, 3))
     assert latency.p90_ms is None

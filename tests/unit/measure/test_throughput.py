@@ -1,13 +1,8 @@
 """Throughput adds up over streams."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitedge.core.runtime import TensorSpec
 from vitedge.measure.latency.throughput import Setting, throughput
@@ -22,23 +17,23 @@ class FixedTime:
     inputs = (TensorSpec("x", (None, 1), "float32"),)
     outputs = (TensorSpec("y", (None, 1), "float32"),)
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feed):
         images = feed["x"]
         time.sleep((2 + len(images)) * STEP_S)
         return {"y": images}
 
 
-def images(count: int) -> dict[str, NDArray[np.float32]]:
+def images(count):
     return {"x": np.arange(count, dtype=np.float32)[:, None]}
 
 
-def test_batches_and_streams_raise_throughput() -> None:
+def test_batches_and_streams_raise_throughput():
     settings = [
         Setting((FixedTime(),), images(1), 1, 1),
         Setting((FixedTime(),), images(4), 4, 1),
         Setting((FixedTime(), FixedTime()), images(1), 1, 1),
     ]
-    seen: list[float] = []
+    seen = []
     single, four, two = throughput(settings, 1.2, on_progress=seen.append)
     assert four.images_per_s > 1.5 * single.images_per_s  # 4 images in 6 steps, not in 12
     assert two.images_per_s > 1.5 * single.images_per_s

@@ -1,19 +1,11 @@
 """What `validate` says of an artifact is what one would count by hand."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess
-from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.validation import OutputError, predict, predict_all, validate
 from vitedge.measure.statistics import discordant, drop_pp
@@ -25,13 +17,13 @@ LABELS = ("a", "b", "c")
 class Linear:
     """A session in numpy: logits of an image's colours, plus a bias that makes it err."""
 
-    def __init__(self, batch: int | None, error: float = 0.0) -> None:
+    def __init__(self, batch, error=0.0):
         self.inputs = (TensorSpec("image", (batch, 4, 4, 3), "uint8"),)
         self.outputs = (TensorSpec("logits", (batch, CLASSES), "float32"),)
-        self.sizes: list[int] = []
+        self.sizes = []
         self._batch, self._error = batch, error
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, feed):
         images = feed["image"]
         assert images.shape[0] == self._batch or self._batch is None
         self.sizes.append(len(images))
@@ -41,25 +33,25 @@ class Linear:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Iterator[tuple[ImageSet, NDArray[np.uint8], NDArray[np.int64]]]:
+def data(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50, 4, 4, 3), np.uint8)
     labels = images.mean(axis=(1, 2)).argmax(axis=1)
     labels[::10] = (labels[::10] + 1) % CLASSES  # a tenth is labelled otherwise
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
-    opened = open_images(
-        str(tmp_path / "data.npz"), "evaluation", Preprocess(height=4, width=4), LABELS
-    )
-    yield opened, images, labels
+    size = Preprocess(height=4, width=4)
+    return open_images(str(tmp_path / "data.npz"), "evaluation", size, LABELS), images, labels
+
+
+def measured(images, artifact, fp32, calibration=frozenset(), **options):
+    return validate(artifact, fp32, images, "classification", calibration=calibration, **options)
 
 
 @pytest.mark.parametrize("batch", [1, 7, None], ids=str)
-def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
+def test_the_numbers_are_those_counted_by_hand(data, batch):
     opened, images, labels = data
     artifact, fp32 = Linear(batch, error=10.0), Linear(batch)
-    accuracy, numerics, _ = validate(
-        artifact, fp32, opened, "classification", calibration=frozenset()
-    )
+    accuracy, numerics, _ = measured(opened, artifact, fp32)
     want = images.mean(axis=(1, 2)).astype(np.float32)
     got = want + np.array([10, 0, 0], np.float32)
     right, fp32_right = got.argmax(1) == labels, want.argmax(1) == labels
@@ -77,61 +69,48 @@ def test_the_numbers_are_those_counted_by_hand(data, batch: int | None) -> None:
     assert numerics.cosine == pytest.approx(cosines.mean(), rel=1e-6)
 
 
-def test_an_artifact_equal_to_fp32_has_no_noise_to_speak_of(data) -> None:
-    accuracy, numerics, _ = validate(
-        Linear(1), Linear(1), data[0], "classification", calibration=frozenset()
-    )
+def test_an_artifact_equal_to_fp32_has_no_noise_to_speak_of(data):
+    accuracy, numerics, _ = measured(data[0], Linear(1), Linear(1))
     assert (accuracy.drop_pp, accuracy.agreement) == (0, 1)
     assert (numerics.sqnr_db, numerics.max_abs_error) == (None, 0)
     assert numerics.cosine == pytest.approx(1)
 
 
-def test_an_artifact_alone_is_measured_alone(data) -> None:
-    accuracy, numerics, _ = validate(
-        Linear(1), None, data[0], "classification", calibration=frozenset()
-    )
+def test_an_artifact_alone_is_measured_alone(data):
+    accuracy, numerics, _ = measured(data[0], Linear(1), None)
     assert accuracy.artifact == 0.9
     assert (accuracy.fp32, accuracy.drop_pp, accuracy.agreement) == (None, None, None)
     assert numerics is None
 
 
-def test_both_see_the_same_images_in_the_same_runs(data) -> None:
+def test_both_see_the_same_images_in_the_same_runs(data):
     artifact, fp32 = Linear(7), Linear(7)
-    validate(artifact, fp32, data[0], "classification", calibration=frozenset())
+    measured(data[0], artifact, fp32)
     assert artifact.sizes == fp32.sizes == [7] * 8  # the last one filled up
 
 
-def test_progress_counts_to_the_last_image(data) -> None:
-    seen: list[int] = []
-    validate(
-        Linear(7), None, data[0], "classification", calibration=frozenset(), on_progress=seen.append
-    )
+def test_progress_counts_to_the_last_image(data):
+    seen = []
+    measured(data[0], Linear(7), None, on_progress=seen.append)
     assert seen == [7, 14, 21, 28, 35, 42, 49, 50]
 
 
-def test_one_calibration_image_among_them_is_enough_to_refuse(data) -> None:
+def test_one_calibration_image_among_them_is_enough_to_refuse(data):
     opened = data[0]
     digests = [digest for batch in opened.batches(8) for digest in batch.digests]
     with pytest.raises(InputError, match="calibrated on") as caught:
-        validate(
-            Linear(1), Linear(1), opened, "classification", calibration={"0" * 16, digests[-1]}
-        )
+        measured(opened, Linear(1), Linear(1), {"0" * 16, digests[-1]})
     assert "`allow_overlap=True`" in caught.value.fix
-    validate(Linear(1), Linear(1), opened, "classification", calibration={"0" * 16})
+    measured(opened, Linear(1), Linear(1), {"0" * 16})
 
 
-def test_a_short_batch_is_filled_up_and_its_filling_dropped() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
-    np.testing.assert_array_equal(predict(Linear(5), images), predict(Linear(None), images))
-
-
-@pytest.mark.parametrize("batch", [1, 4, None], ids=str)
-def test_many_images_are_run_in_the_sessions_own_batches(batch: int | None) -> None:
+@pytest.mark.parametrize("batch", [1, 4, 16, None], ids=str)
+def test_many_images_are_run_in_the_sessions_own_batches(batch):
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
     np.testing.assert_array_equal(predict_all(Linear(batch), images), predict(Linear(None), images))
 
 
-def test_output_error_over_batches_is_that_of_all_at_once() -> None:
+def test_output_error_over_batches_is_that_of_all_at_once():
     rng = np.random.default_rng(0)
     want = rng.normal(size=(20, 5)).astype(np.float32)
     got = want + rng.normal(0, 0.01, (20, 5)).astype(np.float32)
@@ -145,7 +124,7 @@ def test_output_error_over_batches_is_that_of_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_output_that_is_not_finite_is_not_equal_to_fp32(value: float) -> None:
+def test_an_output_that_is_not_finite_is_not_equal_to_fp32(value):
     fp32 = np.ones((2, 3), np.float32)
     artifact = fp32.copy()
     artifact[0, 1] = value

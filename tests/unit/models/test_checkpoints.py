@@ -1,12 +1,7 @@
 """Weights files are data: nothing in one is run, and none that is damaged is used."""
 
-from __future__ import annotations
-
 import os
 import pickle
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +15,7 @@ WEIGHT = torch.arange(6, dtype=torch.float32).view(2, 3)
 STATE = {"weight": WEIGHT, "bias": torch.tensor([0.5, -0.5])}
 
 
-def refusal(path: Path) -> InputError:
+def refusal(path):
     with pytest.raises(InputError) as caught:
         checkpoints.read(path)
     assert str(path) in caught.value.what
@@ -28,13 +23,13 @@ def refusal(path: Path) -> InputError:
     return caught.value
 
 
-def assert_same(state: dict[str, Any]) -> None:
+def assert_same(state):
     assert set(state) == set(STATE)
     for name, tensor in STATE.items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
 
 
-def write(path: Path, state: dict[str, Any] = STATE) -> Path:
+def write(path, state=STATE):
     """In the format of the suffix."""
     if path.suffix == ".safetensors":
         save_file(state, path)
@@ -49,7 +44,7 @@ def write(path: Path, state: dict[str, Any] = STATE) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "npz"])
-def test_a_file_is_read(tmp_path: Path, suffix: str) -> None:
+def test_a_file_is_read(tmp_path, suffix):
     assert_same(checkpoints.read(write(tmp_path / f"w.{suffix}")))
 
 
@@ -66,9 +61,7 @@ def test_a_file_is_read(tmp_path: Path, suffix: str) -> None:
     ],
     ids=["bare", "state_dict", "model", "average", "model and average", "nested"],
 )
-def test_a_state_dict_is_found_where_training_scripts_keep_it(
-    tmp_path: Path, suffix: str, content: Any
-) -> None:
+def test_a_state_dict_is_found_where_training_scripts_keep_it(tmp_path, suffix, content):
     path = tmp_path / f"w.{suffix}"
     torch.save(content, path)
     if content == {"model": {"state_dict": STATE}}:
@@ -78,7 +71,7 @@ def test_a_state_dict_is_found_where_training_scripts_keep_it(
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_what_training_puts_before_every_name_is_dropped(tmp_path: Path, prefix: str) -> None:
+def test_what_training_puts_before_every_name_is_dropped(tmp_path, prefix):
     path = tmp_path / "w.pt"
     torch.save({prefix + name: tensor for name, tensor in STATE.items()}, path)
     assert_same(checkpoints.read(path))
@@ -86,7 +79,7 @@ def test_what_training_puts_before_every_name_is_dropped(tmp_path: Path, prefix:
     assert set(checkpoints.read(path)) == {prefix + "weight", "bias"}
 
 
-def test_the_digest_is_of_the_tensors_and_not_of_their_file(tmp_path: Path) -> None:
+def test_the_digest_is_of_the_tensors_and_not_of_their_file(tmp_path):
     torch.save({"model": dict(reversed(STATE.items()))}, tmp_path / "w.pt")
     reordered = checkpoints.digest(checkpoints.read(tmp_path / "w.pt"))
     stored = checkpoints.digest(checkpoints.read(write(tmp_path / "w.safetensors")))
@@ -101,29 +94,27 @@ def test_the_digest_is_of_the_tensors_and_not_of_their_file(tmp_path: Path) -> N
 class Payload:
     """Unpickling this writes a file."""
 
-    def __init__(self, marker: Path) -> None:
+    def __init__(self, marker):
         self.marker = marker
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return (os.system, (f"touch {self.marker}",))
 
 
-def torch_zip(content: Any, path: Path) -> None:
+def torch_zip(content, path):
     torch.save(content, path)
 
 
-def torch_legacy(content: Any, path: Path) -> None:
+def torch_legacy(content, path):
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
-def plain_pickle(content: Any, path: Path) -> None:
+def plain_pickle(content, path):
     path.write_bytes(pickle.dumps(content))
 
 
 @pytest.mark.parametrize("save", [torch_zip, torch_legacy, plain_pickle])
-def test_code_in_a_pickle_is_refused_and_not_run(
-    tmp_path: Path, save: Callable[[Any, Path], None]
-) -> None:
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, save):
     marker, path = tmp_path / "executed", tmp_path / "evil.pt"
     save({**STATE, "payload": Payload(marker)}, path)
     assert "safetensors" in refusal(path).fix
@@ -133,7 +124,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(
 
 
 @pytest.mark.parametrize("save", [np.savez, plain_pickle], ids=["object array", "pickle"])
-def test_code_in_an_npz_is_refused_and_not_run(tmp_path: Path, save: Callable[..., None]) -> None:
+def test_code_in_an_npz_is_refused_and_not_run(tmp_path, save):
     marker, path = tmp_path / "executed", tmp_path / "evil.npz"
     payload = np.array([Payload(marker)], dtype=object)
     save(path, payload) if save is np.savez else save(payload, path)
@@ -143,7 +134,7 @@ def test_code_in_an_npz_is_refused_and_not_run(tmp_path: Path, save: Callable[..
     assert marker.exists()  # it would have worked
 
 
-def test_an_npz_that_is_not_weights_is_refused(tmp_path: Path) -> None:
+def test_an_npz_that_is_not_weights_is_refused(tmp_path):
     path = tmp_path / "w.npz"
     np.savez(path, weight=np.array(["text"]))
     refusal(path)
@@ -152,7 +143,7 @@ def test_an_npz_that_is_not_weights_is_refused(tmp_path: Path) -> None:
     refusal(path)
 
 
-def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+def test_a_whole_pickled_model_is_refused(tmp_path):
     torch.save(torch.nn.Linear(3, 2), tmp_path / "model.pt")
     assert "state_dict" in refusal(tmp_path / "model.pt").fix
 
@@ -165,14 +156,14 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     assert "no state dict" in refusal(tmp_path / "w.pt").what
 
 
 @pytest.mark.parametrize("keep", [0, 4, 20, -1, -20])
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz"])
-def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, keep: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path, suffix, keep):
     path = tmp_path / f"w.{suffix}"
     write(path)
     path.write_bytes(path.read_bytes()[:keep])
@@ -180,9 +171,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, keep: int) -> 
 
 
 @pytest.mark.parametrize("size", [2**63, 2**40, 7])
-def test_a_safetensors_header_that_lies_about_its_size_is_refused(
-    tmp_path: Path, size: int
-) -> None:
+def test_a_safetensors_header_that_lies_about_its_size_is_refused(tmp_path, size):
     path = write(tmp_path / "w.safetensors")
     path.write_bytes(size.to_bytes(8, "little") + path.read_bytes()[8:])
     refusal(path)
@@ -191,9 +180,7 @@ def test_a_safetensors_header_that_lies_about_its_size_is_refused(
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_nan_and_infinity_are_refused_by_the_tensors_name(
-    tmp_path: Path, bad: float, suffix: str, dtype: Any
-) -> None:
+def test_nan_and_infinity_are_refused_by_the_tensors_name(tmp_path, bad, suffix, dtype):
     if suffix == "npz" and dtype is torch.bfloat16:
         pytest.skip("numpy has no bfloat16")
     state = {**STATE, "bias": torch.tensor([0.5, bad], dtype=dtype)}
@@ -201,7 +188,7 @@ def test_nan_and_infinity_are_refused_by_the_tensors_name(
     assert "'bias' holds NaN or infinity" in refusal(path).what
 
 
-def test_no_file_at_all_is_refused(tmp_path: Path) -> None:
+def test_no_file_at_all_is_refused(tmp_path):
     assert "no weights file" in refusal(tmp_path / "w.pt").what
     assert "no weights file" in refusal(tmp_path).what
 
@@ -209,7 +196,7 @@ def test_no_file_at_all_is_refused(tmp_path: Path) -> None:
 # -- what fits ----------------------------------------------------------------------------------
 
 
-def test_weights_that_fit_are_loaded(tmp_path: Path) -> None:
+def test_weights_that_fit_are_loaded(tmp_path):
     model = torch.nn.Linear(3, 2)
     checkpoints.load_into(model, STATE, tmp_path)
     assert_same(model.state_dict())
@@ -225,9 +212,7 @@ def test_weights_that_fit_are_loaded(tmp_path: Path) -> None:
     ],
     ids=["missing", "extra", "misshaped", "many"],
 )
-def test_weights_that_do_not_fit_are_listed(
-    tmp_path: Path, state: dict[str, Any], listed: str
-) -> None:
+def test_weights_that_do_not_fit_are_listed(tmp_path, state, listed):
     model = torch.nn.Linear(3, 2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError) as caught:

@@ -1,23 +1,11 @@
 """Which model a checkpoint belongs to, at which resolution, and what does not fit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from tests.support.small_vits import (
-    CONFIG,
-    TIMM,
-    assert_parity,
-    load,
-    refusal,
-    trained,
-    write,
-)
+from tests.support.small_vits import CONFIG, TIMM, assert_parity, load, refusal, trained, write
 from vitedge.core.errors import InputError
 from vitedge.models.sources import checkpoints
 from vitedge.models.zoo import ZOO
@@ -32,9 +20,7 @@ pytestmark = pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("prefix_tokens", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("grid", [(4, 4), (7, 7), (14, 14), (30, 40), (5, 9), (1, 1)], ids=str)
-def test_positions_are_interpolated_as_timm_does(
-    prefix_tokens: int, dtype: Any, grid: tuple[int, int]
-) -> None:
+def test_positions_are_interpolated_as_timm_does(prefix_tokens, dtype, grid):
     from timm.layers import resample_abs_pos_embed
 
     positions = torch.randn(1, prefix_tokens + 14 * 14, 24).to(dtype)
@@ -45,7 +31,7 @@ def test_positions_are_interpolated_as_timm_does(
 
 
 @pytest.mark.parametrize("size", [(64, 64), (16, 16), (24, 56)], ids=str)
-def test_a_checkpoint_loads_at_any_resolution(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_checkpoint_loads_at_any_resolution(tmp_path, size):
     from timm.models.vision_transformer import VisionTransformer as Timm
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -59,7 +45,7 @@ def test_a_checkpoint_loads_at_any_resolution(tmp_path: Path, size: tuple[int, i
 # -- what does not fit ----------------------------------------------------------------------------
 
 
-def shapes_of(name: str, **changes: Any) -> dict[str, Any]:
+def shapes_of(name, **changes):
     with torch.device("meta"):
         return build(replace(ZOO[name].config, **changes)).state_dict()
 
@@ -74,7 +60,7 @@ def shapes_of(name: str, **changes: Any) -> dict[str, Any]:
         ("fpn_resnet50", "classifier"),
     ],
 )
-def test_the_number_of_classes_is_the_checkpoints(tmp_path: Path, name: str, head: str) -> None:
+def test_the_number_of_classes_is_the_checkpoints(tmp_path, name, head):
     state = shapes_of(name)
     state |= {f"{head}.{part}": state[f"{head}.{part}"][:5] for part in ("weight", "bias")}
     config = checkpoints.adapt(ZOO[name].config, state)
@@ -96,9 +82,7 @@ def test_the_number_of_classes_is_the_checkpoints(tmp_path: Path, name: str, hea
     ],
     ids=str,
 )
-def test_the_architecture_of_a_checkpoint_is_found_by_its_shapes(
-    name: str, changes: dict[str, Any], fitting: list[str]
-) -> None:
+def test_the_architecture_of_a_checkpoint_is_found_by_its_shapes(name, changes, fitting):
     assert checkpoints.fitting_archs(shapes_of(name, **changes)) == fitting
 
 
@@ -112,9 +96,7 @@ def test_the_architecture_of_a_checkpoint_is_found_by_its_shapes(
         ),
     ],
 )
-def test_a_checkpoint_of_another_architecture_is_refused_with_its_name(
-    tmp_path: Path, name: str, fix: str
-) -> None:
+def test_a_checkpoint_of_another_architecture_is_refused_with_its_name(tmp_path, name, fix):
     state = shapes_of(name)
     digits = VisionTransformer(checkpoints.adapt(ZOO["digits"].config, state))
     with pytest.raises(InputError) as caught:
@@ -133,10 +115,10 @@ def test_a_checkpoint_of_another_architecture_is_refused_with_its_name(
         ("not square", "1 misshaped (pos_embed (1, 16, 48), not (1, 17, 48))"),
     ],
 )
-def test_a_variant_of_vit_is_refused(tmp_path: Path, variant: str, listed: str) -> None:
+def test_a_variant_of_vit_is_refused(tmp_path, variant, listed):
     from timm.models.vision_transformer import VisionTransformer as Timm
 
-    changes: dict[str, dict[str, Any]] = {
+    changes = {
         "registers": {"reg_tokens": 4, "no_embed_class": True},
         "layer scale": {"init_values": 1e-5},
         "no qkv bias": {"qkv_bias": False},

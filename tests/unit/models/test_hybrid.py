@@ -1,21 +1,11 @@
 """Hybrids take timm's weights as they are, and compute with them what timm computes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
-from tests.support.small_vits import (
-    assert_learns,
-    assert_parity,
-    macs_of,
-    params,
-    shapes,
-    trained,
-)
+from tests.support.small_vits import assert_learns, assert_parity, macs_of, params, shapes, trained
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import BiTConfig, HybridConfig
@@ -27,7 +17,7 @@ HYBRIDS = [name for name, model in ZOO.items() if isinstance(model.config, Hybri
 
 
 @pytest.fixture
-def small() -> Any:
+def small():
     torch.manual_seed(0)
     shape = {"depth": 1, "width": 32, "mlp_width": 64, "heads": 2, "num_classes": 10}
     return build(HybridConfig((64, 64), 8, **shape, backbone=BiTConfig(depths=(1, 2), width=32)))
@@ -44,7 +34,7 @@ def small() -> Any:
         ("vit_large_r50_s32_224", (224, 224)),
     ],
 )
-def test_logits_are_timms(name: str, image_size: tuple[int, int]) -> None:
+def test_logits_are_timms(name, image_size):
     """Filled as training would: to draw a start of their own takes them ten times as long."""
     import timm
 
@@ -57,7 +47,7 @@ def test_logits_are_timms(name: str, image_size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", HYBRIDS)
-def test_names_shapes_and_macs_are_timms(name: str) -> None:
+def test_names_shapes_and_macs_are_timms(name):
     import timm
 
     config = ZOO[name].config
@@ -77,9 +67,7 @@ def test_names_shapes_and_macs_are_timms(name: str) -> None:
         ("vit_large_r50_s32_224", 328.99, 19.58),
     ],
 )
-def test_parameters_and_macs_are_the_published_ones(
-    name: str, millions: float, gmacs: float
-) -> None:
+def test_parameters_and_macs_are_the_published_ones(name, millions, gmacs):
     """The published MACs also count norms: 5 an activation, and 4 a standardised weight."""
     config = ZOO[name].config
     if name == "vit_base_r50_s16_224":
@@ -88,7 +76,7 @@ def test_parameters_and_macs_are_the_published_ones(
         model, images = build(config), torch.empty(1, 3, *config.image_size)
     norms = 0
 
-    def count(module: Any, _: Any, output: Any) -> None:
+    def count(module, _, output):
         nonlocal norms
         norms += 4 * module.weight.numel() if isinstance(module, StdConv2d) else 5 * output.numel()
 
@@ -100,7 +88,7 @@ def test_parameters_and_macs_are_the_published_ones(
     assert (macs + norms) / 1e9 == pytest.approx(gmacs, abs=0.01)
 
 
-def test_the_backbone_ignores_scale_and_shift_of_its_weights(small: Any) -> None:
+def test_the_backbone_ignores_scale_and_shift_of_its_weights(small):
     """What weight standardisation is for."""
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
@@ -111,7 +99,7 @@ def test_the_backbone_ignores_scale_and_shift_of_its_weights(small: Any) -> None
         torch.testing.assert_close(small(images), before, rtol=1e-3, atol=1e-4)
 
 
-def test_a_hybrid_of_ones_own_shape_learns_with_every_parameter(small: Any) -> None:
+def test_a_hybrid_of_ones_own_shape_learns_with_every_parameter(small):
     logits = small.train()(torch.randn(4, 3, 64, 64))
     torch.nn.functional.cross_entropy(logits, torch.arange(4)).backward()
     assert_learns(small)

@@ -1,41 +1,29 @@
 """The original checkpoints, in the layout of the authors' JAX code."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.small_vits import (
-    CLASSES,
-    CONFIG,
-    TIMM,
-    assert_parity,
-    load,
-    refusal,
-    trained,
-)
+from tests.support.small_vits import CLASSES, CONFIG, TIMM, assert_parity, load, refusal, trained
 from vitedge.models.zoo import ZOO
 
 pytestmark = pytest.mark.usefixtures("peers")
 
 
-def jax_arrays(model: Any) -> dict[str, Any]:
+def jax_arrays(model):
     """The weights of a timm ViT as the authors' Flax code keeps them."""
-    arrays: dict[str, Any] = {}
+    arrays = {}
 
-    def dense(name: str, layer: Any) -> None:
+    def dense(name, layer):
         arrays[f"{name}/kernel"], arrays[f"{name}/bias"] = layer.weight.T, layer.bias
 
-    def norm(name: str, layer: Any, shape: tuple[int, ...] = (-1,)) -> None:
+    def norm(name, layer, shape=(-1,)):
         arrays[f"{name}/scale"] = layer.weight.reshape(shape)
         arrays[f"{name}/bias"] = layer.bias.reshape(shape)
 
-    def conv(name: str, layer: Any) -> None:
+    def conv(name, layer):
         arrays[f"{name}/kernel"] = layer.weight.permute(2, 3, 1, 0)
 
     arrays["cls"] = model.cls_token
@@ -76,7 +64,7 @@ def jax_arrays(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/"])
-def test_the_original_jax_checkpoints_load(tmp_path: Path, prefix: str) -> None:
+def test_the_original_jax_checkpoints_load(tmp_path, prefix):
     from timm.models.vision_transformer import VisionTransformer as Timm
 
     arrays = jax_arrays(trained(Timm(**TIMM)))
@@ -89,10 +77,10 @@ def test_the_original_jax_checkpoints_load(tmp_path: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vit_small_r26_s32_224"])
-def test_the_original_jax_hybrids_load(tmp_path: Path, name: str) -> None:
+def test_the_original_jax_hybrids_load(tmp_path, name):
     import timm
 
-    def build_peer() -> Any:
+    def build_peer():
         with torch.device("meta"):  # filled or loaded below: no start of its own is drawn
             peer = timm.create_model(name, depth=1, img_size=64, num_classes=CLASSES)
         return peer.to_empty(device="cpu").eval()
@@ -105,7 +93,7 @@ def test_the_original_jax_hybrids_load(tmp_path: Path, name: str) -> None:
     assert_parity(ours, peer, (64, 64))
 
 
-def test_a_head_behind_another_layer_is_refused_rather_than_misread(tmp_path: Path) -> None:
+def test_a_head_behind_another_layer_is_refused_rather_than_misread(tmp_path):
     from timm.models.vision_transformer import VisionTransformer as Timm
 
     path = tmp_path / "in21k.npz"

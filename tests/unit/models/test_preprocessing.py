@@ -1,18 +1,12 @@
 """A photograph becomes the tensor its model's own library makes of it, or the source is refused."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -30,11 +24,10 @@ pytestmark = pytest.mark.usefixtures("peers")
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 NO_SIZE = (1, 1)  # of a model whose processor fixes the size itself
-Peer = Callable[[Image.Image], Any]
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def photos(tmp_path_factory):
     """Landscape, portrait, odd sizes, and two that have to be enlarged."""
     china, flower = load_sample_images().images  # (427, 640, 3)
     pictures = (
@@ -50,12 +43,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def ours(photo: Path, preprocess: Preprocess) -> NDArray[np.float32]:
+def ours(photo, preprocess):
     """The whole path of an image: decoded, resized, cropped, normalised; (3, H, W)."""
     return apply_numpy(fit(decode(str(photo)), preprocess)[np.newaxis], preprocess)[0]
 
 
-def grey_levels(photo: Path, preprocess: Preprocess, peer: Peer) -> NDArray[np.float64]:
+def grey_levels(photo, preprocess, peer):
     """Differences from `peer`, in steps of the 8-bit image; (3, H, W)."""
     theirs = np.asarray(peer(Image.open(photo)))
     pixels = ours(photo, preprocess)
@@ -63,7 +56,7 @@ def grey_levels(photo: Path, preprocess: Preprocess, peer: Peer) -> NDArray[np.f
     return np.abs(pixels - theirs) * (255 * np.reshape(preprocess.std, (3, 1, 1)))
 
 
-def assert_same(photos: list[Path], preprocess: Preprocess, peer: Peer) -> None:
+def assert_same(photos, preprocess, peer):
     """Equal but for what float32 rounds off."""
     for photo in photos:
         levels = grey_levels(photo, preprocess, peer)
@@ -75,7 +68,7 @@ def assert_same(photos: list[Path], preprocess: Preprocess, peer: Peer) -> None:
 FAMILIES = ("vision_transformer", "deit", "beit", "eva", "swin", "pvt", "mobilevit", "hybrid")
 
 
-def timm_configs() -> list[dict[str, Any]]:
+def timm_configs():
     """Every pretrained_cfg timm registers for a transformer."""
     from timm.models import _registry
 
@@ -86,7 +79,7 @@ def timm_configs() -> list[dict[str, Any]]:
     ]
 
 
-def test_every_timm_transformer_sees_what_timm_shows_it(photos: list[Path]) -> None:
+def test_every_timm_transformer_sees_what_timm_shows_it(photos):
     from timm.data import create_transform, resolve_data_config
 
     configs = timm_configs()
@@ -107,9 +100,7 @@ def test_every_timm_transformer_sees_what_timm_shows_it(photos: list[Path]) -> N
 @pytest.mark.parametrize("crop_mode", ["center", "squash"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("crop_pct", [0.81, 0.95, 1.0])
-def test_every_filter_and_crop_of_timm(
-    photos: list[Path], crop_mode: str, interpolation: str, crop_pct: float
-) -> None:
+def test_every_filter_and_crop_of_timm(photos, crop_mode, interpolation, crop_pct):
     from timm.data import create_transform, resolve_data_config
 
     config = {"input_size": (3, 131, 131), "crop_pct": crop_pct, "crop_mode": crop_mode}
@@ -134,11 +125,11 @@ def test_every_filter_and_crop_of_timm(
         ({"std": [1.0]}, "std"),
     ],
 )
-def test_what_timm_does_and_we_cannot_is_refused(config: dict[str, Any], key: str) -> None:
+def test_what_timm_does_and_we_cannot_is_refused(config, key):
     assert_refused(lambda: from_timm(config), key)
 
 
-def assert_refused(read: Callable[[], Preprocess], key: str) -> None:
+def assert_refused(read, key):
     with pytest.raises(InputError) as caught:
         read()
     assert key in caught.value.what
@@ -149,9 +140,7 @@ def assert_refused(read: Callable[[], Preprocess], key: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["vit_", "swin_", "resnet"])
-def test_every_torchvision_model_sees_what_its_weights_ask_for(
-    photos: list[Path], family: str
-) -> None:
+def test_every_torchvision_model_sees_what_its_weights_ask_for(photos, family):
     from torchvision import models
 
     presets = {}
@@ -165,7 +154,7 @@ def test_every_torchvision_model_sees_what_its_weights_ask_for(
         assert_same(photos, from_torchvision(preset, NO_SIZE), preset)
 
 
-def test_a_torchvision_segmentation_image_of_the_models_own_shape(photos: list[Path]) -> None:
+def test_a_torchvision_segmentation_image_of_the_models_own_shape(photos):
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
     preset = DeepLabV3_ResNet50_Weights.DEFAULT.transforms()
@@ -173,7 +162,7 @@ def test_a_torchvision_segmentation_image_of_the_models_own_shape(photos: list[P
     assert_same(landscape, from_torchvision(preset, (520, 779)), preset)
 
 
-def test_a_torchvision_transform_that_is_no_such_preset_is_refused() -> None:
+def test_a_torchvision_transform_that_is_no_such_preset_is_refused():
     from torchvision.transforms import Resize
     from torchvision.transforms._presets import ImageClassification
 
@@ -185,7 +174,7 @@ def test_a_torchvision_transform_that_is_no_such_preset_is_refused() -> None:
 # -- Hugging Face -------------------------------------------------------------------------------
 
 
-def hf_peers(kind: str, settings: dict[str, Any]) -> tuple[Peer, Peer, dict[str, Any]]:
+def hf_peers(kind, settings):
     """Both backends of an image processor, and the preprocessor_config.json it writes."""
     import transformers
 
@@ -194,17 +183,17 @@ def hf_peers(kind: str, settings: dict[str, Any]) -> tuple[Peer, Peer, dict[str,
         for backend in ("Pil", "")
     ]
 
-    def run(processor: Any) -> Peer:
+    def run(processor):
         return lambda image: processor(image, return_tensors="np")["pixel_values"][0]
 
     return run(processors[0]), run(processors[1]), json.loads(processors[0].to_json_string())
 
 
-def square(side: int) -> dict[str, int]:
+def square(side):
     return {"height": side, "width": side}
 
 
-def edge(side: int) -> dict[str, int]:
+def edge(side):
     return {"shortest_edge": side}
 
 
@@ -232,7 +221,7 @@ HF = {  # what public checkpoints set
 }
 
 
-def assert_one_level(photos: list[Path], preprocess: Preprocess, peer: Peer) -> None:
+def assert_one_level(photos, preprocess, peer):
     """The processors' torchvision backend filters in other arithmetic than their Pillow backend.
 
     Its bilinear filter is within one grey level, its bicubic in all but 0.2% of the values.
@@ -244,9 +233,7 @@ def assert_one_level(photos: list[Path], preprocess: Preprocess, peer: Peer) -> 
 
 
 @pytest.mark.parametrize("checkpoint", HF)
-def test_a_hugging_face_model_sees_what_its_processor_shows_it(
-    photos: list[Path], checkpoint: str
-) -> None:
+def test_a_hugging_face_model_sees_what_its_processor_shows_it(photos, checkpoint):
     pillow, torchvision, config = hf_peers(*HF[checkpoint])
     preprocess = from_hf(config, "", NO_SIZE)
     assert_same(photos, preprocess, pillow)
@@ -277,16 +264,14 @@ LEGACY = {  # files as they were first published: numbers for sizes, and what is
 
 
 @pytest.mark.parametrize("model_type", LEGACY)
-def test_an_old_file_means_what_the_processor_makes_of_it(
-    photos: list[Path], model_type: str
-) -> None:
+def test_an_old_file_means_what_the_processor_makes_of_it(photos, model_type):
     kind, config = LEGACY[model_type]
     pillow, _, _ = hf_peers(kind, config)
     assert_same(photos, from_hf(config, model_type, NO_SIZE), pillow)
 
 
 @pytest.mark.parametrize("kind", ["Detr", "Yolos"])
-def test_a_detection_image_of_the_models_own_shape(photos: list[Path], kind: str) -> None:
+def test_a_detection_image_of_the_models_own_shape(photos, kind):
     pillow, torchvision, config = hf_peers(kind, {})
     landscape = photos[:1]
     preprocess = from_hf(config, "", np.shape(pillow(Image.open(photos[0])))[1:])
@@ -295,17 +280,17 @@ def test_a_detection_image_of_the_models_own_shape(photos: list[Path], kind: str
     assert_one_level(landscape, preprocess, torchvision)
 
 
-def test_a_detection_image_of_another_shape_is_squashed_to_the_models(photos: list[Path]) -> None:
+def test_a_detection_image_of_another_shape_is_squashed_to_the_models(photos):
     old = {"feature_extractor_type": "DetrFeatureExtractor", "size": 800, "max_size": 1333}
     peer, _, _ = hf_peers("Detr", {"size": {"height": 320, "width": 480}})
     assert_same(photos, from_hf(old, "", (320, 480)), peer)
 
 
-def typed(kind: str, **settings: Any) -> dict[str, Any]:
+def typed(kind, **settings):
     return {"image_processor_type": f"{kind}ImageProcessor", **settings}
 
 
-def test_the_hybrids_processor_is_that_of_bit() -> None:
+def test_the_hybrids_processor_is_that_of_bit():
     config = hf_peers("Bit", {"size": edge(384), "crop_size": square(384)})[2]
     assert from_hf(config | typed("ViTHybrid"), "", NO_SIZE) == from_hf(config, "", NO_SIZE)
     assert from_hf({}, "vit-hybrid", NO_SIZE) == from_hf({}, "dinov2", NO_SIZE)
@@ -336,7 +321,7 @@ def test_the_hybrids_processor_is_that_of_bit() -> None:
         ({"do_pad": True, "pad_size": square(256)}, "pad_size"),
     ],
 )
-def test_what_hugging_face_does_and_we_cannot_is_refused(config: dict[str, Any], key: str) -> None:
+def test_what_hugging_face_does_and_we_cannot_is_refused(config, key):
     assert_refused(lambda: from_hf(typed("ViT") | config if config else {}, "", NO_SIZE), key)
 
 
@@ -348,9 +333,7 @@ BGR = Preprocess(
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
-def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(
-    tmp_path: Path, channels: Any
-) -> None:
+def test_the_graph_and_eager_mode_order_the_channels_as_the_host_does(tmp_path, channels):
     preprocess = msgspec.structs.replace(BGR, channels=channels)
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
     pixels = (images / 255 - preprocess.mean) / preprocess.std

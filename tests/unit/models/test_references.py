@@ -1,7 +1,5 @@
 """The embedded models are as good as stated, on data they were not trained on; recipes repeat."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from vitedge.data.open import Role, open_images
+from vitedge.data.open import open_images
 from vitedge.data.shapes import CLASSES
 from vitedge.models.sources import ModelRequest, resolve
 from vitedge.models.zoo import ZOO
@@ -28,7 +26,7 @@ DIGITS, SHAPES = ZOO["digits"], ZOO["shapes"]
 # -- digits ---------------------------------------------------------------------------------------
 
 
-def test_the_embedded_digits_are_scikit_learns_with_its_stratified_split() -> None:
+def test_the_embedded_digits_are_scikit_learns_with_its_stratified_split():
     original = load_digits()
     _, held_out = train_test_split(
         np.arange(1797), test_size=0.4, stratify=original.target, random_state=0
@@ -41,17 +39,17 @@ def test_the_embedded_digits_are_scikit_learns_with_its_stratified_split() -> No
     assert len(held_out) == 719
 
 
-def test_digits_are_enlarged_to_32_pixels_and_255_levels() -> None:
+def test_digits_are_enlarged_to_32_pixels_and_255_levels():
     original = load_digits().images[0]
     grey = Image.fromarray(np.round(original * 255 / 16).astype(np.uint8))
     expected = grey.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB")
     with np.load(DATA) as file:
-        role: Role = "evaluation" if file["held_out"][0] else "calibration"
+        role = "evaluation" if file["held_out"][0] else "calibration"
     first = next(open_images("digits", role, DIGITS.preprocess, DIGITS.labels).batches(1))
     np.testing.assert_array_equal(first.images[0], expected)
 
 
-def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_right() -> None:
+def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_right():
     from examples.references.digits import top1
 
     assert top1(resolve(ModelRequest("digits")).content) >= 0.985
@@ -60,12 +58,12 @@ def test_the_embedded_model_gets_at_least_98_5_percent_of_the_held_out_digits_ri
 # -- shapes ---------------------------------------------------------------------------------------
 
 
-def test_the_models_outputs_are_the_classes_of_the_masks() -> None:
+def test_the_models_outputs_are_the_classes_of_the_masks():
     assert SHAPES.labels == CLASSES
     assert SHAPES.config.num_classes == len(CLASSES)
 
 
-def test_the_embedded_model_has_at_least_85_percent_miou_on_the_held_out_shapes() -> None:
+def test_the_embedded_model_has_at_least_85_percent_miou_on_the_held_out_shapes():
     from examples.references.shapes import miou
 
     mean, pixels = miou(resolve(ModelRequest("shapes")).content)
@@ -73,10 +71,10 @@ def test_the_embedded_model_has_at_least_85_percent_miou_on_the_held_out_shapes(
     assert pixels >= 0.94
 
 
-def test_training_is_deterministic_and_seeds_differ() -> None:
+def test_training_is_deterministic_and_seeds_differ():
     from examples.references.shapes import train
 
-    def trained(seed: int) -> torch.Tensor:
+    def trained(seed):
         torch.manual_seed(seed)
         model = build(SHAPES.config)
         train(model, 1, torch.Generator().manual_seed(seed), range(64))
@@ -90,7 +88,7 @@ def test_training_is_deterministic_and_seeds_differ() -> None:
 # -- the recipes ----------------------------------------------------------------------------------
 
 
-def run_recipe(name: str, output: Path, *flags: str) -> str:
+def run_recipe(name, output, *flags):
     """What a recipe of one epoch prints."""
     command = [sys.executable, "-m", f"examples.references.{name}", "--epochs", "1", *flags]
     run = subprocess.run(
@@ -103,7 +101,7 @@ def run_recipe(name: str, output: Path, *flags: str) -> str:
 
 
 @pytest.mark.heavy
-def test_the_recipe_of_digits_is_deterministic_and_prints_the_accuracy(tmp_path: Path) -> None:
+def test_the_recipe_of_digits_is_deterministic_and_prints_the_accuracy(tmp_path):
     first, again = (run_recipe("digits", tmp_path / name, "--seed", "3") for name in ("a", "b"))
     assert first == again and first.startswith("held-out top-1: ")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -111,7 +109,7 @@ def test_the_recipe_of_digits_is_deterministic_and_prints_the_accuracy(tmp_path:
 
 
 @pytest.mark.heavy
-def test_the_recipe_of_shapes_prints_miou_and_pixel_accuracy(tmp_path: Path) -> None:
+def test_the_recipe_of_shapes_prints_miou_and_pixel_accuracy(tmp_path):
     printed = run_recipe("shapes", tmp_path / "a")
     match = re.fullmatch(r"held-out mIoU: ([\d.]+)%, pixel accuracy: ([\d.]+)%\n", printed)
     assert match and float(match[1]) > 30  # more than the background was learned

@@ -1,7 +1,5 @@
 """ResNets take torchvision's weights as they are, and compute with them what it computes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -15,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("peers")
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("image_size", [(224, 224), (100, 75)])
-def test_logits_are_torchvisions(name: str, image_size: tuple[int, int]) -> None:
+def test_logits_are_torchvisions(name, image_size):
     from torchvision.models import get_model
 
     torch.manual_seed(0)
@@ -28,7 +26,7 @@ def test_logits_are_torchvisions(name: str, image_size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
-def test_names_and_shapes_are_torchvisions_and_timms(name: str) -> None:
+def test_names_and_shapes_are_torchvisions_and_timms(name):
     import timm
     from torchvision.models import get_model
 
@@ -39,7 +37,7 @@ def test_names_and_shapes_are_torchvisions_and_timms(name: str) -> None:
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
-def test_a_resnet_of_ones_own_shape_learns_with_every_parameter(bottleneck: bool) -> None:
+def test_a_resnet_of_ones_own_shape_learns_with_every_parameter(bottleneck):
     torch.manual_seed(0)
     trunk = TrunkConfig(bottleneck, depths=(1, 2, 1), width=16)
     model = build(ResNetConfig((64, 48), trunk, num_classes=10)).train()

@@ -1,9 +1,6 @@
 """Visual Transformers cost what their paper says, compute its equations, and learn."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -11,14 +8,7 @@ import torch
 from tests.support.small_vits import assert_learns, macs, params
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
-from vitedge.models.zoo.configs import (
-    Config,
-    FPNConfig,
-    TrunkConfig,
-    VTConfig,
-    VTFPNConfig,
-    VTResNetConfig,
-)
+from vitedge.models.zoo.configs import FPNConfig, TrunkConfig, VTConfig, VTFPNConfig, VTResNetConfig
 from vitedge.models.zoo.costs import COSTS
 from vitedge.models.zoo.visual_transformer import (
     FilterTokenizer,
@@ -29,7 +19,7 @@ from vitedge.models.zoo.visual_transformer import (
 
 VT = VTConfig(tokens=4, width=32)
 TRUNK = TrunkConfig(bottleneck=True, depths=(1, 1, 1, 1), width=8)
-SMALL: dict[str, Config] = {
+SMALL = {
     "maps narrower than tokens": VTResNetConfig(
         (64, 64), TrunkConfig(False, (1, 1, 1), width=8), replace(VT, width=64, paired=True), 2, 10
     ),
@@ -52,31 +42,31 @@ PUBLISHED = {  # parameters in millions, GMACs, how many times fewer MACs in the
 }
 
 
-def times_cheaper(name: str) -> float:
+def times_cheaper(name):
     """Last stage of the ResNet over what replaces it, in MACs."""
     return macs(ZOO[name].config, "layer4") / macs(ZOO[f"vt_{name}"].config, "vt")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_vt_resnets_have_the_published_macs(name: str) -> None:
+def test_vt_resnets_have_the_published_macs(name):
     _, ours = COSTS[f"vt_{name}"]
     assert ours / 1e9 == pytest.approx(PUBLISHED[name][1], rel=0.02)
     assert ours < COSTS[name][1]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
-def test_the_small_vt_resnets_have_the_published_parameters(name: str) -> None:
+def test_the_small_vt_resnets_have_the_published_parameters(name):
     ours, _ = COSTS[f"vt_{name}"]
     assert ours / 1e6 == pytest.approx(PUBLISHED[name][0], rel=0.05)
     assert ours < COSTS[name][0]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])
-def test_the_last_stage_is_as_much_cheaper_as_published(name: str) -> None:
+def test_the_last_stage_is_as_much_cheaper_as_published(name):
     assert times_cheaper(name) >= PUBLISHED[name][2]
 
 
-def test_the_last_stage_of_vt_resnet34_is_3_2_times_cheaper_not_5() -> None:
+def test_the_last_stage_of_vt_resnet34_is_3_2_times_cheaper_not_5():
     """A stage 5.0 times cheaper gives 3.150 GMACs in all, more than 2% below the stated 3.236."""
     vt = ZOO["vt_resnet34"].config
     stage = macs(ZOO["resnet34"].config, "layer4")
@@ -86,9 +76,7 @@ def test_the_last_stage_of_vt_resnet34_is_3_2_times_cheaper_not_5() -> None:
 
 
 @pytest.mark.parametrize(("name", "achieved"), [("resnet50", 14.85), ("resnet101", 33.84)])
-def test_the_large_vt_resnets_have_fewer_parameters_than_published(
-    name: str, achieved: float
-) -> None:
+def test_the_large_vt_resnets_have_fewer_parameters_than_published(name, achieved):
     """A map of 16 tokens takes 16 MACs a parameter: those stated need more than the stage has."""
     with torch.device("meta"):
         model = build(ZOO[f"vt_{name}"].config)
@@ -105,9 +93,7 @@ def test_the_large_vt_resnets_have_fewer_parameters_than_published(
         ((473, 473), (37.1, 26.4), (12.8, 2.0)),
     ],
 )
-def test_vt_fpn_has_the_published_macs(
-    image_size: tuple[int, int], gmacs: tuple[float, float], pyramid_gmacs: tuple[float, float]
-) -> None:
+def test_vt_fpn_has_the_published_macs(image_size, gmacs, pyramid_gmacs):
     configs = [
         replace(ZOO[name].config, image_size=image_size)
         for name in ("fpn_resnet50", "vt_fpn_resnet50")
@@ -121,18 +107,18 @@ def test_vt_fpn_has_the_published_macs(
 # -- the equations ------------------------------------------------------------------------------
 
 
-def pixels(channels: int) -> Any:
+def pixels(channels):
     torch.manual_seed(0)
     return torch.randn(2, 30, channels)
 
 
-def softmax(scores: Any, over: int) -> Any:
+def softmax(scores, over):
     powers = (scores - scores.amax(over, keepdim=True)).exp()
     return powers / powers.sum(over, keepdim=True)
 
 
 @pytest.mark.parametrize("channels", [8, 32])
-def test_tokenizers(channels: int) -> None:
+def test_tokenizers(channels):
     """T = softmax_HW(X W_A)ᵀ X, then T = softmax_HW(X W_Rᵀ)ᵀ X with W_R = T_in W, scaled.
 
     Tokens wider than the map are pooled pixels through one matrix more.
@@ -150,7 +136,7 @@ def test_tokenizers(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [8, 32])
-def test_projector(channels: int) -> None:
+def test_projector(channels):
     """X_out = X + softmax_L((X W_Q)(T W_K)ᵀ) T W_V; one matrix W_K W_Qᵀ does the same."""
     x, tokens = pixels(channels), torch.randn(2, 4, 32)
     single, paired = Projector(VT, channels), Projector(replace(VT, paired=True), channels)
@@ -167,16 +153,16 @@ def test_projector(channels: int) -> None:
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_transformer_in_groups(paired: bool) -> None:
+def test_transformer_in_groups(paired):
     """T' = T + softmax_L((T K)(T Q)ᵀ) T V; T_out = T' + relu(T' F₁) F₂, of normalised tokens."""
     transform, tokens = TokenTransformer(replace(VT, paired=paired)), 5 * pixels(32) + 3
 
-    def norm(t: Any) -> Any:
+    def norm(t):
         return (t - t.mean(-1, keepdim=True)) / (
             t.var(-1, keepdim=True, correction=0) + 1e-5
         ) ** 0.5
 
-    def grouped(t: Any, weight: Any) -> Any:
+    def grouped(t, weight):
         blocks = torch.block_diag(*weight[:, :, 0].chunk(VT.groups))
         return t @ blocks.T
 
@@ -192,7 +178,7 @@ def test_transformer_in_groups(paired: bool) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_parameter_learns_and_a_batch_is_fitted(name: str) -> None:
+def test_every_parameter_learns_and_a_batch_is_fitted(name):
     torch.manual_seed(0)
     model = build(SMALL[name]).train()
     height, width = SMALL[name].image_size
@@ -215,7 +201,7 @@ def test_every_parameter_learns_and_a_batch_is_fitted(name: str) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_tokens_stay_in_range_however_large_the_pixels() -> None:
+def test_tokens_stay_in_range_however_large_the_pixels():
     x = 1e4 * pixels(32)
     tokens = TokenTransformer(VT)(FilterTokenizer(VT, channels=32)(x))
     assert tokens.abs().max() < 32**0.5

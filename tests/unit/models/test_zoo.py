@@ -1,7 +1,5 @@
 """The zoo's facts are the papers', and the models built from them have exactly these."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -24,8 +22,6 @@ PUBLISHED = {  # millions of parameters, GMACs; of the model's own resolution an
     "vit_large_patch16_224": (304.33, 61.6),
     "vit_large_patch32_224": (306.54, 15.39),
     "vit_huge_patch14_224": (632.05, 167.4),
-    "vit_tiny_r_s16_p8_224": (6.34, 0.44),
-    "vit_large_r50_s32_224": (328.99, 19.58),
     "resnet18": (11.69, 1.814),
     "resnet34": (21.80, 3.664),
     "resnet50": (25.56, 4.089),
@@ -34,7 +30,7 @@ PUBLISHED = {  # millions of parameters, GMACs; of the model's own resolution an
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
+def test_parameters_and_macs_are_the_published_ones(name):
     millions, gmacs = PUBLISHED[name]
     parameters, multiplications = COSTS[name]
     assert parameters / 1e6 == pytest.approx(millions, rel=0.003)
@@ -42,7 +38,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name: str) -> None:
+def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name):
     config, task = ZOO[name].config, ZOO[name].task
     with torch.device("meta"):  # shapes only
         model = build(config).eval()
@@ -53,7 +49,7 @@ def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name: str) -
 
 
 @torch.inference_mode()
-def test_a_vit_computes_the_equations_of_the_paper() -> None:
+def test_a_vit_computes_the_equations_of_the_paper():
     """Against torch's own encoder layer, an implementation nobody here has written."""
     torch.manual_seed(0)
     config = ZOO["digits"].config
@@ -82,7 +78,7 @@ def test_a_vit_computes_the_equations_of_the_paper() -> None:
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_card_answers_what_a_user_asks_before_choosing() -> None:
+def test_a_card_answers_what_a_user_asks_before_choosing():
     card = ZOO["vit_base_patch16_384"].card()
     assert card["name"] == "vit_base_patch16_384"
     assert card["input_size"] == [384, 384, 3]
@@ -90,7 +86,7 @@ def test_a_card_answers_what_a_user_asks_before_choosing() -> None:
     assert str(card["paper"]).startswith("https://arxiv.org/abs/")
 
 
-def test_the_zoo_is_read_without_torch() -> None:
+def test_the_zoo_is_read_without_torch():
     code = "import sys, vitedge.models.zoo; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

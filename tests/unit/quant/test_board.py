@@ -1,9 +1,6 @@
 """What TensorBoard shows of a run is its log, whatever was killed and resumed."""
 
-from __future__ import annotations
-
 import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +11,11 @@ HERE = importlib.util.find_spec("tensorboard") is not None
 needs_package = pytest.mark.skipif(not HERE, reason="TensorBoard is not installed")
 
 
-def line(step: int, loss: float) -> dict[str, float]:
+def line(step, loss):
     return {"step": step, "loss": loss, "learning_rate": 1e-5, "gradient_norm": 1.0}
 
 
-def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def shown(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder)).Reload()
@@ -29,7 +26,7 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @needs_package
-def test_a_resumed_run_is_shown_as_one(tmp_path: Path) -> None:
+def test_a_resumed_run_is_shown_as_one(tmp_path):
     folder = tmp_path / "run" / "events"
     with tensorboard.watching(folder) as listener:
         listener({"step": 0, "held_out": {"loss": 1.0, "accuracy": 0.5}})
@@ -49,7 +46,7 @@ def test_a_resumed_run_is_shown_as_one(tmp_path: Path) -> None:
 
 
 @needs_package
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "events").write_text("")
     refused = pytest.raises(InputError, match="cannot write TensorBoard's events")
     with refused, tensorboard.watching(tmp_path / "events"):
@@ -57,7 +54,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(HERE, reason="TensorBoard is installed")
-def test_without_its_package_the_package_is_named() -> None:
+def test_without_its_package_the_package_is_named():
     with pytest.raises(UnavailableError, match="needs the package 'tensorboard'") as refused:
         tensorboard.check()
     assert refused.value.fix == "pip install 'vitedge[tensorboard]'"

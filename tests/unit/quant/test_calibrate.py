@@ -1,28 +1,18 @@
 """`auto` is settled by the output, measured; a recipe may fix any part of it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import msgspec
-import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from tests.support.graphs import run
 from tests.support.outliers import write_digits
 from tests.support.ptq import ptq
 from vitedge.core import catalog
-from vitedge.core.manifest import Tried
-from vitedge.core.spec import Calibration
+from vitedge.core.progress import SILENT
 from vitedge.export.onnx import export
 from vitedge.graph.run import Runner
 from vitedge.models.sources import ModelRequest, resolve
 from vitedge.quant.calibrate import STRENGTHS, calibrate
-from vitedge.quant.parameters import Calibrated
 from vitedge.quant.ranges import ESTIMATORS
 
 IMAGES = 32
@@ -34,19 +24,17 @@ RECIPES = {
 }
 
 
-def calibrated(
-    fp32: Path, images: list[NDArray[np.uint8]], **fixed: Any
-) -> tuple[Calibrated, list[Tried]]:
+def calibrated(fp32, images, **fixed):
     recipe = msgspec.structs.replace(AUTO, **fixed)
-    return calibrate(fp32, iter(images), recipe, TARGET, lambda *step: None)
+    return calibrate(fp32, iter(images), recipe, TARGET, SILENT)
 
 
 @pytest.fixture(scope="module")
-def settled(digits_graph, calibration_batches) -> tuple[Calibrated, list[Tried]]:
+def settled(digits_graph, calibration_batches):
     return calibrated(digits_graph("dynamic").path, calibration_batches(IMAGES, 16))
 
 
-def test_auto_tries_every_strength_with_every_estimator_best_first(settled) -> None:
+def test_auto_tries_every_strength_with_every_estimator_best_first(settled):
     used, tried = settled
     ways = {(recipe.equalize, recipe.activations) for recipe in tried}
     assert ways == {(way, estimator) for way in STRENGTHS for estimator in ESTIMATORS}
@@ -60,8 +48,8 @@ def test_auto_tries_every_strength_with_every_estimator_best_first(settled) -> N
 
 
 def test_what_auto_measured_is_what_the_fixed_recipe_gives(
-    settled, digits_graph, calibration_batches, sqnr_db, tmp_path: Path
-) -> None:
+    settled, digits_graph, calibration_batches, sqnr_db, tmp_path
+):
     fp32, images = digits_graph("dynamic").path, calibration_batches(IMAGES, 16)
     used, tried = settled
     want = run(fp32, images[:1])
@@ -84,7 +72,7 @@ def test_what_auto_measured_is_what_the_fixed_recipe_gives(
     ],
     ids=str,
 )
-def test_a_recipe_may_fix_any_part(fixed, tries, digits_graph, calibration_batches) -> None:
+def test_a_recipe_may_fix_any_part(fixed, tries, digits_graph, calibration_batches):
     used, tried = calibrated(digits_graph("dynamic").path, calibration_batches(16, 16), **fixed)
     assert len(tried) == tries
     for settings in (used.settings, *tried):
@@ -92,7 +80,7 @@ def test_a_recipe_may_fix_any_part(fixed, tries, digits_graph, calibration_batch
             assert getattr(settings, name) == value
 
 
-def test_auto_leaves_no_scratch_file(settled, digits_graph) -> None:
+def test_auto_leaves_no_scratch_file(settled, digits_graph):
     names = {path.name for path in digits_graph("dynamic").path.parent.iterdir()}
     assert not {name for name in names if name.startswith(("tried", "tapped"))}
 
@@ -101,10 +89,10 @@ def test_auto_leaves_no_scratch_file(settled, digits_graph) -> None:
 
 
 @pytest.fixture(scope="module")
-def export_outliers(tmp_path_factory) -> Callable[[str, float], Path]:
+def export_outliers(tmp_path_factory):
     """`digits` with 5% of the channels of one place scaled up or down."""
 
-    def make(site: str, strength: float) -> Path:
+    def make(site, strength):
         folder = tmp_path_factory.mktemp("outliers")
         file = write_digits(folder / "weights.safetensors", site, strength, seed=7)
         return export(resolve(ModelRequest("digits", weights=file)), folder, "dynamic", 20).path
@@ -119,7 +107,7 @@ def noise_db(digits_graph, calibration_batches, held_out, sqnr_db, tmp_path_fact
     images = calibration_batches(64, 16)
     path = tmp_path_factory.mktemp("noise") / "model.onnx"
 
-    def measure(fp32: Path, recipe: Calibration) -> float:
+    def measure(fp32, recipe):
         model, _ = ptq(fp32, images, recipe, TARGET)
         onnx.save(model, path)
         return sqnr_db(want, run(path, [held_out.images]))
@@ -135,16 +123,14 @@ def noise_db(digits_graph, calibration_batches, held_out, sqnr_db, tmp_path_fact
         ("all", 1e6),
     ],
 )
-def test_outliers_cost_nothing(site, strength, digits_graph, export_outliers, noise_db) -> None:
+def test_outliers_cost_nothing(site, strength, digits_graph, export_outliers, noise_db):
     outliers = export_outliers(site, strength)
     for name, recipe in RECIPES.items():
         clean = noise_db(digits_graph("dynamic").path, recipe)
         assert noise_db(outliers, recipe) == pytest.approx(clean, abs=0.5), name
 
 
-def test_without_equalisation_outliers_ruin_the_model(
-    digits_graph, export_outliers, noise_db
-) -> None:
+def test_without_equalisation_outliers_ruin_the_model(digits_graph, export_outliers, noise_db):
     off = msgspec.structs.replace(RECIPES["default"], equalize="off")
     clean = noise_db(digits_graph("dynamic").path, off)
     assert noise_db(export_outliers("all", 1000), off) < clean - 20

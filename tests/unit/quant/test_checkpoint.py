@@ -1,11 +1,8 @@
 """A checkpoint is there whole or not at all, and only for the run it is of."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +15,7 @@ PLACE = Place(step=7, best_step=5, best_loss=0.25, of=OF)
 TENSORS = {"weight": torch.arange(6.0).view(2, 3).T, "step": torch.tensor(7.0)}
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back(tmp_path):
     write(tmp_path / "last.safetensors", TENSORS, PLACE)
     place, tensors = read(tmp_path / "last.safetensors", OF)
     assert place == PLACE
@@ -26,14 +23,14 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["last.safetensors"]
 
 
-def test_another_runs_checkpoint_is_refused_by_what_differs(tmp_path: Path) -> None:
+def test_another_runs_checkpoint_is_refused_by_what_differs(tmp_path):
     write(tmp_path / "last.safetensors", TENSORS, PLACE)
     with pytest.raises(InputError, match="of another run: the training settings differ"):
         read(tmp_path / "last.safetensors", {**OF, "the training settings": "3"})
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"", lambda b: b"\xff" * 99])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     path = tmp_path / "last.safetensors"
     write(path, TENSORS, PLACE)
     path.write_bytes(damage(path.read_bytes()))
@@ -41,7 +38,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage) -> None:
         read(path, OF)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     """The limit of a file's size stands for it: writing fails in the middle, as there."""
     path = tmp_path / "last.safetensors"
     write(path, TENSORS, PLACE)
@@ -66,7 +63,7 @@ except InputError as error:
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_log_forgets_what_is_trained_again(tmp_path: Path) -> None:
+def test_a_log_forgets_what_is_trained_again(tmp_path):
     path = tmp_path / "log.jsonl"
     log = TrainingLog(path, 0, no_listener)
     for step in range(1, 6):

@@ -1,14 +1,12 @@
 """What is trained is what runtimes compute, and its gradients are LSQ's."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import parser
 
 from vitedge.quant.placement import Activation, Weight
 from vitedge.quant.qat.fake_quantize import ActivationQuantizer, WeightQuantizer
@@ -18,41 +16,34 @@ RNG = np.random.default_rng(0)
 VALUES = RNG.normal(0, 1, (3, 64, 16)).astype(np.float32)
 
 
-def q_dq(values, scale: float, zero: int, unsigned: bool):
-    kind = TensorProto.UINT8 if unsigned else TensorProto.INT8
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, values.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, values.shape)],
-        [
-            helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
-            helper.make_tensor("zero", kind, [], [zero]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return ort.InferenceSession(model.SerializeToString()).run(None, {"x": values})[0]
+def q_dq(values, scale, zero, unsigned):
+    shape = ", ".join(map(str, values.shape))
+    model = parser.parse_model(f"""<ir_version: 9, opset_import: ["": 18]>
+        graph (float[{shape}] x, float scale, {"uint8" if unsigned else "int8"} zero)
+        => (float[{shape}] y) {{
+            q = QuantizeLinear(x, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }}""")
+    zero = np.array(zero, np.uint8 if unsigned else np.int8)
+    feed = {"x": values, "scale": np.array(scale, np.float32), "zero": zero}
+    return ort.InferenceSession(model.SerializeToString()).run(None, feed)[0]
 
 
-def activation(scale: float, unsigned=False, zero=0, learned=True, floats="fp32"):
+def activation(scale, unsigned=False, zero=0, learned=True, floats="fp32"):
     placed = Activation(np.array(scale, np.float32), unsigned, zero)
     return ActivationQuantizer(placed, floats, learned=learned)
 
 
 @pytest.mark.parametrize(("unsigned", "zero"), [(False, 0), (True, 128), (True, 0)])
 @pytest.mark.parametrize("scale", [0.01, 0.05])
-def test_an_activation_is_quantized_as_onnx_runtime_does(unsigned, zero, scale) -> None:
+def test_an_activation_is_quantized_as_onnx_runtime_does(unsigned, zero, scale):
     quantizer = activation(scale, unsigned, zero)
     stored = float(quantizer.scale().detach())
     got = torch.vmap(quantizer)(torch.from_numpy(VALUES)).detach().numpy()
     np.testing.assert_array_equal(got, q_dq(VALUES, stored, zero, unsigned))
 
 
-def test_gradients_are_those_of_lsq() -> None:
+def test_gradients_are_those_of_lsq():
     """Esser 2020, equations 3 and 5, written out value by value."""
     quantizer = activation(0.01)
     x = torch.from_numpy(VALUES).requires_grad_()
@@ -67,14 +58,14 @@ def test_gradients_are_those_of_lsq() -> None:
     assert float(quantizer.scale.log.grad) == pytest.approx(of_scale * scale, rel=1e-3)
 
 
-def test_a_frozen_scale_is_not_trained() -> None:
+def test_a_frozen_scale_is_not_trained():
     quantizer = activation(0.01, learned=False)
     x = torch.from_numpy(VALUES).requires_grad_()
     torch.vmap(quantizer)(x).sum().backward()
     assert quantizer.scale.log.grad is None and x.grad is not None
 
 
-def test_a_scale_of_float16_is_one_that_float16_has() -> None:
+def test_a_scale_of_float16_is_one_that_float16_has():
     quantizer = activation(0.01, floats="fp16")
     scale = float(quantizer.scale().detach())
     assert scale == float(np.float16(scale))
@@ -85,7 +76,7 @@ def test_a_scale_of_float16_is_one_that_float16_has() -> None:
 @pytest.mark.parametrize("pair_safe", [False, True])
 @pytest.mark.parametrize(("shape", "axis"), [((64, 32), 1), ((32, 64), 0), ((8, 3, 4, 4), 0)])
 @pytest.mark.parametrize("qmax", [7, 127])
-def test_a_weight_becomes_the_integers_that_are_exported(pair_safe, shape, axis, qmax) -> None:
+def test_a_weight_becomes_the_integers_that_are_exported(pair_safe, shape, axis, qmax):
     weight = RNG.normal(0, 1, shape).astype(np.float32)
     weight[:2] = 3.0  # pairs that sum above the limit
     _, scales = quantize_weight(weight, axis, "minmax", qmax=qmax, pair_safe=pair_safe)
@@ -98,7 +89,7 @@ def test_a_weight_becomes_the_integers_that_are_exported(pair_safe, shape, axis,
     np.testing.assert_array_equal(quantizer(torch.from_numpy(weight)).detach().numpy(), steps)
 
 
-def test_gradients_of_a_weight_and_its_scales_are_those_of_lsq() -> None:
+def test_gradients_of_a_weight_and_its_scales_are_those_of_lsq():
     weight = torch.from_numpy(RNG.normal(0, 1, (64, 4)).astype(np.float32)).requires_grad_()
     scales = torch.tensor([0.01, 0.02, 0.05, 0.1])
     quantizer = WeightQuantizer(Weight(1, 127, False), scales, "fp32", learned=True)

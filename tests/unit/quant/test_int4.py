@@ -1,14 +1,10 @@
 """Weights of 4 bits: INT4 where ONNX has it, the same values in 8 bits where it does not."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
@@ -20,7 +16,7 @@ TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
 @pytest.fixture(scope="module")
-def models(digits_graph, calibration_batches) -> dict[int, ModelProto]:
+def models(digits_graph, calibration_batches):
     models = {}
     path = digits_graph(1).path
     for opset in (20, 21):
@@ -32,7 +28,7 @@ def models(digits_graph, calibration_batches) -> dict[int, ModelProto]:
     return models
 
 
-def test_no_weight_is_beyond_four_bits_and_from_opset_21_on_they_are_stored_in_them(models) -> None:
+def test_no_weight_is_beyond_four_bits_and_from_opset_21_on_they_are_stored_in_them(models):
     eight, four = (
         {t.name: t for t in models[opset].graph.initializer if t.name.endswith(".quantized")}
         for opset in (20, 21)
@@ -46,7 +42,7 @@ def test_no_weight_is_beyond_four_bits_and_from_opset_21_on_they_are_stored_in_t
         np.testing.assert_array_equal(narrow, integers)
 
 
-def test_both_compute_the_same(models, calibration_batches, tmp_path: Path) -> None:
+def test_both_compute_the_same(models, calibration_batches, tmp_path):
     outputs = []
     for opset, model in models.items():
         write(model, tmp_path / f"{opset}.onnx")

@@ -1,25 +1,20 @@
 """The record of a quantized file says what it was calibrated on, and how it was settled."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from vitedge.core import catalog, manifest
 from vitedge.core.progress import Steps
-from vitedge.core.spec import Calibration
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
-from vitedge.quant.int8 import Int8, Quantizer
+from vitedge.quant.int8 import Quantizer
 
 DIGITS = ZOO["digits"]
 IMAGES = 16
 
 
-def written(digits_graph, folder: Path, recipe: Calibration, opset: int = 20) -> Int8:
+def written(digits_graph, folder, recipe, opset=20):
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     target = catalog.targets()["onnxruntime-cpu"]
     target = msgspec.structs.replace(target, batch="dynamic", opset=opset)
@@ -29,12 +24,12 @@ def written(digits_graph, folder: Path, recipe: Calibration, opset: int = 20) ->
 
 
 @pytest.fixture(scope="module")
-def auto(digits_graph, tmp_path_factory: pytest.TempPathFactory) -> Int8:
+def auto(digits_graph, tmp_path_factory):
     recipe = msgspec.structs.replace(catalog.calibrations()["auto"], num_samples=IMAGES)
     return written(digits_graph, tmp_path_factory.mktemp("auto"), recipe)
 
 
-def test_the_manifest_says_what_auto_tried_best_first_and_took(auto: Int8) -> None:
+def test_the_manifest_says_what_auto_tried_best_first_and_took(auto):
     settled = auto.record.settled
     assert len(settled.tried) == 16
     measured = [one.sqnr_db for one in settled.tried]
@@ -44,12 +39,12 @@ def test_the_manifest_says_what_auto_tried_best_first_and_took(auto: Int8) -> No
     assert auto.record.calibration.recipe.activations == "auto"
 
 
-def test_the_record_is_the_same_after_json(auto: Int8) -> None:
+def test_the_record_is_the_same_after_json(auto):
     text = msgspec.json.encode(auto.record)
     assert msgspec.json.decode(text, type=type(auto.record)) == auto.record
 
 
-def test_a_recipe_with_nothing_open_tries_nothing(digits_graph, tmp_path: Path) -> None:
+def test_a_recipe_with_nothing_open_tries_nothing(digits_graph, tmp_path):
     recipe = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=IMAGES)
     made = written(digits_graph, tmp_path, recipe)
     settled = made.record.settled
@@ -61,7 +56,7 @@ def test_a_recipe_with_nothing_open_tries_nothing(digits_graph, tmp_path: Path) 
     assert made.record.scheme == manifest.INT8_SCHEME
 
 
-def test_the_record_says_how_many_bits_weights_have_and_take(digits_graph, tmp_path: Path) -> None:
+def test_the_record_says_how_many_bits_weights_have_and_take(digits_graph, tmp_path):
     fast = catalog.calibrations()["fast"]
     recipe = msgspec.structs.replace(fast, num_samples=2, weight_bits=4)
     for opset, stored in ((20, "INT8"), (21, "INT4")):

@@ -1,21 +1,14 @@
 """What each layer loses, against the same worked out by hand in NumPy."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
-from vitedge.core.manifest import Figures
 from vitedge.graph.run import Runner
 from vitedge.models.zoo import ZOO
 from vitedge.quant.layers import examine
@@ -27,35 +20,35 @@ BEFORE = "blocks.1.mlp.fc2/MatMul"
 
 
 @pytest.fixture(scope="module")
-def fp32(digits_graph) -> Path:
+def fp32(digits_graph):
     return digits_graph("dynamic").path
 
 
 @pytest.fixture(scope="module")
-def images(calibration_batches) -> NDArray[np.uint8]:
+def images(calibration_batches):
     (pair,) = calibration_batches(2, 2)
     return pair
 
 
 @pytest.fixture(scope="module")
-def int8(fp32, calibration_batches, tmp_path_factory) -> Path:
+def int8(fp32, calibration_batches, tmp_path_factory):
     model, _ = ptq(fp32, calibration_batches(32, 16), RECIPE, TARGET)
     path = tmp_path_factory.mktemp("int8") / "model.onnx"
     onnx.save(model, path)
     return path
 
 
-def layers(int8: Path) -> list[str]:
+def layers(int8):
     graph = onnx.load(int8, load_external_data=False).graph
     return [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
 
 
 @pytest.fixture(scope="module")
-def figures(fp32, int8, images) -> dict[str, Figures]:
+def figures(fp32, int8, images):
     return examine(fp32, int8, layers(int8), images)
 
 
-def tensors(path: Path, names: list[str], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+def tensors(path, names, images):
     """The tensors called `names`, of a graph run as it is written."""
     model = onnx.load(path)
     del model.graph.output[:]
@@ -67,11 +60,11 @@ def tensors(path: Path, names: list[str], images: NDArray[np.uint8]) -> list[NDA
     return values
 
 
-def node_of(model: ModelProto, name: str) -> onnx.NodeProto:
+def node_of(model, name):
     return next(node for node in model.graph.node if node.name == name)
 
 
-def changed(int8: Path, folder: Path, factor: float) -> Path:
+def changed(int8, folder, factor):
     """The INT8 graph with the activation scale of LAYER multiplied."""
     model = onnx.load(int8)
     name = node_of(model, LAYER).input[0].removesuffix(".dequantized") + ".scale"
@@ -83,9 +76,7 @@ def changed(int8: Path, folder: Path, factor: float) -> Path:
     return folder / "model.onnx"
 
 
-def test_the_figures_of_a_layer_are_those_worked_out_by_hand(
-    fp32, int8, images, figures, sqnr_db
-) -> None:
+def test_the_figures_of_a_layer_are_those_worked_out_by_hand(fp32, int8, images, figures, sqnr_db):
     node = node_of(onnx.load(fp32, load_external_data=False), LAYER)
     twin = node_of(onnx.load(int8), LAYER)
     stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(int8).graph.initializer}
@@ -103,18 +94,18 @@ def test_the_figures_of_a_layer_are_those_worked_out_by_hand(
     assert got.clipped_share == pytest.approx(np.mean(np.abs(x - rounded) > 0.51 * scale))
     assert got.sqnr_db == pytest.approx(sqnr_db(y, product), abs=0.01)
     assert got.accumulated_sqnr_db == pytest.approx(sqnr_db(y, reached), abs=0.01)
-    assert got.sqnr_db is not None and 20 < got.sqnr_db < 60
+    assert 20 < got.sqnr_db < 60
     assert got.macs == x[0].size * y.shape[-1]
     assert sum(layer.macs for layer in figures.values()) == ZOO["digits"].card()["macs"]
 
 
-def test_error_gathers_from_the_first_int8_layer_on(figures: dict[str, Figures]) -> None:
+def test_error_gathers_from_the_first_int8_layer_on(figures):
     reached = [layer.accumulated_sqnr_db for layer in figures.values()]
     first = next(i for i, layer in enumerate(figures.values()) if layer.activation_scales)
     assert reached[:first] == [None] * first and None not in reached[first:]
 
 
-def test_a_float_layer_has_no_error_of_its_own(figures: dict[str, Figures]) -> None:
+def test_a_float_layer_has_no_error_of_its_own(figures):
     for name, layer in figures.items():
         if name.endswith("attn/MatMul_1"):  # P·V stays in float
             assert layer.activation_scales == () and layer.weight_scales is None
@@ -127,19 +118,19 @@ def test_a_float_layer_has_no_error_of_its_own(figures: dict[str, Figures]) -> N
 
 def test_a_scale_that_is_far_too_small_shows_as_the_worst_layer(
     fp32, int8, images, figures, tmp_path
-) -> None:
+):
     path = changed(int8, tmp_path, 0.05)
     got = examine(fp32, path, layers(path), images)
     own = {name: layer.sqnr_db for name, layer in got.items() if layer.sqnr_db is not None}
     assert min(own, key=own.__getitem__) == LAYER
     clipped, before = got[LAYER].clipped_share, figures[LAYER].clipped_share
-    assert clipped is not None and before is not None and clipped > 0.3 > before
+    assert clipped > 0.3 > before
     assert got[BEFORE] == figures[BEFORE]  # what comes before it is as it was
     last, sound = got["head/Gemm"].accumulated_sqnr_db, figures["head/Gemm"].accumulated_sqnr_db
-    assert last is not None and sound is not None and last < sound - 5
+    assert last < sound - 5
 
 
-def test_a_layer_that_is_not_finite_is_named_and_nothing_left(fp32, int8, images, tmp_path) -> None:
+def test_a_layer_that_is_not_finite_is_named_and_nothing_left(fp32, int8, images, tmp_path):
     path = changed(int8, tmp_path, float("inf"))
     with pytest.raises(InputError, match=LAYER):
         examine(fp32, path, layers(path), images)
@@ -148,11 +139,11 @@ def test_a_layer_that_is_not_finite_is_named_and_nothing_left(fp32, int8, images
 
 def test_a_fixed_batch_is_filled_up_with_the_last_image(
     digits_graph, calibration_batches, images, tmp_path
-) -> None:
+):
     fixed, path = digits_graph(4).path, tmp_path / "model.onnx"
     model, _ = ptq(fixed, calibration_batches(8, 4), RECIPE, TARGET)
     onnx.save(model, path)
     four = np.concatenate([images, images[-1:], images[-1:]])
     (got,) = examine(fixed, path, [LAYER], images).values()
     assert got == examine(fixed, path, [LAYER], four)[LAYER]
-    assert got.sqnr_db is not None and got.sqnr_db > 30 and got.macs == 2396160
+    assert got.sqnr_db > 30 and got.macs == 2396160

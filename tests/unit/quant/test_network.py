@@ -1,9 +1,5 @@
 """A graph in torch computes what its ONNX file does, and its gradients are right."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -12,11 +8,11 @@ from onnx import numpy_helper
 
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
+from vitedge.core.progress import SILENT
 from vitedge.graph.external import with_constants
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner
 from vitedge.quant.calibrate import calibrate
-from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat.network import Network
 from vitedge.quant.qdq import quantize, quantizers
@@ -25,39 +21,36 @@ RECIPE = catalog.find_calibration("default")
 TARGET = catalog.targets()["onnxruntime-cpu"].quantization
 
 
-def silent(*step: object) -> None: ...
-
-
 @pytest.fixture(scope="module")
-def training_images(calibration_batches) -> np.ndarray:
+def training_images(calibration_batches):
     return np.concatenate(calibration_batches(32, 1))
 
 
 @pytest.fixture(scope="module")
-def digits(digits_graph, calibration_batches) -> Calibrated:
+def digits(digits_graph, calibration_batches):
     batches = iter(calibration_batches(16, 1))
-    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, silent)[0]
+    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, SILENT)[0]
 
 
-def network(calibrated: Calibrated, **how: bool) -> Network:
+def network(calibrated, **how):
     placed, scales = quantizers(calibrated)
     tensors = {name: torch.from_numpy(scale) for name, scale in scales.items()}
     return Network(calibrated.path, placed, tensors, "fp32", **{"learned": True, **how})
 
 
-def run(path: Path, images) -> np.ndarray:
+def run(path, images):
     runner = Runner(path, as_written=True)
     return np.concatenate([runner(image[None])[0] for image in images])
 
 
-def test_without_quantizers_it_computes_what_the_file_does(digits, training_images) -> None:
+def test_without_quantizers_it_computes_what_the_file_does(digits, training_images):
     plain = Network(digits.path, Placement(), {}, "fp32", learned=False)
     got = plain(torch.from_numpy(training_images[:8])).logits.detach().numpy()
     np.testing.assert_allclose(got, run(digits.path, training_images[:8]), rtol=0, atol=2e-5)
 
 
-def test_with_them_it_computes_what_is_exported(digits, training_images, tmp_path) -> None:
-    model, _ = quantize(digits, silent, {})
+def test_with_them_it_computes_what_is_exported(digits, training_images, tmp_path):
+    model, _ = quantize(digits, SILENT, {})
     write(model, tmp_path / "int8.onnx")
     images = training_images[:16]
     got = network(digits)(torch.from_numpy(images)).logits.detach().numpy()
@@ -68,7 +61,7 @@ def test_with_them_it_computes_what_is_exported(digits, training_images, tmp_pat
     assert np.linalg.norm(got - want) < 0.3 * np.linalg.norm(want - fp32)
 
 
-def test_gradient_checkpointing_changes_no_gradient(digits, training_images) -> None:
+def test_gradient_checkpointing_changes_no_gradient(digits, training_images):
     gradients = []
     for checkpointing in (False, True):
         student = network(digits, checkpointing=checkpointing)
@@ -79,7 +72,7 @@ def test_gradient_checkpointing_changes_no_gradient(digits, training_images) -> 
         torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-8)
 
 
-def test_a_step_down_the_gradient_lowers_the_loss(digits, training_images) -> None:
+def test_a_step_down_the_gradient_lowers_the_loss(digits, training_images):
     images = torch.from_numpy(training_images[:16])
     teacher = Network(digits.path, Placement(), {}, "fp32", learned=False)
     target = teacher(images).logits.detach()
@@ -95,7 +88,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(digits, training_images) -> No
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path) -> None:
+def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path):
     student = network(digits)
     weights = {name: value + 1 for name, value in student.trained_weights().items()}
     path = digits.path.with_name("moved.onnx")
@@ -109,15 +102,15 @@ def test_trained_weights_are_written_and_the_rest_shared(digits, tmp_path) -> No
     assert "image.scale" not in weights and len(weights) > 40
 
 
-def test_pixels_keep_their_scale(digits_graph, calibration_batches) -> None:
+def test_pixels_keep_their_scale(digits_graph, calibration_batches):
     target = catalog.targets()["openvino-cpu"].quantization  # has INT8 Conv
     batches = iter(calibration_batches(4, 1))
-    student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, silent)[0])
+    student = network(calibrate(digits_graph(1).path, batches, RECIPE, target, SILENT)[0])
     learned = [quantizer.scale.log.requires_grad for quantizer in student.activation_quantizers]
     assert learned.count(False) == 1 and not learned[0]
 
 
-def test_an_operator_that_cannot_be_trained_is_named(digits, tmp_path) -> None:
+def test_an_operator_that_cannot_be_trained_is_named(digits, tmp_path):
     model = onnx.load(digits.path)
     model.graph.node[-1].op_type = "NonZero"
     onnx.save(model, tmp_path / "odd.onnx")

@@ -1,9 +1,5 @@
 """Every operator that can be trained computes what ONNX Runtime does."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -22,11 +18,11 @@ BIAS = np.arange(4, dtype=np.float32)
 ROWS = np.random.default_rng(3).normal(0, 1, (6, 5)).astype(np.float32)
 
 
-def ints(*values: int) -> Any:
+def ints(*values):
     return np.array(values, np.int64)
 
 
-def scalar(value: float) -> Any:
+def scalar(value):
     return np.array(value, np.float32)
 
 
@@ -36,7 +32,7 @@ UNARY = (
     *("LogSoftmax", "Softmax", "GlobalAveragePool", "Flatten", "Transpose", "Shape", "Dropout"),
 )
 BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "MatMul", "Equal", "Greater", "Less")
-CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
+CASES = [
     *((op, [A], {}) for op in UNARY),
     *((op, [A, A[..., ::-1].copy() if op != "MatMul" else A.swapaxes(2, 3)], {}) for op in BINARY),
     *((op, [POSITIVE], {}) for op in ("Log", "Sqrt", "Reciprocal")),
@@ -103,11 +99,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("AveragePool", [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     ("AveragePool", [IMAGE], {"kernel_shape": [2, 2], "count_include_pad": 1}),
     ("Resize", [IMAGE, None, None, ints(2, 3, 18, 4)], {"mode": "linear"}),
-    (
-        "Resize",
-        [IMAGE, None, None, ints(2, 3, 18, 16)],
-        {"mode": "cubic", "cubic_coeff_a": -0.75},
-    ),
+    ("Resize", [IMAGE, None, None, ints(2, 3, 18, 16)], {"mode": "cubic", "cubic_coeff_a": -0.75}),
     (
         "Resize",
         [IMAGE, None, None, ints(2, 3, 5, 4)],
@@ -126,7 +118,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("op", "inputs", "options"), CASES, ids=[c[0] for c in CASES])
-def test_an_operator_computes_what_onnx_runtime_does(op, inputs, options) -> None:
+def test_an_operator_computes_what_onnx_runtime_does(op, inputs, options):
     names = [f"x{i}" if x is not None else "" for i, x in enumerate(inputs)]
     outputs = ["y0", "y1"] if op == "Split" else ["y0"]
     node = helper.make_node(op, names, outputs, "node", **options)
@@ -150,6 +142,6 @@ def test_an_operator_computes_what_onnx_runtime_does(op, inputs, options) -> Non
         np.testing.assert_allclose(output.numpy(), runtime, rtol=1e-4, atol=1e-5)
 
 
-def test_every_operator_is_compared() -> None:
+def test_every_operator_is_compared():
     apart = {"Constant", "Swish"}  # has no inputs; ONNX Runtime has none before opset 24
     assert set(OPERATORS) - apart == {op for op, _, _ in CASES}

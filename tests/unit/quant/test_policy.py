@@ -1,7 +1,5 @@
 """Which operators of a real ViT go to INT8, by the structure of the graph alone."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import msgspec
@@ -9,14 +7,13 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
 from vitedge.quant.policy import decide
 
 BLOCKS = 4
 
 
-def dialect(attention=(), operators=("MatMul", "Gemm")) -> Quantization:
+def dialect(attention=(), operators=("MatMul", "Gemm")):
     return Quantization(
         activations="uint8", weights="full", attention=attention, operators=operators
     )
@@ -26,15 +23,15 @@ EVERYTHING = dialect(("qk", "pv"), operators=("MatMul", "Gemm", "Conv"))
 
 
 @pytest.fixture(scope="module", params=[1, "dynamic"], ids=["static", "dynamic"])
-def model(request, digits_graph) -> ModelProto:
+def model(request, digits_graph):
     return onnx.load(digits_graph(request.param).path, load_external_data=False)
 
 
-def counts(layers: list[Layer]) -> Counter[tuple[str, bool]]:
+def counts(layers):
     return Counter((layer.role, layer.quantized) for layer in layers)
 
 
-def test_every_product_of_the_vit_gets_one_decision_with_its_reason(model: ModelProto) -> None:
+def test_every_product_of_the_vit_gets_one_decision_with_its_reason(model):
     layers = decide(model, dialect())
     products = [n.name for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
     assert [layer.node for layer in layers] == products
@@ -52,7 +49,7 @@ def test_every_product_of_the_vit_gets_one_decision_with_its_reason(model: Model
     assert linear == [*(f"blocks.{i}.{name}" for i in range(BLOCKS) for name in names), "head"]
 
 
-def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(model: ModelProto) -> None:
+def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(model):
     assert {d.op for d in decide(model, EVERYTHING)} == {"MatMul", "Gemm", "Conv"}
 
 
@@ -64,7 +61,7 @@ def test_the_residual_stream_and_the_nonlinearities_are_never_candidates(model: 
         (EVERYTHING, {"linear", "qk", "pv", "conv"}),
     ],
 )
-def test_a_target_widens_int8_to_what_its_kernels_take(model, target, quantized) -> None:
+def test_a_target_widens_int8_to_what_its_kernels_take(model, target, quantized):
     layers = decide(model, target)
     assert {d.role for d in layers if d.quantized} == quantized
 
@@ -78,7 +75,7 @@ def test_a_target_widens_int8_to_what_its_kernels_take(model, target, quantized)
         ({"attention_max_tokens": 64}, "65 tokens"),
     ],
 )
-def test_attention_stays_float_where_the_target_cannot_fuse_it(model, limits, why) -> None:
+def test_attention_stays_float_where_the_target_cannot_fuse_it(model, limits, why):
     target = msgspec.structs.replace(dialect(("qk", "pv")), **limits)
     attention = [d for d in decide(model, target) if d.role in ("qk", "pv")]
     assert len(attention) == 2 * BLOCKS
@@ -86,10 +83,10 @@ def test_attention_stays_float_where_the_target_cannot_fuse_it(model, limits, wh
     assert all(why in d.why for d in attention)
 
 
-def test_roles_do_not_depend_on_names(model: ModelProto) -> None:
+def test_roles_do_not_depend_on_names(model):
     anonymous = ModelProto()
     anonymous.CopyFrom(model)
-    tensors: dict[str, str] = {}
+    tensors = {}
     for index, node in enumerate(anonymous.graph.node):
         node.name = f"n{index}"
         for names in (node.input, node.output):
@@ -100,7 +97,7 @@ def test_roles_do_not_depend_on_names(model: ModelProto) -> None:
     assert [decision.role for decision in decide(anonymous, dialect())] == roles
 
 
-def parsed(body: str) -> ModelProto:
+def parsed(body):
     """A graph of `body`, from q, k, v and gate to y."""
     return onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["": 17]>
@@ -110,7 +107,7 @@ def parsed(body: str) -> ModelProto:
     """)
 
 
-def test_a_product_of_activations_outside_attention_stays_float() -> None:
+def test_a_product_of_activations_outside_attention_stays_float():
     """A softmax reads it, and not alone."""
     model = parsed("s = MatMul(q, k)  y = Softmax(s)  r = Relu(s)")
     (decision,) = decide(model, EVERYTHING)
@@ -138,5 +135,5 @@ def test_a_product_of_activations_outside_attention_stays_float() -> None:
         *("on the right", "a map alone", "of no product"),
     ],
 )
-def test_attention_is_found_by_its_structure_whole_or_half(body: str, roles: list[str]) -> None:
+def test_attention_is_found_by_its_structure_whole_or_half(body, roles):
     assert [decision.role for decision in decide(parsed(body), dialect())] == roles

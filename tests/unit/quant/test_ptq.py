@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from tests.support.graphs import EVERYTHING, NORM, build
 from tests.support.graphs import IMAGES as IMAGES_OF_GRAPHS
@@ -40,23 +37,23 @@ class Quantized:
     layers: list[Layer]
     target: Target
 
-    def makers(self) -> dict[str, NodeProto]:
+    def makers(self):
         return {name: node for node in self.model.graph.node for name in node.output}
 
-    def constants(self) -> dict[str, NDArray[Any]]:
+    def constants(self):
         return {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
 
-    def planned(self) -> list[NodeProto]:
+    def planned(self):
         chosen = {layer.node for layer in self.layers if layer.quantized}
         return [node for node in self.model.graph.node if node.name in chosen]
 
 
 @pytest.fixture(scope="module")
-def quantized(tmp_path_factory, digits_graph, calibration_batches) -> Callable[[str], Quantized]:
+def quantized(tmp_path_factory, digits_graph, calibration_batches):
     """`digits` quantized for the target of a name, once each."""
 
     @cache
-    def quantize(name: str) -> Quantized:
+    def quantize(name):
         target, images = catalog.targets()[name], calibration_batches(IMAGES, 16)
         model, layers = ptq(digits_graph("dynamic").path, images, RECIPE, target.quantization)
         path = tmp_path_factory.mktemp(name) / "model.onnx"
@@ -67,11 +64,11 @@ def quantized(tmp_path_factory, digits_graph, calibration_batches) -> Callable[[
 
 
 @pytest.fixture(params=TARGETS, ids=lambda target: target.name)
-def qdq(request, quantized) -> Quantized:
+def qdq(request, quantized):
     return quantized(request.param.name)
 
 
-def run_ort(path: Path, images: NDArray[np.uint8], optimized: str = "") -> NDArray[np.float32]:
+def run_ort(path, images, optimized=""):
     """The output, every fusion allowed; the graph as fused goes to the file `optimized`."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -80,12 +77,12 @@ def run_ort(path: Path, images: NDArray[np.uint8], optimized: str = "") -> NDArr
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
-def exactly(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def exactly(path, images):
     """What the QDQ graph says: every operator on its own, between Q and DQ in float."""
     return Runner(path, as_written=True)(images)[0]
 
 
-def run_openvino(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def run_openvino(path, images):
     import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -98,7 +95,7 @@ RUNS = {"onnxruntime": run_ort, "openvino": run_openvino}
 # -- the graph ----------------------------------------------------------------------------------
 
 
-def test_the_graph_is_one_valid_file_with_unique_names_and_nothing_unused(qdq: Quantized) -> None:
+def test_the_graph_is_one_valid_file_with_unique_names_and_nothing_unused(qdq):
     onnx.checker.check_model(qdq.path, full_check=True)
     nodes = [node.name for node in qdq.model.graph.node]
     tensors = [tensor.name for tensor in qdq.model.graph.initializer]
@@ -109,9 +106,7 @@ def test_the_graph_is_one_valid_file_with_unique_names_and_nothing_unused(qdq: Q
     assert all(t.data_location == TensorProto.DEFAULT for t in bare.graph.initializer)
 
 
-def test_quantization_is_symmetric_one_scale_and_the_targets_type_an_activation(
-    qdq: Quantized,
-) -> None:
+def test_quantization_is_symmetric_one_scale_and_the_targets_type_an_activation(qdq):
     constants = qdq.constants()
     kind = qdq.target.quantization.activations
     inputs = []
@@ -139,7 +134,7 @@ INT8, UINT8, CENTRED = ("int8", 0), ("uint8", 0), ("uint8", 128)
         ("mixed", {"n": INT8, "r": UINT8, "centred": CENTRED}),
     ],
 )
-def test_activations_are_stored_by_sign_and_by_what_reads_them(tmp_path, kind, stored) -> None:
+def test_activations_are_stored_by_sign_and_by_what_reads_them(tmp_path, kind, stored):
     target = msgspec.structs.replace(EVERYTHING, activations=kind)
     body = f"""{NORM}
         p = MatMul(n, w)
@@ -157,7 +152,7 @@ def test_activations_are_stored_by_sign_and_by_what_reads_them(tmp_path, kind, s
     assert {name: (str(zero.dtype), int(zero)) for name, zero in zeros.items()} == stored
 
 
-def test_weights_have_one_scale_for_each_output_channel(qdq: Quantized) -> None:
+def test_weights_have_one_scale_for_each_output_channel(qdq):
     constants, makers = qdq.constants(), qdq.makers()
     weighted = [n for n in qdq.planned() if makers[n.input[1]].input[0] in constants]
     roles = {d.node: d.role for d in qdq.layers}
@@ -174,7 +169,7 @@ def test_weights_have_one_scale_for_each_output_channel(qdq: Quantized) -> None:
         assert scale.shape == (weight.shape[axis],)
 
 
-def test_only_the_planned_operators_read_quantized_values(qdq: Quantized) -> None:
+def test_only_the_planned_operators_read_quantized_values(qdq):
     planned = {node.name for node in qdq.planned()}
     makers = qdq.makers()
     for node in qdq.model.graph.node:
@@ -187,7 +182,7 @@ def test_only_the_planned_operators_read_quantized_values(qdq: Quantized) -> Non
             assert "DequantizeLinear" not in sources, node.name
 
 
-def test_biases_stay_float(qdq: Quantized) -> None:
+def test_biases_stay_float(qdq):
     makers, constants = qdq.makers(), qdq.constants()
     biases = [
         constants[name]
@@ -200,7 +195,7 @@ def test_biases_stay_float(qdq: Quantized) -> None:
     assert all(bias.dtype == np.float32 for bias in biases)
 
 
-def test_the_fp32_file_is_left_as_it_was(tmp_path, digits_graph, calibration_batches) -> None:
+def test_the_fp32_file_is_left_as_it_was(tmp_path, digits_graph, calibration_batches):
     for file in ("model.onnx", "model.onnx.data"):
         (tmp_path / file).write_bytes((digits_graph("dynamic").path.parent / file).read_bytes())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -212,7 +207,7 @@ def test_the_fp32_file_is_left_as_it_was(tmp_path, digits_graph, calibration_bat
     assert beside.keys() == {"equalized-0.5.onnx", "equalized-0.5.onnx.data"}
 
 
-def test_the_same_images_give_the_same_bytes(digits_graph, calibration_batches, quantized) -> None:
+def test_the_same_images_give_the_same_bytes(digits_graph, calibration_batches, quantized):
     target = TARGETS[0]
     fp32 = digits_graph("dynamic").path
     model, _ = ptq(fp32, calibration_batches(IMAGES, 16), RECIPE, target.quantization)
@@ -225,7 +220,7 @@ def test_the_same_images_give_the_same_bytes(digits_graph, calibration_batches, 
 ORT_TARGETS = [target for target in TARGETS if target.runtime == "onnxruntime"]
 
 
-def fused_and_float(qdq: Quantized, images: NDArray[np.uint8]) -> tuple[list[str], list[str]]:
+def fused_and_float(qdq, images):
     """The layers with weights that ONNX Runtime runs in INT8, and those it runs in float."""
     optimized = qdq.path.with_name("optimized.onnx")
     run_ort(qdq.path, images, str(optimized))
@@ -239,21 +234,18 @@ def fused_and_float(qdq: Quantized, images: NDArray[np.uint8]) -> tuple[list[str
 
 
 @pytest.mark.parametrize("target", ORT_TARGETS, ids=lambda target: target.name)
-def test_what_the_manifest_calls_int8_is_int8_on_onnx_runtime(target, quantized, held_out) -> None:
+def test_what_the_manifest_calls_int8_is_int8_on_onnx_runtime(target, quantized, held_out):
     """Every layer of every block."""
-    fused, plain = fused_and_float(quantized(target.name), held_out.images[:2])
-    assert plain == [
-        d.node for d in quantized(target.name).layers if d.op == "Gemm" and not d.quantized
-    ]
-    assert len(fused) == len(quantized(target.name).planned()) >= 16
+    qdq = quantized(target.name)
+    fused, plain = fused_and_float(qdq, held_out.images[:2])
+    assert plain == [d.node for d in qdq.layers if d.op == "Gemm" and not d.quantized]
+    assert len(fused) == len(qdq.planned()) >= 16
     assert not [name for name in plain if name.startswith("blocks.")]
 
 
 @pytest.mark.parametrize("runtime", RUNS)
 @pytest.mark.parametrize("target", PAIR_SAFE, ids=lambda target: target.name)
-def test_a_runtime_computes_what_the_graph_says(
-    target, runtime, quantized, held_out, sqnr_db
-) -> None:
+def test_a_runtime_computes_what_the_graph_says(target, runtime, quantized, held_out, sqnr_db):
     path, images = quantized(target.name).path, held_out.images[:256]
     assert sqnr_db(exactly(path, images), RUNS[runtime](path, images)) >= EXACT_DB
 
@@ -263,7 +255,7 @@ def test_a_runtime_computes_what_the_graph_says(
 @pytest.mark.parametrize("black", [0, 127.5], ids=["never negative", "signed"])
 def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
     tmp_path, black, target, runtime
-) -> None:
+):
     """A layer that overflows 16-bit sums: bright images on large weights of one sign."""
     weight = np.full((192, 8), 1.0, np.float32)
     weight[:, 1::2] = -1.0
@@ -284,7 +276,7 @@ def test_the_worst_weights_and_the_brightest_image_do_not_saturate(
 @pytest.mark.parametrize("inputs", ["x, gamma, beta", "x, gamma"], ids=["zero", "absent"])
 def test_a_norm_without_a_shift_before_a_mean_is_computed_as_the_graph_says(
     tmp_path, inputs, runtime, sqnr_db
-) -> None:
+):
     """LayerNorm, mean over tokens, linear layer: Swin's head without biases."""
     rng = np.random.default_rng(0)
     stored = {

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.support.graphs import IMAGES, build
 from vitedge.core import catalog
+from vitedge.core.progress import SILENT
 from vitedge.graph.run import Runner
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.parameters import Calibrated
@@ -22,11 +22,6 @@ from vitedge.quant.qdq import quantize
 from vitedge.quant.sensitivity import harm
 
 FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=32, equalize="off")
-Images = NDArray[np.uint8]
-
-
-def silent(*step: object) -> None:
-    """Shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +30,35 @@ class Quantized:
     int8: Path
     layers: list[str]
 
-    def harm(self, images: list[Images]) -> dict[str, float]:
-        return harm(self.calibrated.path, self.int8, self.layers, images, silent)
+    def harm(self, images):
+        return harm(self.calibrated.path, self.int8, self.layers, images, SILENT)
 
-    def with_only(self, node: str) -> Path:
+    def with_only(self, node):
         """The graph with that one layer quantized, built on its own."""
         others = {name: "" for name in self.layers if name != node}
         path = self.int8.with_name(f"{self.layers.index(node)}.onnx")
-        onnx.save(quantize(self.calibrated, silent, others)[0], path)
+        onnx.save(quantize(self.calibrated, SILENT, others)[0], path)
         return path
 
 
-def quantized(fp32: Path, images: list[Images], target: str, folder: Path) -> Quantized:
+def quantized(fp32, images, target, folder):
     dialect = catalog.targets()[target].quantization
-    calibrated, _ = calibrate(fp32, iter(images), FAST, dialect, silent)
-    model, decisions = quantize(calibrated, silent, {})
+    calibrated, _ = calibrate(fp32, iter(images), FAST, dialect, SILENT)
+    model, decisions = quantize(calibrated, SILENT, {})
     path = folder / "int8.onnx"
     onnx.save(model, path)
     return Quantized(calibrated, path, [d.node for d in decisions if d.quantized])
 
 
-def run_fused(path: Path, images: Images) -> NDArray[np.float32]:
-    return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
-        None, {"image": images}
-    )[0]
+def run_fused(path, images):
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
 
 
 @pytest.mark.parametrize("target", ["openvino-cpu", "openvino-vnni", "onnxruntime-vnni"])
 def test_harm_is_that_of_a_graph_with_one_layer_quantized(
     target, digits_graph, calibration_batches, tmp_path, sqnr_db
-) -> None:
+):
     """Linears, a convolution, a Gemm and attention products; saturating kernels, too."""
     images = calibration_batches(32, 8)
     graph = quantized(digits_graph("dynamic").path, images, target, tmp_path)
@@ -79,7 +73,7 @@ def test_harm_is_that_of_a_graph_with_one_layer_quantized(
 
 def test_the_ranking_is_that_of_measuring_every_layer_on_the_runtime(
     digits_graph, calibration_batches, held_out, tmp_path, sqnr_db
-) -> None:
+):
     """Eight calibration images against every layer's own INT8 model on 240 others."""
     images = calibration_batches(32, 1)
     graph = quantized(digits_graph("dynamic").path, images, "onnxruntime-cpu", tmp_path)
@@ -93,9 +87,7 @@ def test_the_ranking_is_that_of_measuring_every_layer_on_the_runtime(
     assert spearman > 0.8
 
 
-def test_a_layer_with_outliers_is_the_most_harmful(
-    digits_graph, calibration_batches, tmp_path
-) -> None:
+def test_a_layer_with_outliers_is_the_most_harmful(digits_graph, calibration_batches, tmp_path):
     """One LayerNorm channel grown a thousandfold, and the weights that read it shrunk."""
     model = onnx.load(digits_graph("dynamic").path)
     node = next(n for n in model.graph.node if n.name == "blocks.2.mlp.fc1/MatMul")
@@ -114,7 +106,7 @@ def test_a_layer_with_outliers_is_the_most_harmful(
     assert harms[node.name] > 100 * sorted(harms.values())[-2]
 
 
-def test_layers_that_share_their_weights_have_harms_of_their_own(tmp_path: Path) -> None:
+def test_layers_that_share_their_weights_have_harms_of_their_own(tmp_path):
     """Two layers and a dead branch; beside the second's input lies a large constant."""
     rng = np.random.default_rng(0)
     shared = rng.normal(0, 0.1, (12, 11)).astype(np.float32)

@@ -1,19 +1,14 @@
 """The graph that TensorRT's targets get: strongly typed float16 around INT8, attention to fuse."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
-from vitedge.core.manifest import Half
+from vitedge.core.progress import SILENT
 from vitedge.graph.half import halve
 from vitedge.graph.prepare import prepare
 from vitedge.graph.run import Runner
@@ -26,19 +21,19 @@ RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=
 class Deployed:
     """`digits` in INT8 for TensorRT: FP32, with floats in float32, and as it is deployed."""
 
-    def __init__(self, fp32: Path, qdq: Path, half: Half, path: Path) -> None:
+    def __init__(self, fp32, qdq, half, path):
         self.fp32, self.qdq, self.half, self.path = fp32, qdq, half, path
-        self.model: ModelProto = onnx.load(path)
+        self.model = onnx.load(path)
         graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True).graph
         self.types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
 
-    def nodes(self, *ops: str) -> list[onnx.NodeProto]:
+    def nodes(self, *ops):
         return [node for node in self.model.graph.node if node.op_type in ops]
 
 
 @pytest.fixture(scope="module", params=[1, "dynamic"], ids=["static", "dynamic"])
-def made(request, tmp_path_factory, digits_graph, calibration_batches) -> Deployed:
+def made(request, tmp_path_factory, digits_graph, calibration_batches):
     folder = tmp_path_factory.mktemp("tensorrt")
     exported = digits_graph(request.param).path
     images = list(calibration_batches(32, 1))
@@ -48,23 +43,21 @@ def made(request, tmp_path_factory, digits_graph, calibration_batches) -> Deploy
     qdq = folder / "qdq.onnx"
     onnx.save(model, qdq)
     (folder / "half").mkdir()
-    half = halve(
-        qdq, path, folder / "half", lambda: iter(images[:8]), 8, "images", lambda *step: None
-    )
+    half = halve(qdq, path, folder / "half", lambda: iter(images[:8]), 8, "images", SILENT)
     return Deployed(exported, qdq, half, folder / "half" / "model.onnx")
 
 
-def outputs(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def outputs(path, images):
     run = Runner(path)
     return np.concatenate([run(image[None])[0] for image in images]).astype(np.float64)
 
 
-def test_every_target_of_the_family_asks_for_the_same_graph() -> None:
+def test_every_target_of_the_family_asks_for_the_same_graph():
     assert len(TENSORRT) == 6
     assert len({msgspec.json.encode(target.quantization) for target in TENSORRT}) == 1
 
 
-def test_the_graph_is_valid_with_bytes_in_and_float32_out(made: Deployed) -> None:
+def test_the_graph_is_valid_with_bytes_in_and_float32_out(made):
     onnx.checker.check_model(made.model, full_check=True)
     graph = made.model.graph
     names = [node.name for node in graph.node]
@@ -73,7 +66,7 @@ def test_the_graph_is_valid_with_bytes_in_and_float32_out(made: Deployed) -> Non
     assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
-def test_products_of_linears_and_attention_are_int8_and_float16(made: Deployed) -> None:
+def test_products_of_linears_and_attention_are_int8_and_float16(made):
     makers = {name: node for node in made.model.graph.node for name in node.output}
     products = made.nodes("MatMul")
     assert len(products) == BLOCKS * (3 + 1 + 2 + 2)  # q, k, v; proj; fc1, fc2; both of attention
@@ -83,7 +76,7 @@ def test_products_of_linears_and_attention_are_int8_and_float16(made: Deployed) 
             assert made.types[name] == TensorProto.FLOAT16
 
 
-def test_scales_are_float16_and_zero_points_int8_zero(made: Deployed) -> None:
+def test_scales_are_float16_and_zero_points_int8_zero(made):
     stored = {tensor.name: tensor for tensor in made.model.graph.initializer}
     for node in made.nodes("QuantizeLinear", "DequantizeLinear"):
         scale, zero = (stored[name] for name in node.input[1:])
@@ -93,7 +86,7 @@ def test_scales_are_float16_and_zero_points_int8_zero(made: Deployed) -> None:
         assert not numpy_helper.to_array(zero).any()
 
 
-def test_the_rest_is_float16_and_quantized_nowhere(made: Deployed) -> None:
+def test_the_rest_is_float16_and_quantized_nowhere(made):
     makers = {name: node for node in made.model.graph.node for name in node.output}
     for node in made.nodes("LayerNormalization", "Gelu", "Softmax", "Gemm"):
         assert made.types[node.input[0]] == TensorProto.FLOAT16, node.name
@@ -102,7 +95,7 @@ def test_the_rest_is_float16_and_quantized_nowhere(made: Deployed) -> None:
     assert made.half.kept == ()
 
 
-def test_onnx_runtime_stays_close_to_fp32(made: Deployed, held_out, sqnr_db) -> None:
+def test_onnx_runtime_stays_close_to_fp32(made, held_out, sqnr_db):
     images, labels = held_out.images, held_out.labels
     want, int8, deployed = (outputs(p, images) for p in (made.fp32, made.qdq, made.path))
     assert sqnr_db(want, deployed) >= 30.0

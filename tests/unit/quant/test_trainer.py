@@ -1,10 +1,7 @@
 """The loop: what accumulates, averages and is resumed ends where it should."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,13 +17,12 @@ from vitedge.core.spec import Training
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 from vitedge.quant.calibrate import calibrate
-from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat import team
 from vitedge.quant.qat.checkpoint import no_listener
 from vitedge.quant.qat.job import TrainingJob
 from vitedge.quant.qat.network import Network
-from vitedge.quant.qat.trainer import TrainingRun, train
+from vitedge.quant.qat.trainer import train
 from vitedge.quant.qdq import quantizers
 
 DIGITS = ZOO["digits"]
@@ -36,19 +32,19 @@ HOW = Training(epochs=2, batch_size=16, learning_rate=1e-4, floats="fp32")
 
 
 @pytest.fixture(scope="module")
-def calibrated(digits_graph, calibration_batches) -> Calibrated:
+def calibrated(digits_graph, calibration_batches):
     batches = iter(calibration_batches(8, 1))
-    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, lambda *step: None)[0]
+    return calibrate(digits_graph(1).path, batches, RECIPE, TARGET, SILENT)[0]
 
 
-def network(calibrated: Calibrated, learned: bool = True, quantized: Any = None) -> Network:
+def network(calibrated, learned=True, quantized=None):
     """The student; `quantized`: a placement that takes the place of PTQ's."""
     placed, scales = quantizers(calibrated)
     tensors = {name: torch.from_numpy(scale) for name, scale in scales.items()}
     return Network(calibrated.path, quantized or placed, tensors, "fp32", learned=learned)
 
 
-def job(calibrated: Calibrated, **changes: Any) -> TrainingJob:
+def job(calibrated, **changes):
     plain = TrainingJob(
         student=network(calibrated),
         teacher=Network(calibrated.path, Placement(), {}, "fp32", learned=False),
@@ -63,28 +59,26 @@ def job(calibrated: Calibrated, **changes: Any) -> TrainingJob:
     return replace(plain, **changes)
 
 
-def run(
-    made: TrainingJob, folder: Path, *, listener=no_listener, steps=SILENT, **how: Any
-) -> TrainingRun:
+def run(made, folder, *, listener=no_listener, steps=SILENT, **how):
     folder.mkdir(exist_ok=True)
     settings = msgspec.structs.replace(made.settings, **how)
     made = replace(made, settings=settings, folder=folder)
     return train(made, Accelerator(cpu=True), steps, listener)
 
 
-def losses(done: TrainingRun) -> list[float]:
+def losses(done):
     return [line["loss"] for line in done.log if "loss" in line]
 
 
-def looks(done: TrainingRun) -> list[float]:
+def looks(done):
     return [line["held_out"]["loss"] for line in done.log if "held_out" in line]
 
 
-def weights(made: TrainingJob) -> np.ndarray:
+def weights(made):
     return np.concatenate([w.reshape(-1) for w in made.student.trained_weights().values()])
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(calibrated, tmp_path) -> None:
+def test_accumulated_gradients_are_those_of_the_whole_batch(calibrated, tmp_path):
     """With float activations: between two steps of INT8 the last bit of a sum decides, and the
     CPU sums 16 images in another order than 4.
     """
@@ -104,7 +98,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(calibrated, tmp_path
     assert runs[0].steps == 8
 
 
-def test_frozen_scales_stay_those_of_ptq(calibrated, tmp_path) -> None:
+def test_frozen_scales_stay_those_of_ptq(calibrated, tmp_path):
     placed, scales = quantizers(calibrated)
     made = job(calibrated, student=network(calibrated, learned=False))
     before = weights(made)
@@ -116,7 +110,7 @@ def test_frozen_scales_stay_those_of_ptq(calibrated, tmp_path) -> None:
     assert (weights(made) != before).any()
 
 
-def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_path) -> None:
+def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_path):
     plain, averaged, resumed = (job(calibrated) for _ in range(3))
     start = weights(plain)
     run(plain, tmp_path / "plain")
@@ -126,19 +120,19 @@ def test_the_moving_average_is_what_is_kept_and_survives_a_stop(calibrated, tmp_
 
     class Stopped(Exception): ...
 
-    def stop(step: str, done: float, total: float, note: str = "") -> None:
+    def stop(step, done, total, note=""):
         if done == 6:
             raise Stopped
 
     with pytest.raises(Stopped):
         run(job(calibrated), tmp_path / "stopped", steps=stop, ema=0.9)
-    lines: list[Any] = []
+    lines = []
     done = run(resumed, tmp_path / "stopped", listener=lines.append, ema=0.9)
     assert lines == done.log and len(losses(done)) == 8
     np.testing.assert_array_equal(weights(resumed), weights(averaged))
 
 
-def test_training_that_makes_nothing_better_leaves_what_ptq_gave(calibrated, tmp_path) -> None:
+def test_training_that_makes_nothing_better_leaves_what_ptq_gave(calibrated, tmp_path):
     made = job(calibrated)
     before = weights(made)
     done = run(made, tmp_path, learning_rate=0.1)
@@ -146,7 +140,7 @@ def test_training_that_makes_nothing_better_leaves_what_ptq_gave(calibrated, tmp
     np.testing.assert_array_equal(weights(made), before)
 
 
-def test_a_run_writes_a_line_for_every_step(calibrated, tmp_path) -> None:
+def test_a_run_writes_a_line_for_every_step(calibrated, tmp_path):
     done = run(job(calibrated), tmp_path)
     assert [line["step"] for line in done.log if "loss" in line] == list(range(1, 9))
     assert [line["step"] for line in done.log if "held_out" in line] == [0, 4, 8]
@@ -154,9 +148,7 @@ def test_a_run_writes_a_line_for_every_step(calibrated, tmp_path) -> None:
     assert rates[0] == max(rates) == HOW.learning_rate
 
 
-def test_a_loss_that_is_no_number_stops_at_its_step_and_can_be_gone_on_from(
-    calibrated, tmp_path
-) -> None:
+def test_a_loss_that_is_no_number_stops_at_its_step_and_can_be_gone_on_from(calibrated, tmp_path):
     with pytest.raises(InputError, match="at step 2: training has stopped") as stopped:
         run(job(calibrated), tmp_path, learning_rate=1e30)
     assert "`resume=True` and a lower `learning_rate`" in stopped.value.fix
@@ -164,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_can_be_gone_on_from(
     assert len(losses(done)) == done.steps == 8
 
 
-def test_a_loss_that_is_no_number_from_the_start_is_told_as_such(calibrated, tmp_path) -> None:
+def test_a_loss_that_is_no_number_from_the_start_is_told_as_such(calibrated, tmp_path):
     made = job(calibrated)
     with torch.no_grad():
         next(made.teacher.parameters()).fill_(torch.nan)
@@ -173,7 +165,7 @@ def test_a_loss_that_is_no_number_from_the_start_is_told_as_such(calibrated, tmp
     assert "`precision='int8'`" in stopped.value.fix
 
 
-def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_path) -> None:
+def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_path):
     few = {"training": list(range(8)), "held_out": list(range(64, 72))}
     how = {"epochs": 1, "batch_size": 4, "learning_rate": 3e-5}
     made = job(calibrated, **few)
@@ -195,13 +187,13 @@ def test_bf16_steps_make_it_better_and_are_measured_in_float32(calibrated, tmp_p
         (("avx2", "amx_int8"), True),
     ],
 )
-def test_auto_is_bf16_where_the_cpu_multiplies_in_it(monkeypatch, isa, expected) -> None:
+def test_auto_is_bf16_where_the_cpu_multiplies_in_it(monkeypatch, isa, expected):
     machine = msgspec.structs.replace(describe_machine(threads=0), isa=isa)
     monkeypatch.setattr(team, "describe_machine", lambda threads: machine)
     assert team.bf16(Training(), torch.device("cpu")) == expected
 
 
-def test_features_have_no_accuracy(calibrated, tmp_path) -> None:
+def test_features_have_no_accuracy(calibrated, tmp_path):
     made = job(calibrated, task="features", training=list(range(16)))
     done = run(made, tmp_path, epochs=1)
     assert [line["held_out"]["accuracy"] for line in done.log if "held_out" in line] == [None, None]

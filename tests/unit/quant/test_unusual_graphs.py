@@ -1,16 +1,10 @@
 """Graphs and images no trained ViT has: each works as FP32 does, or says in a line why not."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import helper
 
 from tests.support.graphs import EVERYTHING, IMAGES, NORM, build, weights
 from tests.support.ptq import ptq
@@ -28,7 +22,7 @@ PAIR_SAFE = msgspec.structs.replace(EVERYTHING, activations="uint8", weights="pa
 CLOSE_DB = 25.0
 
 
-def zero(name: str, *where: Any) -> NDArray[np.float32]:
+def zero(name, *where):
     values = weights()[name]
     for index in where:
         values[index] = 0
@@ -36,17 +30,14 @@ def zero(name: str, *where: Any) -> NDArray[np.float32]:
 
 
 LINEAR = f"{NORM}\n p = MatMul(n, w)\n y = Add(p, b)"
-GRAPHS: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {
+GRAPHS = {
     "an activation's channel is always zero": (
         LINEAR,
         {"gamma": zero("gamma", 5), "beta": zero("beta", 5)},
     ),
     "no weight reads a channel": (LINEAR, {"w": zero("w", 5)}),
     "an output channel's weights are zero": (LINEAR, {"w": zero("w", np.s_[:, 5])}),
-    "a weight is zero": (
-        f"{NORM}\n p = MatMul(n, w)\n y = Add(p, x)",
-        {"w": zero("w", np.s_[:])},
-    ),
+    "a weight is zero": (f"{NORM}\n p = MatMul(n, w)\n y = Add(p, x)", {"w": zero("w", np.s_[:])}),
     "an activation is always zero": (
         f"{NORM}\n z = Mul(n, nothing)\n p = MatMul(z, w)\n y = Add(p, x)",
         {"nothing": np.float32(0)},
@@ -95,7 +86,7 @@ GRAPHS: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {
 }
 
 
-def outputs(model: ModelProto, path: Path, images: list[NDArray[np.uint8]]) -> list[NDArray[Any]]:
+def outputs(model, path, images):
     """What the graph says, every operator on its own: no kernel's 16-bit sums."""
     onnx.save(model, path)
     run = Runner(path, as_written=True)
@@ -105,7 +96,7 @@ def outputs(model: ModelProto, path: Path, images: list[NDArray[np.uint8]]) -> l
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("target", [EVERYTHING, PAIR_SAFE], ids=lambda target: target.weights)
 @pytest.mark.parametrize("what", GRAPHS)
-def test_it_stays_close_to_fp32_where(what, target, recipe, tmp_path, sqnr_db) -> None:
+def test_it_stays_close_to_fp32_where(what, target, recipe, tmp_path, sqnr_db):
     body, changed = GRAPHS[what]
     path = build(tmp_path, body, **changed)
     model, _ = ptq(path, IMAGES, recipe, target)
@@ -115,7 +106,7 @@ def test_it_stays_close_to_fp32_where(what, target, recipe, tmp_path, sqnr_db) -
     assert sqnr_db(want, got) >= CLOSE_DB
 
 
-def test_a_shared_weight_is_stored_once(tmp_path: Path) -> None:
+def test_a_shared_weight_is_stored_once(tmp_path):
     body, changed = GRAPHS["two layers share one weight"]
     model, decisions = ptq(build(tmp_path, body, **changed), IMAGES, RECIPES[0], EVERYTHING)
     integers = [
@@ -126,7 +117,7 @@ def test_a_shared_weight_is_stored_once(tmp_path: Path) -> None:
     assert "w_plain" not in {t.name for t in model.graph.initializer}
 
 
-def test_unused_weights_do_not_reach_the_file(tmp_path: Path) -> None:
+def test_unused_weights_do_not_reach_the_file(tmp_path):
     path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)")
     unused = onnx.load(path)
     unused.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(9, np.float32), "unused"))
@@ -135,7 +126,7 @@ def test_unused_weights_do_not_reach_the_file(tmp_path: Path) -> None:
     assert "unused" not in {tensor.name for tensor in model.graph.initializer}
 
 
-def test_a_norm_that_the_output_shows_too_is_left_as_it_is(tmp_path: Path, sqnr_db) -> None:
+def test_a_norm_that_the_output_shows_too_is_left_as_it_is(tmp_path, sqnr_db):
     path = build(tmp_path, f"{NORM}\n y = MatMul(n, w)")
     shown = onnx.load(path)
     shown.graph.output.append(helper.make_empty_tensor_value_info("n"))
@@ -148,7 +139,7 @@ def test_a_norm_that_the_output_shows_too_is_left_as_it_is(tmp_path: Path, sqnr_
 
 @pytest.mark.parametrize("value", [0, 255], ids=["black", "white"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_images_all_alike_give_a_model_that_runs(recipe, value, tmp_path: Path) -> None:
+def test_images_all_alike_give_a_model_that_runs(recipe, value, tmp_path):
     path = build(tmp_path, f"{NORM}\n p = MatMul(n, w)\n g = Gelu(p)\n y = MatMul(g, w_plain)")
     images = [np.full((1, 8, 8, 3), value, np.uint8)] * 4
     model, _ = ptq(path, images, recipe, EVERYTHING)
@@ -164,16 +155,14 @@ MATMULS = Quantization(activations="uint8", weights="full", attention=(), operat
     [("y = Gelu(x)", "none"), ("h = Conv(pixels, c_grown)\n y = Relu(h)", "Conv")],
     ids=["no layer", "only Conv"],
 )
-def test_where_the_target_has_no_kernel_for_any_layer_that_is_said(
-    body: str, operators: str, tmp_path: Path
-) -> None:
+def test_where_the_target_has_no_kernel_for_any_layer_that_is_said(body, operators, tmp_path):
     path = build(tmp_path, body)
     with pytest.raises(InputError, match=f"with weights are {operators}, and the target") as caught:
         ptq(path, IMAGES, RECIPES[0], MATMULS)
     assert "`precision='fp32'`" in caught.value.fix
 
 
-def test_an_activation_that_breaks_on_one_image_is_named_with_its_layer(tmp_path: Path) -> None:
+def test_an_activation_that_breaks_on_one_image_is_named_with_its_layer(tmp_path):
     body = "s = Sub(x, limit)\n r = Sqrt(s)\n p = MatMul(r, w_plain)\n y = Add(p, b)"
     path = build(tmp_path, body, limit=np.float32(0.5))
     bright, dark = (np.full((1, 8, 8, 3), value, np.uint8) for value in (255, 0))

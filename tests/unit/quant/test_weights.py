@@ -1,17 +1,13 @@
 """Integer weights keep what they must: no saturation, and the least error on the way."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from vitedge.core.spec import Floats
 from vitedge.quant.ranges import QMAX
 from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
 
 
-def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> NDArray[np.float32]:
+def normal(*shape, seed=0, scale=1.0):
     return np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32)
 
 
@@ -29,7 +25,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("estimator", ["minmax", "mse"])
 @pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_no_neighbouring_pair_can_saturate_sixteen_bits(weight, estimator) -> None:
+def test_no_neighbouring_pair_can_saturate_sixteen_bits(weight, estimator):
     integers, _ = quantize_weight(weight, 1, estimator, pair_safe=True)
     wide = integers.astype(np.int32)
     assert np.abs(wide).max() <= QMAX
@@ -44,8 +40,8 @@ def test_no_neighbouring_pair_can_saturate_sixteen_bits(weight, estimator) -> No
 
 @pytest.mark.parametrize("estimator", ["minmax", "mse"])
 @pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_pair_safe_weights_are_no_worse_than_seven_bit_ones(weight, estimator) -> None:
-    def error(**options: object) -> NDArray[np.float64]:
+def test_pair_safe_weights_are_no_worse_than_seven_bit_ones(weight, estimator):
+    def error(**options):
         integers, scales = quantize_weight(weight, 1, estimator, **options)
         return np.square(integers * scales.astype(np.float64) - weight).sum(axis=0)
 
@@ -53,7 +49,7 @@ def test_pair_safe_weights_are_no_worse_than_seven_bit_ones(weight, estimator) -
     assert (error(pair_safe=True) <= 1.05 * half_range + 1e-12).all()
 
 
-def test_pair_safe_costs_normal_weights_little() -> None:
+def test_pair_safe_costs_normal_weights_little():
     weight = normal(768, 64)
     full, full_scales = quantize_weight(weight, 1, "mse")
     safe, safe_scales = quantize_weight(weight, 1, "mse", pair_safe=True)
@@ -62,7 +58,7 @@ def test_pair_safe_costs_normal_weights_little() -> None:
 
 
 @pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_minmax_weights_come_back_within_half_a_step_and_mse_ones_no_worse(weight) -> None:
+def test_minmax_weights_come_back_within_half_a_step_and_mse_ones_no_worse(weight):
     integers, scales = quantize_weight(weight, 1, "minmax")
     minmax = integers * scales - weight
     assert (np.abs(minmax) <= scales / 2 * (1 + 1e-4)).all()
@@ -73,14 +69,14 @@ def test_minmax_weights_come_back_within_half_a_step_and_mse_ones_no_worse(weigh
     assert (mse <= np.square(minmax).sum(axis=0) * (1 + 1e-5)).all()  # in every channel
 
 
-def test_mse_clips_the_tail_of_a_large_channel() -> None:
+def test_mse_clips_the_tail_of_a_large_channel():
     weight = normal(65_536, 1)
     (_, mse), (_, minmax) = (quantize_weight(weight, 1, e) for e in ("mse", "minmax"))
     assert mse[0] < minmax[0]
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((48, 24), 1), ((24, 48), 0), ((24, 3, 4, 4), 0)])
-def test_every_output_channel_has_its_own_scale(shape, axis) -> None:
+def test_every_output_channel_has_its_own_scale(shape, axis):
     size = shape[axis]
     gain = np.linspace(0.01, 10, size).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     weight = (normal(*shape) * gain).astype(np.float32)
@@ -91,7 +87,7 @@ def test_every_output_channel_has_its_own_scale(shape, axis) -> None:
     assert (np.abs(integers).max(axis=others) == QMAX).all()
 
 
-def test_a_transposed_weight_has_the_same_integers() -> None:
+def test_a_transposed_weight_has_the_same_integers():
     weight = normal(48, 24)
     integers, scales = quantize_weight(weight, 1, "mse", pair_safe=True)
     turned, turned_scales = quantize_weight(weight.T.copy(), 0, "mse", pair_safe=True)
@@ -100,10 +96,10 @@ def test_a_transposed_weight_has_the_same_integers() -> None:
 
 
 @pytest.mark.parametrize(("unit", "factor"), [(1.0, 1.01), (1e-4, 1.1)])  # 2⁻²⁴ apart at 1e-6
-def test_scales_in_float16_cost_next_to_nothing(unit: float, factor: float) -> None:
+def test_scales_in_float16_cost_next_to_nothing(unit, factor):
     weight = (np.random.default_rng(0).standard_normal((96, 64)) * unit).astype(np.float32)
 
-    def noise(floats: Floats) -> float:
+    def noise(floats):
         integers, scales = quantize_weight(weight, 1, "mse", floats=floats)
         return float(np.square(integers * scales - weight).sum())
 

@@ -1,18 +1,10 @@
 """What the lint says of whole INT8 models, ours and ONNX Runtime's, and a compiler of them."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto
 
 from tests.support.ptq import ptq
 from tests.support.rtx import compiled
@@ -29,13 +21,12 @@ DIALECT = Quantization(
 )
 QKV = [f"blocks.{block}.attn.qkv/MatMul" for block in range(4)]
 BATCHES = pytest.mark.parametrize("batch", [1, "dynamic"])
-Batches = Callable[[int, int], list[NDArray[np.uint8]]]
 
 
 @BATCHES
 def test_of_digits_only_the_fused_qkv_is_found_and_the_compiler_agrees(
-    digits_graph: Callable[..., Any], calibration_batches: Batches, batch: Any
-) -> None:
+    digits_graph, calibration_batches, batch
+):
     exported = digits_graph(batch)
     recipe = catalog.calibrations()["fast"]
     model, decisions = ptq(exported.path, calibration_batches(8, 1), recipe, DIALECT)
@@ -51,8 +42,8 @@ def test_of_digits_only_the_fused_qkv_is_found_and_the_compiler_agrees(
 
 @BATCHES
 def test_of_digits_with_q_k_and_v_apart_nothing_is_found_and_all_is_int8(
-    digits_graph: Callable[..., Any], calibration_batches: Batches, batch: Any, tmp_path: Path
-) -> None:
+    digits_graph, calibration_batches, batch, tmp_path
+):
     whole, path = digits_graph(batch).path, tmp_path / "split.onnx"
     size = 2 if batch == "dynamic" else batch
     apart = ir.load(whole)
@@ -75,22 +66,20 @@ def test_of_digits_with_q_k_and_v_apart_nothing_is_found_and_all_is_int8(
 
 
 @pytest.fixture
-def quantize_static(
-    digits_graph: Callable[..., Any], calibration_batches: Batches, tmp_path: Path
-) -> Callable[..., ModelProto]:
+def quantize_static(digits_graph, calibration_batches, tmp_path):
     """`digits` as `onnxruntime.quantization.quantize_static` makes it."""
     from onnxruntime.quantization import CalibrationDataReader
     from onnxruntime.quantization import quantize_static as quantize
 
     class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
+        def __init__(self):
             self.rest = iter(calibration_batches(8, 1))
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self):
             images = next(self.rest, None)
             return None if images is None else {"image": images}
 
-    def make(**options: Any) -> ModelProto:
+    def make(**options):
         path = tmp_path / "quantized.onnx"
         quantize(digits_graph(1).path, path, Reader(), **options)
         return onnx.load(path)
@@ -98,11 +87,11 @@ def quantize_static(
     return make
 
 
-def rules(model: ModelProto) -> Counter[str]:
+def rules(model):
     return Counter(finding.rule for finding in lint(model, TENSORRT))
 
 
-def test_what_onnxruntime_quantizes_by_default_is_rejected(quantize_static) -> None:
+def test_what_onnxruntime_quantizes_by_default_is_rejected(quantize_static):
     model = quantize_static()
     assert set(rules(model)) == {
         *("zero-point", "int32-bias", "scalar-constant"),
@@ -111,9 +100,7 @@ def test_what_onnxruntime_quantizes_by_default_is_rejected(quantize_static) -> N
     assert "zero point" in compiled(model).errors[0]
 
 
-def test_what_onnxruntime_quantizes_symmetrically_compiles_without_fused_attention(
-    quantize_static,
-) -> None:
+def test_what_onnxruntime_quantizes_symmetrically_compiles_without_fused_attention(quantize_static):
     from onnxruntime.quantization import QuantType
 
     symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}

@@ -1,21 +1,12 @@
 """The build log of real compilations: which kernels there are, and what became of INT8."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import msgspec
-import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from tests.support.ptq import ptq
 from tests.support.small_graphs import ATTENTION, LINEAR, ONE_OPERAND, write
 from vitedge.core import catalog
-from vitedge.core.manifest import Compiled
 from vitedge.core.progress import SILENT
 from vitedge.runtimes.tensorrt.build_log import layers
 from vitedge.runtimes.tensorrt.compiler import compile_model
@@ -26,13 +17,11 @@ pytest.importorskip("tensorrt_rtx")
 RTX = catalog.targets()["rtx-40"]
 
 
-def check(path: Path, target: str = "rtx-40") -> Compiled:
-    compiled = compile_check(path, catalog.targets()[target], SILENT)
-    assert compiled is not None
-    return compiled
+def check(path, target="rtx-40"):
+    return compile_check(path, catalog.targets()[target], SILENT)
 
 
-def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path: Path) -> None:
+def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path):
     model = write(LINEAR, tmp_path / "linear.onnx")
     compiled = layers(compile_model(model, RTX, SILENT).log)
     (gemm,) = (layer for layer in compiled if layer.kind == "gemm")
@@ -48,9 +37,7 @@ def test_a_linear_is_one_gemm_of_int8_by_int8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", ["1", "4", "N"])
 @pytest.mark.parametrize("target", ["rtx-30", "rtx-40", "rtx-50"])
-def test_attention_of_split_linears_is_all_int8_and_one_kernel(
-    tmp_path: Path, batch: str, target: str
-) -> None:
+def test_attention_of_split_linears_is_all_int8_and_one_kernel(tmp_path, batch, target):
     compiled = check(write(ATTENTION, tmp_path / "attention.onnx", batch), target)
     assert (compiled.planned, compiled.int8, compiled.lost) == (6, 6, {})
     assert (compiled.attention, compiled.fused) == (1, 1)
@@ -58,7 +45,7 @@ def test_attention_of_split_linears_is_all_int8_and_one_kernel(
     assert compiled.compiler.startswith("TensorRT-RTX 1.")
 
 
-def test_what_is_planned_is_read_from_the_graph(tmp_path: Path) -> None:
+def test_what_is_planned_is_read_from_the_graph(tmp_path):
     plan = int8_plan(write(ATTENTION, tmp_path / "attention.onnx"))
     linears = ("query_linear", "key_linear", "value_linear")
     assert plan.products == (*linears, "scores", "context", "y")
@@ -76,29 +63,21 @@ def test_what_is_planned_is_read_from_the_graph(tmp_path: Path) -> None:
     ],
     ids=["scales along the wrong axis", "an attention of which only the scores are planned"],
 )
-def test_what_is_lost_is_counted_and_says_why(
-    tmp_path: Path, body: str, planned: int, lost: dict[str, str]
-) -> None:
+def test_what_is_lost_is_counted_and_says_why(tmp_path, body, planned, lost):
     compiled = check(write(body, tmp_path / "graph.onnx"))
     assert (compiled.planned, compiled.int8) == (planned, planned - len(lost))
     assert compiled.lost.keys() == lost.keys()
     assert all(why in compiled.lost[name] for name, why in lost.items())
 
 
-def test_in_float_nothing_is_planned_and_nothing_lost(
-    digits_graph: Callable[[int], Any],
-) -> None:
+def test_in_float_nothing_is_planned_and_nothing_lost(digits_graph):
     compiled = check(digits_graph(1).path)
     assert (compiled.planned, compiled.int8, compiled.lost) == (0, 0, {})
     assert compiled.attention == 4
 
 
 @pytest.fixture(scope="module")
-def digits(
-    tmp_path_factory: pytest.TempPathFactory,
-    digits_graph: Callable[[int], Any],
-    calibration_batches: Callable[[int, int], list[NDArray[np.uint8]]],
-) -> Path:
+def digits(tmp_path_factory, digits_graph, calibration_batches):
     """`digits` in INT8, batch 1, in the dialect of the RTX targets."""
     recipe = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=16)
     model, _ = ptq(digits_graph(1).path, calibration_batches(16, 1), recipe, RTX.quantization)
@@ -107,7 +86,7 @@ def digits(
     return path
 
 
-def test_attention_of_digits_is_fused_in_int8(digits: Path) -> None:
+def test_attention_of_digits_is_fused_in_int8(digits):
     compiled = check(digits)
     assert compiled.attention == compiled.fused == 4
     plan = int8_plan(digits)
@@ -122,9 +101,7 @@ def test_attention_of_digits_is_fused_in_int8(digits: Path) -> None:
     ("name", "capability"),
     [("tensorrt", "8.6"), ("jetson-orin", "8.6"), ("jetson-thor", "8.6"), ("rtx-50", "12.0")],
 )
-def test_a_gpu_that_the_compiler_does_not_know_is_stood_in_for(
-    tmp_path: Path, name: str, capability: str
-) -> None:
+def test_a_gpu_that_the_compiler_does_not_know_is_stood_in_for(tmp_path, name, capability):
     target = catalog.targets()[name]
     options = msgspec.structs.replace(  # which only the device has
         target.compile, weights="stripped", version_compatible=True, hardware_compatible=True
@@ -132,5 +109,4 @@ def test_a_gpu_that_the_compiler_does_not_know_is_stood_in_for(
     model = write(LINEAR, tmp_path / "linear.onnx")
     for asked in (target, msgspec.structs.replace(target, compile=options)):
         compiled = compile_check(model, asked, SILENT)
-        assert compiled is not None
         assert (compiled.compute_capability, compiled.int8) == (capability, 1)

@@ -1,49 +1,36 @@
 """What keeps an engine from being built on a machine, and what a bundle says then."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from tests.support import small_graphs
+from tests.support.machine import HERE, machine_with
 from vitedge.core import catalog
 from vitedge.core.catalog import in_range
 from vitedge.core.errors import InputError, UnavailableError
-from vitedge.core.gpu import Gpu
-from vitedge.core.host import Host
-from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import VerifiedFiles, runtimes
-from vitedge.core.spec import Target
 from vitedge.runtimes.package import load
 from vitedge.runtimes.tensorrt.package import obstacle
 
 pytest.importorskip("tensorrt_rtx")
 
 TARGETS = catalog.targets()
-HERE = describe_machine(threads=0)
 NO_TENSORRT = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed"
 )
 
 
-def machine_with(name: str, *capabilities: str) -> Host:
-    gpus = tuple(Gpu(f"GPU {capability}", capability, 2**33) for capability in capabilities)
-    return msgspec.structs.replace(HERE, machine=name, gpus=gpus)
-
-
-def rtx(**changes: Any) -> Target:
+def rtx(**changes):
     return msgspec.structs.replace(TARGETS["rtx-40"], **changes)
 
 
-def why(target: Target, machine: Host) -> str:
+def why(target, machine):
     blocked = obstacle(target, machine)
-    assert blocked is not None and blocked.fix
+    assert blocked.fix
     return blocked.what
 
 
@@ -64,11 +51,9 @@ def why(target: Target, machine: Host) -> str:
         ),
     ],
 )
-def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
-    target: str, machine: Host, reason: str
-) -> None:
+def test_tensorrt_needs_the_gpu_that_the_engine_is_for(target, machine, reason):
     blocked = obstacle(TARGETS[target], machine)
-    assert blocked is not None and blocked.what == reason
+    assert blocked.what == reason
     assert "vitedge build" in blocked.fix
     assert "TensorRT 10.3 or newer" in blocked.fix
     assert "pip install 'vitedge[tensorrt]'" in blocked.fix and "JetPack" in blocked.fix
@@ -79,29 +64,28 @@ def test_tensorrt_needs_the_gpu_that_the_engine_is_for(
 @pytest.mark.parametrize(
     ("target", "architecture"), [("tensorrt", "x86_64"), ("jetson-orin", "aarch64")]
 )
-def test_with_the_gpu_it_needs_the_package(target: str, architecture: str) -> None:
+def test_with_the_gpu_it_needs_the_package(target, architecture):
     blocked = obstacle(TARGETS[target], machine_with(architecture, "8.7"))
-    assert blocked is not None and blocked.what == "TensorRT is not installed"
+    assert blocked.what == "TensorRT is not installed"
     assert "pip install 'vitedge[tensorrt]'" in blocked.fix
 
 
 @pytest.mark.parametrize("name", ["rtx-30", "rtx-40", "rtx-50"])
-def test_tensorrt_rtx_compiles_for_any_gpu_on_any_machine(name: str) -> None:
+def test_tensorrt_rtx_compiles_for_any_gpu_on_any_machine(name):
     for machine in (("x86_64",), ("x86_64", "8.6"), ("aarch64", "8.7")):
         assert obstacle(TARGETS[name], machine_with(*machine)) is None
 
 
 @pytest.mark.parametrize("weights", ["refittable", "stripped"])
-def test_weights_that_are_replaced_later_take_the_gpu(weights: str) -> None:
+def test_weights_that_are_replaced_later_take_the_gpu(weights):
     options = msgspec.structs.replace(TARGETS["rtx-40"].compile, weights=weights)
     assert why(rtx(compile=options), machine_with("x86_64")) == "this machine has no NVIDIA GPU"
     assert obstacle(rtx(compile=options), machine_with("x86_64", "8.9")) is None
 
 
 @pytest.mark.parametrize("versions", [("1.0", "1.7"), ("2", "3"), ("99", "")])
-def test_a_version_out_of_range_is_named_with_the_range(versions: tuple[str, str]) -> None:
+def test_a_version_out_of_range_is_named_with_the_range(versions):
     blocked = obstacle(rtx(versions=versions), HERE)
-    assert blocked is not None
     assert load("tensorrt_rtx").__version__ in blocked.what and "out of range" in blocked.what
     assert f"takes {versions[0]} to before {versions[1]}" in blocked.what
     assert f"tensorrt-rtx>={versions[0]}" in blocked.fix
@@ -116,9 +100,7 @@ def test_a_version_out_of_range_is_named_with_the_range(versions: tuple[str, str
         (("", "8"), (), ("8.6",)),
     ],
 )
-def test_versions_are_compared_by_their_numbers(
-    versions: tuple[str, str], inside: tuple[str, ...], outside: tuple[str, ...]
-) -> None:
+def test_versions_are_compared_by_their_numbers(versions, inside, outside):
     assert all(in_range(version, versions) for version in inside)
     assert not any(in_range(version, versions) for version in outside)
 
@@ -126,15 +108,12 @@ def test_versions_are_compared_by_their_numbers(
 # -- the bundle that comes of it ----------------------------------------------------------------
 
 
-def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
-    tmp_path: Path,
-) -> None:
+def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(tmp_path):
     model = small_graphs.write(small_graphs.ATTENTION, tmp_path / "graph.onnx")
     target = TARGETS["jetson-thor" if HERE.machine != "aarch64" else "jetson-orin"]
     out = tmp_path / "bundle"
     out.mkdir()
     build = runtimes()["tensorrt"].lower(model, target, out, SILENT)
-    assert build is not None and build.compiled is not None
     assert (build.state, build.why) == ("on the device", why(target, HERE))
     assert (build.compiled.planned, build.compiled.int8, build.compiled.fused) == (6, 6, 1)
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
@@ -142,22 +121,20 @@ def test_a_bundle_for_another_machine_says_why_it_waits_and_what_int8_becomes(
         runtimes()["tensorrt"].lower(out / "model.onnx", target, out, SILENT)
 
 
-def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path: Path) -> None:
+def test_a_bundle_for_an_rtx_pc_has_its_engine(tmp_path):
     model = small_graphs.write(small_graphs.LINEAR, tmp_path / "graph.onnx")
     out = tmp_path / "bundle"
     out.mkdir()
     build = runtimes()["tensorrt_rtx"].lower(model, TARGETS["rtx-50"], out, SILENT)
-    assert build is not None and (build.state, build.why) == ("done", "")
-    assert build.compiled is not None and build.compiled.compute_capability == "12.0"
+    assert (build.state, build.why) == ("done", "")
+    assert build.compiled.compute_capability == "12.0"
     assert sorted(path.name for path in out.iterdir()) == ["model.engine", "model.onnx"]
 
 
 @pytest.mark.parametrize(
     ("target", "missing"), [("tensorrt", "tensorrt"), ("rtx-40", "cuda-bindings")]
 )
-def test_an_engine_that_cannot_be_opened_says_what_is_missing(
-    tmp_path: Path, target: str, missing: str
-) -> None:
+def test_an_engine_that_cannot_be_opened_says_what_is_missing(tmp_path, target, missing):
     runtime = runtimes()[TARGETS[target].runtime]
     with (
         pytest.raises(InputError, match="no engine yet: it is built on the device") as no_engine,
