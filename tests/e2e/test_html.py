@@ -17,9 +17,7 @@ CLI = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def pages(
-    vitedge: CLI, bundles: Bundles, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+def pages(vitedge, bundles, tmp_path_factory):
     """The pages of bench and of gate over one artifact, in the order a user makes them."""
     folder = tmp_path_factory.mktemp("html")
     for precision in ("fp32", "int8"):
@@ -33,11 +31,11 @@ def pages(
     return {name: (folder / f"{name}.html").read_text() for name in ("bench", "gate")}
 
 
-def headings(page: str) -> list[str]:
+def headings(page):
     return re.findall("<h[23]>(.*?)</h[23]>", page)
 
 
-def test_bench_writes_what_it_measured_with_the_accuracy_that_is_known(pages) -> None:
+def test_bench_writes_what_it_measured_with_the_accuracy_that_is_known(pages):
     titles = headings(pages["bench"])
     for title in ("Latency distribution", "Latency over time", "Cold start", "Machine"):
         assert title in titles
@@ -46,7 +44,7 @@ def test_bench_writes_what_it_measured_with_the_accuracy_that_is_known(pages) ->
     assert len(pages["bench"].encode()) < 200_000
 
 
-def test_gate_writes_its_answers_and_the_evidence(pages) -> None:
+def test_gate_writes_its_answers_and_the_evidence(pages):
     titles = headings(pages["gate"])
     for title in ("Artifacts", "Drop with its interval", "Limits", "Latency distribution"):
         assert title in titles

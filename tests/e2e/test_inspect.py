@@ -26,9 +26,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino")
 
 
 @RUNTIMES
-def test_an_artifact_says_what_each_layer_loses(
-    vitedge: CLI, bundles: Bundles, runtime: str
-) -> None:
+def test_an_artifact_says_what_each_layer_loses(vitedge, bundles, runtime):
     found = vitedge("inspect", bundles[runtime, "int8"], "--json").document
     layers = found["layers"]
     assert [layer["depth"] for layer in layers] == list(range(1, len(layers) + 1))
@@ -54,7 +52,7 @@ def test_an_artifact_says_what_each_layer_loses(
     assert found["lint"] == [] and found["notes"] == []
 
 
-def test_the_worst_layers_are_at_the_top(vitedge: CLI, bundles: Bundles) -> None:
+def test_the_worst_layers_are_at_the_top(vitedge, bundles):
     artifact = bundles["onnxruntime", "int8"]
     summary = vitedge("inspect", artifact, "--json").document["summary"]
     lines = vitedge("inspect", artifact).stdout.splitlines()
@@ -63,7 +61,7 @@ def test_the_worst_layers_are_at_the_top(vitedge: CLI, bundles: Bundles) -> None
     assert lines[-1] == f"lint for {ONNXRUNTIME}: nothing found"
 
 
-def test_inspecting_an_artifact_imports_nothing_heavy(bundles: Bundles, tmp_path: Path) -> None:
+def test_inspecting_an_artifact_imports_nothing_heavy(bundles, tmp_path):
     code = (
         "import sys\nfrom vitedge.cli.main import run\n"
         f"sys.argv = ['vitedge', 'inspect', {str(bundles['openvino', 'int8'])!r}, "
@@ -77,14 +75,12 @@ def test_inspecting_an_artifact_imports_nothing_heavy(bundles: Bundles, tmp_path
     assert page.count('class="own-dot"') >= 17 and "patch_embed" in page
 
 
-def test_an_fp32_artifact_has_nothing_quantized_and_says_what_to_do(
-    vitedge: CLI, bundles: Bundles
-) -> None:
+def test_an_fp32_artifact_has_nothing_quantized_and_says_what_to_do(vitedge, bundles):
     found = vitedge("inspect", bundles["onnxruntime", "fp32"], "--json").document
     assert found["layers"] == [] and "--target" in found["notes"][0]
 
 
-def test_an_artifact_is_checked_against_another_target(vitedge: CLI, bundles: Bundles) -> None:
+def test_an_artifact_is_checked_against_another_target(vitedge, bundles):
     artifact = bundles["onnxruntime", "int8"]
     found = vitedge("inspect", artifact, "--target", "openvino-vnni", "--json").document
     assert (found["target"], found["lint"]) == ("openvino-vnni", [])
@@ -93,7 +89,7 @@ def test_an_artifact_is_checked_against_another_target(vitedge: CLI, bundles: Bu
 # -- ONNX files ---------------------------------------------------------------------------------
 
 
-def test_a_float_model_shows_what_a_target_would_do(vitedge: CLI, onnx_model: Path) -> None:
+def test_a_float_model_shows_what_a_target_would_do(vitedge, onnx_model):
     alone = vitedge("inspect", onnx_model, "--json").document
     assert alone["lint"] is None and alone["summary"]["quantized"] == 0
     assert {layer["role"] for layer in alone["layers"]} == {"conv", "linear", "qk", "pv"}
@@ -106,7 +102,7 @@ def test_a_float_model_shows_what_a_target_would_do(vitedge: CLI, onnx_model: Pa
     assert "no INT8 Conv" in why["patch_embed.proj/Conv"]
 
 
-def test_a_quantized_model_shows_its_scales(vitedge: CLI, bundles: Bundles) -> None:
+def test_a_quantized_model_shows_its_scales(vitedge, bundles):
     model = bundles["onnxruntime", "int8"] / "model.onnx"
     ours = vitedge("inspect", model.parent, "--json").document["layers"]
     found = vitedge("inspect", model, "--json").document
@@ -116,7 +112,7 @@ def test_a_quantized_model_shows_its_scales(vitedge: CLI, bundles: Bundles) -> N
     assert kinds == {("activation", ACTIVATIONS, None), ("weight", "int8", 1)}
 
 
-def save(path: Path, nodes: list[Any], **weights: np.ndarray) -> Path:
+def save(path, nodes, **weights):
     """x (1, 4, 8) -> y (1, 4, 8), a file without names."""
     graph = helper.make_graph(
         nodes,
@@ -130,15 +126,13 @@ def save(path: Path, nodes: list[Any], **weights: np.ndarray) -> Path:
     return path
 
 
-def test_a_graph_without_products_is_no_error(vitedge: CLI, tmp_path: Path) -> None:
+def test_a_graph_without_products_is_no_error(vitedge, tmp_path):
     model = save(tmp_path / "relu.onnx", [helper.make_node("Relu", ["x"], ["y"])])
     found = vitedge("inspect", model, "--target", "openvino-cpu", "--json").document
     assert found["layers"] == [] and "nothing to quantize" in found["notes"][0]
 
 
-def test_shared_weights_and_dead_branches_are_listed_as_they_are(
-    vitedge: CLI, tmp_path: Path
-) -> None:
+def test_shared_weights_and_dead_branches_are_listed_as_they_are(vitedge, tmp_path):
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("MatMul", ["h", "w"], ["y"]),
@@ -150,7 +144,7 @@ def test_shared_weights_and_dead_branches_are_listed_as_they_are(
     assert found["summary"]["quantized"] == 3
 
 
-def test_the_lint_is_shown_with_its_way_out(vitedge: CLI, tmp_path: Path) -> None:
+def test_the_lint_is_shown_with_its_way_out(vitedge, tmp_path):
     nodes = [
         helper.make_node("DequantizeLinear", ["w", "s"], ["dq"], axis=1),
         helper.make_node("MatMul", ["x", "dq"], ["y"], name="<script>"),
@@ -168,7 +162,7 @@ def test_the_lint_is_shown_with_its_way_out(vitedge: CLI, tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def files(tmp_path: Path, bundles: Bundles) -> dict[str, Path]:
+def files(tmp_path, bundles):
     """What a user might give by mistake."""
     made = {name: tmp_path / name for name in ("altered", "empty", "note.txt", "junk.onnx")}
     shutil.copytree(bundles["onnxruntime", "int8"], made["altered"])
@@ -203,8 +197,8 @@ def files(tmp_path: Path, bundles: Bundles) -> dict[str, Path]:
     ],
 )
 def test_what_cannot_be_inspected_gets_one_clear_line(
-    vitedge: CLI, files: dict[str, Path], tmp_path: Path, which, arguments, says
-) -> None:
+    vitedge, files, tmp_path, which, arguments, says
+):
     path = files.get(which, tmp_path / which)
     ran = vitedge("inspect", path, *arguments, code=2, cwd=tmp_path)
     assert ran.stdout == "" and ran.stderr.startswith("error: ") and "\n  fix: " in ran.stderr
@@ -215,9 +209,7 @@ def test_what_cannot_be_inspected_gets_one_clear_line(
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "jetson-orin", "rtx-30"])
-def test_a_float16_graph_with_external_data_is_linted_for_tensorrt(
-    vitedge: CLI, tmp_path: Path, target: str
-) -> None:
+def test_a_float16_graph_with_external_data_is_linted_for_tensorrt(vitedge, tmp_path, target):
     model = fused_qkv(QDQ(), "Slice").model(batch="batch")
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=64)
@@ -232,7 +224,7 @@ def test_a_float16_graph_with_external_data_is_linted_for_tensorrt(
     assert "INT8 lost" in text and f"lint for {target}: 1 found (fused-qkv)" in text
 
 
-def test_a_target_hears_of_no_other_runtimes_traps(vitedge: CLI, bundles: Bundles) -> None:
+def test_a_target_hears_of_no_other_runtimes_traps(vitedge, bundles):
     model = bundles["onnxruntime", "int8"] / "model.onnx"
     assert vitedge("inspect", model, "--target", ONNXRUNTIME, "--json").document["lint"] == []
     found = vitedge("inspect", model, "--target", "tensorrt", "--json").document["lint"]

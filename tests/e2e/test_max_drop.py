@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image
 from tests.support.machine import ONNXRUNTIME
 from tests.support.outliers import write_digits
 from vitedge.core.bundle import open_bundle
-from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 
@@ -31,14 +29,14 @@ STATE = f".{NAME}.control.json"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, held_out: Batch) -> Path:
+def images(tmp_path_factory, held_out):
     """360 held-out digits: one of them is 0.28 points."""
     path = tmp_path_factory.mktemp("data") / "digits.npz"
     np.savez(path, images=held_out.images[:360], labels=held_out.labels[:360])
     return path
 
 
-def write_fragile(path: Path, ruined: set[int]) -> Path:
+def write_fragile(path, ruined):
     """Which class mean an image points to, then layers that do nothing but be `ruined` by INT8.
 
     Beside the input of a ruined one lies a constant so large that its steps swallow the rest.
@@ -81,7 +79,7 @@ def write_fragile(path: Path, ruined: set[int]) -> Path:
     return path
 
 
-def command(model: Path, images: Path, output: Path, max_drop: float) -> list[str]:
+def command(model, images, output, max_drop):
     """An export with a recipe that does not equalise, which would mend what is broken here."""
     recipe = output.with_name("plain.toml")
     recipe.write_text(
@@ -97,19 +95,17 @@ def command(model: Path, images: Path, output: Path, max_drop: float) -> list[st
 
 
 @pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timing(monkeypatch):
     """What the bound costs is timed with as few runs as it takes."""
     monkeypatch.setattr("vitedge.export.accuracy_control.COST_S", 0.1)
 
 
-def bundles_in(output: Path) -> list[str]:
+def bundles_in(output):
     return sorted(path.name for path in output.iterdir() if path.is_dir())
 
 
 @pytest.mark.heavy
-def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(tmp_path, images, vitedge):
     weights = write_digits(tmp_path / "vit.safetensors", "norm", 100, seed=0)
     output = tmp_path / "out"
     ran = vitedge(*command(weights, images, output, 0.3), "--arch", "digits")
@@ -142,9 +138,7 @@ def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
     assert len(list(output.iterdir())) == 2, "nothing is left of the search"
 
 
-def test_nothing_is_searched_where_the_bound_is_met(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_nothing_is_searched_where_the_bound_is_met(tmp_path, images, vitedge):
     model = write_fragile(tmp_path / "fragile.onnx", set())
     ran = vitedge(*command(model, images, tmp_path / "out", 2))
     assert open_bundle(tmp_path / "out" / NAME).manifest.quantization.control is None
@@ -172,9 +166,7 @@ run()
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
-def test_a_search_that_is_stopped_goes_on_where_it_stopped(
-    tmp_path: Path, images: Path, vitedge: CLI, how: str
-) -> None:
+def test_a_search_that_is_stopped_goes_on_where_it_stopped(tmp_path, images, vitedge, how):
     ruined = {0, 4, 9}
     output = tmp_path / "out"
     export = command(write_fragile(tmp_path / "fragile.onnx", ruined), images, output, 2)
@@ -196,9 +188,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(
     assert sorted(p.name for p in output.iterdir()) == [f"fragile-{ONNXRUNTIME}-fp32", NAME]
 
 
-def test_a_search_of_other_data_is_not_gone_on_with(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_a_search_of_other_data_is_not_gone_on_with(tmp_path, images, vitedge):
     output = tmp_path / "out"
     output.mkdir()
     (output / STATE).write_text('{"key": "other", "ranking": [["layer0", 1.0]], "drops_pp": {}}')
@@ -209,9 +199,7 @@ def test_a_search_of_other_data_is_not_gone_on_with(
     assert [kept.node for kept in control.kept] == ["layer4"]
 
 
-def test_the_record_of_the_calibration_set_survives_the_search(
-    tmp_path: Path, images: Path, held_out: Batch, vitedge: CLI
-) -> None:
+def test_the_record_of_the_calibration_set_survives_the_search(tmp_path, images, held_out, vitedge):
     """Ranking layers reads some of the calibration images again."""
     calib = tmp_path / "calib"
     calib.mkdir()
@@ -227,9 +215,7 @@ def test_the_record_of_the_calibration_set_survives_the_search(
     assert sum(quantization.calibration.skipped.values()) == 2
 
 
-def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(tmp_path, images, vitedge):
     """Every single layer ruins it alone."""
     output = tmp_path / "out"
     export = command(
@@ -244,7 +230,7 @@ def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(
 
 
 @pytest.mark.parametrize("limit", ["-0.1", "nan"])
-def test_a_limit_that_is_none_is_refused(tmp_path: Path, vitedge: CLI, limit: str) -> None:
+def test_a_limit_that_is_none_is_refused(tmp_path, vitedge, limit):
     ran = vitedge(
         *("export", "--target", "onnxruntime", "--int8", f"--max-drop={limit}"),
         *("--output", tmp_path / "out"),

@@ -26,7 +26,7 @@ CLASSES = ("cat", "dog", "newt")
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photographs(tmp_path_factory):
     """24 crops of two real photographs, with labels and with masks that follow their colours."""
     rng = np.random.default_rng(0)
     crops = []
@@ -41,7 +41,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def segmenter(path: Path) -> Path:
+def segmenter(path):
     """An ONNX file that takes normalised pixels and gives logits (B, 3, 16, 16): the colours."""
     rng = np.random.default_rng(0)
     weights = np.eye(3, dtype=np.float32)[:, :, None, None] + np.zeros((1, 1, 4, 4), np.float32)
@@ -59,9 +59,7 @@ def segmenter(path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("peers")
-def test_a_transformers_folder_to_proven_int8(
-    tmp_path: Path, vitedge: CLI, photographs: Path
-) -> None:
+def test_a_transformers_folder_to_proven_int8(tmp_path, vitedge, photographs):
     import transformers
 
     torch.manual_seed(0)
@@ -91,9 +89,7 @@ def test_a_transformers_folder_to_proven_int8(
     assert made["report"]["numerics"]["sqnr_db"] > 20
 
 
-def test_segmentation_is_exported_validated_and_timed(
-    tmp_path: Path, vitedge: CLI, photographs: Path, openvino: str
-) -> None:
+def test_segmentation_is_exported_validated_and_timed(tmp_path, vitedge, photographs, openvino):
     model, settings = segmenter(tmp_path / "colours.onnx"), tmp_path / "mine.toml"
     settings.write_text('height = 64\nwidth = 64\nresize = "exact"\n')
     vitedge(
@@ -115,9 +111,7 @@ def test_segmentation_is_exported_validated_and_timed(
     assert report["latency"]["speedup"] > 0
 
 
-def test_features_are_exported_validated_and_timed(
-    tmp_path: Path, vitedge: CLI, photographs: Path, openvino: str
-) -> None:
+def test_features_are_exported_validated_and_timed(tmp_path, vitedge, photographs, openvino):
     torch.manual_seed(0)
     state = VisionTransformer(ZOO["digits"].config).state_dict()
     save_file(state, tmp_path / "mine.safetensors")
@@ -136,9 +130,7 @@ def test_features_are_exported_validated_and_timed(
     assert open_bundle(int8).manifest.model.num_classes == 0
 
 
-def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(
-    tmp_path: Path, vitedge: CLI
-) -> None:
+def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(tmp_path, vitedge):
     said = vitedge(
         *("export", "resnet18", "--random-weights", "--target", "openvino-cpu", "--int8"),
         *("--calib-data", "random", "--num-samples", 2, "--calibration", "fast"),
@@ -148,7 +140,7 @@ def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(
     assert open_bundle(tmp_path / "resnet18-openvino-cpu-int8").manifest.quantization
 
 
-def test_operators_the_target_has_no_int8_for_are_named(tmp_path: Path, vitedge: CLI) -> None:
+def test_operators_the_target_has_no_int8_for_are_named(tmp_path, vitedge):
     said = vitedge(
         *("export", "resnet18", "--random-weights", "--target", "onnxruntime-cpu", "--int8"),
         *("--calib-data", "random", "--num-samples", 2, "--output", tmp_path),
@@ -158,7 +150,7 @@ def test_operators_the_target_has_no_int8_for_are_named(tmp_path: Path, vitedge:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_nearest_arch_by_shape_is_named(tmp_path: Path, vitedge: CLI) -> None:
+def test_the_nearest_arch_by_shape_is_named(tmp_path, vitedge):
     torch.manual_seed(0)
     state = VisionTransformer(ZOO["vit_tiny_patch16_224"].config).state_dict()
     save_file(state, tmp_path / "mine.safetensors")
@@ -171,7 +163,7 @@ def test_the_nearest_arch_by_shape_is_named(tmp_path: Path, vitedge: CLI) -> Non
 
 @pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("source", ["timm:vit_tiny_patch16_224", "hf:google/vit-base-patch16-224"])
-def test_weights_out_of_reach_say_so_at_once(tmp_path: Path, vitedge: CLI, source: str) -> None:
+def test_weights_out_of_reach_say_so_at_once(tmp_path, vitedge, source):
     said = vitedge(
         *("export", source, "--target", "openvino-cpu", "--output", tmp_path / "out"),
         code=3,
@@ -179,7 +171,7 @@ def test_weights_out_of_reach_say_so_at_once(tmp_path: Path, vitedge: CLI, sourc
     assert source in said.stderr and "--random-weights" in said.stderr
 
 
-def test_every_model_has_a_card(vitedge: CLI) -> None:
+def test_every_model_has_a_card(vitedge):
     cards = vitedge("models", "list", "--json").document
     assert {"digits", "shapes", "vit_base_patch16_384", "vt_fpn_resnet50"} <= {
         card["name"] for card in cards
@@ -191,9 +183,7 @@ def test_every_model_has_a_card(vitedge: CLI) -> None:
     assert vitedge("models", "show", "vt_resnet50", "--json").document in cards
 
 
-def test_the_embedded_segmentation_model_needs_no_flags(
-    tmp_path: Path, vitedge: CLI, openvino: str
-) -> None:
+def test_the_embedded_segmentation_model_needs_no_flags(tmp_path, vitedge, openvino):
     said = vitedge(
         *("export", "shapes", "--target", openvino, "--int8", "--output", tmp_path),
         *("--calibration", "fast", "--duration", 0, "--json"),

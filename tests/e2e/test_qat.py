@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from PIL import Image
 
 from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
-from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.zoo import ZOO
@@ -41,7 +39,7 @@ floats = "fp32"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory):
     """160 labelled training digits, and 100 for evaluation."""
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     batch = next(found.batches(160))
@@ -54,13 +52,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def settings(tmp_path_factory):
     path = tmp_path_factory.mktemp("settings") / "short.toml"
     path.write_text(SHORT)
     return path
 
 
-def arguments(model: object, images: Path, settings: Path, output: Path) -> list[str]:
+def arguments(model, images, settings, output):
     return [
         *("qat", str(model), "--target", ONNXRUNTIME, "--train-data", str(images)),
         *("--training", str(settings), "--num-samples", "32", "--duration", "0"),
@@ -69,13 +67,7 @@ def arguments(model: object, images: Path, settings: Path, output: Path) -> list
 
 
 @pytest.fixture(scope="module")
-def trained(
-    vitedge: CLI,
-    onnx_model: Path,
-    images: Path,
-    settings: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def trained(vitedge, onnx_model, images, settings, tmp_path_factory):
     """The folder of one uninterrupted run, which took the place of another that had not ended."""
     output = tmp_path_factory.mktemp("trained")
     (output / RUN).mkdir()
@@ -84,7 +76,7 @@ def trained(
     return output
 
 
-def test_a_trained_artifact_is_a_bundle_like_any_other(trained: Path, held_out: Batch) -> None:
+def test_a_trained_artifact_is_a_bundle_like_any_other(trained, held_out):
     bundle = open_bundle(trained / NAME)
     record = bundle.manifest.quantization.training
     assert record.steps == 8 and record.images + record.held_out == 160
@@ -98,14 +90,14 @@ def test_a_trained_artifact_is_a_bundle_like_any_other(trained: Path, held_out: 
     assert not list(trained.glob(".*")), "checkpoints of a finished run are of no use"
 
 
-def test_the_artifact_computes_what_was_trained(trained: Path) -> None:
+def test_the_artifact_computes_what_was_trained(trained):
     """But for values at the edge of two steps, which runtimes round one way or the other."""
     report = json.loads((trained / NAME / "report.json").read_text())
     parity = open_bundle(trained / NAME).manifest.quantization.training.parity
     assert parity < 5e-3 and parity < 0.5 * 10 ** (-report["numerics"]["sqnr_db"] / 20)
 
 
-def test_inspect_tells_of_the_training(vitedge: CLI, trained: Path, tmp_path: Path) -> None:
+def test_inspect_tells_of_the_training(vitedge, trained, tmp_path):
     page = tmp_path / "page.html"
     shown = vitedge("inspect", trained / NAME, "--html", page).stdout
     assert "trained for 8 steps on 14" in shown
@@ -114,17 +106,15 @@ def test_inspect_tells_of_the_training(vitedge: CLI, trained: Path, tmp_path: Pa
 
 
 @pytest.mark.heavy
-def test_two_runs_with_one_seed_are_equal(
-    vitedge: CLI, onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
-) -> None:
+def test_two_runs_with_one_seed_are_equal(vitedge, onnx_model, trained, images, settings, tmp_path):
     vitedge(*arguments(onnx_model, images, settings, tmp_path))
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    vitedge: CLI, onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
-) -> None:
+    vitedge, onnx_model, trained, images, settings, tmp_path
+):
     command = [sys.executable, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     log = tmp_path / RUN / "log.jsonl"
@@ -148,9 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert not (tmp_path / RUN).exists()
 
 
-def test_two_processes_train_as_one_does(
-    onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
-) -> None:
+def test_two_processes_train_as_one_does(onnx_model, trained, images, settings, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     ran = subprocess.run(
         [*launcher, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)],
@@ -167,9 +155,7 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.heavy
-def test_four_bit_weights_lose_and_training_recovers(
-    vitedge: CLI, images: Path, tmp_path: Path
-) -> None:
+def test_four_bit_weights_lose_and_training_recovers(vitedge, images, tmp_path):
     recipe = tmp_path / "w4.toml"
     recipe.write_text(
         'name = "w4"\ndescription = "4-bit weights"\nnum_samples = 32\nactivations = "minmax"\n'
@@ -183,7 +169,7 @@ def test_four_bit_weights_lose_and_training_recovers(
     assert looks[-1].loss < 0.8 * looks[0].loss
 
 
-def refusal(vitedge: CLI, images: Path, output: Path, *more: object) -> str:
+def refusal(vitedge, images, output, *more):
     """What is said of bad input; nothing may be left behind."""
     ran = vitedge(
         *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
@@ -194,7 +180,7 @@ def refusal(vitedge: CLI, images: Path, output: Path, *more: object) -> str:
     return str(ran.stderr)
 
 
-def test_training_on_evaluation_images_is_refused(vitedge: CLI, tmp_path: Path) -> None:
+def test_training_on_evaluation_images_is_refused(vitedge, tmp_path):
     found = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
     path = tmp_path / "leak.npz"
     np.savez(path, images=next(found.batches(96)).images)
@@ -202,7 +188,7 @@ def test_training_on_evaluation_images_is_refused(vitedge: CLI, tmp_path: Path) 
     assert "96 images of" in said and "are evaluation images, too" in said
 
 
-def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge: CLI, tmp_path: Path) -> None:
+def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge, tmp_path):
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     batch = next(found.batches(len(found)))
     kept = batch.labels != 7
@@ -223,9 +209,7 @@ def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge: CLI, tmp_
         ("epochs = 0", "epochs"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(
-    vitedge: CLI, images: Path, tmp_path: Path, text: str, says: str
-) -> None:
+def test_settings_that_cannot_work_are_refused(vitedge, images, tmp_path, text, says):
     how = tmp_path / "how.toml"
     how.write_text(text)
     unfinished = tmp_path / "out" / f".{DIGITS_NAME}.qat" / "last.safetensors"
@@ -236,9 +220,7 @@ def test_settings_that_cannot_work_are_refused(
 
 
 @pytest.mark.heavy
-def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
-    vitedge: CLI, images: Path, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(vitedge, images, tmp_path):
     how = tmp_path / "how.toml"
     how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64\nepochs = 1")
     said = refusal(vitedge, images, tmp_path / "out", "--training", how)
@@ -252,9 +234,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
 
 
 @pytest.mark.heavy
-def test_images_that_are_none_are_counted_and_left_out(
-    vitedge: CLI, images: Path, tmp_path: Path
-) -> None:
+def test_images_that_are_none_are_counted_and_left_out(vitedge, images, tmp_path):
     batch = np.load(images)
     for index in range(80):
         folder = tmp_path / "folder" / str(batch["labels"][index])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.support.verdicts import check, judged, verdict
-from vitedge.gate.verdict import Verdict
 
 
 @pytest.fixture
-def mixed() -> Verdict:
+def mixed():
     """One check passed, one too close to call, one failed for want of a figure; one with NaN."""
     return verdict(
         judged(
