@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from vitedge.core.bundle import open_bundle, seal
 from vitedge.core.errors import UnavailableError
 from vitedge.core.progress import SILENT
 from vitedge.measure.remote.address import parse_address
-from vitedge.measure.remote.bench import DeviceResult, bench
+from vitedge.measure.remote.bench import bench
 from vitedge.measure.remote.connection import Connection, Patience
 from vitedge.measure.remote.upload import bundle_files, send
 
@@ -34,7 +33,6 @@ pytestmark = pytest.mark.skipif(
     reason="needs OpenSSH's server, and Linux to look at it",
 )
 
-Background = Callable[..., Future[DeviceResult]]
 ROOT = Path(__file__).parents[2]
 HASTY = Patience(reconnect_s=10, lease_s=3, poll_s=0.1)
 LONG = ["--duration", "60", "--threads", "1"]  # s: until something stops it

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +14,6 @@ from vitedge.core.bundle import open_bundle
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.runtimes import open_session
 
-CLI = Callable[..., Any]
 ORDINARY = 27.3
 """max|x| of the residual stream of `digits`."""
 

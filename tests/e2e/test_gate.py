@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from vitedge.core.bundle import open_bundle
 from vitedge.core.progress import SILENT
 from vitedge.gate.limits import Limits
 from vitedge.gate.run import GateRequest, run
-
-Bundles = dict[tuple[str, str], Path]
 
 
 def copied(bundles, folder):

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.machine import ONNXRUNTIME
-
-Bundles = dict[tuple[str, str], Path]
-CLI = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +55,8 @@ def test_gate_writes_its_answers_and_the_evidence(pages):
     [(("bench",), "nowhere/page.html"), (("gate", "--max-drop", 1), "page.txt")],
 )
 def test_a_page_that_cannot_be_written_is_refused_before_anything_runs(
-    vitedge: CLI, bundles: Bundles, tmp_path: Path, command: tuple[Any, ...], page: str
-) -> None:
+    vitedge, bundles, tmp_path, command, page
+):
     path = bundles["openvino", "int8"]
     ran = vitedge(*command, path, "--html", page, code=2, cwd=tmp_path)
     assert page in ran.stderr and "loading" not in ran.stderr and ran.stdout == ""

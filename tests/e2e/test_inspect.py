@@ -5,9 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,8 +15,6 @@ from tests.support.machine import ONNXRUNTIME
 from tests.support.qdq import QDQ, fused_qkv
 from vitedge.core import catalog
 
-Bundles = dict[tuple[str, str], Path]
-CLI = Callable[..., Any]
 ACTIVATIONS = catalog.targets()[ONNXRUNTIME].quantization.activations
 RUNTIMES = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino")

@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +19,6 @@ from vitedge.core.bundle import open_bundle
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 
-CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 LAYERS = 12
 NAME = f"fragile-{ONNXRUNTIME}-int8"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +18,6 @@ from vitedge.core.bundle import open_bundle
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.vit import VisionTransformer
 
-CLI = Callable[..., Any]
 TARGETS = [word for name in machine.TARGETS.values() for word in ("--target", name)]
 CLASSES = ("cat", "dog", "newt")
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
 from tests.support.machine import ONNXRUNTIME
 from vitedge.data import shapes
-
-Bundles = dict[tuple[str, str], Path]
-CLI = Callable[..., Any]
 
 
 def test_predict_prints_the_likeliest_classes(tmp_path, vitedge, bundles, held_out):

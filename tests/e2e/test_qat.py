@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +20,6 @@ from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
 
-CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 NAME = f"model-{ONNXRUNTIME}-int8"
 RUN = f".{NAME}.qat"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.machine import ONNXRUNTIME
 from tests.support.qdq import QDQ, WIDTH
 
-CLI = Callable[..., Any]
 ONLY_10 = {"--stronglyTyped", "--noDataTransfers", "--useCudaGraph", "--useSpinWait"}
 """trtexec 11 and tensorrt_rtx do so by default; 11 warns of each."""
 REMOVED = {"--fp16", "--bf16", "--int8", "--best", "--calib", "--workspace", "--buildOnly"}
