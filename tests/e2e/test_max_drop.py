@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -19,6 +24,7 @@ from vitedge.core.bundle import open_bundle
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 
+ROOT = Path(__file__).parents[2]
 DIGITS = ZOO["digits"]
 LAYERS = 12
 NAME = f"fragile-{ONNXRUNTIME}-int8"
@@ -142,24 +148,27 @@ def test_nothing_is_searched_where_the_bound_is_met(tmp_path, images, vitedge):
     assert "in float" not in ran.stdout
 
 
-KILLED = """
-import os, signal, sys
-from vitedge.cli.main import run
+@contextmanager
+def stopped(how):
+    """Stopped while the second probe is saved: the ranking and one probe are in the file."""
+    saves, replace = count(1), Path.replace
 
-saves, how = 0, getattr(signal, sys.argv[1])
-
-def watch(event, arguments):
-    global saves
-    if event == "os.rename" and str(arguments[1]).endswith(".control.json"):
-        saves += 1
-        if saves == 3:
+    def stop(path, target):
+        if str(target).endswith(".control.json") and next(saves) == 3:
             os.kill(os.getpid(), how)
+        return replace(path, target)
 
-sys.addaudithook(watch)
-sys.argv = ["vitedge", *sys.argv[2:]]
-run()
+    with patch.object(Path, "replace", stop):
+        yield
+
+
+KILLED = """
+import signal
+from tests.e2e.test_max_drop import stopped
+from vitedge.cli.main import run
+with stopped(signal.SIGKILL):
+    run()
 """
-"""Stopped while the second probe is saved: the ranking and one probe are in the file."""
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
@@ -167,10 +176,12 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(tmp_path, images, vit
     ruined = {0, 4, 9}
     output = tmp_path / "out"
     export = command(write_fragile(tmp_path / "fragile.onnx", ruined), images, output, 2)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, how, *export], capture_output=True, text=True
-    )
-    assert done.returncode == (130 if how == "SIGINT" else -signal.SIGKILL), done.stderr
+    if how == "SIGINT":
+        with stopped(signal.SIGINT):
+            vitedge(*export, code=130)
+    else:
+        killed = [sys.executable, "-c", KILLED, *export]
+        assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
     assert not (output / NAME).exists()
     state = json.loads((output / STATE).read_text())
     assert len(state["ranking"]) == LAYERS and list(state["drops_pp"]) == ["6"]
