@@ -11,13 +11,13 @@ import pytest
 from tests.support import small_graphs
 from tests.support.page_reports import measured
 from vitedge.core import catalog, manifest
-from vitedge.core.bundle import open_bundle, sha256
+from vitedge.core.bundle import open_bundle, seal, sha256
 from vitedge.core.machine import describe_machine
 
 pytest.importorskip("tensorrt_rtx")
 
-HERE = describe_machine(threads=0)
-NO_GPU = pytest.mark.skipif(bool(HERE.gpus), reason="this machine has a GPU")
+GPUS = describe_machine(threads=0).gpus
+NO_GPU = pytest.mark.skipif(bool(GPUS), reason="this machine has a GPU")
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,7 @@ def rtx(exported, tmp_path):
 
 
 def made(path):
-    found = open_bundle(path).manifest.build
-    assert found is not None
-    return found
+    return open_bundle(path).manifest.build
 
 
 def test_an_engine_for_an_rtx_pc_is_built_where_it_is_exported(exported):
@@ -51,7 +49,7 @@ def test_without_a_gpu_an_engine_waits_for_the_device(exported, vitedge):
     bundle = open_bundle(exported / "digits-tensorrt-fp32")
     build = made(bundle.path)
     assert (build.state, build.why) == ("on the device", "this machine has no NVIDIA GPU")
-    assert build.compiled is not None and build.compiled.attention == 4
+    assert build.compiled.attention == 4
     assert set(bundle.model_files) == {"model.onnx"}
     ran = vitedge("build", bundle.path, code=3)
     assert "cannot be built here: this machine has no NVIDIA GPU" in ran.stderr
@@ -62,8 +60,7 @@ def test_without_a_gpu_an_engine_waits_for_the_device(exported, vitedge):
 @NO_GPU
 def test_what_needs_a_gpu_to_run_says_so(exported, vitedge):
     for name in ("digits-rtx-40-fp32", "digits-tensorrt-fp32"):
-        ran = vitedge("bench", exported / name, code=3)
-        assert "an NVIDIA GPU" in ran.stderr
+        assert "an NVIDIA GPU" in vitedge("bench", exported / name, code=3).stderr
 
 
 def test_building_again_takes_force_and_gives_the_same_engine(rtx, vitedge):
@@ -98,31 +95,24 @@ def test_a_lost_engine_is_built_from_the_graph_in_the_bundle(rtx, exported, vite
 def test_a_graph_that_was_changed_is_not_compiled(rtx, vitedge):
     with (rtx / "model.onnx").open("ab") as file:
         file.write(b"\0")
-    ran = vitedge("build", rtx, "--force", code=2)
-    assert "SHA-256 differs" in ran.stderr
+    assert "SHA-256 differs" in vitedge("build", rtx, "--force", code=2).stderr
 
 
 def test_a_graph_that_the_compiler_refuses_leaves_the_bundle_as_it_was(rtx, vitedge):
     whole = open_bundle(rtx)
     small_graphs.write("y = Det2(x)", rtx / "model.onnx")
-    made_before = whole.manifest.build
-    assert made_before is not None
-    _reseal(whole, made_before)
+    _reseal(whole, whole.manifest.build)
     before = (rtx / "manifest.json").read_bytes()
-    ran = vitedge("build", rtx, "--force", code=2)
-    assert "node 'y' (Det2)" in ran.stderr
+    assert "node 'y' (Det2)" in vitedge("build", rtx, "--force", code=2).stderr
     assert (rtx / "manifest.json").read_bytes() == before
-    assert open_bundle(rtx).manifest.build == made_before
+    assert made(rtx) == whole.manifest.build
 
 
-def test_a_cpu_runtime_has_nothing_to_build(small_bundle, tmp_path, vitedge):
+def test_a_cpu_runtime_and_no_artifact_have_nothing_to_build(small_bundle, tmp_path, vitedge):
     for name in ("onnxruntime-cpu", "openvino-cpu"):
         path = small_bundle(tmp_path / name, target=catalog.targets()[name])
         ran = vitedge("build", path, "--force", code=2)
         assert "nothing to build" in ran.stderr and "vitedge bench" in ran.stderr
-
-
-def test_what_is_no_artifact_is_not_built(tmp_path, vitedge):
     assert "no artifact at" in vitedge("build", tmp_path / "absent", code=2).stderr
 
 
@@ -146,6 +136,4 @@ def test_without_onnx_and_torch_an_engine_is_built_all_the_same(rtx, tmp_path, v
 
 
 def _reseal(bundle, build):
-    from vitedge.core.bundle import seal
-
     seal(bundle.path, msgspec.structs.replace(bundle.manifest, build=build))

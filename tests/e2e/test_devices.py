@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import pytest
 
 from tests.support.machine import ONNXRUNTIME
 from tests.support.sshd import SSHD, Device
-from vitedge.core.bundle import open_bundle, seal
+from vitedge.core import catalog
+from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import UnavailableError
 from vitedge.core.progress import SILENT
 from vitedge.measure.remote.address import parse_address
@@ -66,15 +68,11 @@ def int8(bundles):
 
 
 def running(device, what):
-    pids = []
+    lines = []
     for pid in device.processes():
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_text()
-        except OSError:
-            continue
-        if what in line:
-            pids.append(pid)
-    return pids
+        with suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text())
+    return any(what in line for line in lines)
 
 
 def wait_for(condition, limit_s=60):
@@ -90,7 +88,7 @@ def serve(device):
 
 def timing(device):
     """Whether a bench on the device has begun."""
-    return bool(running(device, "vitedge\0bench"))
+    return running(device, "vitedge\0bench")
 
 
 def bench_on(address, bundle, options=SHORT, patience=HASTY):
@@ -192,35 +190,45 @@ def test_a_copy_goes_on_where_it_stopped(device, user, small_bundle, tmp_path):
         assert send(files, connection, SILENT) == 0
 
 
-def client(device, bundle):
-    """A user's process that benches for long."""
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path; from tests.e2e.test_devices import LONG, bench_on\n"
-        "bench_on(sys.argv[1], Path(sys.argv[2]), LONG)\n"
-    )
-    return subprocess.Popen([sys.executable, "-c", code, device.address, bundle], cwd=ROOT)
+CLIENT = """
+import sys
+from pathlib import Path
+from tests.e2e.test_devices import LONG, bench_on
+bench_on(sys.argv[1], Path(sys.argv[2]), LONG)
+"""
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running_when_the_user_stops(device, user, int8, end):
-    process = client(device, int8)
-    wait_for(lambda: timing(device))
-    process.send_signal(end)
-    assert process.wait(60) != 0
-    if end == signal.SIGINT:
+def stop_the_user(device, bundle, how, condition):
+    """Bench for long until `condition` holds: then Ctrl-C here, or kill a process that does so."""
+    if how == "SIGKILL":
+        process = subprocess.Popen([sys.executable, "-c", CLIENT, device.address, bundle], cwd=ROOT)
+        wait_for(condition)
+        process.kill()
+        assert process.wait(60) != 0
+        return
+
+    def interrupt():
+        wait_for(condition)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+        pool.submit(interrupt)
+        bench_on(device.address, bundle, LONG)
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_nothing_is_left_running_when_the_user_stops(device, user, int8, how):
+    stop_the_user(device, int8, how, lambda: timing(device))
+    if how == "SIGINT":
         assert not timing(device)
     wait_for(lambda: not device.processes())
     assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_an_install_ends_with_its_client(other, int8, end):
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_an_install_ends_with_its_client(other, int8, how):
     other.start()
-    process = client(other, int8)
-    wait_for(lambda: running(other, "-m\0venv"))
-    process.send_signal(end)
-    assert process.wait(10) != 0
+    stop_the_user(other, int8, how, lambda: running(other, "-m\0venv"))
     wait_for(lambda: not other.processes())
 
 
@@ -242,14 +250,11 @@ def test_a_device_that_stays_away_is_said(device, in_background):
     assert "is gone" in error.what and "refused" in error.what
 
 
-def test_an_artifact_for_another_machine_is_refused_there(device, user, int8, tmp_path, vitedge):
-    bundle = open_bundle(int8)
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    for name in bundle.manifest.files:
-        (folder / name).write_bytes((int8 / name).read_bytes())
-    target = msgspec.structs.replace(bundle.manifest.target, machines=("riscv64",))
-    seal(folder, msgspec.structs.replace(bundle.manifest, target=target))
+def test_an_artifact_for_another_machine_is_refused_there(
+    device, user, small_bundle, tmp_path, vitedge
+):
+    target = msgspec.structs.replace(catalog.targets()[ONNXRUNTIME], machines=("riscv64",))
+    folder = small_bundle(tmp_path / "elsewhere", target=target)
     said = vitedge("bench", folder, "--device", device.address, code=3, **user).stderr
     assert device.address in said and "riscv64" in said and "fix: " in said
     assert not device.processes()
@@ -355,6 +360,5 @@ def test_a_device_without_a_network_takes_wheels_that_were_carried_there(other, 
 
 
 def test_what_is_no_address_is_the_users_mistake(int8, vitedge):
-    assert (
-        "--device orin is no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr
-    )
+    ran = vitedge("bench", int8, "--device", "orin", code=2)
+    assert "--device orin is no address" in ran.stderr

@@ -11,6 +11,8 @@ from onnx import TensorProto
 
 from vitedge.core.bundle import open_bundle
 
+pytestmark = pytest.mark.heavy
+
 TARGETS = Path(__file__).parents[2] / "targets"
 RECIPE = """
 name = "w4"
@@ -47,7 +49,6 @@ def stored(made, runtime, kind):
     return open_bundle(made / "out" / f"digits-{runtime}-{kind}-int8")
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_they_take_half_the_space_and_lose_what_they_lose_in_8_bits(made, runtime):
     eight, four = (stored(made, runtime, kind) for kind in ("cpu", "21"))
@@ -63,7 +64,6 @@ def test_they_take_half_the_space_and_lose_what_they_lose_in_8_bits(made, runtim
     assert f"digits-{runtime}-21-int8: 4-bit weights are stored as INT4" in said
 
 
-@pytest.mark.heavy
 def test_every_quantized_weight_is_int4_in_the_file(made):
     graph = onnx.load(stored(made, "onnxruntime", "21").path / "model.onnx").graph
     weights = [tensor for tensor in graph.initializer if tensor.name.endswith(".quantized")]

@@ -36,40 +36,36 @@ floats = "fp32"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(tmp_path_factory, held_out):
     """160 labelled training digits, and 100 for evaluation."""
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     batch = next(found.batches(160))
     path = tmp_path_factory.mktemp("training") / "training.npz"
     np.savez(path, images=batch.images, labels=batch.labels)
-    unseen = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
-    few = next(unseen.batches(100))
-    np.savez(path.with_name(EVALUATION), images=few.images, labels=few.labels)
+    few = slice(100)
+    evaluation = path.with_name(EVALUATION)
+    np.savez(evaluation, images=held_out.images[few], labels=held_out.labels[few])
     return path
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    path = tmp_path_factory.mktemp("settings") / "short.toml"
-    path.write_text(SHORT)
-    return path
-
-
-def arguments(model, images, settings, output):
+def arguments(model, images, output, settings=SHORT):
+    """The command line of a run, with its settings in a file beside `output`."""
+    how = output.with_name(f"{output.name}.toml")
+    how.write_text(settings)
     return [
         *("qat", str(model), "--target", ONNXRUNTIME, "--train-data", str(images)),
-        *("--training", str(settings), "--num-samples", "32", "--duration", "0"),
+        *("--training", str(how), "--num-samples", "32", "--duration", "0"),
         *("--eval-data", str(images.with_name(EVALUATION)), "--output", str(output)),
     ]
 
 
 @pytest.fixture(scope="module")
-def trained(vitedge, onnx_model, images, settings, tmp_path_factory):
+def trained(vitedge, onnx_model, images, tmp_path_factory):
     """The folder of one uninterrupted run, which took the place of another that had not ended."""
     output = tmp_path_factory.mktemp("trained")
     (output / RUN).mkdir()
     (output / RUN / "last.safetensors").write_bytes(b"of another run")
-    vitedge(*arguments(onnx_model, images, settings, output), "--force")
+    vitedge(*arguments(onnx_model, images, output), "--force")
     return output
 
 
@@ -103,17 +99,15 @@ def test_inspect_tells_of_the_training(vitedge, trained, tmp_path):
 
 
 @pytest.mark.heavy
-def test_two_runs_with_one_seed_are_equal(vitedge, onnx_model, trained, images, settings, tmp_path):
-    vitedge(*arguments(onnx_model, images, settings, tmp_path))
+def test_two_runs_with_one_seed_are_equal(vitedge, onnx_model, trained, images, tmp_path):
+    vitedge(*arguments(onnx_model, images, tmp_path))
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(
-    vitedge, onnx_model, trained, images, settings, tmp_path
-):
-    command = [sys.executable, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_a_killed_run_goes_on_to_the_same_weights(vitedge, onnx_model, trained, images, tmp_path):
+    command = arguments(onnx_model, images, tmp_path)
+    running = subprocess.Popen([sys.executable, "-m", "vitedge", *command], stderr=subprocess.PIPE)
     log = tmp_path / RUN / "log.jsonl"
     while not (log.exists() and '"step": 5' in log.read_text()):
         assert running.poll() is None, running.stderr.read().decode()
@@ -122,23 +116,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     running.wait()
     assert (tmp_path / RUN / "last.safetensors").exists() and not (tmp_path / NAME).exists()
 
-    refused = vitedge(*arguments(onnx_model, images, settings, tmp_path), code=2)
+    refused = vitedge(*command, code=2)
     assert "holds a run that was not finished" in refused.stderr and "--resume" in refused.stderr
-    other = vitedge(
-        *arguments(onnx_model, images, settings, tmp_path), "--resume", "--seed", 9, code=2
-    )
+    other = vitedge(*command, "--resume", "--seed", 9, code=2)
     assert "the training settings differ" in other.stderr
 
-    vitedge(*arguments(onnx_model, images, settings, tmp_path), "--resume")
+    vitedge(*command, "--resume")
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
     assert not (tmp_path / RUN).exists()
 
 
-def test_two_processes_train_as_one_does(onnx_model, trained, images, settings, tmp_path):
+def test_two_processes_train_as_one_does(onnx_model, trained, images, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     ran = subprocess.run(
-        [*launcher, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)],
+        [*launcher, "-m", "vitedge", *arguments(onnx_model, images, tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -158,29 +150,29 @@ def test_four_bit_weights_lose_and_training_recovers(vitedge, images, tmp_path):
         'name = "w4"\ndescription = "4-bit weights"\nnum_samples = 32\nactivations = "minmax"\n'
         'weights = "mse"\nweight_bits = 4\n'
     )
-    how = tmp_path / "how.toml"
-    how.write_text("batch_size = 16\nlearning_rate = 3e-5")
-    made = vitedge(*arguments("digits", images, how, tmp_path), "--calibration", recipe)
+    how = "batch_size = 16\nlearning_rate = 3e-5"
+    made = vitedge(*arguments("digits", images, tmp_path, how), "--calibration", recipe)
     assert "4-bit weights are stored in 8 bits" in made.stderr
     looks = open_bundle(tmp_path / DIGITS_NAME).manifest.quantization.training.looks
     assert looks[-1].loss < 0.8 * looks[0].loss
 
 
-def refusal(vitedge, images, output, *more):
+def refusal(vitedge, images, output, settings="", *more):
     """What is said of bad input; nothing may be left behind."""
+    how = output.with_name("how.toml")
+    how.write_text(settings)
     ran = vitedge(
         *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
-        *("--eval-data", "digits", "--duration", 0, "--output", output, *more),
+        *("--eval-data", "digits", "--duration", 0, "--output", output, "--training", how, *more),
         code=2,
     )
     assert not output.exists() or not [p for p in output.iterdir() if p.suffix != ".qat"]
-    return str(ran.stderr)
+    return ran.stderr
 
 
-def test_training_on_evaluation_images_is_refused(vitedge, tmp_path):
-    found = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
+def test_training_on_evaluation_images_is_refused(vitedge, tmp_path, held_out):
     path = tmp_path / "leak.npz"
-    np.savez(path, images=next(found.batches(96)).images)
+    np.savez(path, images=held_out.images[:96])
     said = refusal(vitedge, path, tmp_path / "out")
     assert "96 images of" in said and "are evaluation images, too" in said
 
@@ -189,10 +181,9 @@ def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge, tmp_path)
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     batch = next(found.batches(len(found)))
     kept = batch.labels != 7
-    path, how = tmp_path / "without.npz", tmp_path / "labels.toml"
+    path = tmp_path / "without.npz"
     np.savez(path, images=batch.images[kept], labels=batch.labels[kept])
-    how.write_text("labels = 1.0")
-    said = refusal(vitedge, path, tmp_path / "out", "--training", how)
+    said = refusal(vitedge, path, tmp_path / "out", "labels = 1.0")
     assert "no image of 1 of the model's classes: 7" in said
 
 
@@ -207,25 +198,22 @@ def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge, tmp_path)
     ],
 )
 def test_settings_that_cannot_work_are_refused(vitedge, images, tmp_path, text, says):
-    how = tmp_path / "how.toml"
-    how.write_text(text)
     unfinished = tmp_path / "out" / f".{DIGITS_NAME}.qat" / "last.safetensors"
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(b"of another run")
-    assert says in refusal(vitedge, images, tmp_path / "out", "--training", how, "--force")
+    assert says in refusal(vitedge, images, tmp_path / "out", text, "--force")
     assert unfinished.exists(), "another run is given up when this one begins"
 
 
 @pytest.mark.heavy
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(vitedge, images, tmp_path):
-    how = tmp_path / "how.toml"
-    how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64\nepochs = 1")
-    said = refusal(vitedge, images, tmp_path / "out", "--training", how)
+    how = "learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64\nepochs = 1"
+    said = refusal(vitedge, images, tmp_path / "out", how)
     assert "at step " in said and "with --resume and a lower --learning-rate" in said
     vitedge(
         *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
         *("--eval-data", "digits", "--duration", 0, "--output", tmp_path / "out"),
-        *("--training", how, "--resume", "--learning-rate", 1e-5),
+        *("--training", tmp_path / "how.toml", "--resume", "--learning-rate", 1e-5),
     )
     assert (tmp_path / "out" / DIGITS_NAME / "manifest.json").exists()
 
