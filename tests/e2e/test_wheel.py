@@ -17,13 +17,13 @@ from vitedge.measure.remote.wheel import pack
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command, cwd, code=0):
+def run(*command, cwd, code=0, stream=""):
+    """What it prints on stdout, or on stderr where it fails."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True
-    )
+    words = [str(part) for part in command]
+    done = subprocess.run(words, cwd=cwd, env=clean, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout if code == 0 else done.stderr
+    return getattr(done, stream or ("stderr" if code else "stdout"))
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,22 @@ def test_a_device_validates_and_benches_without_torch(device, bundles):
     assert len(json.loads(run(vitedge, "calibrations", "--json", cwd=device))) >= 3
 
 
-def test_a_device_inspects_an_artifact_without_onnx(device, bundles):
+def test_a_device_inspects_and_judges_an_artifact_without_a_runtime(device, bundles):
     vitedge = device / "venv" / "bin" / "vitedge"
     for runtime in ("onnxruntime", "openvino"):
         found = json.loads(run(vitedge, "inspect", bundles[runtime, "int8"], "--json", cwd=device))
         assert found["summary"]["worst"] and found["lint"] == []
-    run(vitedge, "inspect", bundles["openvino", "int8"], "--html", "page.html", cwd=device)
-    assert "<svg" in (device / "page.html").read_text()
+    shutil.copy(bundles["openvino", "int8"] / "report.json", device)
+    python = (device / "venv" / "bin" / "python", "-X", "importtime", "-m", "vitedge")
+    for command in (
+        ("inspect", bundles["openvino", "int8"], "--html", "page.html"),
+        ("gate", "report.json", "--max-drop=1"),
+    ):
+        log = run(*python, *command, cwd=device, stream="stderr")
+        imported = {line.rpartition("|")[2].strip() for line in log.splitlines()}
+        assert "numpy" in imported and "onnxruntime" not in imported
+    page = (device / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="own-dot"') >= 17 and "patch_embed" in page
     model = bundles["onnxruntime", "int8"] / "model.onnx"
     for arguments in ((model,), (model.parent, "--target", "openvino-cpu")):
         message = run(vitedge, "inspect", *arguments, cwd=device, code=3)
@@ -90,13 +99,9 @@ def test_the_wheel_that_a_device_gets_over_ssh_is_that_which_is_released(device,
     assert pack(tmp_path).read_bytes() == before
 
 
-def test_a_device_says_what_export_needs(device):
+def test_a_device_says_what_it_lacks(device, bundles):
     vitedge = device / "venv" / "bin" / "vitedge"
     message = run(vitedge, "export", "--target", "onnxruntime", cwd=device, code=3)
     assert "torch" in message and "vitedge[export]" in message
-
-
-def test_a_device_says_which_runtime_an_artifact_needs(device, bundles):
-    vitedge = device / "venv" / "bin" / "vitedge"
     message = run(vitedge, "bench", bundles["openvino", "int8"], cwd=device, code=3)
     assert "vitedge[openvino]" in message
