@@ -14,7 +14,11 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -419,23 +423,41 @@ def test_a_full_disk_leaves_the_old_bundles(
 # -- interrupted --------------------------------------------------------------------------------
 
 
-WATCHED = """
-import os, signal, sys
+STOPS: list[Callable[[str, tuple[Any, ...]], None]] = []
+"""What is asked at each audit event: a hook can be added to a process, and not taken out."""
+
+
+@cache
+def _listen() -> None:
+    sys.addaudithook(lambda *event: [stop(*event) for stop in STOPS])
+
+
+@contextmanager
+def stopping(how: str, event: str, number: int, folder: str) -> Iterator[None]:
+    """Signal this process at one of the audit events of a kind on paths in `folder`."""
+    events = count(1)
+
+    def stop(happens: str, arguments: tuple[Any, ...]) -> None:
+        if happens == event and str(arguments[0]).startswith(folder) and next(events) == number:
+            os.kill(os.getpid(), getattr(signal, how))
+
+    _listen()
+    STOPS.append(stop)
+    try:
+        yield
+    finally:
+        STOPS.remove(stop)
+
+
+KILLED = """
+import sys
+from tests.e2e.test_bad_input import stopping
 from vitedge.cli.main import run
 
-event, count, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-output = sys.argv[-1]
-
-def watch(happens, arguments):
-    global count
-    if happens == event and str(arguments[0]).startswith(output):
-        count -= 1
-        if count == 0:
-            os.kill(os.getpid(), getattr(signal, name))
-
-sys.addaudithook(watch)
-sys.argv = ["vitedge", *sys.argv[4:]]
-run()
+event, number, folder = sys.argv[1:4]
+sys.argv[1:4] = []
+with stopping("SIGKILL", event, int(number), folder):
+    run()
 """
 
 
@@ -450,73 +472,61 @@ def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
         assert open_bundle(bundle).reference() is not None
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
-@pytest.mark.parametrize(
-    ("event", "count"),
-    [
-        ("os.mkdir", 1),
-        ("open", 5),
-        *(("os.rename", count) for count in (1, 3, 6)),
-        *(pytest.param("os.rename", count, marks=pytest.mark.heavy) for count in (4, 5)),
-    ],
-)
-def test_stopped_at_a_chosen_moment(
-    old: Old, vitedge: CLI, how: str, event: str, count: int
-) -> None:
-    """While the workspace is made, while it fills, and between the renames that publish it."""
+def moments(often: list[tuple[str, int]]) -> Any:
+    """Of an export: the workspace is made, it fills, renames publish it. The rest is heavy.
+
+    tests/unit/core/test_bundle.py kills at each step of publishing one bundle.
+    """
+    every = [("os.mkdir", 1), ("open", 5), *(("os.rename", number) for number in (1, 3, 4, 5, 6))]
+    heavy = [pytest.mark.heavy]
+    cases = [pytest.param(*moment, marks=[] if moment in often else heavy) for moment in every]
+    return pytest.mark.parametrize(("event", "number"), cases)
+
+
+RENAMES = [("os.rename", number) for number in (1, 3, 6)]
+
+
+@moments([("os.mkdir", 1), ("open", 5), *RENAMES])
+def test_interrupted_at_a_chosen_moment(old: Old, vitedge: CLI, event: str, number: int) -> None:
     folder, command = old
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, event, str(count), how, *command],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == (130 if how == "SIGINT" else -signal.SIGKILL), done.stderr
-    assert "Traceback" not in done.stderr
-    if how == "SIGINT":
-        assert not [name for name in names(folder) if name.startswith(".")]
+    with stopping("SIGINT", event, number, str(folder)):
+        vitedge(*command, code=130)
+    assert not [name for name in names(folder) if name.startswith(".")]
     assert_whole(folder, vitedge, command)
 
 
-AMID_A_ZIP = """
-import os, signal, sys, zlib
-from vitedge.cli.main import run
-
-def compressobj(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGINT)
-
-zlib.compressobj = compressobj
-sys.argv = ["vitedge", *sys.argv[1:]]
-run()
-"""
+@moments([("open", 5), ("os.rename", 3)])
+def test_killed_at_a_chosen_moment(old: Old, vitedge: CLI, event: str, number: int) -> None:
+    folder, command = old
+    killed = [sys.executable, "-c", KILLED, event, str(number), str(folder), *command]
+    assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
+    assert_whole(folder, vitedge, command)
 
 
-def test_stopped_where_a_library_raises_its_own_error(old: Old, vitedge: CLI) -> None:
+def test_stopped_where_a_library_raises_its_own_error(
+    old: Old, vitedge: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """zipfile answers Ctrl-C amid a file with a ValueError about its open handle."""
     folder, command = old
-    done = subprocess.run(
-        [sys.executable, "-c", AMID_A_ZIP, *command], capture_output=True, text=True
-    )
-    assert done.returncode == 130, done.stderr
-    assert "interrupted" in done.stderr and "Traceback" not in done.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr(zlib, "compressobj", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert "interrupted" in vitedge(*command, code=130).stderr
     assert_whole(folder, vitedge, command)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
-def test_stopped_at_any_moment(
-    old: Old, vitedge: CLI, vitedge_process: CLI, how: signal.Signals
-) -> None:
+def test_stopped_at_any_moment(old: Old, vitedge: CLI, vitedge_process: CLI) -> None:
     folder, command = old
     start = time.monotonic()
     vitedge_process(*command)
     usual = time.monotonic() - start
-    for part in range(3):
+    for part, how in enumerate([signal.SIGINT, signal.SIGKILL] * 2):
         child = subprocess.Popen(
             [sys.executable, "-m", "vitedge", *command],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(usual * (part + random.random()) / 3)
+        time.sleep(usual * (part + random.random()) / 4)
         child.send_signal(how)
         _, said = child.communicate()
         assert child.returncode in (0, -how, 130), said
