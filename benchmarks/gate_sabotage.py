@@ -24,7 +24,6 @@ from vitedge.core.report import read
 from vitedge.data import shapes
 from vitedge.gate.limits import Limits
 from vitedge.gate.run import GateRequest, run
-from vitedge.gate.verdict import Judged
 
 WAYS = {
     "one layer's scale × 1.5": sabotage.scale_of_one_layer,
@@ -40,10 +39,9 @@ IMAGES = 100
 """Of `shapes`, in each trial."""
 EXPORTS = {"digits": 20, "shapes": 2}
 """Calibrated on other images each; further trials of `shapes` draw other images to measure on."""
-Judgements = dict[str, list[Judged]]
 
 
-def export(model: str, seed: int, output: Path) -> Path:
+def export(model, seed, output):
     """Export with calibration images drawn by `seed`; returns the INT8 bundle."""
     recipe = output / f"seed-{seed}.toml"
     recipe.write_text(
@@ -55,7 +53,7 @@ def export(model: str, seed: int, output: Path) -> Path:
     return results[-1].bundle.path
 
 
-def drawn(trial: int, path: Path) -> str:
+def drawn(trial, path):
     """New images of `shapes`, with their masks."""
     first = 10_000 + trial * IMAGES
     images, masks = zip(*(shapes.draw(first + place) for place in range(IMAGES)), strict=True)
@@ -63,14 +61,14 @@ def drawn(trial: int, path: Path) -> str:
     return str(path)
 
 
-def judged(path: Path, data: str, limits: Limits) -> Judged:
+def judged(path, data, limits):
     request = GateRequest((path,), limits, CONFIDENCE, None, False, data, 0, None)
     return run(request, SILENT).judged[0]
 
 
-def trials(model: str, count: int, folder: Path) -> Judgements:
+def trials(model, count, folder):
     """The gate's answers to `count` exports, each as it is and broken in every way."""
-    judgements: Judgements = defaultdict(list)
+    judgements = defaultdict(list)
     limits = LIMITS
     for trial in range(count):
         seed = trial % EXPORTS[model]
@@ -93,7 +91,7 @@ def trials(model: str, count: int, folder: Path) -> Judgements:
     return judgements
 
 
-def show(model: str, judgements: Judgements) -> None:
+def show(model, judgements):
     for name, repeats in judgements.items():
         drop_checks, _, sqnr_checks = zip(*(judged.checks for judged in repeats), strict=True)
         answers = [judged.answer for judged in repeats]
@@ -112,7 +110,7 @@ def show(model: str, judgements: Judgements) -> None:
         )
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("models", nargs="*", default=["digits", "shapes"])
