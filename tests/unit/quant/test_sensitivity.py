@@ -67,7 +67,7 @@ def test_harm_is_that_of_a_graph_with_one_layer_quantized(
     target, digits_graph, calibration_batches, tmp_path, sqnr_db
 ) -> None:
     """Linears, a convolution, a Gemm and attention products; saturating kernels, too."""
-    images = calibration_batches(32, 8)
+    images = calibration_batches(32, 4)
     graph = quantized(digits_graph("dynamic").path, images, target, tmp_path)
     harms = graph.harm(images[:2])
     assert list(harms) == graph.layers

@@ -32,7 +32,7 @@ from vitedge.quant.qdq import quantizers
 DIGITS = ZOO["digits"]
 RECIPE = msgspec.structs.replace(catalog.find_calibration("default"), weight_bits=4)
 TARGET = catalog.targets()["onnxruntime-cpu"].quantization
-HOW = Training(epochs=2, batch_size=8, learning_rate=1e-4, floats="fp32")
+HOW = Training(epochs=2, batch_size=8, learning_rate=3e-5, floats="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(calibrated, tmp_path
 
 def test_frozen_scales_stay_those_of_ptq(calibrated, tmp_path) -> None:
     placed, scales = quantizers(calibrated)
-    made = job(calibrated, student=network(calibrated, learned=False))
+    more = {"training": list(range(64)), "held_out": list(range(64, 96))}
+    made = job(calibrated, student=network(calibrated, learned=False), **more)
     before = weights(made)
-    run(made, tmp_path, scales="frozen")
+    run(made, tmp_path, scales="frozen", batch_size=16, learning_rate=1e-4)
     student = made.student
     assert student.activation_scales() == {n: float(a.scale) for n, a in placed.activations.items()}
     for name, scale in student.weight_scales().items():
