@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 
 from tests.support.machine import ONNXRUNTIME
 from tests.support.qdq import QDQ, fused_qkv
@@ -91,45 +91,37 @@ def test_a_quantized_model_shows_its_scales(vitedge, bundles):
     assert kinds == {("activation", ACTIVATIONS, None), ("weight", "int8", 1)}
 
 
-def save(path, nodes, **weights):
-    """x (1, 4, 8) -> y (1, 4, 8), a file without names."""
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8])],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+def save(path, body, name="", **weights):
+    """x (1, 4, 8) -> y (1, 4, 8), a file without names, but of the last node."""
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>'
+        f"g (float[1, 4, 8] x) => (float[1, 4, 8] y) {{ {body} }}"
     )
-    opsets = [helper.make_opsetid("", 20)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    model.graph.node[-1].name = name
+    stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    model.graph.initializer.extend(stored)
+    onnx.save(model, path)
     return path
 
 
 def test_a_graph_without_products_is_no_error(vitedge, tmp_path):
-    model = save(tmp_path / "relu.onnx", [helper.make_node("Relu", ["x"], ["y"])])
+    model = save(tmp_path / "relu.onnx", "y = Relu(x)")
     found = vitedge("inspect", model, "--target", "openvino-cpu", "--json").document
     assert found["layers"] == [] and "nothing to quantize" in found["notes"][0]
 
 
 def test_shared_weights_and_dead_branches_are_listed_as_they_are(vitedge, tmp_path):
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["h"]),
-        helper.make_node("MatMul", ["h", "w"], ["y"]),
-        helper.make_node("MatMul", ["h", "w"], ["nobody"]),
-    ]
-    model = save(tmp_path / "m.onnx", nodes, w=np.ones((8, 8), np.float32))
+    body = "h = MatMul(x, w) y = MatMul(h, w) nobody = MatMul(h, w)"
+    model = save(tmp_path / "m.onnx", body, w=np.ones((8, 8), np.float32))
     found = vitedge("inspect", model, "--target", "onnxruntime-cpu", "--json").document
     assert [layer["node"] for layer in found["layers"]] == ["h", "y", "nobody"]
     assert found["summary"]["quantized"] == 3
 
 
 def test_the_lint_is_shown_with_its_way_out(vitedge, tmp_path):
-    nodes = [
-        helper.make_node("DequantizeLinear", ["w", "s"], ["dq"], axis=1),
-        helper.make_node("MatMul", ["x", "dq"], ["y"], name="<script>"),
-    ]
+    body = "dq = DequantizeLinear <axis = 1> (w, s) y = MatMul(x, dq)"
     weights = {"w": np.ones((8, 8), np.int8), "s": np.ones(8, np.float32)}
-    model, page = save(tmp_path / "m.onnx", nodes, **weights), tmp_path / "page.html"
+    model, page = save(tmp_path / "m.onnx", body, "<script>", **weights), tmp_path / "page.html"
     arguments = ("inspect", model, "--target", "onnxruntime-cpu", "--html", page)
     text = vitedge(*arguments).stdout
     assert "one-operand" in text and "quantize both operands, or neither" in text
@@ -151,9 +143,7 @@ def files(tmp_path, bundles):
     made["note.txt"].write_text("hello")
     made["junk.onnx"].write_bytes(b"\xff" * 64)
     broken = np.full((8, 8), np.nan, np.float32)
-    made["nan.onnx"] = save(
-        tmp_path / "nan.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], w=broken
-    )
+    made["nan.onnx"] = save(tmp_path / "nan.onnx", "y = MatMul(x, w)", w=broken)
     made["openvino"] = bundles["openvino", "int8"]
     made["sound"] = bundles["onnxruntime", "int8"]
     return made

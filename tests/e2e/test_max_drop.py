@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 from PIL import Image
 
 from tests.support.machine import ONNXRUNTIME
@@ -51,34 +51,33 @@ def write_fragile(path, ruined):
     towards = np.stack([pixels[batch.labels == label].mean(0) - mean for label in range(10)], 1)
     first = towards / np.linalg.norm(towards, axis=0) / 1e3  # (3072, 10)
     tensors = {
-        "shape": np.array([1, -1]),
-        "mean": mean[None].astype(np.float32),
-        "large": np.full((1, 1), 1e6, np.float32),
-        "none": np.zeros((1, 1), np.float32),
+        **{"shape": np.array([1, -1]), "mean": mean[None].astype(np.float32)},
+        **{"large": np.full((1, 1), 1e6, np.float32), "none": np.zeros((1, 1), np.float32)},
     }
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], "cast", to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["float", "shape"], ["pixels"], "reshape"),
-        helper.make_node("Sub", ["pixels", "mean"], ["x0"], "centre"),
-    ]
+    body = """
+        cast = Cast <to = 1> (image)
+        pixels = Reshape(cast, shape)
+        centred = Sub(pixels, mean)
+    """
     for layer in range(LAYERS):
-        extra = "large" if layer in ruined else "none"
+        source = f"layer{layer - 1}" if layer else "centred"
+        beside = "large" if layer in ruined else "none"
         weight = first if layer == 0 else np.eye(10)
         tensors[f"weight{layer}"] = np.concatenate([weight, np.zeros((1, 10))]).astype(np.float32)
-        output = "logits" if layer == LAYERS - 1 else f"x{layer + 1}"
-        nodes += [
-            helper.make_node("Concat", [f"x{layer}", extra], [f"w{layer}"], f"c{layer}", axis=1),
-            helper.make_node("MatMul", [f"w{layer}", f"weight{layer}"], [output], f"layer{layer}"),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "fragile",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 32, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+        body += f"""
+            wide{layer} = Concat <axis = 1> ({source}, {beside})
+            layer{layer} = MatMul(wide{layer}, weight{layer})
+        """
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> fragile (uint8[1, 32, 32, 3] image)'
+        f" => (float[1, 10] layer{LAYERS - 1}) {{ {body} }}"
     )
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    for node in model.graph.node:
+        node.name = node.output[0]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in tensors.items()
+    )
+    onnx.save(model, path)
     return path
 
 

@@ -107,22 +107,24 @@ def test_a_latency_passes_fails_or_cannot_be_told(subject, limit, value, low, at
 
 
 WITHOUT_COUNTS = changed("accuracy", lost=None, gained=None, metric="miou")
-EQUAL = {"numerics": Numerics(sqnr_db=None, max_abs_error=0, cosine=1, n=10, data="golden")}
+EQUAL, INFINITE = (
+    {"numerics": Numerics(sqnr_db=None, max_abs_error=error, cosine=None, n=10, data="golden")}
+    for error in (0, None)
+)
+UNSURE = changed("latency", speedup_log_se=10.0, rounds=2)
+FEW = changed("accuracy", lost=4, gained=2)
 
 
 @pytest.mark.parametrize(
     ("change", "confidence", "limit", "answer"),
     [
-        (changed("accuracy", lost=4, gained=2), 0.9, {"max_drop_pp": 0.9}, "passed"),
-        (changed("accuracy", lost=4, gained=2), 0.999, {"max_drop_pp": 0.9}, "inconclusive"),
+        (FEW, 0.9, {"max_drop_pp": 0.9}, "passed"),
+        (FEW, 0.999, {"max_drop_pp": 0.9}, "inconclusive"),
         (WITHOUT_COUNTS, 0.95, {"max_drop_pp": 0.7}, "passed"),  # by its own interval
         (WITHOUT_COUNTS, 0.95, {"max_drop_pp": 0.5}, "inconclusive"),
         (WITHOUT_COUNTS, 0.99, {"max_drop_pp": 0.7}, "failed"),  # which is of 0.95 and no more
         (EQUAL, 0.95, {"min_sqnr_db": 200}, "passed"),
-        (
-            changed("latency", speedup_log_se=10.0, rounds=2),
-            *(0.9999, {"min_speedup": 1.2}, "inconclusive"),
-        ),
+        (UNSURE, 0.9999, {"min_speedup": 1.2}, "inconclusive"),
     ],
 )
 def test_an_answer_is_as_sure_as_asked(subject, change, confidence, limit, answer):
@@ -179,16 +181,8 @@ def test_a_number_that_is_none_fails(subject, limit, section, change):
     ("change", "limit", "why"),
     [
         ({}, {"min_miou": 0.5}, "its metric is top1"),
-        (
-            {"numerics": Numerics(sqnr_db=None, max_abs_error=None, cosine=None, n=9, data="")},
-            {"min_sqnr_db": 1},
-            "not finite",
-        ),
-        (
-            changed("latency", against="artifacts/slow"),
-            {"min_speedup": 1.2},
-            "with artifacts/slow, not with FP32",
-        ),
+        (INFINITE, {"min_sqnr_db": 1}, "not finite"),
+        (changed("latency", against="a/slow"), {"min_speedup": 1.2}, "with a/slow, not with FP32"),
         (changed("latency", speedup=None), {"min_speedup": 1.2}, "timed alone"),
     ],
 )

@@ -45,7 +45,6 @@ def parse(html):
 def rows(page, label):
     """The cells of a table's body, as text."""
     body = page.find(f".//div[@aria-label='{label}, scrolls sideways']/table/tbody")
-    assert body is not None
     return [["".join(cell.itertext()) for cell in line] for line in body]
 
 
@@ -80,7 +79,7 @@ def test_a_page_is_well_formed_labelled_and_alone(which):
     addresses = [e.attrib[k] for e in page.iter() for k in ("src", "href") if k in e.attrib]
     assert all(address.startswith("data:image/") for address in addresses)
     policy = page.find(".//meta[@http-equiv]")
-    assert policy is not None and policy.attrib["content"].startswith("default-src 'none'")
+    assert policy.attrib["content"].startswith("default-src 'none'")
 
 
 def test_whatever_files_say_is_shown_and_does_nothing():
