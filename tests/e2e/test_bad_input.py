@@ -15,12 +15,10 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -30,24 +28,21 @@ from onnx import TensorProto
 from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.core.runtime import runtimes
-from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.models.zoo import ZOO
 
-Bundles = dict[tuple[str, str], Path]
-CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 TARGET = ("--target", ONNXRUNTIME)
 ROOT = Path(__file__).parents[2]
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     """Everything in a folder, what begins with a dot included."""
     return sorted(path.name for path in folder.iterdir())
 
 
-def refused(vitedge: CLI, *arguments: object, says: tuple[str, ...], code: int = 2) -> None:
+def refused(vitedge, *arguments, says, code=2):
     """The command fails with one message: what is wrong, where, and how to fix it."""
     ran = vitedge(*arguments, code=code)
     assert ran.stdout == ""
@@ -57,7 +52,7 @@ def refused(vitedge: CLI, *arguments: object, says: tuple[str, ...], code: int =
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Iterator[Path]:
+def output(tmp_path):
     """An output folder in which nothing must be left."""
     folder = tmp_path / "out"
     yield folder
@@ -65,7 +60,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def int8(bundles: Bundles, tmp_path: Path) -> Path:
+def int8(bundles, tmp_path):
     """An INT8 bundle of one's own, with its FP32 one beside it."""
     for precision in ("fp32", "int8"):
         source = bundles["onnxruntime", precision]
@@ -85,9 +80,7 @@ def int8(bundles: Bundles, tmp_path: Path) -> Path:
         ("--calibration", "calibration/fast.toml", ("mine.toml", "`nmae`", "'name'")),
     ],
 )
-def test_an_unknown_name_and_an_unknown_key_in_a_file(
-    vitedge: CLI, tmp_path: Path, output: Path, flag: str, name: str, says: tuple[str, ...]
-) -> None:
+def test_an_unknown_name_and_an_unknown_key_in_a_file(vitedge, tmp_path, output, flag, name, says):
     if "/" in name:
         text = (ROOT / name).read_text().replace("name =", "nmae =")
         name = str(tmp_path / "mine.toml")
@@ -102,9 +95,7 @@ def test_an_unknown_name_and_an_unknown_key_in_a_file(
 
 @pytest.mark.parametrize("flag", ["--calib-data", "--eval-data", "--data"])
 @pytest.mark.parametrize("kind", ["missing", "empty", "no images", "no usable", "npz of none"])
-def test_data_without_an_image(
-    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, int8: Path, flag: str, kind: str
-) -> None:
+def test_data_without_an_image(vitedge, tmp_path, output, onnx_model, int8, flag, kind):
     data = tmp_path / ("data.npz" if kind == "npz of none" else "data")
     if kind == "npz of none":
         save_npz(data, np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int))
@@ -121,15 +112,13 @@ def test_data_without_an_image(
     assert (int8 / "report.json").read_bytes() == before
 
 
-def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+def save_npz(path, images, labels):
     np.savez(path, images=images, labels=labels)
     return path
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_labels_that_are_not_the_models(
-    vitedge: CLI, tmp_path: Path, int8: Path, held_out: Batch, kind: str
-) -> None:
+def test_labels_that_are_not_the_models(vitedge, tmp_path, int8, held_out, kind):
     if kind == "folder":
         from PIL import Image
 
@@ -145,7 +134,7 @@ def test_labels_that_are_not_the_models(
     refused(vitedge, "validate", int8, "--data", data, says=says)
 
 
-def with_one(path: Path, held_out: Batch, seen: Batch) -> Path:
+def with_one(path, held_out, seen):
     """Held-out digits, and at the end one that was calibrated on."""
     return save_npz(
         path,
@@ -155,8 +144,8 @@ def with_one(path: Path, held_out: Batch, seen: Batch) -> Path:
 
 
 def test_calibration_images_are_no_evaluation_images(
-    vitedge: CLI, tmp_path: Path, int8: Path, output: Path, onnx_model: Path, held_out: Batch
-) -> None:
+    vitedge, tmp_path, int8, output, onnx_model, held_out
+):
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     (drawn,) = images.sample(1, seed=0)  # by every shipped recipe
     seen = with_one(tmp_path / "seen.npz", held_out, drawn)
@@ -171,7 +160,7 @@ def test_calibration_images_are_no_evaluation_images(
     refused(vitedge, *export, *data, says=("--allow-overlap",))
 
 
-def write_recipe(folder: Path, selection: str) -> Path:
+def write_recipe(folder, selection):
     """`fast`, choosing its images in another way."""
     text = (ROOT / "calibration" / "fast.toml").read_text()
     mine = folder / f"{selection}.toml"
@@ -181,8 +170,8 @@ def write_recipe(folder: Path, selection: str) -> Path:
 
 @pytest.mark.parametrize("selection", ["first", "random", "stratified", "diverse"])
 def test_however_calibration_images_are_chosen_they_are_no_evaluation_images(
-    vitedge: CLI, tmp_path: Path, onnx_model: Path, held_out: Batch, selection: str
-) -> None:
+    vitedge, tmp_path, onnx_model, held_out, selection
+):
     recipe = write_recipe(tmp_path, selection)
     export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
     few = ("--calib-data", "digits", "--num-samples", 8, "--duration", 0)
@@ -196,9 +185,7 @@ def test_however_calibration_images_are_chosen_they_are_no_evaluation_images(
     refused(vitedge, "validate", made, "--data", seen, says=("calibrated on", str(seen)))
 
 
-def test_balanced_classes_of_images_without_labels(
-    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, held_out: Batch
-) -> None:
+def test_balanced_classes_of_images_without_labels(vitedge, tmp_path, output, onnx_model, held_out):
     np.savez(tmp_path / "plain.npz", images=held_out.images)
     recipe = write_recipe(tmp_path, "stratified")
     export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
@@ -210,14 +197,8 @@ def test_balanced_classes_of_images_without_labels(
 @pytest.mark.parametrize("recipe", ["fast", "default"])  # default runs equalisation first
 @pytest.mark.parametrize("kind", ["all the same", "black", "of one colour each"])
 def test_calibration_images_that_show_nothing(
-    vitedge: CLI,
-    tmp_path: Path,
-    output: Path,
-    onnx_model: Path,
-    held_out: Batch,
-    kind: str,
-    recipe: str,
-) -> None:
+    vitedge, tmp_path, output, onnx_model, held_out, kind, recipe
+):
     images = np.repeat(held_out.images[:1], 12, axis=0)
     if kind == "black":
         images[:] = 0
@@ -235,8 +216,8 @@ def test_calibration_images_that_show_nothing(
 
 
 def test_calibration_images_that_are_few_and_double_are_noted(
-    vitedge: CLI, tmp_path: Path, onnx_model: Path, held_out: Batch
-) -> None:
+    vitedge, tmp_path, onnx_model, held_out
+):
     data = tmp_path / "mine.npz"
     np.savez(data, images=held_out.images[[0, 1, 2, 3, 4, 1, 1, 4]])
     export = ("export", onnx_model, *TARGET, "--int8", "--calib-data", data)
@@ -249,15 +230,13 @@ def test_calibration_images_that_are_few_and_double_are_noted(
 # -- models -------------------------------------------------------------------------------------
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(
-    vitedge: CLI, tmp_path: Path, output: Path
-) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(vitedge, tmp_path, output):
     import torch
 
     marker = tmp_path / "executed"
 
     class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
+        def __reduce__(self):
             return (os.system, (f"touch {marker}",))
 
     torch.save({"head.weight": Payload()}, tmp_path / "evil.pt")
@@ -267,7 +246,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
 
 
 @pytest.mark.parametrize("kind", ["truncated", "nan", "inf"])
-def test_damaged_weights(vitedge: CLI, tmp_path: Path, output: Path, kind: str) -> None:
+def test_damaged_weights(vitedge, tmp_path, output, kind):
     from safetensors.torch import load_file, save_file
 
     source, weights = ROOT / "vitedge/models/zoo/digits.safetensors", tmp_path / "mine.safetensors"
@@ -281,9 +260,7 @@ def test_damaged_weights(vitedge: CLI, tmp_path: Path, output: Path, kind: str) 
     refused(vitedge, "export", *TARGET, "--weights", weights, "--output", output, says=says)
 
 
-def test_an_onnx_file_that_reads_outside_its_folder(
-    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path
-) -> None:
+def test_an_onnx_file_that_reads_outside_its_folder(vitedge, tmp_path, output, onnx_model):
     model = onnx.load(onnx_model)
     stored = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     (tmp_path / "secret").write_bytes(stored.raw_data)
@@ -299,9 +276,7 @@ def test_an_onnx_file_that_reads_outside_its_folder(
 
 
 @pytest.mark.parametrize("opset", [12, 22])
-def test_an_onnx_file_of_an_unsupported_opset(
-    vitedge: CLI, tmp_path: Path, output: Path, opset: int
-) -> None:
+def test_an_onnx_file_of_an_unsupported_opset(vitedge, tmp_path, output, opset):
     from onnx import helper
 
     graph = helper.make_graph(
@@ -323,9 +298,7 @@ def test_an_onnx_file_of_an_unsupported_opset(
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "read-only"])
-def test_an_output_folder_that_cannot_be_written(
-    vitedge: CLI, tmp_path: Path, onnx_model: Path, kind: str
-) -> None:
+def test_an_output_folder_that_cannot_be_written(vitedge, tmp_path, onnx_model, kind):
     (tmp_path / "file").write_text("mine")
     places = {
         "a file": tmp_path / "file",
@@ -337,18 +310,15 @@ def test_an_output_folder_that_cannot_be_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-Old = tuple[Path, list[str]]
 """A folder with the bundles of an older export, and the command that replaces them."""
 
 
 @pytest.fixture(scope="module")
-def older(
-    tmp_path_factory: pytest.TempPathFactory, vitedge: CLI, onnx_model: Path
-) -> Callable[..., Old]:
+def older(tmp_path_factory, vitedge, onnx_model):
     """Make an export to some targets once, and copies of it."""
-    made: dict[tuple[str, ...], Path] = {}
+    made = {}
 
-    def copy(folder: Path, *targets: str) -> Old:
+    def copy(folder, *targets):
         command = ["export", str(onnx_model), "--int8", "--calib-data", "digits", "--duration", "0"]
         command += ["--num-samples", "4", "--force"]
         command += [word for target in targets for word in ("--target", target)]
@@ -364,11 +334,11 @@ def older(
 
 
 @pytest.fixture
-def old(tmp_path: Path, older: Callable[..., Old]) -> Old:
+def old(tmp_path, older):
     return older(tmp_path / "old", ONNXRUNTIME)
 
 
-def assert_old(folder: Path, count: int) -> None:
+def assert_old(folder, count):
     """Each bundle of an older export is there, whole, and nothing else is."""
     assert len(names(folder)) == count
     for bundle in folder.iterdir():
@@ -377,9 +347,7 @@ def assert_old(folder: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("kilobytes", [1, 20, 400, 1700])
-def test_a_disk_that_fills_up_leaves_the_old_bundles(
-    tmp_path: Path, older: Callable[..., Old], vitedge: CLI, openvino: str, kilobytes: int
-) -> None:
+def test_a_disk_that_fills_up_leaves_the_old_bundles(tmp_path, older, vitedge, openvino, kilobytes):
     """The kernel refuses a file beyond this size as it refuses one on a full disk."""
     folder, command = older(tmp_path / "old", openvino)
     _, most = usual = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -393,7 +361,7 @@ def test_a_disk_that_fills_up_leaves_the_old_bundles(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path):
     """A disk of 12 MB, where one may mount such a thing."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -405,13 +373,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("free_kilobytes", [0, 500, 3000, 5000])
-def test_a_full_disk_leaves_the_old_bundles(
-    older: Callable[..., Old],
-    small_disk: Path,
-    vitedge: CLI,
-    openvino: str,
-    free_kilobytes: int,
-) -> None:
+def test_a_full_disk_leaves_the_old_bundles(older, small_disk, vitedge, openvino, free_kilobytes):
     output, command = older(small_disk / "out", openvino)
     space = os.statvfs(small_disk)
     filler = space.f_bavail * space.f_bsize - 1000 * free_kilobytes
@@ -423,21 +385,21 @@ def test_a_full_disk_leaves_the_old_bundles(
 # -- interrupted --------------------------------------------------------------------------------
 
 
-STOPS: list[Callable[[str, tuple[Any, ...]], None]] = []
+STOPS = []
 """What is asked at each audit event: a hook can be added to a process, and not taken out."""
 
 
 @cache
-def _listen() -> None:
+def _listen():
     sys.addaudithook(lambda *event: [stop(*event) for stop in STOPS])
 
 
 @contextmanager
-def stopping(how: str, event: str, number: int, folder: str) -> Iterator[None]:
+def stopping(how, event, number, folder):
     """Signal this process at one of the audit events of a kind on paths in `folder`."""
     events = count(1)
 
-    def stop(happens: str, arguments: tuple[Any, ...]) -> None:
+    def stop(happens, arguments):
         if happens == event and str(arguments[0]).startswith(folder) and next(events) == number:
             os.kill(os.getpid(), getattr(signal, how))
 
@@ -461,7 +423,7 @@ with stopping("SIGKILL", event, int(number), folder):
 """
 
 
-def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
+def assert_whole(folder, vitedge, command):
     """Every bundle is old or new and whole; the next export leaves nothing else behind."""
     for bundle in folder.iterdir():
         if not bundle.name.startswith("."):
@@ -472,7 +434,7 @@ def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
         assert open_bundle(bundle).reference() is not None
 
 
-def moments(often: list[tuple[str, int]]) -> Any:
+def moments(often):
     """Of an export: the workspace is made, it fills, renames publish it. The rest is heavy.
 
     tests/unit/core/test_bundle.py kills at each step of publishing one bundle.
@@ -487,7 +449,7 @@ RENAMES = [("os.rename", number) for number in (1, 3, 6)]
 
 
 @moments([("os.mkdir", 1), ("open", 5), *RENAMES])
-def test_interrupted_at_a_chosen_moment(old: Old, vitedge: CLI, event: str, number: int) -> None:
+def test_interrupted_at_a_chosen_moment(old, vitedge, event, number):
     folder, command = old
     with stopping("SIGINT", event, number, str(folder)):
         vitedge(*command, code=130)
@@ -496,16 +458,14 @@ def test_interrupted_at_a_chosen_moment(old: Old, vitedge: CLI, event: str, numb
 
 
 @moments([("open", 5), ("os.rename", 3)])
-def test_killed_at_a_chosen_moment(old: Old, vitedge: CLI, event: str, number: int) -> None:
+def test_killed_at_a_chosen_moment(old, vitedge, event, number):
     folder, command = old
     killed = [sys.executable, "-c", KILLED, event, str(number), str(folder), *command]
     assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
     assert_whole(folder, vitedge, command)
 
 
-def test_stopped_where_a_library_raises_its_own_error(
-    old: Old, vitedge: CLI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_where_a_library_raises_its_own_error(old, vitedge, monkeypatch):
     """zipfile answers Ctrl-C amid a file with a ValueError about its open handle."""
     folder, command = old
     with monkeypatch.context() as patch:
@@ -514,7 +474,7 @@ def test_stopped_where_a_library_raises_its_own_error(
     assert_whole(folder, vitedge, command)
 
 
-def test_stopped_at_any_moment(old: Old, vitedge: CLI, vitedge_process: CLI) -> None:
+def test_stopped_at_any_moment(old, vitedge, vitedge_process):
     folder, command = old
     start = time.monotonic()
     vitedge_process(*command)
@@ -544,13 +504,8 @@ def test_stopped_at_any_moment(old: Old, vitedge: CLI, vitedge_process: CLI) -> 
 @pytest.mark.parametrize("command", [("validate",), ("bench", "--duration", "0.1")], ids=str)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_tampered_bundle_reaches_no_runtime(
-    vitedge: CLI,
-    tmp_path: Path,
-    bundles: Bundles,
-    monkeypatch: pytest.MonkeyPatch,
-    runtime: str,
-    command: tuple[str, ...],
-) -> None:
+    vitedge, tmp_path, bundles, monkeypatch, runtime, command
+):
     bundle = tmp_path / "bundle"
     shutil.copytree(bundles[runtime, "int8"], bundle)
     model = bundle / ("model.onnx" if runtime == "onnxruntime" else "model.bin")
@@ -562,7 +517,7 @@ def test_a_tampered_bundle_reaches_no_runtime(
     refused(vitedge, *command, bundle, says=(says,))
 
 
-def test_a_tampered_fp32_bundle_is_no_reference(vitedge: CLI, int8: Path) -> None:
+def test_a_tampered_fp32_bundle_is_no_reference(vitedge, int8):
     fp32 = int8.with_name(int8.name.replace("-int8", "-fp32"))
     (fp32 / "model.onnx").write_bytes(b"something else")
     before = (int8 / "report.json").read_bytes()
@@ -571,7 +526,7 @@ def test_a_tampered_fp32_bundle_is_no_reference(vitedge: CLI, int8: Path) -> Non
     assert (int8 / "report.json").read_bytes() == before
 
 
-def test_artifacts_that_are_not_there(tmp_path: Path, vitedge: CLI, int8: Path) -> None:
+def test_artifacts_that_are_not_there(tmp_path, vitedge, int8):
     misspelt = int8.with_name(int8.name[:-1])
     refused(vitedge, "validate", misspelt, says=(str(misspelt), f"'{int8.name}'"))
     ran = vitedge("bench", code=2, cwd=tmp_path)
