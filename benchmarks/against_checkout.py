@@ -13,10 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
-from typing import Any
 
 import numpy as np
 
@@ -52,12 +50,10 @@ JOBS = {
     "validate": "validate {inputs}/out/digits-onnxruntime-cpu-int8 --data digits",
 }
 
-Place = tuple[str | int, ...]
-"""Keys and indices down to a value of a JSON document."""
 ABSENT = object()
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("other", type=Path, help="a checkout with an installed .venv")
     parser.add_argument("--runs", type=int, default=7, help="timed runs of each, 3 or more")
@@ -77,7 +73,7 @@ def main() -> None:
 # -- values -------------------------------------------------------------------------------------
 
 
-def compare_values(theirs: Path, ours: Path) -> bool:
+def compare_values(theirs, ours):
     """Print every difference between what both do; false where there is one."""
     checkouts = {"before": theirs, "again": theirs, "after": ours}
     results = {}
@@ -109,7 +105,7 @@ def compare_values(theirs: Path, ours: Path) -> bool:
     return not count
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder):
     """What the commands read: unlabelled pictures, an ONNX file that INT8 ruins, bad input."""
     (folder / "empty").mkdir(parents=True)
     (folder / "broken.onnx").write_bytes(b"no model")
@@ -121,8 +117,8 @@ def write_inputs(folder: Path) -> None:
     )
 
 
-def outcome(vitedge: Path, command: str, folder: Path) -> dict[Place, Any]:
-    """A command's exit code, output, log and files, as the value at each place."""
+def outcome(vitedge, command, folder):
+    """A command's exit code, output, log and files, by place: keys and indices down to a value."""
     earlier = modified(folder)
     run = subprocess.run([vitedge, *command.split()], cwd=folder, capture_output=True, text=True)
     out, log = (
@@ -142,24 +138,24 @@ def outcome(vitedge: Path, command: str, folder: Path) -> dict[Place, Any]:
     return dict(leaves(document))
 
 
-def modified(folder: Path) -> dict[Path, int]:
+def modified(folder):
     """When each file was last written, ns."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def content(path: Path) -> Any:
+def content(path):
     """A JSON file's document, any other file's hash."""
     data = path.read_bytes()
     return json.loads(data) if path.suffix == ".json" else hashlib.sha256(data).hexdigest()
 
 
-def lines(text: str) -> dict[str, int]:
+def lines(text):
     """How often each line occurs, its numbers masked and its spaces made one."""
     masked = [re.sub(r"\d+(\.\d+)?", "#", " ".join(line.split())) for line in text.splitlines()]
     return {line: masked.count(line) for line in masked if line and not PASSING.search(line)}
 
 
-def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+def leaves(value, place=()):
     """Every value of a document that holds no other, with its place."""
     items = dict(enumerate(value)) if isinstance(value, list) else value
     if not isinstance(items, dict) or not items:
@@ -169,7 +165,7 @@ def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
         yield from leaves(item, (*place, key))
 
 
-def pooled(place: Place) -> str:
+def pooled(place):
     """The key alone: the same for all items of a list, and for a file in all folders."""
     keys = ["*" if isinstance(key, int) else key for key in place]
     if keys[0] == "files" and len(keys) > 1:
@@ -177,9 +173,7 @@ def pooled(place: Place) -> str:
     return ".".join(keys)
 
 
-def differences(
-    before: dict[Place, Any], again: dict[Place, Any], after: dict[Place, Any], volatile: set[str]
-) -> Iterator[str]:
+def differences(before, again, after, volatile):
     """Keys that came or went, then values that are not the same but should be."""
     old, old_again, new = ({pooled(place) for place in run} for run in (before, again, after))
     for keys, what in (((old & old_again) - new, "gone"), (new - old - old_again, "new")):
@@ -198,7 +192,7 @@ def differences(
 # -- times --------------------------------------------------------------------------------------
 
 
-def compare_times(theirs: Path, ours: Path, jobs: list[str], runs: int) -> None:
+def compare_times(theirs, ours, jobs, runs):
     """Time both in turn, and print ours over theirs for each job: wall clock and CPU."""
     rows, verdicts = [], []
     with tempfile.TemporaryDirectory() as name:
@@ -226,13 +220,13 @@ def compare_times(theirs: Path, ours: Path, jobs: list[str], runs: int) -> None:
         peers.verdict(text, met)
 
 
-def cpu_s() -> float:
+def cpu_s():
     """CPU time of all processes that have ended: what a wall clock shows on an idle machine."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def timed(vitedge: Path, arguments: list[str]) -> tuple[float, float]:
+def timed(vitedge, arguments):
     """Wall and CPU seconds of one run in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         start, used_s = time.perf_counter(), cpu_s()

@@ -10,16 +10,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from math import exp, sqrt
 from pathlib import Path
 from time import perf_counter_ns
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import peers
-from vitedge.core.bundle import Bundle, open_bundle
+from vitedge.core.bundle import open_bundle
 from vitedge.core.machine import usable_cores
 from vitedge.measure.latency import clock
 from vitedge.measure.latency.clock import golden_feed
@@ -31,7 +29,7 @@ RUN_MS = 1.0
 ADDED, P50 = 0.01, 0.03
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--artifacts", type=Path, nargs=2, help="FP32 of onnxruntime and openvino")
     parser.add_argument("--rounds", type=int, default=10)
@@ -50,7 +48,7 @@ def main() -> None:
         _against_benchmark_app(ir, options.rounds, options.duration, Path(folder))
 
 
-def _added(bundle: Bundle) -> None:
+def _added(bundle):
     """What timing and our session add to each run, on a graph that takes next to no time."""
     import onnx
     import onnxruntime as ort
@@ -65,7 +63,7 @@ def _added(bundle: Bundle) -> None:
     bare = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     ours, feed = _ONNXRuntimeSession(bare), {"x": np.zeros(1, np.float32)}
     blocks, runs = 5000, 10  # short: few of them meet another process
-    times: dict[str, list[float]] = {"bare": [], "ours": []}
+    times = {"bare": [], "ours": []}
     for _ in range(blocks):
         times["bare"].append(_loop(lambda: bare.run(["y"], feed), runs))
         start = perf_counter_ns()
@@ -77,7 +75,7 @@ def _added(bundle: Bundle) -> None:
     peers.verdict(f"our clock adds {added:.2%} to a run of {RUN_MS:g} ms (< 1%)", added < ADDED)
 
 
-def _loop(run: Callable[[], object], runs: int) -> float:
+def _loop(run, runs):
     """Microseconds a run, of `runs` in a bare loop."""
     start = perf_counter_ns()
     for _ in range(runs):
@@ -85,7 +83,7 @@ def _loop(run: Callable[[], object], runs: int) -> float:
     return (perf_counter_ns() - start) / 1e3 / runs
 
 
-def _against_onnxruntime(bundle: Bundle, rounds: int, duration_s: float) -> None:
+def _against_onnxruntime(bundle, rounds, duration_s):
     """Our SingleStream p50 against the median of blocks of a bare loop on the same session."""
     with open_session(bundle) as session:
         feed = golden_feed(bundle, session, None)
@@ -109,7 +107,7 @@ def _against_onnxruntime(bundle: Bundle, rounds: int, duration_s: float) -> None
     _judge(f"a bare loop of {bundle.manifest.name}", ratio, (low, high), ADDED, fastest)
 
 
-def _against_benchmark_app(bundle: Bundle, rounds: int, duration_s: float, folder: Path) -> None:
+def _against_benchmark_app(bundle, rounds, duration_s, folder):
     """Our p50 against that of OpenVINO's own tool, a process of it in every round."""
     config = folder / "config.json"
     config.write_text(json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(usable_cores())}}))
@@ -132,7 +130,7 @@ def _against_benchmark_app(bundle: Bundle, rounds: int, duration_s: float, folde
     _judge(f"benchmark_app on {bundle.manifest.name}", ratio, interval, P50, fastest)
 
 
-def _ours(bundle: Bundle, duration_s: float) -> tuple[float, float]:
+def _ours(bundle, duration_s):
     """p50 and the fastest run, milliseconds."""
     with open_session(bundle) as session:
         feed = golden_feed(bundle, session, None)
@@ -140,7 +138,7 @@ def _ours(bundle: Bundle, duration_s: float) -> tuple[float, float]:
     return timed.latencies[0].p50_ms, float(timed.rounds[0].min())
 
 
-def _theirs(command: Sequence[str]) -> tuple[float, float]:
+def _theirs(command):
     """Its median and its fastest run, milliseconds; at times it prints neither, and runs again."""
     while True:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -150,7 +148,7 @@ def _theirs(command: Sequence[str]) -> tuple[float, float]:
             return float(median[1]), float(fastest[1])
 
 
-def _mean(ratios: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+def _mean(ratios):
     """Geometric mean and its 95% interval."""
     logs = np.log(ratios)
     margin = students_t(0.95, len(logs) - 1) * float(logs.std(ddof=1)) / sqrt(len(logs))
@@ -158,9 +156,7 @@ def _mean(ratios: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
     return exp(middle), (exp(middle - margin), exp(middle + margin))
 
 
-def _judge(
-    what: str, ratio: float, interval: tuple[float, float], limit: float, fastest: float
-) -> None:
+def _judge(what, ratio, interval, limit, fastest):
     low, high = interval
     inside = 1 - limit <= low and high <= 1 + limit
     apart = low > 1 + limit or high < 1 - limit

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from statistics import NormalDist, mean, median
+from statistics import mean, median
+
+from scipy.stats import binomtest
 
 from benchmarks import peers
 from vitedge.core.bundle import open_bundle
@@ -17,7 +19,7 @@ from vitedge.measure.latency.single_stream import time_in_turn
 OVERLAP = 0.95
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--duration", type=float, default=0.3, help="seconds for each artifact")
@@ -44,14 +46,11 @@ def main() -> None:
     _report(rows, options.duration)
 
 
-Speedup = tuple[float, tuple[float, float]]
-
-
-def _overlap(one: tuple[float, float], two: tuple[float, float]) -> bool:
+def _overlap(one, two):
     return one[0] <= two[1] and two[0] <= one[1]
 
 
-def _report(rows: list[tuple[Speedup, Speedup]], duration_s: float) -> None:
+def _report(rows, duration_s):
     overlaps = sum(_overlap(first[1], second[1]) for first, second in rows)
     speedups = [speedup for row in rows for speedup in row]
     middle = median(ratio for ratio, _ in speedups)
@@ -64,19 +63,12 @@ def _report(rows: list[tuple[Speedup, Speedup]], duration_s: float) -> None:
         "high / low, median": f"{median(high / low for _, (low, high) in speedups):.2f}",
     }
     peers.table([*figures], [[*figures.values()]])
-    low = _wilson(overlaps, len(rows))
+    low = binomtest(overlaps, len(rows), alternative="greater").proportion_ci(0.95, "wilson").low
     peers.verdict(
         f"{overlaps} of {len(rows)} pairs overlap (≥ {OVERLAP:.0%}; at least {low:.0%} with 95% "
         "confidence)",
         overlaps >= OVERLAP * len(rows),
     )
-
-
-def _wilson(hits: int, n: int) -> float:
-    """One-sided lower 95% bound of a proportion."""
-    z = NormalDist().inv_cdf(0.95)
-    p = hits / n
-    return (p + z * z / 2 / n - z * ((p * (1 - p) + z * z / 4 / n) / n) ** 0.5) / (1 + z * z / n)
 
 
 if __name__ == "__main__":

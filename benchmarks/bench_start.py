@@ -38,11 +38,11 @@ run()
 """`vitedge bench` of one FP32 artifact, stopped where its warm-up ends and timing begins."""
 
 
-def _size_mb(bundle: Path) -> float:
+def _size_mb(bundle):
     return sum(file.stat().st_size for file in bundle.glob("model.*")) / 1e6
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--artifacts", type=Path, nargs="*", default=[])
     parser.add_argument("--starts", type=int, default=10)
@@ -75,7 +75,7 @@ def main() -> None:
         )
 
 
-def _exported(folder: Path) -> list[Path]:
+def _exported(folder):
     return [x.bundle.path for x in peers.export(MODEL, peers.RUNTIMES, folder, "fp32")]
 
 
@@ -88,7 +88,7 @@ class Start(NamedTuple):
     timed_s: float
 
 
-def _start(path: Path) -> Start:
+def _start(path):
     launched = time.monotonic()
     command = [sys.executable, "-c", LAUNCH, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

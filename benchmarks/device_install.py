@@ -23,11 +23,11 @@ LIMIT_MB = 250
 HEAVY = {"torch", "onnx", "nncf"}
 
 
-def size_mb(path: Path) -> float:
+def size_mb(path):
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
 
 
-def resolve(package: str, machine: str, python: str, folder: Path) -> list[str]:
+def resolve(package, machine, python, folder):
     """Download what pip would install there, wheels only; returns their names, none if it fails."""
     platforms = [word for tag in GLIBC for word in ("--platform", f"{tag}_{machine}")]
     pip = (sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check")
@@ -36,7 +36,7 @@ def resolve(package: str, machine: str, python: str, folder: Path) -> list[str]:
     return sorted(path.name.split("-")[0] for path in folder.glob("*.whl"))
 
 
-def installed(package: str, folder: Path) -> Path:
+def installed(package, folder):
     """A clean venv's site-packages with `package`."""
     venv.create(folder, with_pip=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -48,7 +48,7 @@ def installed(package: str, folder: Path) -> Path:
     return packages
 
 
-def main() -> None:
+def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         packed = wheel.pack(folder)

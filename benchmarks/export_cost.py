@@ -12,8 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-from argparse import Namespace
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -27,7 +25,7 @@ GROWTH = 0.1
 """That peak memory of PTQ may differ by from that with fewer images: it keeps none of them."""
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__, model="vit_base_patch16_224")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--samples", nargs="+", type=int, default=[32, 300])
@@ -46,7 +44,7 @@ def main() -> None:
     )
 
 
-def _compare(model: str, samples: int, options: Namespace, folder: Path) -> float:
+def _compare(model, samples, options, folder):
     """Print the comparison with so many images; returns our peak memory in PTQ, MiB."""
     from vitedge.models.zoo import ZOO
 
@@ -67,7 +65,7 @@ def _compare(model: str, samples: int, options: Namespace, folder: Path) -> floa
     }
     if not options.no_onnx:
         jobs["nncf, ONNX model"] = ("nncf_onnx", [onnx, calib, folder / "onnx"])
-    runs: dict[str, list[dict]] = {name: [] for name in jobs}
+    runs = {name: [] for name in jobs}
     for _ in range(options.rounds):
         for name, (kind, arguments) in jobs.items():
             runs[name].append(_child(kind, arguments))
@@ -102,13 +100,13 @@ def _compare(model: str, samples: int, options: Namespace, folder: Path) -> floa
     return _ptq_verdicts(ours, peer)
 
 
-def _ptq_verdicts(ours: list[dict], peer: list[dict]) -> float:
+def _ptq_verdicts(ours, peer):
     """PTQ alone: ours from FP32 file to INT8 file, theirs the call of nncf.quantize.
 
     Returns our peak memory, MiB.
     """
 
-    def cost(run: dict) -> dict[str, float]:
+    def cost(run):
         steps = [row for step, row in run["steps"].items() if step.startswith(PTQ)]
         wall, cpu = (sum(row[i] for row in steps) for i in (0, 1))
         return {"wall": wall, "cpu": cpu, "peak": max(row[2] for row in steps)}
@@ -128,18 +126,18 @@ def _ptq_verdicts(ours: list[dict], peer: list[dict]) -> float:
     return _med(ptq, "peak")
 
 
-def _med(runs: list[dict], key: str) -> float:
+def _med(runs, key):
     return median(run[key] for run in runs)
 
 
-def _ratio(runs: list[dict], others: list[dict], key: str) -> float:
+def _ratio(runs, others, key):
     """Median over rounds of the ratio within a round."""
     return median(run[key] / other[key] for run, other in zip(runs, others, strict=True))
 
 
-def _child(kind: str, arguments: list) -> dict:
+def _child(kind, arguments):
     command = [sys.executable, "-m", "benchmarks.export_cost", "--child", kind]
-    seconds: list[float] = []
+    seconds = []
     with peers.timed(seconds):
         child = subprocess.run(
             [*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
@@ -153,7 +151,7 @@ def _child(kind: str, arguments: list) -> dict:
 class _Phases:
     """Stands in for vitedge.core.progress.Steps: time, CPU and peak memory between its calls."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.steps: dict[str, list[float]] = {}
         self._step, self._anon = "start", 0.0
         self._prefix = ""
@@ -161,11 +159,11 @@ class _Phases:
         self._cpu = 0.0
         threading.Thread(target=self._sample, daemon=True).start()
 
-    def __call__(self, step: str, done: float, total: float) -> None:
+    def __call__(self, step, done, total):
         self.say(step)
 
     @contextmanager
-    def ptq(self) -> Iterator[None]:
+    def ptq(self):
         """Mark the steps within as those of PTQ alone."""
         self._prefix = PTQ
         self.say("starting")
@@ -173,7 +171,7 @@ class _Phases:
         self._prefix = ""
         self.say("after PTQ")
 
-    def say(self, step: str) -> None:
+    def say(self, step):
         step = self._prefix + step
         if step == self._step:
             return
@@ -186,12 +184,12 @@ class _Phases:
         self._step, self._since, self._cpu, self._anon = step, now, cpu, 0.0
         peers.forget_peak()
 
-    def _sample(self) -> None:
+    def _sample(self):
         while True:
             self._anon = max(self._anon, peers.memory_mib("RssAnon"))
             time.sleep(SAMPLE_S)
 
-    def result(self) -> dict:
+    def result(self):
         self.say("end")
         return {
             "peak": max(row[2] for row in self.steps.values()),
@@ -201,14 +199,14 @@ class _Phases:
         }
 
 
-def _run_child(kind: str, arguments: list[str]) -> None:
+def _run_child(kind, arguments):
     phases = _Phases()
     if kind == "ours":
         from vitedge.cli.main import app
         from vitedge.core import progress
 
         @contextmanager
-        def steps() -> Iterator[_Phases]:
+        def steps():
             yield phases
 
         progress.steps = steps
@@ -222,7 +220,7 @@ def _run_child(kind: str, arguments: list[str]) -> None:
 
         quantize = nncf.quantize
 
-        def timed(*args, **kwargs):  # type: ignore[no-untyped-def]
+        def timed(*args, **kwargs):
             with phases.ptq():
                 return quantize(*args, **kwargs)
 

@@ -25,7 +25,6 @@ from vitedge.data import shapes
 from vitedge.gate.config import load
 from vitedge.gate.limits import Limits
 from vitedge.gate.run import run
-from vitedge.gate.verdict import Judged
 
 WAYS = {
     "one layer's scale × 1.5": sabotage.scale_of_one_layer,
@@ -41,10 +40,9 @@ IMAGES = 100
 """Of `shapes`, in each trial."""
 EXPORTS = {"digits": 20, "shapes": 2}
 """Calibrated on other images each; further trials of `shapes` draw other images to measure on."""
-Judgements = dict[str, list[Judged]]
 
 
-def export(model: str, seed: int, output: Path) -> Path:
+def export(model, seed, output):
     """Export with calibration images drawn by `seed`; returns the INT8 bundle."""
     recipe = output / f"seed-{seed}.toml"
     recipe.write_text(
@@ -56,7 +54,7 @@ def export(model: str, seed: int, output: Path) -> Path:
     return results[-1].bundle.path
 
 
-def drawn(trial: int, path: Path) -> str:
+def drawn(trial, path):
     """New images of `shapes`, with their masks."""
     first = 10_000 + trial * IMAGES
     images, masks = zip(*(shapes.draw(first + place) for place in range(IMAGES)), strict=True)
@@ -64,14 +62,14 @@ def drawn(trial: int, path: Path) -> str:
     return str(path)
 
 
-def judged(path: Path, data: str, limits: Limits) -> Judged:
+def judged(path, data, limits):
     verdict = run([path], limits, SILENT, settings=load(None), confidence=CONFIDENCE, data=data)
     return verdict.judged[0]
 
 
-def trials(model: str, count: int, folder: Path) -> Judgements:
+def trials(model, count, folder):
     """The gate's answers to `count` exports, each as it is and broken in every way."""
-    judgements: Judgements = defaultdict(list)
+    judgements = defaultdict(list)
     limits = LIMITS
     for trial in range(count):
         seed = trial % EXPORTS[model]
@@ -94,7 +92,7 @@ def trials(model: str, count: int, folder: Path) -> Judgements:
     return judgements
 
 
-def show(model: str, judgements: Judgements) -> None:
+def show(model, judgements):
     for name, repeats in judgements.items():
         drop_checks, _, sqnr_checks = zip(*(judged.checks for judged in repeats), strict=True)
         answers = [judged.answer for judged in repeats]
@@ -113,7 +111,7 @@ def show(model: str, judgements: Judgements) -> None:
         )
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("models", nargs="*", default=["digits", "shapes"])

@@ -17,7 +17,6 @@ from scipy import stats
 from benchmarks import peers
 from vitedge.gate.drop import of_pairs
 from vitedge.gate.limits import criterion
-from vitedge.gate.verdict import Answer
 
 PAIRS = 4000
 CONFIDENCE = 0.95
@@ -28,26 +27,24 @@ COMMITS, TRIALS, IMAGES, MARGIN_PP = 40, 200, 5000, 0.5
 
 
 @cache
-def answer(lost: int, gained: int, n: int, margin_pp: float) -> Answer:
+def answer(lost, gained, n, margin_pp):
     limit = criterion("max_drop_pp", margin_pp)
     return of_pairs(lost, gained, n, CONFIDENCE).check(limit, CONFIDENCE).answer
 
 
-def shares(discordance: float, drop_pp: float) -> tuple[float, float]:
+def shares(discordance, drop_pp):
     """Of images that FP32 alone has right, and the artifact alone."""
     return (discordance + drop_pp / 100) / 2, (discordance - drop_pp / 100) / 2
 
 
-def simulated(
-    rng: np.random.Generator, n: int, discordance: float, drop_pp: float, margin_pp: float
-) -> Counter[Answer]:
+def simulated(rng, n, discordance, drop_pp, margin_pp):
     """What the gate says of PAIRS pairs whose true drop is `drop_pp`."""
     lost, gained = shares(discordance, drop_pp)
     counts = rng.multinomial(n, (lost, gained, 1 - discordance), size=PAIRS)
     return Counter(answer(int(b), int(c), n, margin_pp) for b, c, _ in counts)
 
 
-def exact(n: int, discordance: float, margin_pp: float) -> tuple[float, float]:
+def exact(n, discordance, margin_pp):
     """The chance that a pair at the margin passes, and that it fails: over every table."""
     lost, gained = shares(discordance, margin_pp)
     width = 7 * sqrt(n * discordance) + 12
@@ -65,20 +62,20 @@ def exact(n: int, discordance: float, margin_pp: float) -> tuple[float, float]:
     return passed, failed
 
 
-def theory(n: int, discordance: float, margin_pp: float) -> float:
+def theory(n, discordance, margin_pp):
     """Power of the normal approximation, for two models that differ in discordance alone."""
     z = stats.norm.ppf(CONFIDENCE)
     return float(stats.norm.cdf(margin_pp / 100 * sqrt(n / discordance) - z))
 
 
-def one_commit() -> None:
+def one_commit():
     """Errors at the margin, simulated (exact), and power where nothing is lost (theory)."""
     rng = np.random.default_rng(0)
     columns = ["wrongly passed", "wrongly failed", "passed, if nothing is lost"]
     heads = [f"{margin:g} pp: {column}" for margin in MARGINS_PP for column in columns]
     peers.markdown(("images", "discordance", *heads))
     print("|" + "---|" * (2 + len(heads)))
-    worst: list[float] = []
+    worst = []
     for n in SIZES:
         for discordance in DISCORDANCE:
             cells = []
@@ -98,7 +95,7 @@ def one_commit() -> None:
     print(f"\nwrong at most, exactly: {max(worst):.2%}")
 
 
-def images_needed() -> None:
+def images_needed():
     """Whether the number of images that an inconclusive answer names would have decided."""
     rng = np.random.default_rng(1)
     print("\n| images | discordance | drop | margin | images named, at the true rates | decided |")
@@ -112,7 +109,6 @@ def images_needed() -> None:
     ):
         lost, gained = (round(1000 * n * share) for share in shares(discordance, drop))
         named = of_pairs(lost, gained, 1000 * n, CONFIDENCE).images_needed(margin, CONFIDENCE)
-        assert named is not None
         answers = simulated(rng, named, discordance, drop, margin)
         print(
             f"| {n:,} | {100 * discordance:g}% | {drop:g} pp | {margin:g} pp "
@@ -120,7 +116,7 @@ def images_needed() -> None:
         )
 
 
-def many_commits() -> None:
+def many_commits():
     """Models that lose a little at every commit, until the gate fails one."""
     print(
         f"\n{COMMITS} commits, each changing 1% of {IMAGES:,} images; {MARGIN_PP} pp allowed; "
@@ -145,7 +141,7 @@ def many_commits() -> None:
             )
 
 
-def walk(rng: np.random.Generator, step_pp: float, fp32: bool, accepting: int) -> int:
+def walk(rng, step_pp, fp32, accepting):
     """The first commit that fails; COMMITS + 1 where none does."""
     original = baseline = now = rng.random(IMAGES) < 0.8
     lost, gained = shares(0.01, step_pp)
@@ -160,7 +156,7 @@ def walk(rng: np.random.Generator, step_pp: float, fp32: bool, accepting: int) -
     return COMMITS + 1
 
 
-def said(before: np.ndarray, now: np.ndarray) -> Answer:
+def said(before, now):
     return answer(int((before & ~now).sum()), int((~before & now).sum()), IMAGES, MARGIN_PP)
 
 

@@ -14,7 +14,7 @@ LIMIT_S = 0.3
 IMPORT_LIMIT_S = 0.05
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds

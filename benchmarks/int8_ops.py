@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 import openvino as ov
 
-from vitedge.core.spec import Target
 from vitedge.graph.structure import INTEGER_PRODUCTS
 
 OPENVINO_MACS = {
@@ -26,7 +24,7 @@ ORT_MACS = {
 }
 
 
-def int8_ops(model: Path, like: Target) -> tuple[int, int]:
+def int8_ops(model, like):
     """Operators with multiply-accumulates the runtime runs in INT8, and all of them.
 
     Counted in the graph that the runtime executes, after its own fusions; OpenVINO's attention in

@@ -9,19 +9,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import tempfile
-from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import peers
-from vitedge.core.bundle import Bundle
 from vitedge.core.machine import describe_machine
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.latency.clock import measure
-from vitedge.measure.latency.summary import LatencyComparison
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
 
@@ -31,7 +27,7 @@ SAME_LATENCY = ("ORT Percentile", "ORT Entropy")
 HELD_OUT = 8
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
@@ -48,9 +44,7 @@ def main() -> None:
             _compare(model, batch, runtime, Path(name), options, vnni)
 
 
-def _compare(
-    model: str, batch: int, runtime: str, folder: Path, options: Namespace, vnni: bool
-) -> None:
+def _compare(model, batch, runtime, folder, options, vnni):
     spec = ZOO[model].preprocess
     count = batch * max(1, options.samples // batch)
     images = peers.photographs(count + HELD_OUT, spec.height, spec.width, seed=1)
@@ -83,9 +77,7 @@ def _compare(
     _verdicts(list(sessions), timed, runtime, vnni)
 
 
-def _quantize(
-    fp32: Bundle, batches: list[NDArray[np.uint8]], folder: Path, options: Namespace
-) -> tuple[dict[str, Path], dict[str, str]]:
+def _quantize(fp32, batches, folder, options):
     """Every peer's artifact, made one at a time, and why others failed, by name."""
     artifacts, failures = {}, {}
     runtime = fp32.manifest.target.runtime
@@ -100,9 +92,7 @@ def _quantize(
     return artifacts, failures
 
 
-def _row(
-    index: int, name: str, timed: LatencyComparison, logits: dict[str, NDArray[np.float32]]
-) -> tuple[str, ...]:
+def _row(index, name, timed, logits):
     latency = timed.latencies[index]
     row = (name, f"{latency.p50_ms:.1f}", f"{latency.p90_ms:.1f}" if latency.p90_ms else "–")
     quality = "–" if name == "fp32" else f"{peers.sqnr_db(logits['fp32'], logits[name]):.1f}"
@@ -112,7 +102,7 @@ def _row(
     return (*row, f"{ratio:.3f}", f"{low:.3f} to {high:.3f}", quality)
 
 
-def _verdicts(names: list[str], timed: LatencyComparison, runtime: str, vnni: bool) -> None:
+def _verdicts(names, timed, runtime, vnni):
     """What issue and README promise, each against its peer where that one ran."""
     rivals = range(1, len(names) - 1)
     if rivals:

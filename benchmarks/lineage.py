@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import peers
-from tests.support.lineage import ROWS, Quantized, Result, Row, run
+from tests.support.lineage import ROWS, run
 
 HEADER = """\
 | source | model | M params | export, max rel. error | INT8 ONNX Runtime, SQNR dB | kept in float \
@@ -18,7 +18,7 @@ HEADER = """\
 |---|---|---|---|---|---|---|---|"""
 
 
-def main() -> None:
+def main():
     library = peers.declare_torchvision_ops()
     print(HEADER, flush=True)
     for row in ROWS:
@@ -28,7 +28,7 @@ def main() -> None:
     del library
 
 
-def cells(row: Row, result: Result) -> list[str]:
+def cells(row, result):
     """A row of the table."""
     cells = [row.source, row.model, f"{result.params / 1e6:.1f}", f"{result.parity:.0e}"]
     for int8 in result.int8.values():
@@ -36,7 +36,7 @@ def cells(row: Row, result: Result) -> list[str]:
     return cells
 
 
-def kept(int8: Quantized) -> str:
+def kept(int8):
     """Operators with weights that stay in float, of all."""
     total = int8.quantized + sum(int8.kept.values())
     parts = ", ".join(f"{count} {op}" for op, count in sorted(int8.kept.items()))

@@ -10,8 +10,6 @@ import gc
 import math
 import sys
 import tempfile
-from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +47,11 @@ class Cell:
     ops: int
     """Operators with multiply-accumulates, `int8` of them in INT8."""
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.sqnr_db:.1f} ({self.int8}/{self.ops})"
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--rows", nargs="+", help="words of the names of the models to run")
     parser.add_argument("--full", action="store_true", help="the lineage at full depth")
@@ -68,7 +66,7 @@ def main() -> None:
     print("SQNR dB (INT8 operators of those with multiply-accumulates)\n")
     peers.markdown(("model", "runtime", "ours", *names, "ours - best, dB"))
     print("|---" * (len(names) + 4) + "|", flush=True)
-    behind: list[str] = []
+    behind = []
     rows = 0
     for subject in _subjects(options):
         for runtime, quantizers in columns.items():
@@ -86,21 +84,19 @@ def main() -> None:
     del library
 
 
-def _measure(
-    subject: Subject, runtime: str, quantizers: dict[str, peers.Quantizer]
-) -> tuple[Cell, dict[str, Cell | str]]:
+def _measure(subject, runtime, quantizers):
     """Our cell and each peer's; one that fails says so in a line."""
     fp32, ours = subject.fp32[runtime], subject.ours[runtime]
     want = peers.logits(fp32, subject.held_out)
     target = ours.manifest.target
 
-    def score(artifact: Path) -> Cell:
+    def score(artifact):
         got = peers.logits(artifact, subject.held_out, target)
         if not np.isfinite(got).all():
             raise ValueError("its outputs are not finite")
         return Cell(peers.sqnr_db(want, got), *int8_ops(artifact, target))
 
-    cells: dict[str, Cell | str] = {}
+    cells = {}
     for name, quantize in quantizers.items():
         print(f"{subject.name} {runtime} {name}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
@@ -113,7 +109,7 @@ def _measure(
     return score(peers.model_file(ours)), cells
 
 
-def _subjects(options: Namespace) -> Iterator[Subject]:
+def _subjects(options):
     """Export one model after the other; its files go when the next is asked for."""
     for row in (None, *lineage.ROWS):
         name = row.name if row else "digits"
@@ -127,14 +123,14 @@ def _subjects(options: Namespace) -> Iterator[Subject]:
             yield _digits(work) if row is None else _of_lineage(row, work, options)
 
 
-def _digits(folder: Path) -> Subject:
+def _digits(folder):
     calibration, held_out = peers.digits()
     return Subject(
         "digits", *_export(ModelRequest("digits"), "digits", folder), calibration, held_out.images
     )
 
 
-def _of_lineage(row: lineage.Row, folder: Path, options: Namespace) -> Subject:
+def _of_lineage(row, folder, options):
     torch.manual_seed(options.seed)
     request, _ = lineage.request(row, folder / "source", not options.full)
     photographs = lineage.photographs(lineage.CALIBRATION_IMAGES + lineage.EVALUATION_IMAGES)
@@ -150,9 +146,7 @@ def _of_lineage(row: lineage.Row, folder: Path, options: Namespace) -> Subject:
     return Subject(row.name, fp32, ours, batches, next(held_out.batches(len(halves[1]))).images)
 
 
-def _export(
-    request: ModelRequest, calib_data: str, folder: Path
-) -> tuple[dict[str, Bundle], dict[str, Bundle]]:
+def _export(request, calib_data, folder):
     """Our FP32 and INT8 bundles by runtime."""
     results = peers.export(request, peers.RUNTIMES, folder / "artifacts", calib_data=calib_data)
     fp32, int8 = (

@@ -9,40 +9,34 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from argparse import Namespace
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import peers
-from tests.support.outliers import Site, write_digits
+from tests.support.outliers import write_digits
 from vitedge.core import catalog
 from vitedge.models.sources import ModelRequest
 
 STRENGTHS = (2, 5, 10, 100, 1000)
-SITES: tuple[Site, ...] = ("norm", "value", "query", "all")
+SITES = ("norm", "value", "query", "all")
 MAX_LOSS_DB, MAX_DROP_PP = 1.0, 0.3
 PEERS = {"NNCF": "NNCF", "ORT MinMax": "ORT static"}
 """By their names in `peers.quantizers`."""
-Score = tuple[float, float]
-"""SQNR in dB, and the points of top-1 lost."""
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--sites", nargs="+", choices=SITES, default=SITES)
     parser.add_argument("--strengths", nargs="+", type=float, default=STRENGTHS)
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
-    rows: list[tuple[str, ...]] = []
-    losses_db: list[float] = []
-    drops_pp: list[float] = []
-    plain_db: dict[str, float] = {}
+    rows = []
+    losses_db = []
+    drops_pp = []
+    plain_db = {}
     cases = [("all", 1, 0), *product(options.sites, options.strengths, range(options.seeds))]
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
         for site, strength, seed in cases:
@@ -65,9 +59,7 @@ def main() -> None:
     peers.verdict(f"at most {drop_pp:.2f} points lost ({MAX_DROP_PP})", drop_pp <= MAX_DROP_PP)
 
 
-def _measure(
-    folder: Path, site: Site, strength: float, seed: int, options: Namespace
-) -> dict[str, dict[str, Score]]:
+def _measure(folder, site, strength, seed, options):
     """SQNR and drop of every way to quantize one model, by runtime."""
     folder.mkdir()
     request = ModelRequest(
@@ -83,7 +75,7 @@ def _measure(
         for name, calibration in (("on", "default"), ("off", str(recipe)))
     )
     images, held_out = peers.digits()
-    scores: dict[str, dict[str, Score]] = {}
+    scores = {}
     for index, runtime in enumerate(peers.RUNTIMES):
         fp32, ours = (result.bundle for result in equalized[2 * index : 2 * index + 2])
         score = _against(peers.logits(fp32, held_out.images), held_out.labels)
@@ -101,12 +93,10 @@ def _measure(
     return scores
 
 
-def _against(
-    want: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Callable[[NDArray[np.float32]], Score]:
-    """What scores logits against those of FP32."""
+def _against(want, labels):
+    """What scores logits against those of FP32: SQNR in dB, and the points of top-1 lost."""
 
-    def score(logits: NDArray[np.float32]) -> Score:
+    def score(logits):
         right = [(values.argmax(-1) == labels).mean() for values in (want, logits)]
         return peers.sqnr_db(want, logits), 100 * float(right[0] - right[1])
 

@@ -7,7 +7,6 @@ under the peers' own Python, so it imports nothing of vitedge.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,18 @@ import numpy as np
 class Reader:
     """Batches of calibration images (B, H, W, 3), as ONNX Runtime's quantizers read them."""
 
-    def __init__(self, name: str, images: Iterable[np.ndarray]) -> None:
+    def __init__(self, name, images):
         self._name, self._images = name, images
         self.rewind()
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self):
         return next(self._feeds, None)
 
-    def rewind(self) -> None:
+    def rewind(self):
         self._feeds = ({self._name: image} for image in self._images)
 
 
-def optimum(fp32: Path, images: np.ndarray, out: Path) -> None:
+def optimum(fp32, images, out):
     """optimum-onnx: its static configuration for this CPU, min-max calibration."""
     import cpuinfo
     from datasets import Dataset
@@ -52,7 +51,7 @@ def optimum(fp32: Path, images: np.ndarray, out: Path) -> None:
     (out / "augmented.onnx").unlink()
 
 
-def neural_compressor(fp32: Path, images: np.ndarray, out: Path) -> None:
+def neural_compressor(fp32, images, out):
     """onnx-neural-compressor: its defaults, but QDQ: ONNX Runtime rejects its QOperator heads."""
     from onnx_neural_compressor.quantization import QuantFormat, config, quantize
 
@@ -63,7 +62,7 @@ def neural_compressor(fp32: Path, images: np.ndarray, out: Path) -> None:
     quantize(str(fp32), str(out / "model.onnx"), settings)
 
 
-def modelopt(fp32: Path, images: np.ndarray, out: Path) -> None:
+def modelopt(fp32, images, out):
     """NVIDIA ModelOpt's ONNX PTQ with its defaults, but float32 and on the CPU."""
     from modelopt.onnx.quantization import quantize
 
@@ -77,7 +76,7 @@ def modelopt(fp32: Path, images: np.ndarray, out: Path) -> None:
     )
 
 
-def input_name(model: Path) -> str:
+def input_name(model):
     """Of the graph's one input."""
     import onnx
 

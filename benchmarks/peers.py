@@ -10,44 +10,32 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.peer_worker import Reader
 from vitedge.core import catalog, numerics
 from vitedge.core.bundle import Bundle
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import SILENT
-from vitedge.core.runtime import Session, VerifiedFiles, runtime_of
-from vitedge.core.spec import Precision, Target
-from vitedge.data.imageset import Batch
+from vitedge.core.runtime import VerifiedFiles, runtime_of
 from vitedge.data.open import EMBEDDED, open_images
 from vitedge.export import job
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import ExportResult
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 from vitedge.quant import int8
 from vitedge.runtimes import open_session
 
-if TYPE_CHECKING:
-    import torch
-
 RUNTIMES = ("onnxruntime", "openvino")
-Images = Sequence[NDArray[np.uint8]]
-"""Calibration images, batches (B, H, W, 3) for the graph's one input."""
 
 
-def arguments(description: str | None, model: str = "") -> argparse.ArgumentParser:
+def arguments(description, model=""):
     """A parser for one benchmark; with --model where it takes one."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     if model:
@@ -55,7 +43,7 @@ def arguments(description: str | None, model: str = "") -> argparse.ArgumentPars
     return parser
 
 
-def photographs(count: int, height: int, width: int, seed: int) -> NDArray[np.uint8]:
+def photographs(count, height, width, seed):
     """Images (count, height, width, 3) with the 1/f spectrum of natural photographs.
 
     White noise would exercise a ViT with inputs no camera makes.
@@ -74,14 +62,14 @@ def photographs(count: int, height: int, width: int, seed: int) -> NDArray[np.ui
     return images
 
 
-def save_npz(path: Path, images: NDArray[np.uint8]) -> Path:
+def save_npz(path, images):
     """Save `images` as a calibration set."""
     np.savez(path, images=images)
     return path
 
 
 @cache
-def digits() -> tuple[Images, Batch]:
+def digits():
     """The digits that the recipe `default` draws, one in a batch, and the 719 held out."""
     spec, labels = ZOO["digits"].preprocess, ZOO["digits"].labels
     recipe = catalog.find_calibration("default")
@@ -91,13 +79,7 @@ def digits() -> tuple[Images, Batch]:
     return drawn, next(held_out.batches(len(held_out)))
 
 
-def export(
-    model: str | ModelRequest,
-    targets: Sequence[str],
-    folder: Path,
-    precision: Precision = "int8",
-    **options: Any,
-) -> list[ExportResult]:
+def export(model, targets, folder, precision="int8", **options):
     """Our own bundles of `model`, untimed: random weights, but for the embedded ones.
 
     `options` are fields of ExportRequest.
@@ -110,48 +92,44 @@ def export(
     return job.export(request, SILENT)
 
 
-def export_bundles(
-    model: str, runtime: str, folder: Path, calib_data: str, **options: Any
-) -> tuple[Bundle, Bundle]:
+def export_bundles(model, runtime, folder, calib_data, **options):
     """The FP32 and INT8 bundles of `model` for one runtime."""
     fp32, quantized = export(model, (runtime,), folder, calib_data=calib_data, **options)
     return fp32.bundle, quantized.bundle
 
 
-def open_file(model: Path, like: Target) -> AbstractContextManager[Session]:
+def open_file(model, like):
     """Open a peer's artifact with exactly the options that ours is opened with."""
     threads = like.threads or usable_cores()
     files = VerifiedFiles(model.parent, tuple(path.name for path in model.parent.glob("model.*")))
     return runtime_of(like).open(files, msgspec.structs.replace(like, threads=threads))
 
 
-def model_file(bundle: Bundle) -> Path:
+def model_file(bundle):
     """What its runtime reads first."""
     suffix = "xml" if bundle.manifest.target.runtime == "openvino" else "onnx"
     return bundle.path / f"model.{suffix}"
 
 
-def logits(
-    artifact: Bundle | Path, images: NDArray[np.uint8], like: Target | None = None
-) -> NDArray[np.float32]:
+def logits(artifact, images, like=None):
     """Of one of our bundles, or of a peer's file opened as `like`."""
     session = open_session(artifact) if isinstance(artifact, Bundle) else open_file(artifact, like)
     with session as opened:
         return predict_all(opened, images)
 
 
-def target_here(runtime: str) -> Target:
+def target_here(runtime):
     """The profile of `runtime` that fits this machine."""
     return catalog.find_target(runtime, describe_machine(threads=0))
 
 
-def host() -> str:
+def host():
     """The machine in a line: how many threads, which CPU, its instructions."""
     machine = describe_machine(threads=0)
     return f"{usable_cores()} threads, {machine.cpu} ({', '.join(machine.isa or ())})"
 
 
-def nncf_openvino(fp32: Path, images: Images, out: Path, **how: str) -> Path:
+def nncf_openvino(fp32, images, out, **how):
     """NNCF's OpenVINO path: IR or ONNX -> `out`/model.xml. `how` goes to nncf.quantize."""
     import nncf
     import openvino as ov
@@ -162,7 +140,7 @@ def nncf_openvino(fp32: Path, images: Images, out: Path, **how: str) -> Path:
     return out / "model.xml"
 
 
-def nncf_onnx(fp32: Path, images: Images, out: Path, **how: str) -> Path:
+def nncf_onnx(fp32, images, out, **how):
     """NNCF's ONNX path, likewise: ONNX -> `out`/model.onnx."""
     import nncf
     import onnx
@@ -175,7 +153,7 @@ def nncf_onnx(fp32: Path, images: Images, out: Path, **how: str) -> Path:
     return out / "model.onnx"
 
 
-def _nncf(model: Any, data: Any, how: dict[str, Any]) -> Any:
+def _nncf(model, data, how):
     """Its enumerations by name; its logs and progress bars kept out of the tables."""
     import nncf
 
@@ -186,7 +164,7 @@ def _nncf(model: Any, data: Any, how: dict[str, Any]) -> Any:
         return nncf.quantize(model, data, **options)
 
 
-def ort_static(fp32: Path, images: Images, out: Path, method: str = "MinMax") -> Path:
+def ort_static(fp32, images, out, method="MinMax"):
     """ONNX Runtime's quantize_static with its defaults, after its own pre-processing.
 
     `method` names a CalibrationMethod.
@@ -206,7 +184,7 @@ def ort_static(fp32: Path, images: Images, out: Path, method: str = "MinMax") ->
     return quantized
 
 
-def in_other_python(python: Path, peer: str, fp32: Path, images: Images, out: Path) -> Path:
+def in_other_python(python, peer, fp32, images, out):
     """A peer of `peer_worker.py`, run by the interpreter `python`: ONNX -> `out`/model.onnx."""
     out.mkdir(parents=True, exist_ok=True)
     calib = save_npz(out / "calibration.npz", np.stack(list(images)))
@@ -223,17 +201,15 @@ def in_other_python(python: Path, peer: str, fp32: Path, images: Images, out: Pa
     return out / "model.onnx"
 
 
-Quantizer = Callable[[Path, Images, Path], Path]
-"""FP32 graph, calibration images, folder to write into -> artifact."""
+def quantizers(runtime, python):
+    """Every peer that makes INT8 artifacts for `runtime`, by name, as a function.
 
-
-def quantizers(runtime: str, python: Path | None) -> dict[str, Quantizer]:
-    """Every peer that makes INT8 artifacts for `runtime`, by name.
-
-    Those of `peers.txt` only where `python`, their interpreter, is given.
+    It takes an FP32 graph, calibration images, batches (B, H, W, 3) for the graph's one input, and
+    a folder to write into; it returns the artifact. Those of `peers.txt` only where `python`,
+    their interpreter, is given.
     """
     nncf = nncf_openvino if runtime == "openvino" else nncf_onnx
-    known: dict[str, Quantizer] = {
+    known = {
         "NNCF": nncf,
         "NNCF transformer": partial(nncf, model_type="transformer"),
         "NNCF transformer, performance": partial(
@@ -248,24 +224,24 @@ def quantizers(runtime: str, python: Path | None) -> dict[str, Quantizer]:
     return known
 
 
-def add_peers(parser: argparse.ArgumentParser) -> None:
+def add_peers(parser):
     """The options that `chosen` reads."""
     parser.add_argument("--peers", nargs="+", default=[""], help="words of the peers' names to run")
     parser.add_argument("--peers-python", type=Path, help="an interpreter with peers.txt installed")
 
 
-def chosen(runtime: str, options: argparse.Namespace) -> dict[str, Quantizer]:
+def chosen(runtime, options):
     """The quantizers for `runtime` that the command line asks for."""
     known = quantizers(runtime, options.peers_python)
     return {n: quantize for n, quantize in known.items() if any(w in n for w in options.peers)}
 
 
-def one_line(error: Exception) -> str:
+def one_line(error):
     """What went wrong, short enough for a table."""
     return " ".join(str(error).replace("|", "/").split())[:120] or type(error).__name__
 
 
-def print_absent(options: argparse.Namespace) -> None:
+def print_absent(options):
     """Name the peers that this run leaves out, and why."""
     if not options.peers_python:
         print(f"absent, no --peers-python: {', '.join(OTHER_PYTHON)}")
@@ -276,7 +252,7 @@ OTHER_PYTHON = ("optimum", "neural_compressor", "modelopt")
 """Peers that `peer_worker.py` knows."""
 
 
-def declare_torchvision_ops() -> torch.library.Library:
+def declare_torchvision_ops():
     """Let timm, transformers and torchvision import beside CPU torch, while the result lives.
 
     As the fixture `peers` of the tests does.
@@ -290,11 +266,11 @@ def declare_torchvision_ops() -> torch.library.Library:
 
 
 @contextlib.contextmanager
-def within_ptq(span: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+def within_ptq(span):
     """Run our PTQ, calibration included and nothing else of an export, within `span()`."""
     original = int8.Quantizer.write
 
-    def write(*args: Any) -> int8.Int8:
+    def write(*args):
         with span():
             return original(*args)
 
@@ -302,16 +278,16 @@ def within_ptq(span: Callable[[], AbstractContextManager[object]]) -> Iterator[N
         yield
 
 
-def sqnr_db(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+def sqnr_db(reference, logits):
     """10·log10 of the signal over the noise, over all logits; infinite where there is none."""
     want, got = reference.astype(np.float64), logits.astype(np.float64)
     ratio = numerics.sqnr_db(np.square(want).sum(), np.square(want - got).sum())
     return float("inf") if ratio is None else ratio
 
 
-def in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turn(jobs, rounds):
     """Seconds of every job, one after the other in each round; a first round is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    seconds = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         for name, run in jobs.items():
             with timed(seconds[name] if turn else []):
@@ -320,30 +296,29 @@ def in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 
 @contextlib.contextmanager
-def timed(seconds: list[float]) -> Iterator[None]:
+def timed(seconds):
     """Append how long the body took."""
     start = time.perf_counter()
     yield
     seconds.append(time.perf_counter() - start)
 
 
-def memory_mib(field: str) -> float:
+def memory_mib(field):
     """`field` of this process's /proc status: VmHWM is the peak since `forget_peak`.
 
     Not ru_maxrss: Linux carries it over exec, so it would hold the parent's memory too.
     """
     status = Path("/proc/self/status").read_text()
     match = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-    assert match
     return int(match[1]) / 1024
 
 
-def forget_peak() -> None:
+def forget_peak():
     """Have VmHWM start again from what is in use."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(header, rows):
     """Print an aligned table: the first column to the left, numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
@@ -355,11 +330,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         print("  ".join([first, *rest]).rstrip())
 
 
-def markdown(cells: Iterable[object]) -> None:
+def markdown(cells):
     """Print a row of a Markdown table, at once."""
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
-def verdict(what: str, met: bool | None) -> None:
+def verdict(what, met):
     """Print an acceptance line; None where this machine cannot decide it."""
     print(f"{'n/a ' if met is None else 'met ' if met else 'MISS'}  {what}")

@@ -6,7 +6,6 @@ near its limit, and what rounding adds shows. Every seed has a noise and an orde
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
@@ -16,10 +15,9 @@ import numpy as np
 from benchmarks import peers
 from vitedge.core.progress import SILENT
 from vitedge.core.spec import Training
-from vitedge.data.open import Role, open_images
+from vitedge.data.open import open_images
 from vitedge.export import job, qat
 from vitedge.export.request import ExportRequest
-from vitedge.export.result import ExportResult
 from vitedge.models.sources import ModelRequest
 from vitedge.models.zoo import ZOO
 
@@ -35,7 +33,7 @@ equalize = "off"
 """
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--noise", type=float, default=50.0, help="standard deviation, of 255")
@@ -62,7 +60,7 @@ def main() -> None:
     peers.verdict(f"recovers {mean:.0f} ± {spread:.0f}% of PTQ's loss (≥ 80%)", mean >= 80)
 
 
-def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[ExportResult, ExportResult]:
+def _run(folder, seed, options):
     train = _noisy(folder / "train.npz", "calibration", seed, options)
     evaluation = _noisy(folder / "eval.npz", "evaluation", seed + 1000, options)
     (folder / "w4.toml").write_text(RECIPE)
@@ -83,7 +81,7 @@ def _run(folder: Path, seed: int, options: argparse.Namespace) -> tuple[ExportRe
     return ptq, qat.run(asked, SILENT)[-1]
 
 
-def _noisy(path: Path, role: Role, seed: int, options: argparse.Namespace) -> Path:
+def _noisy(path, role, seed, options):
     """An .npz of `copies` noisy versions of every image of one side of the split."""
     images = open_images("digits", role, DIGITS.preprocess, DIGITS.labels)
     (batch,) = images.batches(len(images))

@@ -12,12 +12,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks import peers
 from vitedge.core import catalog
@@ -27,15 +26,13 @@ from vitedge.export.onnx import export
 from vitedge.models.sources import ModelRequest, resolve
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.placement import Placement
-from vitedge.quant.qat.fake_quantize import ActivationQuantizer
 from vitedge.quant.qat.network import Network
 from vitedge.quant.qdq import quantizers
 
-Step = Callable[[], None]
 WAYS = ("fp32", "ours", "ours, distilled", "ours, checkpointing", "torch")
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=["digits", "vit_tiny_patch16_224"])
     parser.add_argument("--target", default="openvino", help="whose quantizers are placed")
@@ -57,7 +54,7 @@ def main() -> None:
         _compare(model, ways, options)
 
 
-def _compare(model: str, ways: tuple[str, ...], options: argparse.Namespace) -> None:
+def _compare(model, ways, options):
     steps = _steps(model, options.target, options.batch, ways)
     times = peers.in_turn(dict(zip(ways, steps, strict=True)), options.steps)
     memory = [_peak_mib(model, way, options) for way in ways]
@@ -83,14 +80,14 @@ def _compare(model: str, ways: tuple[str, ...], options: argparse.Namespace) -> 
     )
 
 
-def _peak_mib(model: str, way: str, options: argparse.Namespace) -> float:
+def _peak_mib(model, way, options):
     command = [sys.executable, "-m", "benchmarks.qat_step", "--models", model]
     command += ["--target", options.target, "--batch", str(options.batch), "--memory-of", way]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(ran.stdout.split()[-1])
 
 
-def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[Step]:
+def _steps(name, target, batch, ways):
     """One step of training, for each way."""
     model = resolve(ModelRequest(name, random_weights=name not in EMBEDDED))
     found = catalog.find_target(target, describe_machine(threads=0))
@@ -109,15 +106,14 @@ def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[St
     tensors = {name: torch.from_numpy(scale) for name, scale in scales.items()}
     some = torch.from_numpy(images[:batch])
 
-    def network(checkpointing: bool = False) -> Network:
+    def network(checkpointing=False):
         return Network(
             calibrated.path, placed, tensors, "fp32", learned=True, checkpointing=checkpointing
         )
 
-    def make(way: str) -> Step:
+    def make(way):
         if way in ("fp32", "NNCF"):
             module = model.content
-            assert isinstance(module, nn.Module)
             module.requires_grad_(True)
             pixels = torch.randn(batch, 3, height, width)
             if way == "NNCF":
@@ -129,7 +125,7 @@ def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[St
         if "distilled" in way:
             teacher = Network(calibrated.path, Placement(), {}, "fp32", learned=False)
 
-            def difference() -> Tensor:
+            def difference():
                 with torch.no_grad():
                     wanted = teacher(some).logits
                 return student(some).logits - wanted
@@ -140,10 +136,10 @@ def _steps(name: str, target: str, batch: int, ways: tuple[str, ...]) -> list[St
     return [make(way) for way in ways]
 
 
-def _step(module: nn.Module, outputs: Callable[[], Tensor]) -> Step:
+def _step(module, outputs):
     optimizer = torch.optim.AdamW(module.parameters(), 1e-6)
 
-    def step() -> None:
+    def step():
         optimizer.zero_grad(set_to_none=True)
         outputs().square().mean().backward()
         optimizer.step()
@@ -154,13 +150,13 @@ def _step(module: nn.Module, outputs: Callable[[], Tensor]) -> Step:
 class _Torchs(nn.Module):
     """torch's learnable fake-quantize, which has no rule for vmap: batches are folded into it."""
 
-    def __init__(self, ours: ActivationQuantizer) -> None:
+    def __init__(self, ours):
         super().__init__()
         self.scale = nn.Parameter(ours.scale().detach().reshape(1))
         self.zero = nn.Parameter(torch.zeros(1))
         self.levels = ours.levels
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return _TorchsFunction.apply(x, self.scale, self.zero, *self.levels)
 
 
@@ -168,16 +164,16 @@ class _TorchsFunction(torch.autograd.Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(x, scale, zero, low, high):  # type: ignore[no-untyped-def]
+    def forward(x, scale, zero, low, high):
         return torch._fake_quantize_learnable_per_tensor_affine(x, scale, zero, low, high, 1.0)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    def setup_context(ctx, inputs, output):
         x, scale, zero, ctx.low, ctx.high = inputs
         ctx.save_for_backward(x, scale, zero)
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+    def backward(ctx, gradient):
         x, scale, zero = (each.detach().requires_grad_() for each in ctx.saved_tensors)
         with torch.enable_grad():
             y = torch._fake_quantize_learnable_per_tensor_affine(
@@ -186,19 +182,19 @@ class _TorchsFunction(torch.autograd.Function):
         return (*torch.autograd.grad(y, (x, scale, zero), gradient), None, None)
 
     @staticmethod
-    def vmap(info, axes, x, *others):  # type: ignore[no-untyped-def]
+    def vmap(info, axes, x, *others):
         return _TorchsFunction.apply(x, *others), axes[0]
 
 
-def _use_torchs(student: Network) -> None:
+def _use_torchs(student):
     """In place of ours, for activations; their parameters are known to `student` then."""
     quantizers = student._activation_quantizers
     for index, (name, ours) in enumerate(list(quantizers.items())):
-        quantizers[name] = _Torchs(ours)  # type: ignore[assignment]
+        quantizers[name] = _Torchs(ours)
         student.activation_quantizers[index] = quantizers[name]
 
 
-def _nncf(module: nn.Module, pixels: Tensor) -> nn.Module:
+def _nncf(module, pixels):
     import nncf
 
     return nncf.quantize(

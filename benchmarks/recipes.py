@@ -6,12 +6,10 @@ NNCF runs with its defaults for a transformer on the images that `default` draws
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import peers
 from vitedge.core import catalog
@@ -20,23 +18,22 @@ from vitedge.measure.statistics import discordant, drop_pp
 COLUMNS = ("recipe", "runtime", "images", "SQNR dB", "drop pp", "95% interval", "quantize s")
 
 
-def main() -> None:
+def main():
     peers.arguments(__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
         rows = [row for runtime in peers.RUNTIMES for row in _rows(runtime, Path(name) / runtime)]
     peers.table(COLUMNS, rows)
 
 
-def _rows(runtime: str, folder: Path) -> Iterator[tuple[str, ...]]:
+def _rows(runtime, folder):
     images, held_out = peers.digits()
-    seconds: list[float] = []
+    seconds = []
     for recipe in sorted(catalog.calibrations().values(), key=lambda recipe: recipe.num_samples):
         with peers.within_ptq(partial(peers.timed, seconds)):
             fp32, ours = peers.export_bundles(
                 "digits", runtime, folder / recipe.name, "digits", calibration=recipe.name
             )
         record = ours.manifest.quantization
-        assert record is not None
         reference = peers.logits(fp32, held_out.images)
         scores = _scores(reference, peers.logits(ours, held_out.images), held_out.labels)
         yield recipe.name, runtime, str(record.calibration.images), *scores, f"{seconds[-1]:.1f}"
@@ -48,9 +45,7 @@ def _rows(runtime: str, folder: Path) -> Iterator[tuple[str, ...]]:
     yield "NNCF", runtime, str(len(images)), *scores, f"{seconds[-1]:.1f}"
 
 
-def _scores(
-    reference: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.int64]
-) -> tuple[str, str, str]:
+def _scores(reference, logits, labels):
     """SQNR, the drop, and the interval of the drop."""
     right = [values.argmax(-1) == labels for values in (reference, logits)]
     lost_pp = 100 * float(np.mean(right[0]) - np.mean(right[1]))

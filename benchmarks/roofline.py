@@ -9,7 +9,6 @@ import contextlib
 import json
 import math
 import tempfile
-from argparse import Namespace
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import peers
@@ -26,10 +24,8 @@ from benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
 from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
-from vitedge.core.spec import Target
 from vitedge.measure.latency.clock import measure
 from vitedge.models.zoo import ZOO
-from vitedge.models.zoo.configs import ViTConfig
 from vitedge.runtimes import open_session
 
 SHARE = 0.7
@@ -48,7 +44,7 @@ class Kind(NamedTuple):
     count: int
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__, model="vit_base_patch16_224")
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--runtime", nargs="+", default=["openvino", "onnxruntime"])
@@ -60,16 +56,14 @@ def main() -> None:
             _compare(batch, runtime, Path(name), options)
 
 
-def _compare(batch: int, runtime: str, folder: Path, options: Namespace) -> None:
+def _compare(batch, runtime, folder, options):
     model = ZOO[options.model]
-    assert isinstance(model.config, ViTConfig)
     images = peers.photographs(8, model.preprocess.height, model.preprocess.width, seed=1)
     calib = str(peers.save_npz(folder / "calib.npz", images))
     _, ours = peers.export_bundles(
         options.model, runtime, folder, calib, num_samples=8, batch=batch
     )
     target, record = ours.manifest.target, ours.manifest.quantization
-    assert record is not None
     macs = batch * sum(layer.figures.macs for layer in record.layers if layer.quantized)
     largest = (batch * model.config.tokens, model.config.width, model.config.mlp_width)
     shapes = [SQUARE, largest]
@@ -113,7 +107,7 @@ def _compare(batch: int, runtime: str, folder: Path, options: Namespace) -> None
     )
 
 
-def single_matmul(shape: tuple[int, int, int], target: Target, folder: Path) -> Path:
+def single_matmul(shape, target, folder):
     """An INT8 MatMul of `shape` (M, K, N), uint8 in, built for `target`; gives its last row only.
 
     All of M×N is computed in float, as between our layers; copying it out is none of the work.
@@ -153,7 +147,7 @@ def single_matmul(shape: tuple[int, int, int], target: Target, folder: Path) -> 
     return folder / ("model.xml" if target.runtime == "openvino" else "model.onnx")
 
 
-def noise(shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
+def noise(shape):
     """Any input will do for time."""
     return np.random.default_rng(0).integers(0, 256, [size or 1 for size in shape], np.uint8)
 
@@ -162,9 +156,7 @@ INT8 = " INT8"
 """How the names of kinds end whose multiply-accumulates run in INT8."""
 
 
-def profile_openvino(
-    model: Path, target: Target, feed: dict[str, NDArray[np.uint8]]
-) -> dict[str, Kind]:
+def profile_openvino(model, target, feed):
     """Milliseconds a run by kind of layer, as get_profiling_info says."""
     import openvino as ov
 
@@ -182,9 +174,7 @@ def profile_openvino(
     return _by_kind(seen)
 
 
-def profile_onnxruntime(
-    model: Path, target: Target, feed: dict[str, NDArray[np.uint8]]
-) -> dict[str, Kind]:
+def profile_onnxruntime(model, target, feed):
     """Milliseconds a run by operator, from its profiler's JSON."""
     import onnxruntime as ort
 
@@ -209,9 +199,9 @@ def profile_onnxruntime(
 PROFILES = {"openvino": profile_openvino, "onnxruntime": profile_onnxruntime}
 
 
-def _by_kind(seen: dict[tuple[str, str], list[float]]) -> dict[str, Kind]:
+def _by_kind(seen):
     """The median of every layer over its runs, summed by kind."""
-    found: dict[str, Kind] = {}
+    found = {}
     for (kind, _), times_ms in seen.items():
         ms, count = found.get(kind, Kind(0.0, 0))
         found[kind] = Kind(ms + median(times_ms), count + 1)

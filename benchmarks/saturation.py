@@ -7,21 +7,18 @@ saturation of 16-bit accumulators, which CPUs without VNNI have.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from benchmarks import peers
 from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
-from vitedge.core.spec import Target
 from vitedge.export.onnx import export
 from vitedge.graph.io import write
 from vitedge.models.sources import ModelRequest, resolve
@@ -29,7 +26,7 @@ from vitedge.models.sources import ModelRequest, resolve
 TARGETS = ("openvino-cpu", "onnxruntime-cpu")
 
 
-def main() -> None:
+def main():
     peers.arguments(__doc__).parse_args()
     print(f"{peers.host()}; digits, 719 held-out images")
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
@@ -39,13 +36,13 @@ def main() -> None:
         )
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
+def _rows(folder):
     exported = export(resolve(ModelRequest()), folder, 1, 20)
     images, held_out = peers.digits()
     fp32 = exported.outputs(held_out.images)
     recipe = catalog.find_calibration("default")
 
-    def score(artifact: Path, target: Target) -> tuple[str, str]:
+    def score(artifact, target):
         logits = peers.logits(artifact, held_out.images, target)
         right = np.mean(logits.argmax(-1) == held_out.labels)
         return f"{peers.sqnr_db(fp32, logits):.1f}", f"{100 * right:.2f}"
@@ -66,7 +63,7 @@ def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
     yield "openvino-cpu", "NNCF's own", "–", *score(theirs, catalog.targets()["openvino-cpu"])
 
 
-def _in_float(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _in_float(path, images):
     """The QDQ graph as written: every Q and DQ a float operation, nothing fused."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -18,7 +18,7 @@ from vitedge.show.page import bench, shell
 SIZES = {"phone": (390, 9000), "desktop": (1280, 7000)}
 
 
-def made_up(folder: Path) -> list[Path]:
+def made_up(folder):
     """The two pages with everything on them."""
     pages = {
         "bench": bench.render(field(), "vitedge bench --html bench.html"),
@@ -29,7 +29,7 @@ def made_up(folder: Path) -> list[Path]:
     return [folder / f"{name}.html" for name in pages]
 
 
-def picture(source: Path, out: Path, size: tuple[int, int], scheme: str) -> None:
+def picture(source, out, size, scheme):
     """Show the page in a frame: a window of Chromium's is never as narrow as a phone."""
     width, height = size
     with tempfile.TemporaryDirectory() as work:
@@ -41,7 +41,7 @@ def picture(source: Path, out: Path, size: tuple[int, int], scheme: str) -> None
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
-def main() -> None:
+def main():
     if CHROMIUM is None:
         sys.exit("no chromium here")
     folder = Path(sys.argv[1])

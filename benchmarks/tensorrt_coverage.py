@@ -8,12 +8,8 @@ from __future__ import annotations
 import tempfile
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from benchmarks import peers
-from vitedge.core.manifest import Compiled
-from vitedge.core.report import Report
-from vitedge.export.result import ExportResult
 
 MODELS = (
     "digits",
@@ -23,7 +19,7 @@ MODELS = (
 SAMPLES = 8
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--targets", nargs="+", default=("rtx-30", "rtx-40"))
@@ -33,7 +29,6 @@ def main() -> None:
     for model, batch in product(options.models, (1, "dynamic")):
         for result in _export(model, batch, options.targets):
             manifest = result.bundle.manifest
-            assert manifest.build and manifest.build.compiled
             compiled = manifest.build.compiled
             rows.append(_row(manifest.model.name, batch, compiled, result.report))
             lost += [f"{manifest.name}: {node}: {why}" for node, why in compiled.lost.items()]
@@ -51,11 +46,11 @@ def main() -> None:
     )
 
 
-def _export(model: str, batch: int | str, targets: list[str]) -> list[ExportResult]:
+def _export(model, batch, targets):
     """The INT8 bundle for each target; its files are gone when this returns."""
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
         folder = Path(name)
-        data: dict[str, Any] = {"calib_data": "digits"}
+        data = {"calib_data": "digits"}
         if model != "digits":
             images = peers.photographs(SAMPLES, 224, 224, seed=1)
             calib = peers.save_npz(folder / "calib.npz", images)
@@ -64,7 +59,7 @@ def _export(model: str, batch: int | str, targets: list[str]) -> list[ExportResu
         return [result for result in results if result.bundle.manifest.precision == "int8"]
 
 
-def _row(model: str, batch: int | str, compiled: Compiled, report: Report) -> list[str]:
+def _row(model, batch, compiled, report):
     return [
         model,
         str(batch),
@@ -76,7 +71,7 @@ def _row(model: str, batch: int | str, compiled: Compiled, report: Report) -> li
     ]
 
 
-def _whole(part: str) -> bool:
+def _whole(part):
     """Whether `n of n`."""
     done, total = part.split(" of ")
     return done == total

@@ -8,18 +8,12 @@ counts; where validation opens its sessions, so does the loop.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import peers
-from vitedge.core.bundle import Bundle
 from vitedge.core.progress import SILENT
-from vitedge.core.runtime import Session
-from vitedge.data.imageset import ImageSet
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.bundle_validation import evaluation_images, validate_bundle
 from vitedge.measure.accuracy.validation import DYNAMIC_BATCH, predict, validate
@@ -30,12 +24,12 @@ PHOTO_SIZE = (480, 640)
 """Height and width of the generated photographs."""
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__, model="vit_tiny_patch16_224")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--photos", type=int, default=200)
     options = parser.parse_args()
-    rows: list[tuple[str, ...]] = []
+    rows = []
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as name:
         folder = Path(name)
         photos = _photographs(folder / "photos", options.photos)
@@ -48,23 +42,23 @@ def main() -> None:
         peers.verdict(f"{name}: {share} of the bare loop (≥ {SHARE:.0%})", met)
 
 
-def _digits(runtime: str, folder: Path, rounds: int) -> tuple[str, ...]:
+def _digits(runtime, folder, rounds):
     """All of validate_bundle, opening both sessions and writing the report included."""
     fp32, int8 = peers.export_bundles("digits", runtime, folder, "digits", num_samples=32)
     images = evaluation_images(int8, "")
     decoded = _decoded(images, int8)
 
-    def ours() -> None:
+    def ours():
         validate_bundle(int8, images, SILENT, allow_overlap=False)
 
-    def bare() -> None:
+    def bare():
         with open_session(int8) as artifact, open_session(fp32) as reference:
             _run((artifact, reference), decoded)
 
     return _compare(f"digits, {int8.manifest.target.name}", decoded, ours, bare, rounds)
 
 
-def _folder(runtime: str, folder: Path, model: str, photos: Path, rounds: int) -> tuple[str, ...]:
+def _folder(runtime, folder, model, photos, rounds):
     """Weights are random, so validate() is called directly: a bundle's accuracy means nothing."""
     fp32, int8 = peers.export_bundles(model, runtime, folder, str(photos), num_samples=8)
     manifest = int8.manifest
@@ -72,35 +66,29 @@ def _folder(runtime: str, folder: Path, model: str, photos: Path, rounds: int) -
     decoded = _decoded(images, int8)
     with open_session(int8) as artifact, open_session(fp32) as reference:
 
-        def ours() -> None:
+        def ours():
             validate(artifact, reference, images, "classification", calibration=frozenset())
 
-        def bare() -> None:
+        def bare():
             _run((artifact, reference), decoded)
 
         return _compare(f"JPEGs, {manifest.target.name}", decoded, ours, bare, rounds)
 
 
-def _decoded(images: ImageSet, bundle: Bundle) -> list[NDArray[np.uint8]]:
+def _decoded(images, bundle):
     """Every batch that validation would run."""
     batch = bundle.manifest.inputs[0].shape[0]
     size = DYNAMIC_BATCH if batch == "batch" else batch
     return [chunk.images for chunk in images.batches(size)]
 
 
-def _run(sessions: Sequence[Session], batches: Sequence[NDArray[np.uint8]]) -> None:
+def _run(sessions, batches):
     for images in batches:
         for session in sessions:
             predict(session, images)
 
 
-def _compare(
-    name: str,
-    decoded: Sequence[NDArray[np.uint8]],
-    ours: Callable[[], None],
-    bare: Callable[[], None],
-    rounds: int,
-) -> tuple[str, ...]:
+def _compare(name, decoded, ours, bare, rounds):
     count = sum(map(len, decoded))
     times = peers.in_turn({"ours": ours, "bare": bare}, rounds)
     fastest = {label: min(seconds) for label, seconds in times.items()}  # others only add to it
@@ -108,7 +96,7 @@ def _compare(
     return (name, str(count), *speeds, f"{100 * fastest['bare'] / fastest['ours']:.1f}%")
 
 
-def _photographs(folder: Path, count: int) -> Path:
+def _photographs(folder, count):
     """JPEG files in one class folder named after the model's first class."""
     (folder / "0").mkdir(parents=True)
     for start in range(0, count, 20):

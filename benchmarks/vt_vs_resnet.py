@@ -22,9 +22,7 @@ from examples.references.training import write
 from tests.support.small_vits import macs, params
 from vitedge.core.errors import InputError
 from vitedge.core.progress import SILENT
-from vitedge.core.report import Report
 from vitedge.core.spec import Preprocess
-from vitedge.export.result import ExportResult
 from vitedge.measure.latency.bench import bench_bundles
 from vitedge.measure.latency.request import BenchRequest
 from vitedge.models.sources import ModelRequest
@@ -55,14 +53,13 @@ class Contestant:
     config: ResNetConfig | VTResNetConfig
 
     @property
-    def last_stage_macs(self) -> int:
+    def last_stage_macs(self):
         return macs(self.config, "vt" if isinstance(self.config, VTResNetConfig) else "layer4")
 
 
-def contestants() -> tuple[Contestant, Contestant]:
+def contestants():
     """`resnet18` and `vt_resnet18` of the zoo for 10 classes, 64×64 pixels and a quarter width."""
     resnet, vt = ZOO["resnet18"].config, ZOO["vt_resnet18"].config
-    assert isinstance(resnet, ResNetConfig) and isinstance(vt, VTResNetConfig)
     narrow = replace(vt.vt, tokens=TOKENS, width=vt.vt.width * WIDTH // vt.trunk.width)
     size = (INPUT.height, INPUT.width)
     resnet = replace(
@@ -74,7 +71,7 @@ def contestants() -> tuple[Contestant, Contestant]:
     return Contestant("resnet18-digits", resnet), Contestant("vt_resnet18-digits", vt)
 
 
-def main() -> None:
+def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=2)
@@ -108,7 +105,7 @@ def main() -> None:
     print(f"{time.perf_counter() - start:.0f} s in all")
 
 
-def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, ExportResult]:
+def _run(rival, seed, epochs, folder):
     """Train, save the weights, export: "FP32 openvino" and so on -> what the pipeline made."""
     torch.manual_seed(seed)
     model = build(rival.config)
@@ -117,7 +114,7 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, E
     weights = folder / f"{rival.name}-{seed}.safetensors"
     write(model, weights)
     ZOO[rival.name] = ZooModel(rival.name, rival.config, INPUT, paper="")
-    results: dict[str, ExportResult] = {}
+    results = {}
     for runtime in peers.RUNTIMES:
         export = partial(
             peers.export,
@@ -136,7 +133,7 @@ def _run(rival: Contestant, seed: int, epochs: int, folder: Path) -> dict[str, E
     return results
 
 
-def _accuracies(seeds: list[dict[str, ExportResult]]) -> dict[str, str]:
+def _accuracies(seeds):
     """Row -> the mean over seeds, and the result of each."""
     cells, drops = {}, {}
     for what in ("FP32 openvino", *(what for what in seeds[0] if what.startswith("INT8"))):
@@ -148,11 +145,11 @@ def _accuracies(seeds: list[dict[str, ExportResult]]) -> dict[str, str]:
     return cells | drops
 
 
-def _mean(values: list[float]) -> str:
+def _mean(values):
     return f"{np.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
 
-def _costs(rival: Contestant, resnet: Contestant) -> dict[str, str]:
+def _costs(rival, resnet):
     fewer = resnet.last_stage_macs / rival.last_stage_macs
     return {
         "params, M": f"{params(build(rival.config)) / 1e6:.3f}",
@@ -162,7 +159,7 @@ def _costs(rival: Contestant, resnet: Contestant) -> dict[str, str]:
     }
 
 
-def _latencies(reports: dict[str, Report]) -> dict[str, str]:
+def _latencies(reports):
     """Batch 1, all sessions in turn."""
     rows = {}
     for what, report in reports.items():

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import UnavailableError
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import SILENT
-from vitedge.core.runtime import Session, VerifiedFiles, is_ours, runtime_of, runtimes
+from vitedge.core.runtime import VerifiedFiles, is_ours, runtime_of, runtimes
 from vitedge.core.spec import Batch as BatchSize
 from vitedge.core.spec import Target
-from vitedge.data.imageset import Batch
 from vitedge.measure.accuracy.validation import predict_all
 
-BATCHES: tuple[BatchSize, ...] = (1, 4, "dynamic")
+BATCHES = (1, 4, "dynamic")
 IMAGES = 64
 SQNR_DB, DROP_PP = 33.0, 0.3
 
@@ -38,7 +34,7 @@ class Built:
     folder: Path
     target: Target
 
-    def open(self, threads: int = 2) -> AbstractContextManager[Session]:
+    def open(self, threads=2):
         target = msgspec.structs.replace(self.target, threads=threads)
         names = tuple(path.name for path in self.folder.glob("model.*"))
         return runtime_of(target).open(VerifiedFiles(self.folder, names), target)
@@ -48,12 +44,7 @@ Build = Callable[[BatchSize, str], Built]
 
 
 @pytest.fixture(scope="module", params=runtimes())
-def build(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    digits_graph: Callable[[BatchSize], Any],
-    calibration_batches: Callable[[int, int], list[NDArray[np.uint8]]],
-) -> Build:
+def build(request, tmp_path_factory, digits_graph, calibration_batches):
     """Build `digits` on one runtime, once for each batch size and precision."""
     import onnx
 
@@ -64,10 +55,10 @@ def build(
         pytest.skip(error.what)
     if needs := catalog.lacks(target, machine):
         pytest.skip(f"{target.name} needs {needs}")
-    builds: dict[tuple[BatchSize, str], Built] = {}
+    builds = {}
     recipe = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=64)
 
-    def build(batch: BatchSize, precision: str) -> Built:
+    def build(batch, precision):
         if (batch, precision) not in builds:
             model = digits_graph(batch).path
             folder = tmp_path_factory.mktemp(f"{request.param}-{batch}-{precision}")
@@ -86,24 +77,22 @@ def build(
 
 
 @pytest.fixture(params=BATCHES, ids=lambda batch: f"batch-{batch}")
-def batch(request: pytest.FixtureRequest) -> BatchSize:
+def batch(request):
     return request.param
 
 
 @pytest.fixture(params=("fp32", "int8"))
-def built(request: pytest.FixtureRequest, build: Build, batch: BatchSize) -> Built:
+def built(request, build, batch):
     return build(batch, request.param)
 
 
 @pytest.fixture
-def session(built: Built) -> Iterator[Session]:
+def session(built):
     with built.open() as session:
         yield session
 
 
-def test_a_run_gives_one_row_of_logits_for_each_image(
-    session: Session, batch: BatchSize, held_out: Batch
-) -> None:
+def test_a_run_gives_one_row_of_logits_for_each_image(session, batch, held_out):
     lead = None if batch == "dynamic" else batch
     assert session.inputs == (("image", (lead, 32, 32, 3), "uint8"),)
     assert session.outputs == (("logits", (lead, 10), "float32"),)
@@ -114,9 +103,7 @@ def test_a_run_gives_one_row_of_logits_for_each_image(
         assert (outputs["logits"].argmax(axis=1) == held_out.labels[:count]).all()
 
 
-def test_a_run_changes_neither_its_images_nor_the_result_before(
-    session: Session, held_out: Batch
-) -> None:
+def test_a_run_changes_neither_its_images_nor_the_result_before(session, held_out):
     size = session.inputs[0].shape[0] or 3
     images = held_out.images[:size].copy()
     first = session.run({"image": images})["logits"]
@@ -127,9 +114,7 @@ def test_a_run_changes_neither_its_images_nor_the_result_before(
     assert not np.array_equal(first, second)
 
 
-def test_images_that_are_not_contiguous_give_the_same_logits(
-    session: Session, held_out: Batch
-) -> None:
+def test_images_that_are_not_contiguous_give_the_same_logits(session, held_out):
     size = session.inputs[0].shape[0] or 3
     every_other = held_out.images[: 2 * size : 2]
     mirrored = held_out.images[:size, :, ::-1]
@@ -138,23 +123,21 @@ def test_images_that_are_not_contiguous_give_the_same_logits(
         np.testing.assert_array_equal(session.run({"image": view})["logits"], expected)
 
 
-def test_one_thread_gives_the_result_of_two(
-    built: Built, session: Session, held_out: Batch
-) -> None:
+def test_one_thread_gives_the_result_of_two(built, session, held_out):
     images = held_out.images[:8]
     with built.open(threads=1) as single:
         got = predict_all(single, images)
     np.testing.assert_allclose(got, predict_all(session, images), rtol=0, atol=1e-4)
 
 
-def busy_ns() -> Counter[str]:
+def busy_ns():
     """CPU time of every thread of this process."""
     tasks = Path("/proc/self/task").iterdir()
     return Counter({task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks})
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's counters")
-def test_one_thread_asked_for_is_one_thread_that_works(build: Build, held_out: Batch) -> None:
+def test_one_thread_asked_for_is_one_thread_that_works(build, held_out):
     feed = {"image": held_out.images[:128]}
     with build("dynamic", "fp32").open(threads=1) as session:
         session.run(feed)
@@ -166,7 +149,7 @@ def test_one_thread_asked_for_is_one_thread_that_works(build: Build, held_out: B
 
 
 @pytest.fixture(scope="module")
-def torch_logits(held_out: Batch) -> NDArray[np.float32]:
+def torch_logits(held_out):
     """Of the first IMAGES of `held_out`."""
     from vitedge.models.eager import EagerSession
     from vitedge.models.sources import ModelRequest, resolve
@@ -175,9 +158,7 @@ def torch_logits(held_out: Batch) -> NDArray[np.float32]:
     return EagerSession(resolve(ModelRequest()), 2).run({"image": images})["logits"]
 
 
-def test_fp32_computes_what_torch_does(
-    build: Build, batch: BatchSize, held_out: Batch, torch_logits: NDArray[np.float32]
-) -> None:
+def test_fp32_computes_what_torch_does(build, batch, held_out, torch_logits):
     images = held_out.images[:IMAGES]
     with build(batch, "fp32").open() as session:
         got = predict_all(session, images)
@@ -185,9 +166,7 @@ def test_fp32_computes_what_torch_does(
     assert error <= 1e-4
 
 
-def test_int8_stays_close_to_fp32_on_the_held_out_digits(
-    build: Build, batch: BatchSize, held_out: Batch, sqnr_db: Callable[..., float]
-) -> None:
+def test_int8_stays_close_to_fp32_on_the_held_out_digits(build, batch, held_out, sqnr_db):
     count = 719 if batch == "dynamic" else IMAGES  # one at a time takes long
     logits = {}
     for precision in ("fp32", "int8"):
@@ -199,7 +178,7 @@ def test_int8_stays_close_to_fp32_on_the_held_out_digits(
     assert not np.array_equal(logits["fp32"], logits["int8"])
 
 
-def test_two_sessions_at_once_do_not_mix_their_results(built: Built, held_out: Batch) -> None:
+def test_two_sessions_at_once_do_not_mix_their_results(built, held_out):
     halves = np.split(held_out.images[:IMAGES], 2)
     with built.open(threads=1) as first, built.open(threads=1) as second:
         expected = [predict_all(first, half) for half in halves]
@@ -210,7 +189,7 @@ def test_two_sessions_at_once_do_not_mix_their_results(built: Built, held_out: B
                     np.testing.assert_array_equal(concurrent, separate)
 
 
-def test_every_runtime_of_ours_has_a_shipped_target() -> None:
+def test_every_runtime_of_ours_has_a_shipped_target():
     assert {target.runtime for target in catalog.targets().values()} == {
         name for name, runtime in runtimes().items() if is_ours(runtime)
     }

@@ -6,17 +6,13 @@ Its package is registered as any other, by an entry point; nothing in vitedge kn
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import Vitedge
 from vitedge.core.bundle import open_bundle
 from vitedge.core.runtime import registrations
-from vitedge.data.imageset import Batch
 
 RUNTIME = """
 from contextlib import contextmanager
@@ -106,11 +102,11 @@ KINDS = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def processor(request: pytest.FixtureRequest) -> str:
+def processor(request):
     return request.param
 
 
-def register(folder: Path, entry_point: str, version: str) -> None:
+def register(folder, entry_point, version):
     """What pip leaves behind of a package that brings the runtime."""
     info = folder / f"abacus_npu-{version}.dist-info"
     info.mkdir()
@@ -120,7 +116,7 @@ def register(folder: Path, entry_point: str, version: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(processor: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(processor, tmp_path_factory):
     """A folder as pip leaves it behind: the module, and what its package registers."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "abacus_npu.py").write_text(RUNTIME.format(processor=processor, **KINDS[processor]))
@@ -130,7 +126,7 @@ def installed(processor: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def plugged_in(folder: Path) -> Iterator[None]:
+def plugged_in(folder):
     """Let this process and those it starts find what is installed in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -142,13 +138,13 @@ def plugged_in(folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def abacus(installed: Path) -> Iterator[None]:
+def abacus(installed):
     with plugged_in(installed):
         yield
 
 
 @pytest.fixture(scope="module")
-def int8(installed: Path, onnx_model: Path, vitedge: Vitedge, held_out: Batch) -> Path:
+def int8(installed, onnx_model, vitedge, held_out):
     """`digits` exported for it in INT8, beside FP32."""
     images = installed / "digits.npz"
     np.savez(images, images=held_out.images[:300], labels=held_out.labels[:300])
@@ -163,9 +159,7 @@ def int8(installed: Path, onnx_model: Path, vitedge: Vitedge, held_out: Batch) -
 
 
 @pytest.mark.usefixtures("abacus")
-def test_every_command_takes_its_bundle(
-    int8: Path, installed: Path, processor: str, vitedge: Vitedge
-) -> None:
+def test_every_command_takes_its_bundle(int8, installed, processor, vitedge):
     others = {"manifest.json", "report.json", "evidence.npz", "golden.npz", "labels.txt"}
     files = {path.name for path in int8.iterdir()} - others
     assert files == {KINDS[processor]["file"]}
@@ -196,9 +190,7 @@ def test_every_command_takes_its_bundle(
 
 
 @pytest.mark.usefixtures("abacus")
-def test_what_has_no_meaning_for_it_is_refused(
-    int8: Path, vitedge: Vitedge, tmp_path: Path
-) -> None:
+def test_what_has_no_meaning_for_it_is_refused(int8, vitedge, tmp_path):
     ran = vitedge("bench", int8, "--sweep", "threads", code=2)
     assert "does not run on the CPU" in ran.stderr
     ran = vitedge("build", int8, "--force", code=2)
@@ -217,17 +209,15 @@ def test_what_has_no_meaning_for_it_is_refused(
     ],
 )
 def test_what_it_raises_and_what_a_target_cannot_say_is_one_message(
-    onnx_model: Path, vitedge: Vitedge, tmp_path: Path, old: str, new: str, says: tuple[str, str]
-) -> None:
+    onnx_model, vitedge, tmp_path, old, new, says
+):
     target = tmp_path / "desk.toml"
     target.write_text(TARGET.replace(old, new))
     ran = vitedge("export", onnx_model, "--target", target, "--output", tmp_path / "out", code=2)
     assert all(text in ran.stderr for text in says)
 
 
-def test_versions_of_a_target_are_honoured(
-    int8: Path, processor: str, installed: Path, vitedge: Vitedge, tmp_path: Path
-) -> None:
+def test_versions_of_a_target_are_honoured(int8, processor, installed, vitedge, tmp_path):
     if processor == "browser":
         pytest.skip("it comes in no package, so it has no version")
     register(tmp_path, "abacus_npu:Abacus", "2.0")
@@ -237,14 +227,12 @@ def test_versions_of_a_target_are_honoured(
     assert "Abacus 1.0 to before 2; 2.0 is installed" in ran.stderr
 
 
-def test_without_its_package_an_artifact_says_what_is_missing(int8: Path, vitedge: Vitedge) -> None:
+def test_without_its_package_an_artifact_says_what_is_missing(int8, vitedge):
     ran = vitedge("bench", int8, code=3)
     assert "runtime 'abacus'" in ran.stderr and "is not known here" in ran.stderr
 
 
-def test_a_runtime_that_does_not_load_is_named_and_left_out(
-    vitedge: Vitedge, tmp_path: Path
-) -> None:
+def test_a_runtime_that_does_not_load_is_named_and_left_out(vitedge, tmp_path):
     register(tmp_path, "broken_npu:Broken", "1")
     with plugged_in(tmp_path):
         ran = vitedge("doctor", "--json")

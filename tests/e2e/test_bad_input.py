@@ -14,9 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,24 +28,21 @@ from onnx import TensorProto
 from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 from vitedge.core.runtime import runtimes
-from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.models.zoo import ZOO
 
-Bundles = dict[tuple[str, str], Path]
-CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 TARGET = ("--target", ONNXRUNTIME)
 ROOT = Path(__file__).parents[2]
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     """Everything in a folder, what begins with a dot included."""
     return sorted(path.name for path in folder.iterdir())
 
 
-def refused(vitedge: CLI, *arguments: object, says: tuple[str, ...], code: int = 2) -> None:
+def refused(vitedge, *arguments, says, code=2):
     """The command fails with one message: what is wrong, where, and how to fix it."""
     ran = vitedge(*arguments, code=code)
     assert ran.stdout == ""
@@ -53,7 +52,7 @@ def refused(vitedge: CLI, *arguments: object, says: tuple[str, ...], code: int =
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Iterator[Path]:
+def output(tmp_path):
     """An output folder in which nothing must be left."""
     folder = tmp_path / "out"
     yield folder
@@ -61,7 +60,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def int8(bundles: Bundles, tmp_path: Path) -> Path:
+def int8(bundles, tmp_path):
     """An INT8 bundle of one's own, with its FP32 one beside it."""
     for precision in ("fp32", "int8"):
         source = bundles["onnxruntime", precision]
@@ -81,9 +80,7 @@ def int8(bundles: Bundles, tmp_path: Path) -> Path:
         ("--calibration", "calibration/fast.toml", ("mine.toml", "`nmae`", "'name'")),
     ],
 )
-def test_an_unknown_name_and_an_unknown_key_in_a_file(
-    vitedge: CLI, tmp_path: Path, output: Path, flag: str, name: str, says: tuple[str, ...]
-) -> None:
+def test_an_unknown_name_and_an_unknown_key_in_a_file(vitedge, tmp_path, output, flag, name, says):
     if "/" in name:
         text = (ROOT / name).read_text().replace("name =", "nmae =")
         name = str(tmp_path / "mine.toml")
@@ -98,9 +95,7 @@ def test_an_unknown_name_and_an_unknown_key_in_a_file(
 
 @pytest.mark.parametrize("flag", ["--calib-data", "--eval-data", "--data"])
 @pytest.mark.parametrize("kind", ["missing", "empty", "no images", "no usable", "npz of none"])
-def test_data_without_an_image(
-    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, int8: Path, flag: str, kind: str
-) -> None:
+def test_data_without_an_image(vitedge, tmp_path, output, onnx_model, int8, flag, kind):
     data = tmp_path / ("data.npz" if kind == "npz of none" else "data")
     if kind == "npz of none":
         save_npz(data, np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int))
@@ -117,15 +112,13 @@ def test_data_without_an_image(
     assert (int8 / "report.json").read_bytes() == before
 
 
-def save_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+def save_npz(path, images, labels):
     np.savez(path, images=images, labels=labels)
     return path
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_labels_that_are_not_the_models(
-    vitedge: CLI, tmp_path: Path, int8: Path, held_out: Batch, kind: str
-) -> None:
+def test_labels_that_are_not_the_models(vitedge, tmp_path, int8, held_out, kind):
     if kind == "folder":
         from PIL import Image
 
@@ -141,7 +134,7 @@ def test_labels_that_are_not_the_models(
     refused(vitedge, "validate", int8, "--data", data, says=says)
 
 
-def with_one(path: Path, held_out: Batch, seen: Batch) -> Path:
+def with_one(path, held_out, seen):
     """Held-out digits, and at the end one that was calibrated on."""
     return save_npz(
         path,
@@ -151,8 +144,8 @@ def with_one(path: Path, held_out: Batch, seen: Batch) -> Path:
 
 
 def test_calibration_images_are_no_evaluation_images(
-    vitedge: CLI, tmp_path: Path, int8: Path, output: Path, onnx_model: Path, held_out: Batch
-) -> None:
+    vitedge, tmp_path, int8, output, onnx_model, held_out
+):
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     (drawn,) = images.sample(1, seed=0)  # by every shipped recipe
     seen = with_one(tmp_path / "seen.npz", held_out, drawn)
@@ -167,7 +160,7 @@ def test_calibration_images_are_no_evaluation_images(
     refused(vitedge, *export, *data, says=("--allow-overlap",))
 
 
-def write_recipe(folder: Path, selection: str) -> Path:
+def write_recipe(folder, selection):
     """`fast`, choosing its images in another way."""
     text = (ROOT / "calibration" / "fast.toml").read_text()
     mine = folder / f"{selection}.toml"
@@ -177,8 +170,8 @@ def write_recipe(folder: Path, selection: str) -> Path:
 
 @pytest.mark.parametrize("selection", ["first", "random", "stratified", "diverse"])
 def test_however_calibration_images_are_chosen_they_are_no_evaluation_images(
-    vitedge: CLI, tmp_path: Path, onnx_model: Path, held_out: Batch, selection: str
-) -> None:
+    vitedge, tmp_path, onnx_model, held_out, selection
+):
     recipe = write_recipe(tmp_path, selection)
     export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
     few = ("--calib-data", "digits", "--num-samples", 8, "--duration", 0)
@@ -192,9 +185,7 @@ def test_however_calibration_images_are_chosen_they_are_no_evaluation_images(
     refused(vitedge, "validate", made, "--data", seen, says=("calibrated on", str(seen)))
 
 
-def test_balanced_classes_of_images_without_labels(
-    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path, held_out: Batch
-) -> None:
+def test_balanced_classes_of_images_without_labels(vitedge, tmp_path, output, onnx_model, held_out):
     np.savez(tmp_path / "plain.npz", images=held_out.images)
     recipe = write_recipe(tmp_path, "stratified")
     export = ("export", onnx_model, *TARGET, "--int8", "--calibration", recipe)
@@ -206,14 +197,8 @@ def test_balanced_classes_of_images_without_labels(
 @pytest.mark.parametrize("recipe", ["fast", "default"])  # default runs equalisation first
 @pytest.mark.parametrize("kind", ["all the same", "black", "of one colour each"])
 def test_calibration_images_that_show_nothing(
-    vitedge: CLI,
-    tmp_path: Path,
-    output: Path,
-    onnx_model: Path,
-    held_out: Batch,
-    kind: str,
-    recipe: str,
-) -> None:
+    vitedge, tmp_path, output, onnx_model, held_out, kind, recipe
+):
     images = np.repeat(held_out.images[:1], 12, axis=0)
     if kind == "black":
         images[:] = 0
@@ -231,8 +216,8 @@ def test_calibration_images_that_show_nothing(
 
 
 def test_calibration_images_that_are_few_and_double_are_noted(
-    vitedge: CLI, tmp_path: Path, onnx_model: Path, held_out: Batch
-) -> None:
+    vitedge, tmp_path, onnx_model, held_out
+):
     data = tmp_path / "mine.npz"
     np.savez(data, images=held_out.images[[0, 1, 2, 3, 4, 1, 1, 4]])
     export = ("export", onnx_model, *TARGET, "--int8", "--calib-data", data)
@@ -245,15 +230,13 @@ def test_calibration_images_that_are_few_and_double_are_noted(
 # -- models -------------------------------------------------------------------------------------
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(
-    vitedge: CLI, tmp_path: Path, output: Path
-) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(vitedge, tmp_path, output):
     import torch
 
     marker = tmp_path / "executed"
 
     class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
+        def __reduce__(self):
             return (os.system, (f"touch {marker}",))
 
     torch.save({"head.weight": Payload()}, tmp_path / "evil.pt")
@@ -263,7 +246,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
 
 
 @pytest.mark.parametrize("kind", ["truncated", "nan", "inf"])
-def test_damaged_weights(vitedge: CLI, tmp_path: Path, output: Path, kind: str) -> None:
+def test_damaged_weights(vitedge, tmp_path, output, kind):
     from safetensors.torch import load_file, save_file
 
     source, weights = ROOT / "vitedge/models/zoo/digits.safetensors", tmp_path / "mine.safetensors"
@@ -277,9 +260,7 @@ def test_damaged_weights(vitedge: CLI, tmp_path: Path, output: Path, kind: str) 
     refused(vitedge, "export", *TARGET, "--weights", weights, "--output", output, says=says)
 
 
-def test_an_onnx_file_that_reads_outside_its_folder(
-    vitedge: CLI, tmp_path: Path, output: Path, onnx_model: Path
-) -> None:
+def test_an_onnx_file_that_reads_outside_its_folder(vitedge, tmp_path, output, onnx_model):
     model = onnx.load(onnx_model)
     stored = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     (tmp_path / "secret").write_bytes(stored.raw_data)
@@ -295,9 +276,7 @@ def test_an_onnx_file_that_reads_outside_its_folder(
 
 
 @pytest.mark.parametrize("opset", [12, 22])
-def test_an_onnx_file_of_an_unsupported_opset(
-    vitedge: CLI, tmp_path: Path, output: Path, opset: int
-) -> None:
+def test_an_onnx_file_of_an_unsupported_opset(vitedge, tmp_path, output, opset):
     from onnx import helper
 
     graph = helper.make_graph(
@@ -319,9 +298,7 @@ def test_an_onnx_file_of_an_unsupported_opset(
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "read-only"])
-def test_an_output_folder_that_cannot_be_written(
-    vitedge: CLI, tmp_path: Path, onnx_model: Path, kind: str
-) -> None:
+def test_an_output_folder_that_cannot_be_written(vitedge, tmp_path, onnx_model, kind):
     (tmp_path / "file").write_text("mine")
     places = {
         "a file": tmp_path / "file",
@@ -333,18 +310,15 @@ def test_an_output_folder_that_cannot_be_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-Old = tuple[Path, list[str]]
 """A folder with the bundles of an older export, and the command that replaces them."""
 
 
 @pytest.fixture(scope="module")
-def older(
-    tmp_path_factory: pytest.TempPathFactory, vitedge: CLI, onnx_model: Path
-) -> Callable[..., Old]:
+def older(tmp_path_factory, vitedge, onnx_model):
     """Make an export to some targets once, and copies of it."""
-    made: dict[tuple[str, ...], Path] = {}
+    made = {}
 
-    def copy(folder: Path, *targets: str) -> Old:
+    def copy(folder, *targets):
         command = ["export", str(onnx_model), "--int8", "--calib-data", "digits", "--duration", "0"]
         command += ["--num-samples", "4", "--force"]
         command += [word for target in targets for word in ("--target", target)]
@@ -360,11 +334,11 @@ def older(
 
 
 @pytest.fixture
-def old(tmp_path: Path, older: Callable[..., Old]) -> Old:
+def old(tmp_path, older):
     return older(tmp_path / "old", ONNXRUNTIME)
 
 
-def assert_old(folder: Path, count: int) -> None:
+def assert_old(folder, count):
     """Each bundle of an older export is there, whole, and nothing else is."""
     assert len(names(folder)) == count
     for bundle in folder.iterdir():
@@ -373,9 +347,7 @@ def assert_old(folder: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("kilobytes", [1, 20, 400, 1700])
-def test_a_disk_that_fills_up_leaves_the_old_bundles(
-    tmp_path: Path, older: Callable[..., Old], vitedge: CLI, openvino: str, kilobytes: int
-) -> None:
+def test_a_disk_that_fills_up_leaves_the_old_bundles(tmp_path, older, vitedge, openvino, kilobytes):
     """The kernel refuses a file beyond this size as it refuses one on a full disk."""
     folder, command = older(tmp_path / "old", openvino)
     _, most = usual = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -389,7 +361,7 @@ def test_a_disk_that_fills_up_leaves_the_old_bundles(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path):
     """A disk of 12 MB, where one may mount such a thing."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -401,13 +373,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("free_kilobytes", [0, 500, 3000, 5000])
-def test_a_full_disk_leaves_the_old_bundles(
-    older: Callable[..., Old],
-    small_disk: Path,
-    vitedge: CLI,
-    openvino: str,
-    free_kilobytes: int,
-) -> None:
+def test_a_full_disk_leaves_the_old_bundles(older, small_disk, vitedge, openvino, free_kilobytes):
     output, command = older(small_disk / "out", openvino)
     space = os.statvfs(small_disk)
     filler = space.f_bavail * space.f_bsize - 1000 * free_kilobytes
@@ -419,27 +385,45 @@ def test_a_full_disk_leaves_the_old_bundles(
 # -- interrupted --------------------------------------------------------------------------------
 
 
-WATCHED = """
-import os, signal, sys
+STOPS = []
+"""What is asked at each audit event: a hook can be added to a process, and not taken out."""
+
+
+@cache
+def _listen():
+    sys.addaudithook(lambda *event: [stop(*event) for stop in STOPS])
+
+
+@contextmanager
+def stopping(how, event, number, folder):
+    """Signal this process at one of the audit events of a kind on paths in `folder`."""
+    events = count(1)
+
+    def stop(happens, arguments):
+        if happens == event and str(arguments[0]).startswith(folder) and next(events) == number:
+            os.kill(os.getpid(), getattr(signal, how))
+
+    _listen()
+    STOPS.append(stop)
+    try:
+        yield
+    finally:
+        STOPS.remove(stop)
+
+
+KILLED = """
+import sys
+from tests.e2e.test_bad_input import stopping
 from vitedge.cli.main import run
 
-event, count, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-output = sys.argv[-1]
-
-def watch(happens, arguments):
-    global count
-    if happens == event and str(arguments[0]).startswith(output):
-        count -= 1
-        if count == 0:
-            os.kill(os.getpid(), getattr(signal, name))
-
-sys.addaudithook(watch)
-sys.argv = ["vitedge", *sys.argv[4:]]
-run()
+event, number, folder = sys.argv[1:4]
+sys.argv[1:4] = []
+with stopping("SIGKILL", event, int(number), folder):
+    run()
 """
 
 
-def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
+def assert_whole(folder, vitedge, command):
     """Every bundle is old or new and whole; the next export leaves nothing else behind."""
     for bundle in folder.iterdir():
         if not bundle.name.startswith("."):
@@ -450,73 +434,59 @@ def assert_whole(folder: Path, vitedge: CLI, command: list[str]) -> None:
         assert open_bundle(bundle).reference() is not None
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
-@pytest.mark.parametrize(
-    ("event", "count"),
-    [
-        ("os.mkdir", 1),
-        ("open", 5),
-        *(("os.rename", count) for count in (1, 3, 6)),
-        *(pytest.param("os.rename", count, marks=pytest.mark.heavy) for count in (4, 5)),
-    ],
-)
-def test_stopped_at_a_chosen_moment(
-    old: Old, vitedge: CLI, how: str, event: str, count: int
-) -> None:
-    """While the workspace is made, while it fills, and between the renames that publish it."""
+def moments(often):
+    """Of an export: the workspace is made, it fills, renames publish it. The rest is heavy.
+
+    tests/unit/core/test_bundle.py kills at each step of publishing one bundle.
+    """
+    every = [("os.mkdir", 1), ("open", 5), *(("os.rename", number) for number in (1, 3, 4, 5, 6))]
+    heavy = [pytest.mark.heavy]
+    cases = [pytest.param(*moment, marks=[] if moment in often else heavy) for moment in every]
+    return pytest.mark.parametrize(("event", "number"), cases)
+
+
+RENAMES = [("os.rename", number) for number in (1, 3, 6)]
+
+
+@moments([("os.mkdir", 1), ("open", 5), *RENAMES])
+def test_interrupted_at_a_chosen_moment(old, vitedge, event, number):
     folder, command = old
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, event, str(count), how, *command],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == (130 if how == "SIGINT" else -signal.SIGKILL), done.stderr
-    assert "Traceback" not in done.stderr
-    if how == "SIGINT":
-        assert not [name for name in names(folder) if name.startswith(".")]
+    with stopping("SIGINT", event, number, str(folder)):
+        vitedge(*command, code=130)
+    assert not [name for name in names(folder) if name.startswith(".")]
     assert_whole(folder, vitedge, command)
 
 
-AMID_A_ZIP = """
-import os, signal, sys, zlib
-from vitedge.cli.main import run
-
-def compressobj(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGINT)
-
-zlib.compressobj = compressobj
-sys.argv = ["vitedge", *sys.argv[1:]]
-run()
-"""
+@moments([("open", 5), ("os.rename", 3)])
+def test_killed_at_a_chosen_moment(old, vitedge, event, number):
+    folder, command = old
+    killed = [sys.executable, "-c", KILLED, event, str(number), str(folder), *command]
+    assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
+    assert_whole(folder, vitedge, command)
 
 
-def test_stopped_where_a_library_raises_its_own_error(old: Old, vitedge: CLI) -> None:
+def test_stopped_where_a_library_raises_its_own_error(old, vitedge, monkeypatch):
     """zipfile answers Ctrl-C amid a file with a ValueError about its open handle."""
     folder, command = old
-    done = subprocess.run(
-        [sys.executable, "-c", AMID_A_ZIP, *command], capture_output=True, text=True
-    )
-    assert done.returncode == 130, done.stderr
-    assert "interrupted" in done.stderr and "Traceback" not in done.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr(zlib, "compressobj", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert "interrupted" in vitedge(*command, code=130).stderr
     assert_whole(folder, vitedge, command)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
-def test_stopped_at_any_moment(
-    old: Old, vitedge: CLI, vitedge_process: CLI, how: signal.Signals
-) -> None:
+def test_stopped_at_any_moment(old, vitedge, vitedge_process):
     folder, command = old
     start = time.monotonic()
     vitedge_process(*command)
     usual = time.monotonic() - start
-    for part in range(3):
+    for part, how in enumerate([signal.SIGINT, signal.SIGKILL] * 2):
         child = subprocess.Popen(
             [sys.executable, "-m", "vitedge", *command],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(usual * (part + random.random()) / 3)
+        time.sleep(usual * (part + random.random()) / 4)
         child.send_signal(how)
         _, said = child.communicate()
         assert child.returncode in (0, -how, 130), said
@@ -534,13 +504,8 @@ def test_stopped_at_any_moment(
 @pytest.mark.parametrize("command", [("validate",), ("bench", "--duration", "0.1")], ids=str)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_tampered_bundle_reaches_no_runtime(
-    vitedge: CLI,
-    tmp_path: Path,
-    bundles: Bundles,
-    monkeypatch: pytest.MonkeyPatch,
-    runtime: str,
-    command: tuple[str, ...],
-) -> None:
+    vitedge, tmp_path, bundles, monkeypatch, runtime, command
+):
     bundle = tmp_path / "bundle"
     shutil.copytree(bundles[runtime, "int8"], bundle)
     model = bundle / ("model.onnx" if runtime == "onnxruntime" else "model.bin")
@@ -552,7 +517,7 @@ def test_a_tampered_bundle_reaches_no_runtime(
     refused(vitedge, *command, bundle, says=(says,))
 
 
-def test_a_tampered_fp32_bundle_is_no_reference(vitedge: CLI, int8: Path) -> None:
+def test_a_tampered_fp32_bundle_is_no_reference(vitedge, int8):
     fp32 = int8.with_name(int8.name.replace("-int8", "-fp32"))
     (fp32 / "model.onnx").write_bytes(b"something else")
     before = (int8 / "report.json").read_bytes()
@@ -561,7 +526,7 @@ def test_a_tampered_fp32_bundle_is_no_reference(vitedge: CLI, int8: Path) -> Non
     assert (int8 / "report.json").read_bytes() == before
 
 
-def test_artifacts_that_are_not_there(tmp_path: Path, vitedge: CLI, int8: Path) -> None:
+def test_artifacts_that_are_not_there(tmp_path, vitedge, int8):
     misspelt = int8.with_name(int8.name[:-1])
     refused(vitedge, "validate", misspelt, says=(str(misspelt), f"'{int8.name}'"))
     ran = vitedge("bench", code=2, cwd=tmp_path)

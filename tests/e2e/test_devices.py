@@ -9,24 +9,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.conftest import Vitedge
 from tests.support.machine import ONNXRUNTIME
 from tests.support.sshd import SSHD, Device
-from vitedge.core.bundle import open_bundle, seal
-from vitedge.core.errors import UnavailableError, VitedgeError
+from vitedge.core import catalog
+from vitedge.core.bundle import open_bundle
+from vitedge.core.errors import UnavailableError
 from vitedge.core.progress import SILENT
 from vitedge.measure.remote.address import parse_address
-from vitedge.measure.remote.bench import DeviceResult, bench
+from vitedge.measure.remote.bench import bench
 from vitedge.measure.remote.connection import Connection, Patience
 from vitedge.measure.remote.upload import bundle_files, send
 
@@ -35,7 +35,6 @@ pytestmark = pytest.mark.skipif(
     reason="needs OpenSSH's server, and Linux to look at it",
 )
 
-Background = Callable[..., Future[DeviceResult]]
 ROOT = Path(__file__).parents[2]
 HASTY = Patience(reconnect_s=10, lease_s=3, poll_s=0.1)
 LONG = ["--duration", "60", "--threads", "1"]  # s: until something stops it
@@ -44,7 +43,7 @@ SHORT = ["--duration", "0.1"]
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+def device(tmp_path_factory):
     """One that serves. All workers of the test run share what is installed there."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
@@ -55,7 +54,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
 
 
 @pytest.fixture
-def user(device: Device, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def user(device, monkeypatch):
     """The environment of a user whose ssh configuration knows the device."""
     environment = device.client()
     for key, value in environment.items():
@@ -64,58 +63,52 @@ def user(device: Device, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.fixture
-def int8(bundles: dict[tuple[str, str], Path]) -> Path:
+def int8(bundles):
     return bundles["onnxruntime", "int8"]
 
 
-def running(device: Device, what: str) -> list[int]:
-    pids = []
+def running(device, what):
+    lines = []
     for pid in device.processes():
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_text()
-        except OSError:
-            continue
-        if what in line:
-            pids.append(pid)
-    return pids
+        with suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text())
+    return any(what in line for line in lines)
 
 
-def wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
+def wait_for(condition, limit_s=60):
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.1)
 
 
-def serve(device: Device) -> None:
+def serve(device):
     device.start(PIP_CONSTRAINT=ROOT / "constraints.txt")
 
 
-def timing(device: Device) -> bool:
+def timing(device):
     """Whether a bench on the device has begun."""
-    return bool(running(device, "vitedge\0bench"))
+    return running(device, "vitedge\0bench")
 
 
-def bench_on(
-    address: str, bundle: Path, options: Sequence[str] = SHORT, patience: Patience = HASTY
-) -> DeviceResult:
+def bench_on(address, bundle, options=SHORT, patience=HASTY):
     command = ["bench", open_bundle(bundle), *options, "--json"]
     (measured,) = bench([parse_address(address)], command, SILENT, patience)
     return measured
 
 
-def refused(device: Device, bundle: Path) -> VitedgeError:
+def refused(device, bundle):
     measured = bench_on(device.address, bundle)
     assert measured.error and not measured.reports
     return measured.error
 
 
 @pytest.fixture
-def in_background(device: Device, user: dict[str, str], int8: Path) -> Iterator[Background]:
+def in_background(device, user, int8):
     """Begin a bench from this process; once it times there, returns what waits for its end."""
     with ThreadPoolExecutor(1) as pool:
 
-        def begin(options: Sequence[str] = LONG, **patience: float) -> Future[DeviceResult]:
+        def begin(options=LONG, **patience):
             hasty = replace(HASTY, **patience)
             result = pool.submit(bench_on, device.address, int8, options, hasty)
             wait_for(lambda: timing(device))
@@ -124,20 +117,15 @@ def in_background(device: Device, user: dict[str, str], int8: Path) -> Iterator[
         yield begin
 
 
-def stored(device: Device) -> dict[Path, int]:
+def stored(device):
     """What the device keeps, by inode."""
     cache = device.cache / "vitedge"
     return {path: path.stat().st_ino for path in (*cache.glob("files/*"), *cache.glob("venv-*/*"))}
 
 
 def test_benches_on_every_device_at_once_and_copies_and_installs_once(
-    device: Device,
-    user: dict[str, str],
-    bundles: dict[tuple[str, str], Path],
-    tmp_path: Path,
-    vitedge_process: Vitedge,
-    vitedge: Vitedge,
-) -> None:
+    device, user, bundles, tmp_path, vitedge_process, vitedge
+):
     for precision in ("fp32", "int8"):
         bundle = bundles["onnxruntime", precision]
         shutil.copytree(bundle, tmp_path / bundle.name)
@@ -173,9 +161,7 @@ def test_benches_on_every_device_at_once_and_copies_and_installs_once(
     assert len(list(device.cache.glob("vitedge/venv-*"))) == 1
 
 
-def test_a_lost_connection_is_taken_up_again(
-    device: Device, in_background: Background, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_connection_is_taken_up_again(device, in_background, capsys):
     result = in_background(["--duration", "1.5", "--threads", "1"])
     device.cut()
     measured = result.result(60)
@@ -186,15 +172,13 @@ def test_a_lost_connection_is_taken_up_again(
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Connection]:
+def connected(address):
     connection = Connection(parse_address(address), SILENT, HASTY)
     yield connection
     connection.close()
 
 
-def test_a_copy_goes_on_where_it_stopped(
-    device: Device, user: dict[str, str], small_bundle: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_copy_goes_on_where_it_stopped(device, user, small_bundle, tmp_path):
     files = bundle_files(open_bundle(small_bundle(tmp_path / "large", os.urandom(3 * 2**20))))
     model = files["model.onnx"]
     half, size = model.path.read_bytes()[: 2 * 2**20], 3 * 2**20
@@ -206,41 +190,49 @@ def test_a_copy_goes_on_where_it_stopped(
         assert send(files, connection, SILENT) == 0
 
 
-def client(device: Device, bundle: Path) -> subprocess.Popen[bytes]:
-    """A user's process that benches for long."""
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path; from tests.e2e.test_devices import LONG, bench_on\n"
-        "bench_on(sys.argv[1], Path(sys.argv[2]), LONG)\n"
-    )
-    return subprocess.Popen([sys.executable, "-c", code, device.address, bundle], cwd=ROOT)
+CLIENT = """
+import sys
+from pathlib import Path
+from tests.e2e.test_devices import LONG, bench_on
+bench_on(sys.argv[1], Path(sys.argv[2]), LONG)
+"""
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_is_left_running_when_the_user_stops(
-    device: Device, user: dict[str, str], int8: Path, end: signal.Signals
-) -> None:
-    process = client(device, int8)
-    wait_for(lambda: timing(device))
-    process.send_signal(end)
-    assert process.wait(60) != 0
-    if end == signal.SIGINT:
+def stop_the_user(device, bundle, how, condition):
+    """Bench for long until `condition` holds: then Ctrl-C here, or kill a process that does so."""
+    if how == "SIGKILL":
+        process = subprocess.Popen([sys.executable, "-c", CLIENT, device.address, bundle], cwd=ROOT)
+        wait_for(condition)
+        process.kill()
+        assert process.wait(60) != 0
+        return
+
+    def interrupt():
+        wait_for(condition)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+        pool.submit(interrupt)
+        bench_on(device.address, bundle, LONG)
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_nothing_is_left_running_when_the_user_stops(device, user, int8, how):
+    stop_the_user(device, int8, how, lambda: timing(device))
+    if how == "SIGINT":
         assert not timing(device)
     wait_for(lambda: not device.processes())
     assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_an_install_ends_with_its_client(other: Device, int8: Path, end: signal.Signals) -> None:
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_an_install_ends_with_its_client(other, int8, how):
     other.start()
-    process = client(other, int8)
-    wait_for(lambda: running(other, "-m\0venv"))
-    process.send_signal(end)
-    assert process.wait(10) != 0
+    stop_the_user(other, int8, how, lambda: running(other, "-m\0venv"))
     wait_for(lambda: not other.processes())
 
 
-def test_power_lost_in_the_middle_is_said(device: Device, in_background: Background) -> None:
+def test_power_lost_in_the_middle_is_said(device, in_background):
     result = in_background()
     device.lose_power()
     serve(device)
@@ -249,7 +241,7 @@ def test_power_lost_in_the_middle_is_said(device: Device, in_background: Backgro
     assert "lost power" in error.what and device.address in error.what
 
 
-def test_a_device_that_stays_away_is_said(device: Device, in_background: Background) -> None:
+def test_a_device_that_stays_away_is_said(device, in_background):
     result = in_background(reconnect_s=1)
     device.lose_power()
     error = result.result(60).error
@@ -259,15 +251,10 @@ def test_a_device_that_stays_away_is_said(device: Device, in_background: Backgro
 
 
 def test_an_artifact_for_another_machine_is_refused_there(
-    device: Device, user: dict[str, str], int8: Path, tmp_path: Path, vitedge: Vitedge
-) -> None:
-    bundle = open_bundle(int8)
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    for name in bundle.manifest.files:
-        (folder / name).write_bytes((int8 / name).read_bytes())
-    target = msgspec.structs.replace(bundle.manifest.target, machines=("riscv64",))
-    seal(folder, msgspec.structs.replace(bundle.manifest, target=target))
+    device, user, small_bundle, tmp_path, vitedge
+):
+    target = msgspec.structs.replace(catalog.targets()[ONNXRUNTIME], machines=("riscv64",))
+    folder = small_bundle(tmp_path / "elsewhere", target=target)
     said = vitedge("bench", folder, "--device", device.address, code=3, **user).stderr
     assert device.address in said and "riscv64" in said and "fix: " in said
     assert not device.processes()
@@ -277,7 +264,7 @@ def test_an_artifact_for_another_machine_is_refused_there(
 
 
 @pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+def other(tmp_path, monkeypatch):
     """A device with nothing on it, that does not serve yet."""
     server = Device(tmp_path, tmp_path / "cache")
     monkeypatch.setenv("PATH", server.client()["PATH"])
@@ -285,7 +272,7 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     server.lose_power()
 
 
-def test_aliases_and_jump_hosts_of_the_users_configuration_work(other: Device) -> None:
+def test_aliases_and_jump_hosts_of_the_users_configuration_work(other):
     other.start()
     where = f" HostName 127.0.0.1\n Port {other.port}\n"
     other.client(f"Host jump\n{where}Host orin\n{where} ProxyJump jump")
@@ -294,7 +281,7 @@ def test_aliases_and_jump_hosts_of_the_users_configuration_work(other: Device) -
     assert (other.folder / "sshd.log").read_text().count("Accepted publickey") == 2
 
 
-def test_a_device_that_refuses_is_said_at_once(other: Device, int8: Path, vitedge: Vitedge) -> None:
+def test_a_device_that_refuses_is_said_at_once(other, int8, vitedge):
     said = vitedge("bench", int8, "--device", other.address, code=3, PATH=os.environ["PATH"])
     assert f"cannot reach {other.address}" in said.stderr and "refused" in said.stderr
     assert "ssh -p" in said.stderr
@@ -310,9 +297,7 @@ def test_a_device_that_refuses_is_said_at_once(other: Device, int8: Path, vitedg
         ("an old python", "has Python 3.8.1, and vitedge needs 3.10$", "install a newer one"),
     ],
 )
-def test_why_a_device_does_not_serve_is_said_and_it_is_not_touched(
-    other: Device, int8: Path, key: str, what: str, fix: str
-) -> None:
+def test_why_a_device_does_not_serve_is_said_and_it_is_not_touched(other, int8, key, what, fix):
     known = other.folder / "known_hosts"
     if key == "known_hosts":
         known.write_text("")
@@ -327,18 +312,18 @@ def test_why_a_device_does_not_serve_is_said_and_it_is_not_touched(
     assert known.read_text() == before and not other.cache.exists()
 
 
-def left_bytes(device: Device) -> int:
+def left_bytes(device):
     return sum(path.stat().st_size for path in device.cache.rglob("*") if path.is_file())
 
 
-def test_a_disk_that_fills_is_said_and_freed(other: Device, int8: Path) -> None:
+def test_a_disk_that_fills_is_said_and_freed(other, int8):
     other.start(file_bytes=2**20)
     error = refused(other, int8)
     assert "too large" in error.what and "free some space" in error.fix
     assert not left_bytes(other)
 
 
-def test_a_file_altered_on_the_way_is_not_opened(other: Device, int8: Path) -> None:
+def test_a_file_altered_on_the_way_is_not_opened(other, int8):
     relay = other.folder / "relay.py"
     relay.write_text(
         "import os, subprocess, sys\n"
@@ -360,9 +345,7 @@ def test_a_file_altered_on_the_way_is_not_opened(other: Device, int8: Path) -> N
 
 
 @pytest.mark.heavy  # it makes another virtual environment
-def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
-    other: Device, int8: Path
-) -> None:
+def test_a_device_without_a_network_takes_wheels_that_were_carried_there(other, int8):
     nothing = {"PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull}
     other.start(**nothing, PIP_RETRIES=0, PIP_FIND_LINKS="")
     error = refused(other, int8)
@@ -376,7 +359,6 @@ def test_a_device_without_a_network_takes_wheels_that_were_carried_there(
     assert measured.error is None and measured.reports
 
 
-def test_what_is_no_address_is_the_users_mistake(int8: Path, vitedge: Vitedge) -> None:
-    assert (
-        "--device orin is no address" in vitedge("bench", int8, "--device", "orin", code=2).stderr
-    )
+def test_what_is_no_address_is_the_users_mistake(int8, vitedge):
+    ran = vitedge("bench", int8, "--device", "orin", code=2)
+    assert "--device orin is no address" in ran.stderr

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 from onnx import TensorProto
 
-from vitedge.core.bundle import Bundle, open_bundle
+from vitedge.core.bundle import open_bundle
+
+pytestmark = pytest.mark.heavy
 
 TARGETS = Path(__file__).parents[2] / "targets"
 RECIPE = """
@@ -25,7 +25,7 @@ weight_bits = 4
 
 
 @pytest.fixture(scope="module")
-def made(vitedge: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(vitedge, tmp_path_factory):
     """`digits` with 4-bit weights for both CPU runtimes, in opset 20 and 21; and what was said."""
     folder = tmp_path_factory.mktemp("int4")
     (folder / "w4.toml").write_text(RECIPE)
@@ -45,15 +45,12 @@ def made(vitedge: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def stored(made: Path, runtime: str, kind: str) -> Bundle:
+def stored(made, runtime, kind):
     return open_bundle(made / "out" / f"digits-{runtime}-{kind}-int8")
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_they_take_half_the_space_and_lose_what_they_lose_in_8_bits(
-    made: Path, runtime: str
-) -> None:
+def test_they_take_half_the_space_and_lose_what_they_lose_in_8_bits(made, runtime):
     eight, four = (stored(made, runtime, kind) for kind in ("cpu", "21"))
     kind = "model.onnx" if runtime == "onnxruntime" else "model.bin"
     sizes = [(each.path / kind).stat().st_size for each in (eight, four)]
@@ -67,8 +64,7 @@ def test_they_take_half_the_space_and_lose_what_they_lose_in_8_bits(
     assert f"digits-{runtime}-21-int8: 4-bit weights are stored as INT4" in said
 
 
-@pytest.mark.heavy
-def test_every_quantized_weight_is_int4_in_the_file(made: Path) -> None:
+def test_every_quantized_weight_is_int4_in_the_file(made):
     graph = onnx.load(stored(made, "onnxruntime", "21").path / "model.onnx").graph
     weights = [tensor for tensor in graph.initializer if tensor.name.endswith(".quantized")]
     assert len(weights) == 16

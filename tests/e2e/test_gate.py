@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import Vitedge
 from tests.support import sabotage
 from vitedge.core import report
 from vitedge.core.bundle import open_bundle
-from vitedge.data.imageset import Batch
 from vitedge.gate import api
 
-Bundles = dict[tuple[str, str], Path]
 
-
-def copied(bundles: Bundles, folder: Path) -> Path:
+def copied(bundles, folder):
     """An INT8 artifact in `folder`, with its FP32 beside it."""
     for precision in ("fp32", "int8"):
         bundle = bundles["onnxruntime", precision]
@@ -36,9 +29,7 @@ def copied(bundles: Bundles, folder: Path) -> Path:
         (("--max-drop", 0.01), 4, "inconclusive"),
     ],
 )
-def test_the_exit_code_is_the_answer(
-    bundles: Bundles, vitedge: Vitedge, limits: tuple[object, ...], code: int, answer: str
-) -> None:
+def test_the_exit_code_is_the_answer(bundles, vitedge, limits, code, answer):
     ran = vitedge("gate", bundles["onnxruntime", "int8"], *limits, code=code)
     assert f"gate: {answer}" in ran.stdout
     assert ran.stderr == ""
@@ -46,19 +37,7 @@ def test_the_exit_code_is_the_answer(
         assert "too few images to tell, about 30,000 or more would" in ran.stdout
 
 
-def test_a_finished_report_is_judged_without_any_runtime(bundles: Bundles, tmp_path: Path) -> None:
-    shutil.copy(bundles["openvino", "int8"] / "report.json", tmp_path)
-    command = ["-X", "importtime", "-m", "vitedge", "gate", "report.json", "--max-drop=1"]
-    done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "numpy" in imported
-    assert imported.isdisjoint({"torch", "onnx", "onnxruntime", "openvino", "tensorrt"})
-
-
-def test_validate_accept_and_compare_with_what_was_accepted(
-    bundles: Bundles, tmp_path: Path, vitedge: Vitedge, held_out: Batch
-) -> None:
+def test_validate_accept_and_compare_with_what_was_accepted(bundles, tmp_path, vitedge, held_out):
     np.savez(tmp_path / "few.npz", images=held_out.images[:150], labels=held_out.labels[:150])
     int8 = copied(bundles, tmp_path)
     for measured in ("report.json", "evidence.npz"):
@@ -85,9 +64,7 @@ def test_validate_accept_and_compare_with_what_was_accepted(
     assert compared["accuracy"]["drop_ci_pp"][0] > 50
 
 
-def test_an_open_bundle_is_measured_and_judged(
-    bundles: Bundles, tmp_path: Path, held_out: Batch
-) -> None:
+def test_an_open_bundle_is_measured_and_judged(bundles, tmp_path, held_out):
     int8 = copied(bundles, tmp_path)
     np.savez(tmp_path / "few.npz", images=held_out.images[:150], labels=held_out.labels[:150])
     (judged,) = api.gate(open_bundle(int8), data=str(tmp_path / "few.npz"), max_drop_pp=2.5).judged
@@ -95,7 +72,7 @@ def test_an_open_bundle_is_measured_and_judged(
     assert report.read(int8 / "report.json").accuracy.n == 150
 
 
-def test_two_artifacts_stand_side_by_side(bundles: Bundles, vitedge: Vitedge) -> None:
+def test_two_artifacts_stand_side_by_side(bundles, vitedge):
     ran = vitedge("compare", bundles["onnxruntime", "int8"], bundles["openvino", "int8"])
     assert "digits-openvino-cpu-int8" in ran.stdout
     assert "accuracy: on the same 719 images" in ran.stdout
@@ -103,19 +80,17 @@ def test_two_artifacts_stand_side_by_side(bundles: Bundles, vitedge: Vitedge) ->
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize(
-    "how", [sabotage.scale_of_one_layer, sabotage.no_normalisation], ids=lambda how: how.__name__
-)
-def test_a_broken_artifact_fails(bundles: Bundles, tmp_path: Path, vitedge: Vitedge, how) -> None:
+@pytest.mark.parametrize("how", ["scale_of_one_layer", "no_normalisation"])
+def test_a_broken_artifact_fails(bundles, tmp_path, vitedge, how):
     int8, broken = copied(bundles, tmp_path), tmp_path / "broken"
-    sabotage.sabotage(int8, broken, how)
+    sabotage.sabotage(int8, broken, getattr(sabotage, how))
     limits = ("--max-drop", 1, "--min-sqnr-db", 35, "--json")
     ran = vitedge("gate", broken, int8, "--data", "digits", *limits, code=1)
     assert [judged["answer"] for judged in ran.document["judged"]] == ["failed", "passed"]
 
 
 @pytest.mark.heavy
-def test_channels_swapped_in_a_model_of_colours_fail(tmp_path: Path, vitedge: Vitedge) -> None:
+def test_channels_swapped_in_a_model_of_colours_fail(tmp_path, vitedge):
     vitedge("export", "shapes", "--target", "onnxruntime", "--int8", "--duration", 0, cwd=tmp_path)
     int8 = next((tmp_path / "artifacts").glob("*-int8"))
     vitedge("gate", int8, "--max-drop", 0.5)

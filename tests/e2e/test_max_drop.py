@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 from PIL import Image
 
 from tests.support.machine import ONNXRUNTIME
 from tests.support.outliers import write_digits
 from vitedge.core.bundle import open_bundle
-from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.models.zoo import ZOO
 
-CLI = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 DIGITS = ZOO["digits"]
 LAYERS = 12
 NAME = f"fragile-{ONNXRUNTIME}-int8"
@@ -31,14 +32,14 @@ STATE = f".{NAME}.control.json"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, held_out: Batch) -> Path:
+def images(tmp_path_factory, held_out):
     """360 held-out digits: one of them is 0.28 points."""
     path = tmp_path_factory.mktemp("data") / "digits.npz"
     np.savez(path, images=held_out.images[:360], labels=held_out.labels[:360])
     return path
 
 
-def write_fragile(path: Path, ruined: set[int]) -> Path:
+def write_fragile(path, ruined):
     """Which class mean an image points to, then layers that do nothing but be `ruined` by INT8.
 
     Beside the input of a ruined one lies a constant so large that its steps swallow the rest.
@@ -50,38 +51,37 @@ def write_fragile(path: Path, ruined: set[int]) -> Path:
     towards = np.stack([pixels[batch.labels == label].mean(0) - mean for label in range(10)], 1)
     first = towards / np.linalg.norm(towards, axis=0) / 1e3  # (3072, 10)
     tensors = {
-        "shape": np.array([1, -1]),
-        "mean": mean[None].astype(np.float32),
-        "large": np.full((1, 1), 1e6, np.float32),
-        "none": np.zeros((1, 1), np.float32),
+        **{"shape": np.array([1, -1]), "mean": mean[None].astype(np.float32)},
+        **{"large": np.full((1, 1), 1e6, np.float32), "none": np.zeros((1, 1), np.float32)},
     }
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], "cast", to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["float", "shape"], ["pixels"], "reshape"),
-        helper.make_node("Sub", ["pixels", "mean"], ["x0"], "centre"),
-    ]
+    body = """
+        cast = Cast <to = 1> (image)
+        pixels = Reshape(cast, shape)
+        centred = Sub(pixels, mean)
+    """
     for layer in range(LAYERS):
-        extra = "large" if layer in ruined else "none"
+        source = f"layer{layer - 1}" if layer else "centred"
+        beside = "large" if layer in ruined else "none"
         weight = first if layer == 0 else np.eye(10)
         tensors[f"weight{layer}"] = np.concatenate([weight, np.zeros((1, 10))]).astype(np.float32)
-        output = "logits" if layer == LAYERS - 1 else f"x{layer + 1}"
-        nodes += [
-            helper.make_node("Concat", [f"x{layer}", extra], [f"w{layer}"], f"c{layer}", axis=1),
-            helper.make_node("MatMul", [f"w{layer}", f"weight{layer}"], [output], f"layer{layer}"),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "fragile",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 32, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+        body += f"""
+            wide{layer} = Concat <axis = 1> ({source}, {beside})
+            layer{layer} = MatMul(wide{layer}, weight{layer})
+        """
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> fragile (uint8[1, 32, 32, 3] image)'
+        f" => (float[1, 10] layer{LAYERS - 1}) {{ {body} }}"
     )
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    for node in model.graph.node:
+        node.name = node.output[0]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in tensors.items()
+    )
+    onnx.save(model, path)
     return path
 
 
-def command(model: Path, images: Path, output: Path, max_drop: float) -> list[str]:
+def command(model, images, output, max_drop):
     """An export with a recipe that does not equalise, which would mend what is broken here."""
     recipe = output.with_name("plain.toml")
     recipe.write_text(
@@ -97,19 +97,17 @@ def command(model: Path, images: Path, output: Path, max_drop: float) -> list[st
 
 
 @pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timing(monkeypatch):
     """What the bound costs is timed with as few runs as it takes."""
     monkeypatch.setattr("vitedge.export.accuracy_control.COST_S", 0.1)
 
 
-def bundles_in(output: Path) -> list[str]:
+def bundles_in(output):
     return sorted(path.name for path in output.iterdir() if path.is_dir())
 
 
 @pytest.mark.heavy
-def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(tmp_path, images, vitedge):
     weights = write_digits(tmp_path / "vit.safetensors", "norm", 100, seed=0)
     output = tmp_path / "out"
     ran = vitedge(*command(weights, images, output, 0.3), "--arch", "digits")
@@ -142,46 +140,47 @@ def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(
     assert len(list(output.iterdir())) == 2, "nothing is left of the search"
 
 
-def test_nothing_is_searched_where_the_bound_is_met(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_nothing_is_searched_where_the_bound_is_met(tmp_path, images, vitedge):
     model = write_fragile(tmp_path / "fragile.onnx", set())
     ran = vitedge(*command(model, images, tmp_path / "out", 2))
     assert open_bundle(tmp_path / "out" / NAME).manifest.quantization.control is None
     assert "in float" not in ran.stdout
 
 
-KILLED = """
-import os, signal, sys
-from vitedge.cli.main import run
+@contextmanager
+def stopped(how):
+    """Stopped while the second probe is saved: the ranking and one probe are in the file."""
+    saves, replace = count(1), Path.replace
 
-saves, how = 0, getattr(signal, sys.argv[1])
-
-def watch(event, arguments):
-    global saves
-    if event == "os.rename" and str(arguments[1]).endswith(".control.json"):
-        saves += 1
-        if saves == 3:
+    def stop(path, target):
+        if str(target).endswith(".control.json") and next(saves) == 3:
             os.kill(os.getpid(), how)
+        return replace(path, target)
 
-sys.addaudithook(watch)
-sys.argv = ["vitedge", *sys.argv[2:]]
-run()
+    with patch.object(Path, "replace", stop):
+        yield
+
+
+KILLED = """
+import signal
+from tests.e2e.test_max_drop import stopped
+from vitedge.cli.main import run
+with stopped(signal.SIGKILL):
+    run()
 """
-"""Stopped while the second probe is saved: the ranking and one probe are in the file."""
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
-def test_a_search_that_is_stopped_goes_on_where_it_stopped(
-    tmp_path: Path, images: Path, vitedge: CLI, how: str
-) -> None:
+def test_a_search_that_is_stopped_goes_on_where_it_stopped(tmp_path, images, vitedge, how):
     ruined = {0, 4, 9}
     output = tmp_path / "out"
     export = command(write_fragile(tmp_path / "fragile.onnx", ruined), images, output, 2)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, how, *export], capture_output=True, text=True
-    )
-    assert done.returncode == (130 if how == "SIGINT" else -signal.SIGKILL), done.stderr
+    if how == "SIGINT":
+        with stopped(signal.SIGINT):
+            vitedge(*export, code=130)
+    else:
+        killed = [sys.executable, "-c", KILLED, *export]
+        assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
     assert not (output / NAME).exists()
     state = json.loads((output / STATE).read_text())
     assert len(state["ranking"]) == LAYERS and list(state["drops_pp"]) == ["6"]
@@ -196,9 +195,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(
     assert sorted(p.name for p in output.iterdir()) == [f"fragile-{ONNXRUNTIME}-fp32", NAME]
 
 
-def test_a_search_of_other_data_is_not_gone_on_with(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_a_search_of_other_data_is_not_gone_on_with(tmp_path, images, vitedge):
     output = tmp_path / "out"
     output.mkdir()
     (output / STATE).write_text('{"key": "other", "ranking": [["layer0", 1.0]], "drops_pp": {}}')
@@ -209,9 +206,7 @@ def test_a_search_of_other_data_is_not_gone_on_with(
     assert [kept.node for kept in control.kept] == ["layer4"]
 
 
-def test_the_record_of_the_calibration_set_survives_the_search(
-    tmp_path: Path, images: Path, held_out: Batch, vitedge: CLI
-) -> None:
+def test_the_record_of_the_calibration_set_survives_the_search(tmp_path, images, held_out, vitedge):
     """Ranking layers reads some of the calibration images again."""
     calib = tmp_path / "calib"
     calib.mkdir()
@@ -227,9 +222,7 @@ def test_the_record_of_the_calibration_set_survives_the_search(
     assert sum(quantization.calibration.skipped.values()) == 2
 
 
-def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(
-    tmp_path: Path, images: Path, vitedge: CLI
-) -> None:
+def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(tmp_path, images, vitedge):
     """Every single layer ruins it alone."""
     output = tmp_path / "out"
     export = command(
@@ -244,7 +237,7 @@ def test_an_unreachable_bound_writes_nothing_and_says_what_was_tried(
 
 
 @pytest.mark.parametrize("limit", ["-0.1", "nan"])
-def test_a_limit_that_is_none_is_refused(tmp_path: Path, vitedge: CLI, limit: str) -> None:
+def test_a_limit_that_is_none_is_refused(tmp_path, vitedge, limit):
     ran = vitedge(
         *("export", "--target", "onnxruntime", "--int8", f"--max-drop={limit}"),
         *("--output", tmp_path / "out"),

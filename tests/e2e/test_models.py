@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
@@ -20,20 +18,19 @@ from vitedge.core.bundle import open_bundle
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.vit import VisionTransformer
 
-CLI = Callable[..., Any]
 TARGETS = [word for name in machine.TARGETS.values() for word in ("--target", name)]
 CLASSES = ("cat", "dog", "newt")
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photographs(tmp_path_factory):
     """24 crops of two real photographs, with labels and with masks that follow their colours."""
-    rng = np.random.default_rng(0)
-    crops = []
-    for index in range(24):
-        photograph = load_sample_images().images[index % 2]
-        top, left = rng.integers(0, 427 - 96), rng.integers(0, 640 - 96)
-        crops.append(photograph[top : top + 96, left : left + 96])
+    corners = np.random.default_rng(0).integers(0, (427 - 96, 640 - 96), (24, 2))
+    originals = load_sample_images().images
+    crops = [
+        originals[index % 2][top : top + 96, left : left + 96]
+        for index, (top, left) in enumerate(corners)
+    ]
     images = np.stack(crops)
     masks = images.astype(int).argmax(axis=-1)
     path = tmp_path_factory.mktemp("photographs") / "photographs.npz"
@@ -41,37 +38,27 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def segmenter(path: Path) -> Path:
+def segmenter(path):
     """An ONNX file that takes normalised pixels and gives logits (B, 3, 16, 16): the colours."""
-    rng = np.random.default_rng(0)
-    weights = np.eye(3, dtype=np.float32)[:, :, None, None] + np.zeros((1, 1, 4, 4), np.float32)
-    weights += rng.normal(scale=0.01, size=weights.shape)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["pixels", "w"], ["logits"], "colours", strides=[4, 4])],
-        "segmenter",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 64, 64])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, 16, 16])],
-        [numpy_helper.from_array(weights.astype(np.float32), "w")],
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(3, 3, 4, 4))
+    weights = (np.eye(3)[:, :, None, None] + noise).astype(np.float32)
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> segmenter (float[batch, 3, 64, 64] pixels)'
+        " => (float[batch, 3, 16, 16] logits) { logits = Conv <strides = [4, 4]> (pixels, w) }"
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
     onnx.save(model, path)
     return path
 
 
 @pytest.mark.usefixtures("peers")
-def test_a_transformers_folder_to_proven_int8(
-    tmp_path: Path, vitedge: CLI, photographs: Path
-) -> None:
+def test_a_transformers_folder_to_proven_int8(tmp_path, vitedge, photographs):
     import transformers
 
     torch.manual_seed(0)
     config = transformers.ViTConfig(
-        hidden_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=192,
-        image_size=64,
-        id2label=dict(enumerate(CLASSES)),
+        **{"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3},
+        **{"intermediate_size": 192, "image_size": 64, "id2label": dict(enumerate(CLASSES))},
     )
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "pets")
     size = {"height": 64, "width": 64}
@@ -91,22 +78,32 @@ def test_a_transformers_folder_to_proven_int8(
     assert made["report"]["numerics"]["sqnr_db"] > 20
 
 
-def test_segmentation_is_exported_validated_and_timed(
-    tmp_path: Path, vitedge: CLI, photographs: Path, openvino: str
-) -> None:
+def checkpoint(folder, name):
+    """Random weights of a ViT of ours."""
+    torch.manual_seed(0)
+    save_file(VisionTransformer(ZOO[name].config).state_dict(), folder / "mine.safetensors")
+    return folder / "mine.safetensors"
+
+
+def proven(vitedge, model, photographs, openvino, *flags):
+    """Its INT8 bundle, what validating that prints, and its report when it was timed, too."""
+    output = model.with_name("out")
+    vitedge(
+        *("export", model, "--target", openvino, "--int8", "--calib-data", photographs, *flags),
+        *("--num-samples", 8, "--output", output, "--duration", 0),
+    )
+    int8 = output / f"{model.stem}-{openvino}-int8"
+    table = vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
+    vitedge("bench", int8, "--duration", 0.3, "--json")
+    return open_bundle(int8), table, json.loads((int8 / "report.json").read_text())
+
+
+def test_segmentation_is_exported_validated_and_timed(tmp_path, vitedge, photographs, openvino):
     model, settings = segmenter(tmp_path / "colours.onnx"), tmp_path / "mine.toml"
     settings.write_text('height = 64\nwidth = 64\nresize = "exact"\n')
-    vitedge(
-        *("export", model, "--preprocess", settings, "--target", openvino, "--int8"),
-        *("--calib-data", photographs, "--num-samples", 8, "--output", tmp_path / "out"),
-        *("--duration", 0),
-    )
-    int8 = tmp_path / "out" / f"colours-{openvino}-int8"
-    assert open_bundle(int8).manifest.model.task == "segmentation"
-    table = vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
+    bundle, table, report = proven(vitedge, model, photographs, openvino, "--preprocess", settings)
+    assert bundle.manifest.model.task == "segmentation"
     assert "mIoU" in table
-    vitedge("bench", int8, "--duration", 0.3, "--json")
-    report = json.loads((int8 / "report.json").read_text())
     accuracy = report["accuracy"]
     assert (accuracy["metric"], accuracy["n"]) == ("miou", 24)
     assert accuracy["fp32"] > 0.5
@@ -115,54 +112,40 @@ def test_segmentation_is_exported_validated_and_timed(
     assert report["latency"]["speedup"] > 0
 
 
-def test_features_are_exported_validated_and_timed(
-    tmp_path: Path, vitedge: CLI, photographs: Path, openvino: str
-) -> None:
-    torch.manual_seed(0)
-    state = VisionTransformer(ZOO["digits"].config).state_dict()
-    save_file(state, tmp_path / "mine.safetensors")
-    vitedge(
-        *("export", tmp_path / "mine.safetensors", "--arch", "digits", "--task", "features"),
-        *("--target", openvino, "--int8", "--calib-data", photographs),
-        *("--num-samples", 8, "--output", tmp_path / "out", "--duration", 0),
+def test_features_are_exported_validated_and_timed(tmp_path, vitedge, photographs, openvino):
+    model = checkpoint(tmp_path, "digits")
+    bundle, table, report = proven(
+        *(vitedge, model, photographs, openvino), *("--arch", "digits", "--task", "features")
     )
-    int8 = tmp_path / "out" / f"mine-{openvino}-int8"
-    assert "k-NN" in vitedge("validate", int8, "--data", photographs, "--allow-overlap").stdout
-    vitedge("bench", int8, "--duration", 0.3, "--json")
-    report = json.loads((int8 / "report.json").read_text())
+    assert "k-NN" in table
     assert report["accuracy"]["metric"] == "knn_agreement"
     assert 0.5 < report["accuracy"]["artifact"] <= 1
     assert report["numerics"]["cosine"] > 0.99
-    assert open_bundle(int8).manifest.model.num_classes == 0
+    assert bundle.manifest.model.num_classes == 0
 
 
-def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(
-    tmp_path: Path, vitedge: CLI
-) -> None:
+RESNET18 = ("export", "resnet18", "--random-weights", "--int8", "--calib-data", "random")
+
+
+def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(tmp_path, vitedge):
     said = vitedge(
-        *("export", "resnet18", "--random-weights", "--target", "openvino-cpu", "--int8"),
-        *("--calib-data", "random", "--num-samples", 2, "--calibration", "fast"),
+        *(*RESNET18, "--target", "openvino-cpu", "--num-samples", 2, "--calibration", "fast"),
         *("--output", tmp_path, "--duration", 0),
     )
     assert "no attention was found" in said.stderr
     assert open_bundle(tmp_path / "resnet18-openvino-cpu-int8").manifest.quantization
 
 
-def test_operators_the_target_has_no_int8_for_are_named(tmp_path: Path, vitedge: CLI) -> None:
-    said = vitedge(
-        *("export", "resnet18", "--random-weights", "--target", "onnxruntime-cpu", "--int8"),
-        *("--calib-data", "random", "--num-samples", 2, "--output", tmp_path),
-        code=2,
-    )
+def test_operators_the_target_has_no_int8_for_are_named(tmp_path, vitedge):
+    flags = ("--target", "onnxruntime-cpu", "--num-samples", 2, "--output", tmp_path)
+    said = vitedge(*RESNET18, *flags, code=2)
     assert "Conv, Gemm" in said.stderr and "MatMul" in said.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_nearest_arch_by_shape_is_named(tmp_path: Path, vitedge: CLI) -> None:
-    torch.manual_seed(0)
-    state = VisionTransformer(ZOO["vit_tiny_patch16_224"].config).state_dict()
-    save_file(state, tmp_path / "mine.safetensors")
-    export = ("export", tmp_path / "mine.safetensors", "--target", "openvino-cpu")
+def test_the_nearest_arch_by_shape_is_named(tmp_path, vitedge):
+    model = checkpoint(tmp_path, "vit_tiny_patch16_224")
+    export = ("export", model, "--target", "openvino-cpu")
     for arch in ((), ("--arch", "vit_small_patch16_224")):
         said = vitedge(*export, *arch, "--output", tmp_path / "out", code=2).stderr
         assert "vit_tiny_patch16_224" in said
@@ -171,29 +154,24 @@ def test_the_nearest_arch_by_shape_is_named(tmp_path: Path, vitedge: CLI) -> Non
 
 @pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("source", ["timm:vit_tiny_patch16_224", "hf:google/vit-base-patch16-224"])
-def test_weights_out_of_reach_say_so_at_once(tmp_path: Path, vitedge: CLI, source: str) -> None:
+def test_weights_out_of_reach_say_so_at_once(tmp_path, vitedge, source):
     said = vitedge(
-        *("export", source, "--target", "openvino-cpu", "--output", tmp_path / "out"),
-        code=3,
+        *("export", source, "--target", "openvino-cpu", "--output", tmp_path / "out"), code=3
     )
     assert source in said.stderr and "--random-weights" in said.stderr
 
 
-def test_every_model_has_a_card(vitedge: CLI) -> None:
+def test_every_model_has_a_card(vitedge):
     cards = vitedge("models", "list", "--json").document
     assert {"digits", "shapes", "vit_base_patch16_384", "vt_fpn_resnet50"} <= {
         card["name"] for card in cards
     }
-    for card in cards:
-        assert set(card) == {
-            *("name", "params", "macs", "input_size", "num_classes", "task", "paper")
-        }
+    keys = {"name", "params", "macs", "input_size", "num_classes", "task", "paper"}
+    assert all(set(card) == keys for card in cards)
     assert vitedge("models", "show", "vt_resnet50", "--json").document in cards
 
 
-def test_the_embedded_segmentation_model_needs_no_flags(
-    tmp_path: Path, vitedge: CLI, openvino: str
-) -> None:
+def test_the_embedded_segmentation_model_needs_no_flags(tmp_path, vitedge, openvino):
     said = vitedge(
         *("export", "shapes", "--target", openvino, "--int8", "--output", tmp_path),
         *("--calibration", "fast", "--duration", 0, "--json"),

@@ -9,8 +9,6 @@ import html
 import json
 import re
 import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -55,7 +53,7 @@ addEventListener("message", event =>
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def opened(tmp_path_factory):
     """A page that shows ours in frames of each width, with a probe in each."""
     folder = tmp_path_factory.mktemp("pages")
     hostile = [measured(HOSTILE, "int8", 1.2, 0.83), *field()]
@@ -77,9 +75,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_page_fits_every_width_and_fetches_nothing(
-    opened: Path, tmp_path: Path, scheme: str
-) -> None:
+def test_every_page_fits_every_width_and_fetches_nothing(opened, tmp_path, scheme):
     done = subprocess.run(
         [*arguments(tmp_path, scheme), "--virtual-time-budget=3000", "--dump-dom", opened.as_uri()],
         capture_output=True,
@@ -87,7 +83,7 @@ def test_every_page_fits_every_width_and_fetches_nothing(
         timeout=120,
     )
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    seen: list[dict[str, Any]] = [
+    seen = [
         json.loads(html.unescape(line))
         for line in re.findall(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)[0].splitlines()
     ]

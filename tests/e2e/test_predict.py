@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
 from tests.support.machine import ONNXRUNTIME
 from vitedge.data import shapes
 
-Bundles = dict[tuple[str, str], Path]
-CLI = Callable[..., Any]
 
-
-def test_predict_prints_the_likeliest_classes(
-    tmp_path: Path, vitedge: CLI, bundles: Bundles, held_out: Any
-) -> None:
+def test_predict_prints_the_likeliest_classes(tmp_path, vitedge, bundles, held_out):
     bundle, files = bundles["onnxruntime", "int8"], [tmp_path / f"{i}.png" for i in range(2)]
     for file, image in zip(files, held_out.images, strict=False):
         Image.fromarray(image).save(file)
@@ -33,7 +24,7 @@ def test_predict_prints_the_likeliest_classes(
     assert "no image" in vitedge("predict", bundle, tmp_path / "absent.png", code=2).stderr
 
 
-def test_predict_writes_the_masks_of_a_segmentation(tmp_path: Path, vitedge: CLI) -> None:
+def test_predict_writes_the_masks_of_a_segmentation(tmp_path, vitedge):
     vitedge("export", "shapes", "--target", ONNXRUNTIME, "--output", tmp_path)
     image, _ = shapes.draw(shapes.HELD_OUT[0])
     Image.fromarray(image).save(tmp_path / "a.png")

@@ -8,9 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +15,11 @@ from PIL import Image
 
 from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
-from vitedge.data.imageset import Batch
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
 
-CLI = Callable[..., Any]
 DIGITS = ZOO["digits"]
 NAME = f"model-{ONNXRUNTIME}-int8"
 RUN = f".{NAME}.qat"
@@ -41,50 +36,40 @@ floats = "fp32"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory, held_out):
     """160 labelled training digits, and 100 for evaluation."""
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     batch = next(found.batches(160))
     path = tmp_path_factory.mktemp("training") / "training.npz"
     np.savez(path, images=batch.images, labels=batch.labels)
-    unseen = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
-    few = next(unseen.batches(100))
-    np.savez(path.with_name(EVALUATION), images=few.images, labels=few.labels)
+    few = slice(100)
+    evaluation = path.with_name(EVALUATION)
+    np.savez(evaluation, images=held_out.images[few], labels=held_out.labels[few])
     return path
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("settings") / "short.toml"
-    path.write_text(SHORT)
-    return path
-
-
-def arguments(model: object, images: Path, settings: Path, output: Path) -> list[str]:
+def arguments(model, images, output, settings=SHORT):
+    """The command line of a run, with its settings in a file beside `output`."""
+    how = output.with_name(f"{output.name}.toml")
+    how.write_text(settings)
     return [
         *("qat", str(model), "--target", ONNXRUNTIME, "--train-data", str(images)),
-        *("--training", str(settings), "--num-samples", "32", "--duration", "0"),
+        *("--training", str(how), "--num-samples", "32", "--duration", "0"),
         *("--eval-data", str(images.with_name(EVALUATION)), "--output", str(output)),
     ]
 
 
 @pytest.fixture(scope="module")
-def trained(
-    vitedge: CLI,
-    onnx_model: Path,
-    images: Path,
-    settings: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def trained(vitedge, onnx_model, images, tmp_path_factory):
     """The folder of one uninterrupted run, which took the place of another that had not ended."""
     output = tmp_path_factory.mktemp("trained")
     (output / RUN).mkdir()
     (output / RUN / "last.safetensors").write_bytes(b"of another run")
-    vitedge(*arguments(onnx_model, images, settings, output), "--force")
+    vitedge(*arguments(onnx_model, images, output), "--force")
     return output
 
 
-def test_a_trained_artifact_is_a_bundle_like_any_other(trained: Path, held_out: Batch) -> None:
+def test_a_trained_artifact_is_a_bundle_like_any_other(trained, held_out):
     bundle = open_bundle(trained / NAME)
     record = bundle.manifest.quantization.training
     assert record.steps == 8 and record.images + record.held_out == 160
@@ -98,14 +83,14 @@ def test_a_trained_artifact_is_a_bundle_like_any_other(trained: Path, held_out: 
     assert not list(trained.glob(".*")), "checkpoints of a finished run are of no use"
 
 
-def test_the_artifact_computes_what_was_trained(trained: Path) -> None:
+def test_the_artifact_computes_what_was_trained(trained):
     """But for values at the edge of two steps, which runtimes round one way or the other."""
     report = json.loads((trained / NAME / "report.json").read_text())
     parity = open_bundle(trained / NAME).manifest.quantization.training.parity
     assert parity < 5e-3 and parity < 0.5 * 10 ** (-report["numerics"]["sqnr_db"] / 20)
 
 
-def test_inspect_tells_of_the_training(vitedge: CLI, trained: Path, tmp_path: Path) -> None:
+def test_inspect_tells_of_the_training(vitedge, trained, tmp_path):
     page = tmp_path / "page.html"
     shown = vitedge("inspect", trained / NAME, "--html", page).stdout
     assert "trained for 8 steps on 14" in shown
@@ -114,19 +99,15 @@ def test_inspect_tells_of_the_training(vitedge: CLI, trained: Path, tmp_path: Pa
 
 
 @pytest.mark.heavy
-def test_two_runs_with_one_seed_are_equal(
-    vitedge: CLI, onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
-) -> None:
-    vitedge(*arguments(onnx_model, images, settings, tmp_path))
+def test_two_runs_with_one_seed_are_equal(vitedge, onnx_model, trained, images, tmp_path):
+    vitedge(*arguments(onnx_model, images, tmp_path))
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(
-    vitedge: CLI, onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def test_a_killed_run_goes_on_to_the_same_weights(vitedge, onnx_model, trained, images, tmp_path):
+    command = arguments(onnx_model, images, tmp_path)
+    running = subprocess.Popen([sys.executable, "-m", "vitedge", *command], stderr=subprocess.PIPE)
     log = tmp_path / RUN / "log.jsonl"
     while not (log.exists() and '"step": 5' in log.read_text()):
         assert running.poll() is None, running.stderr.read().decode()
@@ -135,25 +116,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     running.wait()
     assert (tmp_path / RUN / "last.safetensors").exists() and not (tmp_path / NAME).exists()
 
-    refused = vitedge(*arguments(onnx_model, images, settings, tmp_path), code=2)
+    refused = vitedge(*command, code=2)
     assert "holds a run that was not finished" in refused.stderr and "--resume" in refused.stderr
-    other = vitedge(
-        *arguments(onnx_model, images, settings, tmp_path), "--resume", "--seed", 9, code=2
-    )
+    other = vitedge(*command, "--resume", "--seed", 9, code=2)
     assert "the training settings differ" in other.stderr
 
-    vitedge(*arguments(onnx_model, images, settings, tmp_path), "--resume")
+    vitedge(*command, "--resume")
     model = (tmp_path / NAME / "model.onnx").read_bytes()
     assert model == (trained / NAME / "model.onnx").read_bytes()
     assert not (tmp_path / RUN).exists()
 
 
-def test_two_processes_train_as_one_does(
-    onnx_model: Path, trained: Path, images: Path, settings: Path, tmp_path: Path
-) -> None:
+def test_two_processes_train_as_one_does(onnx_model, trained, images, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     ran = subprocess.run(
-        [*launcher, "-m", "vitedge", *arguments(onnx_model, images, settings, tmp_path)],
+        [*launcher, "-m", "vitedge", *arguments(onnx_model, images, tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -167,49 +144,46 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.heavy
-def test_four_bit_weights_lose_and_training_recovers(
-    vitedge: CLI, images: Path, tmp_path: Path
-) -> None:
+def test_four_bit_weights_lose_and_training_recovers(vitedge, images, tmp_path):
     recipe = tmp_path / "w4.toml"
     recipe.write_text(
         'name = "w4"\ndescription = "4-bit weights"\nnum_samples = 32\nactivations = "minmax"\n'
         'weights = "mse"\nweight_bits = 4\n'
     )
-    how = tmp_path / "how.toml"
-    how.write_text("batch_size = 16\nlearning_rate = 3e-5")
-    made = vitedge(*arguments("digits", images, how, tmp_path), "--calibration", recipe)
+    how = "batch_size = 16\nlearning_rate = 3e-5"
+    made = vitedge(*arguments("digits", images, tmp_path, how), "--calibration", recipe)
     assert "4-bit weights are stored in 8 bits" in made.stderr
     looks = open_bundle(tmp_path / DIGITS_NAME).manifest.quantization.training.looks
     assert looks[-1].loss < 0.8 * looks[0].loss
 
 
-def refusal(vitedge: CLI, images: Path, output: Path, *more: object) -> str:
+def refusal(vitedge, images, output, settings="", *more):
     """What is said of bad input; nothing may be left behind."""
+    how = output.with_name("how.toml")
+    how.write_text(settings)
     ran = vitedge(
         *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
-        *("--eval-data", "digits", "--duration", 0, "--output", output, *more),
+        *("--eval-data", "digits", "--duration", 0, "--output", output, "--training", how, *more),
         code=2,
     )
     assert not output.exists() or not [p for p in output.iterdir() if p.suffix != ".qat"]
-    return str(ran.stderr)
+    return ran.stderr
 
 
-def test_training_on_evaluation_images_is_refused(vitedge: CLI, tmp_path: Path) -> None:
-    found = open_images("digits", "evaluation", DIGITS.preprocess, DIGITS.labels)
+def test_training_on_evaluation_images_is_refused(vitedge, tmp_path, held_out):
     path = tmp_path / "leak.npz"
-    np.savez(path, images=next(found.batches(96)).images)
+    np.savez(path, images=held_out.images[:96])
     said = refusal(vitedge, path, tmp_path / "out")
     assert "96 images of" in said and "are evaluation images, too" in said
 
 
-def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge: CLI, tmp_path: Path) -> None:
+def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge, tmp_path):
     found = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     batch = next(found.batches(len(found)))
     kept = batch.labels != 7
-    path, how = tmp_path / "without.npz", tmp_path / "labels.toml"
+    path = tmp_path / "without.npz"
     np.savez(path, images=batch.images[kept], labels=batch.labels[kept])
-    how.write_text("labels = 1.0")
-    said = refusal(vitedge, path, tmp_path / "out", "--training", how)
+    said = refusal(vitedge, path, tmp_path / "out", "labels = 1.0")
     assert "no image of 1 of the model's classes: 7" in said
 
 
@@ -223,38 +197,29 @@ def test_a_missing_class_is_named_where_labels_are_trained_on(vitedge: CLI, tmp_
         ("epochs = 0", "epochs"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(
-    vitedge: CLI, images: Path, tmp_path: Path, text: str, says: str
-) -> None:
-    how = tmp_path / "how.toml"
-    how.write_text(text)
+def test_settings_that_cannot_work_are_refused(vitedge, images, tmp_path, text, says):
     unfinished = tmp_path / "out" / f".{DIGITS_NAME}.qat" / "last.safetensors"
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(b"of another run")
-    assert says in refusal(vitedge, images, tmp_path / "out", "--training", how, "--force")
+    assert says in refusal(vitedge, images, tmp_path / "out", text, "--force")
     assert unfinished.exists(), "another run is given up when this one begins"
 
 
 @pytest.mark.heavy
-def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
-    vitedge: CLI, images: Path, tmp_path: Path
-) -> None:
-    how = tmp_path / "how.toml"
-    how.write_text("learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64\nepochs = 1")
-    said = refusal(vitedge, images, tmp_path / "out", "--training", how)
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(vitedge, images, tmp_path):
+    how = "learning_rate = 1e30\nwarmup = 1.0\nbatch_size = 64\nepochs = 1"
+    said = refusal(vitedge, images, tmp_path / "out", how)
     assert "at step " in said and "with --resume and a lower --learning-rate" in said
     vitedge(
         *("qat", "--target", ONNXRUNTIME, "--train-data", images, "--num-samples", 16),
         *("--eval-data", "digits", "--duration", 0, "--output", tmp_path / "out"),
-        *("--training", how, "--resume", "--learning-rate", 1e-5),
+        *("--training", tmp_path / "how.toml", "--resume", "--learning-rate", 1e-5),
     )
     assert (tmp_path / "out" / DIGITS_NAME / "manifest.json").exists()
 
 
 @pytest.mark.heavy
-def test_images_that_are_none_are_counted_and_left_out(
-    vitedge: CLI, images: Path, tmp_path: Path
-) -> None:
+def test_images_that_are_none_are_counted_and_left_out(vitedge, images, tmp_path):
     batch = np.load(images)
     for index in range(80):
         folder = tmp_path / "folder" / str(batch["labels"][index])

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.machine import ONNXRUNTIME
 from tests.support.qdq import QDQ, WIDTH
 
-CLI = Callable[..., Any]
 ONLY_10 = {"--stronglyTyped", "--noDataTransfers", "--useCudaGraph", "--useSpinWait"}
 """trtexec 11 and tensorrt_rtx do so by default; 11 warns of each."""
 REMOVED = {"--fp16", "--bf16", "--int8", "--best", "--calib", "--workspace", "--buildOnly"}
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Callable[..., Path]:
+def model(tmp_path):
     """An ONNX file with x (batch, 16, 64)."""
 
-    def make(batch: int | str) -> Path:
+    def make(batch):
         graph = QDQ()
         graph.linear("x", "y")
         path = tmp_path / "my model.onnx"
@@ -32,7 +29,7 @@ def model(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def commands(vitedge: CLI, path: Path, *more: str) -> list[dict[str, Any]]:
+def commands(vitedge, path, *more):
     found = vitedge("inspect", path, "--as", "trtexec", *more, "--json").document
     assert found["schema"] == "vitedge.commands/1"
     for command in found["commands"]:
@@ -42,7 +39,7 @@ def commands(vitedge: CLI, path: Path, *more: str) -> list[dict[str, Any]]:
     return found["commands"]
 
 
-def test_a_fixed_batch_for_tensorrt(vitedge: CLI, model) -> None:
+def test_a_fixed_batch_for_tensorrt(vitedge, model):
     path = model(4)
     build = [f"--onnx={path}", "--saveEngine=model.engine", "--timingCacheFile=timing.cache"]
     as_11 = ["--noDataTransfers", "--useCudaGraph", "--useSpinWait"]
@@ -53,9 +50,7 @@ def test_a_fixed_batch_for_tensorrt(vitedge: CLI, model) -> None:
     ]
 
 
-def test_a_dynamic_batch_on_a_jetson_has_its_profile_and_its_memory_limit(
-    vitedge: CLI, model
-) -> None:
+def test_a_dynamic_batch_on_a_jetson_has_its_profile_and_its_memory_limit(vitedge, model):
     ten, eleven, polygraphy = commands(vitedge, model("batch"), "--target", "jetson-orin")
     assert (ten["versions"], eleven["versions"]) == ("TensorRT 10.x", "TensorRT 11.x")
     profile = [f"--{k}Shapes=x:{n}x16x{WIDTH}" for k, n in (("min", 1), ("opt", 1), ("max", 8))]
@@ -68,7 +63,7 @@ def test_a_dynamic_batch_on_a_jetson_has_its_profile_and_its_memory_limit(
     assert polygraphy["argv"][11:13] == ["--pool-limit", "workspace:2048M"]
 
 
-def test_an_rtx_pc_builds_anywhere_and_times_on_the_device(vitedge: CLI, model) -> None:
+def test_an_rtx_pc_builds_anywhere_and_times_on_the_device(vitedge, model):
     build, run, polygraphy = commands(vitedge, model("batch"), "--target", "rtx-40")
     assert build["argv"][:3] == ["tensorrt_rtx", *build["argv"][1:3]]
     assert build["argv"][-2:] == ["--computeCapabilities=89", "--skipInference"]
@@ -76,9 +71,7 @@ def test_an_rtx_pc_builds_anywhere_and_times_on_the_device(vitedge: CLI, model) 
     assert polygraphy["environment"] == {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
 
 
-def test_what_a_target_asks_of_the_engine_becomes_flags(
-    vitedge: CLI, model, tmp_path: Path
-) -> None:
+def test_what_a_target_asks_of_the_engine_becomes_flags(vitedge, model, tmp_path):
     shipped = Path(__file__).parents[2] / "targets" / "tensorrt.toml"
     target = tmp_path / "own.toml"
     text = shipped.read_text(encoding="utf-8").replace('["10.3", "12"]', '["10.3", "11"]')
@@ -92,7 +85,7 @@ def test_what_a_target_asks_of_the_engine_becomes_flags(
     assert [flag for flag in polygraphy["argv"] if flag in wanted] == wanted
 
 
-def test_the_lines_can_be_pasted_into_a_shell(vitedge: CLI, model) -> None:
+def test_the_lines_can_be_pasted_into_a_shell(vitedge, model):
     path = model("batch")
     lines = vitedge("inspect", path, "--as", "trtexec").stdout.splitlines()
     assert lines[0] == "# trtexec, TensorRT 10.x" and lines[2] == "# trtexec, TensorRT 11.x"
@@ -100,7 +93,7 @@ def test_the_lines_can_be_pasted_into_a_shell(vitedge: CLI, model) -> None:
     assert argv == [command["argv"] for command in commands(vitedge, path)]
 
 
-def test_an_artifact_has_its_own_input(vitedge: CLI, bundles) -> None:
+def test_an_artifact_has_its_own_input(vitedge, bundles):
     artifact = bundles["onnxruntime", "int8"]
     ten, *_ = commands(vitedge, artifact, "--target", "tensorrt")
     assert ten["argv"][1] == f"--onnx={artifact / 'model.onnx'}"
@@ -118,8 +111,8 @@ def test_an_artifact_has_its_own_input(vitedge: CLI, bundles) -> None:
     ],
 )
 def test_where_there_is_no_command_one_line_says_why(
-    vitedge: CLI, model, bundles, tmp_path: Path, which, arguments, says
-) -> None:
+    vitedge, model, bundles, tmp_path, which, arguments, says
+):
     if which == "open":
         graph = QDQ()
         graph.add("Relu", ["x"], "y")

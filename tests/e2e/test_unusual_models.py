@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import msgspec
 import numpy as np
 import onnx
@@ -19,7 +16,7 @@ HEAD = "m = ReduceMean <keepdims = 0> (p, tokens_axis)\n y = Add(m, b)"
 PLAIN = f"{NORM}\n p = MatMul(n, w)\n {HEAD}"
 
 
-def model(folder: Path, body: str, classes: int = 12, **changed: Any) -> Path:
+def model(folder, body, classes=12, **changed):
     """A graph from uint8 images (1, 8, 8, 3) to logits (1, classes)."""
     path = build(folder, body, tokens_axis=np.array([1]), **changed)
     proto = onnx.load(path)
@@ -30,13 +27,13 @@ def model(folder: Path, body: str, classes: int = 12, **changed: Any) -> Path:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
+def images(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "images.npz", images=rng.integers(100, 256, (8, 8, 8, 3), np.uint8))
     return tmp_path / "images.npz"
 
 
-def exported(vitedge, path: Path, images: Path, target: str = ONNXRUNTIME) -> dict[str, Any]:
+def exported(vitedge, path, images, target=ONNXRUNTIME):
     """The manifest and the report of its INT8 bundle."""
     output = path.parent / "out"
     flags = ("--int8", "--calibration", "fast", "--num-samples", 8)
@@ -49,7 +46,7 @@ def exported(vitedge, path: Path, images: Path, target: str = ONNXRUNTIME) -> di
     }
 
 
-def refused(vitedge, path: Path, images: Path, *says: str) -> None:
+def refused(vitedge, path, images, *says):
     output = path.parent / "out"
     flags = ("--target", ONNXRUNTIME, "--int8", "--num-samples", 8, "--calib-data", images)
     ran = vitedge("export", path, *flags, "--output", output, code=2)
@@ -59,14 +56,12 @@ def refused(vitedge, path: Path, images: Path, *says: str) -> None:
     assert not list(output.glob("*"))
 
 
-def test_a_layer_that_gives_nan_is_named(vitedge, tmp_path: Path, images: Path) -> None:
+def test_a_layer_that_gives_nan_is_named(vitedge, tmp_path, images):
     body = f"neg = Neg(x)\n s = Sub(neg, b)\n r = Log(s)\n p = MatMul(r, w_plain)\n {HEAD}"
     refused(vitedge, model(tmp_path, body), images, "NaN from Log_r on")
 
 
-def test_a_layer_that_gives_nan_on_a_calibration_image_is_named(
-    vitedge, tmp_path: Path, images: Path
-) -> None:
+def test_a_layer_that_gives_nan_on_a_calibration_image_is_named(vitedge, tmp_path, images):
     body = f"""
         low = ReduceMin <keepdims = 1> (x, tokens_axis)
         high = ReduceMax <keepdims = 1> (x, tokens_axis)
@@ -83,12 +78,12 @@ def test_a_layer_that_gives_nan_on_a_calibration_image_is_named(
     refused(vitedge, path, images, "NaN", "Div_normed")
 
 
-def test_a_model_without_a_layer_to_quantize(vitedge, tmp_path: Path, images: Path) -> None:
+def test_a_model_without_a_layer_to_quantize(vitedge, tmp_path, images):
     body = "m = ReduceMean <keepdims = 0> (x, tokens_axis)\n y = Softmax(m)"
     refused(vitedge, model(tmp_path, body), images, "nothing in this model", "none", "--fp32")
 
 
-def test_a_model_of_convolutions(vitedge, tmp_path: Path, images: Path, openvino: str) -> None:
+def test_a_model_of_convolutions(vitedge, tmp_path, images, openvino):
     body = """
         h = Conv(pixels, c_grown, b_grown)
         r = Relu(h)
@@ -107,7 +102,7 @@ def test_a_model_of_convolutions(vitedge, tmp_path: Path, images: Path, openvino
     refused(vitedge, path, images, "with weights are Conv", "--fp32")
 
 
-def test_dead_branches_and_shared_weights(vitedge, tmp_path: Path, images: Path) -> None:
+def test_dead_branches_and_shared_weights(vitedge, tmp_path, images):
     body = f"""
         {NORM}
         d = MatMul(n, w_plain)

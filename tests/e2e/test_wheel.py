@@ -12,28 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Once
 from vitedge.measure.remote.wheel import pack
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command: object, cwd: Path, code: int = 0) -> str:
+def run(*command, cwd, code=0, stream=""):
+    """What it prints on stdout, or on stderr where it fails."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True
-    )
+    words = [str(part) for part in command]
+    done = subprocess.run(words, cwd=cwd, env=clean, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout if code == 0 else done.stderr
+    return getattr(done, stream or ("stderr" if code else "stdout"))
 
 
 @pytest.fixture(scope="module")
-def device(once: Once) -> Path:
+def device(once):
     """A folder whose `venv` holds nothing but the wheel and ONNX Runtime."""
     return once("wheel", install)
 
 
-def install(folder: Path) -> None:
+def install(folder):
     build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
     run(*build, cwd=folder)
     (wheel,) = folder.glob("*.whl")
@@ -42,9 +41,7 @@ def install(folder: Path) -> None:
     run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[onnxruntime]", cwd=folder)
 
 
-def test_a_device_validates_and_benches_without_torch(
-    device: Path, bundles: dict[tuple[str, str], Path]
-) -> None:
+def test_a_device_validates_and_benches_without_torch(device, bundles):
     vitedge = device / "venv" / "bin" / "vitedge"
     for precision in ("fp32", "int8"):
         bundle = bundles["onnxruntime", precision]
@@ -59,24 +56,29 @@ def test_a_device_validates_and_benches_without_torch(
     assert len(json.loads(run(vitedge, "calibrations", "--json", cwd=device))) >= 3
 
 
-def test_a_device_inspects_an_artifact_without_onnx(
-    device: Path, bundles: dict[tuple[str, str], Path]
-) -> None:
+def test_a_device_inspects_and_judges_an_artifact_without_a_runtime(device, bundles):
     vitedge = device / "venv" / "bin" / "vitedge"
     for runtime in ("onnxruntime", "openvino"):
         found = json.loads(run(vitedge, "inspect", bundles[runtime, "int8"], "--json", cwd=device))
         assert found["summary"]["worst"] and found["lint"] == []
-    run(vitedge, "inspect", bundles["openvino", "int8"], "--html", "page.html", cwd=device)
-    assert "<svg" in (device / "page.html").read_text()
+    shutil.copy(bundles["openvino", "int8"] / "report.json", device)
+    python = (device / "venv" / "bin" / "python", "-X", "importtime", "-m", "vitedge")
+    for command in (
+        ("inspect", bundles["openvino", "int8"], "--html", "page.html"),
+        ("gate", "report.json", "--max-drop=1"),
+    ):
+        log = run(*python, *command, cwd=device, stream="stderr")
+        imported = {line.rpartition("|")[2].strip() for line in log.splitlines()}
+        assert "numpy" in imported and "onnxruntime" not in imported
+    page = (device / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="own-dot"') >= 17 and "patch_embed" in page
     model = bundles["onnxruntime", "int8"] / "model.onnx"
     for arguments in ((model,), (model.parent, "--target", "openvino-cpu")):
         message = run(vitedge, "inspect", *arguments, cwd=device, code=3)
         assert "onnx" in message and "vitedge[export]" in message
 
 
-def test_a_device_says_what_it_can_run_and_what_it_cannot_build(
-    device: Path, bundles: dict[tuple[str, str], Path]
-) -> None:
+def test_a_device_says_what_it_can_run_and_what_it_cannot_build(device, bundles):
     vitedge = device / "venv" / "bin" / "vitedge"
     checks = json.loads(run(vitedge, "doctor", "--json", cwd=device))["checks"]
     found = {check["name"]: check["status"] for check in checks}
@@ -85,9 +87,7 @@ def test_a_device_says_what_it_can_run_and_what_it_cannot_build(
     assert "nothing to build" in message
 
 
-def test_the_wheel_that_a_device_gets_over_ssh_is_that_which_is_released(
-    device: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_that_a_device_gets_over_ssh_is_that_which_is_released(device, tmp_path):
     (released,) = device.glob("*.whl")
     packed = pack(tmp_path)
     assert packed.name == released.name
@@ -99,15 +99,9 @@ def test_the_wheel_that_a_device_gets_over_ssh_is_that_which_is_released(
     assert pack(tmp_path).read_bytes() == before
 
 
-def test_a_device_says_what_export_needs(device: Path) -> None:
+def test_a_device_says_what_it_lacks(device, bundles):
     vitedge = device / "venv" / "bin" / "vitedge"
     message = run(vitedge, "export", "--target", "onnxruntime", cwd=device, code=3)
     assert "torch" in message and "vitedge[export]" in message
-
-
-def test_a_device_says_which_runtime_an_artifact_needs(
-    device: Path, bundles: dict[tuple[str, str], Path]
-) -> None:
-    vitedge = device / "venv" / "bin" / "vitedge"
     message = run(vitedge, "bench", bundles["openvino", "int8"], cwd=device, code=3)
     assert "vitedge[openvino]" in message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 from vitedge.core import measurements, report
 from vitedge.core.progress import SILENT
 from vitedge.gate import api
-from vitedge.gate.verdict import Verdict
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.evidence import About, PerImage
 
@@ -22,7 +20,7 @@ CLASSES = 10
 Write = Callable[..., Path]
 
 
-def per_image(lost: int, gained: int, n: int = N, seed: int = 0) -> PerImage:
+def per_image(lost, gained, n=N, seed=0):
     """FP32 is right on 800 of 1,000; the artifact errs on `lost` of these, mends `gained`."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, n).astype(np.int32)
@@ -44,7 +42,7 @@ def per_image(lost: int, gained: int, n: int = N, seed: int = 0) -> PerImage:
 KEPT = per_image(lost=2, gained=1)
 
 
-def sections(lost: int = 2, gained: int = 1, n: int = N) -> dict[str, Any]:
+def sections(lost=2, gained=1, n=N):
     """A report that has everything."""
     drop = 100 * (lost - gained) / n
     return {
@@ -77,7 +75,7 @@ def sections(lost: int = 2, gained: int = 1, n: int = N) -> dict[str, Any]:
     }
 
 
-def changed(section: str, **changes: Any) -> dict[str, Any]:
+def changed(section, **changes):
     """One section of such a report, in part otherwise."""
     return {section: msgspec.structs.replace(sections()[section], **changes)}
 
@@ -86,9 +84,7 @@ ELSEWHERE = changed("conditions", fingerprint="ba9876543210")
 """Timed on another machine."""
 
 
-def write_report(
-    folder: Path, kept: PerImage | None = None, preprocessing: str = "p", **changes: Any
-) -> Path:
+def write_report(folder, kept=None, preprocessing="p", **changes):
     """Write a report, with what `changes` say; with `kept`, the evidence beside it."""
     folder.mkdir(exist_ok=True)
     content = msgspec.to_builtins(sections()) | msgspec.to_builtins(changes)
@@ -107,18 +103,12 @@ def write_report(
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
+def write(tmp_path):
     """Write a report into a folder of its `name`."""
     return lambda name="vit", **content: write_report(tmp_path / name, **content)
 
 
-def gate(
-    *sources: Path,
-    confidence: float | None = None,
-    baseline: Path | None = None,
-    accept: bool = False,
-    **limits: float,
-) -> Verdict:
+def gate(*sources, confidence=None, baseline=None, accept=False, **limits):
     """One run of the gate on finished reports."""
     asked = {"confidence": confidence, "baseline": baseline, "accept": accept}
     return api.gate(sources, **asked, progress=SILENT, **limits)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gate.conftest import KEPT, Write, gate
+from tests.unit.gate.conftest import KEPT, gate
 from vitedge.core.errors import InputError
 from vitedge.gate import config
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -30,9 +30,7 @@ path = "*/report.json"
 """
 
 
-def test_several_artifacts_are_judged_by_limits_of_their_own_and_the_command_line_last(
-    write: Write,
-) -> None:
+def test_several_artifacts_are_judged_by_limits_of_their_own_and_the_command_line_last(write):
     write("fast"), write("slow")
     Path("vitedge.toml").write_text(VITEDGE)
     verdict = gate()
@@ -42,7 +40,7 @@ def test_several_artifacts_are_judged_by_limits_of_their_own_and_the_command_lin
     assert gate(min_speedup=1.2).answer == "passed"
 
 
-def test_pyproject_toml_has_a_table_for_it(write: Write) -> None:
+def test_pyproject_toml_has_a_table_for_it(write):
     write("fast")
     Path("pyproject.toml").write_text(
         '[project]\nname = "x"\n[tool.vitedge.gate]\nmax_drop_pp = 1\nartifacts = '
@@ -56,7 +54,7 @@ def test_pyproject_toml_has_a_table_for_it(write: Write) -> None:
         config.load(Path("pyproject.toml"))
 
 
-def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
+def test_the_baseline_lies_where_the_file_says(write):
     path = write("fast", kept=KEPT)
     Path("vitedge.toml").write_text('[gate]\nmax_drop_pp = 2\nbaseline = "accepted.npz"\n')
     gate(path, accept=True)
@@ -85,7 +83,7 @@ def test_the_baseline_lies_where_the_file_says(write: Write) -> None:
         ('[gate]\nmax_drop_pp = 1\nartifacts = [{ path = "nowhere/*" }]\n', "nowhere", "export"),
     ],
 )
-def test_a_file_that_says_what_no_gate_knows_is_refused(text: str, said: str, hint: str) -> None:
+def test_a_file_that_says_what_no_gate_knows_is_refused(text, said, hint):
     Path("vitedge.toml").write_text(text)
     with pytest.raises(InputError) as raised:
         gate()
@@ -94,7 +92,7 @@ def test_a_file_that_says_what_no_gate_knows_is_refused(text: str, said: str, hi
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0, 95.0, float("nan")])
-def test_a_confidence_that_is_none_is_refused(write: Write, confidence: float) -> None:
+def test_a_confidence_that_is_none_is_refused(write, confidence):
     with pytest.raises(InputError, match="`confidence="):
         gate(write(), max_drop_pp=1, confidence=confidence)
 
@@ -116,9 +114,7 @@ path = "gone"
 @pytest.mark.parametrize(
     ("listed", "named"), [("slow", "slow/report.json"), ("slow/report.json", "slow")]
 )
-def test_an_entry_holds_for_a_folder_and_for_its_report(
-    write: Write, listed: str, named: str
-) -> None:
+def test_an_entry_holds_for_a_folder_and_for_its_report(write, listed, named):
     path = write("slow")
     Path("vitedge.toml").write_text(BY_FOLDER.replace('path = "slow"', f'path = "{listed}"'))
     entry = config.load(None).entry(Path(named))
@@ -127,7 +123,7 @@ def test_an_entry_holds_for_a_folder_and_for_its_report(
         gate(path)  # a report cannot be validated on the entry's images
 
 
-def test_artifacts_that_are_named_need_not_wait_for_others(write: Write) -> None:
+def test_artifacts_that_are_named_need_not_wait_for_others(write):
     path = write("slow")
     Path("vitedge.toml").write_text(BY_FOLDER.replace('data = "pictures.npz"\n', ""))
     assert gate(path).answer == "failed"

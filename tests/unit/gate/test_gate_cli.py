@@ -8,13 +8,10 @@ import sys
 
 import pytest
 
-from tests.unit.gate.conftest import Write
 from vitedge.cli import main
 
 
-def test_a_terminal_that_lacks_a_sign_does_not_fail_what_passes(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_that_lacks_a_sign_does_not_fail_what_passes(write, monkeypatch):
     raw = io.BytesIO()
     path = write(artifact="модель-int8")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.unit.gate.conftest import ELSEWHERE, KEPT, N, Write, changed, gate, per_image
+from tests.unit.gate.conftest import ELSEWHERE, KEPT, N, changed, gate, per_image
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine
 from vitedge.core.report import Parity
 from vitedge.gate.compare import compare
-from vitedge.gate.verdict import Check
 
 RELABELLED = replace(KEPT, labels=KEPT.labels[::-1].copy())
 
 
-def test_the_worst_of_several_artifacts_decides(write: Write) -> None:
+def test_the_worst_of_several_artifacts_decides(write):
     good, slow = write("good"), write("slow", **changed("latency", speedup=0.5))
     verdict = gate(good, slow, max_drop_pp=1, min_speedup=1.2)
     assert [judged.answer for judged in verdict.judged] == ["passed", "failed"]
@@ -39,16 +36,14 @@ def test_the_worst_of_several_artifacts_decides(write: Write) -> None:
         ({"latency": {"distribution": {"quantiles_ms": [], "series": []}}}, r"\$\.latency"),
     ],
 )
-def test_a_report_that_nobody_writes_is_refused(
-    write: Write, changes: dict[str, Any], said: str
-) -> None:
+def test_a_report_that_nobody_writes_is_refused(write, changes, said):
     path = write(**changes)
     with pytest.raises(InputError, match=said) as raised:
         gate(path, max_drop_pp=1)
     assert str(path) in raised.value.what and raised.value.fix
 
 
-def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_report_is_refused(tmp_path):
     path = tmp_path / "report.json"
     with pytest.raises(InputError, match="no artifact and no report at"):
         gate(path, max_drop_pp=1)
@@ -59,7 +54,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def accepted(write: Write, tmp_path: Path) -> Path:
+def accepted(write, tmp_path):
     """A baseline of 1,000 images, timed on machine 0123456789ab."""
     file = tmp_path / "baseline.npz"
     verdict = gate(write("accepted", kept=KEPT), max_drop_pp=2, baseline=file, accept=True)
@@ -67,13 +62,13 @@ def accepted(write: Write, tmp_path: Path) -> Path:
     return file
 
 
-def since(path: Path, baseline: Path, **limit: float) -> Check:
+def since(path, baseline, **limit):
     """The check of what was lost since."""
     (check,) = gate(path, baseline=baseline, **limit).judged[-1].checks
     return check
 
 
-def test_an_accepted_artifact_is_compared_image_by_image(write: Write, accepted: Path) -> None:
+def test_an_accepted_artifact_is_compared_image_by_image(write, accepted):
     judgements = gate(write(kept=KEPT), max_drop_pp=0.31, baseline=accepted).judged
     assert [(judgement.against, judgement.answer) for judgement in judgements] == [
         ("fp32", "inconclusive"),
@@ -83,7 +78,7 @@ def test_an_accepted_artifact_is_compared_image_by_image(write: Write, accepted:
     assert (check.value, check.answer) == (pytest.approx(3.8), "failed")
 
 
-def test_images_are_paired_in_whatever_order_they_came(write: Write, accepted: Path) -> None:
+def test_images_are_paired_in_whatever_order_they_came(write, accepted):
     order = np.random.default_rng(1).permutation(N)
     arrays = {name: getattr(KEPT, name) for name in ("digests", "labels", "fp32", "artifact")}
     turned = replace(KEPT, **{name: array[order] for name, array in arrays.items()})
@@ -91,7 +86,7 @@ def test_images_are_paired_in_whatever_order_they_came(write: Write, accepted: P
     assert (check.value, check.answer) == (0, "passed")
 
 
-def test_accepting_one_keeps_the_others(write: Write, accepted: Path) -> None:
+def test_accepting_one_keeps_the_others(write, accepted):
     first, second = write(kept=KEPT), write("two", kept=per_image(3, 1), model="deit")
     gate(second, max_drop_pp=2, baseline=accepted, accept=True)
     assert gate(first, second, max_drop_pp=2, baseline=accepted).answer == "passed"
@@ -111,22 +106,18 @@ def test_accepting_one_keeps_the_others(write: Write, accepted: Path) -> None:
         (changed("latency", batch=8), {"max_slowdown": 1.1}, "at batch 1, and timed at 8"),
     ],
 )
-def test_a_baseline_of_something_else_cannot_speak(
-    write: Write, accepted: Path, artifact: dict[str, Any], limits: dict[str, float], said: str
-) -> None:
+def test_a_baseline_of_something_else_cannot_speak(write, accepted, artifact, limits, said):
     with pytest.raises(InputError, match=said) as raised:
         gate(write(**({"kept": KEPT} | artifact)), baseline=accepted, **limits)
     assert raised.value.fix
 
 
-def test_a_baseline_of_another_machine_speaks_for_accuracy(write: Write, accepted: Path) -> None:
+def test_a_baseline_of_another_machine_speaks_for_accuracy(write, accepted):
     moved = write(kept=KEPT, **ELSEWHERE)
     assert gate(moved, max_drop_pp=2, baseline=accepted).answer == "passed"
 
 
-def test_latency_is_compared_with_a_baseline_of_the_same_machine(
-    write: Write, accepted: Path
-) -> None:
+def test_latency_is_compared_with_a_baseline_of_the_same_machine(write, accepted):
     check = since(write(kept=KEPT), accepted, max_slowdown=1.1)
     assert (check.metric, check.value, check.answer) == ("slowdown", 1.0, "passed")
     slower = write(kept=KEPT, **changed("latency", speedup=1.1))
@@ -143,16 +134,12 @@ def test_latency_is_compared_with_a_baseline_of_the_same_machine(
         ({"conditions": None, "host": describe_machine(2)}, "not known where it was timed"),
     ],
 )
-def test_latency_that_was_not_timed_alike_fails(
-    write: Write, accepted: Path, changes: dict[str, Any], why: str
-) -> None:
+def test_latency_that_was_not_timed_alike_fails(write, accepted, changes, why):
     check = since(write(kept=KEPT, **changes), accepted, max_slowdown=1.1)
     assert check.answer == "failed" and why in check.reason
 
 
-def test_a_baseline_of_the_future_is_refused_before_anything_else(
-    write: Write, accepted: Path, tmp_path: Path
-) -> None:
+def test_a_baseline_of_the_future_is_refused_before_anything_else(write, accepted, tmp_path):
     with np.load(accepted) as file:
         named = {name: file[name] for name in file.files}
     header = named["about"].tobytes().replace(b"vitedge.baseline/1", b"vitedge.baseline/2")
@@ -164,7 +151,7 @@ def test_a_baseline_of_the_future_is_refused_before_anything_else(
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "missing"])
-def test_a_damaged_baseline_is_refused(write: Write, accepted: Path, damage: str) -> None:
+def test_a_damaged_baseline_is_refused(write, accepted, damage):
     if damage == "missing":
         accepted.unlink()
     else:
@@ -174,9 +161,7 @@ def test_a_damaged_baseline_is_refused(write: Write, accepted: Path, damage: str
         gate(write(kept=KEPT), max_drop_pp=2, baseline=accepted)
 
 
-def test_a_report_without_evidence_cannot_be_accepted_or_compared(
-    write: Write, accepted: Path
-) -> None:
+def test_a_report_without_evidence_cannot_be_accepted_or_compared(write, accepted):
     bare = write("bare")
     with pytest.raises(InputError, match="no evidence"):
         gate(bare, max_drop_pp=2, baseline=accepted, accept=True)
@@ -184,23 +169,19 @@ def test_a_report_without_evidence_cannot_be_accepted_or_compared(
     assert check.answer == "failed" and "no evidence.npz" in check.reason
 
 
-def test_evidence_of_other_bytes_is_not_believed(write: Write, accepted: Path) -> None:
+def test_evidence_of_other_bytes_is_not_believed(write, accepted):
     path = write(kept=per_image(0, 0))
     write(files={"model.onnx": "b" * 64})  # exported again, and not validated
     assert since(path, accepted, max_drop_pp=2).answer == "failed"
 
 
-def test_an_artifact_that_lost_parity_is_not_compared_with_a_baseline(
-    write: Write, accepted: Path
-) -> None:
+def test_an_artifact_that_lost_parity_is_not_compared_with_a_baseline(write, accepted):
     parity = Parity(n=8, numerics=None, agreement=None, at_export_db=None, broken="NaN")
     verdict = gate(write(kept=KEPT, parity=parity), max_drop_pp=9, baseline=accepted)
     assert [judged.answer for judged in verdict.judged] == ["failed", "failed"]
 
 
-def test_no_limit_and_no_baseline_is_dropped_in_silence(
-    write: Write, accepted: Path, tmp_path: Path
-) -> None:
+def test_no_limit_and_no_baseline_is_dropped_in_silence(write, accepted, tmp_path):
     path, new = write(kept=KEPT), tmp_path / "new.npz"
     with pytest.raises(InputError, match="nothing to pass"):
         gate(path)
@@ -221,12 +202,10 @@ def test_no_limit_and_no_baseline_is_dropped_in_silence(
         gate(other, max_drop_pp=2, max_slowdown=1.1, baseline=accepted, accept=True)
 
 
-def test_what_replaces_an_accepted_artifact_must_pass_against_it(
-    write: Write, tmp_path: Path
-) -> None:
+def test_what_replaces_an_accepted_artifact_must_pass_against_it(write, tmp_path):
     file = tmp_path / "baseline.npz"
 
-    def accept(lost: int, gained: int, **limits: float) -> tuple[list[str], bool]:
+    def accept(lost, gained, **limits):
         """The answers, and whether it was accepted."""
         before = file.read_bytes() if file.exists() else b""
         path = write(kept=per_image(lost, gained), **changed("latency", speedup=1.5 - lost / 50))
@@ -241,7 +220,7 @@ def test_what_replaces_an_accepted_artifact_must_pass_against_it(
     assert accept(lost=20, gained=30, max_slowdown=1.1) == (["passed", "failed"], False)
 
 
-def test_two_artifacts_are_compared_on_the_same_images(write: Write) -> None:
+def test_two_artifacts_are_compared_on_the_same_images(write):
     first = write("first", kept=KEPT)
     second = write("second", kept=per_image(22, 1), **changed("latency", speedup=3.0))
     comparison = compare(first, second)
@@ -266,21 +245,19 @@ def test_two_artifacts_are_compared_on_the_same_images(write: Write) -> None:
         ({"kept": KEPT, "latency": None}, ("not both were timed",)),
     ],
 )
-def test_what_cannot_be_paired_is_said(
-    write: Write, artifact: dict[str, Any], notes: tuple[str, ...]
-) -> None:
+def test_what_cannot_be_paired_is_said(write, artifact, notes):
     comparison = compare(write("first", kept=KEPT), write("second", **artifact))
     for note, pattern in zip(comparison.notes, notes, strict=True):
         assert re.search(pattern, note)
     assert [comparison.accuracy, comparison.latency].count(None) == len(notes)
 
 
-def test_two_models_are_not_compared(write: Write) -> None:
+def test_two_models_are_not_compared(write):
     with pytest.raises(InputError, match=r"a vit and .* a deit"):
         compare(write("first"), write("second", model="deit"))
 
 
-def test_a_rival_is_what_lay_at_its_path_then(write: Write) -> None:
+def test_a_rival_is_what_lay_at_its_path_then(write):
     first = write("first")
     rival = changed("latency", against=str(first.parent), speedup=1.25)
     latency = compare(first, write("second", **rival)).latency

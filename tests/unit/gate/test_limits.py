@@ -24,11 +24,11 @@ OPTIONS = {
 }
 
 
-def test_the_command_line_has_an_option_for_each() -> None:
+def test_the_command_line_has_an_option_for_each():
     assert {name: OPTIONS[name].help for name in DESCRIPTIONS} == DESCRIPTIONS
 
 
-def test_the_action_has_an_input_for_each_option() -> None:
+def test_the_action_has_an_input_for_each_option():
     text = (ACTION / "action.yml").read_text(encoding="utf-8")
     assert runpy.run_path(str(ACTION / "limits.py"))["with_limits"](text) == text, "make action"
     inputs = yaml.safe_load(text)["inputs"]
@@ -37,7 +37,7 @@ def test_the_action_has_an_input_for_each_option() -> None:
     assert OPTIONS.keys() - inputs.keys() <= {"sources", "json", "help"}
 
 
-def test_the_readme_tells_of_each() -> None:
+def test_the_readme_tells_of_each():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in DESCRIPTIONS if f"`--{name}" not in readme] == []
 
@@ -50,7 +50,7 @@ def test_the_readme_tells_of_each() -> None:
         (-1.0, "`max_drop_pp=-1` is no limit: expected float >= 0.0"),
     ],
 )
-def test_a_limit_that_is_none_is_refused(value: float, said: str) -> None:
+def test_a_limit_that_is_none_is_refused(value, said):
     with pytest.raises(InputError) as raised:
         config.options({"max_drop_pp": value})
     assert (raised.value.what, raised.value.fix) == (said, "give a number")

@@ -16,10 +16,8 @@ from tests.support import page_artifacts as gates
 from tests.support.page_reports import distribution, measured, with_part
 from tests.support.verdicts import check, judged
 from vitedge.core.manifest import Finding, HeldOut, Trained
-from vitedge.core.report import Report
 from vitedge.core.spec import Training
 from vitedge.gate import compare
-from vitedge.gate.verdict import Verdict
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.measure.inspection import Inspection, QuantizedTensor, rows_of, summarize
 from vitedge.show import csv
@@ -34,7 +32,7 @@ from vitedge.show.terminal import tables
 APPROVED = Path(__file__).with_name("approved")
 
 
-def approve(name: str, text: str) -> None:
+def approve(name, text):
     """Compare with the approved file; without style, and pixels as Pillow happens to pack them."""
     text = re.sub(r"<style>.*?</style>", "<style></style>", text, flags=re.DOTALL)
     text = re.sub(r"(data:image/\w+;base64,)[^\"]*", r"\1…", text)
@@ -44,7 +42,7 @@ def approve(name: str, text: str) -> None:
     assert text == file.read_text(encoding="utf-8")
 
 
-def small(name: str, precision: str, p50_ms: float, accuracy: float) -> Report:
+def small(name, precision, p50_ms, accuracy):
     """A report whose series has a few points."""
     report = measured(name, precision, p50_ms, accuracy)
     short = distribution(p50_ms, 0, points=4)
@@ -52,12 +50,12 @@ def small(name: str, precision: str, p50_ms: float, accuracy: float) -> Report:
     return with_part(report, "latency", distribution=short, fp32=rival)
 
 
-def test_the_page_of_bench() -> None:
+def test_the_page_of_bench():
     reports = [small("vit-fp32", "fp32", 2.1, 0.84), small("vit-int8", "int8", 1.2, 0.836)]
     approve("bench.html", bench.render(reports, "vitedge bench --html bench.html"))
 
 
-def test_the_page_of_a_gate() -> None:
+def test_the_page_of_a_gate():
     evidence = PerImage(
         digests=np.arange(5, dtype=np.uint64),
         labels=np.array([0, 0, 1, 1, 2], np.int32),
@@ -82,7 +80,7 @@ def test_the_page_of_a_gate() -> None:
     approve("gate.html", gates.page(artifacts, "vitedge gate --max-drop 0.5 --html gate.html"))
 
 
-def test_an_inspection(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_inspection(capsys):
     manifest = gates.manifest_of("vit-int8", layers=22)
     rows = rows_of(manifest.quantization.layers)
     looks = tuple(HeldOut(step=i, loss=1.0 / (i + 1), accuracy=0.5 + i / 4) for i in range(3))
@@ -106,9 +104,7 @@ def test_an_inspection(capsys: pytest.CaptureFixture[str]) -> None:
     approve("inspection.txt", capsys.readouterr().out)
 
 
-def test_a_bench_on_the_terminal_and_as_csv(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_bench_on_the_terminal_and_as_csv(capsys, tmp_path):
     reports = [small("vit-fp32", "fp32", 2.1, 0.84), small("vit, b-int8", "int8", 1.2, 0.836)]
     for table in (
         tables.reports(reports, "latency in turn"),
@@ -123,7 +119,7 @@ def test_a_bench_on_the_terminal_and_as_csv(
     approve("bench.csv", (tmp_path / "bench.csv").read_text())
 
 
-def test_a_comparison_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_on_the_terminal(capsys):
     first = compare.Side(
         **{"artifact": "vit-a", "path": "a", "target": "t", "precision": "int8"},
         **{"accuracy": 0.84, "sqnr_db": 33.0, "p50_ms": 2000.0, "p90_ms": 2500.0},
@@ -142,7 +138,7 @@ def test_a_comparison_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> Non
     approve("compare.txt", capsys.readouterr().out)
 
 
-def test_a_verdict_on_the_terminal(mixed: Verdict, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verdict_on_the_terminal(mixed, capsys):
     two = change(mixed, judged=(*mixed.judged, judged(check(), artifact="b")))
     tables.show(gate_tables.verdict(two))
     print(*gate_tables.reasons(two), sep="\n")
@@ -150,5 +146,5 @@ def test_a_verdict_on_the_terminal(mixed: Verdict, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("form", ["markdown", "junit", "smaller-is-better", "bigger-is-better"])
-def test_a_verdict_for_ci(mixed: Verdict, form: str) -> None:
+def test_a_verdict_for_ci(mixed, form):
     approve(f"verdict.{form}", FORMATS[form](mixed))

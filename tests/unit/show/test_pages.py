@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -29,32 +28,31 @@ from vitedge.show.page.chart import linear, logarithmic
 Element = ElementTree.Element
 
 
-def bench(*reports: Report) -> str:
+def bench(*reports):
     return render(reports, "vitedge bench")
 
 
-def gate(*artifacts: gates.Shown) -> str:
+def gate(*artifacts):
     return gates.page(artifacts)
 
 
-def parse(html: str) -> Element:
+def parse(html):
     """A page as XML, which is stricter than a browser."""
     closed = re.sub(r"<(meta|img|wbr)\b([^>]*)>", r"<\1\2/>", html.removeprefix("<!doctype html>"))
     return ElementTree.fromstring(closed.replace("<details open>", '<details open="">'))
 
 
-def rows(page: Element, label: str) -> list[list[str]]:
+def rows(page, label):
     """The cells of a table's body, as text."""
     body = page.find(f".//div[@aria-label='{label}, scrolls sideways']/table/tbody")
-    assert body is not None
     return [["".join(cell.itertext()) for cell in line] for line in body]
 
 
-def pictures(page: Element) -> list[Element]:
+def pictures(page):
     return page.findall(".//svg[@role='img']")
 
 
-def headings(page: Element) -> list[str | None]:
+def headings(page):
     return [heading.text for heading in page.iter("h2")]
 
 
@@ -62,7 +60,7 @@ def headings(page: Element) -> list[str | None]:
 
 
 @pytest.mark.parametrize("which", ["bench", "gate"])
-def test_a_page_is_well_formed_labelled_and_alone(which: str) -> None:
+def test_a_page_is_well_formed_labelled_and_alone(which):
     html = bench(*field()) if which == "bench" else gate(*gates.three())
     page = parse(html)
     assert len(pictures(page)) >= 5
@@ -81,10 +79,10 @@ def test_a_page_is_well_formed_labelled_and_alone(which: str) -> None:
     addresses = [e.attrib[k] for e in page.iter() for k in ("src", "href") if k in e.attrib]
     assert all(address.startswith("data:image/") for address in addresses)
     policy = page.find(".//meta[@http-equiv]")
-    assert policy is not None and policy.attrib["content"].startswith("default-src 'none'")
+    assert policy.attrib["content"].startswith("default-src 'none'")
 
 
-def test_whatever_files_say_is_shown_and_does_nothing() -> None:
+def test_whatever_files_say_is_shown_and_does_nothing():
     report = measured(HOSTILE, "int8", 1.2, 0.83, host=host(HOSTILE))
     for section, part in (("accuracy", "data"), ("energy", "source")):
         report = with_part(report, section, **{part: HOSTILE})
@@ -104,7 +102,7 @@ def test_whatever_files_say_is_shown_and_does_nothing() -> None:
         assert "alert('1')" in "".join(page.itertext()) and "\x1b" not in html
 
 
-def test_pages_are_made_without_a_runtime() -> None:
+def test_pages_are_made_without_a_runtime():
     heavy = ("torch", "onnx", "onnxruntime", "openvino", "rich", "jinja2")
     code = (
         "import sys\nfrom vitedge.show.page import bench, gate, artifacts\n"
@@ -113,10 +111,10 @@ def test_pages_are_made_without_a_runtime() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_colour_of_text_is_legible_on_every_ground() -> None:
+def test_every_colour_of_text_is_legible_on_every_ground():
     style = (Path(shell.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
-    def luminance(colour: str) -> float:
+    def luminance(colour):
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         r, g, b = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
@@ -135,7 +133,7 @@ def test_every_colour_of_text_is_legible_on_every_ground() -> None:
 @pytest.mark.parametrize(
     "values", [(0.003, 0.0031), (1, 1), (0.4, 900.0), (1.2, 7.0), (2e4, 3.1e6), (0.98, 1.31)]
 )
-def test_an_axis_holds_its_values_and_marks_two_or_more(axis: Any, values: Any) -> None:
+def test_an_axis_holds_its_values_and_marks_two_or_more(axis, values):
     drawn = axis("x", values)
     assert all(0 <= drawn.share(value) <= 1 for value in values)
     shown = [name for _, name in drawn.ticks]
@@ -144,7 +142,7 @@ def test_an_axis_holds_its_values_and_marks_two_or_more(axis: Any, values: Any) 
     assert len(shown) >= 2 or (axis is logarithmic and values[1] < 1.5 * values[0])
 
 
-def test_thirty_large_artifacts_stay_under_two_megabytes() -> None:
+def test_thirty_large_artifacts_stay_under_two_megabytes():
     parts = {
         "per_image": gates.per_image(50_000, 4_000, side_px=64),
         "labels": tuple(f"n{i:03d}" * 40 for i in range(10)),
@@ -166,7 +164,7 @@ def test_thirty_large_artifacts_stay_under_two_megabytes() -> None:
 # -- bench --------------------------------------------------------------------------------------
 
 
-def test_what_was_not_measured_leaves_no_picture_and_no_column() -> None:
+def test_what_was_not_measured_leaves_no_picture_and_no_column():
     report = measured("alone", "int8", 1.2, 0.83, scenarios=False)
     report = change(report, accuracy=None, host=None, memory=None)
     report = with_part(report, "latency", p90_ms=None, p99_ms=None, fp32=None)
@@ -180,7 +178,7 @@ def test_what_was_not_measured_leaves_no_picture_and_no_column() -> None:
     assert pictures(page) == [] and headings(page) == ["How to reproduce"]
 
 
-def test_a_distribution_is_drawn_where_the_runs_were() -> None:
+def test_a_distribution_is_drawn_where_the_runs_were():
     html = bench(measured("slow", "fp32", 4.0, 0.84), measured("fast", "int8", 1.0, 0.84))
     svg = pictures(parse(html))[0]
     drawn = {}
@@ -196,7 +194,7 @@ def test_a_distribution_is_drawn_where_the_runs_were() -> None:
 
 
 @pytest.mark.parametrize("constant_ms", [0.0, 1.0, 2.0, 0.3])
-def test_runs_that_all_take_the_same_time_are_drawn(constant_ms: float) -> None:
+def test_runs_that_all_take_the_same_time_are_drawn(constant_ms):
     report = with_part(
         *(measured("a", "int8", 1.2, 0.83), "latency"),
         **{"p50_ms": constant_ms, "p90_ms": constant_ms, "fp32": None},
@@ -205,13 +203,13 @@ def test_runs_that_all_take_the_same_time_are_drawn(constant_ms: float) -> None:
     assert ("Latency distribution" in headings(parse(bench(report)))) == (constant_ms > 0)
 
 
-def ranking(*reports: Report) -> list[list[tuple[str, bool]]]:
+def ranking(*reports):
     """Of each Pareto picture its points by latency, and whether they are on the line."""
     tables = [table for _, _, table in pareto.pictures(reports)]
     return [[(point.name, point.best) for point in table.rows] for table in tables]
 
 
-def test_the_line_holds_what_nothing_beats_in_both() -> None:
+def test_the_line_holds_what_nothing_beats_in_both():
     (points,) = ranking(*field())
     assert [name.split("-", 1)[1] for name, best in points if best] == [
         *("openvino-cpu-int8", "tensorrt-fp16", "openvino-cpu-fp32")
@@ -222,7 +220,7 @@ def test_the_line_holds_what_nothing_beats_in_both() -> None:
         assert any(hover.startswith(f"{number}. {name}: ") for hover in hovers)
 
 
-def test_only_what_compares_is_in_one_picture() -> None:
+def test_only_what_compares_is_in_one_picture():
     first, second, other = (
         with_part(measured(f"vit-{i}", "int8", i, 0.83, host=host(cpu)), "latency", fp32=None)
         for i, cpu in ((1, "A CPU"), (2, "A CPU"), (3, "Another CPU"))
@@ -231,12 +229,12 @@ def test_only_what_compares_is_in_one_picture() -> None:
     assert ranking(first, with_part(second, "accuracy", data="other images"), other) == []
 
 
-def test_fp32_is_a_point_though_only_int8_was_given() -> None:
+def test_fp32_is_a_point_though_only_int8_was_given():
     int8, fp32 = "vit-onnxruntime-cpu-int8", "vit_small_patch16_224-onnxruntime-cpu-fp32"
     assert ranking(measured(int8, "int8", 1.2, 0.83)) == [[(int8, True), (fp32, True)]]
 
 
-def test_two_devices_with_the_same_processor_are_told_apart() -> None:
+def test_two_devices_with_the_same_processor_are_told_apart():
     devices = [f"ssh://board{i}" for i in (1, 2)]
     html = bench(*(measured("vit-int8", "int8", 1.0, 0.83, device=name) for name in devices))
     labels = [row[0] for row in rows(parse(html), "Accuracy and latency")]
@@ -248,7 +246,7 @@ def test_two_devices_with_the_same_processor_are_told_apart() -> None:
 # -- gate ---------------------------------------------------------------------------------------
 
 
-def test_limits_and_values_without_end_are_written_and_not_drawn() -> None:
+def test_limits_and_values_without_end_are_written_and_not_drawn():
     artifact = gates.shown("a", "failed", 1.3)
     checks = (
         gates.check("drop_pp", "passed", 0.1, limit=np.inf, interval=(0.0, 0.2)),
@@ -264,7 +262,7 @@ def test_limits_and_values_without_end_are_written_and_not_drawn() -> None:
     assert shown[3][:3] == ["speed-up", "–", ""]
 
 
-def per_image(labels: list[int], fp32: list[int], artifact: list[int], /, **parts: Any) -> PerImage:
+def per_image(labels, fp32, artifact, /, **parts):
     """Evidence of a few images, all of them disagreeing ones shown."""
     count = len(labels)
     pixels = np.arange(count * 8 * 8 * 3, dtype=np.uint8).reshape(count, 8, 8, 3)
@@ -279,14 +277,14 @@ def per_image(labels: list[int], fp32: list[int], artifact: list[int], /, **part
     return replace(evidence, **parts)
 
 
-def test_a_label_out_of_all_bounds_takes_no_memory() -> None:
+def test_a_label_out_of_all_bounds_takes_no_memory():
     evidence = per_image([2**31 - 1, -1, 1], [1, 1, 1], [2, 2, 2])
     classes, _ = disagreement.confusion(evidence, ("cat", "dog")).tables[0]
     assert classes.rows == [("dog", 1, 1, 0, 1, 0, "class 2 ×1")]
 
 
 @pytest.mark.parametrize("missing", [{"fp32": None}, {"labels": np.zeros(0, np.int32)}])
-def test_evidence_without_choices_shows_images_alone(missing: dict[str, Any]) -> None:
+def test_evidence_without_choices_shows_images_alone(missing):
     evidence = per_image([0, 0, 1], [0, 0, 1], [2, 0, 0], **missing)
     assert disagreement.confusion(evidence, ("cat", "dog")) is None
     worst = disagreement.thumbnails(evidence, ("cat", "dog"))[0]
@@ -295,14 +293,14 @@ def test_evidence_without_choices_shows_images_alone(missing: dict[str, Any]) ->
     assert (np.asarray(Image.open(io.BytesIO(data))) == evidence.thumbnails[0]).all()
 
 
-def test_an_artifact_that_agrees_everywhere_says_so() -> None:
+def test_an_artifact_that_agrees_everywhere_says_so():
     none = {"worst": np.zeros(0, np.int64), "thumbnails": np.zeros((0, 0, 0, 3), np.uint8)}
     evidence = per_image([0, 1], [0, 1], [0, 1], **none)
     html = gate(gates.shown("a", "passed", 0.0, per_image=evidence))
     assert "choose the same class on all 2 images" in html and "<img" not in html
 
 
-def test_a_report_alone_names_the_commands_that_show_more() -> None:
+def test_a_report_alone_names_the_commands_that_show_more():
     identity = {"artifact": "a", "model": "m", "target": "t", "precision": "int8"}
     bare = {"report": Report(schema=SCHEMA, files={}, **identity), "manifest": None}
     html = gate(gates.shown("a", "passed", 0.1, labels=(), per_image=None, **bare))
