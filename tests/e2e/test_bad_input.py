@@ -5,6 +5,8 @@ Damaged images, one by one, are in tests/unit/data/test_open.py.
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
 import os
 import random
@@ -15,10 +17,11 @@ import subprocess
 import sys
 import time
 import zlib
-from contextlib import contextmanager
-from functools import cache
+from _thread import interrupt_main
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -385,30 +388,38 @@ def test_a_full_disk_leaves_the_old_bundles(older, small_disk, vitedge, openvino
 # -- interrupted --------------------------------------------------------------------------------
 
 
-STOPS = []
-"""What is asked at each audit event: a hook can be added to a process, and not taken out."""
+CALLS = {
+    "mkdir": [(os, "mkdir")],
+    "open": [(io, "open"), (builtins, "open")],
+    "rename": [(os, "rename"), (os, "replace")],
+}
 
 
-@cache
-def _listen():
-    sys.addaudithook(lambda *event: [stop(*event) for stop in STOPS])
+def stop(how):
+    """Of Ctrl-C Python's part alone: the kernel's needs a larger stack than pytest has for it."""
+    if how == "SIGINT":
+        interrupt_main()
+    else:
+        os.kill(os.getpid(), getattr(signal, how))
 
 
 @contextmanager
-def stopping(how, event, number, folder):
-    """Signal this process at one of the audit events of a kind on paths in `folder`."""
-    events = count(1)
+def stopping(how, kind, number, folder):
+    """Signal this process at one of the calls of a kind on paths in `folder`."""
+    calls = count(1)
 
-    def stop(happens, arguments):
-        if happens == event and str(arguments[0]).startswith(folder) and next(events) == number:
-            os.kill(os.getpid(), getattr(signal, how))
+    def watched(function):
+        def call(path, *arguments, **options):
+            if str(path).startswith(folder) and next(calls) == number:
+                stop(how)
+            return function(path, *arguments, **options)
 
-    _listen()
-    STOPS.append(stop)
-    try:
+        return call
+
+    with ExitStack() as patches:
+        for module, name in CALLS[kind]:
+            patches.enter_context(patch.object(module, name, watched(getattr(module, name))))
         yield
-    finally:
-        STOPS.remove(stop)
 
 
 KILLED = """
@@ -416,9 +427,9 @@ import sys
 from tests.e2e.test_bad_input import stopping
 from vitedge.cli.main import run
 
-event, number, folder = sys.argv[1:4]
+kind, number, folder = sys.argv[1:4]
 sys.argv[1:4] = []
-with stopping("SIGKILL", event, int(number), folder):
+with stopping("SIGKILL", kind, int(number), folder):
     run()
 """
 
@@ -439,37 +450,37 @@ def moments(often):
 
     tests/unit/core/test_bundle.py kills at each step of publishing one bundle.
     """
-    every = [("os.mkdir", 1), ("open", 5), *(("os.rename", number) for number in (1, 3, 4, 5, 6))]
+    every = [("mkdir", 1), ("open", 5), *(("rename", number) for number in (1, 3, 4, 5, 6))]
     heavy = [pytest.mark.heavy]
     cases = [pytest.param(*moment, marks=[] if moment in often else heavy) for moment in every]
-    return pytest.mark.parametrize(("event", "number"), cases)
+    return pytest.mark.parametrize(("kind", "number"), cases)
 
 
-RENAMES = [("os.rename", number) for number in (1, 3, 6)]
+RENAMES = [("rename", number) for number in (1, 3, 6)]
 
 
-@moments([("os.mkdir", 1), ("open", 5), *RENAMES])
-def test_interrupted_at_a_chosen_moment(old, vitedge, event, number):
+@moments([("mkdir", 1), ("open", 5), *RENAMES])
+def test_interrupted_at_a_chosen_moment(old, vitedge, kind, number):
     folder, command = old
-    with stopping("SIGINT", event, number, str(folder)):
+    with stopping("SIGINT", kind, number, str(folder)):
         vitedge(*command, code=130)
     assert not [name for name in names(folder) if name.startswith(".")]
     assert_whole(folder, vitedge, command)
 
 
-@moments([("open", 5), ("os.rename", 3)])
-def test_killed_at_a_chosen_moment(old, vitedge, event, number):
+@moments([("open", 5), ("rename", 3)])
+def test_killed_at_a_chosen_moment(old, vitedge, kind, number):
     folder, command = old
-    killed = [sys.executable, "-c", KILLED, event, str(number), str(folder), *command]
+    killed = [sys.executable, "-c", KILLED, kind, str(number), str(folder), *command]
     assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
     assert_whole(folder, vitedge, command)
 
 
-def test_stopped_where_a_library_raises_its_own_error(old, vitedge, monkeypatch):
+def test_stopped_where_a_library_raises_its_own_error(old, vitedge):
     """zipfile answers Ctrl-C amid a file with a ValueError about its open handle."""
     folder, command = old
-    with monkeypatch.context() as patch:
-        patch.setattr(zlib, "compressobj", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    interrupt = patch.object(zlib, "compressobj", lambda *_: stop("SIGINT"))
+    with interrupt:
         assert "interrupted" in vitedge(*command, code=130).stderr
     assert_whole(folder, vitedge, command)
 

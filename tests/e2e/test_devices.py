@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -191,7 +190,8 @@ def test_a_copy_goes_on_where_it_stopped(device, user, small_bundle, tmp_path):
 
 
 CLIENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from tests.e2e.test_devices import LONG, bench_on
 bench_on(sys.argv[1], Path(sys.argv[2]), LONG)
@@ -199,33 +199,23 @@ bench_on(sys.argv[1], Path(sys.argv[2]), LONG)
 
 
 def stop_the_user(device, bundle, how, condition):
-    """Bench for long until `condition` holds: then Ctrl-C here, or kill a process that does so."""
-    if how == "SIGKILL":
-        process = subprocess.Popen([sys.executable, "-c", CLIENT, device.address, bundle], cwd=ROOT)
-        wait_for(condition)
-        process.kill()
-        assert process.wait(60) != 0
-        return
-
-    def interrupt():
-        wait_for(condition)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
-        pool.submit(interrupt)
-        bench_on(device.address, bundle, LONG)
+    """End a process that benches for long, once `condition` holds."""
+    process = subprocess.Popen([sys.executable, "-c", CLIENT, device.address, bundle], cwd=ROOT)
+    wait_for(condition)
+    process.send_signal(how)
+    assert process.wait(60) != 0
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_running_when_the_user_stops(device, user, int8, how):
     stop_the_user(device, int8, how, lambda: timing(device))
-    if how == "SIGINT":
+    if how == signal.SIGINT:
         assert not timing(device)
     wait_for(lambda: not device.processes())
     assert not list((device.cache / "vitedge" / "jobs").iterdir())
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_install_ends_with_its_client(other, int8, how):
     other.start()
     stop_the_user(other, int8, how, lambda: running(other, "-m\0venv"))

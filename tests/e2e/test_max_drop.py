@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from onnx import numpy_helper, parser
 from PIL import Image
 
+from tests.e2e.test_bad_input import stop
 from tests.support.machine import ONNXRUNTIME
 from tests.support.outliers import write_digits
 from vitedge.core.bundle import open_bundle
@@ -152,20 +152,19 @@ def stopped(how):
     """Stopped while the second probe is saved: the ranking and one probe are in the file."""
     saves, replace = count(1), Path.replace
 
-    def stop(path, target):
+    def save(path, target):
         if str(target).endswith(".control.json") and next(saves) == 3:
-            os.kill(os.getpid(), how)
+            stop(how)
         return replace(path, target)
 
-    with patch.object(Path, "replace", stop):
+    with patch.object(Path, "replace", save):
         yield
 
 
 KILLED = """
-import signal
 from tests.e2e.test_max_drop import stopped
 from vitedge.cli.main import run
-with stopped(signal.SIGKILL):
+with stopped("SIGKILL"):
     run()
 """
 
@@ -176,7 +175,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(tmp_path, images, vit
     output = tmp_path / "out"
     export = command(write_fragile(tmp_path / "fragile.onnx", ruined), images, output, 2)
     if how == "SIGINT":
-        with stopped(signal.SIGINT):
+        with stopped("SIGINT"):
             vitedge(*export, code=130)
     else:
         killed = [sys.executable, "-c", KILLED, *export]
