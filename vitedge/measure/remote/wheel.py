@@ -6,10 +6,9 @@ import base64
 import hashlib
 import zipfile
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
-import vitedge
 from vitedge.core import catalog
 from vitedge.core.errors import UnavailableError
 
@@ -45,7 +44,7 @@ def pack(folder: Path) -> Path:
 
 def _package() -> Iterator[tuple[str, bytes]]:
     """The package's files, and the data that lies beside it in a checkout."""
-    package = Path(vitedge.__file__).parent
+    package = Path(str(resources.files("vitedge")))
     for path in sorted(package.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield f"vitedge/{path.relative_to(package).as_posix()}", path.read_bytes()
