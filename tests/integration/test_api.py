@@ -62,7 +62,13 @@ def images(held_out, tmp_path):
 def test_the_embedded_reference(tmp_path, images, held_out, capfd):
     model = ve.load()
     made = ve.export(
-        model, targets=[ONNXRUNTIME], precision="int8", duration_s=0, output=tmp_path / "out"
+        model,
+        targets=[ONNXRUNTIME],
+        precision="int8",
+        num_samples=32,
+        eval_data=images,
+        duration_s=0,
+        output=tmp_path / "out",
     )
     bundle = ve.open(made[-1].bundle.path)
     prediction = bundle.predict(held_out.images[0])
@@ -75,7 +81,7 @@ def test_the_embedded_reference(tmp_path, images, held_out, capfd):
     assert ve.gate([bundle], max_drop_pp=50, max_size_mb=10).answer == "passed"
     assert len(ve.compare(made[0].bundle, bundle).sides) == 2
     assert capfd.readouterr().out == ""  # and its owner may export the model again
-    again = ve.export(model, targets=ONNXRUNTIME, output=tmp_path / "again")
+    again = ve.export(model, targets=ONNXRUNTIME, eval_data=images, output=tmp_path / "again")
     assert again[0].bundle.model_files == made[0].bundle.model_files
     environment = [sys.executable, "-c", NO_TORCH, str(bundle.path), str(images)]
     done = subprocess.run(environment, capture_output=True, text=True)
