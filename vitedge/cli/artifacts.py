@@ -147,7 +147,6 @@ def inspect(
 ) -> None:
     from msgspec.structs import replace
 
-    from vitedge.runtimes.tensorrt import trtexec
     from vitedge.show.page import inspection as page
     from vitedge.show.page import shell
     from vitedge.show.terminal import inspection as table
@@ -155,6 +154,8 @@ def inspect(
     if form and html:
         raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
     if form:
+        from vitedge.runtimes.tensorrt import trtexec
+
         commands = trtexec.commands(*call.complete("source", "target").values())
         print_json(commands) if as_json else trtexec.show(commands)
         return
