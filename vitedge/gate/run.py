@@ -101,15 +101,15 @@ def _check_limits(
     """Refuse an artifact that nothing is asked of, a limit over a baseline that is none, and a
     baseline that no limit is over. `asked`: the names of each artifact's limits; `growing`: the
     baseline may be without an artifact as yet."""
-    alone = {name for name, limit in LIMITS.items() if limit.check}
-    if not all(names & alone if accept else names for names in asked):
+    without_baseline = {name for name, limit in LIMITS.items() if limit.check}
+    if not all(names & without_baseline if accept else names for names in asked):
         raise InputError(
             "an artifact without a limit has nothing to pass",
             fix=f"pass `max_drop_pp=1` or `min_speedup=1.2`, or write {FILE}",
         )
     named = set[str]().union(*asked)
     if path is None:
-        if named - alone:
+        if named - without_baseline:
             raise InputError("`max_slowdown` is over a baseline", fix="pass `baseline=FILE`")
     elif accepted is None:
         if not growing:
