@@ -196,16 +196,18 @@ def compare_times(theirs, ours, jobs, runs):
     """Time both in turn, and print ours over theirs for each job: wall clock and CPU."""
     rows, verdicts = [], []
     with tempfile.TemporaryDirectory() as name:
-        inputs = Path(name)
-        report = write_report(inputs, kept=per_image(lost=900, gained=700, n=IMAGES))
-        baseline = ["--baseline", str(inputs / "accepted.npz")]
-        timed(theirs, ["gate", str(report), "--max-drop", "1", "--accept", *baseline])
-        if "validate" in jobs:
-            timed(theirs, [*JOBS["digits"].split(), "--output", str(inputs / "out")])
+        checkouts = {theirs: Path(name) / "other", ours: Path(name) / "this"}
+        for vitedge, inputs in checkouts.items():  # a file of the one need not be read by the other
+            inputs.mkdir()
+            report = write_report(inputs, kept=per_image(lost=900, gained=700, n=IMAGES))
+            baseline = ["--baseline", str(inputs / "accepted.npz")]
+            timed(vitedge, ["gate", str(report), "--max-drop", "1", "--accept", *baseline])
+            if "validate" in jobs:
+                timed(vitedge, [*JOBS["digits"].split(), "--output", str(inputs / "out")])
         for job in jobs:
-            arguments = JOBS[job].format(inputs=inputs).split()
+            lines = {v: JOBS[job].format(inputs=inputs).split() for v, inputs in checkouts.items()}
             rounds = np.array(  # (runs, 2 checkouts, wall and CPU seconds)
-                [[timed(vitedge, arguments) for vitedge in (theirs, ours)] for _ in range(runs + 1)]
+                [[timed(*line) for line in lines.items()] for _ in range(runs + 1)]
             )[1:]  # the first fills the file cache
             for clock, seconds in zip(("wall", "CPU"), rounds.transpose(2, 1, 0), strict=True):
                 before, after = (float(np.median(values)) for values in seconds)
