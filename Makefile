@@ -1,11 +1,10 @@
 # make demo   install and run the whole job    make test   every test CI runs
 # make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
 # make action write the limits of `vitedge gate` into the GitHub action
-# --no-compile: of 14,000 files of Python, a job imports few; Python compiles those once
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: install demo test lint bench action reference clean
 
