@@ -127,6 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(vitedge, onnx_model, trained, 
     assert not (tmp_path / RUN).exists()
 
 
+@pytest.mark.heavy
 def test_two_processes_train_as_one_does(onnx_model, trained, images, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     ran = subprocess.run(

@@ -69,14 +69,19 @@ ROWS = (
     Row("timm", "vit_tiny_patch16_224", {"depth": 2}),
     Row("timm", "deit_tiny_patch16_224", {"depth": 2}, like_another=True),
     Row("timm", "deit_tiny_distilled_patch16_224", {"depth": 2}, like_another=True),
-    Row("timm", "vit_tiny_r_s16_p8_224", {"depth": 2}),
-    Row("timm", "swin_tiny_patch4_window7_224", SWIN),
+    Row("timm", "vit_tiny_r_s16_p8_224", {"depth": 2}, like_another=True),
+    Row("timm", "swin_tiny_patch4_window7_224", {**SWIN, "img_size": 112}),
     Row("timm", "swinv2_tiny_window8_256", SWIN, like_another=True),
-    Row("timm", "beit_base_patch16_224", {"depth": 2, "embed_dim": 192, "num_heads": 3}),
+    Row(
+        "timm",
+        "beit_base_patch16_224",
+        {"depth": 2, "embed_dim": 192, "num_heads": 3},
+        like_another=True,
+    ),
     Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}, like_another=True),
     Row("timm", "eva02_tiny_patch14_224", {"depth": 2}),
     Row("timm", "pvt_v2_b0", {"depths": [1, 1, 1, 1]}, like_another=True),
-    Row("timm", "mobilevit_xxs"),
+    Row("timm", "mobilevit_xxs", small_input=True),
     Row("torchvision", "vit_b_16"),
     Row("torchvision", "swin_t"),
     Row(
@@ -207,6 +212,8 @@ def request(row, folder, shallow):
 
         arguments = dict(row.shallow) if shallow else {}
         module = timm.create_model(row.model, **arguments)
+        if shallow and row.small_input:
+            module.pretrained_cfg["input_size"] = (3, 128, 128)
         save_for_hf(module, folder, model_args=arguments)
         return ModelRequest(f"timm:local-dir:{folder}"), _params(module)
     import transformers

@@ -125,6 +125,7 @@ def _from_torch(
             input_names=["pixels"],
             output_names=["features" if model.identity.task == "features" else "logits"],
             dynamic_shapes=dynamic,
+            optimize=False,  # `fold` does all of that, and with no limit on sizes
             verbose=False,
         )
         assert program is not None
