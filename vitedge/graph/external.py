@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+SINGLE_FILE_BYTES = 1536 * 2**20
+"""Protobuf stops at 2 GiB."""
 INLINE_BYTES = 1024
 """Where readers look for shapes and axes: in the graph."""
 
@@ -47,14 +50,27 @@ def write(model: ir.Model, path: Path, inline_bytes: int = INLINE_BYTES) -> None
         elif isinstance(tensor, ir.ExternalTensor):
             if Path(tensor.base_dir) != path.parent:
                 moved[value] = tensor
-        elif isinstance(tensor, ir.Tensor | ir.LazyTensor) and tensor.nbytes >= inline_bytes:
-            moved[value] = tensor
+        elif tensor is not None and tensor.dtype != ir.DataType.STRING:
+            new = isinstance(tensor, ir.Tensor | ir.LazyTensor)
+            if tensor.nbytes >= (inline_bytes if new else INLINE_BYTES):
+                moved[value] = tensor
     stored = ir.external_data.convert_tensors_to_external(
         list(moved.values()), path.parent, f"{path.name}.data"
     )
     for value, external in zip(moved, stored, strict=True):
         value.const_value = external
     ir.save(model, path)
+
+
+def pack(source: Path, path: Path) -> None:
+    """Write the ONNX file `source` to `path`, weights inside, or in `<name>.data` beside it where
+    protobuf needs that."""
+    model = ir.load(source)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) < SINGLE_FILE_BYTES:
+        onnx.save(onnx.load(source), path)
+    else:
+        write(model, path)
 
 
 def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path) -> None:
