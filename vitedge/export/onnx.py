@@ -182,12 +182,15 @@ def _from_onnx(
     _name_apart(graph.graph)
     source = path.with_name("source.onnx")
     external.write(graph, source)  # what it is compared with; its weights stay in that file
+    external.share_files(graph)
     with _quiet():
         for change in PASSES:
             change(graph)
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(graph)
     _name_apart(graph.graph)
     external.write(graph, path)
+    for value in graph.graph.initializers.values():
+        value.const_value = None  # onnxscript's rules remember the graph: let go of its files
     embedded = graph.graph.inputs[0].dtype == ir.DataType.UINT8
     if not embedded:
         proto = onnx.load(path, load_external_data=False)

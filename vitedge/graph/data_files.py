@@ -61,10 +61,16 @@ class StoredTensor(ir.ExternalTensor):
 
     __slots__ = ("_file",)
 
-    def __init__(self, file: OpenFile, path: Path, offset: int, tensor: TensorProto) -> None:
-        shape, kind = ir.Shape(tensor.dims), ir.DataType(tensor.data_type)
+    def __init__(self, file: OpenFile, tensor: ir.ExternalTensor) -> None:
+        """`tensor`, whose file is open as `file`."""
         super().__init__(
-            path.name, offset, None, kind, shape=shape, name=tensor.name, base_dir=path.parent
+            tensor.location,
+            tensor.offset or 0,
+            None,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name,
+            base_dir=tensor.base_dir,
         )
         self._file = file
 
@@ -122,7 +128,13 @@ class DataFolder:
         file, path = self._files[location]
         offset = self._bytes(tensor.name, entries, "offset") or 0
         length = self._bytes(tensor.name, entries, "length")
-        stored = StoredTensor(file, path, offset, tensor)
+        kind, shape = ir.DataType(tensor.data_type), ir.Shape(tensor.dims)
+        stored = StoredTensor(
+            file,
+            ir.ExternalTensor(
+                path.name, offset, None, kind, shape=shape, name=tensor.name, base_dir=path.parent
+            ),
+        )
         if length is None:  # to the end of the file, of which it is the beginning
             length = stored.nbytes
         if length != stored.nbytes:
