@@ -6,6 +6,7 @@ Damaged images, one by one, are in tests/unit/data/test_open.py.
 from __future__ import annotations
 
 import builtins
+import gc
 import io
 import json
 import os
@@ -372,6 +373,7 @@ def small_disk(tmp_path):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs root to mount a small disk")
     yield disk
+    gc.collect()  # a failed export leaves open files to it
     subprocess.run(["umount", str(disk)], check=True)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.channels import Channels, Factor
-from vitedge.graph.external import changed, constant, write
+from vitedge.graph.external import changed, constant, load, write
 from vitedge.graph.run import Runner, tapped
 
 _UNSCALED = ("Softmax", "Gelu", "Erf", "Sigmoid", "Tanh", "Sqrt")
@@ -33,7 +33,7 @@ def rescale(fp32: Path, channels: Channels, scale: Scales, path: Path) -> None:
 
     The external data of `fp32` is shared; only constants that change are new.
     """
-    model = ir.load(fp32)
+    model = load(fp32)
     nodes = {node.name: node for node in model.graph}
     for (name, index), factors in _changes(channels.factors, scale).items():
         value = nodes[name].inputs[index]

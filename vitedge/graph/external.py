@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from vitedge.graph.data_files import OpenFile, StoredTensor
+
+SINGLE_FILE_BYTES = 1536 * 2**20
+"""Protobuf stops at 2 GiB."""
 INLINE_BYTES = 1024
 """Where readers look for shapes and axes: in the graph."""
 
@@ -47,14 +54,51 @@ def write(model: ir.Model, path: Path, inline_bytes: int = INLINE_BYTES) -> None
         elif isinstance(tensor, ir.ExternalTensor):
             if Path(tensor.base_dir) != path.parent:
                 moved[value] = tensor
-        elif isinstance(tensor, ir.Tensor | ir.LazyTensor) and tensor.nbytes >= inline_bytes:
-            moved[value] = tensor
-    stored = ir.external_data.convert_tensors_to_external(
-        list(moved.values()), path.parent, f"{path.name}.data"
-    )
+        elif tensor is not None and tensor.dtype != ir.DataType.STRING:
+            new = isinstance(tensor, ir.Tensor | ir.LazyTensor)
+            if tensor.nbytes >= (inline_bytes if new else INLINE_BYTES):
+                moved[value] = tensor
+    try:
+        stored = ir.external_data.convert_tensors_to_external(
+            list(moved.values()), path.parent, f"{path.name}.data"
+        )
+    except OSError as error:
+        if error.errno is None:  # numpy's of a full disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
     for value, external in zip(moved, stored, strict=True):
         value.const_value = external
     ir.save(model, path)
+
+
+def load(path: Path) -> ir.Model:
+    """Read an ONNX file of ours, its external data lazily."""
+    model = ir.load(path)
+    share_files(model)
+    return model
+
+
+def share_files(model: ir.Model) -> None:
+    """Open each data file of `model` once: onnx_ir opens one for each tensor, to the limit of
+    open files."""
+    files: dict[str, OpenFile] = {}
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, StoredTensor):
+            if tensor.path not in files:
+                files[tensor.path] = OpenFile(Path(tensor.path))
+            value.const_value = StoredTensor(files[tensor.path], tensor)
+
+
+def pack(source: Path, path: Path) -> None:
+    """Write the ONNX file `source` to `path`, weights inside, or in `<name>.data` beside it where
+    protobuf needs that."""
+    model = load(source)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) < SINGLE_FILE_BYTES:
+        onnx.save(onnx.load(source), path)
+    else:
+        write(model, path)
 
 
 def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path) -> None:
@@ -62,7 +106,7 @@ def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path)
 
     The external data of `source` is shared.
     """
-    model = ir.load(source)
+    model = load(source)
     for name, value in values.items():
         model.graph.initializers[name].const_value = ir.tensor(value, name=name)
     write(model, path)

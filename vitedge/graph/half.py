@@ -17,7 +17,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.manifest import Half, Kept
 from vitedge.core.numerics import sqnr_db
 from vitedge.graph.constants import names_of
-from vitedge.graph.external import changed, constant, write
+from vitedge.graph.external import changed, constant, load, write
 from vitedge.graph.norms import fuse, spelled_out
 from vitedge.graph.overflow import FP16_MAX, SPELLED_OUT, Guard
 from vitedge.graph.run import Progress, Runner, shapes, tapped
@@ -51,7 +51,7 @@ def halve(
     InputError when an activation is not finite, or when no float16 graph is finite and close to
     FP32.
     """
-    model, sizes = ir.load(source), shapes(source, next(batches()))
+    model, sizes = load(source), shapes(source, next(batches()))
     fused = fuse(model, sizes)
     guard = Guard(model, source, spelled_out(model.graph), sizes)
     guard.measure(batches(), total, progress)

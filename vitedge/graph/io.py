@@ -2,74 +2,93 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
-import onnx.inliner
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    TensorProto,
-    ValueInfoProto,
-    numpy_helper,
-)
+import onnx_ir as ir
+from onnx import ModelProto, TensorProto
+from onnx_ir.passes.common import InlinePass
 
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
 from vitedge.core.spec import Preprocess, Task
+from vitedge.graph.data_files import DataFolder, OpenFile, StoredTensor
+from vitedge.graph.external import INLINE_BYTES, SINGLE_FILE_BYTES
+from vitedge.graph.structure import sizes
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 OPSET_MIN = 17  # the first with LayerNormalization
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     *("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger"),
 )
-SINGLE_FILE_BYTES = 1536 * 2**20  # protobuf stops at 2 GiB
+PROTO_BYTES = 2**31
+"""Where protobuf ends."""
 
 
-def read(path: Path) -> ModelProto:
-    """Read a foreign ONNX file, its external data included.
+@dataclass(frozen=True)
+class OnnxFile:
+    """A foreign ONNX file that has been checked."""
 
-    Raises InputError when it is no valid ONNX, or when external data lies outside its folder
-    (CVE-2024-27318 and its kin: runtimes do not check).
+    model: ir.Model
+    """Every node has a name. What data files hold is read where it is used; they stay open."""
+    sha256: str
+    """Of the file, followed by every tensor that it keeps in data files, in its order."""
+
+
+def read(path: Path) -> OnnxFile:
+    """Read a foreign ONNX file; its data files may be larger than memory.
+
+    Raises InputError when it is no valid ONNX, when external data is missing, cut short or outside
+    its folder (CVE-2024-27318 and its kin: runtimes do not check), or a weight is not finite.
     """
-    if not path.is_file():
-        raise InputError(f"no ONNX file at {path}", fix="check the path")
+    file = _opened(path)
+    digest = hashlib.sha256()
+    for block in file.blocks(0, file.size_bytes):
+        digest.update(block)
     try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's decode error, or an OS error
+        proto = ModelProto.FromString(file.read(0, file.size_bytes))
+    except Exception as error:  # protobuf's decode error
         raise InputError(f"{path} is not an ONNX file: {error}", fix="export it again") from error
-    for tensor in _tensors(model.graph):
-        _check_external(tensor, path)
+    folder = DataFolder(path)
     try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
-    except Exception as error:  # ValidationError, or an OS error on a missing data file
+        onnx.checker.check_model(_outline(proto))
+        for tensor in _tensors([*proto.graph.node, *proto.functions]):
+            if tensor.data_location == TensorProto.EXTERNAL:  # a node's own: a shape, a mask
+                data = folder.open(tensor).tobytes()
+                digest.update(data)
+                _embed(tensor, data)
+        external = [t for t in proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+        stored = {tensor.name: folder.open(tensor) for tensor in external}
+        _name_nodes(proto)
+        model = ir.from_proto(proto)
+    except InputError:
+        raise
+    except Exception as error:  # ValidationError, or what onnx_ir raises
         reason = error_line(error)
         raise InputError(f"{path} is not a valid model: {reason}", fix="export it again") from error
-    for tensor in model.graph.initializer:
-        if tensor.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(tensor)).all():
+    for name, value in model.graph.initializers.items():
+        value.const_value = stored.get(name, value.const_value)
+        if not _is_finite(value.const_value, digest):
             raise InputError(
-                f"{path}: tensor '{tensor.name}' holds NaN or infinity",
+                f"{path}: tensor '{name}' holds NaN or infinity",
                 fix="these weights are damaged: export it again from sound ones",
             )
-    return model
+    return OnnxFile(model, digest.hexdigest())
 
 
-def read_named(path: Path) -> ModelProto:
-    """Read a foreign ONNX file to look at: its functions inlined, every node with a name.
-
-    Raises InputError as `read` does.
-    """
-    model = read(path)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    for node in model.graph.node:
-        if not node.name and node.output:
-            node.name = node.output[0]
+def read_inlined(path: Path) -> ir.Model:
+    """Read a foreign ONNX file to look at, its functions inlined. Raises as `read` does."""
+    model = read(path).model
+    InlinePass()(model)
     return model
 
 
@@ -78,18 +97,16 @@ def inputs_of(path: Path) -> tuple[Tensor, ...]:
 
     Raises InputError as `read` does.
     """
-    model = read_named(path)
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return tuple(_input(value) for value in model.graph.input if value.name not in stored)
+    graph = read(path).model.graph
+    return tuple(_input(value) for value in graph.inputs if value.const_value is None)
 
 
-def _input(value: ValueInfoProto) -> Tensor:
-    tensor_type = value.type.tensor_type
-    sizes: list[int | Literal["batch"]] = [dim.dim_value for dim in tensor_type.shape.dim]
-    if sizes[:1] == [0]:
-        sizes[0] = "batch"
-    kind = TensorProto.DataType.Name(tensor_type.elem_type).lower()
-    return Tensor(name=value.name, shape=tuple(sizes), dtype=kind, layout="")
+def _input(value: ir.Value) -> Tensor:
+    shape: list[int | Literal["batch"]] = list(sizes(value))
+    if shape[:1] == [0]:
+        shape[0] = "batch"
+    kind = (value.dtype or ir.DataType.UNDEFINED).name.lower()
+    return Tensor(name=value.name or "", shape=tuple(shape), dtype=kind, layout="")
 
 
 def write(model: ModelProto, path: Path) -> None:
@@ -100,34 +117,85 @@ def write(model: ModelProto, path: Path) -> None:
         onnx.save(model, path, save_as_external_data=True, location=path.name + ".data")
 
 
-def _tensors(graph: GraphProto) -> list[TensorProto]:
-    """Every tensor a graph stores, subgraphs and attributes included."""
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                tensors.append(attribute.t)
-            elif attribute.type == AttributeProto.GRAPH:
-                tensors.extend(_tensors(attribute.g))
-    return tensors
-
-
-def _check_external(tensor: TensorProto, path: Path) -> None:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return
-    location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-    folder = path.parent.resolve()
-    data = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or folder not in data.parents:
+def _opened(path: Path) -> OpenFile:
+    if not path.is_file():
+        raise InputError(f"no ONNX file at {path}", fix="check the path")
+    try:
+        file = OpenFile(path)
+    except OSError as error:
+        reason = error.strerror
+        raise InputError(f"{path} cannot be read: {reason}", fix="check its permissions") from error
+    if file.size_bytes >= PROTO_BYTES:
         raise InputError(
-            f"{path}: tensor '{tensor.name}' keeps its data at '{location}', "
-            "outside the model's folder",
-            fix="do not run this file; if you trust it, save it again with its data beside it",
+            f"{path} has {file.size_bytes / 1e9:.1f} GB, and an ONNX file ends at 2.1",
+            fix="export it again with its weights in a data file beside it",
         )
+    return file
+
+
+def _tensors(messages: Iterable[Any]) -> Iterator[TensorProto]:
+    """Every tensor in `messages`, however deep it hides."""
+    for message in messages:
+        if isinstance(message, TensorProto):
+            yield message
+            continue
+        for field, content in message.ListFields():
+            if field.message_type is not None:
+                yield from _tensors([content] if hasattr(content, "ListFields") else content)
+
+
+def _outline(proto: ModelProto) -> ModelProto:
+    """`proto` without its data, for onnx's checker: that follows no link, and ends at 2 GiB.
+
+    Raises ValueError where a tensor has less of it than its shape takes.
+    """
+    outline = ModelProto()
+    outline.CopyFrom(proto)
+    for tensor in _tensors([outline]):
+        stored = len(tensor.raw_data)
+        if stored > INLINE_BYTES:
+            if stored < ir.tensor(tensor).nbytes:
+                raise ValueError(f"tensor '{tensor.name}' has fewer bytes than its shape takes")
+        elif tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        for field in ("raw_data", "external_data", "data_location"):
+            tensor.ClearField(field)
+        tensor.dims[:] = [min(size, 0) for size in tensor.dims]  # complete without data
+    return outline
+
+
+def _embed(tensor: TensorProto, data: bytes) -> None:
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = data
+
+
+def _name_nodes(proto: ModelProto) -> None:
+    """Call nodes without a name after what they give."""
+    for node in proto.graph.node:
+        if not node.name and node.output:
+            node.name = node.output[0]
+
+
+def _is_finite(tensor: ir.TensorProtocol | None, digest: _Hash) -> bool:
+    """Whether no value of a float tensor is NaN or infinite; adds what data files hold to `digest`.
+
+    One pass, a few megabytes at a time.
+    """
+    assert tensor is not None
+    checked = tensor.dtype in _FLOATS
+    if not isinstance(tensor, StoredTensor):
+        return not checked or bool(np.isfinite(tensor.numpy()).all())
+    finite = True
+    for block in tensor.blocks():
+        digest.update(block)
+        if checked:
+            finite &= bool(np.isfinite(np.frombuffer(block, tensor.kind)).all())
+    return finite
 
 
 def image_model(
-    model: ModelProto, path: Path, preprocess: Preprocess | None, task: Task | None
+    model: ir.Model, path: Path, preprocess: Preprocess | None, task: Task | None
 ) -> tuple[Preprocess, Task, int]:
     """The preprocessing, the task and the number of classes (0 of features) of a foreign model.
 
@@ -136,21 +204,20 @@ def image_model(
     is features. Raises InputError for anything else. Stored tensors listed as inputs, and further
     outputs, are dropped in place.
     """
-    if any(node.op_type in _QUANTIZED for node in model.graph.node):
+    graph = model.graph
+    if any(node.op_type in _QUANTIZED for node in graph):
         raise InputError(f"{path} is quantized already", fix="give the FP32 model")
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    del model.graph.output[1:]
-    task, classes = _task(model, path, task)
-    tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
-    dims = [d.dim_value for d in tensor.shape.dim] if tensor else []
-    kind = tensor.elem_type if tensor else TensorProto.UNDEFINED
-    if kind == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
+    inputs = [value for value in graph.inputs if value.const_value is None]
+    graph.inputs[:] = inputs
+    del graph.outputs[1:]
+    task, classes = _task(graph, path, task)
+    image = inputs[0] if len(inputs) == 1 else None
+    dims = sizes(image)
+    kind = image.dtype if image is not None else None
+    if kind == ir.DataType.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
         return preprocess or Preprocess(height=dims[1], width=dims[2]), task, classes
-    if kind != TensorProto.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
-        names = ", ".join(value.name for value in inputs) or "none"
+    if kind != ir.DataType.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
+        names = ", ".join(value.name or "" for value in inputs) or "none"
         raise InputError(
             f"{path} has no single image input (inputs: {names})",
             fix="export it with one input, height and width fixed: "
@@ -171,34 +238,35 @@ def image_model(
     return preprocess, task, classes
 
 
-def _task(model: ModelProto, path: Path, requested: Task | None) -> tuple[Task, int]:
+def _task(graph: ir.Graph, path: Path, requested: Task | None) -> tuple[Task, int]:
     """What the first output is, by its rank, and its number of classes."""
-    if not model.graph.output:
+    if not graph.outputs:
         raise InputError(f"{path} has no output", fix="export it again")
-    kind = model.graph.output[0].type.tensor_type.elem_type
-    if kind != TensorProto.FLOAT:
+    output = graph.outputs[0]
+    kind = output.dtype or ir.DataType.UNDEFINED
+    if kind != ir.DataType.FLOAT:
         raise InputError(
-            f"{path}: its first output is {TensorProto.DataType.Name(kind)}, not FLOAT",
+            f"{path}: its first output is {kind.name}, not FLOAT",
             fix="export the model in float32, with its logits as the first output",
         )
-    dims = model.graph.output[0].type.tensor_type.shape.dim
+    dims = sizes(output)
     by_rank: dict[int, Task] = {2: "classification", 4: "segmentation"}
     task = requested or by_rank.get(len(dims))
     if task == "features":
         return task, 0
-    if task is None or by_rank.get(len(dims)) != task or not dims[1].dim_value:
-        shape = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dims)
+    if task is None or by_rank.get(len(dims)) != task or not dims[1]:
+        shape = ", ".join(str(getattr(d, "value", d) or "?") for d in output.shape or ())
         raise InputError(
             f"{path}: its first output, ({shape}), is neither (B, classes) logits "
             "nor (B, classes, h, w)",
             fix="export it with its head and a fixed number of classes, or pass `task='features'`",
         )
-    return task, dims[1].dim_value
+    return task, dims[1]
 
 
-def check_opset(model: ModelProto, opset: int, name: str) -> None:
+def check_opset(model: ir.Model, opset: int, name: str) -> None:
     """Refuse a model of a newer opset than `opset`, or too old to have LayerNormalization."""
-    version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    version = max(model.opset_imports.get("", 0), model.opset_imports.get("ai.onnx", 0))
     if not OPSET_MIN <= version <= opset:
         raise InputError(
             f"{name} has opset {version}; this target takes {OPSET_MIN} to {opset}",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.constants import is_constant, scalar
-from vitedge.graph.external import write
+from vitedge.graph.external import load, write
 from vitedge.graph.norms import fuse
 from vitedge.graph.qkv_split import split
 from vitedge.graph.run import Runner, shapes
@@ -28,7 +28,7 @@ def prepare(fp32: Path, path: Path, images: NDArray[np.uint8]) -> None:
     it stays as it is. The external data of `fp32` is shared. Raises InputError when the outputs
     differ by more than REWRITE_PARITY.
     """
-    model, sizes = ir.load(fp32), shapes(fp32, images)
+    model, sizes = load(fp32), shapes(fp32, images)
     fuse(model, sizes)
     split(model, sizes)
     scale_queries(model.graph)

@@ -45,9 +45,9 @@ class Structure:
     Subgraphs are not entered.
     """
 
-    def __init__(self, model: ModelProto, *, infer: bool = False) -> None:
+    def __init__(self, model: ModelProto | ir.Model, *, infer: bool = False) -> None:
         """With `infer`, every value has the type and shape that ONNX can infer."""
-        self.model = ir.from_proto(model)
+        self.model = model.clone() if isinstance(model, ir.Model) else ir.from_proto(model)
         if infer:
             ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(self.model)
         self.nodes = list(self.model.graph)

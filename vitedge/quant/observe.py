@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
@@ -19,6 +18,7 @@ from vitedge.core.spec import Calibration, Quantization
 from vitedge.graph import trace
 from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Channels
+from vitedge.graph.external import load
 from vitedge.graph.run import Progress, shapes, tapped
 from vitedge.quant.policy import decide
 from vitedge.quant.statistics import ChannelStatistics
@@ -65,7 +65,7 @@ def observe(
     first = next(batches)
     channels = Channels()
     if recipe.equalize != "off":
-        channels = trace.find(ir.load(fp32), shapes(fp32, first))
+        channels = trace.find(load(fp32), shapes(fp32, first))
     free = {name: ids for name, ids in channels.read.items() if channels.root[ids].any()}
     statistics = {name: ChannelStatistics() for name in taps}
     run = tapped(fp32, [*taps, model.graph.output[0].name], often=True)

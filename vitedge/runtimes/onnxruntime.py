@@ -58,12 +58,10 @@ class ONNXRuntime:
         return tuple(name for name in manifest.files if name.startswith(MODEL))
 
     def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
-        """Save the ONNX file as `model.onnx`, weights inside."""
-        import onnx
+        """Save the ONNX file as `model.onnx`, weights inside where they fit."""
+        from vitedge.graph.external import pack
 
-        from vitedge.graph.io import write
-
-        write(onnx.load(model), out / MODEL)
+        pack(model, out / MODEL)
 
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:

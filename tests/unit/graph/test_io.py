@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
@@ -30,19 +31,24 @@ def classifier(
     return model
 
 
+def graph(*args, **options):
+    """A classifier as it is once it was read."""
+    return ir.from_proto(classifier(*args, **options))
+
+
 def save(path, model=None):
     path.write_bytes((model or classifier()).SerializeToString())
     return path
 
 
-def with_external(location, where="initializer"):
+def with_external(location, where="initializer", **entries):
     """`weight`, 12 bytes, kept in another file: as an initializer, a constant or in a branch."""
     model = classifier()
     stored = model.graph.initializer[0]
     stored.ClearField("raw_data")
     stored.data_location = TensorProto.EXTERNAL
-    entry = stored.external_data.add()
-    entry.key, entry.value = "location", location
+    for key, value in {"location": location, **entries}.items():
+        stored.external_data.add(key=key, value=value)
     if where != "initializer":
         moved = TensorProto()
         moved.CopyFrom(stored)
@@ -60,6 +66,11 @@ def with_external(location, where="initializer"):
     return model
 
 
+def weight_of(path):
+    """The values of `weight` as `read` gives them."""
+    return files.read(path).model.graph.initializers["weight"].const_value.numpy()
+
+
 def refusal(path):
     with pytest.raises(InputError) as caught:
         files.read(path)
@@ -72,14 +83,15 @@ def refusal(path):
 
 
 def test_a_sound_file_is_read(tmp_path):
-    assert files.read(save(tmp_path / "a.onnx")) == classifier()
+    read = files.read(save(tmp_path / "a.onnx"))
+    assert [node.name for node in read.model.graph] == ["cast", "sum", "column", "logits"]
+    np.testing.assert_array_equal(weight_of(tmp_path / "a.onnx"), WEIGHT)
 
 
 def test_data_beside_the_file_is_read(tmp_path):
     (tmp_path / "a.data").write_bytes(WEIGHT.tobytes())
-    model = files.read(save(tmp_path / "a.onnx", with_external("a.data")))
-    (weight,) = (t for t in model.graph.initializer if t.name == "weight")
-    np.testing.assert_array_equal(numpy_helper.to_array(weight), WEIGHT)
+    path = save(tmp_path / "a.onnx", with_external("a.data"))
+    np.testing.assert_array_equal(weight_of(path), WEIGHT)
 
 
 @pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
@@ -99,11 +111,29 @@ def test_an_absolute_path_to_the_files_own_folder_is_refused_too(tmp_path):
     refusal(save(tmp_path / "a.onnx", with_external(str(tmp_path / "a.data"))))
 
 
-@pytest.mark.parametrize("data", [None, b"\0" * 4], ids=["missing", "too short"])
-def test_a_data_file_that_is_missing_or_too_short_is_refused(tmp_path, data):
-    if data is not None:
-        (tmp_path / "a.data").write_bytes(data)
-    assert "not a valid model" in refusal(save(tmp_path / "a.onnx", with_external("a.data"))).what
+def test_a_missing_data_file_is_named_with_where_it_belongs(tmp_path):
+    refused = refusal(save(tmp_path / "a.onnx", with_external("sub/a.data")))
+    assert "'sub/a.data' is missing" in refused.what
+    assert f"copy it beside: to {tmp_path / 'sub' / 'a.data'}" in refused.fix
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({}, "at bytes 0 to 12 of 'a.data', which has 8"),
+        ({"offset": "100"}, "at bytes 100 to 112"),
+        ({"offset": "4", "length": "12"}, "at bytes 4 to 16"),
+        ({"offset": "-4"}, "offset '-4'"),
+        ({"offset": "0x4"}, "offset '0x4'"),
+        ({"length": "8"}, "takes 12 bytes, and has 8"),
+        ({"length": "-12"}, "length '-12'"),
+        ({"length": str(2**70)}, f"has {2**70}"),
+    ],
+)
+def test_data_that_is_not_all_in_its_file_is_refused(tmp_path, entries, says):
+    (tmp_path / "a.data").write_bytes(b"\0" * 8)
+    what = refusal(save(tmp_path / "a.onnx", with_external("a.data", **entries))).what
+    assert "not a valid model" in what and says in what
 
 
 @pytest.mark.parametrize(
@@ -128,22 +158,22 @@ def test_nan_and_infinity_in_weights_are_refused(tmp_path, bad):
 
 
 def test_float_pixels_need_their_preprocessing():
-    known = files.image_model(classifier(), PATH, SIZE_8, None)
+    known = files.image_model(graph(), PATH, SIZE_8, None)
     assert known == (SIZE_8, "classification", 3)
     with pytest.raises(InputError, match="does not say how they are made") as caught:
-        files.image_model(classifier(), PATH, None, None)
+        files.image_model(graph(), PATH, None, None)
     assert "`preprocess=FILE.toml`" in caught.value.fix
 
 
 def test_uint8_images_need_none():
-    model = classifier("uint8[batch, 8, 6, 3] pixels")
+    model = graph("uint8[batch, 8, 6, 3] pixels")
     assert files.image_model(model, PATH, None, None)[0] == Preprocess(height=8, width=6)
 
 
 def test_stored_tensors_listed_as_inputs_are_no_inputs():
-    model = classifier("float[batch, 3, 8, 8] pixels, float[1, 3] weight")
+    model = graph("float[batch, 3, 8, 8] pixels, float[1, 3] weight")
     files.image_model(model, PATH, SIZE_8, None)
-    assert [value.name for value in model.graph.input] == ["pixels"]
+    assert [value.name for value in model.graph.inputs] == ["pixels"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +187,7 @@ def test_stored_tensors_listed_as_inputs_are_no_inputs():
 )
 def test_anything_but_one_image_input_is_refused(inputs):
     with pytest.raises(InputError, match="no single image input") as caught:
-        files.image_model(classifier(inputs), PATH, SIZE_8, None)
+        files.image_model(graph(inputs), PATH, SIZE_8, None)
     assert inputs.split("] ")[1].partition(",")[0] in caught.value.what
     assert "(B, 3, H, W)" in caught.value.fix
 
@@ -171,32 +201,32 @@ def test_anything_but_one_image_input_is_refused(inputs):
     ],
 )
 def test_the_rank_of_the_output_says_what_it_is(shape, task, classes):
-    model = classifier(outputs=f"float[{shape}] out, float[batch, 3] more")
+    model = graph(outputs=f"float[{shape}] out, float[batch, 3] more")
     assert files.image_model(model, PATH, SIZE_8, None)[1:] == (task, classes)
-    assert [value.name for value in model.graph.output] == ["out"]
+    assert [value.name for value in model.graph.outputs] == ["out"]
 
 
 @pytest.mark.parametrize("shape", ["batch, 7", "batch, 4, 7", "batch, n"])
 def test_any_output_may_be_features_when_the_user_says_so(shape):
-    model = classifier(outputs=f"float[{shape}] out")
+    model = graph(outputs=f"float[{shape}] out")
     assert files.image_model(model, PATH, SIZE_8, "features")[1:] == ("features", 0)
 
 
 def test_a_task_that_does_not_fit_the_output_is_refused():
     with pytest.raises(InputError, match="neither"):
-        files.image_model(classifier(), PATH, SIZE_8, "segmentation")
+        files.image_model(graph(), PATH, SIZE_8, "segmentation")
 
 
 @pytest.mark.parametrize("shape", ["batch, 3, 4", "batch, classes", "batch"])
 def test_an_output_that_is_no_logits_is_refused(shape):
     with pytest.raises(InputError, match="logits"):
-        files.image_model(classifier(outputs=f"float[{shape}] logits"), PATH, SIZE_8, None)
+        files.image_model(graph(outputs=f"float[{shape}] logits"), PATH, SIZE_8, None)
 
 
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear", "MatMulInteger"])
 def test_a_quantized_model_is_refused(op):
-    model = classifier()
-    model.graph.node.append(helper.make_node(op, ["logits", "s", "z"], ["q"]))
+    model = graph()
+    model.graph.append(ir.node(op, [model.graph.outputs[0]]))
     with pytest.raises(InputError, match="quantized already") as caught:
         files.image_model(model, PATH, SIZE_8, None)
     assert "FP32" in caught.value.fix
@@ -204,19 +234,19 @@ def test_a_quantized_model_is_refused(op):
 
 def test_preprocessing_for_another_size_is_refused():
     with pytest.raises(InputError, match="8×8 pixels, but `preprocess` says 16×8"):
-        files.image_model(classifier(), PATH, Preprocess(height=16, width=8), None)
+        files.image_model(graph(), PATH, Preprocess(height=16, width=8), None)
 
 
 @pytest.mark.parametrize("opset", [11, 16, 21, 23])
 def test_an_opset_the_target_does_not_take_is_refused(opset):
     with pytest.raises(InputError, match=f"opset {opset}; this target takes 17 to 20") as caught:
-        files.check_opset(classifier(opset=opset), 20, "mine.onnx")
+        files.check_opset(graph(opset=opset), 20, "mine.onnx")
     assert "opset 20" in caught.value.fix
 
 
 @pytest.mark.parametrize("opset", [17, 18, 20])
 def test_an_opset_the_target_takes_is_accepted(opset):
-    files.check_opset(classifier(opset=opset), 20, "mine.onnx")
+    files.check_opset(graph(opset=opset), 20, "mine.onnx")
 
 
 # -- writing ------------------------------------------------------------------------------------
@@ -232,5 +262,4 @@ def test_a_model_beyond_protobufs_limit_keeps_its_weights_beside_it(tmp_path, mo
     weight = np.arange(3000, dtype=np.float32).reshape(1, 3000)
     files.write(classifier(weight=weight), tmp_path / "model.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
-    read = files.read(tmp_path / "model.onnx")
-    np.testing.assert_array_equal(numpy_helper.to_array(read.graph.initializer[0]), weight)
+    np.testing.assert_array_equal(weight_of(tmp_path / "model.onnx"), weight)

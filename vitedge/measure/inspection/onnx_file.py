@@ -12,7 +12,7 @@ from vitedge.core.spec import Quantization, Target
 from vitedge.measure.inspection import Inspection, QuantizedTensor, Row, summarize
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    import onnx_ir as ir
 
     from vitedge.graph.structure import Structure
 
@@ -66,19 +66,21 @@ def lint_file(path: Path, target: Target) -> tuple[Finding, ...]:
     return lint(model, target)
 
 
-def _read(path: Path) -> ModelProto:
+def _read(path: Path) -> ir.Model:
     try:
-        from vitedge.graph.io import read_named
+        from vitedge.graph.io import read_inlined
     except ImportError as error:
         raise missing(error.name or "onnx", "export") from error
-    return read_named(path)
+    return read_inlined(path)
 
 
-def _planned_rows(model: ModelProto, target: Target | None) -> Iterator[Row]:
+def _planned_rows(model: ir.Model, target: Target | None) -> Iterator[Row]:
     """What `target` would do with each operator of a float graph; without one, what they are."""
+    from onnx_ir import to_proto
+
     from vitedge.quant.policy import decide
 
-    decisions = decide(model, target.quantization if target else _NO_DIALECT)
+    decisions = decide(to_proto(model), target.quantization if target else _NO_DIALECT)
     for depth, decision in enumerate(decisions, start=1):
         why = decision.why if target else "float graph; `target` says what would be quantized"
         yield Row(

@@ -14,7 +14,7 @@ from vitedge.core.spec import Preprocess, Task, load_toml
 from vitedge.models.zoo import numbered
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    import onnx_ir as ir
     from torch import nn
 
 
@@ -64,8 +64,9 @@ class ReferenceModel:
     """The model every artifact is measured against."""
 
     identity: ModelIdentity
-    content: nn.Module | ModelProto
-    """A torch module, (B, 3, H, W) float32 -> one float32 tensor, or an ONNX graph."""
+    content: nn.Module | ir.Model
+    """A torch module, (B, 3, H, W) float32 -> one float32 tensor, or an ONNX graph, its
+    large tensors in files."""
 
 
 def refuse(request: ModelRequest, *fields: str) -> None:

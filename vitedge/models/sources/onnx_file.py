@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitedge.core.bundle import sha256
 from vitedge.graph.io import image_model, read
 from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
 from vitedge.models.zoo import numbered
@@ -12,15 +11,17 @@ from vitedge.models.zoo import numbered
 
 def load(path: Path, request: ModelRequest) -> ReferenceModel:
     """Read and check the file. Raises InputError."""
-    model = read(path)
-    preprocess, task, classes = image_model(model, path, request.own_preprocess(), request.task)
+    file = read(path)
+    preprocess, task, classes = image_model(
+        file.model, path, request.own_preprocess(), request.task
+    )
     identity = ModelIdentity(
         name=bundle_name(path.stem),
         source=path.name,
-        weights_sha256=sha256(path),
+        weights_sha256=file.sha256,
         preprocess=preprocess,
         task=task,
         labels=numbered(classes),
         trained=True,
     )
-    return ReferenceModel(identity, model)
+    return ReferenceModel(identity, file.model)

@@ -5,6 +5,7 @@ Each runtime has the rules that hold for it, worst first: what one rejects, anot
 
 from __future__ import annotations
 
+import onnx_ir as ir
 from onnx import ModelProto
 
 from vitedge.core.manifest import Finding
@@ -13,7 +14,7 @@ from vitedge.core.spec import Target
 from vitedge.graph.structure import Structure
 
 
-def lint(model: ModelProto, target: Target) -> tuple[Finding, ...]:
+def lint(model: ModelProto | ir.Model, target: Target) -> tuple[Finding, ...]:
     """Every trap of `target` in `model`, whose weights are loaded, in the order of its rules."""
     graph = Structure(model, infer=True)
     return tuple(

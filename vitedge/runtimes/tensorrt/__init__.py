@@ -65,11 +65,9 @@ class TensorRT:
 
         saved = out / MODEL
         if model != saved:
-            import onnx
+            from vitedge.graph.external import pack
 
-            from vitedge.graph.io import write
-
-            write(onnx.load(model), saved)
+            pack(model, saved)
         check_options(target)
         if blocked := obstacle(target, describe_machine(threads=0)):
             if model == saved:
