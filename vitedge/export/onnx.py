@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from vitedge.core.errors import InputError, VitedgeError, error_line
 from vitedge.core.numerics import EXPORT_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Batch
-from vitedge.graph import fold, preprocess
-from vitedge.graph.io import check_opset
+from vitedge.graph import external, fold, preprocess
+from vitedge.graph.foreign.canonical import canonical, name_apart
 from vitedge.graph.run import Fp32Graph, Runner, check_finite
+from vitedge.graph.structure import sizes
 from vitedge.models.sources import ModelIdentity, ReferenceModel
 
 
@@ -170,20 +172,23 @@ def _from_onnx(
     model: ReferenceModel, path: Path, batch: Batch, opset: int
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     assert isinstance(model.content, ModelProto)
-    proto = ModelProto()
-    proto.CopyFrom(model.content)
-    check_opset(proto, opset, model.identity.source)
-    _set_batch(proto, batch, model.identity.source)
-    _name_anonymous(proto)
+    graph = ir.from_proto(model.content)
+    _set_batch(graph.graph, batch, model.identity.source)
+    name_apart(graph.graph)
     source = path.with_name("source.onnx")
-    _save_external(proto, source)
+    external.write(graph, source)  # what it is compared with; its weights stay in that file
+    spec = model.identity.preprocess
+    embedded = graph.graph.inputs[0].dtype == ir.DataType.UINT8
+    count = 2 if batch == "dynamic" else batch
+    images = np.random.default_rng(0).integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
+    pixels = images if embedded else preprocess.apply_numpy(images, spec)
     with _quiet():
-        proto = onnx.shape_inference.infer_shapes(fold.constants(proto))
-    _name_anonymous(proto)
-    embedded = proto.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+        canonical(source, path, opset, pixels, model.identity.source)
     if not embedded:
-        preprocess.prepend(proto, model.identity.preprocess)
-    _save_external(proto, path)
+        proto = onnx.load(path, load_external_data=False)
+        preprocess.prepend(proto, spec)
+        onnx.save(proto, path)
+    onnx.shape_inference.infer_shapes_path(path, path)
 
     def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         pixels = images if embedded else preprocess.apply_numpy(images, model.identity.preprocess)
@@ -193,36 +198,22 @@ def _from_onnx(
     return reference
 
 
-def _name_anonymous(proto: ModelProto) -> None:
-    """Give every node a name of its own, where a foreign exporter has not."""
-    names: set[str] = set()
-    for index, node in enumerate(proto.graph.node):
-        if not node.name or node.name in names:
-            node.name = f"{node.op_type}_{index}"
-        names.add(node.name)
-
-
-def _set_batch(proto: ModelProto, batch: Batch, path: str) -> None:
+def _set_batch(graph: ir.Graph, batch: Batch, path: str) -> None:
     """Give a foreign model the batch asked for, where its graph allows it."""
-    dim = proto.graph.input[0].type.tensor_type.shape.dim[0]
-    fixed = dim.dim_value
+    fixed = sizes(graph.inputs[0])[0]
     if fixed and fixed != batch:
         raise InputError(
             f"{path} is fixed at batch {fixed}, not {batch}",
             fix=f"pass `batch={fixed}`, or export it with a dynamic batch",
         )
-    if not fixed and batch != "dynamic":
-        for value in (*proto.graph.input, *proto.graph.output):
-            value.type.tensor_type.shape.dim[0].dim_value = batch
-        del proto.graph.value_info[:]
-
-
-def _save_external(proto: ModelProto, path: Path) -> None:
-    copy = ModelProto()
-    copy.CopyFrom(proto)  # saving with external data empties the tensors it moves out
-    onnx.save(
-        copy, path, save_as_external_data=True, location=path.name + ".data", size_threshold=1024
-    )
+    if fixed or batch == "dynamic":
+        return
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None  # may be of another batch
+    for value in (*graph.inputs, *graph.outputs):
+        value.shape = ir.Shape([batch, *list(value.shape or ())[1:]])
 
 
 @contextlib.contextmanager

@@ -5,21 +5,18 @@ Weight standardisation, BatchNorm, relative position biases, resized position em
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import onnx_ir
-from onnx import ModelProto
+import onnx_ir as ir
 from onnxscript import optimizer, rewriter
 
 NO_LIMIT = 2**40
 
-ModelT = TypeVar("ModelT", ModelProto, onnx_ir.Model)
 
-
-def constants(model: ModelT) -> ModelT:
-    """`model` with constants folded and BatchNorm merged into the convolution before it.
-
-    An `onnx_ir.Model` is changed in place, too.
-    """
-    folded = optimizer.optimize(model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
-    return rewriter.rewrite(folded)
+def constants(model: ir.Model) -> None:
+    """Fold the constants of `model` and merge BatchNorm into convolutions, in place."""
+    optimizer.optimize_ir(
+        model,
+        input_size_limit=NO_LIMIT,
+        output_size_limit=NO_LIMIT,
+        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+    )
+    rewriter.rewrite(model)
