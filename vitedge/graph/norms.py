@@ -75,15 +75,15 @@ def _norm(value: ir.Value, given: Mapping[ir.Value, Samples], samples: Samples) 
         return None
     centred = samples - samples.mean(1, keepdims=True)
     variance = np.square(centred).mean(1, keepdims=True)
-    added = {_added(node) for v in given if (node := v.producer())} - {None}
-    for epsilon in added or {_LEAST}:
+    makers = [node for v in given if (node := v.producer()) is not None]
+    for epsilon in {number for node in makers if (number := _added(node))} or {_LEAST}:
         normal = centred / np.sqrt(variance + epsilon)
         spread = normal - normal.mean(0)
         gamma = (spread * got).sum(0) / np.square(spread).sum(0)
         beta = (got - gamma * normal).mean(0)
         beta[np.abs(beta) < _EXACT * np.abs(got).max()] = 0
         if gamma.any() and alike(got, gamma * normal + beta, _TOLERANCE):
-            return _Norm(float(epsilon), gamma.astype(np.float32), beta.astype(np.float32))
+            return _Norm(epsilon, gamma.astype(np.float32), beta.astype(np.float32))
     return None
 
 

@@ -48,7 +48,7 @@ class Runner:
         if often:
             options.intra_op_num_threads = max(1, usable_cores() + 1 - _RUNS_AT_A_TIME)
         options.enable_cpu_mem_arena = often
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it raises says as much
         options.add_session_config_entry("session.disable_prepacking", "0" if often else "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")

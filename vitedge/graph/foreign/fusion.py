@@ -97,6 +97,4 @@ def _unflatten(graph: ir.Graph, softmax: ir.Node, sizes: Shapes) -> None:
     last = softmax.attributes.get_int("axis", -1) in (-1, len(matrix) - 1)
     if last and before and before == after and before[-1] == matrix[-1]:
         name = f"{softmax.name}/last"
-        substitute(
-            graph, target.outputs[0], ir.node("Softmax", [source], {"axis": -1}, name=name)
-        )
+        substitute(graph, target.outputs[0], ir.node("Softmax", [source], {"axis": -1}, name=name))

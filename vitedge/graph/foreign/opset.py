@@ -9,7 +9,6 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnxscript.version_converter import ConvertVersionPass
 
 from vitedge.core.errors import InputError, error_line
-from vitedge.graph.constants import is_constant
 from vitedge.graph.run import Shapes
 
 OPSETS = (7, 25)
