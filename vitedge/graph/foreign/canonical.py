@@ -43,9 +43,9 @@ def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], nam
 
 
 def name_apart(graph: ir.Graph) -> None:
-    """Give every node a name of its own, where an exporter has not."""
+    """Give every node a name of its own, in subgraphs too, where an exporter has not."""
     names: set[str] = set()
-    for index, node in enumerate(graph):
+    for index, node in enumerate(graph.all_nodes()):
         if not node.name or node.name in names:
             node.name = f"{node.op_type}_{index}"
         names.add(node.name)

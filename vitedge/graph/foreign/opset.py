@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx.inliner
 import onnx_ir as ir
 from onnx import ModelProto, defs, helper, version_converter
@@ -37,13 +39,17 @@ def convert(model: ir.Model, opset: int, sizes: Shapes, name: str) -> None:
             fix=f"export it again with opset {opset}",
         )
     if version != opset:
-        _describe(model.graph, sizes)
+        declared = {value.name: value.type for value in _values(model.graph)}
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+        _describe(model.graph, sizes)
         if opset < version:
             _spell_out(model.graph, opset)
         ConvertVersionPass(opset, fallback=True)(model)
         if version_of(model) != opset:
             raise _refusal(model.graph, version, opset, name)
+        for value in _values(model.graph):  # inference took sequences for tensors
+            if value not in model.graph.outputs:
+                value.type = declared.get(value.name)
         _describe(model.graph, {})
     model.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
 
@@ -54,6 +60,15 @@ def _describe(graph: ir.Graph, sizes: Shapes) -> None:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = ir.Shape(sizes[value.name]) if value.name in sizes else None
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value that is computed or handed to a subgraph, however deep."""
+    for node in graph.all_nodes():
+        yield from node.outputs
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from attribute.as_graph().inputs
 
 
 def _spell_out(graph: ir.Graph, opset: int) -> None:
