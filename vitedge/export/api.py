@@ -37,6 +37,8 @@ def export(
     random_weights: bool = False,
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    height: Positive | None = None,
+    width: Positive | None = None,
     batch: Batch | None = None,
     opset: int | None = None,
     output: AnyPath = ARTIFACTS,
@@ -65,7 +67,9 @@ def export(
         arch: Architecture of a weights file.
         random_weights: Untrained weights: latency only.
         task: classification, segmentation or features; default: the source's.
-        preprocess: Preprocessing, a .toml.
+        preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
+        height: Pixels, where an ONNX file leaves them open.
+        width: Likewise.
         batch: Images a run, or 'dynamic'.
         opset: ONNX opset; default: the target's.
         output: Folder that holds the artifacts.
@@ -103,7 +107,10 @@ def to_export(
 
     if not targets:
         raise InputError("no target given", fix="pass `targets`; see 'vitedge targets list'")
-    of_model = ("model", "weights", "arch", "random_weights", "task", "preprocess")
+    of_model = (
+        *("model", "weights", "arch", "random_weights"),
+        *("task", "preprocess", "height", "width"),
+    )
     return ExportRequest(
         model=request(**{name: further.pop(name) for name in of_model if name in further}),
         targets=tuple(several(targets)),
@@ -146,6 +153,8 @@ def qat(
     arch: str = "",
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    height: Positive | None = None,
+    width: Positive | None = None,
     batch: Batch | None = None,
     opset: int | None = None,
     output: AnyPath = ARTIFACTS,

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
 
 
@@ -71,3 +72,14 @@ def evaluate(
 def names_of(ports: Iterable[ir.Value | None]) -> list[str]:
     """The names of a node's inputs or outputs, without those left out."""
     return [value.name for value in ports if value is not None and value.name]
+
+
+def read_names(nodes: Iterable[NodeProto]) -> set[str]:
+    """Every name that `nodes` read, in their subgraphs, too."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                names |= read_names(graph.node) | {value.name for value in graph.output}
+    return names

@@ -47,20 +47,31 @@ def write(model: ir.Model, path: Path, inline_bytes: int = INLINE_BYTES) -> None
     nobody reads is dropped.
     """
     moved: dict[ir.Value, ir.TensorProtocol] = {}
+    data = path.with_name(f"{path.name}.data")
+    lie_there = set()
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
         if not (value.uses() or value.is_graph_output()):
             del model.graph.initializers[name]
         elif isinstance(tensor, ir.ExternalTensor):
-            if Path(tensor.base_dir) != path.parent:
+            if Path(tensor.path) == data:
+                lie_there.add(value)
+            if Path(tensor.base_dir) != path.parent or value in lie_there:
                 moved[value] = tensor
         elif tensor is not None and tensor.dtype != ir.DataType.STRING:
             new = isinstance(tensor, ir.Tensor | ir.LazyTensor)
             if tensor.nbytes >= (inline_bytes if new else INLINE_BYTES):
                 moved[value] = tensor
+    if moved.keys() - lie_there:  # else the file stays as it is
+        _move(moved, data)
+    ir.save(model, path)
+
+
+def _move(moved: Mapping[ir.Value, ir.TensorProtocol], data: Path) -> None:
+    """Write the tensors of `moved` to `data`, and let them lie there."""
     try:
         stored = ir.external_data.convert_tensors_to_external(
-            list(moved.values()), path.parent, f"{path.name}.data"
+            list(moved.values()), data.parent, data.name
         )
     except OSError as error:
         if error.errno is None:  # numpy's of a full disk
@@ -68,7 +79,6 @@ def write(model: ir.Model, path: Path, inline_bytes: int = INLINE_BYTES) -> None
         raise
     for value, external in zip(moved, stored, strict=True):
         value.const_value = external
-    ir.save(model, path)
 
 
 def load(path: Path) -> ir.Model:

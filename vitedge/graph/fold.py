@@ -13,5 +13,10 @@ NO_LIMIT = 2**40
 
 def constants(model: ir.Model) -> None:
     """Fold the constants of `model` and merge BatchNorm into convolutions, in place."""
-    optimizer.optimize(model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
+    optimizer.optimize_ir(
+        model,
+        input_size_limit=NO_LIMIT,
+        output_size_limit=NO_LIMIT,
+        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+    )
     rewriter.rewrite(model)

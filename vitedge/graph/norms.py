@@ -5,95 +5,105 @@ What is a LayerNorm exactly becomes the operator, which adds up in float32; the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript.rewriter.pattern import MatchResult, OrValue, Pattern
+from numpy.typing import NDArray
 
-from vitedge.graph.constants import is_constant, scalar, shape, values
+from vitedge.graph.constants import is_constant, scalar
 from vitedge.graph.external import constant
+from vitedge.graph.responses import Samples, alike, over_last_axis, responses, substitute
 from vitedge.graph.run import Shapes
 
 _ROOTS = ("Sqrt", "Reciprocal", "Pow")
 _SCALINGS = ("Add", "Max", "Clip", "Mul", "Div", "Cast", "Identity")
 """What may stand between the mean of squares and its root, with a constant: ε, 1/N, a bound."""
-
-
-def _layer_norm(normalized: Callable[[Any, Any, Any], Any]) -> Pattern:
-    """(x − mean(x)) / √(mean((x − mean(x))²) + ε), divided as `normalized` says."""
-
-    def pattern(op: Any, x: Any, epsilon: Any) -> Any:
-        mean = op.ReduceMean(x, _allow_other_inputs=True, _outputs=["mean"])
-        centred = op.Sub(x, mean)
-        square = OrValue([op.Mul(centred, centred), op.Pow(centred, 2.0)])
-        variance = op.ReduceMean(square, _allow_other_inputs=True, _outputs=["variance"])
-        safe = OrValue([op.Add(variance, epsilon), op.Add(epsilon, variance)])
-        return normalized(op, centred, op.Sqrt(safe))
-
-    return Pattern(pattern)
-
-
-_LAYER_NORMS = (
-    _layer_norm(lambda op, centred, root: op.Div(centred, root)),
-    _layer_norm(lambda op, centred, root: op.Mul(centred, op.Reciprocal(root))),
-    _layer_norm(lambda op, centred, root: op.Mul(op.Reciprocal(root), centred)),
-)
+_ROWS = 16
+_TOLERANCE = 1e-6
+_LEAST = 1e-12
+"""ε where there is none: a token whose channels are all alike is no NaN."""
+_EXACT = 1e-12
+"""Of the largest value: rounding in float64."""
 
 
 def fuse(model: ir.Model, sizes: Shapes) -> int:
     """Replace, in place, every exact LayerNorm over the last axis; returns how many.
 
-    onnxscript's own rule asks for a γ, and for axes in one of their forms.
+    What is told is what its operators compute, not how they are written.
     """
-    fused = 0
-    for node in model.graph:
-        for pattern in _LAYER_NORMS:
-            match = pattern.match(model, model.graph, node)
-            if match and _over_last_axis(match, sizes) and scalar(match.bindings["epsilon"]):
-                _replace(model.graph, node, match, sizes)
-                fused += 1
-                break
-    return fused
+    return sum(_fuse_at(mean, sizes) for mean in list(model.graph) if mean.op_type == "ReduceMean")
 
 
-def _over_last_axis(match: MatchResult, sizes: Shapes) -> bool:
-    """Whether both means are over the last axis, which they keep."""
-    for name in ("mean", "variance"):
-        mean = match.bindings[name]
-        node = mean.producer()
-        axes = list(node.attributes.get_ints("axes", ()))
-        if len(node.inputs) > 1 and is_constant(node.inputs[1]):
-            axes = values(node.inputs[1]).tolist()
-        rank = len(sizes[mean.name])
-        if not node.attributes.get_int("keepdims", 1) or [a % rank for a in axes] != [rank - 1]:
-            return False
+def _fuse_at(mean: ir.Node, sizes: Shapes) -> bool:
+    """Replace the LayerNorm of which `mean` is the first operator."""
+    x, graph = mean.inputs[0], mean.graph
+    dims = sizes.get(x.name, ()) if x is not None else ()
+    if x is None or not isinstance(graph, ir.Graph) or len(dims) < 2 or dims[-1] < 2:
+        return False
+    if not over_last_axis(mean, len(dims)):
+        return False
+    samples = np.random.default_rng(0).normal(0.5, 2.0, (_ROWS, dims[-1]))
+    given = responses(x, samples, len(dims))
+    norms = {value: norm for value in given if (norm := _norm(value, given, samples))}
+    last = next(iter(norms), None)
+    if last is None:
+        return False
+    while len(last.uses()) == 1 and not last.is_graph_output():
+        following = last.consumers()[0].outputs[0]
+        if following not in norms:
+            break
+        last = following
+    _replace(graph, x, last, norms[last])
     return True
 
 
-def _replace(graph: ir.Graph, last: ir.Node, match: MatchResult, sizes: Shapes) -> None:
-    """One LayerNormalization for what matched up to `last`, and for the γ and β that follow."""
-    pieces, x = list(match.nodes), match.bindings["x"]
-    width = sizes[x.name][-1]
-    parameters = [np.ones(width, np.float32), np.zeros(width, np.float32)]
-    for index, op in enumerate(("Mul", "Add")):
-        readers = last.outputs[0].consumers()
-        if len(readers) != 1 or readers[0].op_type != op or last.outputs[0].is_graph_output():
-            continue
-        vectors = [value for value in readers[0].inputs if is_constant(value)]
-        dims = shape(vectors[0]) if len(vectors) == 1 else ()
-        if dims[-1:] == (width,) and np.prod(dims) == width:
-            parameters[index] = values(vectors[0]).reshape(-1)
-            last = readers[0]
-            pieces.append(last)
-    output = last.outputs[0]
-    gamma = constant(graph, f"{output.name}.gamma", parameters[0])
-    beta = constant(graph, f"{output.name}.beta", parameters[1])
-    settings = {"axis": -1, "epsilon": scalar(match.bindings["epsilon"]), "stash_type": 1}
-    name = f"{last.name}/LayerNormalization"
-    norm = ir.node("LayerNormalization", [x, gamma, beta], settings, name=name)
-    ir.convenience.replace_nodes_and_values(graph, last, pieces, [norm], [output], norm.outputs)
+@dataclass(frozen=True)
+class _Norm:
+    """(x − mean) / √(variance + ε) · γ + β; γ and β are (channels,)."""
+
+    epsilon: float
+    gamma: NDArray[np.float32]
+    beta: NDArray[np.float32]
+
+
+def _norm(value: ir.Value, given: Mapping[ir.Value, Samples], samples: Samples) -> _Norm | None:
+    """The LayerNorm of `samples` that is given as `value`, if one is."""
+    got = given[value]
+    if got.shape != samples.shape or not np.isfinite(got).all():
+        return None
+    centred = samples - samples.mean(1, keepdims=True)
+    variance = np.square(centred).mean(1, keepdims=True)
+    makers = [node for v in given if (node := v.producer()) is not None]
+    for epsilon in {number for node in makers if (number := _added(node))} or {_LEAST}:
+        normal = centred / np.sqrt(variance + epsilon)
+        spread = normal - normal.mean(0)
+        gamma = (spread * got).sum(0) / np.square(spread).sum(0)
+        beta = (got - gamma * normal).mean(0)
+        beta[np.abs(beta) < _EXACT * np.abs(got).max()] = 0
+        if gamma.any() and alike(got, gamma * normal + beta, _TOLERANCE):
+            return _Norm(epsilon, gamma.astype(np.float32), beta.astype(np.float32))
+    return None
+
+
+def _added(node: ir.Node) -> float | None:
+    """The number that `node` adds."""
+    if node.op_type != "Add":
+        return None
+    return next((number for value in node.inputs if (number := scalar(value)) is not None), None)
+
+
+def _replace(graph: ir.Graph, x: ir.Value, last: ir.Value, norm: _Norm) -> None:
+    """One LayerNormalization of `x` for `last`."""
+    node = last.producer()
+    assert node is not None
+    gamma = constant(graph, f"{last.name}.gamma", norm.gamma)
+    beta = constant(graph, f"{last.name}.beta", norm.beta)
+    settings = {"axis": -1, "epsilon": norm.epsilon, "stash_type": 1}
+    name = f"{node.name}/LayerNormalization"
+    fused = ir.node("LayerNormalization", [x, gamma, beta], settings, name=name)
+    substitute(graph, last, fused)
 
 
 def spelled_out(graph: ir.Graph) -> set[str]:

@@ -72,7 +72,7 @@ def _follow(node: ir.Node, sizes: Shapes) -> _Linear | None:
     """The Linear of a MatMul with weights of its own; None where it is read whole, too."""
     whole, used, bias = node.outputs[0], [node], None
     readers = whole.consumers()
-    if len(readers) == 1 and readers[0].op_type == "Add":
+    if len(readers) == 1 and readers[0].op_type == "Add" and readers[0].graph is node.graph:
         biases = [value for value in readers[0].inputs if is_vector(value)]
         if len(biases) != 1 or shape(biases[0])[-1] != shape(node.inputs[1])[1]:
             return None

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto, ValueInfoProto, helper
 
 from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
@@ -48,7 +48,7 @@ class Runner:
         if often:
             options.intra_op_num_threads = max(1, usable_cores() + 1 - _RUNS_AT_A_TIME)
         options.enable_cpu_mem_arena = often
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it raises says as much
         options.add_session_config_entry("session.disable_prepacking", "0" if often else "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -91,7 +91,7 @@ def tapped(
     model = onnx.load(path, load_external_data=False)
     model.graph.node.extend(nodes)
     del model.graph.output[:]
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+    model.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
     tapped_path = path.with_name("tapped.onnx")  # shares its external data
     onnx.save(model, tapped_path)
     run = Runner(tapped_path, often=often)
@@ -100,12 +100,27 @@ def tapped(
 
 
 def shapes(path: Path, images: NDArray[Any]) -> Shapes:
-    """The shape of every tensor that the ONNX file `path` computes of `images`."""
-    graph = onnx.load(path, load_external_data=False).graph
-    names = [name for node in graph.node for name in node.output if name]
+    """The shape of every tensor that the ONNX file `path` computes of `images`.
+
+    None of sequences and of what subgraphs compute.
+    """
+    names = list(_makers(path))
     nodes = [helper.make_node("Shape", [name], [f"{name}/shape_of"]) for name in names]
     run = tapped(path, [node.output[0] for node in nodes], nodes)
     return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}
+
+
+def _makers(path: Path) -> dict[str, str]:
+    """The node of every tensor that the ONNX file `path` computes; none of sequences."""
+    model = onnx.load(path, load_external_data=False)
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    kinds = {value.name: value.type.WhichOneof("value") for value in inferred}
+    makers = {}
+    for node in model.graph.node:
+        usual = None if any(a.HasField("g") for a in node.attribute) else "tensor_type"
+        names = [name for name in node.output if kinds.get(name, usual) == "tensor_type"]
+        makers.update(dict.fromkeys(filter(None, names), node.name))
+    return makers
 
 
 def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.uint8]) -> None:
@@ -115,8 +130,7 @@ def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.ui
     """
     if np.isfinite(outputs).all():
         return
-    graph = onnx.load(fp32, load_external_data=False).graph
-    makers = {name: node.name for node in graph.node for name in node.output if name}
+    makers = _makers(fp32)
     values = dict(zip(makers, tapped(fp32, list(makers))(images), strict=True))
     floats = {name: value for name, value in values.items() if value.dtype.kind == "f"}
     for kind, is_kind in (("NaN", np.isnan), ("infinity", np.isinf)):

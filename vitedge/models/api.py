@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from vitedge.core.api import AnyPath
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing, nearest
+from vitedge.core.spec import Positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,8 @@ def load(
     random_weights: bool = False,
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    height: Positive | None = None,
+    width: Positive | None = None,
     labels: Sequence[str] = (),
     name: str = "",
 ) -> ReferenceModel:
@@ -39,7 +42,10 @@ def load(
         arch: Architecture of a file of weights.
         random_weights: Untrained weights: latency only.
         task: classification, segmentation or features; default: what the source says.
-        preprocess: How images become its input: a Preprocess, or a .toml. A module needs one.
+        preprocess: How images become its input: a Preprocess, a .toml or .json, or a
+            preprocessor_config.json. A module needs one.
+        height: Pixels, where an ONNX file leaves them open; default: what `preprocess` says.
+        width: Likewise.
         labels: Class names of a module, in the order of its outputs; default: numbers.
         name: What artifacts of a module are called; default: its class.
 

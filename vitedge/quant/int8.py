@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vitedge.core import manifest
 from vitedge.core.bundle import Golden
+from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import INT4_OPSET, Calibration, Target
 from vitedge.data.calibration import CalibrationImages, batched
@@ -99,6 +100,7 @@ class Quantizer:
         total = sum(map(len, images))  # few
         half_folder, batches = folder / "fp16", partial(iter, images)
         fp16 = lower(path, calibrated.path, half_folder, batches, total, source, self._steps)
+        _check_planned(fp16.deployed, layers, self._target)
         return Int8(path, fp16.deployed, record, fp16.half)
 
     def harm(self, int8: Int8) -> dict[str, float]:
@@ -155,6 +157,28 @@ class Quantizer:
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         prepare(self._exported.path, path, images)
         return path
+
+
+def _check_planned(deployed: Path, layers: Sequence[manifest.Layer], target: Target) -> None:
+    """Refuse a graph in which a product that was placed in INT8 reads floats after all.
+
+    A compiler says nothing of it: it computes what stands there, in float.
+    """
+    import onnx
+
+    from vitedge.graph.structure import Structure
+
+    graph = Structure(onnx.load(deployed, load_external_data=False))
+    planned = {node.name for node, operands in graph.products() if None not in operands}
+    placed = [layer for layer in layers if layer.quantized]
+    lost = [layer for layer in placed if layer.node not in planned]
+    if lost:
+        raise InputError(
+            f"{len(lost)} of {len(placed)} products that are to be INT8 on {target.name} read "
+            f"floats in the graph it gets, {lost[0].op} '{lost[0].node}' first: Casts stand "
+            "between it and its DequantizeLinear",
+            fix=f"export it with opset {target.opset_min} or later, and report the model",
+        )
 
 
 def _scheme(recipe: Calibration, target: Target) -> str:

@@ -17,6 +17,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import INT4_OPSET
+from vitedge.graph.constants import read_names
 from vitedge.graph.run import Progress
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement, Weight, place
@@ -53,8 +54,7 @@ def quantize(
         elif node.op_type == "LayerNormalization" and calibrated.target.floats == "fp32":
             emitter.keep_shift(node)
         emitter.nodes.append(node)
-    used = {name for node in emitter.nodes for name in node.input}
-    used |= {value.name for value in graph.output}
+    used = read_names(emitter.nodes) | {value.name for value in graph.output}
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(emitter.nodes)

@@ -48,8 +48,6 @@ UNFUSED = {
     """,
     "another axis": MOMENTS.format(square="s = Mul(d, d)").replace("last", "tokens_axis")
     + "n = Div(d, r)\n y = MatMul(n, w)",
-    "moments that are read twice": MOMENTS.format(square="s = Pow(d, two)")
-    + "n = Div(d, r)\n k = Mul(m, small)\n j = Add(n, k)\n y = MatMul(j, w)",
 }
 
 
@@ -125,6 +123,14 @@ def test_a_layer_norm_that_is_spelled_out_is_fused_and_does_not_overflow(tmp_pat
     assert not {"Pow", "Sqrt", "ReduceMean"} & set(ops(fp16))
     assert half.kept == ()
     assert half.layer_norm.startswith("1 fused, adding up in float32")
+
+
+def test_a_layer_norm_whose_mean_is_read_elsewhere_is_fused_too(tmp_path):
+    moments = MOMENTS.format(square="s = Pow(d, two)")
+    body = f"{moments} n = Div(d, r)\n k = Mul(m, small)\n j = Add(n, k)\n y = MatMul(j, w)"
+    half, fp16 = halved(build(tmp_path, body))
+    assert half.layer_norm.startswith("1 fused")
+    assert not {"Pow", "Sqrt"} & set(ops(fp16))
 
 
 @pytest.mark.parametrize("style", UNFUSED)

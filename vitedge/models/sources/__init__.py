@@ -24,6 +24,8 @@ def resolve(request: ModelRequest) -> ReferenceModel:
     """
     if request.weights and request.random_weights:
         raise InputError("`weights` and `random_weights` exclude each other", fix="drop one")
+    if not str(request.model).endswith(".onnx"):
+        refuse(request, "height", "width")
     if not isinstance(request.model, str):
         from vitedge.models.sources import module
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing
-from vitedge.core.spec import Preprocess, Task, load_toml
+from vitedge.core.spec import Preprocess, Task
 from vitedge.models.zoo import numbered
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class ModelRequest:
     weights: Path | None = None
     preprocess: Path | Preprocess | None = None
     random_weights: bool = False
+    height: int | None = None
+    width: int | None = None
+    """Of an input that leaves them open, pixels."""
     task: Task | None = None
     """What to make of the model; None for what its source says."""
     labels: tuple[str, ...] = ()
@@ -36,11 +39,13 @@ class ModelRequest:
     name: str = ""
     """Of a module; empty: its class."""
 
-    def own_preprocess(self) -> Preprocess | None:
+    def own_preprocess(self, image_size: tuple[int, int] = (0, 0)) -> Preprocess | None:
         """What `preprocess` says, if it was given. Raises InputError."""
         if self.preprocess is None or isinstance(self.preprocess, Preprocess):
             return self.preprocess
-        return load_toml(self.preprocess, Preprocess)
+        from vitedge.models.sources.settings import read_preprocess
+
+        return read_preprocess(self.preprocess, image_size)
 
 
 @dataclass(frozen=True)

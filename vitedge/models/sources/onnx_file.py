@@ -4,24 +4,70 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx_ir as ir
+
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.graph.foreign.dimensions import bind, image_input
 from vitedge.graph.io import image_model, read
+from vitedge.models.sources import settings
 from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
 from vitedge.models.zoo import numbered
 
 
 def load(path: Path, request: ModelRequest) -> ReferenceModel:
-    """Read and check the file. Raises InputError."""
+    """Read and check the file, and what lies beside it. Raises InputError."""
     file = read(path)
-    preprocess, task, classes = image_model(
-        file.model, path, request.own_preprocess(), request.task
-    )
+    model, notes = file.model, list[str]()
+    given = _preprocess(model, path, request, notes)
+    size = (given.height, given.width) if given else (request.height, request.width)
+    bind(model, path, *size)
+    preprocess, task, classes = image_model(model, path, given, request.task)
     identity = ModelIdentity(
         name=bundle_name(path.stem),
         source=path.name,
         weights_sha256=file.sha256,
         preprocess=preprocess,
         task=task,
-        labels=numbered(classes),
+        labels=_labels(model, path, classes, notes),
         trained=True,
+        notes=tuple(notes),
     )
-    return ReferenceModel(identity, file.model)
+    return ReferenceModel(identity, model)
+
+
+def _preprocess(
+    model: ir.Model, path: Path, request: ModelRequest, notes: list[str]
+) -> Preprocess | None:
+    """What the user, a file beside the model or its metadata say, for images of its size."""
+    image = image_input(model.graph)
+    if image is None:
+        return None
+    height, width = image.size
+    asked = (request.height or height, request.width or width)
+    if (height and asked[0] != height) or (width and asked[1] != width):
+        raise InputError(
+            f"{path} takes {height or '?'}×{width or '?'} pixels, not {asked[0]}×{asked[1]}",
+            fix="drop `height` and `width`, or export it with these dimensions open",
+        )
+    preprocess = request.own_preprocess(asked)
+    if preprocess is None and image.value.dtype == ir.DataType.FLOAT:
+        file = settings.beside(path, settings.PROCESSOR)
+        if file is not None:
+            preprocess = settings.read_preprocess(file, asked)
+            notes.append(f"images are made as {file.name} says, unless `preprocess` says otherwise")
+        else:
+            preprocess = settings.preprocess_in(model.metadata_props, asked)
+        if preprocess is not None:
+            return settings.of_size(preprocess, *asked)
+    return preprocess and settings.of_size(preprocess, request.height, request.width)
+
+
+def _labels(model: ir.Model, path: Path, classes: int, notes: list[str]) -> tuple[str, ...]:
+    """The names of the classes, or numbers where there are none or not as many."""
+    labels = settings.labels_of(path, model.metadata_props) if classes else ()
+    if labels and len(labels) != classes:
+        notes.append(f"{len(labels)} names of classes lie beside it, and it has {classes}: numbers")
+    if len(labels) != classes:
+        return numbered(classes)
+    return tuple(" ".join(label.split()) for label in labels)

@@ -1,0 +1,53 @@
+"""The one form in which somebody's graph goes on: its opset, its constants, its operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import (
+    IdentityEliminationPass,
+    InlinePass,
+    LiftConstantsToInitializersPass,
+)
+
+from vitedge.graph import fold
+from vitedge.graph.external import load, write
+from vitedge.graph.foreign import fusion, opset
+from vitedge.graph.run import shapes
+
+
+def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], name: str) -> None:
+    """Write the ONNX file `source`, called `name`, to `path`, beside it, in opset `to_opset`.
+
+    `images` are what it takes, and tell the shapes. Functions are inlined, constants folded, and
+    spelled-out norms, GELUs and softmaxes one operator each. The external data of `source` is
+    shared. Raises InputError, naming the operator, where it has no form in that opset.
+    """
+    model = load(source)
+    InlinePass()(model)
+    name_apart(model.graph)
+    write(model, path)
+    sizes = shapes(path, images)
+    opset.convert(model, to_opset, sizes, name)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    IdentityEliminationPass()(model)
+    fusion.fuse(model, sizes)  # before folding, which takes an ε of 1e-12 for none
+    fold.constants(model)
+    name_apart(model.graph)
+    write(model, path)
+    fusion.fuse(model, shapes(path, images))
+    write(model, path)
+    for value in model.graph.initializers.values():
+        value.const_value = None  # onnxscript's rules remember the graph: let go of its files
+
+
+def name_apart(graph: ir.Graph) -> None:
+    """Give every node a name of its own, in subgraphs too, where an exporter has not."""
+    names: set[str] = set()
+    for index, node in enumerate(graph.all_nodes()):
+        if not node.name or node.name in names:
+            node.name = f"{node.op_type}_{index}"
+        names.add(node.name)

@@ -1,0 +1,111 @@
+"""What lies beside a model, or in it, and says how images are made and what classes are called."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess, convert, load_toml
+from vitedge.models.sources.preprocessing_hf import from_hf
+
+PROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
+_PROCESSOR_KEYS = {
+    *("image_processor_type", "feature_extractor_type", "image_mean", "image_std"),
+    *("do_resize", "do_rescale", "do_normalize"),
+}
+_RANGES = {"NominalRange_0_255": (0.0, 1 / 255), "Normalized_0_1": (0.0, 1.0)}
+_RANGES["Normalized_1_1"] = (0.5, 0.5)
+"""Windows ML's `Image.NominalPixelRange`, as mean and std on the 0-1 scale."""
+_ORDERS = {"Bgr8": "BGR", "Bgra8": "BGR", "Rgb8": "RGB", "Rgba8": "RGB"}
+"""Its `Image.BitmapPixelFormat`."""
+
+
+def read_preprocess(path: Path, image_size: tuple[int, int] = (0, 0)) -> Preprocess:
+    """A .toml or .json of ours, or a `preprocessor_config.json`.
+
+    `image_size`, height and width in pixels, is for processors whose images differ in size.
+    Raises InputError, naming the file and the key.
+    """
+    if path.suffix != ".json":
+        return load_toml(path, Preprocess)
+    settings = _read_json(path)
+    if not _PROCESSOR_KEYS & set(settings):
+        return convert(settings, Preprocess, str(path))
+    config = path.with_name(CONFIG)
+    kind = str(_read_json(config).get("model_type", "")) if config.is_file() else ""
+    try:
+        return from_hf(settings, kind, image_size)
+    except InputError as error:
+        if 0 in image_size and "height" in error.what:
+            raise InputError(
+                f"{path}: the images that it makes differ in size",
+                fix="pass `height` and `width`",
+            ) from error
+        raise
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError, too
+        raise InputError(f"cannot read {path}: {error}", fix="save it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object", fix="save it again")
+    return content
+
+
+def beside(path: Path, name: str) -> Path | None:
+    """The file `name` beside `path`, or above a folder called `onnx`, where exporters put it."""
+    folders = [path.parent, *([path.parent.parent] if path.parent.name == "onnx" else [])]
+    return next((file for folder in folders if (file := folder / name).is_file()), None)
+
+
+def preprocess_in(metadata: Mapping[str, str], size: tuple[int, int]) -> Preprocess | None:
+    """What Windows ML's metadata say; None without them."""
+    pixels = _RANGES.get(metadata.get("Image.NominalPixelRange", ""))
+    order = _ORDERS.get(metadata.get("Image.BitmapPixelFormat", ""))
+    if pixels is None or order is None or 0 in size:
+        return None
+    mean, std = pixels
+    settings = {"mean": [mean] * 3, "std": [std] * 3, "channels": order}
+    return convert({"height": size[0], "width": size[1], **settings}, Preprocess, "its metadata")
+
+
+def labels_of(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The class names in a model's metadata or the config.json beside it; empty without any."""
+    for key in ("names", "id2label"):  # a dict as Python or JSON writes it
+        try:
+            names = ast.literal_eval(metadata.get(key, ""))
+        except (ValueError, SyntaxError):
+            continue
+        if labels := _in_order(names):
+            return labels
+    config = beside(path, CONFIG)
+    return _in_order(_read_json(config).get("id2label")) if config else ()
+
+
+def _in_order(names: object) -> tuple[str, ...]:
+    """Names by index; empty where an index is missing, or they are LABEL_0 and the like."""
+    if isinstance(names, list | tuple):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        return ()
+    by_index = {str(index): str(name) for index, name in names.items()}
+    labels = [by_index.get(str(index), "") for index in range(len(by_index))]
+    generic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
+    return () if generic or "" in labels else tuple(labels)
+
+
+def of_size(preprocess: Preprocess, height: int | None, width: int | None) -> Preprocess:
+    """`preprocess` for images of another size, with as much of a margin."""
+    from msgspec.structs import replace
+
+    new_height, new_width = height or preprocess.height, width or preprocess.width
+    grown = max(new_height / preprocess.height, new_width / preprocess.width)
+    resize_px = math.ceil(preprocess.resize_px * grown)
+    return replace(preprocess, height=new_height, width=new_width, resize_px=resize_px)
