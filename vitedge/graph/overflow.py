@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import defs, helper
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import SharedError
 from vitedge.graph.constants import is_constant, names_of, values
 from vitedge.graph.run import Progress, Shapes, tapped
 
@@ -78,7 +78,7 @@ class Guard:
             progress("looking for overflow", seen, total)
         for name, largest in zip(self._activations, amax.tolist(), strict=True):
             if not np.isfinite(largest):
-                raise InputError(
+                raise SharedError(
                     f"activation '{name}' is NaN or infinite on a calibration image",
                     fix="check the weights and the preprocessing: FP32 itself is broken here",
                 )

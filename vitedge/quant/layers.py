@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import SharedError
 from vitedge.core.manifest import Figures
 from vitedge.core.numerics import fill_batch, sqnr_db
 from vitedge.graph.run import Runner
@@ -51,7 +51,7 @@ def examine(
     for node, row in zip(nodes, sums, strict=True):
         signal, own_noise, noise, clipped, seen, macs = row.tolist()
         if not math.isfinite(signal + own_noise + noise):
-            raise InputError(
+            raise SharedError(
                 f"the output of layer '{node}' is NaN or infinite",
                 fix="check the weights and the preprocessing",
             )
