@@ -214,8 +214,8 @@ class Search:
         return LimitError(
             f"{what} (FP32 itself scores {fp32:.2%})",
             fix=f"allow `max_drop_pp={math.ceil(tried[closest] * 100) / 100:g}` with `force=True` "
-            f"(what was measured is kept in {self._file}), try `calibration='thorough'` or more calibration images, "
-            "or ship `precision='fp32'`",
+            f"(what was measured is kept in {self._file}), try `calibration='thorough'` or more "
+            "calibration images, or ship `precision='fp32'`",
         )
 
     def _kept(self, count: int) -> dict[str, str]:

@@ -11,6 +11,8 @@ import onnx_ir
 from onnx import ModelProto
 from onnxscript import optimizer, rewriter
 
+from vitedge.graph import gather
+
 NO_LIMIT = 2**40
 
 ModelT = TypeVar("ModelT", ModelProto, onnx_ir.Model)
@@ -22,4 +24,4 @@ def constants(model: ModelT) -> ModelT:
     An `onnx_ir.Model` is changed in place, too.
     """
     folded = optimizer.optimize(model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
-    return rewriter.rewrite(folded)
+    return rewriter.rewrite(rewriter.rewrite(folded), gather.RULES)

@@ -25,6 +25,7 @@ from vitedge.quant.statistics import ChannelStatistics
 
 Images = NDArray[np.uint8]
 
+WEIGHTED = ("linear", "conv", "recurrent")
 KEPT_IMAGES = 8
 """Calibration images whose FP32 output is kept, to compare with."""
 
@@ -108,7 +109,7 @@ def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -
     """Every activation that is to be quantized, once."""
     quantized = {layer.node: layer for layer in layers if layer.quantized}
     if not quantized:
-        weighted = sorted({layer.op for layer in layers if layer.role in ("linear", "conv")})
+        weighted = sorted({layer.op for layer in layers if layer.role in WEIGHTED})
         has = f"{', '.join(weighted)}, which this target runs in float" if weighted else "none"
         raise InputError(
             f"nothing to quantize: its operators with weights are {has}",

@@ -1,0 +1,43 @@
+"""Gathers by a matrix of indices, as `nn.Unfold` is exported, become Gathers by a row and a Reshape.
+
+OpenVINO's low-precision pass throws where it moves a scale through a Gather by a matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from onnxscript.rewriter import RewriteRuleClassBase, RewriteRuleSet
+
+
+class _ByMatrix(RewriteRuleClassBase):  # type: ignore[misc]
+    """Gather(x, (r, c)) to Reshape(Gather(x, (r·c,))), where the shape of `x` is known."""
+
+    def pattern(self, op: Any, x: ir.Value, indices: ir.Value) -> Any:
+        return op.Gather(x, indices, _allow_other_attributes=True, _outputs=["gathered"])
+
+    def check(self, context: Any, x: ir.Value, indices: ir.Value, **_: Any) -> bool:
+        constant = ir.convenience.get_const_tensor(indices)
+        if constant is None or len(constant.shape) < 2 or x.shape is None:
+            return False
+        return len(x.shape) > 0
+
+    def rewrite(
+        self, op: Any, x: ir.Value, indices: ir.Value, gathered: ir.Value
+    ) -> ir.Value | None:
+        node, constant = gathered.producer(), ir.convenience.get_const_tensor(indices)
+        assert node is not None and constant is not None and x.shape is not None
+        axis = node.attributes.get_int("axis", 0) % len(x.shape)
+        after = [size if isinstance(size, int) else -1 for size in x.shape[axis + 1 :]]
+        if after.count(-1) > 1:
+            return None
+        flat = op.initializer(ir.tensor(constant.numpy().reshape(-1)), f"{gathered.name}.indices")
+        # 0 takes the size of the tensor's own axis at that place, which is before all that changes
+        shape = ir.tensor([*([0] * axis), *map(int, constant.shape.numpy()), *after])
+        return op.Reshape(  # type: ignore[no-any-return]
+            op.Gather(x, flat, axis=axis), op.initializer(shape, f"{gathered.name}.shape")
+        )
+
+
+RULES = RewriteRuleSet([_ByMatrix.rule()])
