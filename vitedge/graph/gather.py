@@ -1,4 +1,4 @@
-"""Gathers by a matrix of indices, as `nn.Unfold` is exported, become Gathers by a row and a Reshape.
+"""Gathers by a matrix of indices, as of `nn.Unfold`, become Gathers by a row, and a Reshape.
 
 OpenVINO's low-precision pass throws where it moves a scale through a Gather by a matrix.
 """
@@ -11,17 +11,17 @@ import onnx_ir as ir
 from onnxscript.rewriter import RewriteRuleClassBase, RewriteRuleSet
 
 
-class _ByMatrix(RewriteRuleClassBase):  # type: ignore[misc]
+class _ByMatrix(RewriteRuleClassBase):
     """Gather(x, (r, c)) to Reshape(Gather(x, (r·c,))), where the shape of `x` is known."""
 
     def pattern(self, op: Any, x: ir.Value, indices: ir.Value) -> Any:
         return op.Gather(x, indices, _allow_other_attributes=True, _outputs=["gathered"])
 
-    def check(self, context: Any, x: ir.Value, indices: ir.Value, **_: Any) -> bool:
+    def check(  # type: ignore[override]
+        self, context: Any, x: ir.Value, indices: ir.Value, **_: Any
+    ) -> bool:
         constant = ir.convenience.get_const_tensor(indices)
-        if constant is None or len(constant.shape) < 2 or x.shape is None:
-            return False
-        return len(x.shape) > 0
+        return constant is not None and len(constant.shape) > 1 and bool(x.shape)
 
     def rewrite(
         self, op: Any, x: ir.Value, indices: ir.Value, gathered: ir.Value
@@ -40,4 +40,4 @@ class _ByMatrix(RewriteRuleClassBase):  # type: ignore[misc]
         )
 
 
-RULES = RewriteRuleSet([_ByMatrix.rule()])
+RULES = RewriteRuleSet([_ByMatrix.rule()])  # type: ignore[no-untyped-call]
