@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support.graphs import NORM, build
-from tests.support.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME, TARGETS
 from vitedge.core import catalog
 
 HEAD = "m = ReduceMean <keepdims = 0> (p, tokens_axis)\n y = Add(m, b)"
@@ -114,6 +114,29 @@ def test_a_model_of_convolutions(vitedge, tmp_path, images, openvino):
     assert "Conv" not in catalog.targets()["onnxruntime-cpu"].quantization.operators
     shutil.rmtree(tmp_path / "out")
     told(vitedge, path, images, "with weights are Conv, which this target runs in float", "--fp32")
+
+
+@pytest.mark.parametrize("runtime", TARGETS)
+def test_learned_queries_and_values_are_attention(vitedge, tmp_path, images, runtime):
+    """A detector's first decoder layer: Q and V are constants, each a stack of matrices."""
+    body = f"""
+        {NORM}
+        k = MatMul(n, w)
+        kt = Transpose <perm = [0, 2, 1]> (k)
+        s = MatMul(queries, kt)
+        a = Softmax(s)
+        c = MatMul(a, values)
+        p = MatMul(c, w_plain)
+        {HEAD}
+    """
+    rng = np.random.default_rng(0)
+    stack = rng.standard_normal((1, 16, 12)).astype(np.float32)
+    path = model(tmp_path, body, queries=stack, values=stack[:, ::-1].copy())
+    made = exported(vitedge, path, images, TARGETS[runtime])
+    layers = made["manifest"]["quantization"]["layers"]
+    roles = [(layer["role"], layer["quantized"]) for layer in layers]
+    assert roles == [("linear", True), ("qk", False), ("pv", False), ("linear", True)]
+    assert made["report"]["numerics"]["sqnr_db"] > 25
 
 
 def test_dead_branches_and_shared_weights(vitedge, tmp_path, images):

@@ -28,9 +28,9 @@ def constants(model: ModelT) -> ModelT:
     if isinstance(model, ModelProto):
         return ir.to_proto(constants(ir.from_proto(model)))
     folded = _folded(model)
-    if _split_constants(folded.graph):
+    if _split_constants(folded.graph) | bool(gather.SIZES.apply_to_model(folded)):
         folded = _folded(folded)
-    return rewriter.rewrite(rewriter.rewrite(folded), gather.RULES)
+    return rewriter.rewrite(rewriter.rewrite(folded), gather.ROWS)
 
 
 def _folded(model: ir.Model) -> ir.Model:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import RewriteRuleClassBase, RewriteRuleSet
 
@@ -40,4 +41,31 @@ class _ByMatrix(RewriteRuleClassBase):
         )
 
 
-RULES = RewriteRuleSet([_ByMatrix.rule()])  # type: ignore[no-untyped-call]
+class _KnownSize(RewriteRuleClassBase):
+    """Gather(Shape(x), indices) to a constant, where these sizes are known: with a dynamic batch,
+    the exporter computes the indices of `nn.Unfold` of them."""
+
+    def pattern(self, op: Any, x: ir.Value, indices: ir.Value) -> Any:
+        return op.Gather(op.Shape(x, start=0), indices, axis=0)
+
+    def check(  # type: ignore[override]
+        self, context: Any, x: ir.Value, indices: ir.Value, **_: Any
+    ) -> bool:
+        constant = ir.convenience.get_const_tensor(indices)
+        if constant is None or x.shape is None:
+            return False
+        dims = list(x.shape)
+        picked = [dims[i] for i in constant.numpy().reshape(-1) if -len(dims) <= i < len(dims)]
+        return len(picked) == constant.size and all(isinstance(size, int) for size in picked)
+
+    def rewrite(self, op: Any, x: ir.Value, indices: ir.Value) -> ir.Value:
+        constant = ir.convenience.get_const_tensor(indices)
+        assert constant is not None and x.shape is not None
+        sizes = [size if isinstance(size, int) else 0 for size in x.shape]
+        return op.Constant(  # type: ignore[no-any-return]
+            value=ir.tensor(np.array(sizes, np.int64)[constant.numpy()])
+        )
+
+
+SIZES = RewriteRuleSet([_KnownSize.rule(remove_nodes=False)])  # type: ignore[no-untyped-call]
+ROWS = RewriteRuleSet([_ByMatrix.rule()])  # type: ignore[no-untyped-call]
