@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from vitedge.export.api import demo as demo
     from vitedge.export.api import export as export
     from vitedge.export.api import qat as qat
+    from vitedge.export.result import ExportFailure as ExportFailure
     from vitedge.export.result import ExportResult as ExportResult
+    from vitedge.export.result import Exports as Exports
     from vitedge.gate.api import compare as compare
     from vitedge.gate.api import gate as gate
     from vitedge.gate.verdict import Verdict as Verdict
@@ -47,7 +49,7 @@ _HOMES = {
     "core.report": "Report",
     "core.spec": "Preprocess Training",
     "export.api": "build demo export qat",
-    "export.result": "ExportResult",
+    "export.result": "ExportFailure ExportResult Exports",
     "gate.api": "compare gate",
     "gate.verdict": "Verdict",
     "measure.api": "bench inspect open predict validate",

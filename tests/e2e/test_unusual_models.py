@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import msgspec
 import numpy as np
 import onnx
@@ -9,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support.graphs import NORM, build
-from tests.support.machine import ONNXRUNTIME
+from tests.support.machine import ONNXRUNTIME, TARGETS
 from vitedge.core import catalog
 
 HEAD = "m = ReduceMean <keepdims = 0> (p, tokens_axis)\n y = Add(m, b)"
@@ -46,14 +48,27 @@ def exported(vitedge, path, images, target=ONNXRUNTIME):
     }
 
 
-def refused(vitedge, path, images, *says):
+def failed(vitedge, path, images, *says):
+    """What an INT8 export that fails says on stdout, and the names of what it wrote."""
     output = path.parent / "out"
     flags = ("--target", ONNXRUNTIME, "--int8", "--num-samples", 8, "--calib-data", images)
     ran = vitedge("export", path, *flags, "--output", output, code=2)
-    assert ran.stdout == "" and ran.stderr.startswith("error: ") and "\n  fix: " in ran.stderr
+    assert ran.stderr.count("error: ") == 1 and "\n  fix: " in ran.stderr
     for part in says:
         assert part in ran.stderr
-    assert not list(output.glob("*"))
+    return ran.stdout, [bundle.name for bundle in output.iterdir()]
+
+
+def refused(vitedge, path, images, *says):
+    assert failed(vitedge, path, images, *says) == ("", [])
+
+
+def told(vitedge, path, images, *says):
+    """FP32 is written, and INT8 is a row with its reason."""
+    stdout, written = failed(vitedge, path, images, *says)
+    assert written == [f"model-{ONNXRUNTIME}-fp32"]
+    (row,) = (line for line in stdout.splitlines() if f"model-{ONNXRUNTIME}-int8" in line)
+    assert says[0].split(",")[0][:20] in row
 
 
 def test_a_layer_that_gives_nan_is_named(vitedge, tmp_path, images):
@@ -80,7 +95,7 @@ def test_a_layer_that_gives_nan_on_a_calibration_image_is_named(vitedge, tmp_pat
 
 def test_a_model_without_a_layer_to_quantize(vitedge, tmp_path, images):
     body = "m = ReduceMean <keepdims = 0> (x, tokens_axis)\n y = Softmax(m)"
-    refused(vitedge, model(tmp_path, body), images, "nothing in this model", "none", "--fp32")
+    told(vitedge, model(tmp_path, body), images, "nothing to quantize", "none", "--fp32")
 
 
 def test_a_model_of_convolutions(vitedge, tmp_path, images, openvino):
@@ -97,9 +112,31 @@ def test_a_model_of_convolutions(vitedge, tmp_path, images, openvino):
     assert [(layer["op"], layer["quantized"]) for layer in layers] == [("Conv", True)] * 2
     assert made["report"]["numerics"]["sqnr_db"] > 25
     assert "Conv" not in catalog.targets()["onnxruntime-cpu"].quantization.operators
-    for file in path.parent.joinpath("out").iterdir():
-        file.rename(tmp_path / file.name)
-    refused(vitedge, path, images, "with weights are Conv", "--fp32")
+    shutil.rmtree(tmp_path / "out")
+    told(vitedge, path, images, "with weights are Conv, which this target runs in float", "--fp32")
+
+
+@pytest.mark.parametrize("runtime", TARGETS)
+def test_learned_queries_and_values_are_attention(vitedge, tmp_path, images, runtime):
+    """A detector's first decoder layer: Q and V are constants, each a stack of matrices."""
+    body = f"""
+        {NORM}
+        k = MatMul(n, w)
+        kt = Transpose <perm = [0, 2, 1]> (k)
+        s = MatMul(queries, kt)
+        a = Softmax(s)
+        c = MatMul(a, values)
+        p = MatMul(c, w_plain)
+        {HEAD}
+    """
+    rng = np.random.default_rng(0)
+    stack = rng.standard_normal((1, 16, 12)).astype(np.float32)
+    path = model(tmp_path, body, queries=stack, values=stack[:, ::-1].copy())
+    made = exported(vitedge, path, images, TARGETS[runtime])
+    layers = made["manifest"]["quantization"]["layers"]
+    roles = [(layer["role"], layer["quantized"]) for layer in layers]
+    assert roles == [("linear", True), ("qk", False), ("pv", False), ("linear", True)]
+    assert made["report"]["numerics"]["sqnr_db"] > 25
 
 
 def test_dead_branches_and_shared_weights(vitedge, tmp_path, images):

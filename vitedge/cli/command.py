@@ -37,7 +37,7 @@ PANELS = {
         "Data": "train_data calib_data eval_data data allow_overlap",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams device top",
-        "Output": "output force dry_run csv html junit write form as_json",
+        "Output": "output force keep_going dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
 }

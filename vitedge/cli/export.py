@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitedge.cli.command import Call, command
 from vitedge.cli.flags import command_line
-from vitedge.cli.output import Json, print_json, say, say_int8_note, say_recommendations
-from vitedge.core.errors import InputError
+from vitedge.cli.output import (
+    Json,
+    print_json,
+    say,
+    say_error,
+    say_int8_note,
+    say_recommendations,
+)
+from vitedge.core.errors import InputError, VitedgeError
 from vitedge.core.progress import steps
 from vitedge.export import api
 
 if TYPE_CHECKING:
     from vitedge.export.demo import Demo
     from vitedge.export.request import ExportRequest
-    from vitedge.export.result import ExportResult
+    from vitedge.export.result import ExportResult, Exports
     from vitedge.measure.open_bundle import OpenBundle
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
@@ -44,7 +51,7 @@ def demo(call: Call[Demo], as_json: Json = False) -> None:
 
 @command(api.export)
 def export(
-    call: Call[list[ExportResult]],
+    call: Call[Exports],
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8.")] = False,
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half precision, guarded against overflow.")
@@ -64,7 +71,7 @@ def export(
     if dry_run:
         _plan(api.to_export(**{**call.complete(), **chosen}), as_json)
     else:
-        _show(call(**chosen), as_json=as_json)
+        _exported(lambda: call(**chosen), as_json=as_json)
 
 
 @command(api.qat, like=api.export)
@@ -72,8 +79,8 @@ def qat(call: Call[list[ExportResult]], dry_run: DryRun = False, as_json: Json =
     if dry_run:
         request = api.to_qat(**call.complete())
         _plan(request.export, as_json, training=request.train_data)
-    elif artifacts := call():
-        _show(artifacts, as_json=as_json)
+    else:
+        _exported(call, as_json=as_json)
 
 
 @command(api.build)
@@ -115,8 +122,27 @@ def _plan(request: ExportRequest, as_json: bool, training: str | None = None) ->
     tables.show(tables.listing(("what", "would be"), list(facts.items())))
 
 
-def _show(artifacts: Sequence[ExportResult], *, as_json: bool) -> None:
-    """What has been made."""
+def _exported(export: Callable[[], list[ExportResult]], *, as_json: bool) -> None:
+    """Show what an export wrote and what it did not, also where it then fails."""
+    from vitedge.export.result import Exports
+
+    try:
+        artifacts = export()
+    except VitedgeError as error:
+        if isinstance(error.exports, Exports):
+            _show(error.exports, as_json=as_json)
+            for failure in error.exports.failures[1:]:
+                say_error(failure.error)
+        raise
+    if artifacts:  # in a process that only trains along, none
+        exports = artifacts if isinstance(artifacts, Exports) else Exports(artifacts)
+        _show(exports, as_json=as_json)
+        for failure in exports.failures:
+            say_error(failure.error)
+
+
+def _show(exports: Exports, *, as_json: bool) -> None:
+    """What has been made, and what could not be."""
     from vitedge.measure.inspection import notes
     from vitedge.show.terminal import tables
 
@@ -127,21 +153,33 @@ def _show(artifacts: Sequence[ExportResult], *, as_json: bool) -> None:
                 "parity": artifact.bundle.manifest.parity,
                 "report": artifact.report,
             }
-            for artifact in artifacts
+            for artifact in exports
         ]
-        print_json({"artifacts": documents})
+        failures = [
+            {
+                **{"artifact": f.artifact, "target": f.target, "precision": f.precision},
+                **{"what": command_line(f.error.what), "fix": command_line(f.error.fix)},
+                "exit_code": f.error.exit_code,
+            }
+            for f in exports.failures
+        ]
+        print_json({"artifacts": documents, "failures": failures})
         return
-    parity = artifacts[0].bundle.manifest.parity
+    reasons = {failure.artifact: command_line(failure.error.what) for failure in exports.failures}
+    if not exports:
+        if len(reasons) > 1:  # else its error says it all
+            tables.show(tables.exports(exports, "nothing was written", reasons))
+        return
+    parity = exports[0].bundle.manifest.parity
     typer.echo(
         f"FP32 ONNX agrees with its source: max abs error {parity.max_abs_error:.1e} "
         f"({parity.max_rel_error:.1e} relative)"
     )
-    reports = [artifact.report for artifact in artifacts]
-    tables.show(tables.reports(reports, f"artifacts in {artifacts[0].bundle.path.parent}"))
-    for manifest in (artifact.bundle.manifest for artifact in artifacts):
+    tables.show(tables.exports(exports, f"artifacts in {exports[0].bundle.path.parent}", reasons))
+    for manifest in (artifact.bundle.manifest for artifact in exports):
         for fact in notes.facts(manifest):
             say(f"{manifest.name}: {fact}")
-    say_recommendations(reports)
-    for note in (note for artifact in artifacts for note in artifact.notes()):
+    say_recommendations([artifact.report for artifact in exports])
+    for note in (note for artifact in exports for note in artifact.notes()):
         say(f"note: {note}", err=True)
-    typer.echo(tables.next_commands([artifact.bundle.path for artifact in artifacts]))
+    typer.echo(tables.next_commands([artifact.bundle.path for artifact in exports]))

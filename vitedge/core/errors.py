@@ -3,6 +3,7 @@
 VitedgeError
 ├── LimitError          1  an artifact broke a limit the user set
 ├── InputError          2  the user's mistake: bad input, bad flag
+│   └── SharedError     2  the model, the images or the disk: of no use to any target
 └── UnavailableError    3  a dependency or hardware is missing
 """
 
@@ -19,6 +20,8 @@ class VitedgeError(Exception):
     """
 
     exit_code = 1
+    exports: object = None
+    """The `Exports` of an export that wrote other bundles all the same."""
 
     def __init__(self, what: str, *, fix: str = "") -> None:
         super().__init__(what)
@@ -36,6 +39,10 @@ class InputError(VitedgeError):
     """Something the user gave is wrong: a file, a flag, a name, an image."""
 
     exit_code = 2
+
+
+class SharedError(InputError):
+    """What all targets share is of no use: the model, the images or the disk."""
 
 
 class UnavailableError(VitedgeError):

@@ -226,12 +226,16 @@ class QuantizationRecord(Spec, frozen=True, kw_only=True):
     """None after PTQ alone."""
 
 
+Cause = Literal["no float16 form", "underflow", "overflow"]
+
+
 class Kept(Spec, frozen=True, kw_only=True):
     """An operator that stays in float32, and why."""
 
     node: str
     op: str
     why: str
+    cause: Cause = "overflow"
 
 
 class Half(Spec, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core import manifest
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, SharedError
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Calibration
@@ -59,12 +59,12 @@ class CalibrationImages:
         self._digests = tuple(digests)
         self._skipped = self.images.skipped + self._skipped_in_pool
         if blank:
-            raise InputError(
+            raise SharedError(
                 f"every calibration image of '{self.images.name}' is blank: one colour all over",
                 fix="give a few hundred images that look like the real ones",
             )
         if len(digests) > 1 and len(set(digests)) == 1:
-            raise InputError(
+            raise SharedError(
                 f"the {len(digests)} calibration images of '{self.images.name}' are all the same",
                 fix="give a few hundred different images that look like the real ones",
             )

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import SharedError
 from vitedge.core.machine import usable_cores
 from vitedge.data.decode import Skip
 
@@ -116,7 +116,7 @@ class ImageSet:
                     yield result
         if not usable and self.unusable:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.skipped.most_common())
-            raise InputError(
+            raise SharedError(
                 f"none of the {len(self.unusable)} images of '{self.name}' is usable: {reasons}",
                 fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files, and PNGs for masks",
             )

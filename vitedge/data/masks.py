@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitedge.core.errors import InputError, first_few
+from vitedge.core.errors import InputError, SharedError, first_few
 from vitedge.core.spec import Preprocess
 from vitedge.data.decode import Skip, decode, fit, listing, read_images
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
@@ -102,7 +102,7 @@ def _fitted(
     ignored = (indices < 0) | ((indices == IGNORED) & (num_classes <= IGNORED))
     indices = np.where(ignored, UNLABELLED, indices)
     if indices.max() >= num_classes:
-        raise InputError(
+        raise SharedError(
             f"a mask of '{path}' holds class {indices.max()}, "
             f"and the model's classes are 0 to {num_classes - 1}",
             fix="give class indices in the order of the model's outputs, and 255 where ignored",

@@ -212,10 +212,10 @@ class Search:
         if closest != most:
             what += f"; closest came {_layers(closest)} in float, with {tried[closest]:.2g}"
         return LimitError(
-            f"{what} (FP32 itself scores {fp32:.2%}); nothing was written",
-            fix=f"allow `max_drop_pp={math.ceil(tried[closest] * 100) / 100:g}` (what was measured "
-            f"is kept in {self._file}), try `calibration='thorough'` or more calibration images, "
-            "or ship `precision='fp32'`",
+            f"{what} (FP32 itself scores {fp32:.2%})",
+            fix=f"allow `max_drop_pp={math.ceil(tried[closest] * 100) / 100:g}` with `force=True` "
+            f"(what was measured is kept in {self._file}), try `calibration='thorough'` or more "
+            "calibration images, or ship `precision='fp32'`",
         )
 
     def _kept(self, count: int) -> dict[str, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vitedge.export.demo import Demo
     from vitedge.export.qat import QatRequest
     from vitedge.export.request import ExportRequest
-    from vitedge.export.result import ExportResult
+    from vitedge.export.result import ExportResult, Exports
     from vitedge.measure.open_bundle import OpenBundle
 
 
@@ -44,12 +44,14 @@ def export(
     output: AnyPath = ARTIFACTS,
     force: bool = False,
     allow_overlap: bool = False,
+    keep_going: bool = False,
     progress: Steps | None = None,
-) -> list[ExportResult]:
+) -> Exports:
     """Export a model to one or more targets, and prove each artifact against FP32.
 
     An FP16 or INT8 export writes its FP32 artifact too. Nothing appears in `output` before all
-    of it is built and checked.
+    of it is built and checked. What one target cannot do costs no other artifact: the rest is
+    written, and then the first failure is raised.
 
     Args:
         model: Empty: the embedded reference. Else a name of 'vitedge models list', timm:NAME,
@@ -75,12 +77,14 @@ def export(
         output: Folder that holds the artifacts.
         force: Replace existing artifacts.
         allow_overlap: Evaluate on images that were used, too.
+        keep_going: Succeed where some artifacts were written, whatever others could not.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
-        Every artifact that was written, FP32 first, with its report.
+        A list of every artifact that was written, FP32 first, with its report; its `failures` are
+        those that were not, with the error of each.
 
-    Raises:
+    Raises, with what was written all the same as the error's `exports`:
         InputError: the model, the data or the parameters are of no use, and how to mend it.
         UnavailableError: a package or a runtime is missing.
         LimitError: `max_drop_pp` cannot be met.

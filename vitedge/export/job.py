@@ -11,6 +11,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Target
 from vitedge.export import accuracy_control
+from vitedge.export.failures import Failures
 from vitedge.export.int8 import stage_int8
 from vitedge.export.request import (
     ExportRequest,
@@ -20,7 +21,7 @@ from vitedge.export.request import (
     plan_export,
     precisions,
 )
-from vitedge.export.result import ExportResult
+from vitedge.export.result import ExportResult, Exports
 from vitedge.export.stage import Source, bundle_name, golden_images, stage
 from vitedge.measure.latency.single_stream import recommend_among, time_bundles
 from vitedge.measure.open_bundle import OpenBundle
@@ -30,11 +31,11 @@ from vitedge.quant.half import to_float16
 from vitedge.quant.int8 import Train
 
 
-def export(request: ExportRequest, steps: Steps) -> list[ExportResult]:
+def export(request: ExportRequest, steps: Steps) -> Exports:
     """Export a model to every target asked for; an FP16 or INT8 export writes its FP32 bundle too.
 
-    Nothing appears under `request.output` before all of it is built and checked.
-    Raises InputError, UnavailableError or LimitError.
+    Nothing appears under `request.output` before all of it is built and checked. What one target
+    cannot do costs no other bundle. Raises InputError, UnavailableError or LimitError.
     """
     plan = plan_export(request)
     model = load_model(plan, steps)
@@ -43,18 +44,21 @@ def export(request: ExportRequest, steps: Steps) -> list[ExportResult]:
 
 def export_model(
     plan: Plan, model: ReferenceModel, steps: Steps, train: Train | None = None
-) -> list[ExportResult]:
-    """Export a loaded model as `export` does; with `train`, INT8 is trained."""
+) -> Exports:
+    """Export a loaded model as `export` does; with `train`, INT8 is trained, or nothing written."""
     calibration, evaluation = open_image_sets(plan, model.identity, steps)
     with workspace(plan.request.output) as work:
         job = Job(plan, model.identity, calibration, evaluation, work, steps)
-        sources = _fp32_graphs(job, model)
+        failures = Failures(job, raised=train is not None)
+        sources = _fp32_graphs(job, model, failures)
         staged: list[ExportResult] = []
         for target in plan.targets:
-            source = sources[target.batch, target.opset]
-            results = _bundles(job, target, source, train)
-            staged += _recommended(job, results)
-        return [_published(job, result) for result in staged]
+            source = sources.get((target.batch, target.opset))
+            if source is not None:
+                results = _bundles(job, target, source, train, failures)
+                staged += _recommended(job, target, results)
+        published = [_published(job, result) for result in staged]
+    return Exports(published, failures).checked(keep_going=plan.request.keep_going)
 
 
 def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
@@ -79,17 +83,21 @@ def artifact_paths(plan: Plan, model: ModelIdentity) -> list[Path]:
     ]
 
 
-def _fp32_graphs(job: Job, model: ReferenceModel) -> dict[tuple[Batch, int], Source]:
-    """The FP32 graph for every batch size and opset that a target needs.
+def _fp32_graphs(
+    job: Job, model: ReferenceModel, failures: Failures
+) -> dict[tuple[Batch, int], Source]:
+    """The FP32 graph for every batch size and opset that a target needs and can have.
 
     Frees `model`, unless it came loaded.
     """
     from vitedge.export import onnx
 
-    sources: dict[tuple[Batch, int], Source] = {}
+    groups: dict[tuple[Batch, int], list[Target]] = {}
     for target in job.plan.targets:
-        batch, opset = target.batch, target.opset
-        if (batch, opset) not in sources:
+        groups.setdefault((target.batch, target.opset), []).append(target)
+    sources: dict[tuple[Batch, int], Source] = {}
+    for (batch, opset), targets in groups.items():
+        with failures.of(*targets, precision="fp32"):
             job.steps.say("exporting to ONNX")
             folder = job.work / f"onnx-{batch}-{opset}"
             folder.mkdir()
@@ -100,37 +108,47 @@ def _fp32_graphs(job: Job, model: ReferenceModel) -> dict[tuple[Batch, int], Sou
     return sources
 
 
-def _bundles(job: Job, target: Target, source: Source, train: Train | None) -> list[ExportResult]:
-    """The staged bundles of `target`, FP32 first."""
+def _bundles(
+    job: Job, target: Target, source: Source, train: Train | None, failures: Failures
+) -> list[ExportResult]:
+    """The staged bundles of `target` that it can have, FP32 first."""
     precision = job.plan.request.precision
-    fp32 = stage(job, target, source)
-    results, notes = [fp32], []
-    if "fp16" in precisions(target, precision):
-        try:
-            folder = job.work / f"fp16-{target.name}"
-            fp16 = to_float16(
-                source.exported, target, job.calibration, source.golden, folder, job.steps
-            )
-            results.append(stage(job, target, source, fp16, fp32.bundle))
-        except InputError as error:
-            if precision == "fp16":
-                raise
-            notes.append(f"no FP16 to compare with: {error.what}")
-    if precision == "int8":
-        int8 = stage_int8(job, target, source, fp32.bundle, train)
-        results.append(replace(int8, further_notes=(*notes, *int8.further_notes)))
+    results: list[ExportResult] = []
+    with failures.of(target, precision="fp32"):
+        fp32 = stage(job, target, source)
+        results.append(fp32)
+        notes: list[str] = []
+        if "fp16" in precisions(target, precision):
+            besides = failures if precision == "fp16" else Failures(job, raised=False)
+            with besides.of(target, precision="fp16"):
+                folder = job.work / f"fp16-{target.name}"
+                fp16 = to_float16(
+                    source.exported, target, job.calibration, source.golden, folder, job.steps
+                )
+                results.append(stage(job, target, source, fp16, fp32.bundle))
+            if besides is not failures:
+                notes = [f"no FP16 to compare with: {failed.error.what}" for failed in besides]
+        if precision == "int8":
+            with failures.of(target, precision="int8"):
+                int8 = stage_int8(job, target, source, fp32.bundle, train)
+                results.append(replace(int8, further_notes=(*notes, *int8.further_notes)))
     return results
 
 
-def _recommended(job: Job, results: list[ExportResult]) -> list[ExportResult]:
+def _recommended(job: Job, target: Target, results: list[ExportResult]) -> list[ExportResult]:
     """Time one target's bundles in turn, where it runs here, and say which one to ship."""
     request, bundles = job.plan.request, [result.bundle for result in results]
     runnable = all(runtimes.runs_here(bundle) for bundle in bundles)
     if not runnable or not request.duration_s or len(bundles) < 2:
         return results
-    time_bundles(bundles, job.steps, duration_s=request.duration_s)
-    reports = recommend_among(bundles, request.max_drop_pp)
-    return [replace(result, report=report) for result, report in zip(results, reports, strict=True)]
+    failures = Failures(job, raised=False)
+    with failures.of(target, precision=request.precision):
+        time_bundles(bundles, job.steps, duration_s=request.duration_s)
+        reports = recommend_among(bundles, request.max_drop_pp)
+        return [replace(r, report=report) for r, report in zip(results, reports, strict=True)]
+    *others, last = results
+    notes = (f"not timed: {failed.error.what}" for failed in failures)
+    return [*others, replace(last, further_notes=(*last.further_notes, *notes))]
 
 
 def _published(job: Job, result: ExportResult) -> ExportResult:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from vitedge.core.complaints import RuntimeFailure
 from vitedge.core.errors import InputError, VitedgeError, error_line
 from vitedge.core.numerics import EXPORT_PARITY, REWRITE_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
@@ -95,14 +96,15 @@ def _explained(model: ModelIdentity, batch: Batch) -> Iterator[None]:
     """One message for whatever an exporter or a runtime raises over a model it cannot take."""
     try:
         yield
-    except (VitedgeError, OSError):  # a full disk is not the model's fault
-        raise
     except Exception as error:
         root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        if isinstance(root, VitedgeError):
-            raise root from None
+        if not isinstance(error, RuntimeFailure):
+            if isinstance(error, (VitedgeError, OSError)):  # a full disk is not the model's fault
+                raise
+            while root.__cause__ is not None:
+                root = root.__cause__
+            if isinstance(root, VitedgeError):
+                raise root from None
         spec = model.preprocess
         raise InputError(
             f"{model.name} cannot be exported at {spec.height}×{spec.width}, batch {batch}: "

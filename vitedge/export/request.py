@@ -38,6 +38,8 @@ class ExportRequest:
     output: Path = Path("artifacts")
     force: bool = False
     allow_overlap: bool = False
+    keep_going: bool = False
+    """Whether what a target cannot do is told and not raised, where others can."""
 
     @property
     def own_data(self) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vitedge import runtimes
 from vitedge.core import catalog
 from vitedge.core.bundle import Bundle
-from vitedge.core.errors import first_few
+from vitedge.core.errors import VitedgeError, first_few
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Trained
 from vitedge.core.report import Report
-from vitedge.core.spec import INT4_OPSET
+from vitedge.core.spec import INT4_OPSET, Precision
 from vitedge.quant import half
 
 
@@ -74,6 +74,39 @@ class ExportResult:
         yield f"not run: {why}{instead}"
         if manifest.precision != "fp32" and not waiting:
             yield "not timed here: run 'vitedge bench' on the device"
+
+
+@dataclass(frozen=True)
+class ExportFailure:
+    """One bundle that was not written, and why; where it is FP32's, none of its target was."""
+
+    artifact: str
+    """The bundle's name."""
+    model: str
+    target: str
+    precision: Precision
+    error: VitedgeError
+
+
+class Exports(list[ExportResult]):
+    """The bundles that an export wrote, target by target, FP32 first; and what it did not write."""
+
+    def __init__(
+        self, results: Iterable[ExportResult] = (), failures: Iterable[ExportFailure] = ()
+    ) -> None:
+        super().__init__(results)
+        self.failures = tuple(failures)
+
+    def checked(self, *, keep_going: bool) -> Exports:
+        """These, unless a target failed and `keep_going` is off, or nothing at all was written.
+
+        Raises the first failure's own error, with these as its `exports`.
+        """
+        if self.failures and not (keep_going and self):
+            error = self.failures[0].error
+            error.exports = self
+            raise error
+        return self
 
 
 def _of_four_bits(opset: int) -> str:

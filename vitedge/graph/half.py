@@ -74,13 +74,8 @@ def halve(
             exact.unlink()
         largest, node = guard.largest()
         how = _how_norms(model.graph, kept, fused)
-        reasons = tuple(
-            Kept(node=node.name, op=node.op_type, why=kept[node.name])
-            for node in model.graph
-            if node.name in kept
-        )
         return Half(
-            kept=reasons,
+            kept=tuple(kept.values()),
             layer_norm=how,
             largest=largest,
             largest_node=node,
@@ -93,10 +88,10 @@ def halve(
     raise failed
 
 
-def _how_norms(graph: ir.Graph, kept: Mapping[str, str], fused: int) -> str:
+def _how_norms(graph: ir.Graph, kept: Mapping[str, Kept], fused: int) -> str:
     """How LayerNorm is computed, in words."""
     norms = [node.name for node in graph if node.op_type == "LayerNormalization"]
-    spelled = sum(why == SPELLED_OUT for why in kept.values())
+    spelled = sum(operator.why == SPELLED_OUT for operator in kept.values())
     float32 = sum(name in kept for name in norms)
     parts = []
     if len(norms) > float32:

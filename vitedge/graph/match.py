@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vitedge.graph.constants import shape
 from vitedge.graph.structure import Structure, maker, weight
 
 MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Dropout")
@@ -18,7 +19,10 @@ TRANSPARENT = (*MOVES, *ELEMENTWISE, *_QDQ)
 
 @dataclass(frozen=True)
 class SoftmaxPattern:
-    """A softmax and the products around it: MatMuls whose right operand is computed."""
+    """A softmax, the products around it, and the Linears that mix heads in between.
+
+    Learned queries, keys and values are constants: then one operand of a product is.
+    """
 
     softmax: ir.Node
     before: ir.Node | None
@@ -26,9 +30,11 @@ class SoftmaxPattern:
     scores_quantized: bool
     """Whether there is Q/DQ between that product and the softmax."""
     after: ir.Node | None
-    """The product that reads the probabilities, only moved, scaled or through Q/DQ."""
+    """The product that reads the probabilities, only moved, scaled, mixed or through Q/DQ."""
     probabilities: ir.Value | None
     """The operand of `after` that holds them."""
+    mixes: tuple[ir.Node, ...]
+    """Linears over heads, before the softmax and after it: talking-heads attention."""
 
 
 @dataclass(frozen=True)
@@ -46,51 +52,119 @@ def softmaxes(graph: Structure) -> Iterator[SoftmaxPattern]:
     """Every softmax of `graph`, in its order, quantized or not."""
     for node in graph.nodes:
         if node.op_type == "Softmax":
-            yield SoftmaxPattern(node, *_scores(node.inputs[0]), *_reader(node.outputs[0]))
+            axis = _softmax_axis(node)
+            before, quantized, mixed = _scores(node.inputs[0], axis)
+            after, probabilities, mixes = _reader(node.outputs[0], axis)
+            yield SoftmaxPattern(
+                node, before, quantized, after, probabilities, (*mixed, *(mixes if after else ()))
+            )
 
 
 def attentions(graph: Structure) -> Iterator[AttentionPattern]:
     """The attentions of `graph`, in its order, quantized or not."""
     for pattern in softmaxes(graph):
         qk, pv = pattern.before, pattern.after
-        if qk and pv and two_activations(qk) and two_activations(pv):
+        if qk and pv and not pattern.mixes and two_activations(qk) and two_activations(pv):
             yield AttentionPattern(qk, pattern.softmax, pv, pattern.scores_quantized)
 
 
-def _scores(scores: ir.Value | None) -> tuple[ir.Node | None, bool]:
-    """The product that `scores` come from, and whether through Q/DQ."""
-    pending, seen = [(scores, False)], {scores}
+def _softmax_axis(softmax: ir.Node) -> int:
+    """The axis of a softmax counted from the end, which is negative; the last if unknown."""
+    axis = softmax.attributes.get_int("axis", -1)
+    dims = softmax.inputs[0].shape if softmax.inputs[0] is not None else None
+    return axis if axis < 0 else axis - len(dims) if dims is not None else -1
+
+
+def _scores(scores: ir.Value | None, axis: int) -> tuple[ir.Node | None, bool, tuple[ir.Node, ...]]:
+    """The product that `scores` come from, whether through Q/DQ, and what mixes heads on the way.
+
+    `axis`, of the softmax, is counted from the end.
+    """
+    pending: list[tuple[ir.Value | None, int, bool, tuple[ir.Node, ...]]]
+    pending, seen = [(scores, axis, False, ())], {scores}
     while pending:
-        value, quantized = pending.pop()
+        value, axis, quantized, mixes = pending.pop()
         node = maker(value)
         if node is None:
             continue
-        if _is_product(node):
-            return node, quantized
-        if node.op_type in TRANSPARENT:
-            sources = [source for source in node.inputs if source not in seen]
-            seen.update(sources)
-            pending += [(source, quantized or node.op_type in _QDQ) for source in sources]
-    return None, False
+        if mixes_heads(node, axis):
+            sources, mixes = [node.inputs[0]], (*mixes, node)
+        elif is_product(node):
+            return node, quantized, mixes
+        elif node.op_type in TRANSPARENT:
+            sources, axis = list(node.inputs), _axis_before(node, axis)
+        else:
+            continue
+        new = [source for source in sources if source not in seen]
+        seen.update(new)
+        quantized = quantized or node.op_type in _QDQ
+        pending += [(source, axis, quantized, mixes) for source in new]
+    return None, False, ()
 
 
-def _reader(probabilities: ir.Value) -> tuple[ir.Node | None, ir.Value | None]:
-    """The product that reads the `probabilities`, and as which operand."""
-    pending, seen = [probabilities], {probabilities}
+def _reader(
+    probabilities: ir.Value, axis: int
+) -> tuple[ir.Node | None, ir.Value | None, tuple[ir.Node, ...]]:
+    """The product that reads the `probabilities`, as which operand, and what mixes heads before.
+
+    A constant that it multiplies them with along `axis`, the softmax's, is a learned V.
+    """
+    pending: list[tuple[ir.Value, int, tuple[ir.Node, ...]]] = [(probabilities, axis, ())]
+    seen = {probabilities}
     while pending:
-        value = pending.pop()
+        value, axis, mixes = pending.pop()
         for node in value.consumers():
-            if _is_product(node):
-                return node, value
-            passes = node.op_type in TRANSPARENT and node.inputs[0] is value
-            if passes and node.outputs[0] not in seen:
+            reads_first, after, through = node.inputs[0] is value, axis, mixes
+            if reads_first and mixes_heads(node, axis):
+                through = (*mixes, node)
+            elif is_product(node) or (node.op_type == "MatMul" and reads_first and axis == -1):
+                return node, value, mixes
+            elif node.op_type in TRANSPARENT and reads_first:
+                after = _axis_after(node, axis)
+            else:
+                continue
+            if node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
-                pending.append(node.outputs[0])
-    return None, None
+                pending.append((node.outputs[0], after, through))
+    return None, None, ()
 
 
-def _is_product(node: ir.Node) -> bool:
-    return node.op_type == "MatMul" and weight(node.inputs[1]) is None
+def mixes_heads(node: ir.Node, axis: int) -> bool:
+    """Whether `node` is a Linear over heads, that is not over the softmax's `axis`.
+
+    As CaiT has it, a MatMul with heads moved last, or a 1×1 Conv as EfficientFormer V2.
+    """
+    if node.op_type not in ("MatMul", "Conv"):
+        return False
+    constant = weight(node.inputs[1])
+    dims = shape(constant) if constant is not None else ()
+    if node.op_type == "Conv":
+        square = len(dims) > 2 and dims[0] == dims[1] and set(dims[2:]) == {1}
+        return square and node.attributes.get_int("group", 1) == 1 and axis > 1 - len(dims)
+    return len(dims) == 2 and dims[0] == dims[1] and axis != -1
+
+
+def _axis_before(node: ir.Node, axis: int) -> int:
+    """Where the axis of `node`'s output comes from in its input, both counted from the end."""
+    perm = node.attributes.get_ints("perm") if node.op_type == "Transpose" else None
+    return perm[axis] - len(perm) if perm else axis
+
+
+def _axis_after(node: ir.Node, axis: int) -> int:
+    """Where the axis of `node`'s input goes in its output, both counted from the end."""
+    perm = node.attributes.get_ints("perm") if node.op_type == "Transpose" else None
+    return list(perm).index(axis + len(perm)) - len(perm) if perm else axis
+
+
+def is_product(node: ir.Node) -> bool:
+    """Whether `node` multiplies two activations, or is given a stack of matrices as one of them.
+
+    A Linear's weight is one matrix.
+    """
+    if node.op_type != "MatMul":
+        return False
+    constant = weight(node.inputs[1])
+    return constant is None or len(shape(constant)) > 2
 
 
 def two_activations(node: ir.Node) -> bool:

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import defs, helper
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import SharedError
+from vitedge.core.manifest import Cause, Kept
 from vitedge.graph.constants import is_constant, names_of, values
 from vitedge.graph.run import Progress, Shapes, tapped
 
@@ -78,7 +79,7 @@ class Guard:
             progress("looking for overflow", seen, total)
         for name, largest in zip(self._activations, amax.tolist(), strict=True):
             if not np.isfinite(largest):
-                raise InputError(
+                raise SharedError(
                     f"activation '{name}' is NaN or infinite on a calibration image",
                     fix="check the weights and the preprocessing: FP32 itself is broken here",
                 )
@@ -95,35 +96,43 @@ class Guard:
         ]
         return max(maxima, default=(0.0, ""))
 
-    def keep(self, limit: float) -> dict[str, str]:
-        """The nodes that stay in float32 so that nothing in float16 exceeds `limit`, and why."""
-        reasons = {}
+    def keep(self, limit: float) -> dict[str, Kept]:
+        """The nodes that stay in float32 so that nothing in float16 exceeds `limit`, by name."""
+        kept = {}
         for node in self._graph:
             calculates = any(name in self._floats for name in names_of(node.inputs))
             if calculates and node.name not in self._pixels and (why := self._why(node, limit)):
-                reasons[node.name or ""] = why
-        return reasons
+                name, (cause, reason) = node.name or "", why
+                kept[name] = Kept(node=name, op=node.op_type, why=reason, cause=cause)
+        return kept
 
-    def _why(self, node: ir.Node, limit: float) -> str:
+    def _why(self, node: ir.Node, limit: float) -> tuple[Cause, str] | None:
         if node.name in self._spelled_out:
-            return SPELLED_OUT
+            return "overflow", SPELLED_OUT
         if not any(self._ports(node)):
-            return "has no float16 form"
+            return "no float16 form", self._no_form(node)
         if node.op_type in _SQUARES:
-            return "adds up squares inside"
+            return "overflow", "adds up squares inside"
         for name in names_of((*node.inputs, *node.outputs)):
             largest = self._amax.get(name, 0.0)
             if name in self._graph.initializers:
                 if node.op_type in _QUANTIZERS:
                     continue
                 if largest > FP16_MAX:
-                    return f"its constant '{name}' reaches {largest:.3g}"
+                    return "overflow", f"its constant '{name}' reaches {largest:.3g}"
                 if 0 < largest < FP16_NORMAL:
-                    return f"its constant '{name}', {largest:.3g}, is too small for float16"
+                    why = f"its constant '{name}', {largest:.3g}, is too small for float16"
+                    return "underflow", why
             elif largest > limit:
-                return f"'{name}' reaches {largest:.4g}"
+                return "overflow", f"'{name}' reaches {largest:.4g}"
         inside = self._inside(node)
-        return f"reaches {inside:.3g} inside" if inside > limit else ""
+        return ("overflow", f"reaches {inside:.3g} inside") if inside > limit else None
+
+    def _no_form(self, node: ir.Node) -> str:
+        """That ONNX has no float16 form of `node`, or from which opset on."""
+        opsets = range(self._graph.opset_imports[node.domain] + 1, defs.onnx_opset_version() + 1)
+        first = next((n for n in opsets if not node.domain and any(self._ports(node, n))), None)
+        return f"{node.op_type} has no float16 form{f' before opset {first}' if first else ''}"
 
     def _inside(self, node: ir.Node) -> float:
         """The largest value a kernel may hold between input and output, where that is larger."""
@@ -135,20 +144,23 @@ class Guard:
         tanh = node.attributes.get_string("approximate") == "tanh"
         return largest**3 if node.op_type == "Gelu" and tanh else 0.0
 
-    def ports(self, kept: Mapping[str, str]) -> dict[str, tuple[list[str], list[str]]]:
+    def ports(self, kept: Mapping[str, Kept]) -> dict[str, tuple[list[str], list[str]]]:
         """The inputs and outputs, by node, that become float16."""
         float32 = {*kept, *self._pixels}
         return {
             node.name or "": self._ports(node) for node in self._graph if node.name not in float32
         }
 
-    def _ports(self, node: ir.Node) -> tuple[list[str], list[str]]:
-        """The float inputs and outputs of `node` that ONNX lets be float16; none without inputs."""
+    def _ports(self, node: ir.Node, opset: int = 0) -> tuple[list[str], list[str]]:
+        """The float inputs and outputs of `node` that ONNX lets be float16; none without inputs.
+
+        In `opset`, by default the graph's.
+        """
         typed = any(node.attributes.get_int(x) == ir.DataType.FLOAT for x in _DTYPE_ATTRIBUTES)
         if typed or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             return [], []
         try:
-            opset = self._graph.opset_imports[node.domain]
+            opset = opset or self._graph.opset_imports[node.domain]
             schema = defs.get_schema(node.op_type, opset, node.domain)
         except defs.SchemaError:
             return [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import NodeProto, ValueInfoProto, helper
 
-from vitedge.core.errors import InputError
+from vitedge.core.complaints import RuntimeFailure, complaint
+from vitedge.core.errors import SharedError
 from vitedge.core.machine import usable_cores
 from vitedge.core.numerics import fill_batch
 from vitedge.core.runtime import TensorSpec
@@ -52,7 +54,8 @@ class Runner:
         options.add_session_config_entry("session.disable_prepacking", "0" if often else "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with _explained("does not take"):
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     @property
@@ -62,7 +65,8 @@ class Runner:
 
     def __call__(self, images: NDArray[Any], **others: NDArray[Any]) -> list[NDArray[Any]]:
         """Every output of one run, in the graph's order; `others` are further inputs by name."""
-        outputs: list[NDArray[Any]] = self._session.run(None, {self._input: images, **others})
+        with _explained("cannot run"):
+            outputs: list[NDArray[Any]] = self._session.run(None, {self._input: images, **others})
         return outputs
 
     def stream(
@@ -82,6 +86,18 @@ class Runner:
             while running:
                 done, outputs = running.popleft()
                 yield done, outputs.result()
+
+
+@contextmanager
+def _explained(verb: str) -> Iterator[None]:
+    """One message for what ONNX Runtime raises over a graph, with the node it is about."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeFailure(
+            f"ONNX Runtime {verb} the model's graph: {complaint(error)}",
+            fix="try another `opset` or `precision`, and report it with the model",
+        ) from error
 
 
 def tapped(
@@ -136,7 +152,7 @@ def check_finite(outputs: NDArray[np.float32], fp32: Path, images: NDArray[np.ui
     for kind, is_kind in (("NaN", np.isnan), ("infinity", np.isinf)):
         for name, value in floats.items():
             if is_kind(value).any():
-                raise InputError(
+                raise SharedError(
                     f"the FP32 model gives {kind} from {makers[name]} on (tensor '{name}')",
                     fix="check the weights and the preprocessing",
                 )

@@ -15,6 +15,11 @@ from onnx_ir.passes.common import ShapeInferencePass
 from vitedge.graph.constants import is_constant, names_of, shape, values
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
+FLOAT_PRODUCTS = {
+    **{"ConvTranspose": "conv", "Einsum": "product"},
+    **{"LSTM": "recurrent", "GRU": "recurrent", "RNN": "recurrent"},
+}
+"""Further operators that multiply and accumulate, and their role; no runtime's INT8 is for them."""
 INTEGER_PRODUCTS = ("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger")
 # what may stand between a DequantizeLinear and the operator that it serves
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
 
 GOLDEN = "golden"
+_CAUSES: dict[manifest.Cause, str] = {
+    "no float16 form": "for want of a float16 form",
+    "underflow": "against underflow",
+    "overflow": "against overflow",
+}
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,15 @@ def lower(
 def notes(half: manifest.Half) -> list[str]:
     """What a user should know of what the guard did."""
     lines = []
-    if half.kept:
-        lines.append(
-            f"{len(half.kept)} operators stay in float32 (|x| reaches {half.largest:.4g} in "
-            f"'{half.largest_node}'): see its manifest"
+    causes: dict[manifest.Cause, list[manifest.Kept]] = {}
+    for operator in half.kept:
+        causes.setdefault(operator.cause, []).append(operator)
+    if causes:
+        parts = (
+            f"{len(kept)} {_CAUSES[cause]} ('{kept[0].node}': {kept[0].why})"
+            for cause, kept in causes.items()
         )
+        lines.append(f"{len(half.kept)} operators stay in float32: {', '.join(parts)}")
     if half.source in (GOLDEN, "random"):
         lines.append(
             f"overflow was looked for on {half.images} images that may not look like real ones: "

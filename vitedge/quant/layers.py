@@ -6,7 +6,7 @@ Sums leave the graph, tensors do not: memory stays that of a few layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import SharedError
 from vitedge.core.manifest import Figures
 from vitedge.core.numerics import fill_batch, sqnr_db
 from vitedge.graph.run import Runner
@@ -51,7 +51,7 @@ def examine(
     for node, row in zip(nodes, sums, strict=True):
         signal, own_noise, noise, clipped, seen, macs = row.tolist()
         if not math.isfinite(signal + own_noise + noise):
-            raise InputError(
+            raise SharedError(
                 f"the output of layer '{node}' is NaN or infinite",
                 fix="check the weights and the preprocessing",
             )
@@ -101,6 +101,26 @@ def _write(
     return batch, meter.scales
 
 
+def equation_of(einsum: NodeProto) -> str:
+    """The equation of an Einsum."""
+    equation: bytes = next(a.s for a in einsum.attribute if a.name == "equation")
+    return equation.decode().replace(" ", "")
+
+
+def contracted(equation: str) -> Iterator[tuple[int, int]]:
+    """Every index that an Einsum sums over, as an input that has it and its axis there."""
+    terms, arrow, output = equation.partition("->")
+    inputs = terms.split(",")
+    letters = [letter for letter in terms if letter.isalpha()]
+    kept = output if arrow else [letter for letter in letters if letters.count(letter) == 1]
+    for letter in dict.fromkeys(letters):
+        if letter not in kept:
+            index = next(i for i, term in enumerate(inputs) if letter in term)
+            before, dots, after = inputs[index].partition("...")
+            last = bool(dots) and letter in after  # counted from the end: what … is, is not known
+            yield index, after.index(letter) - len(after) if last else before.index(letter)
+
+
 class _Meter:
     """Adds, beside two graphs, the nodes that measure how far apart they are."""
 
@@ -118,7 +138,8 @@ class _Meter:
 
     def measure(self, node: NodeProto) -> None:
         """Add the sums of one layer of the FP32 graph to the total."""
-        output, twin = node.output[0], self._makers[INT8 + node.output[0]]
+        output = next(filter(None, node.output))
+        twin = self._makers[INT8 + output]
         inputs = list(node.input)
         activation_scales: list[float] = []
         weight_scales = None
@@ -140,7 +161,7 @@ class _Meter:
             limit = self._constant(np.float32(HALF_STEP * steps))
             beyond = self._float(self._add("Greater", distance, limit))
             clipped.append(self._add("ReduceSum", beyond, keepdims=0))
-            seen.append(self._float(self._add("Size", node.input[index])))
+            seen.append(self._size(node.input[index]))
         own_noise = self._nothing
         if activation_scales:
             shadow = NodeProto.FromString(node.SerializeToString())
@@ -154,7 +175,7 @@ class _Meter:
             self._noise(output, INT8 + output),
             self._added(clipped),
             self._added(seen),
-            self._add("Mul", self._float(self._add("Size", output)), self._depth(node)),
+            self._macs(node, output),
         )
         self._rows.append([self._add("Reshape", value, self._last) for value in sums])
         self.scales[node.name] = tuple(activation_scales), weight_scales
@@ -164,18 +185,39 @@ class _Meter:
         for flat in self._rows:
             self.total = self._add("Concat", *filter(None, [self.total]), *flat, axis=0)
 
-    def _depth(self, node: NodeProto) -> str:
-        """Multiply-accumulates of one output value."""
-        dims = self._dims.get(node.input[1])
-        if dims is None:
-            shape = self._add("Shape", node.input[0])
-            return self._float(self._add("Gather", shape, self._last, axis=0))
-        if node.op_type == "Conv":
-            depth = math.prod(dims[1:])
-        else:
+    def _macs(self, node: NodeProto, output: str) -> str:
+        """Multiply-accumulates of one run of a layer."""
+        counted, depth = output, [self._dim(node.input[0], -1)]
+        if node.op_type == "Einsum":
+            depth = [self._dim(node.input[i], axis) for i, axis in contracted(equation_of(node))]
+        elif node.op_type in ("LSTM", "GRU", "RNN"):  # every value of W and R, for each input row
+            counted = node.input[0]
+            matrices = self._add("Add", *(self._size(name) for name in node.input[1:3]))
+            depth = [self._add("Div", matrices, depth[0])]
+        elif node.op_type == "ConvTranspose":  # each input value meets each weight of its channel
+            counted, channel = node.input[0], self._dim(node.input[1], 0)
+            depth = [self._add("Div", self._size(node.input[1]), channel)]
+        elif dims := self._dims.get(node.input[1]):
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
-            depth = dims[-1] if transposed else dims[-2]
-        return self._constant(np.float32(depth))
+            each = (
+                dims[1:]
+                if node.op_type == "Conv"
+                else dims[-1:]
+                if transposed
+                else dims[-2:-1] or dims
+            )
+            depth = [self._constant(np.float32(math.prod(each)))]
+        macs = self._size(counted)
+        for factor in depth:
+            macs = self._add("Mul", macs, factor)
+        return macs
+
+    def _size(self, name: str) -> str:
+        return self._float(self._add("Size", name))
+
+    def _dim(self, name: str, axis: int) -> str:
+        index = self._constant(np.array([axis], np.int64))
+        return self._float(self._add("Gather", self._add("Shape", name), index, axis=0))
 
     def _noise(self, want: str, got: str) -> str:
         return self._add("ReduceSumSquare", self._add("Sub", want, got), keepdims=0)

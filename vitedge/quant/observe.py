@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, SharedError
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Calibration, Quantization
 from vitedge.graph import trace
@@ -25,6 +25,7 @@ from vitedge.quant.statistics import ChannelStatistics
 
 Images = NDArray[np.uint8]
 
+WEIGHTED = ("linear", "conv", "recurrent")
 KEPT_IMAGES = 8
 """Calibration images whose FP32 output is kept, to compare with."""
 
@@ -78,7 +79,7 @@ def observe(
                 statistics[name].update(_by_channel(value, free.get(name)))
             except FloatingPointError:
                 makers = {output: node.name for node in model.graph.node for output in node.output}
-                raise InputError(
+                raise SharedError(
                     f"'{name}', the output of {makers.get(name, 'no layer')}, is NaN or infinite "
                     "on a calibration image",
                     fix="check the weights and the preprocessing: FP32 itself is broken here",
@@ -108,12 +109,12 @@ def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -
     """Every activation that is to be quantized, once."""
     quantized = {layer.node: layer for layer in layers if layer.quantized}
     if not quantized:
-        weighted = sorted({layer.op for layer in layers if layer.role in ("linear", "conv")})
+        weighted = sorted({layer.op for layer in layers if layer.role in WEIGHTED})
+        has = f"{', '.join(weighted)}, which this target runs in float" if weighted else "none"
         raise InputError(
-            "nothing in this model can be quantized: its operators with weights are "
-            f"{', '.join(weighted) or 'none'}, and the target has INT8 kernels for "
-            f"{', '.join(target.operators)}",
-            fix="export it with `precision='fp32'`, or for another target",
+            f"nothing to quantize: its operators with weights are {has}",
+            fix="ship `precision='fp32'` there, or export for a target that quantizes "
+            f"{' and '.join(weighted) or 'more'}: see 'vitedge targets list'",
         )
     nodes = [node for node in graph.node if node.name in quantized]
     return list(dict.fromkeys(x for n in nodes for x in activations(n, quantized[n.name])))

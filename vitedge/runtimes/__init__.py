@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from vitedge.core import catalog
 from vitedge.core.bundle import MODEL, Bundle
-from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
+from vitedge.core.complaints import RuntimeFailure, complaint
+from vitedge.core.errors import UnavailableError, VitedgeError, error_line
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Build
 from vitedge.core.runtime import (
@@ -28,9 +30,13 @@ from vitedge.core.runtime import (
 from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime import ONNXRuntime
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TOOLS = ("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript")
 SIMULATOR = ONNXRuntime()
 """Runs the graph of any bundle on the CPU, as it is written."""
+_ANOTHER = "try another precision, target or version of the runtime, and report it with the model"
 
 
 def runs_here(bundle: Bundle) -> bool:
@@ -52,8 +58,12 @@ def simulate(bundle: Bundle) -> Iterator[Session]:
         options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
     )
     names = tuple(name for name in bundle.model_files if name.startswith(MODEL))
-    with SIMULATOR.open(VerifiedFiles(bundle.path, names), target) as session:
-        yield session
+    with ExitStack() as stack:
+        what = f"{SIMULATOR.title} cannot load the graph of {bundle.path}"
+        with _explained(SIMULATOR, what, _ANOTHER):
+            opened = SIMULATOR.open(VerifiedFiles(bundle.path, names), target)
+            session = stack.enter_context(opened)
+        yield _CheckedSession(session, SIMULATOR, bundle)
 
 
 @contextmanager
@@ -85,11 +95,27 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
         with _explained(
             runtime,
             f"{target.runtime} cannot load {bundle.path}",
-            f"check the options of target '{target.name}', and export it again",
+            f"check the options of target '{target.name}'; {_ANOTHER}",
         ):
             opened = runtime.open(verified, msgspec.structs.replace(target, threads=threads))
             session = stack.enter_context(opened)
-        yield session
+        yield _CheckedSession(session, runtime, bundle)
+
+
+class _CheckedSession:
+    """A session that says in one message what its runtime raises in a run."""
+
+    def __init__(self, session: Session, runtime: Runtime, bundle: Bundle) -> None:
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self._run, self._runtime = session.run, runtime
+        self._what = f"{runtime.title} cannot run {bundle.path}"
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        try:
+            return self._run(feed)
+        except Exception:
+            with _explained(self._runtime, self._what, _ANOTHER):
+                raise
 
 
 def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build | None:
@@ -98,8 +124,7 @@ def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build |
     Raises what `Runtime.lower` does; whatever else a runtime raises becomes an InputError.
     """
     runtime = runtime_of(target)
-    fix = f"see 'vitedge inspect {model.name}' with `target='{target.name}'`"
-    with _explained(runtime, f"{runtime.title} cannot lower the model", fix):
+    with _explained(runtime, f"{runtime.title} cannot lower the model", _ANOTHER):
         return runtime.lower(model, target, out, progress)
 
 
@@ -115,8 +140,7 @@ def _explained(runtime: Runtime, what: str, fix: str) -> Iterator[None]:
             f"{what}: {error_line(error)}", fix=f"pip install '{requirement(runtime)}'"
         ) from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{what}: {reason}", fix=fix) from error
+        raise RuntimeFailure(f"{what}: {complaint(error)}", fix=fix) from error
 
 
 def tool_versions(target: Target) -> dict[str, str]:

@@ -25,7 +25,7 @@ class ONNXRuntime:
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    packages = ("onnxruntime", "onnxruntime-gpu")
+    packages: tuple[str, ...] = ("onnxruntime", "onnxruntime-gpu")
     extra = "onnxruntime"
     processor: Processor = "cpu"
     options = frozenset(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.errors import InputError, error_line
+from vitedge.core.errors import SharedError, error_line
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
@@ -61,7 +61,7 @@ class OpenVINO:
         try:
             ov.save_model(converted, out / XML, compress_to_fp16=False)
         except RuntimeError as error:  # a stream's, which does not say why
-            raise InputError(
+            raise SharedError(
                 f"OpenVINO cannot write {out}: {error_line(error)}", fix="is the disk full?"
             ) from error
 

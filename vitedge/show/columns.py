@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -77,6 +77,7 @@ def named(reports: Sequence[Report]) -> list[Report]:
 
 _Report = Column[Report]
 ARTIFACT = _Report("artifact", "artifact", "", lambda r: r.artifact, kind="head")
+FAILED = _Report("failed", "failed", "", lambda r: None, kind="text")
 IDENTITY = only(
     CSV,
     _Report("model", "model", "", lambda r: r.model),
@@ -258,14 +259,17 @@ def _single(report: Report) -> Setting | None:
 # -- tables -------------------------------------------------------------------------------------
 
 
-def proof(reports: Sequence[Report], title: str) -> Table[Report]:
-    """Accuracy, latency and size, a row for each report."""
+def proof(
+    reports: Sequence[Report], title: str, failures: Mapping[str, str] | None = None
+) -> Table[Report]:
+    """Accuracy, latency and size, a row for each report; and why artifacts failed, by name."""
     metrics = {METRICS[measured.metric] for report in reports if (measured := accuracy(report))}
     first, *others = ACCURACY
     columns = (
         *(ARTIFACT, replace(first, title=metrics.pop() if len(metrics) == 1 else "accuracy")),
         *(*others, *lift(_single, *_timing(), RUNS, *only(PAGE, BATCH))),
         *(*_section(lambda r: r.latency, SPEEDUP, RIVAL[0]), *SIZES[:1], *MEMORY[:1]),
+        *([replace(FAILED, of=lambda r: failures.get(r.artifact))] if failures else []),
     )
     return Table(title, columns, reports, keeps_empty=True)
 

@@ -12,6 +12,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.progress import SILENT
 from vitedge.graph.half import halve
 from vitedge.graph.run import Runner
+from vitedge.quant.half import notes
 
 CLOSE_DB = 50.0
 LARGE = """
@@ -189,6 +190,37 @@ def test_an_operator_is_kept_for_what_its_inputs_do_not_show(
     half, fp16 = halved(path)
     assert why in kept(half)[node]
     assert sqnr_db(fp32(path), true_fp16(fp16)) > 40
+
+
+NOTED = {
+    "a layer scale": (
+        ("s = Mul(x, tiny)\n a = Add(x, s)\n y = MatMul(a, w)", {"tiny": np.float32(1e-5)}),
+        "1 against underflow ('Mul_s': its constant 'tiny', 1e-05, is too small for float16)",
+    ),
+    "an overflow": (
+        ("b = Mul(x, large)\n y = LayerNormalization(b, gamma, beta)", {"large": np.float32(100)}),
+        "2 against overflow ('Mul_b': 'b' reaches ",
+    ),
+    "Q/DQ of opset 17": (
+        (
+            "q = QuantizeLinear(x, s, z)\n d = DequantizeLinear(q, s, z)\n y = MatMul(d, w)",
+            {"s": np.float32(50), "z": np.int8(0)},
+        ),
+        "2 for want of a float16 form ('QuantizeLinear_q': QuantizeLinear has no float16 form "
+        "before opset 19)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("graph", "note"), NOTED.values(), ids=NOTED)
+def test_a_note_says_why_operators_stay_in_float32(tmp_path, graph, note):
+    body, changed = graph
+    path = build(tmp_path, body, **changed)
+    model = onnx.load(path)
+    model.opset_import[0].version = 17
+    onnx.save(model, path)
+    half, _ = halved(path)
+    assert f"{len(half.kept)} operators stay in float32: {note}" in notes(half)[0]
 
 
 def test_softmax_and_gelu_are_float16(tmp_path, sqnr_db):

@@ -6,12 +6,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from tests.support import graphs
 from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.graph.run import Runner
 from vitedge.models.zoo import ZOO
-from vitedge.quant.layers import examine
+from vitedge.quant.layers import contracted, examine
 
 TARGET = msgspec.structs.replace(catalog.targets()["openvino-vnni"].quantization, attention=("qk",))
 RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=32, equalize="off")
@@ -147,3 +148,58 @@ def test_a_fixed_batch_is_filled_up_with_the_last_image(
     (got,) = examine(fixed, path, [LAYER], images).values()
     assert got == examine(fixed, path, [LAYER], four)[LAYER]
     assert got.sqnr_db > 30 and got.macs == 2396160
+
+
+OTHERS = f"""
+    {graphs.NORM}
+    p = MatMul(n, w)
+    steps = Transpose <perm = [1, 0, 2]> (p)
+    hidden, last = LSTM <hidden_size = 5> (steps, lstm_w, lstm_r)
+    e = Einsum <equation = "...d,dhk->...hk"> (p, projection)
+    up = ConvTranspose <strides = [2, 2]> (pixels, upward)
+    a = ReduceMean <keepdims = 0> (hidden)
+    b = ReduceMean <keepdims = 0> (e)
+    c = ReduceMean <keepdims = 0> (up)
+    ab = Add(a, b)
+    abc = Add(ab, c)
+    y = Mul(p, abc)
+"""
+
+
+def test_macs_of_what_has_no_int8_form(tmp_path):
+    rng = np.random.default_rng(0)
+    path = graphs.build(
+        tmp_path,
+        OTHERS,
+        lstm_w=rng.normal(size=(1, 20, 12)),
+        lstm_r=rng.normal(size=(1, 20, 5)),
+        projection=rng.normal(size=(12, 2, 3)),
+        upward=rng.normal(size=(3, 4, 2, 2)),
+    )
+    recipe = msgspec.structs.replace(RECIPE, num_samples=len(graphs.IMAGES))
+    model, decided = ptq(path, graphs.IMAGES, recipe, graphs.EVERYTHING)
+    onnx.save(model, tmp_path / "int8.onnx")
+    names = [layer.node for layer in decided]
+    got = examine(path, tmp_path / "int8.onnx", names, graphs.IMAGES[0])
+    assert {layer.op: got[layer.node].macs for layer in decided} == {
+        "MatMul": graphs.TOKENS * 12 * 12,
+        "LSTM": graphs.TOKENS * (20 * 12 + 20 * 5),
+        "Einsum": graphs.TOKENS * 12 * 2 * 3,
+        "ConvTranspose": 3 * 8 * 8 * 4 * 2 * 2,
+    }
+    assert [layer.op for layer in decided if layer.quantized] == ["MatMul"]
+    assert {got[layer.node].sqnr_db for layer in decided if not layer.quantized} == {None}
+
+
+@pytest.mark.parametrize(
+    ("equation", "summed"),
+    [
+        ("bhqd,bhkd->bhqk", [(0, 3)]),
+        ("b...d,...d->b...", [(0, -1)]),
+        ("ij,jk", [(0, 1)]),
+        ("ii->i", []),
+        ("ij->", [(0, 0), (0, 1)]),
+    ],
+)
+def test_an_einsum_sums_over_what_its_output_lacks(equation, summed):
+    assert list(contracted(equation)) == summed

@@ -137,3 +137,63 @@ def test_a_product_of_activations_outside_attention_stays_float():
 )
 def test_attention_is_found_by_its_structure_whole_or_half(body, roles):
     assert [decision.role for decision in decide(parsed(body), dialect())] == roles
+
+
+HEADED = """
+    <ir_version: 8, opset_import: ["": 17]>
+    attention (float[1,2,4,3] q, float[1,2,3,4] k, float[1,2,4,3] v, float[1,4,12] x) => (float y)
+    <float[2,2] mix = {1, 2, 3, 4}, float[2] bias = {1, 2},
+     float[2,2,1,1] mix1x1 = {1, 2, 3, 4}, int64[4] perm_shape = {1, 4, 2, 6},
+     float[1,1,2,3] stack = {1, 2, 3, 4, 5, 6}, float[3,3] matrix = {1, 2, 3, 4, 5, 6, 7, 8, 9}>
+"""
+LINEAR_MIX = """
+    t{0} = Transpose <perm = [0, 2, 3, 1]> ({0})
+    m{0} = MatMul(t{0}, mix)
+    b{0} = Add(m{0}, bias)
+    {0}_mixed = Transpose <perm = [0, 3, 1, 2]> (b{0})
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "roles"),
+    [
+        (
+            f"s = MatMul(q, k) {LINEAR_MIX.format('s')} p = Softmax <axis = 3> (s_mixed)"
+            f"{LINEAR_MIX.format('p')} y = MatMul(p_mixed, v)",
+            ["qk", "heads", "heads", "pv"],
+        ),
+        (
+            "s = MatMul(q, k)  m = Conv(s, mix1x1)  p = Softmax(m)  c = Conv(p, mix1x1)"
+            "  y = MatMul(c, v)",
+            ["qk", "heads", "heads", "pv"],
+        ),
+        ("p = Softmax(q)  y = MatMul(p, matrix)", ["pv"]),
+        ("s = MatMul(k, v)  p = Softmax(s)  y = MatMul(p, matrix)", ["qk", "pv"]),
+        ("s = MatMul(k, v)  l = MatMul(s, matrix)  y = Softmax(l)", ["product", "linear"]),
+        ("r = Relu(v)  t = Transpose <perm = [0, 1, 3, 2]> (r)  y = MatMul(stack, t)", ["product"]),
+    ],
+    ids=[
+        *("heads mixed by Linears", "heads mixed by 1x1 convolutions", "a learned V"),
+        *("a learned V of a whole attention", "a classifier", "a constant on the left"),
+    ],
+)
+def test_talking_heads_and_learned_values_are_attention(body, roles):
+    decisions = decide(onnx.parser.parse_model(f"{HEADED} {{ {body} }}"), EVERYTHING)
+    assert [decision.role for decision in decisions] == roles
+    assert {d.quantized for d in decisions if d.role == "heads"} <= {False}
+    assert all(d.quantized for d in decisions if d.role in ("qk", "pv", "linear"))
+
+
+def test_operators_without_an_int8_form_are_told():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        others (float[5,1,4] x, float[1,4,3,3] image) => (float h, float z, float e)
+        <float[1,8,4] w = {0}, float[1,8,2] r = {0}, float[4,2,2,2] c = {0}>
+        {
+            h = LSTM <hidden_size = 2> (x, w, r)
+            z = ConvTranspose (image, c)
+            e = Einsum <equation = "sbi,sbi->sb"> (x, x)
+        }
+    """)
+    reasons = {layer.op: (layer.quantized, layer.why) for layer in decide(model, EVERYTHING)}
+    assert reasons == {op: (False, f"no INT8 {op}") for op in ("LSTM", "ConvTranspose", "Einsum")}

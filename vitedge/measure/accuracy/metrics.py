@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, SharedError
 from vitedge.core.report import Compared, Metric
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
@@ -145,7 +145,7 @@ class MeanIoU:
         counts, *of_fp32 = (np.stack(part) for part in zip(*self._counts, strict=True))
         fp32 = of_fp32[0] if of_fp32 else None
         if not counts[:, 2].any():
-            raise InputError(
+            raise SharedError(
                 "no mask labels a single pixel: there is nothing to measure",
                 fix="give masks of class indices, 255 only where a pixel is to be ignored",
             )
@@ -227,7 +227,7 @@ class Neighbours:
         artifact, fp32 = np.concatenate(self._artifact), np.concatenate(self._fp32)
         k = min(NEIGHBOURS, len(fp32) - 1)
         if k < 1:
-            raise InputError("one image has no neighbours", fix="give more images")
+            raise SharedError("one image has no neighbours", fix="give more images")
         neighbours, fp32_neighbours = _nearest(artifact, k), _nearest(fp32, k)
         matches = neighbours[:, :, None] == fp32_neighbours[:, None, :]  # (n, k, k)
         shared = matches.sum(axis=(1, 2)) / k

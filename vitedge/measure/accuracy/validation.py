@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import SharedError
 from vitedge.core.numerics import cosines, fill_batch, sqnr_db
 from vitedge.core.report import Accuracy, Numerics
 from vitedge.core.runtime import Session
@@ -56,7 +56,7 @@ def validate(
     scorer = _Scorer(task)
     for batch in images.batches(size):
         if not calibration.isdisjoint(batch.digests):
-            raise InputError(
+            raise SharedError(
                 f"'{images.name}' holds images the artifact was calibrated on",
                 fix="evaluate on other images, or pass `allow_overlap=True`",
             )

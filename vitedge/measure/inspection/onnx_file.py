@@ -95,19 +95,29 @@ def _planned_rows(model: ir.Model, target: Target | None) -> Iterator[Row]:
 
 def _quantized_rows(graph: Structure) -> Iterator[Row]:
     """What is quantized in a graph that is quantized already."""
-    from vitedge.graph.structure import INTEGER_PRODUCTS, PRODUCTS, read_quantizer, weight
+    from vitedge.graph.structure import (
+        FLOAT_PRODUCTS,
+        INTEGER_PRODUCTS,
+        PRODUCTS,
+        read_quantizer,
+        weight,
+    )
 
     pairs = {node.outputs[0]: pair for node, pair in graph.products()}
-    products = [n for n in graph.nodes if n.op_type in (*PRODUCTS, *INTEGER_PRODUCTS)]
+    counted = (*PRODUCTS, *INTEGER_PRODUCTS, *FLOAT_PRODUCTS)
+    products = [node for node in graph.nodes if node.op_type in counted]
     for depth, node in enumerate(products, start=1):
-        constant = weight(node.inputs[3 if node.op_type.startswith("QLinear") else 1])
-        role = "product"
-        if constant is not None:
+        role = FLOAT_PRODUCTS.get(node.op_type, "product")
+        if node.op_type not in FLOAT_PRODUCTS and weight(
+            node.inputs[3 if node.op_type.startswith("QLinear") else 1]
+        ):
             role = "conv" if "Conv" in node.op_type else "linear"
         activations: list[float] = []
         weights = None
         if node.op_type in INTEGER_PRODUCTS:
             quantized, why = True, "an integer operator, not QDQ"
+        elif node.op_type in FLOAT_PRODUCTS:
+            quantized, why = False, f"no INT8 {node.op_type}"
         else:
             operands = pairs[node.outputs[0]]
             quantized = None not in operands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import msgspec
 
 from vitedge.show import columns
 from vitedge.show.table import TERMINAL, Row, Table, listed
-from vitedge.show.text import command, number, printable
+from vitedge.show.text import command, number, one_line, printable
 from vitedge.show.text import plain as plain
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vitedge.core.report import Parity, Report
     from vitedge.export.demo import Demo
+    from vitedge.export.result import Exports
 
 ANSWERS = {"passed": "green", "failed": "bold red", "inconclusive": "yellow"}
 
@@ -71,6 +72,28 @@ def grid(table: Table[Row], *, lined: bool = True, padding: int = 0) -> RichTabl
 def reports(measured: Sequence[Report], title: str) -> RichTable:
     """One row for each report, of what it holds."""
     return grid(columns.proof(measured, title))
+
+
+def exports(exported: Exports, title: str, reasons: Mapping[str, str]) -> RichTable:
+    """One row for each artifact of an export; those not written with their `reasons`, by name."""
+    from vitedge.core.report import SCHEMA, Report
+
+    unwritten = [
+        Report(
+            schema=SCHEMA,
+            artifact=failure.artifact,
+            model=failure.model,
+            target=failure.target,
+            precision=failure.precision,
+            files={},
+        )
+        for failure in exported.failures
+    ]
+    shown = {name: one_line(reason.removeprefix(f"{name}: ")) for name, reason in reasons.items()}
+    rows = [*(result.report for result in exported), *unwritten]
+    targets = list(dict.fromkeys(row.target for row in rows))
+    rows.sort(key=lambda row: targets.index(row.target))
+    return grid(columns.proof(rows, title, shown))
 
 
 def demo(result: Demo) -> RichTable:

@@ -1,0 +1,70 @@
+"""What folding changes, by what runtimes then take and by the outputs, which stay."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+from tests.support.graphs import build, run
+from vitedge.graph import fold
+
+
+def folded(path):
+    graph = ir.load(path)
+    fold.constants(graph)
+    model = ir.to_proto(graph)
+    folder = path.parent / "folded"
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    return model, folder / "model.onnx"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+@pytest.mark.parametrize("indices", [[[0, 2], [1, 0], [0, 0]], [[[0]]]], ids=["matrix", "cube"])
+def test_a_gather_by_a_matrix_is_one_by_a_row(tmp_path, axis, indices):
+    body = f"r = Reshape(x, cube)\n y = Gather <axis = {axis}> (r, indices)"
+    cube = np.array([4, 16, 3])
+    path = build(tmp_path, body, cube=cube, indices=np.array(indices))
+    model, after = folded(path)
+    (gather,) = (node for node in model.graph.node if node.op_type == "Gather")
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    assert ranks[gather.input[1]] == 1
+    np.testing.assert_array_equal(run(path), run(after))
+
+
+def test_a_constant_is_split_once(tmp_path):
+    body = """
+        first, second = Split <axis = 1> (both, sizes)
+        p = MatMul(x, first)
+        q = MatMul(x, second)
+        y = Concat <axis = 2> (p, q)
+    """
+    both = np.random.default_rng(0).normal(size=(12, 8))
+    path = build(tmp_path, body, both=both, sizes=np.array([5, 3]))
+    model, after = folded(path)
+    assert [node.op_type for node in model.graph.node if node.op_type != "Split"] == [
+        node.op_type for node in model.graph.node
+    ]
+    stored = {tensor.name for tensor in model.graph.initializer}
+    assert all(n.input[1] in stored for n in model.graph.node if n.op_type == "MatMul")
+    np.testing.assert_allclose(run(path), run(after), rtol=1e-5, atol=1e-5)
+
+
+def test_im2col_of_torch_is_gathered_by_rows(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Unfold(3, padding=1, stride=2), torch.nn.Flatten())
+    images = torch.rand(2, 3, 8, 8)
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.onnx.export(
+        module, (images,), dynamo=True, opset_version=20, dynamic_shapes=(batch,), verbose=False
+    )
+    fold.constants(program.model)
+    program.save(tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    assert {ranks[n.input[1]] for n in graph.node if n.op_type == "Gather"} == {1}
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    more = torch.rand(5, 3, 8, 8)
+    (got,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    np.testing.assert_array_equal(got, module(more).numpy())
