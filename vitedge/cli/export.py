@@ -138,6 +138,7 @@ def _show(artifacts: Sequence[ExportResult], *, as_json: bool) -> None:
     )
     reports = [artifact.report for artifact in artifacts]
     tables.show(tables.reports(reports, f"artifacts in {artifacts[0].bundle.path.parent}"))
+    tables.show_outputs(reports)
     for manifest in (artifact.bundle.manifest for artifact in artifacts):
         for fact in notes.facts(manifest):
             say(f"{manifest.name}: {fact}")

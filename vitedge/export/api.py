@@ -37,6 +37,7 @@ def export(
     random_weights: bool = False,
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    model_output: Names = (),
     batch: Batch | None = None,
     opset: int | None = None,
     output: AnyPath = ARTIFACTS,
@@ -66,6 +67,8 @@ def export(
         random_weights: Untrained weights: latency only.
         task: classification, segmentation or features; default: the source's.
         preprocess: Preprocessing, a .toml.
+        model_output: Outputs to keep, the main one first: accuracy and limits are about it;
+            repeatable. Default: all in float32.
         batch: Images a run, or 'dynamic'.
         opset: ONNX opset; default: the target's.
         output: Folder that holds the artifacts.
@@ -103,7 +106,9 @@ def to_export(
 
     if not targets:
         raise InputError("no target given", fix="pass `targets`; see 'vitedge targets list'")
-    of_model = ("model", "weights", "arch", "random_weights", "task", "preprocess")
+    of_model = (
+        *("model", "weights", "arch", "random_weights", "task", "preprocess", "model_output"),
+    )
     return ExportRequest(
         model=request(**{name: further.pop(name) for name in of_model if name in further}),
         targets=tuple(several(targets)),
@@ -146,6 +151,7 @@ def qat(
     arch: str = "",
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    model_output: Names = (),
     batch: Batch | None = None,
     opset: int | None = None,
     output: AnyPath = ARTIFACTS,

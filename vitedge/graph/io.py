@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,9 @@ from onnx import (
 
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
+from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
+from vitedge.graph.outputs import Outputs, choose
 
 OPSET_MIN = 17  # the first with LayerNormalization
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -127,14 +130,17 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
 
 
 def image_model(
-    model: ModelProto, path: Path, preprocess: Preprocess | None, task: Task | None
-) -> tuple[Preprocess, Task, int]:
-    """The preprocessing, the task and the number of classes (0 of features) of a foreign model.
+    model: ModelProto,
+    path: Path,
+    preprocess: Preprocess | None,
+    task: Task | None,
+    requested: Sequence[str] = (),
+) -> tuple[Preprocess, Outputs]:
+    """The preprocessing and the outputs of a foreign model, as `outputs.choose` says.
 
-    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8. Its
-    first output is taken as logits (B, classes) or (B, classes, h, w) unless `task` says that it
-    is features. Raises InputError for anything else. Stored tensors listed as inputs, and further
-    outputs, are dropped in place.
+    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8. Raises
+    InputError for anything else. Stored tensors listed as inputs, and outputs that are not kept,
+    are dropped in place; the main output becomes the first.
     """
     if any(node.op_type in _QUANTIZED for node in model.graph.node):
         raise InputError(f"{path} is quantized already", fix="give the FP32 model")
@@ -142,13 +148,12 @@ def image_model(
     inputs = [value for value in model.graph.input if value.name not in stored]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    del model.graph.output[1:]
-    task, classes = _task(model, path, task)
+    outputs = keep_outputs(model, path, task, requested)
     tensor = inputs[0].type.tensor_type if len(inputs) == 1 else None
     dims = [d.dim_value for d in tensor.shape.dim] if tensor else []
     kind = tensor.elem_type if tensor else TensorProto.UNDEFINED
     if kind == TensorProto.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
-        return preprocess or Preprocess(height=dims[1], width=dims[2]), task, classes
+        return preprocess or Preprocess(height=dims[1], width=dims[2]), outputs
     if kind != TensorProto.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
         names = ", ".join(value.name for value in inputs) or "none"
         raise InputError(
@@ -168,32 +173,26 @@ def image_model(
             f"{preprocess.height}×{preprocess.width}",
             fix="set height and width to the model's",
         )
-    return preprocess, task, classes
+    return preprocess, outputs
 
 
-def _task(model: ModelProto, path: Path, requested: Task | None) -> tuple[Task, int]:
-    """What the first output is, by its rank, and its number of classes."""
-    if not model.graph.output:
-        raise InputError(f"{path} has no output", fix="export it again")
-    kind = model.graph.output[0].type.tensor_type.elem_type
-    if kind != TensorProto.FLOAT:
-        raise InputError(
-            f"{path}: its first output is {TensorProto.DataType.Name(kind)}, not FLOAT",
-            fix="export the model in float32, with its logits as the first output",
-        )
-    dims = model.graph.output[0].type.tensor_type.shape.dim
-    by_rank: dict[int, Task] = {2: "classification", 4: "segmentation"}
-    task = requested or by_rank.get(len(dims))
-    if task == "features":
-        return task, 0
-    if task is None or by_rank.get(len(dims)) != task or not dims[1].dim_value:
-        shape = ", ".join(d.dim_param or str(d.dim_value or "?") for d in dims)
-        raise InputError(
-            f"{path}: its first output, ({shape}), is neither (B, classes) logits "
-            "nor (B, classes, h, w)",
-            fix="export it with its head and a fixed number of classes, or pass `task='features'`",
-        )
-    return task, dims[1].dim_value
+def keep_outputs(
+    model: ModelProto, path: Path, task: Task | None, requested: Sequence[str]
+) -> Outputs:
+    """Choose a model's outputs; the others are dropped in place, and the main one comes first."""
+    values = {value.name: value for value in model.graph.output}
+    outputs = choose([_output(value) for value in values.values()], requested, task, str(path))
+    kept = [values[name] for name in outputs.names]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    return outputs
+
+
+def _output(value: ValueInfoProto) -> TensorSpec:
+    tensor_type = value.type.tensor_type
+    kind = TensorProto.DataType.Name(tensor_type.elem_type).lower()
+    shape = tuple(dim.dim_value or None for dim in tensor_type.shape.dim)
+    return TensorSpec(value.name, shape, {"float": "float32", "double": "float64"}.get(kind, kind))
 
 
 def check_opset(model: ModelProto, opset: int, name: str) -> None:

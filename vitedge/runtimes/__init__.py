@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +21,7 @@ from vitedge.core.runtime import (
     Progress,
     Runtime,
     Session,
+    TensorSpec,
     VerifiedFiles,
     is_ours,
     requirement,
@@ -27,6 +30,9 @@ from vitedge.core.runtime import (
 )
 from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime import ONNXRuntime
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TOOLS = ("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript")
 SIMULATOR = ONNXRuntime()
@@ -53,7 +59,7 @@ def simulate(bundle: Bundle) -> Iterator[Session]:
     )
     names = tuple(name for name in bundle.model_files if name.startswith(MODEL))
     with SIMULATOR.open(VerifiedFiles(bundle.path, names), target) as session:
-        yield session
+        yield _in_order(session, bundle)
 
 
 @contextmanager
@@ -89,7 +95,38 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
         ):
             opened = runtime.open(verified, msgspec.structs.replace(target, threads=threads))
             session = stack.enter_context(opened)
-        yield session
+        yield _in_order(session, bundle)
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """A session whose outputs are in the order of its manifest."""
+
+    session: Session
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.session.inputs
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return self.session.run(feed)
+
+
+def _in_order(session: Session, bundle: Bundle) -> Session:
+    """`session`, its main output first. Raises InputError where it lacks one of the manifest's."""
+    names = [output.name for output in bundle.manifest.outputs]
+    given = {spec.name: spec for spec in session.outputs}
+    single = len(names) <= 1 and len(given) == 1  # which may be called otherwise
+    if single or list(given) == names:
+        return session
+    if missing := [name for name in names if name not in given]:
+        raise InputError(
+            f"{bundle.path} gives {', '.join(given)} on {bundle.manifest.target.runtime}, and not "
+            f"{', '.join(missing)}",
+            fix="export it again; a runtime must keep the names of outputs",
+        )
+    return _Ordered(session, tuple(given[name] for name in names))
 
 
 def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build | None:

@@ -13,14 +13,17 @@ from vitedge.models.zoo import numbered
 def load(path: Path, request: ModelRequest) -> ReferenceModel:
     """Read and check the file. Raises InputError."""
     model = read(path)
-    preprocess, task, classes = image_model(model, path, request.own_preprocess(), request.task)
+    preprocess, outputs = image_model(
+        model, path, request.own_preprocess(), request.task, request.model_output
+    )
     identity = ModelIdentity(
         name=bundle_name(path.stem),
         source=path.name,
         weights_sha256=sha256(path),
         preprocess=preprocess,
-        task=task,
-        labels=numbered(classes),
+        task=outputs.task,
+        labels=numbered(outputs.classes),
         trained=True,
+        notes=outputs.notes,
     )
     return ReferenceModel(identity, model)
