@@ -73,9 +73,9 @@ def write(folder, *outputs, large=1.0):
     return folder / "model.onnx"
 
 
-def images(folder, count=16, labelled=True):
+def images(folder, count=16, labelled=True, seed=0):
     """`folder/images.npz`: smooth pictures, with labels unless told otherwise."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (count, 4, 4, 3), np.uint8)
     arrays = {"images": np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8))}
     if labelled:

@@ -96,6 +96,8 @@ def summary(inspection: Inspection) -> str:
         parts.append(f"worst {printable(total.worst)} at {worst} dB")
     if total.accumulated_sqnr_db is not None:
         parts.append(f"{number(total.accumulated_sqnr_db, '.1f')} dB at the last layer")
+    if fidelity := inspection.about.get("against FP32"):
+        parts.append(f"output {fidelity}")
     return "; ".join(parts)
 
 
