@@ -41,8 +41,10 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
         if hasattr(layer, "fused_attn"):  # timm's: its parts, not one operator, get quantized
             setattr(layer, "fused_attn", False)  # noqa: B010 - no attribute that mypy knows
     tensors = _tensors(own, kind, preprocess)
-    outputs = choose(specs(tensors), request.model_output, request.task, kind)
     single = ALONE in tensors
+    if single and request.model_output:
+        raise InputError(f"{kind} gives one tensor, which has no name", fix="drop `model_output`")
+    outputs = choose(specs(tensors), request.model_output, request.task, kind)
     state = own.state_dict()
     checkpoints.require_finite(state, kind)
     identity = ModelIdentity(
