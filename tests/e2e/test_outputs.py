@@ -213,6 +213,8 @@ def test_int8_of_ruined_tokens_is_not_what_to_ship_and_inspect_says_why(ruined, 
     assert "in its worst token or pixel, less than 20" in recommendation["reason"]
     said = vitedge("inspect", ruined).stdout
     assert "in its worst token or pixel, which the" in said
+    worst = vitedge("inspect", ruined, "--json").document["summary"]
+    assert worst["worst"] == "dense" and worst["worst_sqnr_db"] < 10
 
 
 def test_neighbours_are_of_tokens(ruined, vitedge, tmp_path):

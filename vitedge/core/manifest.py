@@ -64,6 +64,8 @@ class Figures(Spec, frozen=True, kw_only=True):
     """Of its output in the INT8 graph against FP32; None if exact."""
     macs: int
     """Multiply-accumulates of one image."""
+    token_sqnr_db: float | None = None
+    """As `sqnr_db`, of the worst token in a run of an output (n, N, C); None of any other."""
 
 
 class Layer(Spec, frozen=True, kw_only=True):
