@@ -39,7 +39,7 @@ def main():
 def _rows(folder):
     exported = export(resolve(ModelRequest()), folder, 1, 20)
     images, held_out = peers.digits()
-    fp32 = exported.outputs(held_out.images)
+    fp32 = exported.outputs(held_out.images)[0]
     recipe = catalog.find_calibration("default")
 
     def score(artifact, target):

@@ -37,7 +37,7 @@ def test_an_artifact_says_what_each_layer_loses(vitedge, bundles, runtime):
         else:
             assert measured == (None, None) and layer["activation_scales"] == []
     summary = found["summary"]
-    own = {x["node"]: x["sqnr_db"] for x in layers if x["sqnr_db"] is not None}
+    own = {x["node"]: x["token_sqnr_db"] or x["sqnr_db"] for x in layers if x["quantized"]}
     assert summary["worst"] == min(own, key=own.__getitem__)
     assert summary["quantized"] == len(own) >= 16
     assert 0.85 < summary["quantized_macs_share"] < 1

@@ -35,10 +35,10 @@ def images(tmp_path):
     return tmp_path / "images.npz"
 
 
-def exported(vitedge, path, images, target=ONNXRUNTIME):
+def exported(vitedge, path, images, target=ONNXRUNTIME, flags=()):
     """The manifest and the report of its INT8 bundle."""
     output = path.parent / "out"
-    flags = ("--int8", "--calibration", "fast", "--num-samples", 8)
+    flags += ("--int8", "--calibration", "fast", "--num-samples", 8)
     flags += ("--calib-data", images, "--duration", 0)
     vitedge("export", path, "--target", target, *flags, "--output", output)
     (bundle,) = output.glob("*-int8")
@@ -158,7 +158,7 @@ def test_dead_branches_and_shared_weights(vitedge, tmp_path, images):
     proto.graph.output.append(helper.make_tensor_value_info("f", TensorProto.FLOAT, [1, 16, 12]))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(shared, "unused"))
     onnx.save(proto, path)
-    made = exported(vitedge, path, images)
+    made = exported(vitedge, path, images, flags=("--model-output", "y"))
     layers = {layer["node"] for layer in made["manifest"]["quantization"]["layers"]}
     assert layers == {"MatMul_q", "MatMul_o", "MatMul_o2"}
     assert made["report"]["numerics"]["sqnr_db"] > 30

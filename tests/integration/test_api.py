@@ -168,9 +168,9 @@ def test_predict_refuses_what_is_no_image(artifacts, image, says):
 # -- what does not go together ------------------------------------------------------------------
 
 
-class TwoHeads(TinyViT):
+class NoTensor(TinyViT):
     def forward(self, pixels):
-        return {"logits": super().forward(pixels)}
+        return {"logits": "none"}
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,11 @@ class TwoHeads(TinyViT):
         (TinyViT(), {"preprocess": SMALL, "arch": "digits"}, "`arch`"),
         (TinyViT(), {"preprocess": SMALL, "labels": ["one"]}, "10 outputs"),
         (TinyViT(), {"preprocess": ve.Preprocess(height=7, width=7)}, "(1, 3, 7, 7)"),
-        (TwoHeads(), {"preprocess": SMALL}, "gives dict"),
+        (NoTensor(), {"preprocess": SMALL}, "gives dict, and no tensor"),
+        (TinyViT(), {"preprocess": SMALL, "model_output": "logits"}, "gives one tensor"),
         ("", {"task": "detection"}, "unknown `task` 'detection'"),
     ],
-    ids=["no preprocess", "arch", "labels", "size", "dictionary", "task"],
+    ids=["no preprocess", "arch", "labels", "size", "dictionary", "output", "task"],
 )
 def test_load_refuses_what_it_cannot_take(model, parameters, says):
     with pytest.raises(ve.InputError) as refusal:

@@ -249,6 +249,31 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
     assert same(answer(tmp_path, task="features"), want)
 
 
+# -- several outputs ----------------------------------------------------------------------------
+
+
+def test_a_detectors_logits_and_boxes_are_two_outputs(saved):
+    folder = saved("YolosForObjectDetection", "YolosConfig", image_size=[32, 32])
+    model = resolve(ModelRequest(f"hf:{folder}"))
+    assert model.outputs == ("logits", "pred_boxes") and model.identity.task == "features"
+    main, left = model.identity.notes
+    assert "'logits' is its main output" in main and "last_hidden_state" in left
+    want = peer_of(folder, "YolosForObjectDetection")(PIXELS)
+    for got, expected in zip(answer(folder), (want.logits, want.pred_boxes), strict=True):
+        assert same(got, expected)
+
+
+def test_an_encoders_other_outputs_are_kept_when_a_user_names_them(saved):
+    folder = saved("ViTModel", "ViTConfig")
+    known = resolve(ModelRequest(f"hf:{folder}")).identity
+    assert "left out: last_hidden_state (1, 17, 32), class_token (1, 32)" in known.notes[0]
+    names = ("last_hidden_state", "pooler_output")
+    hidden, pooled = answer(folder, model_output=names)
+    want = peer_of(folder, "ViTModel")(PIXELS)
+    assert same(hidden, want.last_hidden_state) and same(pooled, want.pooler_output)
+    assert "has no output 'logits'" in refusal(folder, model_output=("logits",))
+
+
 # -- what is refused ----------------------------------------------------------------------------
 
 

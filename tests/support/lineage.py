@@ -20,7 +20,8 @@ from vitedge.core.progress import Steps
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.measure.accuracy.validation import OutputError, predict_all
+from vitedge.measure.accuracy.output_error import OutputError
+from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
 from vitedge.runtimes import open_session
 

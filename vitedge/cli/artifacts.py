@@ -42,6 +42,7 @@ def validate(call: Call[Report], as_json: Json = False) -> None:
         print_json(report)
     else:
         tables.show(tables.reports([report], f"{path}"))
+        tables.show_outputs([report])
         accuracy = report.accuracy
         if parity_alone and report.parity:
             typer.echo(tables.parity(report.parity))
@@ -88,10 +89,11 @@ def predict(
     if rows:
         figure = "score" if task == "classification" else "share of pixels"
         tables.show(tables.listing(("image", "class", figure), rows))
-    for document in documents:
-        image = document["image"]
-        if "features" in document:
-            typer.echo(f"{image}: {len(document['features'])} features, which --json has")
+    for document, prediction in zip(documents, predictions, strict=True):
+        image, features = document["image"], prediction.features
+        if features is not None:
+            size = "×".join(map(str, features.shape))
+            typer.echo(f"{image}: {size} features, which --json has")
         if "mask" in document:
             typer.echo(f"{image}: mask in {document['mask']}")
 

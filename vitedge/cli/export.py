@@ -176,6 +176,7 @@ def _show(exports: Exports, *, as_json: bool) -> None:
         f"({parity.max_rel_error:.1e} relative)"
     )
     tables.show(tables.exports(exports, f"artifacts in {exports[0].bundle.path.parent}", reasons))
+    tables.show_outputs([artifact.report for artifact in exports])
     for manifest in (artifact.bundle.manifest for artifact in exports):
         for fact in notes.facts(manifest):
             say(f"{manifest.name}: {fact}")

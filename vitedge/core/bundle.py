@@ -8,8 +8,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -32,14 +32,20 @@ class Golden:
     images: NDArray[np.uint8]
     """(k, H, W, 3)."""
     outputs: NDArray[np.float32]
-    """(k, …), from the FP32 ONNX graph; `logits` in the file."""
+    """(k, …), the main output of the FP32 ONNX graph; `logits` in the file."""
     labels: NDArray[np.int64] | NDArray[np.int16]
     """(k,), or (k, H, W) of masks; −1 where unknown."""
+    further: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """(k, …), the other outputs by name; `output_1`, … in the file, as the manifest lists them."""
+
+    def by_name(self, main: str) -> dict[str, NDArray[np.float32]]:
+        """Every output; the first is called `main`."""
+        return {main: self.outputs, **self.further}
 
     def write(self, folder: Path) -> None:
-        np.savez_compressed(
-            folder / GOLDEN, images=self.images, logits=self.outputs, labels=self.labels
-        )
+        further = {_key(place): array for place, array in enumerate(self.further.values(), 1)}
+        arrays = {"images": self.images, "logits": self.outputs, "labels": self.labels, **further}
+        np.savez_compressed(folder / GOLDEN, **arrays)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,10 @@ class Bundle:
 
     def golden(self) -> Golden:
         """The golden images and outputs."""
+        names = [output.name for output in self.manifest.outputs[1:]]
         with np.load(self.path / GOLDEN, allow_pickle=False) as stored:
-            return Golden(stored["images"], stored["logits"], stored["labels"])
+            further = {name: stored[_key(place)] for place, name in enumerate(names, 1)}
+            return Golden(stored["images"], stored["logits"], stored["labels"], further)
 
     def reference(self) -> Bundle | None:
         """The FP32 bundle beside this one; itself if it is FP32; None where it was left behind.
@@ -89,6 +97,11 @@ class Bundle:
                 fix="export both again with `force=True`",
             )
         return bundle
+
+
+def _key(place: int) -> str:
+    """Of the output in that place, in golden.npz."""
+    return f"output_{place}"
 
 
 def _model_files(manifest: Manifest) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import field
+
 from vitedge.core.spec import (
     Calibration,
     Equalize,
@@ -62,6 +64,8 @@ class Figures(Spec, frozen=True, kw_only=True):
     """Of its output in the INT8 graph against FP32; None if exact."""
     macs: int
     """Multiply-accumulates of one image."""
+    token_sqnr_db: float | None = None
+    """As `sqnr_db`, of the worst token in a run of an output (n, N, C); None of any other."""
 
 
 class Layer(Spec, frozen=True, kw_only=True):
@@ -303,13 +307,15 @@ class ExportParity(Spec, frozen=True, kw_only=True):
 
 
 class GoldenParity(Spec, frozen=True, kw_only=True):
-    """The artifact's outputs on the golden images against FP32's, where it was built."""
+    """The artifact's main output on the golden images against FP32's, where it was built."""
 
     sqnr_db: float | None
     """None if equal."""
     agreement: float | None
     """Share of images (of pixels) on which both choose the same class; None for features."""
     n: int
+    further: dict[str, float | None] = field(default_factory=dict)
+    """SQNR of the other outputs by name; None if equal."""
 
 
 class Manifest(Spec, frozen=True, kw_only=True):
@@ -321,6 +327,7 @@ class Manifest(Spec, frozen=True, kw_only=True):
     model: Model
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    """The main one first: task, accuracy and limits are about it."""
     preprocessing: Preprocessing
     target: Target
     quantization: QuantizationRecord | None

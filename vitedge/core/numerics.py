@@ -34,9 +34,21 @@ def decibels(ratio: float) -> float:
 
 
 def cosines(want: NDArray[np.float64], got: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cosine (n,) of each image's `want` and `got`, both (n, d); 0 where one is all zeros."""
-    norms = np.sqrt((want * want).sum(1) * (got * got).sum(1))
-    return np.asarray((want * got).sum(1) / np.maximum(norms, _SILENCE))
+    """The cosines (…) of the vectors in `want` and `got`, both (…, d); 0 where one is all zeros."""
+    norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))
+    return np.asarray((want * got).sum(-1) / np.maximum(norms, _SILENCE))
+
+
+def by_position(output: NDArray[Any]) -> NDArray[Any]:
+    """An output as (n, positions, channels).
+
+    Its positions are tokens, of (n, N, C), or pixels, of (n, C, h, w); any other has one.
+    """
+    if output.ndim == 3:
+        return output
+    if output.ndim == 4:
+        return np.moveaxis(output, 1, -1).reshape(len(output), -1, output.shape[1])
+    return output.reshape(len(output), 1, -1)
 
 
 def absolute_error(want: NDArray[Any], got: NDArray[Any]) -> float:

@@ -62,8 +62,17 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     """Images that the artifact alone has right; None likewise."""
 
 
-class Numerics(Measurement, frozen=True, kw_only=True):
-    """Outputs of the artifact against FP32's."""
+class TokenSqnr(Measurement, frozen=True, kw_only=True):
+    """SQNR of each token position, or pixel, over images and channels: large ones hide others in
+    that of the whole output."""
+
+    worst: float
+    p5: float | None
+    """The one that 5% are no better than; None where it equals FP32's."""
+
+
+class OutputNumerics(Measurement, frozen=True, kw_only=True):
+    """One output of the artifact against FP32's."""
 
     sqnr_db: float | None
     """Signal to quantization noise, 10·log10(Σ fp32² / Σ (fp32 − artifact)²); None if equal, and
@@ -71,10 +80,29 @@ class Numerics(Measurement, frozen=True, kw_only=True):
     max_abs_error: float | None
     """None, as below, where an output is not finite."""
     cosine: float | None
-    """Mean over images."""
+    """Mean over images, and over the tokens or pixels of each."""
+    token_sqnr_db: TokenSqnr | None = None
+    """None of an output (n, D), where all equal FP32's, and where one is not finite."""
+
+    @property
+    def worst_token_db(self) -> float | None:
+        """SQNR of the worst token or pixel, where there are several that differ from FP32's."""
+        return self.token_sqnr_db.worst if self.token_sqnr_db else None
+
+    @property
+    def p5_token_db(self) -> float | None:
+        """The one that 5% of them are no better than, likewise."""
+        return self.token_sqnr_db.p5 if self.token_sqnr_db else None
+
+
+class Numerics(OutputNumerics, frozen=True, kw_only=True):
+    """The main output of the artifact against FP32's."""
+
     n: Positive
     data: str
     """The images' name; `golden` for those of the bundle."""
+    outputs: dict[str, OutputNumerics] = msgspec.field(default_factory=dict)
+    """Every output by its name, the main one first; empty where there is but that."""
 
 
 class Parity(Measurement, frozen=True, kw_only=True):
@@ -121,6 +149,8 @@ class Candidate(Measurement, frozen=True, kw_only=True):
     drop_ci_pp: tuple[float, float] | None = None
     sqnr_db: float | None = None
     """None where outputs equal FP32's, or were not compared."""
+    token_sqnr_db: float | None = None
+    """Of the worst token or pixel; None likewise, and where the output has none."""
     max_abs_error: float | None = None
     """None where outputs were not compared."""
     bytes: int

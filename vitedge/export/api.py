@@ -39,6 +39,7 @@ def export(
     preprocess: AnyPath | Preprocess | None = None,
     height: Positive | None = None,
     width: Positive | None = None,
+    model_output: Names = (),
     batch: Batch | None = None,
     opset: int | None = None,
     output: AnyPath = ARTIFACTS,
@@ -72,6 +73,8 @@ def export(
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         height: Pixels, where an ONNX file leaves them open.
         width: Likewise.
+        model_output: Outputs to keep, the main one first: accuracy and limits are about it;
+            repeatable. Default: all in float32.
         batch: Images a run, or 'dynamic'.
         opset: ONNX opset; default: the target's.
         output: Folder that holds the artifacts.
@@ -113,7 +116,7 @@ def to_export(
         raise InputError("no target given", fix="pass `targets`; see 'vitedge targets list'")
     of_model = (
         *("model", "weights", "arch", "random_weights"),
-        *("task", "preprocess", "height", "width"),
+        *("task", "preprocess", "height", "width", "model_output"),
     )
     return ExportRequest(
         model=request(**{name: further.pop(name) for name in of_model if name in further}),
@@ -159,6 +162,7 @@ def qat(
     preprocess: AnyPath | Preprocess | None = None,
     height: Positive | None = None,
     width: Positive | None = None,
+    model_output: Names = (),
     batch: Batch | None = None,
     opset: int | None = None,
     output: AnyPath = ARTIFACTS,

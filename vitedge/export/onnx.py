@@ -32,7 +32,7 @@ from vitedge.models.sources import ModelIdentity, ReferenceModel
 def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp32Graph:
     """Write `folder/model.onnx`: `image` (B, H, W, 3) uint8 -> float32 logits or features.
 
-    Its weights lie beside it as external data. Raises InputError when the graph's output
+    Its weights lie beside it as external data. Raises InputError when an output of the graph
     differs from the source's by more than EXPORT_PARITY, or is NaN or infinite.
     """
     path = folder / "model.onnx"
@@ -43,36 +43,53 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
     images = rng.integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
     with _explained(model.identity, batch):
         reference = lower(model, path, batch, opset)
-        got, want = Runner(path)(images)[0], reference(images)
-    _check_output(got, model.identity)
-    check_finite(got, path, images)
-    relative = relative_error(want, got)
-    _check_parity(relative, model)
+        outputs, wanted = Runner(path)(images), reference(images)
+    _check_output(outputs[0], model.identity)
     lead = None if batch == "dynamic" else batch
     graph = onnx.load(path, load_external_data=False).graph
+    specs, errors = [], []
+    for value, got, want in zip(graph.output, outputs, wanted, strict=True):
+        _check_rows(value.name, got, count, model.identity)
+        check_finite(got, path, images)
+        relative = relative_error(want, got)
+        where = f" in its output '{value.name}'" if len(outputs) > 1 else ""
+        _check_parity(model.identity.name, relative, where, model)
+        specs.append(TensorSpec(value.name, (lead, *got.shape[1:]), str(got.dtype)))
+        errors.append((absolute_error(want, got), relative))
+    absolutes, relatives = zip(*errors, strict=True)
     return Fp32Graph(
         path=path,
         input=TensorSpec(graph.input[0].name, (lead, spec.height, spec.width, 3), "uint8"),
-        output=TensorSpec(graph.output[0].name, (lead, *got.shape[1:]), str(got.dtype)),
-        max_abs_error=absolute_error(want, got),
-        max_rel_error=relative,
+        output=specs[0],
+        max_abs_error=max(absolutes),
+        max_rel_error=max(relatives),
+        further=tuple(specs[1:]),
     )
 
 
-def _check_parity(relative: float, model: ReferenceModel) -> None:
+def _check_parity(name: str, relative: float, where: str, model: ReferenceModel) -> None:
     """Refuse a graph whose output is `relative` off the source's: of a file, on one runtime."""
-    name = model.identity.name
-    if isinstance(model.content, ModelProto) and not relative <= REWRITE_PARITY:
+    if isinstance(model.content, ir.Model) and not relative <= REWRITE_PARITY:
         raise InputError(
             f"{name}: bringing the file into the target's opset changed what it computes, by "
-            f"{relative:.1e} relative (limit {REWRITE_PARITY:.0e})",
+            f"{relative:.1e} relative{where} (limit {REWRITE_PARITY:.0e})",
             fix="export it again with the target's opset, and report the file",
         )
     if not relative <= EXPORT_PARITY:
         raise InputError(
-            f"{name}: the exported graph differs from its source by {relative:.1e} relative "
+            f"{name}: the exported graph differs from its source by {relative:.1e} relative{where} "
             f"(limit {EXPORT_PARITY:.0e})",
             fix="the model computes something its export does not; report it with the model",
+        )
+
+
+def _check_rows(name: str, output: NDArray[Any], count: int, model: ModelIdentity) -> None:
+    """Refuse an output that is not one float32 row for each of `count` images."""
+    if output.dtype != np.float32 or output.shape[:1] != (count,):
+        raise InputError(
+            f"{model.name} gives {output.dtype} {output.shape} as '{name}' for {count} images, not "
+            "a float32 row for each",
+            fix="name the outputs to keep with `model_output`",
         )
 
 
@@ -125,7 +142,7 @@ def release(model: ReferenceModel) -> None:
 
 def _from_torch(
     model: ReferenceModel, path: Path, batch: Batch, opset: int
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
     import torch
 
     spec, module = model.identity.preprocess, model.content
@@ -139,7 +156,8 @@ def _from_torch(
             dynamo=True,
             opset_version=opset,
             input_names=["pixels"],
-            output_names=["features" if model.identity.task == "features" else "logits"],
+            output_names=model.outputs
+            or ["features" if model.identity.task == "features" else "logits"],
             dynamic_shapes=dynamic,
             optimize=False,  # `fold` does all of that, and with no limit on sizes
             verbose=False,
@@ -154,11 +172,11 @@ def _from_torch(
     preprocess.prepend(proto, spec)
     onnx.save(proto, path)
 
-    def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def reference(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         with torch.inference_mode():
             pixels = torch.from_numpy(preprocess.apply_numpy(images, spec))
-            logits: NDArray[np.float32] = module(pixels).numpy()
-        return logits
+            outputs = module(pixels)
+        return [x.numpy() for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return reference
 
@@ -185,7 +203,7 @@ def _name_nodes(proto: ModelProto) -> None:
 
 def _from_onnx(
     model: ReferenceModel, path: Path, batch: Batch, opset: int
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
     assert isinstance(model.content, ir.Model)
     graph = model.content.clone()  # its tensors are shared
     _set_batch(graph.graph, batch, model.identity.source)
@@ -207,10 +225,9 @@ def _from_onnx(
         onnx.save(proto, path)
     onnx.shape_inference.infer_shapes_path(path, path)
 
-    def reference(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def reference(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         pixels = images if embedded else preprocess.apply_numpy(images, model.identity.preprocess)
-        logits: NDArray[np.float32] = Runner(source)(pixels)[0]
-        return logits
+        return Runner(source)(pixels)
 
     return reference
 
@@ -230,7 +247,8 @@ def _set_batch(graph: ir.Graph, batch: Batch, path: str) -> None:
             if not value.is_graph_output():
                 value.shape = None  # may be of another batch
     for value in (*graph.inputs, *graph.outputs):
-        value.shape = ir.Shape([batch, *list(value.shape or ())[1:]])
+        if value.shape:  # none where none is stated
+            value.shape = ir.Shape([batch, *list(value.shape)[1:]])
 
 
 @contextlib.contextmanager

@@ -52,12 +52,15 @@ def golden_images(job: Job, exported: Fp32Graph) -> Golden:
     """
     images = job.evaluation or (job.calibration and job.calibration.images)
     images = images or images_of(job.model, "random", "calibration")
-    output_bytes = 4 * math.prod(size or 1 for size in exported.output.shape[1:])
+    outputs = (exported.output, *exported.further)
+    output_bytes = 4 * sum(math.prod(size or 1 for size in spec.shape[1:]) for spec in outputs)
     count = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // output_bytes))
     batches = list(images.sample(count, seed=0))
     pixels = np.concatenate([batch.images for batch in batches])
     labels = np.concatenate([batch.labels for batch in batches])
-    return Golden(pixels, exported.outputs(pixels), labels)
+    main, *further = exported.outputs(pixels)
+    names = [spec.name for spec in exported.further]
+    return Golden(pixels, main, labels, dict(zip(names, further, strict=True)))
 
 
 def bundle_name(model: ModelIdentity, target: Target, precision: Precision) -> str:
@@ -135,7 +138,10 @@ def _build(
             weights_sha256=model.weights_sha256,
         ),
         inputs=(_tensor(exported.input, "NHWC, RGB"),),
-        outputs=(_tensor(exported.output, _layout(exported.output, model.task)),),
+        outputs=(
+            _tensor(exported.output, f"{_axes(exported.output)}, {_meaning(model.task)}"),
+            *(_tensor(spec, _axes(spec)) for spec in exported.further),
+        ),
         preprocessing=manifest.Preprocessing(
             host=model.preprocess, graph=_graph_part(model.preprocess)
         ),
@@ -173,9 +179,12 @@ def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
     return ("cast to float32", "NHWC to NCHW", *flip, "scale and normalise")
 
 
-def _layout(output: TensorSpec, task: Task) -> str:
-    axes = {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
-    return f"{axes}, {'features' if task == 'features' else 'logits'}"
+def _axes(output: TensorSpec) -> str:
+    return {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
+
+
+def _meaning(task: Task) -> str:
+    return "features" if task == "features" else "logits"
 
 
 def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:

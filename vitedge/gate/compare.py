@@ -25,6 +25,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     accuracy: float | None
     sqnr_db: float | None
+    token_sqnr_db: float | None
+    """Of the worst token or pixel."""
     p50_ms: float | None
     p90_ms: float | None
     size_bytes: int | None
@@ -96,6 +98,7 @@ def _side(subject: Subject) -> Side:
         precision=report.precision,
         accuracy=report.accuracy.artifact if report.accuracy else None,
         sqnr_db=report.numerics.sqnr_db if report.numerics else None,
+        token_sqnr_db=report.numerics.worst_token_db if report.numerics else None,
         p50_ms=report.latency.p50_ms if report.latency else None,
         p90_ms=report.latency.p90_ms if report.latency else None,
         size_bytes=report.size.bytes if report.size else None,

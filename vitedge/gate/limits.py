@@ -19,6 +19,7 @@ from vitedge.gate.decision import Criterion, more_needed
 from vitedge.gate.verdict import FP32, Bound, Check
 
 if TYPE_CHECKING:
+    from vitedge.core.report import Numerics
     from vitedge.gate.subject import Subject
 
 # checks import numpy themselves: the command line reads this module for its help
@@ -173,10 +174,23 @@ def _agreement(criterion: Criterion, subject: Subject, confidence: float) -> Che
 
 def _sqnr(criterion: Criterion, subject: Subject, confidence: float) -> Check | None:
     numerics = subject.report.numerics
+    return _level(criterion, numerics, numerics.sqnr_db) if numerics else None
+
+
+def _token_sqnr(criterion: Criterion, subject: Subject, confidence: float) -> Check | None:
+    numerics = subject.report.numerics
     if numerics is None:
         return None
-    if numerics.sqnr_db is not None:
-        return criterion.exact(numerics.sqnr_db, f"{numerics.sqnr_db:.1f} dB")
+    if numerics.token_sqnr_db is None and numerics.sqnr_db is not None:
+        why = "its main output has no tokens and no pixels, or was measured by an older vitedge"
+        return criterion.missing(why)
+    return _level(criterion, numerics, numerics.worst_token_db)
+
+
+def _level(criterion: Criterion, numerics: Numerics, level_db: float | None) -> Check:
+    """A signal to noise of the main output, infinite where that equals FP32's."""
+    if level_db is not None:
+        return criterion.exact(level_db, f"{level_db:.1f} dB")
     if numerics.max_abs_error == 0:
         return criterion.exact(math.inf, "equal to FP32")
     return criterion.missing("an output is not finite")
@@ -237,6 +251,12 @@ class Limits(Spec, frozen=True, kw_only=True):
     min_sqnr_db: Annotated[
         float | None, _on_outputs("Least SQNR, dB.", "sqnr_db", " dB", _sqnr)
     ] = None
+    """Of the main output."""
+    min_token_sqnr_db: Annotated[
+        float | None,
+        _on_outputs("Least SQNR of a token or pixel, dB.", "token_sqnr_db", " dB", _token_sqnr),
+    ] = None
+    """Of the worst one, of a main output that has several."""
     min_top1: Annotated[Level | None, _on_outputs("Least top-1, 0-1.", "top1", "", _accuracy)] = (
         None
     )

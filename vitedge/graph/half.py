@@ -106,26 +106,34 @@ def _how_norms(graph: ir.Graph, kept: Mapping[str, Kept], fused: int) -> str:
 
 
 def _check(source: Path, fp32: Path, exact: Path, batches: Iterator[NDArray[np.uint8]]) -> float:
-    """SQNR of the float16 graph's output, dB; InputError where it is not finite or not close."""
+    """SQNR of the float16 graph's main output, dB.
+
+    Raises InputError where an output is not finite or not close.
+    """
     want_run, got_run = Runner(fp32), Runner(exact)
     before_run = want_run if source == fp32 else Runner(source)
-    signal = noise = before = 0.0
+    names = want_run.outputs
+    signal, noise, before = np.zeros((3, len(names)))
     images: NDArray[np.uint8] | None = None
     for images, _ in zip(batches, range(CHECKED_RUNS), strict=False):
-        want, got = (run(images)[0].astype(np.float64) for run in (want_run, got_run))
-        signal += float(np.square(want).sum())
-        if before_run is not want_run:
-            before += float(np.square(want - before_run(images)[0]).sum())
-        noise += float(np.square(want - got).sum())
+        wanted, outputs = want_run(images), got_run(images)
+        sources = wanted if before_run is want_run else before_run(images)
+        for i, (want, got, of_source) in enumerate(zip(wanted, outputs, sources, strict=True)):
+            want = want.astype(np.float64)
+            signal[i] += np.square(want).sum()
+            before[i] += np.square(want - of_source).sum()
+            noise[i] += np.square(want - got).sum()
     allowed = before * 10 ** (INT8_LOSS_DB / 10) + signal * 10 ** (-SQNR_LIMIT_DB / 10)
-    quality_db = _quality_db(signal, noise)
-    if noise <= allowed:
-        return quality_db
+    failed = np.flatnonzero(~(noise <= allowed))
+    if not len(failed):
+        return _quality_db(signal[0], noise[0])
     assert images is not None
     where, what = _first_failure(source, exact, images)
+    i = failed[0]
+    which = f"output '{names[i]}'" if len(names) > 1 else "output"
     raise InputError(
-        f"in float16 this model {what} from '{where}' on: its output keeps "
-        f"{quality_db:.1f} dB of {_quality_db(signal, allowed):.1f}",
+        f"in float16 this model {what} from '{where}' on: its {which} keeps "
+        f"{_quality_db(signal[i], noise[i]):.1f} dB of {_quality_db(signal[i], allowed[i]):.1f}",
         fix="export it with `precision='fp32'`",
     )
 

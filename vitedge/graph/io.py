@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,15 +16,16 @@ from onnx_ir.passes.common import InlinePass
 
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
+from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
 from vitedge.graph.data_files import DataFolder, OpenFile, StoredTensor
 from vitedge.graph.external import INLINE_BYTES, SINGLE_FILE_BYTES
+from vitedge.graph.outputs import Outputs, choose
 from vitedge.graph.structure import sizes
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-OPSET_MIN = 17  # the first with LayerNormalization
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
@@ -195,27 +196,29 @@ def _is_finite(tensor: ir.TensorProtocol | None, digest: _Hash) -> bool:
 
 
 def image_model(
-    model: ir.Model, path: Path, preprocess: Preprocess | None, task: Task | None
-) -> tuple[Preprocess, Task, int]:
-    """The preprocessing, the task and the number of classes (0 of features) of a foreign model.
+    model: ir.Model,
+    path: Path,
+    preprocess: Preprocess | None,
+    task: Task | None,
+    requested: Sequence[str] = (),
+) -> tuple[Preprocess, Outputs]:
+    """The preprocessing and the outputs of a foreign model, as `outputs.choose` says.
 
-    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8. Its
-    first output is taken as logits (B, classes) or (B, classes, h, w) unless `task` says that it
-    is features. Raises InputError for anything else. Stored tensors listed as inputs, and further
-    outputs, are dropped in place.
+    Its one input is (B, 3, H, W) float32, which needs `preprocess`, or (B, H, W, 3) uint8. Raises
+    InputError for anything else. Stored tensors listed as inputs, and outputs that are not kept,
+    are dropped in place; the main output becomes the first.
     """
     graph = model.graph
     if any(node.op_type in _QUANTIZED for node in graph):
         raise InputError(f"{path} is quantized already", fix="give the FP32 model")
     inputs = [value for value in graph.inputs if value.const_value is None]
     graph.inputs[:] = inputs
-    del graph.outputs[1:]
-    task, classes = _task(graph, path, task)
+    outputs = _keep_outputs(graph, path, task, requested)
     image = inputs[0] if len(inputs) == 1 else None
     dims = sizes(image)
     kind = image.dtype if image is not None else None
     if kind == ir.DataType.UINT8 and len(dims) == 4 and dims[3] == 3 and dims[1] and dims[2]:
-        return preprocess or Preprocess(height=dims[1], width=dims[2]), task, classes
+        return preprocess or Preprocess(height=dims[1], width=dims[2]), outputs
     if kind != ir.DataType.FLOAT or len(dims) != 4 or dims[1] != 3 or not (dims[2] and dims[3]):
         names = ", ".join(value.name or "" for value in inputs) or "none"
         raise InputError(
@@ -235,40 +238,21 @@ def image_model(
             f"{preprocess.height}×{preprocess.width}",
             fix="set height and width to the model's",
         )
-    return preprocess, task, classes
+    return preprocess, outputs
 
 
-def _task(graph: ir.Graph, path: Path, requested: Task | None) -> tuple[Task, int]:
-    """What the first output is, by its rank, and its number of classes."""
-    if not graph.outputs:
-        raise InputError(f"{path} has no output", fix="export it again")
-    output = graph.outputs[0]
-    kind = output.dtype or ir.DataType.UNDEFINED
-    if kind != ir.DataType.FLOAT:
-        raise InputError(
-            f"{path}: its first output is {kind.name}, not FLOAT",
-            fix="export the model in float32, with its logits as the first output",
-        )
-    dims = sizes(output)
-    by_rank: dict[int, Task] = {2: "classification", 4: "segmentation"}
-    task = requested or by_rank.get(len(dims))
-    if task == "features":
-        return task, 0
-    if task is None or by_rank.get(len(dims)) != task or not dims[1]:
-        shape = ", ".join(str(getattr(d, "value", d) or "?") for d in output.shape or ())
-        raise InputError(
-            f"{path}: its first output, ({shape}), is neither (B, classes) logits "
-            "nor (B, classes, h, w)",
-            fix="export it with its head and a fixed number of classes, or pass `task='features'`",
-        )
-    return task, dims[1]
+def _keep_outputs(
+    graph: ir.Graph, path: Path, task: Task | None, requested: Sequence[str]
+) -> Outputs:
+    """Choose a model's outputs; the others are dropped in place, and the main one comes first."""
+    values = {value.name or "": value for value in graph.outputs}
+    specs = [_output(name, value) for name, value in values.items()]
+    outputs = choose(specs, requested, task, str(path))
+    graph.outputs[:] = [values[name] for name in outputs.names]
+    return outputs
 
 
-def check_opset(model: ir.Model, opset: int, name: str) -> None:
-    """Refuse a model of a newer opset than `opset`, or too old to have LayerNormalization."""
-    version = max(model.opset_imports.get("", 0), model.opset_imports.get("ai.onnx", 0))
-    if not OPSET_MIN <= version <= opset:
-        raise InputError(
-            f"{name} has opset {version}; this target takes {OPSET_MIN} to {opset}",
-            fix=f"export it again with opset {opset}",
-        )
+def _output(name: str, value: ir.Value) -> TensorSpec:
+    kind = (value.dtype or ir.DataType.UNDEFINED).name.lower()
+    shape = tuple(size or None for size in sizes(value))
+    return TensorSpec(name, shape, {"float": "float32", "double": "float64"}.get(kind, kind))

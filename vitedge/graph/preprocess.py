@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 
+from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 
 INPUT = "image"
@@ -15,9 +16,15 @@ def prepend(model: ModelProto, preprocess: Preprocess) -> None:
 
     In place; names that clash with what is added get a prefix. Adds NHWC → NCHW, RGB → BGR where
     the model wants it, and x·1/(255·std) − mean/std per channel. In that order: by rows of pixels,
-    not by three channels, ONNX Runtime's arithmetic takes less than half the time.
+    not by three channels, ONNX Runtime's arithmetic takes less than half the time. Raises
+    InputError where an output is called `image`.
     """
     graph = model.graph
+    if any(value.name == INPUT for value in graph.output):
+        raise InputError(
+            f"an output is called '{INPUT}', as the artifact's own input is",
+            fix="rename it, or keep others with `model_output`",
+        )
     names = {name for node in graph.node for name in (*node.input, *node.output)}
     if any(name == INPUT or name.startswith(f"{INPUT}.") for name in names):
         compose.add_prefix_graph(graph, "model.", rename_outputs=False, inplace=True)

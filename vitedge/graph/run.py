@@ -63,6 +63,11 @@ class Runner:
         """The type of every output as ONNX Runtime names it: `tensor(float)`, …"""
         return [output.type for output in self._session.get_outputs()]
 
+    @property
+    def outputs(self) -> list[str]:
+        """The names of every output, in the graph's order."""
+        return [output.name for output in self._session.get_outputs()]
+
     def __call__(self, images: NDArray[Any], **others: NDArray[Any]) -> list[NDArray[Any]]:
         """Every output of one run, in the graph's order; `others` are further inputs by name."""
         with _explained("cannot run"):
@@ -165,13 +170,17 @@ class Fp32Graph:
     path: Path
     input: TensorSpec
     output: TensorSpec
+    """The main one."""
     max_abs_error: float
+    """Of all outputs."""
     max_rel_error: float
+    further: tuple[TensorSpec, ...] = ()
+    """The other outputs."""
 
-    def outputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The output (n, …) for `images` (n, H, W, 3), on ONNX Runtime.
+    def outputs(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Every output (n, …) for `images` (n, H, W, 3), on ONNX Runtime, the main one first.
 
-        Raises InputError, naming the layer, where it is NaN or infinite.
+        Raises InputError, naming the layer, where one is NaN or infinite.
         """
         fixed = self.input.shape[0] or len(images)
         filled = fill_batch(images, fixed)
@@ -179,6 +188,7 @@ class Fp32Graph:
         runs = []
         for start in range(0, len(filled), fixed):
             part = filled[start : start + fixed]
-            runs.append(run(part)[0])
-            check_finite(runs[-1], self.path, part)
-        return np.concatenate(runs)[: len(images)]
+            runs.append(run(part))
+            for output in runs[-1]:
+                check_finite(output, self.path, part)
+        return [np.concatenate(parts)[: len(images)] for parts in zip(*runs, strict=True)]

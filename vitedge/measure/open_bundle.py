@@ -34,14 +34,14 @@ class Class(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What an artifact makes of one image; what is not of its task is empty."""
+    """What an artifact's main output makes of one image; what is not of its task is empty."""
 
     top: tuple[Class, ...] = ()
     """Classification: the likeliest classes, best first."""
     mask: NDArray[np.int32] | None = None
     """Segmentation: (H, W) class indices, where the model's input has its pixels."""
     features: NDArray[np.float32] | None = None
-    """Features: (D,)."""
+    """Features: (D,), or (N, C) and (C, h, w) as the model gives them."""
 
 
 class OpenBundle(Bundle):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import get_args
 
-from vitedge.core.report import Candidate, Recommendation, Report
+from vitedge.core.report import Candidate, OutputNumerics, Recommendation, Report, TokenSqnr
 from vitedge.core.spec import Precision
 
 MAX_DROP_PP = 0.5
@@ -43,6 +44,7 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
                 drop_pp=accuracy.drop_pp if accuracy else None,
                 drop_ci_pp=accuracy.drop_ci_pp if accuracy else None,
                 sqnr_db=numerics.sqnr_db if numerics else None,
+                token_sqnr_db=numerics.worst_token_db if numerics else None,
                 max_abs_error=numerics.max_abs_error if numerics else None,
                 bytes=size.bytes,
             )
@@ -54,8 +56,8 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float) -> Recommenda
     """Choose one of the candidates, FP32 among them; None where there is nothing to choose.
 
     A less exact precision must be faster than the best before it, with intervals that do not
-    touch, and exact enough: it loses at most `max_drop_pp` points, or keeps 20 dB SQNR where
-    accuracy was not measured.
+    touch, and exact enough: it loses at most `max_drop_pp` points or, where accuracy was not
+    measured, keeps 20 dB SQNR, in its worst token or pixel, too.
     """
     if len(candidates) < 2:
         return None
@@ -92,8 +94,17 @@ def _exact_enough(candidate: Candidate, max_drop_pp: float) -> bool:
     if candidate.drop_pp is not None:
         return candidate.drop_pp <= max_drop_pp
     if candidate.sqnr_db is not None:
-        return candidate.sqnr_db >= MIN_SQNR_DB
+        worst_db = candidate.token_sqnr_db
+        return min(candidate.sqnr_db, math.inf if worst_db is None else worst_db) >= MIN_SQNR_DB
     return candidate.max_abs_error == 0
+
+
+def sqnr(output: Candidate | OutputNumerics) -> str:
+    """`29.2 dB SQNR, 5.6 in its worst token or pixel`, where they differ from FP32's."""
+    token = output.token_sqnr_db
+    worst_db = token.worst if isinstance(token, TokenSqnr) else token
+    worst = "" if worst_db is None else f", {worst_db:.1f} in its worst token or pixel"
+    return f"{output.sqnr_db:.1f} dB SQNR{worst}"
 
 
 def _against(candidate: Candidate, best: Candidate, max_drop_pp: float) -> str:
@@ -115,7 +126,7 @@ def _loss(candidate: Candidate, max_drop_pp: float) -> str:
     if candidate.drop_pp is None:
         fidelity = "outputs equal to FP32's"
         if candidate.sqnr_db is not None:
-            fidelity = f"{candidate.sqnr_db:.1f} dB SQNR"
+            fidelity = sqnr(candidate)
         return f"{fidelity} (accuracy was not measured)"
     lost = f"{abs(candidate.drop_pp):.2f} points {'lost' if candidate.drop_pp >= 0 else 'gained'}"
     if candidate.drop_ci_pp is None:
@@ -130,7 +141,7 @@ def _too_much(candidate: Candidate, max_drop_pp: float) -> str:
     if candidate.drop_pp is not None:
         return f"loses {candidate.drop_pp:.2f} points, more than {max_drop_pp:g}"
     if candidate.sqnr_db is not None:
-        return f"keeps {candidate.sqnr_db:.1f} dB SQNR, less than {MIN_SQNR_DB:g}"
+        return f"keeps {sqnr(candidate)}, less than {MIN_SQNR_DB:g}"
     return "its error is not known"
 
 

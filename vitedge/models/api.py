@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from vitedge.core.api import AnyPath
+from vitedge.core.api import AnyPath, Names, several
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing, nearest
 from vitedge.core.spec import Positive
 
@@ -32,12 +32,14 @@ def load(
     width: Positive | None = None,
     labels: Sequence[str] = (),
     name: str = "",
+    model_output: Names = (),
 ) -> ReferenceModel:
     """Find and load a model, or take a module in memory, to be exported.
 
     Args:
         model: A name or file as `vitedge export` takes it (empty: the embedded reference), or an
-            `nn.Module`, (B, 3, H, W) float32 -> one float32 tensor. A copy of it is what is used.
+            `nn.Module`, (B, 3, H, W) float32 -> a float32 tensor, or several in a dict, a tuple or
+            a dataclass. A copy of it is what is used.
         weights: A file of weights for a named model.
         arch: Architecture of a file of weights.
         random_weights: Untrained weights: latency only.
@@ -48,6 +50,8 @@ def load(
         width: Likewise.
         labels: Class names of a module, in the order of its outputs; default: numbers.
         name: What artifacts of a module are called; default: its class.
+        model_output: Outputs to keep, the main one first; default: what is float32, and the first
+            that fits the task is the main one.
 
     Raises:
         InputError: an unknown name, missing or unfit weights, parameters that do not go together.
@@ -70,6 +74,7 @@ def request(
     preprocess: AnyPath | Preprocess | None,
     task: Task | None,
     labels: Sequence[str] = (),
+    model_output: Names = (),
     **further: Any,
 ) -> ModelRequest | ReferenceModel:
     """The parameters of `load` as one, for those that load later. Raises InputError."""
@@ -85,6 +90,7 @@ def request(
         preprocess=preprocess,
         task=task,
         labels=tuple(labels),
+        model_output=tuple(several(model_output)),
         **further,
     )
     if not isinstance(model, ReferenceModel):

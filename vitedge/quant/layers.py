@@ -6,7 +6,7 @@ Sums leave the graph, tensors do not: memory stays that of a few layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ INT8 = "int8:"
 HALF_STEP = 0.51
 """Steps that rounding alone can be off, and float's own rounding."""
 _SUMS = ("signal", "own_noise", "noise", "clipped", "seen", "macs")
+"""Of each layer, and one number more: noise over signal of a run's worst token, of own rounding."""
 
 
 def examine(
@@ -46,9 +47,10 @@ def examine(
     finally:
         path.unlink()
         data.unlink(missing_ok=True)
-    sums = np.sum(np.array(runs, np.float64), axis=0).reshape(len(nodes), len(_SUMS))
+    measured = np.array(runs, np.float64).reshape(len(runs), len(nodes), len(_SUMS) + 1)
+    sums, worst = measured[..., :-1].sum(axis=0), measured[..., -1].max(axis=0)
     figures = {}
-    for node, row in zip(nodes, sums, strict=True):
+    for node, row, ratio in zip(nodes, sums, worst, strict=True):
         signal, own_noise, noise, clipped, seen, macs = row.tolist()
         if not math.isfinite(signal + own_noise + noise):
             raise SharedError(
@@ -63,6 +65,7 @@ def examine(
             weight_scales=weight_scales,
             clipped_share=clipped / seen if quantized else None,
             sqnr_db=sqnr_db(signal, own_noise) if quantized else None,
+            token_sqnr_db=sqnr_db(1.0, ratio) if quantized else None,
             accumulated_sqnr_db=sqnr_db(signal, noise),
             macs=round(macs / len(filled)),
         )
@@ -81,7 +84,9 @@ def _write(
     graph = model.graph
     other = onnx.load(int8)
     compose.add_prefix(other, INT8, rename_inputs=False, inplace=True)
-    meter = _Meter(graph.initializer, other.graph)
+    values = (*graph.value_info, *graph.output)
+    tokens = {value.name for value in values if len(value.type.tensor_type.shape.dim) == 3}
+    meter = _Meter(graph.initializer, other.graph, tokens)
     by_name = {node.name: node for node in graph.node}
     for name in nodes:
         meter.measure(by_name[name])
@@ -124,12 +129,14 @@ def contracted(equation: str) -> Iterator[tuple[int, int]]:
 class _Meter:
     """Adds, beside two graphs, the nodes that measure how far apart they are."""
 
-    def __init__(self, stored: Sequence[TensorProto], int8: GraphProto) -> None:
+    def __init__(self, stored: Sequence[TensorProto], int8: GraphProto, tokens: Set[str]) -> None:
+        """`tokens` are the tensors (n, N, C) of the FP32 graph."""
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self.scales: dict[str, _Scales] = {}
         self.total = ""
         self._rows: list[list[str]] = []
+        self._tokens = tokens
         self._dims = {tensor.name: tuple(tensor.dims) for tensor in stored}
         self._int8 = {tensor.name: tensor for tensor in int8.initializer}
         self._makers = {name: node for node in int8.node for name in node.output}
@@ -162,13 +169,15 @@ class _Meter:
             beyond = self._float(self._add("Greater", distance, limit))
             clipped.append(self._add("ReduceSum", beyond, keepdims=0))
             seen.append(self._size(node.input[index]))
-        own_noise = self._nothing
+        own_noise = worst = self._nothing
         if activation_scales:
             shadow = NodeProto.FromString(node.SerializeToString())
             shadow.name, shadow.output[0] = self._name(), self._name()
             shadow.input[:] = inputs
             self.nodes.append(shadow)
             own_noise = self._noise(output, shadow.output[0])
+            if output in self._tokens:
+                worst = self._worst(output, shadow.output[0])
         sums = (
             self._add("ReduceSumSquare", output, keepdims=0),
             own_noise,
@@ -176,6 +185,7 @@ class _Meter:
             self._added(clipped),
             self._added(seen),
             self._macs(node, output),
+            worst,
         )
         self._rows.append([self._add("Reshape", value, self._last) for value in sums])
         self.scales[node.name] = tuple(activation_scales), weight_scales
@@ -221,6 +231,19 @@ class _Meter:
 
     def _noise(self, want: str, got: str) -> str:
         return self._add("ReduceSumSquare", self._add("Sub", want, got), keepdims=0)
+
+    def _worst(self, want: str, got: str) -> str:
+        """Noise over signal of the worst token of (n, N, C); one of no signal has no noise."""
+        axes = self._constant(np.array([0, 2], np.int64))
+        difference = self._add("Sub", want, got)
+        signal, noise = (
+            self._add("ReduceSum", self._add("Mul", name, name), axes, keepdims=0)
+            for name in (want, difference)
+        )
+        silent = self._constant(np.float32(1e-20))
+        counted = self._add("Mul", noise, self._float(self._add("Greater", signal, silent)))
+        ratios = self._add("Div", counted, self._add("Max", signal, silent))
+        return self._add("ReduceMax", ratios, keepdims=0)
 
     def _float(self, name: str) -> str:
         return self._add("Cast", name, to=TensorProto.FLOAT)

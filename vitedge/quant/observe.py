@@ -69,12 +69,13 @@ def observe(
         channels = trace.find(load(fp32), shapes(fp32, first))
     free = {name: ids for name, ids in channels.read.items() if channels.root[ids].any()}
     statistics = {name: ChannelStatistics() for name in taps}
-    run = tapped(fp32, [*taps, model.graph.output[0].name], often=True)
+    main = model.graph.output[0].name
+    run = tapped(fp32, list(dict.fromkeys([*taps, main])), often=True)
     images: list[Images] = []
     outputs: list[NDArray[np.float32]] = []
     seen = 0
-    for batch, (*values, output) in run.stream(chain([first], batches)):
-        for name, value in zip(taps, values, strict=True):
+    for batch, values in run.stream(chain([first], batches)):
+        for name, value in zip(taps, values, strict=False):  # the main output comes last
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))
             except FloatingPointError:
@@ -86,7 +87,7 @@ def observe(
                 ) from None
         if seen < KEPT_IMAGES:
             images.append(batch)
-            outputs.append(output)
+            outputs.append(values[taps.index(main) if main in taps else -1])
         seen += len(batch)
         progress("calibrating", seen, recipe.num_samples)
     return Observed(

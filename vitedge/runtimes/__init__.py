@@ -14,13 +14,14 @@ import msgspec
 from vitedge.core import catalog
 from vitedge.core.bundle import MODEL, Bundle
 from vitedge.core.complaints import RuntimeFailure, complaint
-from vitedge.core.errors import UnavailableError, VitedgeError, error_line
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Build
 from vitedge.core.runtime import (
     Progress,
     Runtime,
     Session,
+    TensorSpec,
     VerifiedFiles,
     is_ours,
     requirement,
@@ -103,10 +104,11 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
 
 
 class _CheckedSession:
-    """A session that says in one message what its runtime raises in a run."""
+    """A session that says in one message what its runtime raises in a run, main output first."""
 
     def __init__(self, session: Session, runtime: Runtime, bundle: Bundle) -> None:
-        self.inputs, self.outputs = session.inputs, session.outputs
+        """Raises InputError where `session` lacks an output of the manifest's."""
+        self.inputs, self.outputs = session.inputs, _in_order(session, bundle)
         self._run, self._runtime = session.run, runtime
         self._what = f"{runtime.title} cannot run {bundle.path}"
 
@@ -116,6 +118,21 @@ class _CheckedSession:
         except Exception:
             with _explained(self._runtime, self._what, _ANOTHER):
                 raise
+
+
+def _in_order(session: Session, bundle: Bundle) -> tuple[TensorSpec, ...]:
+    """The outputs of `session` in the order of its manifest."""
+    names = [output.name for output in bundle.manifest.outputs]
+    given = {spec.name: spec for spec in session.outputs}
+    if len(names) <= 1 and len(given) == 1:  # which may be called otherwise
+        return session.outputs
+    if missing := [name for name in names if name not in given]:
+        raise InputError(
+            f"{bundle.path} gives {', '.join(given)} on {bundle.manifest.target.runtime}, and not "
+            f"{', '.join(missing)}",
+            fix="export it again; a runtime must keep the names of outputs",
+        )
+    return tuple(given[name] for name in names)
 
 
 def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build | None:

@@ -12,7 +12,12 @@ from vitedge.show.table import Column, Interval
 from vitedge.show.text import number, one_line
 
 LABELS = {"drop_pp": "drop", "speedup": "speed-up", "p90_ms": "p90", "size_bytes": "size"}
-LABELS |= {"peak_rss_bytes": "peak RSS", "sqnr_db": "SQNR", "top1": "top-1"}
+LABELS |= {
+    "peak_rss_bytes": "peak RSS",
+    "sqnr_db": "SQNR",
+    "token_sqnr_db": "worst token",
+    "top1": "top-1",
+}
 """What people call a metric where that is not its own name."""
 UNITS = {limit.metric: (limit.unit, limit.scale) for limit in LIMITS.values()}
 BOUNDS = {"max": "≤", "min": "≥"}

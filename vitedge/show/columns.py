@@ -17,7 +17,7 @@ from vitedge.core.measurements import (
     Memory,
     Timing,
 )
-from vitedge.core.report import Accuracy, Numerics, Report, Size
+from vitedge.core.report import Accuracy, Numerics, OutputNumerics, Report, Size
 from vitedge.gate.compare import Side
 from vitedge.show.table import Column, Part, Table, lift, only
 from vitedge.show.text import plain
@@ -88,12 +88,14 @@ _Accuracy = Column[Accuracy]
 METRIC = _Accuracy("accuracy", "accuracy", "%", lambda a: a.artifact, ".2f")
 DROP = _Accuracy("drop_pp", "drop", "pp", lambda a: a.drop_pp, "+.2f", lambda a: a.drop_ci_pp)
 AGREEMENT = _Accuracy("agreement", "agree", "%", lambda a: a.agreement, ".4g")
-SQNR = Column[Numerics]("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
-ACCURACY = only(
-    TABLES,
-    *_section(accuracy, METRIC),
-    *_section(compared, DROP, AGREEMENT),
-    *_section(numerics, SQNR),
+_Numerics = Column[OutputNumerics]
+SQNR = _Numerics("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
+TOKEN_SQNR = _Numerics(
+    "token_sqnr_db", "worst token", "dB", lambda n: n.worst_token_db, ".1f", sparse=True
+)
+ACCURACY = (
+    *only(TABLES, *_section(accuracy, METRIC), *_section(compared, DROP, AGREEMENT)),
+    *_section(numerics, SQNR, TOKEN_SQNR),
 )
 _Timing = Column[Timing]
 P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)
@@ -288,6 +290,41 @@ def costs(reports: Sequence[Report], title: str) -> Table[Report]:
     return Table(title, (ARTIFACT, *COLD_START, *MEMORY, *ENERGY), timed)
 
 
+@dataclass(frozen=True)
+class NamedOutput:
+    """One of several outputs of an artifact."""
+
+    report: Report
+    name: str
+    numerics: OutputNumerics
+
+
+_Output = Column[NamedOutput]
+OUTPUTS: tuple[Column[NamedOutput], ...] = (
+    *lift(lambda output: output.report, ARTIFACT),
+    _Output("output", "output", "", lambda output: output.name, kind="name"),
+    *lift(
+        lambda output: output.numerics,
+        SQNR,
+        TOKEN_SQNR,
+        _Numerics("p5", "5% of tokens", "dB", lambda n: n.p5_token_db, ".1f"),
+        _Numerics("max_abs_error", "max error", "", lambda n: n.max_abs_error, ".2g"),
+        _Numerics("cosine", "cosine", "", lambda n: n.cosine, ".4f"),
+    ),
+)
+
+
+def outputs(reports: Sequence[Report], title: str) -> Table[NamedOutput]:
+    """Every output against FP32's, of reports that have several; the main one first."""
+    measured = ((report, numerics(report)) for report in reports)
+    rows = [
+        NamedOutput(report, name, output)
+        for report, section in measured
+        for name, output in (section.outputs if section else {}).items()
+    ]
+    return Table(title, OUTPUTS, rows)
+
+
 def bench(reports: Sequence[Report]) -> list[Table[Report]]:
     """What a page has of `bench` beside `proof`, a table for each kind of run."""
     groups = {
@@ -320,6 +357,7 @@ def csv(reports: Sequence[Report]) -> Table[Setting]:
 SIDES: tuple[Column[Side], ...] = (
     METRIC.read(lambda side: side.accuracy),
     SQNR.read(lambda side: side.sqnr_db),
+    TOKEN_SQNR.read(lambda side: side.token_sqnr_db),
     P50.read(lambda side: side.p50_ms),
     P90.read(lambda side: side.p90_ms),
     SIZE.read(lambda side: side.size_bytes),

@@ -110,7 +110,7 @@ def test_parity_with_the_source_is_measured(digits_graph: Graph, batch: int | st
 def test_logits_of_any_number_of_images_are_those_of_the_graph(
     digits_graph: Graph, batch: int | str, held_out: Batch
 ) -> None:
-    got = digits_graph(batch).outputs(held_out.images[:7])
+    (got,) = digits_graph(batch).outputs(held_out.images[:7])
     want = Runner(digits_graph("dynamic").path)(held_out.images[:7])[0]
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
 

@@ -55,7 +55,9 @@ def sections(lost=2, gained=1, n=N):
             **{"data": "pictures", "also": {}, "skipped": {}},
         ),
         "numerics": report.Numerics(
-            sqnr_db=35.0, max_abs_error=0.1, cosine=0.99, n=n, data="pictures"
+            **{"sqnr_db": 35.0, "max_abs_error": 0.1, "cosine": 0.99, "n": n},
+            token_sqnr_db=report.TokenSqnr(worst=21.5, p5=30.0),
+            data="pictures",
         ),
         "latency": measurements.Latency(
             **{"p50_ms": 1.0, "p90_ms": 1.81, "p99_ms": None, "mean_ms": 1.1, "n": 400},

@@ -23,6 +23,7 @@ MEASURED = {
     "max_rss_mb": ("memory", "bench"),
     "min_agreement": ("accuracy", "validate"),
     "min_sqnr_db": ("numerics", "validate"),
+    "min_token_sqnr_db": ("numerics", "validate"),
     "min_top1": ("accuracy", "validate"),
     "min_miou": ("accuracy", "validate"),
 }
@@ -124,6 +125,7 @@ FEW = changed("accuracy", lost=4, gained=2)
         (WITHOUT_COUNTS, 0.95, {"max_drop_pp": 0.5}, "inconclusive"),
         (WITHOUT_COUNTS, 0.99, {"max_drop_pp": 0.7}, "failed"),  # which is of 0.95 and no more
         (EQUAL, 0.95, {"min_sqnr_db": 200}, "passed"),
+        (EQUAL, 0.95, {"min_token_sqnr_db": 200}, "passed"),
         (UNSURE, 0.9999, {"min_speedup": 1.2}, "inconclusive"),
     ],
 )
@@ -140,6 +142,7 @@ def test_an_answer_is_as_sure_as_asked(subject, change, confidence, limit, answe
         ("max_rss_mb", "peak_rss_bytes", 91, 89, "90 MB, max 89 MB"),
         ("min_agreement", "agreement", 0.997, 0.998, "0.9970 of 1,000 images, min 0.998"),
         ("min_sqnr_db", "sqnr_db", 35, 36, "35.0 dB, min 36 dB"),
+        ("min_token_sqnr_db", "token_sqnr_db", 21, 22, "21.5 dB, min 22 dB"),
         ("min_top1", "top1", 0.79, 0.81, "0.7990 on 1,000 images, min 0.81"),
     ],
 )
@@ -182,6 +185,11 @@ def test_a_number_that_is_none_fails(subject, limit, section, change):
     [
         ({}, {"min_miou": 0.5}, "its metric is top1"),
         (INFINITE, {"min_sqnr_db": 1}, "not finite"),
+        (INFINITE, {"min_token_sqnr_db": 1}, "not finite"),
+        (
+            changed("numerics", token_sqnr_db=None),
+            *({"min_token_sqnr_db": 1}, "no tokens and no pixels"),
+        ),
         (changed("latency", against="a/slow"), {"min_speedup": 1.2}, "with a/slow, not with FP32"),
         (changed("latency", speedup=None), {"min_speedup": 1.2}, "timed alone"),
     ],

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.graph import io as files
+from vitedge.graph.outputs import Outputs
 
 SIZE_8 = Preprocess(height=8, width=8)
 PATH = Path("mine.onnx")
@@ -159,7 +160,7 @@ def test_nan_and_infinity_in_weights_are_refused(tmp_path, bad):
 
 def test_float_pixels_need_their_preprocessing():
     known = files.image_model(graph(), PATH, SIZE_8, None)
-    assert known == (SIZE_8, "classification", 3)
+    assert known == (SIZE_8, Outputs(("logits",), "classification", 3, ()))
     with pytest.raises(InputError, match="does not say how they are made") as caught:
         files.image_model(graph(), PATH, None, None)
     assert "`preprocess=FILE.toml`" in caught.value.fix
@@ -201,15 +202,58 @@ def test_anything_but_one_image_input_is_refused(inputs):
     ],
 )
 def test_the_rank_of_the_output_says_what_it_is(shape, task, classes):
-    model = graph(outputs=f"float[{shape}] out, float[batch, 3] more")
-    assert files.image_model(model, PATH, SIZE_8, None)[1:] == (task, classes)
-    assert [value.name for value in model.graph.outputs] == ["out"]
+    model = graph(outputs=f"float[{shape}] out")
+    assert files.image_model(model, PATH, SIZE_8, None)[1][1:3] == (task, classes)
+
+
+def kept(outputs, task=None, requested=()):
+    """The outputs that stay of a graph's `outputs`, and what is said of them."""
+    model = graph(outputs=outputs)
+    chosen = files.image_model(model, PATH, SIZE_8, task, requested)[1]
+    assert tuple(value.name for value in model.graph.outputs) == chosen.names
+    return chosen
+
+
+SEVERAL = "float[batch, 4, 8] tokens, float[batch, 7] out, int64[batch] label, float[1, 9] fixed"
+
+
+def test_all_float_outputs_are_kept_and_the_first_that_fits_is_the_main_one():
+    outputs = kept(SEVERAL)
+    assert outputs[:3] == (("out", "tokens"), "classification", 7)
+    main, left = outputs.notes
+    assert "'out' is its main output" in main and "tokens" in main
+    assert left == "outputs left out: label int64 (?), fixed (1, 9)"
+    assert kept(SEVERAL, "features")[:3] == (("tokens", "out"), "features", 0)
+
+
+def test_a_user_says_which_outputs_are_kept_and_which_is_the_main_one():
+    outputs = kept(SEVERAL, requested=("out",))
+    assert outputs.names == ("out",)
+    assert outputs.notes == ("outputs left out: tokens (?, 4, 8), label int64 (?), fixed (1, 9)",)
+    assert kept(SEVERAL, "features", ("tokens", "out")).names == ("tokens", "out")
+
+
+@pytest.mark.parametrize(
+    ("requested", "says"),
+    [
+        (("outt",), ("has no output 'outt'", "'out'", "its outputs: tokens (?, 4, 8), out (?, 7)")),
+        (("label",), ("'label' is int64", "`model_output`")),
+        (("tokens",), ("neither", "`task='features'`")),
+        ((), ("none fits",)),
+    ],
+)
+def test_an_output_that_cannot_be_the_main_one_is_refused(requested, says):
+    outputs = SEVERAL if requested else "int64[batch] label, float[batch, 4, 8] tokens"
+    with pytest.raises(InputError) as caught:
+        kept(outputs, requested=requested)
+    for text in says:
+        assert text.replace("none fits", "tokens (?, 4, 8)") in caught.value.what + caught.value.fix
 
 
 @pytest.mark.parametrize("shape", ["batch, 7", "batch, 4, 7", "batch, n"])
 def test_any_output_may_be_features_when_the_user_says_so(shape):
     model = graph(outputs=f"float[{shape}] out")
-    assert files.image_model(model, PATH, SIZE_8, "features")[1:] == ("features", 0)
+    assert files.image_model(model, PATH, SIZE_8, "features")[1][1:3] == ("features", 0)
 
 
 def test_a_task_that_does_not_fit_the_output_is_refused():
@@ -235,18 +279,6 @@ def test_a_quantized_model_is_refused(op):
 def test_preprocessing_for_another_size_is_refused():
     with pytest.raises(InputError, match="8×8 pixels, but `preprocess` says 16×8"):
         files.image_model(graph(), PATH, Preprocess(height=16, width=8), None)
-
-
-@pytest.mark.parametrize("opset", [11, 16, 21, 23])
-def test_an_opset_the_target_does_not_take_is_refused(opset):
-    with pytest.raises(InputError, match=f"opset {opset}; this target takes 17 to 20") as caught:
-        files.check_opset(graph(opset=opset), 20, "mine.onnx")
-    assert "opset 20" in caught.value.fix
-
-
-@pytest.mark.parametrize("opset", [17, 18, 20])
-def test_an_opset_the_target_takes_is_accepted(opset):
-    files.check_opset(graph(opset=opset), 20, "mine.onnx")
 
 
 # -- writing ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vitedge.core.bundle import Golden, open_bundle, seal
+from vitedge.core.bundle import read_manifest as open_manifest
 
 
 @pytest.fixture
@@ -73,8 +74,36 @@ def test_outputs_that_are_not_finite_are_no_parity():
 
     golden = Golden(np.zeros((2, 1, 1, 3), np.uint8), np.ones((2, 3), np.float32), np.zeros(2))
     outputs = np.array([[1, 2, 3], [1, np.nan, 3]], np.float32)
-    parity = compare(golden, outputs, "int8", "classification", None)
+    parity = compare(golden, {"logits": outputs}, "int8", "classification", None)
     assert parity.broken == "its outputs are not finite" and parity.numerics is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_one_broken_output_of_several_breaks_parity_and_is_named(tmp_path, small_bundle, precision):
+    from vitedge.core.manifest import GoldenParity, Tensor
+    from vitedge.measure.accuracy.parity import compare
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (2, 8, 8, 3), np.uint8), np.zeros(2, np.int64)
+    tokens = rng.normal(size=(2, 4, 5)).astype(np.float32)
+    logits = rng.normal(size=(2, 3)).astype(np.float32)
+    path = small_bundle(
+        tmp_path / "several",
+        outputs=tuple(
+            Tensor(name=name, shape=(), dtype="float32", layout="") for name in ("logits", "tokens")
+        ),
+    )
+    Golden(images, logits, labels, {"tokens": tokens}).write(path)
+    golden = seal(path, open_manifest(path)).golden()
+    np.testing.assert_array_equal(golden.further["tokens"], tokens)
+    before = GoldenParity(sqnr_db=45.0, agreement=1.0, n=2, further={"tokens": 40.0})
+    slightly = {"logits": logits + np.float32(1e-5), "tokens": tokens + np.float32(1e-5)}
+    sound = compare(golden, slightly, precision, "classification", before)
+    assert not sound.broken and list(sound.numerics.outputs) == ["logits", "tokens"]
+    assert sound.numerics.sqnr_db == sound.numerics.outputs["logits"].sqnr_db
+    wrong = {**slightly, "tokens": tokens[:, ::-1]}
+    parity = compare(golden, wrong, precision, "classification", before)
+    assert parity.broken.startswith("output 'tokens': ") and parity.numerics.sqnr_db > 80
 
 
 def test_bench_keeps_numerics_that_a_dataset_gave(bundles, tmp_path, vitedge):

@@ -43,6 +43,17 @@ def test_faster_and_as_accurate_is_shipped():
     assert advice.confidence == 0.95
 
 
+def test_a_ruined_token_is_not_shipped_however_fast_and_whatever_the_whole_output_keeps():
+    features = {"drop_pp": None, "drop_ci_pp": None, "sqnr_db": 29.2}
+    fast = candidate("int8", 1.9, 2.0, 2.1, **features, token_sqnr_db=5.6)
+    advice = chosen(fast)
+    assert advice.precision == "fp32"
+    assert "keeps 29.2 dB SQNR, 5.6 in its worst token or pixel, less than 20" in advice.reason
+    assert chosen(replace(fast, token_sqnr_db=25.0)).precision == "int8"
+    labelled = replace(fast, drop_pp=0.1)  # what counts was measured
+    assert chosen(labelled).precision == "int8"
+
+
 def test_slower_is_not_shipped_and_says_so():
     advice = chosen(candidate("int8", 0.95, 0.97, 0.99, drop_pp=0.1))
     assert advice.precision == "fp32"

@@ -7,7 +7,8 @@ from vitedge.core.errors import InputError
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.validation import OutputError, predict, predict_all, validate
+from vitedge.measure.accuracy.output_error import OutputError
+from vitedge.measure.accuracy.validation import predict, predict_all, validate
 from vitedge.measure.statistics import discordant, drop_pp
 
 CLASSES = 3

@@ -96,6 +96,9 @@ def test_the_figures_of_a_layer_are_those_worked_out_by_hand(fp32, int8, images,
     assert got.sqnr_db == pytest.approx(sqnr_db(y, product), abs=0.01)
     assert got.accumulated_sqnr_db == pytest.approx(sqnr_db(y, reached), abs=0.01)
     assert 20 < got.sqnr_db < 60
+    power, noise = (np.square(v, dtype=np.float64).sum(axis=-1) for v in (y, y - product))
+    by_token = 10 * np.log10(power / noise)
+    assert got.token_sqnr_db == pytest.approx(by_token.min(), abs=0.02)
     assert got.macs == x[0].size * y.shape[-1]
     assert sum(layer.macs for layer in figures.values()) == ZOO["digits"].card()["macs"]
 

@@ -122,7 +122,8 @@ def test_a_bench_on_the_terminal_and_as_csv(capsys, tmp_path):
 def test_a_comparison_on_the_terminal(capsys):
     first = compare.Side(
         **{"artifact": "vit-a", "path": "a", "target": "t", "precision": "int8"},
-        **{"accuracy": 0.84, "sqnr_db": 33.0, "p50_ms": 2000.0, "p90_ms": 2500.0},
+        **{"accuracy": 0.84, "sqnr_db": 33.0, "token_sqnr_db": None},
+        **{"p50_ms": 2000.0, "p90_ms": 2500.0},
         **{"size_bytes": 22_000_000, "peak_rss_bytes": None},
     )
     comparison = compare.ArtifactComparison(

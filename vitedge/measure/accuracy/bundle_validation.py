@@ -17,7 +17,8 @@ from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Source, open_images
 from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.validation import OutputError, predict_all, validate
+from vitedge.measure.accuracy.output_error import OutputErrors
+from vitedge.measure.accuracy.validation import run_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
 
 
@@ -106,9 +107,10 @@ def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:
 
 def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
-    error = OutputError()
-    error.update(golden.outputs, predict_all(session, golden.images))
-    return error.result("golden")
+    names = [spec.name for spec in session.outputs]
+    errors, want = OutputErrors(names), golden.by_name(names[0])
+    errors.update([want[name] for name in names], run_all(session, golden.images))
+    return errors.result("golden")
 
 
 def has_own_images(bundle: Bundle) -> bool:

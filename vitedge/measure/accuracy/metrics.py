@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError, SharedError
+from vitedge.core.numerics import by_position
 from vitedge.core.report import Compared, Metric
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
 from vitedge.measure.statistics import discordant, drop_pp, resampled_drop_pp
 
 NEIGHBOURS = 10
+TOKENS = 2**14
+"""Vectors whose neighbours are looked for, of features with several for each image."""
 Outputs = NDArray[np.float32]
 
 
@@ -206,13 +209,16 @@ def _pixel_accuracy(counts: NDArray[Any]) -> NDArray[Any]:
 class Neighbours:
     """Whether features (n, …) keep their neighbours: FP32 is right by definition.
 
-    k-NN agreement: the share of an image's 10 nearest others by cosine, in FP32's features, that
-    are among its 10 nearest in the artifact's. Features of all images are kept: 4 bytes a number.
+    k-NN agreement: the share of a vector's 10 nearest others by cosine, in FP32's features, that
+    are among its 10 nearest in the artifact's. The vectors are those of images or, of features
+    (n, N, C) and (n, C, h, w), of their tokens: a random few of each image, so that no more than
+    TOKENS are kept, or one for each image.
     """
 
     def __init__(self) -> None:
         self._artifact: list[Outputs] = []
         self._fp32: list[Outputs] = []
+        self._images, self._tokens = 0, TOKENS
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         if fp32 is None:
@@ -220,8 +226,15 @@ class Neighbours:
                 "features are compared with FP32's, and the FP32 bundle is not here",
                 fix="put the FP32 bundle beside the artifact",
             )
-        self._artifact.append(_unit(artifact))
-        self._fp32.append(_unit(fp32))
+        for got, want in zip(by_position(artifact), by_position(fp32), strict=True):
+            places = np.random.default_rng(self._images).permutation(len(want))[: self._tokens]
+            self._artifact.append(_unit(got[places]))
+            self._fp32.append(_unit(want[places]))
+            self._images += 1
+            if self._images * len(places) > TOKENS and len(places) > 1:
+                self._tokens = len(places) // 2
+                for kept in (self._artifact, self._fp32):
+                    kept[:] = [vectors[: self._tokens].copy() for vectors in kept]
 
     def result(self, confidence: float) -> MetricResult:
         artifact, fp32 = np.concatenate(self._artifact), np.concatenate(self._fp32)
@@ -229,9 +242,10 @@ class Neighbours:
         if k < 1:
             raise SharedError("one image has no neighbours", fix="give more images")
         neighbours, fp32_neighbours = _nearest(artifact, k), _nearest(fp32, k)
-        matches = neighbours[:, :, None] == fp32_neighbours[:, None, :]  # (n, k, k)
-        shared = matches.sum(axis=(1, 2)) / k
-        shared[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
+        matches = neighbours[:, :, None] == fp32_neighbours[:, None, :]  # (vectors, k, k)
+        of_vectors = matches.sum(axis=(1, 2)) / k
+        of_vectors[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
+        shared = of_vectors.reshape(self._images, -1).mean(axis=1)
         return MetricResult(
             metric="knn_agreement",
             value=compared(1.0, float(shared.mean())),
@@ -245,13 +259,13 @@ class Neighbours:
         )
 
 
-def _unit(features: Outputs) -> Outputs:
-    flat = features.reshape(len(features), -1)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12))
+def _unit(vectors: Outputs) -> Outputs:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12))
 
 
 def _nearest(features: Outputs, k: int) -> NDArray[np.int64]:
-    """Indices (n, k) of the other images with the largest cosine, nearest first."""
+    """Indices (n, k) of the other vectors with the largest cosine, nearest first."""
     blocks = []
     for start in range(0, len(features), 256):
         cosines = features[start : start + 256] @ features.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from vitedge.core.errors import InputError, LimitError, VitedgeError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import GoldenParity
 from vitedge.core.numerics import EXPORT_PARITY
-from vitedge.core.report import Numerics, Parity, Report
+from vitedge.core.report import Numerics, OutputNumerics, Parity, Report
 from vitedge.core.spec import Precision, Task
-from vitedge.measure.accuracy.validation import OutputError, predict_all
+from vitedge.measure.accuracy.output_error import OutputErrors
+from vitedge.measure.accuracy.validation import run_all
 from vitedge.runtimes import open_session, runs_here
 
 LOST_DB = 6.0
@@ -27,33 +28,49 @@ EXACT_DB = 40.0
 
 def compare(
     golden: Golden,
-    outputs: NDArray[np.float32],
+    outputs: Mapping[str, NDArray[np.float32]],
     precision: Precision,
     task: Task,
     at_export: GoldenParity | None,
 ) -> Parity:
-    """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`."""
-    at_export_db = None if at_export is None else at_export.sqnr_db
-    least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
-    error = OutputError()
-    error.update(golden.outputs, outputs)
-    numerics = error.result("golden")
-    largest, largest_error = float(np.abs(golden.outputs).max()), numerics.max_abs_error
-    finite = largest_error is not None
+    """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`.
+
+    The main one comes first; one that is broken breaks them all.
+    """
+    main, got = next(iter(outputs.items()))
+    want = golden.by_name(main)
+    errors = OutputErrors(outputs)
+    errors.update([want[name] for name in outputs], outputs.values())
+    numerics = errors.result("golden")
+    before_db = {} if at_export is None else {main: at_export.sqnr_db, **at_export.further}
     broken = ""
-    if largest_error is None:
-        broken = "its outputs are not finite"
-    elif precision == "fp32" and largest_error > EXPORT_PARITY * largest:
-        broken = f"error {largest_error:.1e} on outputs up to {largest:.1e} in FP32"
-    elif precision != "fp32" and numerics.sqnr_db is not None and numerics.sqnr_db < least_db:
-        broken = f"{numerics.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
+    for name, error in (numerics.outputs or {main: numerics}).items():
+        largest = float(np.abs(want[name]).max())
+        why = _why_broken(error, largest, precision, before_db.get(name))
+        if why and not broken:
+            broken = f"output '{name}': {why}" if len(outputs) > 1 else why
+    finite = numerics.max_abs_error is not None
     return Parity(
-        n=len(outputs),
+        n=len(got),
         numerics=numerics if finite else None,
-        agreement=_agreement(golden.outputs, outputs) if finite and task != "features" else None,
-        at_export_db=at_export_db,
+        agreement=_agreement(want[main], got) if finite and task != "features" else None,
+        at_export_db=before_db.get(main),
         broken=broken,
     )
+
+
+def _why_broken(
+    error: OutputNumerics, largest: float, precision: Precision, at_export_db: float | None
+) -> str:
+    """Why an output of values up to `largest` is not what it should be; empty where it is."""
+    least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
+    if error.max_abs_error is None:
+        return "its outputs are not finite"
+    if precision == "fp32" and error.max_abs_error > EXPORT_PARITY * largest:
+        return f"error {error.max_abs_error:.1e} on outputs up to {largest:.1e} in FP32"
+    if precision != "fp32" and error.sqnr_db is not None and error.sqnr_db < least_db:
+        return f"{error.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
+    return ""
 
 
 def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
@@ -65,7 +82,8 @@ def _on_golden(bundle: Bundle, threads: int = 0) -> Parity:
     """Run `bundle` on its golden images (k, H, W, 3), and compare it with FP32's outputs in it."""
     manifest, golden = bundle.manifest, bundle.golden()
     with open_session(bundle, threads) as session:
-        outputs = predict_all(session, golden.images)
+        names = [spec.name for spec in session.outputs]
+        outputs = dict(zip(names, run_all(session, golden.images), strict=True))
     return compare(golden, outputs, manifest.precision, manifest.model.task, manifest.golden)
 
 
@@ -83,7 +101,13 @@ def at_export(bundle: Bundle) -> GoldenParity | None:
             f"{bundle.manifest.name} does not compute what it was built from: {parity.broken}",
             fix="is the disk full? Otherwise report it with the model",
         )
-    return GoldenParity(sqnr_db=parity.numerics.sqnr_db, agreement=parity.agreement, n=parity.n)
+    further = list(parity.numerics.outputs.items())[1:]
+    return GoldenParity(
+        sqnr_db=parity.numerics.sqnr_db,
+        agreement=parity.agreement,
+        n=parity.n,
+        further={name: error.sqnr_db for name, error in further},
+    )
 
 
 def measure(bundle: Bundle, threads: int = 0) -> tuple[Parity, Numerics | None]:

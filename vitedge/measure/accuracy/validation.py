@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import SharedError
-from vitedge.core.numerics import cosines, fill_batch, sqnr_db
+from vitedge.core.numerics import fill_batch
 from vitedge.core.report import Accuracy, Numerics
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Task
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.measure.accuracy import metrics
 from vitedge.measure.accuracy.evidence import PerImage
+from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.worst_images import WorstImages
 
+Outputs = list[NDArray[np.float32]]
+"""Of one model, the main one first."""
 CONFIDENCE = 0.95
 FLUSH_RUNS = 64
 FLUSH_BYTES = 2**22
@@ -53,17 +55,17 @@ def validate(
     `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
     """
     size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
-    scorer = _Scorer(task)
+    scorer = _Scorer(task, [spec.name for spec in artifact.outputs])
     for batch in images.batches(size):
         if not calibration.isdisjoint(batch.digests):
             raise SharedError(
                 f"'{images.name}' holds images the artifact was calibrated on",
                 fix="evaluate on other images, or pass `allow_overlap=True`",
             )
-        outputs = predict(artifact, batch.images)
+        outputs = run(artifact, batch.images)
         reference = outputs if fp32 is artifact else None
         if fp32 is not None and reference is None:
-            reference = predict(fp32, batch.images)
+            reference = run(fp32, batch.images)
         scorer.add(batch, outputs, reference)
         on_progress(scorer.seen)
     scorer.flush()
@@ -88,18 +90,16 @@ def validate(
 class _Scorer:
     """What the outputs say, worked out for many images at a time: the runtimes have the cores."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, outputs: Sequence[str]) -> None:
         self.seen = 0
         self.score = metrics.score(task)
-        self.error = OutputError()
+        self.error = OutputErrors(outputs)
         self._worst = WorstImages(task)
         self._digests: list[int] = []
         self._labels: list[NDArray[Any]] = []
         self._waiting: list[tuple[NDArray[Any], ...]] = []
 
-    def add(
-        self, batch: Batch, artifact: NDArray[np.float32], fp32: NDArray[np.float32] | None
-    ) -> None:
+    def add(self, batch: Batch, artifact: Outputs, fp32: Outputs | None) -> None:
         """Take one batch and its outputs (n, …)."""
         labels = batch.labels
         self.seen += len(labels)
@@ -107,20 +107,22 @@ class _Scorer:
         if labels.ndim == 1:
             self._labels.append(labels)
         if fp32 is not None:
-            self._worst.add(batch.images, labels, artifact, fp32)
-        self._waiting.append((labels, artifact) if fp32 is None else (labels, artifact, fp32))
-        if len(self._waiting) >= min(FLUSH_RUNS, max(1, FLUSH_BYTES // artifact.nbytes)):
+            self._worst.add(batch.images, labels, artifact[0], fp32[0])
+        self._waiting.append((labels, *artifact, *(fp32 or ())))
+        size_bytes = max(1, sum(output.nbytes for output in artifact))
+        if len(self._waiting) >= min(FLUSH_RUNS, max(1, FLUSH_BYTES // size_bytes)):
             self.flush()
 
     def flush(self) -> None:
         """Score what is waiting."""
         if not self._waiting:
             return
-        labels, artifact, *fp32 = (np.concatenate(p) for p in zip(*self._waiting, strict=True))
+        labels, *outputs = (np.concatenate(p) for p in zip(*self._waiting, strict=True))
         self._waiting.clear()
-        self.score.add(labels, artifact, fp32[0] if fp32 else None)
+        artifact, fp32 = outputs[: self.error.count], outputs[self.error.count :]
+        self.score.add(labels, artifact[0], fp32[0] if fp32 else None)
         if fp32:
-            self.error.update(fp32[0], artifact)
+            self.error.update(fp32, artifact)
 
     def per_image(self, result: metrics.MetricResult) -> PerImage:
         """What each image came to, once everything is scored."""
@@ -136,46 +138,28 @@ class _Scorer:
         )
 
 
-def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The output (n, …) for `images` (n, H, W, 3); a short batch is padded to the fixed size."""
+def run(session: Session, images: NDArray[np.uint8]) -> Outputs:
+    """Every output (n, …) for `images` (n, H, W, 3), the main one first.
+
+    A short batch is padded to the fixed size.
+    """
     filled = fill_batch(images, session.inputs[0].shape[0] or 1)
     outputs = session.run({session.inputs[0].name: filled})
-    output: NDArray[np.float32] = outputs[session.outputs[0].name][: len(images)]
-    return output
+    return [outputs[spec.name][: len(images)] for spec in session.outputs]
+
+
+def run_all(session: Session, images: NDArray[np.uint8]) -> Outputs:
+    """Every output (n, …) for `images` (n, H, W, 3), in runs of the session's own batch size."""
+    size = session.inputs[0].shape[0] or DYNAMIC_BATCH
+    runs = [run(session, images[start : start + size]) for start in range(0, len(images), size)]
+    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+
+
+def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The main output (n, …), as `run` gives it."""
+    return run(session, images)[0]
 
 
 def predict_all(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The output (n, …) for `images` (n, H, W, 3), in runs of the session's own batch size."""
-    size = session.inputs[0].shape[0] or DYNAMIC_BATCH
-    chunks = [images[start : start + size] for start in range(0, len(images), size)]
-    return np.concatenate([predict(session, chunk) for chunk in chunks])
-
-
-class OutputError:
-    """Error of an artifact's output against FP32's, accumulated over batches in float64."""
-
-    def __init__(self) -> None:
-        self._signal = self._noise = self._cosines = self._max = 0.0
-        self._images = 0
-
-    def update(self, fp32: NDArray[np.float32], artifact: NDArray[np.float32]) -> None:
-        """Add the outputs (n, …) of one batch."""
-        want, got = (x.reshape(len(x), -1).astype(np.float64) for x in (fp32, artifact))
-        with np.errstate(invalid="ignore"):  # what is not finite makes all of the error so
-            difference = want - got
-            self._signal += float(np.vdot(want, want))
-            self._noise += float(np.vdot(difference, difference))
-            self._max = float(np.maximum(self._max, np.abs(difference).max()))
-            self._cosines += float(cosines(want, got).sum())
-        self._images += len(want)
-
-    def result(self, data: str) -> Numerics:
-        """The error over everything seen, which was `data`."""
-        finite = math.isfinite(self._noise)
-        return Numerics(
-            sqnr_db=sqnr_db(self._signal, self._noise),
-            max_abs_error=self._max if finite else None,
-            cosine=self._cosines / self._images if finite else None,
-            n=self._images,
-            data=data,
-        )
+    """The main output (n, …), as `run_all` gives it."""
+    return run_all(session, images)[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.numerics import cosines
+from vitedge.core.numerics import by_position, cosines
 from vitedge.core.spec import Task
 
 WORST_COUNT = 24
@@ -56,8 +56,8 @@ def _difference(
     if task == "segmentation":
         return np.asarray((artifact.argmax(1) != fp32.argmax(1)).reshape(n, -1).mean(1))
     if task == "features":
-        a, b = (x.reshape(n, -1).astype(np.float64) for x in (artifact, fp32))
-        return 1 - cosines(a, b)
+        a, b = (by_position(x).astype(np.float64) for x in (artifact, fp32))
+        return np.asarray(1 - cosines(a, b).mean(axis=1))
     difference = np.zeros(n)
     choice, fp32_choice = artifact.argmax(1), fp32.argmax(1)
     for row in np.flatnonzero(choice != fp32_choice):

@@ -30,6 +30,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     clipped_share: float | None = None
     sqnr_db: float | None = None
     """Of its output, its own rounding alone; None in float, if exact, or not measured."""
+    token_sqnr_db: float | None = None
+    """The same of its worst token; None also where it has none."""
     accumulated_sqnr_db: float | None = None
     """Of its output, with all that came before; None if exact or not measured."""
     macs: int | None = None
@@ -58,7 +60,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     quantized_macs_share: float | None
     """0-1; None where MACs were not measured."""
     worst: str | None
-    """The layer of the lowest own SQNR."""
+    """The layer of the lowest own SQNR, of its worst token where it has some."""
     worst_sqnr_db: float | None
     accumulated_sqnr_db: float | None
     """At the last layer."""
@@ -85,12 +87,13 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     training: Trained | None = None
 
     def worst_first(self) -> list[Row]:
-        """The rows by own SQNR; those without in graph order after them."""
+        """The rows by own SQNR, of the worst token where they have some; those without last."""
         return sorted(self.layers, key=_own_sqnr_db)
 
 
 def _own_sqnr_db(row: Row) -> float:
-    return math.inf if row.sqnr_db is None else row.sqnr_db
+    levels = (row.sqnr_db, row.token_sqnr_db)
+    return min((db for db in levels if db is not None), default=math.inf)
 
 
 def summarize(rows: tuple[Row, ...]) -> Summary:
@@ -103,7 +106,7 @@ def summarize(rows: tuple[Row, ...]) -> Summary:
         quantized=sum(row.quantized for row in rows),
         quantized_macs_share=quantized_macs / macs if macs else None,
         worst=worst.node if worst else None,
-        worst_sqnr_db=worst.sqnr_db if worst else None,
+        worst_sqnr_db=_own_sqnr_db(worst) if worst else None,
         accumulated_sqnr_db=rows[-1].accumulated_sqnr_db if rows else None,
     )
 

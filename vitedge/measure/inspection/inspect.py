@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitedge.core import catalog
+from vitedge.core import catalog, report
 from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.machine import describe_machine
@@ -46,6 +46,10 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     elif record.training:
         remarks.append(notes.trained(record.training))
     remarks += notes.compilation(manifest)
+    measured = report.of_bundle(bundle)
+    numerics = measured and (
+        measured.numerics or (measured.simulation.numerics if measured.simulation else None)
+    )
     findings = record.lint if record else None
     if requested and requested.name != manifest.target.name:
         findings = _lint(bundle, requested)
@@ -53,10 +57,14 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     about = {
         "model": f"{manifest.model.name} ({manifest.model.source})",
         "task": manifest.model.task,
+        "outputs": notes.outputs(manifest),
         "precision": manifest.precision,
         "target": f"{manifest.target.name}: {manifest.target.description}",
         "parity": f"FP32 graph against its source: {manifest.parity.max_rel_error:.1e} relative",
     }
+    if numerics and manifest.precision != "fp32":
+        about["against FP32"] = notes.fidelity(numerics)
+        remarks += notes.hidden(numerics)
     if record:
         used = record.calibration
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"

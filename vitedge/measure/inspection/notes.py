@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vitedge.core.manifest import Compiled, Control, Manifest, Trained
+from vitedge.core.report import Numerics, OutputNumerics
+from vitedge.measure.recommendation import MIN_SQNR_DB, sqnr
 
 
 def facts(manifest: Manifest) -> Iterator[str]:
@@ -14,6 +16,37 @@ def facts(manifest: Manifest) -> Iterator[str]:
     if manifest.quantization and manifest.quantization.training:
         yield trained(manifest.quantization.training)
     yield from compilation(manifest)
+
+
+def outputs(manifest: Manifest) -> str:
+    """`logits (batch, 10), tokens (batch, 16, 64)`, the main one first."""
+    return ", ".join(f"{o.name} ({', '.join(map(str, o.shape))})" for o in manifest.outputs)
+
+
+def fidelity(numerics: Numerics) -> str:
+    """How close its outputs are to FP32's, the main one first."""
+    return "; ".join(
+        f"{name}: {text}" if name else text
+        for name, output in (numerics.outputs or {"": numerics}).items()
+        for text in [_fidelity(output)]
+    )
+
+
+def _fidelity(output: OutputNumerics) -> str:
+    if output.sqnr_db is None:
+        return "equal" if output.max_abs_error == 0 else "not finite"
+    return sqnr(output)
+
+
+def hidden(numerics: Numerics) -> Iterator[str]:
+    """A warning for each output whose SQNR hides a ruined token."""
+    for name, output in (numerics.outputs or {"its output": numerics}).items():
+        worst, whole = output.worst_token_db, output.sqnr_db
+        if worst is not None and whole is not None and worst < MIN_SQNR_DB <= whole:
+            yield (
+                f"{name} keeps {worst:.1f} dB in its worst token or pixel, which the "
+                f"{whole:.1f} dB over all of it do not show: a few are much larger than the others"
+            )
 
 
 def compilation(manifest: Manifest) -> Iterator[str]:

@@ -32,7 +32,7 @@ def resolve(request: ModelRequest) -> ReferenceModel:
         return module.load(request.model, request)
     prefix, colon, name = request.model.partition(":")
     if colon and prefix in LIBRARIES:
-        refuse(request, "arch")
+        refuse(request, "arch", *(["model_output"] if prefix == "timm" else []))
         library = import_module(f"vitedge.models.sources.{prefix}_model")
         loaded: ReferenceModel = library.load(name, request)
         return loaded
@@ -47,9 +47,9 @@ def resolve(request: ModelRequest) -> ReferenceModel:
 
     known = request.model or "digits"
     if path.suffix in WEIGHTS_SUFFIXES and known not in ZOO:
-        refuse(request, "weights", "random_weights")
+        refuse(request, "weights", "random_weights", "model_output")
         return zoo_model.load_file(path, request)
-    refuse(request, "arch")
+    refuse(request, "arch", "model_output")
     if known not in ZOO:
         raise InputError(
             f"unknown model '{known}'",

@@ -38,6 +38,8 @@ class ModelRequest:
     """Of a module, one for each class; empty: numbers."""
     name: str = ""
     """Of a module; empty: its class."""
+    model_output: tuple[str, ...] = ()
+    """The outputs to keep, the main one first; empty: as `graph.outputs.choose` says."""
 
     def own_preprocess(self, image_size: tuple[int, int] = (0, 0)) -> Preprocess | None:
         """What `preprocess` says, if it was given. Raises InputError."""
@@ -70,8 +72,10 @@ class ReferenceModel:
 
     identity: ModelIdentity
     content: nn.Module | ir.Model
-    """A torch module, (B, 3, H, W) float32 -> one float32 tensor, or an ONNX graph, its
-    large tensors in files."""
+    """A torch module, (B, 3, H, W) float32 -> a float32 tensor or a tuple of them, or an ONNX
+    graph, its large tensors in files."""
+    outputs: tuple[str, ...] = ()
+    """What a module's are called, the main one first; empty: it gives one, named by its task."""
 
 
 def refuse(request: ModelRequest, *fields: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing
 from vitedge.core.spec import Preprocess
+from vitedge.graph.outputs import choose
 from vitedge.models.sources import checkpoints, hf_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
@@ -20,21 +22,24 @@ from vitedge.models.sources.base import (
     check_labels,
     stay_offline_if_unreachable,
 )
+from vitedge.models.sources.outputs import ChosenOutputs, named, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
 
 _PROCESSOR = "preprocessor_config.json"
 
 
-class OneOutput(nn.Module):
-    """A transformers model as (B, 3, H, W) float32 -> one tensor.
+MAIN = ("logits", "pooler_output", "class_token", "last_hidden_state")
+"""What is kept unless a user names others: the first there is; of a detector, its boxes, too."""
 
-    Logits where it has a head; of a detector, class logits and boxes (B, queries, classes + 1 + 4);
-    of an encoder its pooled output (B, D), the class token, or the last feature map.
+
+class ImageModel(ChosenOutputs):
+    """A transformers model of images (B, 3, H, W) float32.
+
+    Its pooled output is (B, D); an encoder with a class token gives that as `class_token`, too.
     """
 
     def __init__(self, module: Any, preprocess: Preprocess) -> None:
-        super().__init__()
-        self.module = module
+        super().__init__(module)
         self.class_token = any(name.endswith("cls_token") for name in module.state_dict())
         size = _image_size(module.config)
         other = size is not None and size != (preprocess.height, preprocess.width)
@@ -42,21 +47,25 @@ class OneOutput(nn.Module):
         name = "interpolate_pos_encoding"  # models without this option always do, or never
         self.options = {name: True} if other and name in takes else {}
 
-    def forward(self, x: Tensor) -> Tensor:
-        output = self.module(pixel_values=x, **self.options)
-        if "pred_boxes" in output:
-            return torch.cat([output["logits"], output["pred_boxes"]], dim=-1)
-        if output.get("logits") is not None:
-            return output["logits"]
-        if output.get("pooler_output") is not None:
-            return output["pooler_output"].flatten(1)
-        if output.get("last_hidden_state") is not None:
-            hidden = output["last_hidden_state"]
-            return hidden[:, 0] if self.class_token else hidden
-        raise InputError(
-            f"{type(self.module).__name__} gives {', '.join(output)}, and no logits or features",
-            fix=hf_weights.TAKEN,
-        )
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """All that it gives, by name."""
+        outputs = named(self.module(pixel_values=x, **self.options))
+        if "pooler_output" in outputs:
+            outputs["pooler_output"] = outputs["pooler_output"].flatten(1)
+        if self.class_token and "last_hidden_state" in outputs:
+            outputs["class_token"] = outputs["last_hidden_state"][:, 0]
+        return outputs
+
+    def usual(self, outputs: Collection[str]) -> list[str]:
+        """Which of `outputs` are kept unless a user names others. Raises InputError."""
+        main = next((name for name in MAIN if name in outputs), None)
+        if main is None:
+            raise InputError(
+                f"{type(self.module).__name__} gives {', '.join(outputs)}, and no logits or "
+                "features",
+                fix=f"{hf_weights.TAKEN}; or name an output with `model_output`",
+            )
+        return [main, *(["pred_boxes"] if "pred_boxes" in outputs else [])]
 
 
 def load(name: str, request: ModelRequest) -> ReferenceModel:
@@ -100,18 +109,22 @@ def _load(name: str, request: ModelRequest) -> ReferenceModel:
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     preprocess = request.own_preprocess() or _preprocess(name, module.config)
-    model = OneOutput(module, preprocess)
-    output = _answer(model, preprocess, source)
+    model = ImageModel(module, preprocess)
+    tensors = _answer(model, preprocess, source)
+    requested = request.model_output or model.usual(tensors)
+    outputs = choose(specs(tensors), requested, task, source)
+    model.names = outputs.names
     identity = ModelIdentity(
         name=bundle_name(name.rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=task,
-        labels=() if task == "features" else _labels(config, output.shape[1], source),
+        labels=_labels(config, outputs.classes, source) if outputs.classes else (),
         trained=not request.random_weights,
+        notes=outputs.notes,
     )
-    return ReferenceModel(identity, model)
+    return ReferenceModel(identity, model, outputs.names)
 
 
 def _config(name: str, source: str) -> Any:
@@ -164,12 +177,15 @@ def _image_size(config: Any) -> tuple[int, int] | None:
     return None
 
 
-def _answer(model: OneOutput, preprocess: Preprocess, source: str) -> Tensor:
-    """What `model` gives for a black image. Raises InputError where it takes more than images."""
+def _answer(model: ImageModel, preprocess: Preprocess, source: str) -> dict[str, Tensor]:
+    """All that `model` gives for a black image.
+
+    Raises InputError where it takes more than images.
+    """
     pixels = torch.zeros(1, 3, preprocess.height, preprocess.width)
     try:
         with torch.no_grad():  # in inference mode, what a module caches could not be exported
-            output: Tensor = model(pixels)
+            outputs = model.outputs(pixels)
     except (ImportError, InputError):
         raise
     except Exception as error:
@@ -178,7 +194,7 @@ def _answer(model: OneOutput, preprocess: Preprocess, source: str) -> Tensor:
             f"{preprocess.height}×{preprocess.width} alone: {error_line(error)}",
             fix=f"{hf_weights.TAKEN}; another size may do, with `preprocess=FILE.toml`",
         ) from error
-    return output
+    return outputs
 
 
 def _labels(config: Any, classes: int, source: str) -> tuple[str, ...]:

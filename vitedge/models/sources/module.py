@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, error_line
-from vitedge.core.spec import Preprocess, Task
+from vitedge.core.spec import Preprocess
+from vitedge.graph.outputs import choose
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
     ModelIdentity,
@@ -18,6 +19,7 @@ from vitedge.models.sources.base import (
     check_labels,
     refuse,
 )
+from vitedge.models.sources.outputs import ALONE, ChosenOutputs, named, specs
 
 
 def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
@@ -38,8 +40,11 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
     for layer in own.modules():
         if hasattr(layer, "fused_attn"):  # timm's: its parts, not one operator, get quantized
             setattr(layer, "fused_attn", False)  # noqa: B010 - no attribute that mypy knows
-    output = _output(own, kind, preprocess)
-    task: Task = request.task or ("segmentation" if output.ndim == 4 else "classification")
+    tensors = _tensors(own, kind, preprocess)
+    single = ALONE in tensors
+    if single and request.model_output:
+        raise InputError(f"{kind} gives one tensor, which has no name", fix="drop `model_output`")
+    outputs = choose(specs(tensors), request.model_output, request.task, kind)
     state = own.state_dict()
     checkpoints.require_finite(state, kind)
     identity = ModelIdentity(
@@ -47,15 +52,18 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
         source=f"module:{kind}",
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
-        task=task,
-        labels=() if task == "features" else check_labels(request.labels, output.shape[1], kind),
+        task=outputs.task,
+        labels=check_labels(request.labels, outputs.classes, kind) if outputs.classes else (),
         trained=True,
+        notes=outputs.notes,
     )
-    return ReferenceModel(identity, own)
+    if single:
+        return ReferenceModel(identity, own)
+    return ReferenceModel(identity, ChosenOutputs(own, outputs.names), outputs.names)
 
 
-def _output(module: nn.Module, kind: str, preprocess: Preprocess) -> Tensor:
-    """What it makes of one black image: (1, classes or D) or (1, classes, h, w)."""
+def _tensors(module: nn.Module, kind: str, preprocess: Preprocess) -> dict[str, Tensor]:
+    """What it makes of one black image, by name."""
     size = (preprocess.height, preprocess.width)
     try:
         with torch.inference_mode():
@@ -65,10 +73,10 @@ def _output(module: nn.Module, kind: str, preprocess: Preprocess) -> Tensor:
             f"{kind} does not take (1, 3, {size[0]}, {size[1]}) float32: {error_line(error)}",
             fix="correct height and width of `preprocess`, or wrap what takes anything else",
         ) from error
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if not isinstance(output, Tensor) or output.ndim not in (2, 4) or len(output) != 1:
+    tensors = named(output)
+    if not tensors:
         raise InputError(
-            f"{kind} gives {shape}, not one tensor (1, classes), (1, classes, h, w) or (1, D)",
-            fix="wrap it in a module that returns its logits or features alone",
+            f"{kind} gives {type(output).__name__}, and no tensor in it",
+            fix="wrap it in a module that returns its logits or features",
         )
-    return output
+    return tensors

@@ -22,16 +22,16 @@ def load(path: Path, request: ModelRequest) -> ReferenceModel:
     given = _preprocess(model, path, request, notes)
     size = (given.height, given.width) if given else (request.height, request.width)
     bind(model, path, *size)
-    preprocess, task, classes = image_model(model, path, given, request.task)
+    preprocess, outputs = image_model(model, path, given, request.task, request.model_output)
     identity = ModelIdentity(
         name=bundle_name(path.stem),
         source=path.name,
         weights_sha256=file.sha256,
         preprocess=preprocess,
-        task=task,
-        labels=_labels(model, path, classes, notes),
+        task=outputs.task,
+        labels=_labels(model, path, outputs.classes, notes),
         trained=True,
-        notes=tuple(notes),
+        notes=(*notes, *outputs.notes),
     )
     return ReferenceModel(identity, model)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, error_line, nearest
+from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
+from vitedge.graph.outputs import Outputs, choose
 from vitedge.models.preprocessing import from_torchvision
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
@@ -18,23 +21,14 @@ from vitedge.models.sources.base import (
     ReferenceModel,
     bundle_name,
     check_labels,
+    refuse,
     unavailable,
     unimportable,
 )
+from vitedge.models.sources.outputs import ChosenOutputs
 
 SEGMENTATION_SIZE = (520, 520)
 """What torchvision's segmentation weights were trained at, pixels."""
-
-
-class _Segmentation(nn.Module):
-    """The main output of a model that returns several by name."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x)["out"]
 
 
 def load(name: str, request: ModelRequest) -> ReferenceModel:
@@ -65,6 +59,11 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     labels = tuple(entry.meta["categories"])
+    outputs: Outputs | None = None
+    if task == "segmentation":
+        outputs = _outputs(module, len(labels), request.model_output, source)
+    else:
+        refuse(request, "model_output")
     identity = ModelIdentity(
         name=bundle_name(name),
         source=source,
@@ -73,8 +72,19 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         task=task,
         labels=check_labels(labels, len(labels), source),
         trained=not request.random_weights,
+        notes=outputs.notes if outputs else (),
     )
-    return ReferenceModel(identity, _Segmentation(module) if task == "segmentation" else module)
+    if outputs is None:
+        return ReferenceModel(identity, module)
+    return ReferenceModel(identity, ChosenOutputs(module, outputs.names), outputs.names)
+
+
+def _outputs(module: nn.Module, classes: int, requested: Sequence[str], source: str) -> Outputs:
+    """Those to keep of a segmentation model: `out`; its second head is there to train with."""
+    auxiliary = ["aux"] if getattr(module, "aux_classifier", None) else []
+    shape = (None, classes, None, None)
+    available = [TensorSpec(name, shape, "float32") for name in ("out", *auxiliary)]
+    return choose(available, requested or ["out"], "segmentation", source)
 
 
 def _fetched(url: str, source: str) -> dict[str, Tensor]:

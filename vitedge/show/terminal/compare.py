@@ -36,7 +36,10 @@ def comparison(comparison: ArtifactComparison) -> RichTable:
         Column[Figure]("second", second.artifact, "", lambda f: f.cell(second, TERMINAL)),
         Column[Figure]("change", interval, "", lambda f: changes.get(f.key, "")),
     )
-    return grid(Table(comparison.model, columns, SIDES, keeps_empty=True), padding=1)
+    shown = [
+        f for f in SIDES if not f.sparse or any(f.of(side) is not None for side in (first, second))
+    ]
+    return grid(Table(comparison.model, columns, shown, keeps_empty=True), padding=1)
 
 
 def remarks(comparison: ArtifactComparison) -> Iterator[str]:

@@ -35,6 +35,7 @@ LAYERS = (
     _Row("op", "op", "", lambda row: row.op, kind="word"),
     _Row("quantized", "INT8", "", lambda row: row.quantized, kind="word"),
     _Row("sqnr_db", "SQNR", "dB", lambda row: row.sqnr_db, ".1f"),
+    _Row("token_sqnr_db", "worst token", "dB", lambda row: row.token_sqnr_db, ".1f", sparse=True),
     _Row("accumulated_sqnr_db", "so far", "dB", lambda row: row.accumulated_sqnr_db, ".1f"),
     _Row("clipped_share", "clipped", "%", lambda row: row.clipped_share, ".2g"),
     _Row("activations", "activation scale", "", lambda row: _listed(row.activation_scales)),
@@ -96,6 +97,8 @@ def summary(inspection: Inspection) -> str:
         parts.append(f"worst {printable(total.worst)} at {worst} dB")
     if total.accumulated_sqnr_db is not None:
         parts.append(f"{number(total.accumulated_sqnr_db, '.1f')} dB at the last layer")
+    if fidelity := inspection.about.get("against FP32"):
+        parts.append(f"output {fidelity}")
     return "; ".join(parts)
 
 

@@ -96,6 +96,13 @@ def exports(exported: Exports, title: str, reasons: Mapping[str, str]) -> RichTa
     return grid(columns.proof(rows, title, shown))
 
 
+def show_outputs(measured: Sequence[Report]) -> None:
+    """Print one row for each output, of artifacts that have several."""
+    table = columns.outputs(measured, "each output against FP32's")
+    if table.rows:
+        show(grid(table))
+
+
 def demo(result: Demo) -> RichTable:
     """The demo's table: PyTorch first, then FP32 and INT8 of each runtime."""
     first, timing = result.reports[0], msgspec.structs.asdict(result.torch_latency)
@@ -119,6 +126,8 @@ def parity(section: Parity) -> str:
     line = f"parity with FP32 on {section.n} golden images, which is no accuracy: "
     line += "equal" if error.sqnr_db is None else f"{number(error.sqnr_db, '.1f')} dB SQNR"
     line += "" if before is None else f" ({number(before, '.1f')} at export)"
+    if error.worst_token_db is not None:
+        line += f", {number(error.worst_token_db, '.1f')} in its worst token or pixel"
     line += f", max error {number(error.max_abs_error, '.2g')}"
     if section.agreement is not None:
         line += f", {number(100 * section.agreement, '.0f')}% choose the same"

@@ -1,0 +1,110 @@
+"""How far an artifact's outputs are from FP32's: as a whole, and of its worst token or pixel.
+
+One large token outshouts the noise of all the others in an SQNR over the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.numerics import by_position, cosines, decibels, sqnr_db
+from vitedge.core.report import Numerics, OutputNumerics, TokenSqnr
+
+Output = NDArray[np.float32]
+CHUNK_BYTES = 2**24
+"""Of float32, that are in float64 at a time."""
+
+
+class OutputError:
+    """Error of one output against FP32's, accumulated over batches in float64."""
+
+    def __init__(self) -> None:
+        self._signal: NDArray[np.float64] | float = 0.0  # (positions,)
+        self._noise: NDArray[np.float64] | float = 0.0
+        self._cosines = self._max = 0.0
+        self._images, self._dense = 0, False
+
+    def update(self, fp32: Output, artifact: Output) -> None:
+        """Add the outputs (n, D), of tokens (n, N, C) or of pixels (n, C, h, w), of one batch."""
+        self._dense = fp32.ndim in (3, 4)
+        step = max(1, CHUNK_BYTES // max(1, fp32[:1].nbytes))
+        for start in range(0, len(fp32), step):
+            part = slice(start, start + step)
+            self._add(*(by_position(x[part]).astype(np.float64) for x in (fp32, artifact)))
+        self._images += len(fp32)
+
+    def _add(self, want: NDArray[np.float64], got: NDArray[np.float64]) -> None:
+        """Both (n, positions, channels)."""
+        with np.errstate(invalid="ignore"):  # what is not finite makes all of the error so
+            difference = want - got
+            self._signal += np.einsum("npc,npc->p", want, want)
+            self._noise += np.einsum("npc,npc->p", difference, difference)
+            self._max = float(np.maximum(self._max, np.abs(difference).max(initial=0.0)))
+            self._cosines += float(cosines(want, got).mean(axis=1).sum())
+
+    def numerics(self) -> OutputNumerics:
+        """The error over everything seen."""
+        signal, noise = (float(np.sum(part)) for part in (self._signal, self._noise))
+        finite = math.isfinite(noise)
+        return OutputNumerics(
+            sqnr_db=sqnr_db(signal, noise),
+            max_abs_error=self._max if finite else None,
+            cosine=self._cosines / self._images if finite else None,
+            token_sqnr_db=self._tokens() if finite and self._dense else None,
+        )
+
+    def result(self, data: str) -> Numerics:
+        """The same as the numerics of a model with one output, over images called `data`."""
+        return numerics({"": self}, data)
+
+    @property
+    def images(self) -> int:
+        """How many have been seen."""
+        return self._images
+
+    def _tokens(self) -> TokenSqnr | None:
+        """SQNR of the positions that have a signal; None where none of these has noise."""
+        pairs = zip(*(np.atleast_1d(x).tolist() for x in (self._signal, self._noise)), strict=True)
+        levels = sorted(decibels(s / n) if n else math.inf for s, n in pairs if s)
+        if not levels or levels[0] == math.inf:
+            return None
+        p5 = levels[math.floor(0.05 * (len(levels) - 1))]
+        return TokenSqnr(worst=levels[0], p5=None if p5 == math.inf else p5)
+
+
+class OutputErrors:
+    """The error of each output by its name, the main one first."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._errors = {name: OutputError() for name in names}
+
+    @property
+    def count(self) -> int:
+        """How many outputs there are."""
+        return len(self._errors)
+
+    def update(self, fp32: Iterable[Output], artifact: Iterable[Output]) -> None:
+        """Add the outputs of one batch, in the order of the names."""
+        for error, want, got in zip(self._errors.values(), fp32, artifact, strict=True):
+            error.update(want, got)
+
+    def result(self, data: str) -> Numerics:
+        """The error over everything seen, which was `data`."""
+        return numerics(self._errors, data)
+
+
+def numerics(errors: Mapping[str, OutputError], data: str) -> Numerics:
+    """That of the first output, and of each where there are several."""
+    outputs = {name: error.numerics() for name, error in errors.items()}
+    main, images = next(iter(outputs.values())), next(iter(errors.values())).images
+    return Numerics(
+        **msgspec.structs.asdict(main),
+        n=images,
+        data=data,
+        outputs=outputs if len(outputs) > 1 else {},
+    )
