@@ -1,5 +1,8 @@
 """ONNX files over protobuf's 2 GiB: weights in a data file, of real numbers or of a sparse file."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -87,3 +90,19 @@ def with_blocks(folder, size_bytes, width=1024):
             hidden = graph.add("MatMul", [hidden, names[1]], f"{block}.down")
             tokens = graph.add("Add", [tokens, hidden], f"{block}.sum")
     return graph.save(tokens)
+
+
+def peak_bytes(*arguments):
+    """Peak resident memory of `python ARGUMENTS`, which must succeed: file pages count where they
+    are mapped."""
+    report = "import atexit; atexit.register(lambda: print(open('/proc/self/status').read()))"
+    code = f"import runpy, sys; {report}; "
+    first, *others = map(str, arguments)
+    if first == "-c":
+        code += others[0]
+    else:
+        module, *rest = others
+        code += f"sys.argv = {[module, *rest]!r}; runpy.run_module({module!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    (line,) = (x for x in done.stdout.decode().splitlines() if x.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
