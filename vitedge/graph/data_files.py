@@ -175,9 +175,11 @@ class DataFolder:
                     "in place of the link",
                 )
             return real
+        beside = self._model.parent / named
+        dead = f": {beside} is a link to nothing" if beside.is_symlink() else ""
         raise InputError(
-            f"{self._model}: its data file '{location}' is missing",
-            fix=f"copy it beside: to {self._model.parent / named}",
+            f"{self._model}: its data file '{location}' is missing{dead}",
+            fix=f"copy it beside: to {beside}",
         )
 
     def _opened(self, path: Path, tensor: str, location: str) -> OpenFile:

@@ -214,6 +214,11 @@ def test_a_cached_model_whose_data_links_elsewhere_is_refused(cached, tmp_path):
     assert "in place of the link" in refused.fix
 
 
+def test_a_cached_model_whose_data_was_not_fetched_says_that_the_link_is_dead(cached):
+    cached.with_name("model.onnx_data").resolve().unlink()
+    assert "is missing: " in (what := refusal(cached).what) and "a link to nothing" in what
+
+
 @pytest.mark.parametrize("kind", ["hard link", "pipe", "folder"])
 def test_data_that_is_no_file_of_its_own_is_refused(tmp_path, kind):
     secret, data = tmp_path / "secret", tmp_path / "a.data"
