@@ -157,21 +157,8 @@ class Result:
 
 def run(row, folder, *, shallow):
     """Export a row to FP32 and INT8 for both runtimes and compare INT8 with FP32."""
-    asked, params = request(row, folder / "source", shallow)
+    made, params = exported(row, folder, shallow=shallow)
     images = photographs(CALIBRATION_IMAGES + EVALUATION_IMAGES)
-    np.savez(folder / "calibration.npz", images=images[:CALIBRATION_IMAGES])
-    made = export(
-        ExportRequest(
-            asked,
-            TARGETS,
-            "int8",
-            calib_data=str(folder / "calibration.npz"),
-            calibration="fast" if shallow else "default",
-            duration_s=0,
-            output=folder / "artifacts",
-        ),
-        Steps(None),
-    )
     np.savez(folder / "others.npz", images=images[CALIBRATION_IMAGES:])
     int8 = {}
     for bundle in (m.bundle for m in made if m.bundle.manifest.precision == "int8"):
@@ -193,6 +180,27 @@ def run(row, folder, *, shallow):
             ),
         )
     return Result(params, made[0].bundle.manifest.parity.max_rel_error, int8)
+
+
+def exported(row, folder, *, shallow, batch=None):
+    """The FP32 and INT8 bundles of a row for both runtimes, and its number of parameters."""
+    asked, params = request(row, folder / "source", shallow)
+    images = photographs(CALIBRATION_IMAGES)
+    np.savez(folder / "calibration.npz", images=images)
+    made = export(
+        ExportRequest(
+            asked,
+            TARGETS,
+            "int8",
+            calib_data=str(folder / "calibration.npz"),
+            calibration="fast" if shallow else "default",
+            duration_s=0,
+            batch=batch,
+            output=folder / "artifacts",
+        ),
+        Steps(None),
+    )
+    return made, params
 
 
 def request(row, folder, shallow):

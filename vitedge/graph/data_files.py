@@ -5,6 +5,7 @@ What onnx and the runtimes check differs from each other, and some follow any pa
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -26,12 +27,12 @@ class OpenFile:
     """A regular file, opened once: what is checked is what is used, whatever its name leads to."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError, or InputError where `path` is no regular file."""
+        """Raises OSError, also where `path` is no regular file."""
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a FIFO waits
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{path} is no regular file", fix="put the file itself there")
+                raise OSError(errno.EINVAL, "it is no regular file")
             self.links, self.size_bytes = status.st_nlink, status.st_size
             empty = not self.size_bytes
             self._map = b"" if empty else mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
@@ -174,9 +175,11 @@ class DataFolder:
                     "in place of the link",
                 )
             return real
+        beside = self._model.parent / named
+        dead = f": {beside} is a link to nothing" if beside.is_symlink() else ""
         raise InputError(
-            f"{self._model}: its data file '{location}' is missing",
-            fix=f"copy it beside: to {self._model.parent / named}",
+            f"{self._model}: its data file '{location}' is missing{dead}",
+            fix=f"copy it beside: to {beside}",
         )
 
     def _opened(self, path: Path, tensor: str, location: str) -> OpenFile:
@@ -185,7 +188,7 @@ class DataFolder:
         except OSError as error:
             raise InputError(
                 f"{self._model}: its data file '{location}' cannot be read: {error.strerror}",
-                fix="check its permissions",
+                fix="put the file itself there, or check its permissions",
             ) from error
         if file.links > 1:  # of a file that lies anywhere
             raise InputError(

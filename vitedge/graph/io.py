@@ -18,6 +18,7 @@ from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
+from vitedge.graph import external
 from vitedge.graph.data_files import DataFolder, OpenFile, StoredTensor
 from vitedge.graph.external import INLINE_BYTES, SINGLE_FILE_BYTES
 from vitedge.graph.outputs import Outputs, choose
@@ -59,6 +60,9 @@ def read(path: Path) -> OnnxFile:
         proto = ModelProto.FromString(file.read(0, file.size_bytes))
     except Exception as error:  # protobuf's decode error
         raise InputError(f"{path} is not an ONNX file: {error}", fix="export it again") from error
+    if proto.graph.sparse_initializer:
+        name = proto.graph.sparse_initializer[0].values.name
+        raise InputError(f"{path} keeps '{name}' as a sparse tensor", fix="save it with dense ones")
     folder = DataFolder(path)
     try:
         onnx.checker.check_model(_outline(proto))
@@ -67,8 +71,8 @@ def read(path: Path) -> OnnxFile:
                 data = folder.open(tensor).tobytes()
                 digest.update(data)
                 _embed(tensor, data)
-        external = [t for t in proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-        stored = {tensor.name: folder.open(tensor) for tensor in external}
+        outside = [t for t in proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+        stored = {tensor.name: folder.open(tensor) for tensor in outside}
         _name_nodes(proto)
         model = ir.from_proto(proto)
     except InputError:
@@ -112,10 +116,11 @@ def _input(value: ir.Value) -> Tensor:
 
 def write(model: ModelProto, path: Path) -> None:
     """Write `model` as one file, or with `<name>.data` beside it where protobuf needs that."""
-    if model.ByteSize() < SINGLE_FILE_BYTES:
+    tensors = (t for t in model.graph.initializer if t.data_type != TensorProto.STRING)
+    if sum(ir.tensor(tensor).nbytes for tensor in tensors) < SINGLE_FILE_BYTES:
         onnx.save(model, path)
     else:
-        onnx.save(model, path, save_as_external_data=True, location=path.name + ".data")
+        external.write(ir.from_proto(model), path)
 
 
 def _opened(path: Path) -> OpenFile:

@@ -74,6 +74,7 @@ def _quality_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -
     for images, fp32 in zip(observed.images, observed.outputs, strict=True):
         signal += float(np.square(fp32, dtype=np.float64).sum())
         noise += float(np.square(run(images)[0] - fp32, dtype=np.float64).sum())
-    path.unlink()
+    for file in path.parent.glob(f"{path.name}*"):  # its data, where it is large
+        file.unlink()
     quality_db = sqnr_db(max(signal, 1e-300), max(noise, 1e-300))
     return -math.inf if quality_db is None else quality_db

@@ -1,5 +1,6 @@
 """A foreign ONNX file is checked before any runtime sees it."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from vitedge.core.bundle import sha256
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
+from vitedge.graph import external
 from vitedge.graph import io as files
 from vitedge.graph.outputs import Outputs
 
@@ -96,7 +99,10 @@ def test_data_beside_the_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
-@pytest.mark.parametrize("location", ["../secret", "sub/../../secret", "{absolute}", "link", ""])
+@pytest.mark.parametrize(
+    "location",
+    ["../secret", "sub/../../secret", "..\\secret", "C:\\a", "{absolute}", "link", ""],
+)
 def test_data_outside_the_folder_is_refused_wherever_the_tensor_hides(tmp_path, location, where):
     secret = tmp_path / "secret"
     secret.write_bytes(WEIGHT.tobytes())
@@ -135,6 +141,108 @@ def test_data_that_is_not_all_in_its_file_is_refused(tmp_path, entries, says):
     (tmp_path / "a.data").write_bytes(b"\0" * 8)
     what = refusal(save(tmp_path / "a.onnx", with_external("a.data", **entries))).what
     assert "not a valid model" in what and says in what
+
+
+def test_several_data_files_of_which_none_says_how_long_its_tensors_are(tmp_path):
+    model = with_external("a.data", offset="4")
+    other = model.graph.initializer.add(name="axis", data_type=TensorProto.INT64, dims=[1])
+    other.data_location = TensorProto.EXTERNAL
+    other.external_data.add(key="location", value="sub/b.data")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.data").write_bytes(np.array([7, 8]).tobytes())
+    (tmp_path / "a.data").write_bytes(b"\0" * 4 + WEIGHT.tobytes() + b"\0" * 4)
+    path = save(tmp_path / "a.onnx", model)
+    np.testing.assert_array_equal(weight_of(path), WEIGHT)
+    stored = files.read(path).model.graph.initializers["axis"].const_value
+    assert (stored.tobytes(), stored.numpy().tolist()) == (np.array([7]).tobytes(), [7])
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
+def test_the_digest_is_of_the_weights_wherever_they_lie(tmp_path, where):
+    path = save(tmp_path / "a.onnx", with_external("a.data", where))
+    digests = []
+    for first in (1, 2, 1):
+        (tmp_path / "a.data").write_bytes(np.array([first, 1, 1], np.float32).tobytes())
+        digests.append(files.read(path).sha256)
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_the_digest_of_a_file_without_data_files_is_its_own(tmp_path):
+    path = save(tmp_path / "a.onnx")
+    assert files.read(path).sha256 == sha256(path)
+
+
+# -- links --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """A model as huggingface_hub stores it: links, and what they lead to elsewhere."""
+    repository = tmp_path / "models--somebody--vit"
+    snapshot = repository / "snapshots" / "0f1e" / "onnx"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    save(repository / "blobs" / "aaaa", with_external("model.onnx_data"))
+    (repository / "blobs" / "bbbb").write_bytes(WEIGHT.tobytes())
+    for name, blob in {"model.onnx": "aaaa", "model.onnx_data": "bbbb"}.items():
+        (snapshot / name).symlink_to(f"../../../blobs/{blob}")
+    return snapshot / "model.onnx"
+
+
+def test_a_model_in_the_hugging_face_cache_is_read_through_its_links(cached):
+    np.testing.assert_array_equal(weight_of(cached), WEIGHT)
+
+
+@pytest.mark.parametrize("name", ["link.onnx", "folder/a.onnx"])
+def test_a_link_to_a_model_or_its_folder_finds_the_data_beside_the_model(tmp_path, name):
+    folder = tmp_path / "v3"
+    folder.mkdir()
+    (folder / "a.data").write_bytes(WEIGHT.tobytes())
+    save(folder / "a.onnx", with_external("a.data"))
+    (tmp_path / "link.onnx").symlink_to(folder / "a.onnx")
+    (tmp_path / "folder").symlink_to(folder)
+    np.testing.assert_array_equal(weight_of(tmp_path / name), WEIGHT)
+
+
+def test_a_cached_model_whose_data_links_elsewhere_is_refused(cached, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(WEIGHT.tobytes())
+    data = cached.with_name("model.onnx_data")
+    data.unlink()
+    data.symlink_to(secret)
+    refused = refusal(cached)
+    assert f"'model.onnx_data', a link to {secret}, outside" in refused.what
+    assert "in place of the link" in refused.fix
+
+
+def test_a_cached_model_whose_data_was_not_fetched_says_that_the_link_is_dead(cached):
+    cached.with_name("model.onnx_data").resolve().unlink()
+    assert "is missing: " in (what := refusal(cached).what) and "a link to nothing" in what
+
+
+@pytest.mark.parametrize("kind", ["hard link", "pipe", "folder"])
+def test_data_that_is_no_file_of_its_own_is_refused(tmp_path, kind):
+    secret, data = tmp_path / "secret", tmp_path / "a.data"
+    secret.write_bytes(WEIGHT.tobytes())
+    make = {"hard link": lambda: data.hardlink_to(secret), "folder": data.mkdir}
+    make.get(kind, lambda: os.mkfifo(data))()
+    refused = refusal(save(tmp_path / "a.onnx", with_external("a.data")))
+    assert ("a hard link" if kind == "hard link" else "no regular file") in refused.what
+
+
+def test_what_was_checked_is_what_is_used(tmp_path):
+    (tmp_path / "a.data").write_bytes(WEIGHT.tobytes())
+    model = files.read(save(tmp_path / "a.onnx", with_external("a.data"))).model
+    (tmp_path / "a.data").unlink()
+    (tmp_path / "a.data").write_bytes(b"\0" * 12)
+    stored = model.graph.initializers["weight"].const_value
+    np.testing.assert_array_equal(stored.numpy(), WEIGHT)
+    (tmp_path / "copy").mkdir()
+    external.write(model, tmp_path / "copy" / "a.onnx")
+    np.testing.assert_array_equal(weight_of(tmp_path / "copy" / "a.onnx"), WEIGHT)
+
+
+# -- what is no model ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
