@@ -21,7 +21,6 @@ from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
 from vitedge.core.spec import Preprocess, Task
 
-OPSET_MIN = 17  # the first with LayerNormalization
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
@@ -194,13 +193,3 @@ def _task(model: ModelProto, path: Path, requested: Task | None) -> tuple[Task, 
             fix="export it with its head and a fixed number of classes, or pass `task='features'`",
         )
     return task, dims[1].dim_value
-
-
-def check_opset(model: ModelProto, opset: int, name: str) -> None:
-    """Refuse a model of a newer opset than `opset`, or too old to have LayerNormalization."""
-    version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if not OPSET_MIN <= version <= opset:
-        raise InputError(
-            f"{name} has opset {version}; this target takes {OPSET_MIN} to {opset}",
-            fix=f"export it again with opset {opset}",
-        )

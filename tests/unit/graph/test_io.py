@@ -207,18 +207,6 @@ def test_preprocessing_for_another_size_is_refused():
         files.image_model(classifier(), PATH, Preprocess(height=16, width=8), None)
 
 
-@pytest.mark.parametrize("opset", [11, 16, 21, 23])
-def test_an_opset_the_target_does_not_take_is_refused(opset):
-    with pytest.raises(InputError, match=f"opset {opset}; this target takes 17 to 20") as caught:
-        files.check_opset(classifier(opset=opset), 20, "mine.onnx")
-    assert "opset 20" in caught.value.fix
-
-
-@pytest.mark.parametrize("opset", [17, 18, 20])
-def test_an_opset_the_target_takes_is_accepted(opset):
-    files.check_opset(classifier(opset=opset), 20, "mine.onnx")
-
-
 # -- writing ------------------------------------------------------------------------------------
 
 
