@@ -279,8 +279,7 @@ def test_an_onnx_file_that_reads_outside_its_folder(vitedge, tmp_path, output, o
     refused(vitedge, *export, says=("mine.onnx", stored.name, "../secret"))
 
 
-@pytest.mark.parametrize("opset", [12, 22])
-def test_an_onnx_file_of_an_unsupported_opset(vitedge, tmp_path, output, opset):
+def test_an_onnx_file_of_an_opset_that_nothing_reads(vitedge, tmp_path, output):
     from onnx import helper
 
     graph = helper.make_graph(
@@ -292,10 +291,10 @@ def test_an_onnx_file_of_an_unsupported_opset(vitedge, tmp_path, output, opset):
         [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 2, 2, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 12])],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 6)], ir_version=8)
     onnx.save(model, tmp_path / "mine.onnx")
     export = ("export", tmp_path / "mine.onnx", *TARGET, "--output", output)
-    refused(vitedge, *export, says=("mine.onnx", f"opset {opset}", "17 to 20"))
+    refused(vitedge, *export, says=("mine.onnx", "opset 6", "7 to 25"))
 
 
 # -- the output folder --------------------------------------------------------------------------

@@ -106,7 +106,12 @@ def _explained(verb: str) -> Iterator[None]:
 
 
 def tapped(
-    path: Path, outputs: Sequence[str], nodes: Sequence[NodeProto] = (), *, often: bool = False
+    path: Path,
+    outputs: Sequence[str],
+    nodes: Sequence[NodeProto] = (),
+    *,
+    often: bool = False,
+    as_written: bool = False,
 ) -> Runner:
     """Run the graph of the ONNX file `path` with other `outputs`, of more `nodes` too."""
     model = onnx.load(path, load_external_data=False)
@@ -115,7 +120,7 @@ def tapped(
     model.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
     tapped_path = path.with_name("tapped.onnx")  # shares its external data
     onnx.save(model, tapped_path)
-    run = Runner(tapped_path, often=often)
+    run = Runner(tapped_path, often=often, as_written=as_written)
     tapped_path.unlink()
     return run
 
@@ -127,7 +132,8 @@ def shapes(path: Path, images: NDArray[Any]) -> Shapes:
     """
     names = list(_makers(path))
     nodes = [helper.make_node("Shape", [name], [f"{name}/shape_of"]) for name in names]
-    run = tapped(path, [node.output[0] for node in nodes], nodes)
+    # ONNX Runtime 1.31 inlines an `If` of a constant before what the branch reads
+    run = tapped(path, [node.output[0] for node in nodes], nodes, as_written=True)
     return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}
 
 

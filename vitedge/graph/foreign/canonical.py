@@ -16,7 +16,7 @@ from onnx_ir.passes.common import (
 from vitedge.graph import fold
 from vitedge.graph.external import load, write
 from vitedge.graph.foreign import fusion, opset
-from vitedge.graph.run import shapes
+from vitedge.graph.run import Shapes, shapes
 
 
 def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], name: str) -> None:
@@ -29,19 +29,23 @@ def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], nam
     model = load(source)
     InlinePass()(model)
     name_apart(model.graph)
-    write(model, path)
-    sizes = shapes(path, images)
+    sizes = _shapes(model, path.with_name("inlined.onnx"), images)
     opset.convert(model, to_opset, sizes, name)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     IdentityEliminationPass()(model)
     fusion.fuse(model, sizes)  # before folding, which takes an ε of 1e-12 for none
     fold.constants(model)
     name_apart(model.graph)
-    write(model, path)
-    fusion.fuse(model, shapes(path, images))
+    fusion.fuse(model, _shapes(model, path.with_name("folded.onnx"), images))
     write(model, path)
     for value in model.graph.initializers.values():
         value.const_value = None  # onnxscript's rules remember the graph: let go of its files
+
+
+def _shapes(model: ir.Model, path: Path, images: NDArray[Any]) -> Shapes:
+    """The shapes of the tensors of `model`; its new constants stay in the data of `path`."""
+    write(model, path)
+    return shapes(path, images)
 
 
 def name_apart(graph: ir.Graph) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitedge.graph import norms
+from vitedge.graph.constants import is_constant, values
 from vitedge.graph.responses import Samples, alike, responses, substitute
 from vitedge.graph.run import Shapes
 
@@ -20,6 +21,8 @@ _DEEPEST = 8
 
 def fuse(model: ir.Model, sizes: Shapes) -> None:
     """Fuse, in place, LayerNorm, GELU and Softmax; `sizes` are the shapes of all tensors."""
+    for node in list(model.graph):
+        _skip(model.graph, node, sizes)
     norms.fuse(model, sizes)
     for node in list(model.graph):
         if node.op_type in ("Erf", "Tanh") and model.graph.opset_imports[""] >= GELU_OPSET:
@@ -28,6 +31,29 @@ def fuse(model: ir.Model, sizes: Shapes) -> None:
             _fuse_softmax(model.graph, node, sizes)
         elif node.op_type == "Softmax":
             _unflatten(model.graph, node, sizes)
+
+
+def _skip(graph: ir.Graph, node: ir.Node, sizes: Shapes) -> None:
+    """Take `node` away if it gives what it reads: a mask of zeros that is added, a mask unused."""
+    kept = _passed(node)
+    output = node.outputs[0]
+    if kept is None or output.is_graph_output() or kept.name not in sizes:
+        return
+    if sizes[kept.name] == sizes.get(output.name):
+        output.replace_all_uses_with(kept)
+        graph.remove(node, safe=True)
+
+
+def _passed(node: ir.Node) -> ir.Value | None:
+    """The input that `node` passes on for the constants it has, broadcast or not."""
+    if node.op_type == "Where" and is_constant(node.inputs[0]):
+        chosen = values(node.inputs[0])
+        return None if chosen.any() != chosen.all() else node.inputs[1 if chosen.any() else 2]
+    neutral = {"Add": 0, "Mul": 1}.get(node.op_type)
+    for constant, other in (node.inputs, node.inputs[::-1]) if neutral is not None else ():
+        if is_constant(constant) and not is_constant(other):
+            return other if (values(constant) == neutral).all() else None
+    return None
 
 
 def _fuse_gelu(graph: ir.Graph, node: ir.Node, sizes: Shapes) -> None:

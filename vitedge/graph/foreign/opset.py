@@ -74,7 +74,7 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 def _spell_out(graph: ir.Graph, opset: int) -> None:
     """Replace the operators that came after `opset` by the older ones that define them."""
     for node in list(graph):
-        if node.domain or _since(node.op_type) <= opset:
+        if node.domain or not _is_newer(node.op_type, opset):
             continue
         alone = _alone(node, graph.opset_imports[""])
         names = [("", node.op_type)]
@@ -82,10 +82,9 @@ def _spell_out(graph: ir.Graph, opset: int) -> None:
         _splice(graph, node, ir.from_proto(inlined).graph)
 
 
-def _since(op: str) -> int:
-    """The opset that ONNX's operator `op` came with; 0 where ONNX has no such operator."""
-    schemas = (s for s in defs.get_all_schemas_with_history() if (s.domain, s.name) == ("", op))
-    return min((schema.since_version for schema in schemas), default=0)
+def _is_newer(op: str, opset: int) -> bool:
+    """Whether ONNX's operator `op` came after `opset`."""
+    return defs.has(op) and not defs.has(op, opset)
 
 
 def _splice(graph: ir.Graph, node: ir.Node, definition: ir.Graph) -> None:
