@@ -23,8 +23,9 @@ def judge(
         check = limit.check
         if accepted:
             check = limit.check_since and partial(limit.check_since, accepted)
-        if check and limit.of_outputs and subject.broken:
-            checks.append(held_to.missing(subject.broken))
+        broken = subject.broken if limit.of_outputs else subject.fault if limit.in_turn else ""
+        if check and broken:
+            checks.append(held_to.missing(broken))
         elif check:
             unmeasured = held_to.missing(subject.to_run(limit.measured_by))
             checks.append(check(held_to, subject, confidence) or unmeasured)

@@ -24,6 +24,8 @@ class Subject:
     report: Report
     evidence: Evidence | None
     """Of the validation that the report tells of; None where there is none."""
+    fault: str = ""
+    """Why the FP32 bundle it is compared with is no baseline; empty where it is, or is not here."""
 
     @property
     def folder(self) -> Path:
@@ -47,10 +49,10 @@ class Subject:
 
     @property
     def broken(self) -> str:
-        """Why its accuracy does not count: it lost parity on a machine; empty where it has it."""
+        """Why its accuracy does not count: FP32, or it, lost parity; empty where both have it."""
         parity = self.report.parity
-        if parity is None or not parity.broken:
-            return ""
+        if self.fault or parity is None or not parity.broken:
+            return self.fault
         return f"it does not compute here what it should: {parity.broken}"
 
 

@@ -16,7 +16,7 @@ from vitedge.core.report import Accuracy, Numerics, Report, Simulation
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Source, open_images
-from vitedge.measure.accuracy import evidence
+from vitedge.measure.accuracy import evidence, reference
 from vitedge.measure.accuracy.validation import OutputError, predict_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
 
@@ -27,7 +27,8 @@ def validate_bundle(
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
     `threads`: of inference; 0: every core this process may use.
-    Raises InputError when `images` overlap its calibration images.
+    Raises InputError when `images` overlap its calibration images, LimitError where FP32 does not
+    give its own golden outputs.
     """
     report.check_writable(bundle)
     fp32 = bundle.reference()
@@ -55,6 +56,7 @@ def simulate_bundle(
     fp32 = bundle.reference()
     accuracy = None
     if images is None:
+        reference.raise_for(reference.fault_here(bundle, simulate))
         with simulate(bundle) as session:
             numerics = _against_golden(bundle, session)
     else:
@@ -82,12 +84,14 @@ def _compare(
     digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(load(bundle))
-        reference = session
-        if fp32 is not None and fp32 is not bundle:
-            reference = stack.enter_context(load(fp32))
+        baseline = session
+        if fp32 is not None:
+            if fp32 is not bundle:
+                baseline = stack.enter_context(load(fp32))
+            reference.check(bundle, fp32, baseline)
         accuracy, numerics, per_image = validate(
             session,
-            None if fp32 is None else reference,
+            None if fp32 is None else baseline,
             images,
             manifest.model.task,
             calibration=digests,
