@@ -75,6 +75,8 @@ class Numerics(Measurement, frozen=True, kw_only=True):
     n: Positive
     data: str
     """The images' name; `golden` for those of the bundle."""
+    degenerate: str = ""
+    """Why these figures prove nothing: FP32's output hardly varies; empty where it does."""
 
 
 class Parity(Measurement, frozen=True, kw_only=True):

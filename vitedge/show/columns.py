@@ -87,7 +87,9 @@ _Accuracy = Column[Accuracy]
 METRIC = _Accuracy("accuracy", "accuracy", "%", lambda a: a.artifact, ".2f")
 DROP = _Accuracy("drop_pp", "drop", "pp", lambda a: a.drop_pp, "+.2f", lambda a: a.drop_ci_pp)
 AGREEMENT = _Accuracy("agreement", "agree", "%", lambda a: a.agreement, ".4g")
-SQNR = Column[Numerics]("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
+SQNR = Column[Numerics](
+    "sqnr_db", "SQNR", "dB", lambda n: None if n.degenerate else n.sqnr_db, ".1f"
+)
 ACCURACY = only(
     TABLES,
     *_section(accuracy, METRIC),

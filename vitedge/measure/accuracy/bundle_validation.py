@@ -17,7 +17,8 @@ from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Source, open_images
 from vitedge.measure.accuracy import evidence, reference
-from vitedge.measure.accuracy.validation import OutputError, predict_all, validate
+from vitedge.measure.accuracy.parity import against_golden
+from vitedge.measure.accuracy.validation import predict_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
 
 
@@ -110,9 +111,7 @@ def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:
 
 def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
-    error = OutputError()
-    error.update(golden.outputs, predict_all(session, golden.images))
-    return error.result("golden")
+    return against_golden(golden, predict_all(session, golden.images))
 
 
 def has_own_images(bundle: Bundle) -> bool:

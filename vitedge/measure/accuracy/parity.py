@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from vitedge.core import report
 from vitedge.core.bundle import Bundle, Golden
-from vitedge.core.errors import InputError, LimitError, VitedgeError
+from vitedge.core.errors import InconclusiveError, InputError, LimitError, VitedgeError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import GoldenParity
 from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Numerics, Parity, Report
 from vitedge.core.spec import Precision, Task
+from vitedge.measure.accuracy import ties
 from vitedge.measure.accuracy.validation import OutputError, predict_all
 from vitedge.runtimes import open_session, runs_here
 
@@ -35,9 +36,7 @@ def compare(
     """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`."""
     at_export_db = None if at_export is None else at_export.sqnr_db
     least_db = -math.inf if at_export_db is None else min(at_export_db, EXACT_DB) - LOST_DB
-    error = OutputError()
-    error.update(golden.outputs, outputs)
-    numerics = error.result("golden")
+    numerics = against_golden(golden, outputs)
     largest, largest_error = float(np.abs(golden.outputs).max()), numerics.max_abs_error
     finite = largest_error is not None
     broken = ""
@@ -47,18 +46,23 @@ def compare(
         broken = f"error {largest_error:.1e} on outputs up to {largest:.1e} in FP32"
     elif precision != "fp32" and numerics.sqnr_db is not None and numerics.sqnr_db < least_db:
         broken = f"{numerics.sqnr_db:.1f} dB SQNR, {at_export_db:.1f} where it was exported"
+    agreement: float | None = None
+    if finite and task != "features":
+        agreement = float(ties.agreement(golden.outputs, outputs).mean())
     return Parity(
         n=len(outputs),
         numerics=numerics if finite else None,
-        agreement=_agreement(golden.outputs, outputs) if finite and task != "features" else None,
+        agreement=agreement,
         at_export_db=at_export_db,
         broken=broken,
     )
 
 
-def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    """Share of images (n, C), or of pixels (n, C, h, w), on which both choose the same class."""
-    return float((want.argmax(1) == got.argmax(1)).mean())
+def against_golden(golden: Golden, outputs: NDArray[np.float32]) -> Numerics:
+    """The error of `outputs` (k, …) for the golden images against FP32's."""
+    error = OutputError()
+    error.update(golden.outputs, outputs)
+    return error.result("golden", len({image.tobytes() for image in golden.images}))
 
 
 def _on_golden(bundle: Bundle, threads: int = 0) -> Parity:
@@ -108,6 +112,18 @@ def check(bundle: Bundle) -> Report:
         host=report.host_of(bundle, describe_machine(usable_cores())),
     )
     return report.merge(bundle, measured)
+
+
+def degenerate(reports: Sequence[Report]) -> list[VitedgeError]:
+    """An error for each report whose figures prove nothing."""
+    return [
+        InconclusiveError(
+            f"what was measured of {merged.artifact} proves nothing: {why}",
+            fix="give the model trained weights, and images that show different things",
+        )
+        for merged in reports
+        if merged.numerics and (why := merged.numerics.degenerate)
+    ]
 
 
 def broken(reports: Sequence[Report]) -> list[VitedgeError]:

@@ -18,6 +18,7 @@ from vitedge.core.spec import Task
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.measure.accuracy import metrics
 from vitedge.measure.accuracy.evidence import PerImage
+from vitedge.measure.accuracy.variation import Variation
 from vitedge.measure.accuracy.worst_images import WorstImages
 
 CONFIDENCE = 0.95
@@ -81,7 +82,7 @@ def validate(
         lost=result.lost,
         gained=result.gained,
     )
-    numerics = None if fp32 is None else scorer.error.result(images.name)
+    numerics = None if fp32 is None else scorer.numerics(images.name)
     return Validation(accuracy, numerics, scorer.per_image(result))
 
 
@@ -122,6 +123,10 @@ class _Scorer:
         if fp32:
             self.error.update(fp32[0], artifact)
 
+    def numerics(self, data: str) -> Numerics:
+        """The artifact's error against FP32, which was run, once everything is scored."""
+        return self.error.result(data, len(set(self._digests)))
+
     def per_image(self, result: metrics.MetricResult) -> PerImage:
         """What each image came to, once everything is scored."""
         worst, thumbnails = self._worst.result()
@@ -157,6 +162,7 @@ class OutputError:
     def __init__(self) -> None:
         self._signal = self._noise = self._cosines = self._max = 0.0
         self._images = 0
+        self._variation = Variation()
 
     def update(self, fp32: NDArray[np.float32], artifact: NDArray[np.float32]) -> None:
         """Add the outputs (n, …) of one batch."""
@@ -168,9 +174,10 @@ class OutputError:
             self._max = float(np.maximum(self._max, np.abs(difference).max()))
             self._cosines += float(cosines(want, got).sum())
         self._images += len(want)
+        self._variation.update(fp32)
 
-    def result(self, data: str) -> Numerics:
-        """The error over everything seen, which was `data`."""
+    def result(self, data: str, images: int) -> Numerics:
+        """The error over everything seen, which was `data`: so many different images."""
         finite = math.isfinite(self._noise)
         return Numerics(
             sqnr_db=sqnr_db(self._signal, self._noise),
@@ -178,4 +185,5 @@ class OutputError:
             cosine=self._cosines / self._images if finite else None,
             n=self._images,
             data=data,
+            degenerate=self._variation.degenerate(images),
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing
 from vitedge.core.spec import Preprocess
-from vitedge.models.sources import checkpoints, hf_weights
+from vitedge.models.sources import checkpoints, hf_weights, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -97,10 +97,12 @@ def _load(name: str, request: ModelRequest) -> ReferenceModel:
     kind, task = hf_weights.architecture(config, request.task, source)
     torch.manual_seed(0)
     module = hf_weights.load(kind, config, name, request)
-    state = module.state_dict()
-    checkpoints.require_finite(state, source)
     preprocess = request.own_preprocess() or _preprocess(name, module.config)
     model = OneOutput(module, preprocess)
+    if request.random_weights:
+        random_weights.spread(model, preprocess)
+    state = module.state_dict()
+    checkpoints.require_finite(state, source)
     output = _answer(model, preprocess, source)
     identity = ModelIdentity(
         name=bundle_name(name.rstrip("/").rpartition("/")[2]),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitedge.core.errors import InputError, error_line, nearest
 from vitedge.core.spec import Preprocess, Task
 from vitedge.models.preprocessing import from_torchvision
-from vitedge.models.sources import checkpoints
+from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -57,10 +57,13 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     preprocess = request.own_preprocess() or from_torchvision(transforms, SEGMENTATION_SIZE)
     torch.manual_seed(0)
     module = models.get_model(arch, weights=None, **_options(arch, task, entry, preprocess)).eval()
+    network = _Segmentation(module) if task == "segmentation" else module
     source = f"torchvision:{name}"
     if request.weights:
         checkpoints.load_weights(module, request.weights)
-    elif not request.random_weights:
+    elif request.random_weights:
+        random_weights.spread(network, preprocess)
+    else:
         module.load_state_dict(_resampled(_fetched(entry.url, source), module))
     state = module.state_dict()
     checkpoints.require_finite(state, source)
@@ -74,7 +77,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         labels=check_labels(labels, len(labels), source),
         trained=not request.random_weights,
     )
-    return ReferenceModel(identity, _Segmentation(module) if task == "segmentation" else module)
+    return ReferenceModel(identity, network)
 
 
 def _fetched(url: str, source: str) -> dict[str, Tensor]:
