@@ -176,8 +176,8 @@ class OutputError:
         self._images += len(want)
         self._variation.update(fp32)
 
-    def result(self, data: str, images: int) -> Numerics:
-        """The error over everything seen, which was `data`: so many different images."""
+    def result(self, data: str, images: int | None = None) -> Numerics:
+        """The error over everything seen, which was `data`: so many different images; None: all."""
         finite = math.isfinite(self._noise)
         return Numerics(
             sqnr_db=sqnr_db(self._signal, self._noise),
@@ -185,5 +185,5 @@ class OutputError:
             cosine=self._cosines / self._images if finite else None,
             n=self._images,
             data=data,
-            degenerate=self._variation.degenerate(images),
+            degenerate=self._variation.degenerate(self._images if images is None else images),
         )
