@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.core import report
+from vitedge.core import commands, report
 from vitedge.core.bundle import REPORT, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Report
@@ -40,7 +40,7 @@ class Subject:
     def to_run(self, command: str) -> str:
         """What to do where it was not measured."""
         name = self.path if self.path == self.folder else self.report.artifact
-        return f"run 'vitedge {command} {name}'"
+        return f"run {commands.command(command, name)}"
 
     @property
     def fingerprint(self) -> str | None:
@@ -66,7 +66,8 @@ def load(path: Path) -> Subject:
         content = report.read(path / REPORT) or Report(**report.identity(bundle))
         if content.files != bundle.model_files:
             raise InputError(
-                f"{path / REPORT} is of another model's bytes", fix=f"vitedge validate {path}"
+                f"{path / REPORT} is of another model's bytes",
+                fix=commands.command("validate", path),
             )
         return Subject(path, content, evidence_of(path, content))
     written = report.read(path)

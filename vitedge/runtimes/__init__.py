@@ -12,6 +12,7 @@ import msgspec
 
 from vitedge.core import catalog
 from vitedge.core.bundle import MODEL, Bundle
+from vitedge.core.commands import command
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Build
@@ -98,7 +99,7 @@ def lower(model: Path, target: Target, out: Path, progress: Progress) -> Build |
     Raises what `Runtime.lower` does; whatever else a runtime raises becomes an InputError.
     """
     runtime = runtime_of(target)
-    fix = f"see 'vitedge inspect {model.name}' with `target='{target.name}'`"
+    fix = f"see {command('inspect', model.name)} with `target={target.name!r}`"
     with _explained(runtime, f"{runtime.title} cannot lower the model", fix):
         return runtime.lower(model, target, out, progress)
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitedge.core.spec import Preprocess
+from vitedge.graph.preprocess import apply_numpy
 
 TINY = 0.01
 """A constant up to this is a layer scale that has not grown yet."""
 SCALES = (0.1, 1.0)
-IMAGES = 4
+BLOBS = 8
+"""Along each side of the coarse images that BatchNorm sees."""
 _SCALE = re.compile(r"(weight|scale|gamma|gain|alpha|lambda)[^.]*$")
 """Names of vectors that multiply a branch: zeros silence it, as those of a bias do not."""
 
@@ -29,8 +32,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
     """Draw anew, in place, what begins at or next to zero; the same on every machine.
 
     Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
-    uniform between 0.1 and 1; BatchNorm gets the statistics of blurred noise, (B, 3, H, W) as
-    `preprocess` says, or a signal dies on its way through many. All else is as its library drew it.
+    uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
+    makes them, or a signal dies on its way through many. All else is as its library drew it.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -39,13 +42,20 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
                 parameter.uniform_(*SCALES, generator=generator)
             elif parameter.ndim > 1 and not parameter.any():
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
-        size = (preprocess.height, preprocess.width)
-        coarse = torch.randn(IMAGES, 3, 8, 8, generator=generator)
-        noise = torch.randn(IMAGES, 3, *size, generator=generator)
-        # what a module raises over its input, its export will say
-        with _learning_statistics(module) as norms, contextlib.suppress(Exception):
-            if norms:
-                module(F.interpolate(coarse, size, mode="bilinear") + noise / 2)
+    # what a module raises over its input, its export will say
+    with torch.no_grad(), _taking_statistics(module) as norms, contextlib.suppress(Exception):
+        if norms:
+            module(torch.from_numpy(apply_numpy(_images(preprocess), preprocess)))
+
+
+def _images(preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Noise as fine and as coarse as images are, (4, H, W, 3)."""
+    rng = np.random.default_rng(0)
+    size = (preprocess.height, preprocess.width)
+    fine = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    coarse = rng.integers(0, 256, (2, BLOBS, BLOBS, 3), np.uint8)
+    rows, columns = (np.arange(side) * BLOBS // side for side in size)
+    return np.concatenate([fine, coarse[:, rows][:, :, columns]])
 
 
 def _is_scale(name: str, parameter: Tensor) -> bool:
@@ -57,14 +67,19 @@ def _is_scale(name: str, parameter: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def _learning_statistics(module: nn.Module) -> Iterator[list[_BatchNorm]]:
-    """The BatchNorms of a module, which remember the statistics of the next batch."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
+def _taking_statistics(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """The BatchNorms of a module, each of which takes the statistics of what comes to it."""
+    norms = [part for part in module.modules() if getattr(part, "running_var", None) is not None]
+    hooks = [norm.register_forward_pre_hook(_take) for norm in norms]
     yield norms
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    for hook in hooks:
+        hook.remove()
+
+
+def _take(norm: Any, arguments: tuple[Tensor, ...]) -> None:
+    """Remember mean and variance of each channel of (B, C, …), the variance not far below others':
+    a channel that is silent now would be the loudest on other images."""
+    channels = arguments[0].transpose(0, 1).flatten(1)
+    variance = channels.var(1, unbiased=False)
+    norm.running_mean.copy_(channels.mean(1))
+    norm.running_var.copy_(variance.clamp_min(float(variance.mean()) / 10))
