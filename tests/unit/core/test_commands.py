@@ -21,11 +21,6 @@ def test_a_path_survives_a_shell(name):
     assert words == ["vitedge", "bench", str(path), "--duration", "10"]
     words = shlex.split(command("build", path, force=True))
     assert words == ["vitedge", "build", str(path), "--force"]
-        "vitedge",
-        "build",
-        str(path),
-        "--force",
-    ]
 
 
 def test_a_fix_with_a_path_is_a_command(small_bundle, tmp_path):

@@ -22,6 +22,7 @@ from vitedge.graph.preprocess import apply_numpy
 TINY = 0.01
 """A constant up to this is a layer scale that has not grown yet."""
 SCALES = (0.1, 1.0)
+IMAGES = 4
 BLOBS = 8
 """Along each side of the coarse images that BatchNorm sees."""
 _SCALE = re.compile(r"(weight|scale|gamma|gain|alpha|lambda)[^.]*$")
@@ -49,11 +50,11 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
 
 
 def _images(preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Noise as fine and as coarse as images are, (4, H, W, 3)."""
+    """Noise as fine and as coarse as images are, (IMAGES, H, W, 3)."""
     rng = np.random.default_rng(0)
     size = (preprocess.height, preprocess.width)
-    fine = rng.integers(0, 256, (2, *size, 3), np.uint8)
-    coarse = rng.integers(0, 256, (2, BLOBS, BLOBS, 3), np.uint8)
+    fine = rng.integers(0, 256, (IMAGES // 2, *size, 3), np.uint8)
+    coarse = rng.integers(0, 256, (IMAGES // 2, BLOBS, BLOBS, 3), np.uint8)
     rows, columns = (np.arange(side) * BLOBS // side for side in size)
     return np.concatenate([fine, coarse[:, rows][:, :, columns]])
 
@@ -77,9 +78,14 @@ def _taking_statistics(module: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _take(norm: Any, arguments: tuple[Tensor, ...]) -> None:
-    """Remember mean and variance of each channel of (B, C, …), the variance not far below others':
-    a channel that is silent now would be the loudest on other images."""
-    channels = arguments[0].transpose(0, 1).flatten(1)
-    variance = channels.var(1, unbiased=False)
-    norm.running_mean.copy_(channels.mean(1))
+    """Remember each channel's mean, and its variance in the image where it is loudest.
+
+    That of all images would amplify the loud ones, a little more in each layer; and a channel that
+    is silent now would be the loudest on other images, so that none is far below the others.
+    """
+    values = arguments[0].movedim(1, -1)  # (B, …, C), or (B·N, C)
+    mean = values.flatten(0, -2).mean(0)
+    squares = (values - mean).square().unflatten(0, (IMAGES, -1)).flatten(1, -2)  # (B, …, C)
+    variance = squares.mean(1).amax(0)
+    norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance.clamp_min(float(variance.mean()) / 10))
