@@ -18,11 +18,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support import sabotage
 from tests.support.machine import ONNXRUNTIME
 from tests.support.sshd import SSHD, Device
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
-from vitedge.core.errors import UnavailableError
+from vitedge.core.errors import LimitError, UnavailableError
 from vitedge.core.progress import SILENT
 from vitedge.measure.remote.address import parse_address
 from vitedge.measure.remote.bench import bench
@@ -248,6 +249,14 @@ def test_an_artifact_for_another_machine_is_refused_there(
     said = vitedge("bench", folder, "--device", device.address, code=3, **user).stderr
     assert device.address in said and "riscv64" in said and "fix: " in said
     assert not device.processes()
+
+
+def test_a_broken_baseline_fails_there_too(device, user, bundles, tmp_path):
+    int8 = sabotage.reference(bundles, tmp_path, sabotage.classes_swapped)
+    error = refused(device, int8)
+    assert isinstance(error, LimitError) and device.address in error.what
+    assert "FP32 baseline is broken" in error.what
+    assert f"{int8.name.replace('int8', 'fp32')} does not give its own" in error.what
 
 
 # -- devices that cannot be reached --------------------------------------------------------------

@@ -49,8 +49,8 @@ def validate(call: Call[Report], as_json: Json = False) -> None:
         elif accuracy:
             skipped = "".join(f"; skipped {n}: {why}" for why, n in accuracy.skipped.items())
             typer.echo(f"{accuracy.n} images of {accuracy.data}{skipped}")
-    if parity_alone:
-        raise_first(parity.broken([report]))
+    errors = parity.broken([report]) if parity_alone else []
+    raise_first([*errors, *parity.degenerate([report])])
 
 
 @command(api.predict)

@@ -65,7 +65,7 @@ def bench(
         reports, errors = devices.bench(device, bundles, against, context)
     else:
         reports = call(artifacts=bundles)
-        errors = parity.broken(reports)
+        errors = [*parity.broken(reports), *parity.degenerate(reports)]
     if not reports:
         raise_first(errors)
     shown = devices.labelled(reports) if device else reports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Collection
 from functools import cache
 from itertools import chain
@@ -51,7 +52,7 @@ def _typed(mention: re.Match[str], flags: Collection[str]) -> str:
         return " or ".join(precisions or [f"--{word}" for word in _PRECISIONS])
     if flag(name) not in (flags or _known()) or not values:
         return mention[0]
-    return " ".join(f"{flag(name)} {word}".rstrip() for word in values)
+    return " ".join(f"{flag(name)} {shlex.quote(word) if word else ''}".rstrip() for word in values)
 
 
 def _words(value: str) -> list[str]:

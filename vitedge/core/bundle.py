@@ -42,6 +42,14 @@ class Golden:
         """Every output; the first is called `main`."""
         return {main: self.outputs, **self.further}
 
+    def same(self, other: Golden) -> bool:
+        """Whether both have the same images and outputs."""
+        main = np.array_equal(self.outputs, other.outputs)
+        further = self.further.keys() == other.further.keys() and all(
+            np.array_equal(output, other.further[name]) for name, output in self.further.items()
+        )
+        return main and further and np.array_equal(self.images, other.images)
+
     def write(self, folder: Path) -> None:
         further = {_key(place): array for place, array in enumerate(self.further.values(), 1)}
         arrays = {"images": self.images, "logits": self.outputs, "labels": self.labels, **further}

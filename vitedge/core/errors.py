@@ -4,7 +4,8 @@ VitedgeError
 ├── LimitError          1  an artifact broke a limit the user set
 ├── InputError          2  the user's mistake: bad input, bad flag
 │   └── SharedError     2  the model, the images or the disk: of no use to any target
-└── UnavailableError    3  a dependency or hardware is missing
+├── UnavailableError    3  a dependency or hardware is missing
+└── InconclusiveError   4  what was measured proves nothing
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class UnavailableError(VitedgeError):
     """A package or a piece of hardware this step needs is not here."""
 
     exit_code = 3
+
+
+class InconclusiveError(VitedgeError):
+    """What was measured cannot tell whether an artifact is sound."""
+
+    exit_code = 4
 
 
 LISTED = 30

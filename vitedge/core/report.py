@@ -103,6 +103,8 @@ class Numerics(OutputNumerics, frozen=True, kw_only=True):
     """The images' name; `golden` for those of the bundle."""
     outputs: dict[str, OutputNumerics] = msgspec.field(default_factory=dict)
     """Every output by its name, the main one first; empty where there is but that."""
+    degenerate: str = ""
+    """Why these figures prove nothing: FP32's output hardly varies; empty where it does."""
 
 
 class Parity(Measurement, frozen=True, kw_only=True):

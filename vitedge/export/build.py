@@ -9,6 +9,7 @@ import msgspec
 
 from vitedge.core import report
 from vitedge.core.bundle import ENGINE, MODEL, REPORT, amend, open_bundle, publish, seal, workspace
+from vitedge.core.commands import command
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
 from vitedge.measure.accuracy import parity
@@ -30,7 +31,7 @@ def build(path: Path, steps: Steps, *, force: bool) -> OpenBundle:
     if manifest.build is None:
         raise InputError(
             f"nothing to build: {target.runtime} runs {path} as it is",
-            fix=f"measure it: vitedge bench {path}",
+            fix=f"measure it: {command('bench', path)}",
         )
     if MODEL not in manifest.files:
         raise InputError(f"{path} keeps no graph to build from", fix="export it again")

@@ -36,6 +36,8 @@ class ExportResult:
         notes = list(self.further_notes)
         if manifest.accuracy_note:
             notes.append(f"accuracy is not measurable: {manifest.accuracy_note}")
+        if degenerate := self._degenerate():
+            notes.append(f"its outputs prove nothing: {degenerate}")
         if not runtimes.runs_here(self.bundle):
             notes += self._not_run()
         if manifest.quantization:
@@ -60,6 +62,12 @@ class ExportResult:
             skipped = self.report.accuracy.skipped.items()
             notes += [f"skipped {n} evaluation images: {why}" for why, n in skipped]
         return [f"{manifest.name}: {note}" for note in notes]
+
+    def _degenerate(self) -> str:
+        """Why its figures prove nothing; empty where they do, or there are none."""
+        simulation = self.report.simulation
+        numerics = self.report.numerics or (simulation.numerics if simulation else None)
+        return numerics.degenerate if numerics else ""
 
     def _not_run(self) -> Iterator[str]:
         """Why nothing was run, what was done instead, and what is left to do."""

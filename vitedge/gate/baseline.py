@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
+from vitedge.core.commands import command
 from vitedge.core.errors import InputError
 from vitedge.core.report import Report
 from vitedge.gate.subject import Key, Subject
@@ -72,7 +73,7 @@ def check_acceptable(subjects: Sequence[Subject]) -> None:
         if subject.evidence is None:
             raise InputError(
                 f"{subject.path} has no evidence of each image to be accepted by",
-                fix=f"vitedge validate {subject.path}, or keep evidence.npz beside the report",
+                fix=f"{command('validate', subject.path)}, or keep evidence.npz beside the report",
             )
     if len({subject.key for subject in subjects}) < len(subjects):
         raise InputError(

@@ -69,7 +69,14 @@ class ArtifactComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(first: Path, second: Path, confidence: float = 0.95) -> ArtifactComparison:
-    """Compare two bundles or reports. Raises InputError where they are of different models."""
+    """Compare two bundles or reports.
+
+    Raises InputError where they are of different models, LimitError where FP32 is no baseline.
+    """
+    if bundles := [path for path in (first, second) if path.is_dir()]:
+        from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
+
+        measurement.check_references(bundles)
     subjects = load(first), load(second)
     models = [subject.report.model for subject in subjects]
     if models[0] != models[1]:

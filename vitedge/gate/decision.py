@@ -39,6 +39,11 @@ class Criterion:
         """The check of what was not measured: it fails."""
         return self._check(value=None, answer="failed", reason=f"not measured: {why}")
 
+    def unproven(self, why: str) -> Check:
+        """The check of what would pass, but proves nothing."""
+        reason = f"what was measured proves nothing: {why}"
+        return self._check(value=None, answer="inconclusive", reason=reason)
+
     def exact(self, value: float, shown: str = "", note: str = "") -> Check:
         """The check of a number that is not random; `shown` where people read it otherwise."""
         if math.isnan(value):

@@ -44,6 +44,8 @@ class Limit:
     measured_by: Literal["validate", "bench"] = "validate"
     of_outputs: bool = False
     """Whether it is on what an artifact computes: one that lost parity fails."""
+    in_turn: bool = False
+    """Whether it is on an artifact's speed over FP32's."""
     scale: float = 1.0
     """Of the unit, in the metric's own."""
 
@@ -208,6 +210,7 @@ def _accuracy(criterion: Criterion, subject: Subject, confidence: float) -> Chec
 
 _on_outputs = partial(Limit, of_outputs=True)
 _on_runs = partial(Limit, measured_by="bench")
+_in_turn = partial(_on_runs, in_turn=True)
 
 
 class Limits(Spec, frozen=True, kw_only=True):
@@ -221,7 +224,7 @@ class Limits(Spec, frozen=True, kw_only=True):
     ] = None
     """Accuracy (top-1, mIoU, k-NN agreement) lost against FP32 and the baseline, points."""
     min_speedup: Annotated[
-        Ratio | None, _on_runs("Least speed-up over FP32.", "speedup", "×", _speedup)
+        Ratio | None, _in_turn("Least speed-up over FP32.", "speedup", "×", _speedup)
     ] = None
     """p50 of FP32, timed in turn with it, over its own."""
     max_p90_ms: Annotated[
@@ -229,7 +232,7 @@ class Limits(Spec, frozen=True, kw_only=True):
     ] = None
     max_slowdown: Annotated[
         Ratio | None,
-        _on_runs(
+        _in_turn(
             "Longest latency over the baseline's, both relative to FP32's.",
             *("slowdown", "×", None, _slowdown_since),
         ),

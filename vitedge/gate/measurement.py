@@ -12,9 +12,10 @@ from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT, Steps
-from vitedge.measure.accuracy import bundle_validation
+from vitedge.measure.accuracy import bundle_validation, reference
 from vitedge.measure.latency.bench import bench_bundles
 from vitedge.measure.latency.request import BenchRequest
+from vitedge.runtimes import open_session, runs_here
 
 
 def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps) -> None:
@@ -29,8 +30,26 @@ def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps
         if data:
             bundle_validation.evaluation_images(bundle, data)
     _validate_all([(bundle, data) for bundle, data in bundles if data], steps)
-    if duration_s:
+    if duration_s and bundles:
         bench_bundles([bundle for bundle, _ in bundles], steps, BenchRequest(duration_s))
+
+
+def faults(sources: Sequence[Path]) -> dict[Path, str]:
+    """Of artifacts, why FP32 is no baseline for them: those where it runs here, and is none."""
+    faults = {}
+    for source in sources:
+        bundle = open_bundle(source)
+        fp32 = bundle.reference()
+        if fp32 is not None and runs_here(fp32):
+            with open_session(fp32) as session:
+                faults[source] = reference.fault(bundle, fp32, session)
+    return {source: why for source, why in faults.items() if why}
+
+
+def check_references(sources: Sequence[Path]) -> None:
+    """Raise LimitError where FP32 is no baseline for one of the artifacts."""
+    for why in faults(sources).values():
+        reference.raise_for(why)
 
 
 def _open(source: Path) -> Bundle:

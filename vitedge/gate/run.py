@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitedge.core import files
@@ -57,12 +57,18 @@ def run(
     asked = [set(active_limits(task.limits)) for task in tasks]
     growing = accept and limits.max_slowdown is None
     _check_limits(asked, path, accepted, accept=accept, growing=growing)
+    faults: dict[Path, str] = {}
+    compared = [task.source for task in tasks if task.source.is_dir() and _of_fp32(task.limits)]
     unmeasured = [(task.source, task.data) for task in tasks if task.data or duration_s]
-    if unmeasured:
+    if compared or unmeasured:
         from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
 
-        measurement.measure(unmeasured, duration_s, steps)
-    subjects = [load(task.source) for task in tasks]  # msgspec's first look at a type: no threads
+        faults = measurement.faults(compared)
+        sound = [(source, data) for source, data in unmeasured if source not in faults]
+        measurement.measure(sound, duration_s, steps)
+    subjects = [  # msgspec's first look at a type: no threads
+        replace(load(task.source), fault=faults.get(task.source, "")) for task in tasks
+    ]
     if accept:
         baselines.check_acceptable(subjects)
     judgements: list[Judged] = []
@@ -75,6 +81,11 @@ def run(
     if accept and path and answer == "passed":
         baselines.write(path, subjects)
     return Verdict(schema=SCHEMA, answer=answer, confidence=confidence, judged=tuple(judgements))
+
+
+def _of_fp32(limits: Limits) -> bool:
+    """Whether one of them is on what FP32 gives, or on its speed."""
+    return any(LIMITS[name].of_outputs or LIMITS[name].in_turn for name in active_limits(limits))
 
 
 def _tasks(sources: Sequence[Path], limits: Limits, data: str, settings: Config) -> list[_Task]:

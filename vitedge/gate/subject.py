@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitedge.core import report
+from vitedge.core import commands, report
 from vitedge.core.bundle import REPORT, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Report
@@ -24,6 +24,8 @@ class Subject:
     report: Report
     evidence: Evidence | None
     """Of the validation that the report tells of; None where there is none."""
+    fault: str = ""
+    """Why the FP32 bundle it is compared with is no baseline; empty where it is, or is not here."""
 
     @property
     def folder(self) -> Path:
@@ -38,7 +40,7 @@ class Subject:
     def to_run(self, command: str) -> str:
         """What to do where it was not measured."""
         name = self.path if self.path == self.folder else self.report.artifact
-        return f"run 'vitedge {command} {name}'"
+        return f"run {commands.command(command, name)}"
 
     @property
     def fingerprint(self) -> str | None:
@@ -47,10 +49,10 @@ class Subject:
 
     @property
     def broken(self) -> str:
-        """Why its accuracy does not count: it lost parity on a machine; empty where it has it."""
+        """Why its accuracy does not count: FP32, or it, lost parity; empty where both have it."""
         parity = self.report.parity
-        if parity is None or not parity.broken:
-            return ""
+        if self.fault or parity is None or not parity.broken:
+            return self.fault
         return f"it does not compute here what it should: {parity.broken}"
 
 
@@ -64,7 +66,8 @@ def load(path: Path) -> Subject:
         content = report.read(path / REPORT) or Report(**report.identity(bundle))
         if content.files != bundle.model_files:
             raise InputError(
-                f"{path / REPORT} is of another model's bytes", fix=f"vitedge validate {path}"
+                f"{path / REPORT} is of another model's bytes",
+                fix=commands.command("validate", path),
             )
         return Subject(path, content, evidence_of(path, content))
     written = report.read(path)

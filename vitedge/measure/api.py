@@ -68,10 +68,11 @@ def validate(
 
     Raises:
         InputError: no sound artifact, or images that do not fit.
+        LimitError: FP32 does not give its own golden outputs: it is no baseline.
         UnavailableError: this machine lacks what the artifact was built for.
     """
     from vitedge.data.open import source_of
-    from vitedge.measure.accuracy import parity
+    from vitedge.measure.accuracy import parity, reference
     from vitedge.measure.accuracy.bundle_validation import (
         evaluation_images,
         has_own_images,
@@ -80,6 +81,8 @@ def validate(
 
     bundle, source = verified(artifact), source_of(data)
     if not source and not has_own_images(bundle):
+        if bundle.manifest.reference:  # of FP32 itself, parity says it
+            reference.raise_for(reference.fault_here(bundle))
         return parity.check(bundle)
     with steps(progress) as shown:
         images = evaluation_images(bundle, source)
@@ -117,6 +120,7 @@ def bench(
 
     Raises:
         InputError: no sound artifact, or parameters that do not go together.
+        LimitError: an artifact's FP32 bundle does not give its own golden outputs.
         UnavailableError: this machine lacks what an artifact was built for.
     """
     parameters = {k: v for k, v in locals().items() if k not in ("artifacts", "progress")}

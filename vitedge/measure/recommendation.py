@@ -35,6 +35,8 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
         accuracy, numerics = report.accuracy, report.numerics
         if accuracy and accuracy.metric == "knn_agreement":  # how alike features are, not how good
             accuracy = None
+        if numerics and numerics.degenerate:  # neither says anything
+            accuracy = numerics = None
         candidates.append(
             Candidate(
                 precision=report.precision,

@@ -52,6 +52,12 @@ def numerics(report: Report) -> Numerics | None:
     return None if report.precision == "fp32" else report.numerics or simulated
 
 
+def telling(report: Report) -> Numerics | None:
+    """The same; None where they prove nothing."""
+    measured = numerics(report)
+    return None if measured and measured.degenerate else measured
+
+
 def rival(latency: Latency) -> Timing | None:
     """That of what an artifact was timed in turn with."""
     return latency.fp32 or latency.other
@@ -95,7 +101,7 @@ TOKEN_SQNR = _Numerics(
 )
 ACCURACY = (
     *only(TABLES, *_section(accuracy, METRIC), *_section(compared, DROP, AGREEMENT)),
-    *_section(numerics, SQNR, TOKEN_SQNR),
+    *_section(telling, SQNR, TOKEN_SQNR),
 )
 _Timing = Column[Timing]
 P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)

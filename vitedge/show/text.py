@@ -52,12 +52,3 @@ def one_line(text: str) -> str:
     spaced = " ".join(text.split())
     shown = "".join(char for char in spaced if not unicodedata.category(char).startswith("C"))
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
-
-
-def command(*words: object, **options: object) -> list[str]:
-    """The words of a `vitedge` command, its options by their parameters' names."""
-    line = ["vitedge", *map(str, words)]
-    for name, value in options.items():
-        line.append(f"--{name.replace('_', '-')}")
-        line += [] if value is True else [str(value)]
-    return line

@@ -20,6 +20,7 @@ from vitedge.core.progress import steps
         ("`max_drop_pp=1` or `min_speedup=1.20`", "--max-drop 1 or --min-speedup 1.20"),
         ("`max_p90_ms`, `duration_s`", "--max-p90-ms, --duration"),
         ("`force=True`", "--force"),
+        ("`output='a b # c'`, `data='ж'`", "--output 'a b # c', --data 'ж'"),
         ("`batch='dynamic'`, `batch=4`", "--batch dynamic, --batch 4"),
         ("`precision='int8'`, `precision='fp16'`", "--int8, --fp16"),
         ("`precision`", "--int8 or --fp16 or --fp32"),

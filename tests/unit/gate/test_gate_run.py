@@ -128,7 +128,7 @@ def test_latency_is_compared_with_a_baseline_of_the_same_machine(write, accepted
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"latency": None}, "run 'vitedge bench vit-int8'"),
+        ({"latency": None}, "run vitedge bench vit-int8"),
         (changed("latency", against=None), "it was not timed in turn with FP32"),
         # of the last validation, which need not have timed it
         ({"conditions": None, "host": describe_machine(2)}, "not known where it was timed"),

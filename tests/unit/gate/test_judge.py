@@ -158,7 +158,7 @@ def test_what_was_not_measured_fails_and_says_how_to_measure_it(subject, limit):
     section, command = MEASURED[limit]
     check = only(subject(**{section: None}), **{limit: 0.5})
     assert (check.answer, check.value) == ("failed", None)
-    assert check.reason == f"not measured: run 'vitedge {command} vit-int8'"
+    assert check.reason == f"not measured: run vitedge {command} vit-int8"
 
 
 @pytest.mark.parametrize(

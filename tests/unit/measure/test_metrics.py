@@ -36,11 +36,6 @@ def test_top1_and_top5_are_scikit_learns():
     assert top5.fp32 == pytest.approx(top_k_accuracy_score(labels, fp32, k=5))
 
 
-def test_equal_logits_count_as_the_first_class_as_argmax_does():
-    result = scored("classification", np.array([0, 1]), np.zeros((2, 10), np.float32), None)
-    assert result.value.artifact == 0.5
-
-
 def test_five_classes_have_no_top5():
     assert scored("classification", np.array([0]), np.zeros((1, 5), np.float32), None).also == {}
 

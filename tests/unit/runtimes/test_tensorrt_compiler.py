@@ -98,7 +98,7 @@ def test_a_node_that_is_not_taken_is_named_with_the_reason(tmp_path, body, chang
     assert f"TensorRT-RTX does not take {model}: node {node}: " in caught.value.what
     assert why in caught.value.what
     assert "\n" not in caught.value.what
-    assert caught.value.fix == f"see 'vitedge inspect {model}' with `target='rtx-40'`"
+    assert caught.value.fix == f"see vitedge inspect {model} with `target='rtx-40'`"
 
 
 def test_a_graph_that_fails_later_is_answered_with_the_compilers_last_error(tmp_path):

@@ -16,8 +16,8 @@ from vitedge.core.report import Accuracy, Numerics, Report, Simulation
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Source, open_images
-from vitedge.measure.accuracy import evidence
-from vitedge.measure.accuracy.output_error import OutputErrors
+from vitedge.measure.accuracy import evidence, reference
+from vitedge.measure.accuracy.parity import against_golden
 from vitedge.measure.accuracy.validation import run_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate
 
@@ -28,7 +28,8 @@ def validate_bundle(
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
     `threads`: of inference; 0: every core this process may use.
-    Raises InputError when `images` overlap its calibration images.
+    Raises InputError when `images` overlap its calibration images, LimitError where FP32 does not
+    give its own golden outputs.
     """
     report.check_writable(bundle)
     fp32 = bundle.reference()
@@ -56,6 +57,7 @@ def simulate_bundle(
     fp32 = bundle.reference()
     accuracy = None
     if images is None:
+        reference.raise_for(reference.fault_here(bundle, simulate))
         with simulate(bundle) as session:
             numerics = _against_golden(bundle, session)
     else:
@@ -83,12 +85,14 @@ def _compare(
     digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(load(bundle))
-        reference = session
-        if fp32 is not None and fp32 is not bundle:
-            reference = stack.enter_context(load(fp32))
+        baseline = session
+        if fp32 is not None:
+            if fp32 is not bundle:
+                baseline = stack.enter_context(load(fp32))
+            reference.check(bundle, fp32, baseline)
         accuracy, numerics, per_image = validate(
             session,
-            None if fp32 is None else reference,
+            None if fp32 is None else baseline,
             images,
             manifest.model.task,
             calibration=digests,
@@ -108,9 +112,7 @@ def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:
 def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
     names = [spec.name for spec in session.outputs]
-    errors, want = OutputErrors(names), golden.by_name(names[0])
-    errors.update([want[name] for name in names], run_all(session, golden.images))
-    return errors.result("golden")
+    return against_golden(golden, dict(zip(names, run_all(session, golden.images), strict=True)))
 
 
 def has_own_images(bundle: Bundle) -> bool:

@@ -13,6 +13,7 @@ from vitedge.core.numerics import by_position
 from vitedge.core.report import Compared, Metric
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
+from vitedge.measure.accuracy import ties
 from vitedge.measure.statistics import discordant, drop_pp, resampled_drop_pp
 
 NEIGHBOURS = 10
@@ -67,25 +68,30 @@ def compared(fp32: float | None, artifact: float) -> Compared:
 
 
 class TopK:
-    """Top-1 and top-5 of logits (n, classes) against class indices (n,)."""
+    """Top-1 and top-5 of logits (n, classes) against class indices (n,); ties as `ties` has it."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[NDArray[Any], ...]] = []
-        self._classes = 0
+        self._agreement: list[NDArray[np.float64]] = []
+        self._classes = self._seen = 0
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         self._classes = artifact.shape[1]
-        models = (artifact,) if fp32 is None else (artifact, fp32)
-        self._batches.append(
-            tuple(part for model in models for part in (_rank(model, labels), _choice(model)))
-        )
+        ranked: list[NDArray[Any]] = []
+        for logits in (artifact,) if fp32 is None else (artifact, fp32):
+            ranks = ties.ranks(logits, labels, self._seen)
+            ranked += [ranks, ties.choices(logits, labels, ranks)]
+        if fp32 is not None:
+            self._agreement.append(ties.agreement(fp32, artifact))
+        self._batches.append(tuple(ranked))
+        self._seen += len(labels)
 
     def result(self, confidence: float) -> MetricResult:
         ranks, choices, *of_fp32 = (np.concatenate(p) for p in zip(*self._batches, strict=True))
         fp32, fp32_choices = of_fp32 or (None, None)
         agreement = interval = lost = gained = None
         if fp32 is not None:
-            agreement = float(((choices == fp32_choices) & (choices >= 0)).mean())
+            agreement = float(np.concatenate(self._agreement).mean())
             lost, gained = discordant(fp32 < 1, ranks < 1)
             interval = drop_pp(lost, gained, len(ranks), confidence)
 
@@ -105,17 +111,6 @@ class TopK:
             lost=lost,
             gained=gained,
         )
-
-
-def _rank(logits: Outputs, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """How many classes come before the label's, (n,); of equal logits the first comes first.
-
-    Logits with NaN among them rank no class: all come before.
-    """
-    chosen = np.take_along_axis(logits, labels[:, None], axis=1)
-    earlier = np.arange(logits.shape[1]) < labels[:, None]
-    before = ((logits > chosen) | ((logits == chosen) & earlier)).sum(axis=1)
-    return np.asarray(np.where(np.isnan(logits.max(axis=1)), logits.shape[1], before))
 
 
 def _choice(logits: Outputs) -> NDArray[np.int32]:

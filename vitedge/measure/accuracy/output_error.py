@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vitedge.core.numerics import by_position, cosines, decibels, sqnr_db
 from vitedge.core.report import Numerics, OutputNumerics, TokenSqnr
+from vitedge.measure.accuracy.variation import Variation
 
 Output = NDArray[np.float32]
 CHUNK_BYTES = 2**24
@@ -28,6 +29,7 @@ class OutputError:
         self._noise: NDArray[np.float64] | float = 0.0
         self._cosines = self._max = 0.0
         self._images, self._dense = 0, False
+        self._variation = Variation()
 
     def update(self, fp32: Output, artifact: Output) -> None:
         """Add the outputs (n, D), of tokens (n, N, C) or of pixels (n, C, h, w), of one batch."""
@@ -37,6 +39,7 @@ class OutputError:
             part = slice(start, start + step)
             self._add(*(by_position(x[part]).astype(np.float64) for x in (fp32, artifact)))
         self._images += len(fp32)
+        self._variation.update(fp32)
 
     def _add(self, want: NDArray[np.float64], got: NDArray[np.float64]) -> None:
         """Both (n, positions, channels)."""
@@ -58,14 +61,18 @@ class OutputError:
             token_sqnr_db=self._tokens() if finite and self._dense else None,
         )
 
-    def result(self, data: str) -> Numerics:
-        """The same as the numerics of a model with one output, over images called `data`."""
-        return numerics({"": self}, data)
+    def result(self, data: str, distinct: int | None = None) -> Numerics:
+        """The same as the numerics of a model with one output, as `numerics` says."""
+        return numerics({"": self}, data, distinct)
 
     @property
     def images(self) -> int:
         """How many have been seen."""
         return self._images
+
+    def degenerate(self, distinct: int | None) -> str:
+        """Why so many `distinct` images, None: all of them, prove nothing; empty where they may."""
+        return self._variation.degenerate(self._images if distinct is None else distinct)
 
     def _tokens(self) -> TokenSqnr | None:
         """SQNR of the positions that have a signal; None where none of these has noise."""
@@ -93,18 +100,22 @@ class OutputErrors:
         for error, want, got in zip(self._errors.values(), fp32, artifact, strict=True):
             error.update(want, got)
 
-    def result(self, data: str) -> Numerics:
-        """The error over everything seen, which was `data`."""
-        return numerics(self._errors, data)
+    def result(self, data: str, distinct: int | None = None) -> Numerics:
+        """The error over everything seen, as `numerics` says."""
+        return numerics(self._errors, data, distinct)
 
 
-def numerics(errors: Mapping[str, OutputError], data: str) -> Numerics:
-    """That of the first output, and of each where there are several."""
+def numerics(errors: Mapping[str, OutputError], data: str, distinct: int | None = None) -> Numerics:
+    """That of the first output over images called `data`, and of each where there are several.
+
+    So many `distinct` images tell whether the first varies; None: all are.
+    """
     outputs = {name: error.numerics() for name, error in errors.items()}
-    main, images = next(iter(outputs.values())), next(iter(errors.values())).images
+    main, error = next(iter(outputs.values())), next(iter(errors.values()))
     return Numerics(
         **msgspec.structs.asdict(main),
-        n=images,
+        n=error.images,
         data=data,
+        degenerate=error.degenerate(distinct),
         outputs=outputs if len(outputs) > 1 else {},
     )

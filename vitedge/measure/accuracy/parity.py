@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from vitedge.core import report
 from vitedge.core.bundle import Bundle, Golden
-from vitedge.core.errors import InputError, LimitError, VitedgeError
+from vitedge.core.errors import InconclusiveError, InputError, LimitError, VitedgeError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import GoldenParity
 from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Numerics, OutputNumerics, Parity, Report
 from vitedge.core.spec import Precision, Task
+from vitedge.measure.accuracy import ties
 from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.validation import run_all
 from vitedge.runtimes import open_session, runs_here
@@ -39,9 +40,7 @@ def compare(
     """
     main, got = next(iter(outputs.items()))
     want = golden.by_name(main)
-    errors = OutputErrors(outputs)
-    errors.update([want[name] for name in outputs], outputs.values())
-    numerics = errors.result("golden")
+    numerics = against_golden(golden, outputs)
     before_db = {} if at_export is None else {main: at_export.sqnr_db, **at_export.further}
     broken = ""
     for name, error in (numerics.outputs or {main: numerics}).items():
@@ -50,10 +49,13 @@ def compare(
         if why and not broken:
             broken = f"output '{name}': {why}" if len(outputs) > 1 else why
     finite = numerics.max_abs_error is not None
+    agreement: float | None = None
+    if finite and task != "features":
+        agreement = float(ties.agreement(want[main], got).mean())
     return Parity(
         n=len(got),
         numerics=numerics if finite else None,
-        agreement=_agreement(want[main], got) if finite and task != "features" else None,
+        agreement=agreement,
         at_export_db=before_db.get(main),
         broken=broken,
     )
@@ -73,9 +75,11 @@ def _why_broken(
     return ""
 
 
-def _agreement(want: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    """Share of images (n, C), or of pixels (n, C, h, w), on which both choose the same class."""
-    return float((want.argmax(1) == got.argmax(1)).mean())
+def against_golden(golden: Golden, outputs: Mapping[str, NDArray[np.float32]]) -> Numerics:
+    """The error of `outputs` (k, …) for the golden images, the main one first, against FP32's."""
+    want, errors = golden.by_name(next(iter(outputs))), OutputErrors(outputs)
+    errors.update([want[name] for name in outputs], outputs.values())
+    return errors.result("golden", len({image.tobytes() for image in golden.images}))
 
 
 def _on_golden(bundle: Bundle, threads: int = 0) -> Parity:
@@ -132,6 +136,18 @@ def check(bundle: Bundle) -> Report:
         host=report.host_of(bundle, describe_machine(usable_cores())),
     )
     return report.merge(bundle, measured)
+
+
+def degenerate(reports: Sequence[Report]) -> list[VitedgeError]:
+    """An error for each report whose figures prove nothing."""
+    return [
+        InconclusiveError(
+            f"what was measured of {merged.artifact} proves nothing: {why}",
+            fix="give the model trained weights, and images that show different things",
+        )
+        for merged in reports
+        if merged.numerics and (why := merged.numerics.degenerate)
+    ]
 
 
 def broken(reports: Sequence[Report]) -> list[VitedgeError]:

@@ -83,7 +83,7 @@ def validate(
         lost=result.lost,
         gained=result.gained,
     )
-    numerics = None if fp32 is None else scorer.error.result(images.name)
+    numerics = None if fp32 is None else scorer.numerics(images.name)
     return Validation(accuracy, numerics, scorer.per_image(result))
 
 
@@ -123,6 +123,10 @@ class _Scorer:
         self.score.add(labels, artifact[0], fp32[0] if fp32 else None)
         if fp32:
             self.error.update(fp32, artifact)
+
+    def numerics(self, data: str) -> Numerics:
+        """The artifact's error against FP32, which was run, once everything is scored."""
+        return self.error.result(data, len(set(self._digests)))
 
     def per_image(self, result: metrics.MetricResult) -> PerImage:
         """What each image came to, once everything is scored."""

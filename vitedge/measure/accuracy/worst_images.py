@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitedge.core.numerics import by_position, cosines
 from vitedge.core.spec import Task
+from vitedge.measure.accuracy import ties
 
 WORST_COUNT = 24
 SIDE_PX = 64
@@ -60,7 +61,7 @@ def _difference(
         return np.asarray(1 - cosines(a, b).mean(axis=1))
     difference = np.zeros(n)
     choice, fp32_choice = artifact.argmax(1), fp32.argmax(1)
-    for row in np.flatnonzero(choice != fp32_choice):
+    for row in np.flatnonzero(ties.agreement(fp32, artifact) < 1):
         logits = artifact[row].astype(np.float64)
         shares = np.exp(logits - logits.max())
         margin = (shares[choice[row]] - shares[fp32_choice[row]]) / shares.sum()

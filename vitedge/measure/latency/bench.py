@@ -19,7 +19,7 @@ from vitedge.core.measurements import Drift, Percentiles
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import Session
-from vitedge.measure.accuracy import parity
+from vitedge.measure.accuracy import parity, reference
 from vitedge.measure.latency import scenarios
 from vitedge.measure.latency.cold_start import cold_starts
 from vitedge.measure.latency.conditions import Watch
@@ -49,7 +49,8 @@ def bench_bundles(
     """Measure bundles as asked, with memory and cold start, and recommend a precision again.
 
     `others` are further sessions to time in the same run, by name. Returns the merged report of
-    each bundle, and the latency of each of `others`. Raises InputError, UnavailableError.
+    each bundle, and the latency of each of `others`. Raises InputError, UnavailableError, and
+    LimitError where FP32 does not give its own golden outputs.
     """
     check(request, bundles)
     rival = None if request.against == "fp32" else open_bundle(Path(request.against))
@@ -70,7 +71,12 @@ def _bench(
     machine = describe_machine(request.threads or usable_cores())
     watch = Watch(ROOT)
     run: SingleStreamRun | None = None
-    if "single-stream" in request.scenarios:
+    single_stream = "single-stream" in request.scenarios
+    if rival or not single_stream:  # which otherwise opens FP32 itself
+        for bundle in bundles:
+            if bundle.manifest.reference:
+                reference.raise_for(reference.fault_here(bundle))
+    if single_stream:
         run = run_single_stream(
             bundles, steps, request, rival=rival, others=others, on_round=watch.look
         )

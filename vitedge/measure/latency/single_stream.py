@@ -20,6 +20,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import Session
 from vitedge.measure import recommendation
+from vitedge.measure.accuracy import reference
 from vitedge.measure.latency.clock import Feed, golden_feed, measure
 from vitedge.measure.latency.conditions import Watch
 from vitedge.measure.latency.lock import exclusive_timing
@@ -54,6 +55,7 @@ def run_single_stream(
 
     That is `rival`, or without one each bundle's own FP32 bundle where that is at hand. `others`
     are further sessions to time in the same run, by name. `on_round` is called after each round.
+    Raises LimitError where FP32 does not give its own golden outputs.
     """
     others = others or {}
     with contextlib.ExitStack() as stack:
@@ -76,6 +78,8 @@ def run_single_stream(
             if other is not None and other.path.resolve() == bundle.path.resolve():
                 other = None
             pairs.append((load(bundle), None if other is None else load(other)))
+            if rival is None and other is not None:
+                reference.check(bundle, other, sessions[other.path.resolve()])
         image = next(iter(feeds[0].values()))
         feeds += [{session.inputs[0].name: image} for session in others.values()]
 

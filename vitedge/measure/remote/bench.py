@@ -15,7 +15,13 @@ from typing import Any
 import msgspec
 
 from vitedge.core.bundle import Bundle, sha256
-from vitedge.core.errors import InputError, LimitError, UnavailableError, VitedgeError
+from vitedge.core.errors import (
+    InconclusiveError,
+    InputError,
+    LimitError,
+    UnavailableError,
+    VitedgeError,
+)
 from vitedge.core.progress import LINES, Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import is_ours, runtime_of
@@ -177,7 +183,7 @@ def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:
     fix = next((line.removeprefix(FIX) for line in messages if line.startswith(FIX)), "")
     if code < 0:
         what = what or f"killed by {signal.Signals(-code).name}; is there memory enough?"
-    kinds = (LimitError, InputError, UnavailableError)
+    kinds = (LimitError, InputError, UnavailableError, InconclusiveError)
     kind = next((kind for kind in kinds if what and kind.exit_code == code), VitedgeError)
     last = next((line for line in reversed(messages) if line.strip()), f"exit code {code}")
     return kind(f"{where}: {what or last}", fix=fix)

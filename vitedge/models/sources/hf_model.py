@@ -13,7 +13,7 @@ from torch import Tensor
 from vitedge.core.errors import InputError, UnavailableError, error_line, missing
 from vitedge.core.spec import Preprocess
 from vitedge.graph.outputs import choose
-from vitedge.models.sources import checkpoints, hf_weights
+from vitedge.models.sources import checkpoints, hf_weights, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -106,10 +106,12 @@ def _load(name: str, request: ModelRequest) -> ReferenceModel:
     kind, task = hf_weights.architecture(config, request.task, source)
     torch.manual_seed(0)
     module = hf_weights.load(kind, config, name, request)
-    state = module.state_dict()
-    checkpoints.require_finite(state, source)
     preprocess = request.own_preprocess() or _preprocess(name, module.config)
     model = ImageModel(module, preprocess)
+    if request.random_weights:
+        random_weights.spread(model, preprocess)
+    state = module.state_dict()
+    checkpoints.require_finite(state, source)
     tensors = _answer(model, preprocess, source)
     requested = request.model_output or model.usual(tensors)
     outputs = choose(specs(tensors), requested, task, source)

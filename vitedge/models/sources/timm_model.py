@@ -9,7 +9,7 @@ import torch
 from vitedge.core.errors import InputError, error_line, nearest
 from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import checkpoints
+from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -55,6 +55,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     module.eval()
     if request.weights:
         checkpoints.load_weights(module, request.weights, headless=bool(options))
+    preprocess = preprocess or from_timm(module.pretrained_cfg)
+    if request.random_weights:
+        random_weights.spread(module, preprocess)
     source = f"timm:{name}"
     state = module.state_dict()
     checkpoints.require_finite(state, source)
@@ -63,7 +66,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         name=bundle_name(name.removeprefix("local-dir:").rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),
-        preprocess=preprocess or from_timm(module.pretrained_cfg),
+        preprocess=preprocess,
         task="classification" if classes else "features",
         labels=check_labels(_labels(module), classes, source) if classes else (),
         trained=not request.random_weights,

@@ -14,7 +14,7 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
 from vitedge.graph.outputs import Outputs, choose
 from vitedge.models.preprocessing import from_torchvision
-from vitedge.models.sources import checkpoints
+from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -54,7 +54,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     source = f"torchvision:{name}"
     if request.weights:
         checkpoints.load_weights(module, request.weights)
-    elif not request.random_weights:
+    elif request.random_weights:
+        random_weights.spread(module, preprocess)
+    else:
         module.load_state_dict(_resampled(_fetched(entry.url, source), module))
     state = module.state_dict()
     checkpoints.require_finite(state, source)

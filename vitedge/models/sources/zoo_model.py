@@ -12,7 +12,7 @@ from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import EMBEDDED
 from vitedge.models import zoo
-from vitedge.models.sources import checkpoints
+from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
 from vitedge.models.zoo import ZOO, ZooModel, numbered
 from vitedge.models.zoo.build import build
@@ -71,6 +71,8 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
     module = build(config).eval()
     if weights:
         checkpoints.load_into(module, fitted, weights)
+    else:
+        random_weights.spread(module, preprocess)
     same_classes = config.num_classes == card.config.num_classes
     identity = ModelIdentity(
         name=name,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitedge.core.commands import command
 from vitedge.core.errors import InputError, LimitError, VitedgeError
 from vitedge.core.runtime import Progress
 from vitedge.core.spec import Target
@@ -23,7 +24,6 @@ from vitedge.runtimes.tensorrt import timing_cache
 from vitedge.runtimes.tensorrt.package import engine_runtime
 
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cudaerrormemoryallocation")
-_LINT = "see 'vitedge inspect {model}' with `target='{target}'`"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _not_taken(parser: Any, model: Path, target: Target) -> InputError:
     more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
     return InputError(
         f"{engine_runtime(target).title} does not take {model}: {where}: {why}{more}",
-        fix=_LINT.format(model=model, target=target.name),
+        fix=_lint(model, target),
     )
 
 
@@ -165,7 +165,7 @@ def _failed(why: str, model: Path, target: Target) -> VitedgeError:
     if any(sign in why.lower() for sign in _OUT_OF_MEMORY):
         fix = "stop what else uses the GPU, or lower workspace_mib and max_batch in [compile]"
         return InputError(f"{title} ran out of device memory on {model}: {why}", fix=fix)
-    fix = _LINT.format(model=model, target=target.name)
+    fix = _lint(model, target)
     return InputError(f"{title} cannot compile {model}: {why}", fix=fix)
 
 
@@ -245,3 +245,8 @@ def _stdout_discarded() -> Iterator[None]:
             ctypes.CDLL(None).fflush(None)  # else it is written when the process ends
         os.dup2(stdout, 1)
         os.close(stdout)
+
+
+def _lint(model: Path, target: Target) -> str:
+    """Where to see what is wrong."""
+    return f"see {command('inspect', model)} with `target={target.name!r}`"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.bundle import ENGINE, MODEL
+from vitedge.core.commands import command
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
@@ -39,7 +40,7 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
     if ENGINE not in verified.names:
         raise InputError(
             f"{bundle} has no engine yet: it is built on the device",
-            fix=f"run 'vitedge build {bundle}' there",
+            fix=f"run there: {command('build', bundle)}",
         )
     trt, runtime = load(target.runtime), engine_runtime(target)
     log = compiler_log(trt)
@@ -53,7 +54,7 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             raise UnavailableError(
                 f"{runtime.title} {trt.__version__} cannot load the engine of {bundle} "
                 f"on this GPU: {log.last_error()}",
-                fix=f"build it here: 'vitedge build {bundle}' with `force=True`",
+                fix=f"build it here with `force=True`: {command('build', bundle)}",
             )
         if target.compile.weights == "stripped":
             _refit(trt, engine, verified.path(MODEL), log)
@@ -79,7 +80,7 @@ def _refit(trt: Any, engine: Any, model: Path, log: Any) -> None:
     if not fits or not refitter.refit_cuda_engine():
         raise UnavailableError(
             f"the weights of {model} do not fit its engine",
-            fix=f"build it here: 'vitedge build {model.parent}' with `force=True`",
+            fix=f"build it here with `force=True`: {command('build', model.parent)}",
         )
 
 

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from vitedge.core.commands import command
 from vitedge.core.report import Report
 from vitedge.data.open import EMBEDDED
 from vitedge.measure.inspection import notes
 from vitedge.show.columns import CONDITIONS, HOST
 from vitedge.show.table import facts
-from vitedge.show.text import command, plain
+from vitedge.show.text import plain
 
 if TYPE_CHECKING:
     from vitedge.core.manifest import Manifest
@@ -74,7 +75,7 @@ def commands(manifest: Manifest, path: str, data: str) -> list[str]:
         options["num_samples"] = images.images
     export = command("qat" if training else "export", source, **options)
     validate = command("validate", path, **({"data": data} if data else {}))
-    return [shlex.join(line) for line in (export, validate, command("bench", path))]
+    return [export, validate, command("bench", path)]
 
 
 def typed() -> str:

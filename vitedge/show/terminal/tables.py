@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vitedge.core.commands import command
 from vitedge.show import columns
 from vitedge.show.table import TERMINAL, Row, Table, listed
-from vitedge.show.text import command, number, one_line, printable
+from vitedge.show.text import number, one_line, printable
 from vitedge.show.text import plain as plain
 
 if TYPE_CHECKING:
@@ -148,4 +148,4 @@ def recommendations(measured: Sequence[Report]) -> list[str]:
 def next_commands(paths: Sequence[Path]) -> str:
     """What to type next, with the paths just written."""
     int8 = [path for path in paths if path.name.endswith("-int8")]
-    return f"next: {shlex.join(command('bench', (int8 or paths)[-1], duration=10))}"
+    return f"next: {command('bench', (int8 or paths)[-1], duration=10)}"

@@ -1,0 +1,91 @@
+"""Random weights that measure something: no head of zeros, no branch scaled away, no signal lost.
+
+Training begins gently, from heads of zeros and layer scales of 1e-5. Untrained, all images have one
+output then, and an SQNR of 120 dB is the stem's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitedge.core.spec import Preprocess
+from vitedge.graph.preprocess import apply_numpy
+
+TINY = 0.01
+"""A constant up to this is a layer scale that has not grown yet."""
+SCALES = (0.1, 1.0)
+IMAGES = 4
+BLOBS = 8
+"""Along each side of the coarse images that BatchNorm sees."""
+_SCALE = re.compile(r"(weight|scale|gamma|gain|alpha|lambda)[^.]*$")
+"""Names of vectors that multiply a branch: zeros silence it, as those of a bias do not."""
+
+
+def spread(module: nn.Module, preprocess: Preprocess) -> None:
+    """Draw anew, in place, what begins at or next to zero; the same on every machine.
+
+    Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
+    uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
+    makes them, or a signal dies on its way through many. All else is as its library drew it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if _is_scale(name, parameter):
+                parameter.uniform_(*SCALES, generator=generator)
+            elif parameter.ndim > 1 and not parameter.any():
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+    # what a module raises over its input, its export will say
+    with torch.no_grad(), _taking_statistics(module) as norms, contextlib.suppress(Exception):
+        if norms:
+            module(torch.from_numpy(apply_numpy(_images(preprocess), preprocess)))
+
+
+def _images(preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Noise as fine and as coarse as images are, (IMAGES, H, W, 3)."""
+    rng = np.random.default_rng(0)
+    size = (preprocess.height, preprocess.width)
+    fine = rng.integers(0, 256, (IMAGES // 2, *size, 3), np.uint8)
+    coarse = rng.integers(0, 256, (IMAGES // 2, BLOBS, BLOBS, 3), np.uint8)
+    rows, columns = (np.arange(side) * BLOBS // side for side in size)
+    return np.concatenate([fine, coarse[:, rows][:, :, columns]])
+
+
+def _is_scale(name: str, parameter: Tensor) -> bool:
+    """Whether it is constant and tiny, or a vector of zeros that multiplies."""
+    constant = float(parameter.flatten()[0])
+    if abs(constant) > TINY or not bool((parameter == constant).all()):
+        return False
+    return constant != 0 or (parameter.ndim < 2 and _SCALE.search(name) is not None)
+
+
+@contextlib.contextmanager
+def _taking_statistics(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """The BatchNorms of a module, each of which takes the statistics of what comes to it."""
+    norms = [part for part in module.modules() if getattr(part, "running_var", None) is not None]
+    hooks = [norm.register_forward_pre_hook(_take) for norm in norms]
+    yield norms
+    for hook in hooks:
+        hook.remove()
+
+
+def _take(norm: Any, arguments: tuple[Tensor, ...]) -> None:
+    """Remember each channel's mean, and its variance in the image where it is loudest.
+
+    That of all images would amplify the loud ones, a little more in each layer; and a channel that
+    is silent now would be the loudest on other images, so that none is far below the others.
+    """
+    values = arguments[0].movedim(1, -1)  # (B, …, C), or (B·N, C)
+    mean = values.flatten(0, -2).mean(0)
+    squares = (values - mean).square().unflatten(0, (IMAGES, -1)).flatten(1, -2)  # (B, …, C)
+    variance = squares.mean(1).amax(0)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance.clamp_min(float(variance.mean()) / 10))
