@@ -19,7 +19,7 @@ from vitedge.core.progress import steps
 T = TypeVar("T")
 
 TYPED: dict[str, Any] = {
-    **dict.fromkeys(("AnyModel", "Data", "Task", "Batch", "Rival"), str),
+    **dict.fromkeys(("AnyModel", "Inspected", "Data", "Task", "Batch", "Rival"), str),
     **dict.fromkeys(("AnyPath", "AnyBundle", "Preprocess", "Training"), Path),
     **dict.fromkeys(("AnyBundles", "AnyImages"), list[Path]),
     "Names": list[str],

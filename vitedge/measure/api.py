@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from msgspec import Meta
 
-from vitedge.core.api import ARTIFACTS, AnyBundle, AnyBundles, Names, folder, several, verified
+from vitedge.core.api import (
+    ARTIFACTS,
+    AnyBundle,
+    AnyBundles,
+    AnyPath,
+    Names,
+    folder,
+    several,
+    verified,
+)
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Positive
+from vitedge.models.api import AnyModel
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
+    from vitedge.core.spec import Preprocess, Task
     from vitedge.data.open import Data
     from vitedge.measure.inspection import Inspection
     from vitedge.measure.latency.request import BenchRequest
@@ -21,6 +33,7 @@ if TYPE_CHECKING:
 
 AnyImages: TypeAlias = "OneImage | Sequence[OneImage]"
 Rival: TypeAlias = AnyBundle
+Inspected: TypeAlias = "AnyBundle | AnyModel"
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
@@ -152,17 +165,39 @@ def bench_request(
     )
 
 
-def inspect(source: AnyBundle, *, target: str = "") -> Inspection:
+def inspect(
+    source: Inspected = "",
+    *,
+    target: str = "",
+    weights: AnyPath | None = None,
+    arch: str = "",
+    task: Task | None = None,
+    preprocess: AnyPath | Preprocess | None = None,
+) -> Inspection:
     """Show what is quantized and why, what each layer loses, and what the target minds.
 
+    Of a model, before any export: what it is, what each target would run in INT8, and what is
+    missing. Its weights are neither fetched nor read.
+
     Args:
-        source: An artifact's folder, or FILE.onnx.
-        target: Check against this target; default: the artifact's own.
+        source: An artifact's folder, FILE.onnx, or a model as `vitedge export` takes it; empty:
+            the embedded reference.
+        target: Check against this target; default: the artifact's own, and every one of a model.
+        weights: Weights of a named model.
+        arch: Architecture of a weights file.
+        task: classification, segmentation or features; default: the source's.
+        preprocess: Preprocessing, a .toml.
 
     Raises:
-        InputError: neither an artifact nor an ONNX file, or an unknown target.
-        UnavailableError: the package onnx is needed and missing.
+        InputError: neither an artifact nor a model, or an unknown target.
+        UnavailableError: a package is needed and missing.
     """
+    from vitedge.core.bundle import Bundle
     from vitedge.measure.inspection import inspect as inspection
+    from vitedge.models.api import request
 
-    return inspection.inspect(folder(source), target)
+    given: Any = source
+    if isinstance(source, (os.PathLike, Bundle)):
+        given = str(folder(source))
+    asked = request(given, weights=weights, preprocess=preprocess, task=task, arch=arch)
+    return inspection.inspect(asked, target)

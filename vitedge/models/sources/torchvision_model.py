@@ -13,11 +13,14 @@ from vitedge.core.spec import Preprocess, Task
 from vitedge.models.preprocessing import from_torchvision
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import (
+    Missing,
     ModelIdentity,
     ModelRequest,
     ReferenceModel,
     bundle_name,
     check_labels,
+    downloaded,
+    not_here,
     unavailable,
     unimportable,
 )
@@ -58,8 +61,11 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     torch.manual_seed(0)
     module = models.get_model(arch, weights=None, **_options(arch, task, entry, preprocess)).eval()
     source = f"torchvision:{name}"
+    missing: Missing = {}
     if request.weights:
         checkpoints.load_weights(module, request.weights)
+    elif request.shapes_only:
+        missing = {} if downloaded(entry.url) else {"weights": not_here(source)}
     elif not request.random_weights:
         module.load_state_dict(_resampled(_fetched(entry.url, source), module))
     state = module.state_dict()
@@ -74,7 +80,8 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         labels=check_labels(labels, len(labels), source),
         trained=not request.random_weights,
     )
-    return ReferenceModel(identity, _Segmentation(module) if task == "segmentation" else module)
+    content = _Segmentation(module) if task == "segmentation" else module
+    return ReferenceModel(identity, content, missing)
 
 
 def _fetched(url: str, source: str) -> dict[str, Tensor]:
