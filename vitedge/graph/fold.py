@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import onnx_ir as ir
 from onnx import ModelProto
+from onnx_ir.convenience import replace_all_uses_with as replace_uses
 from onnxscript import optimizer, rewriter
 
 NO_LIMIT = 2**40
@@ -28,29 +29,33 @@ def constants(model: ModelT) -> ModelT:
 def by_shape(graph: ir.Graph) -> None:
     """What `constants` would fold if the weights of `graph` had values, in place: they have none.
 
-    A value computed from constants alone becomes one, by its shape.
+    What is computed from them and from constants alone becomes one of them, by its shape.
     """
+    weights = {value for value in graph.initializers.values() if value.const_value is None}
+    constant = {*graph.initializers.values()}
     for node in list(graph):
         inputs = [value for value in node.inputs if value is not None]
-        constant = bool(inputs) and all(map(_is_constant, inputs))
         before = inputs[0].producer() if node.op_type == "BatchNormalization" else None
-        merged = before is not None and before.op_type in ("Conv", "ConvTranspose", "Gemm")
-        if merged and len(inputs[0].uses()) == 1:
-            ir.convenience.replace_all_uses_with(
-                node.outputs[0], inputs[0], replace_graph_outputs=True
-            )
-        elif constant and all(_is_free(value) for value in node.outputs):
+        if before is not None and _takes_norm(before, inputs[0]):
+            replace_uses(node.outputs[0], inputs[0], replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+        elif constant.issuperset(inputs):
+            constant.update(node.outputs)
+            if weights.isdisjoint(inputs) or not all(map(_is_free, node.outputs)):
+                continue
             for value in node.outputs:
-                stored = ir.Value(name=f"{value.name}/constant", shape=value.shape, type=value.type)
-                graph.initializers[f"{value.name}/constant"] = stored
-                ir.convenience.replace_all_uses_with(value, stored)
-        else:
-            continue
-        graph.remove(node, safe=True)
+                name = f"{value.name}/constant"
+                stored = ir.Value(name=name, shape=value.shape, type=value.type)
+                graph.initializers[name] = stored
+                replace_uses(value, stored)
+                weights.add(stored)
+                constant.add(stored)
+            graph.remove(node, safe=True)
 
 
-def _is_constant(value: ir.Value) -> bool:
-    return value.is_initializer() or value.const_value is not None
+def _takes_norm(node: ir.Node, output: ir.Value) -> bool:
+    """Whether a BatchNorm of its `output` is merged into it."""
+    return node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(output.uses()) == 1
 
 
 def _is_free(value: ir.Value) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vitedge.core import catalog
@@ -19,6 +20,7 @@ from vitedge.measure.inspection import (
     Lack,
     ModelFacts,
     Row,
+    Summary,
     TargetShare,
     summarize,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 """Of the graph that is looked at where no target names another."""
-_NO_DIALECT = Quantization(activations="int8", weights="full", attention=(), operators=())
+NO_DIALECT = Quantization(activations="int8", weights="full", attention=(), operators=())
 
 
 def inspect_source(asked: ModelRequest | ReferenceModel, target: Target | None) -> Inspection:
@@ -57,7 +59,7 @@ def inspect_source(asked: ModelRequest | ReferenceModel, target: Target | None) 
     else:
         model = shapes_graph(reference, target.opset if target else OPSET)
     graph = Structure(model, infer=model is content)
-    rows = tuple(planned_rows(graph, model, target))
+    rows = tuple(planned_rows(graph, model, target.quantization if target else NO_DIALECT))
     return Inspection(
         name=identity.name,
         kind="model",
@@ -89,7 +91,12 @@ def facts(
     labels = identity.labels if identity else ()
     machine = describe_machine(threads=0)
     targets = [target] if target else catalog.targets().values()
-    rows = tuple(planned_rows(graph, model, None))
+    rows = tuple(planned_rows(graph, model, NO_DIALECT))
+
+    @cache
+    def totals(dialect: Quantization) -> Summary:
+        return summarize(tuple(planned_rows(graph, model, dialect)))
+
     return ModelFacts(
         source=identity.source if identity else "",
         task=identity.task if identity else None,
@@ -101,34 +108,32 @@ def facts(
         inputs=tuple(map(_tensor, _real_inputs(graph))),
         outputs=tuple(map(_tensor, graph.model.graph.outputs)),
         operators=dict(Counter(node.op_type for node in graph.nodes).most_common()),
-        targets=tuple(_share(graph, model, target, machine) for target in targets),
+        targets=tuple(_share(totals(t.quantization), t, machine) for t in targets),
         missing=tuple(Lack(what=error.what, fix=error.fix) for error in errors),
     )
 
 
-def planned_rows(graph: Structure, model: ModelProto, target: Target | None) -> Iterator[Row]:
-    """What `target` would do with each operator of a float graph; without one, what they are."""
+def planned_rows(graph: Structure, model: ModelProto, dialect: Quantization) -> Iterator[Row]:
+    """What a target of that `dialect` would do with each operator of a float graph."""
     from vitedge.graph.macs import macs
     from vitedge.quant.policy import decide
 
     counts = {node.name: macs(node) for node in graph.nodes}
-    decisions = decide(model, target.quantization if target else _NO_DIALECT)
-    for depth, decision in enumerate(decisions, start=1):
-        why = decision.why if target else "float graph; `target` says what would be quantized"
+    unsaid = "float graph; `target` says what would be quantized"
+    for depth, decision in enumerate(decide(model, dialect), start=1):
         yield Row(
             depth=depth,
             node=decision.node,
             op=decision.op,
             role=decision.role,
             quantized=decision.quantized,
-            why=why,
+            why=unsaid if dialect is NO_DIALECT else decision.why,
             macs=counts.get(decision.node),
         )
 
 
-def _share(graph: Structure, model: ModelProto, target: Target, machine: Host) -> TargetShare:
-    """What `target` would run in INT8, and what `machine` lacks for it."""
-    total = summarize(tuple(planned_rows(graph, model, target)))
+def _share(total: Summary, target: Target, machine: Host) -> TargetShare:
+    """The `total` that `target` would run in INT8, and what `machine` lacks for it."""
     runtime = runtime_of(target)
     needs = catalog.lacks(target, machine)
     if not needs and runtime.packages and runtime.name not in machine.runtimes:

@@ -10,7 +10,7 @@ from vitedge.core.errors import InputError, missing
 from vitedge.core.manifest import Finding
 from vitedge.core.spec import Target
 from vitedge.measure.inspection import Inspection, ModelFacts, QuantizedTensor, Row, summarize
-from vitedge.measure.inspection.model import facts, planned_rows
+from vitedge.measure.inspection.model import NO_DIALECT, facts, planned_rows
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,7 +32,11 @@ def inspect_model(path: Path, target: Target | None, asked: ModelRequest) -> Ins
     quantizers = tuple(_quantizers(graph))
     integer = any(node.op_type in INTEGER_PRODUCTS for node in graph.nodes)
     quantized = bool(quantizers) or integer
-    planned = () if quantized else tuple(planned_rows(graph, model, target))
+    planned = (
+        ()
+        if quantized
+        else tuple(planned_rows(graph, model, target.quantization if target else NO_DIALECT))
+    )
     rows = tuple(_quantized_rows(graph)) if quantized else planned
     notes = []
     if not rows:
