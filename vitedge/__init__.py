@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from vitedge.gate.api import gate as gate
     from vitedge.gate.verdict import Verdict as Verdict
     from vitedge.measure.api import bench as bench
+    from vitedge.measure.api import check_data as check_data
     from vitedge.measure.api import inspect as inspect
     from vitedge.measure.api import open as open
     from vitedge.measure.api import predict as predict
     from vitedge.measure.api import validate as validate
+    from vitedge.measure.data_check import DataCheck as DataCheck
     from vitedge.measure.open_bundle import OpenBundle as OpenBundle
     from vitedge.measure.open_bundle import Prediction as Prediction
     from vitedge.models.api import load as load
@@ -52,7 +54,8 @@ _HOMES = {
     "export.result": "ExportFailure ExportResult Exports",
     "gate.api": "compare gate",
     "gate.verdict": "Verdict",
-    "measure.api": "bench inspect open predict validate",
+    "measure.api": "bench check_data inspect open predict validate",
+    "measure.data_check": "DataCheck",
     "measure.open_bundle": "OpenBundle Prediction",
     "models.api": "load models",
     "models.sources": "ReferenceModel",

@@ -1,4 +1,4 @@
-"""The commands that look at one artifact: validate, predict and inspect."""
+"""The commands that look at one artifact, or at a model: validate, predict and inspect."""
 
 from __future__ import annotations
 
@@ -149,6 +149,7 @@ def inspect(
 ) -> None:
     from msgspec.structs import replace
 
+    from vitedge.measure.inspection import Lack
     from vitedge.show.page import inspection as page
     from vitedge.show.page import shell
     from vitedge.show.terminal import inspection as table
@@ -158,7 +159,8 @@ def inspect(
     if form:
         from vitedge.runtimes.tensorrt import trtexec
 
-        commands = trtexec.commands(*call.complete("source", "target").values())
+        typed = call.complete("source", "target")
+        commands = trtexec.commands(Path(typed["source"]), typed["target"])
         print_json(commands) if as_json else trtexec.show(commands)
         return
     if html:
@@ -166,7 +168,11 @@ def inspect(
     inspection = call()
     layers = tuple(replace(row, why=command_line(row.why)) for row in inspection.layers)
     notes = tuple(map(command_line, inspection.notes))
-    inspection = replace(inspection, layers=layers, notes=notes)
+    model = inspection.model
+    if model:
+        lacks = [(command_line(lack.what), command_line(lack.fix)) for lack in model.missing]
+        model = replace(model, missing=tuple(Lack(what=what, fix=fix) for what, fix in lacks))
+    inspection = replace(inspection, layers=layers, notes=notes, model=model)
     if html:
         shell.write(page.render(inspection), html)
     if as_json:

@@ -19,14 +19,17 @@ from vitedge.core.progress import steps
 T = TypeVar("T")
 
 TYPED: dict[str, Any] = {
-    **dict.fromkeys(("AnyModel", "Data", "Task", "Batch", "Rival"), str),
+    **dict.fromkeys(("AnyModel", "Inspected", "Known", "Data", "Task", "Batch", "Rival"), str),
     **dict.fromkeys(("AnyPath", "AnyBundle", "Preprocess", "Training"), Path),
     **dict.fromkeys(("AnyBundles", "AnyImages"), list[Path]),
     "Names": list[str],
 }
 """What a user types for a parameter of the API, by the name of its type there."""
-ARGUMENTS = ("model", "artifact", "artifacts", "images", "source", "sources", "first", "second")
-"""Parameters that are typed without a flag."""
+ARGUMENTS = (
+    *("model", "artifact", "artifacts", "images", "path"),
+    *("source", "sources", "first", "second"),
+)
+"""Parameters that are typed without a flag, unless they are the API's keywords."""
 OTHERWISE = ("precision", "progress")
 """Parameters that the command line has other ways for."""
 PANELS = {
@@ -113,7 +116,7 @@ def _parameters(
             text = command_line(helps[name], flags).replace("[", r"\[")  # no markup of rich's
             many = get_origin(kind) is list
             info: Any
-            if name in ARGUMENTS:
+            if name in ARGUMENTS and parameter.kind is not Parameter.KEYWORD_ONLY:
                 info = typer.Argument(help=text, show_default=False)
             else:
                 info = typer.Option(

@@ -14,6 +14,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP")
 
 MAX_PIXELS = 64_000_000
 """A larger image is skipped, before it is decoded and before it is resized."""
@@ -28,7 +29,7 @@ def decode(path: str) -> Image.Image:
     if not os.path.isfile(path):  # a dangling link, or something that would block
         raise Skip("not a readable file")
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return upright(image)
     except Skip:
         raise

@@ -51,14 +51,17 @@ class ImageSet:
         *,
         decodes: bool,
         strata: Sequence[int] = (),
+        paths: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.strata = strata if any(index != UNLABELLED for index in strata) else ()
         """Each image's class in the set's own numbering, -1 without one; empty if none has one."""
         self.skipped: Counter[str] = Counter()
         """Reason -> images skipped for it, by the iteration that began last."""
-        self.unusable: set[int] = set()
-        """Which images these are."""
+        self.unusable: dict[int, str] = {}
+        """Which images these are, and why."""
+        self.paths = paths
+        """Each image's file; empty where they are in memory."""
         self._size = size
         self._load = load
         self._threads = min(4, usable_cores()) if decodes else 0
@@ -104,13 +107,13 @@ class ImageSet:
             yield Batch(np.stack(images), np.array(labels), digests)
 
     def _usable(self, rounds: Iterable[Sequence[int]], lookahead: int) -> Iterator[_Item]:
-        self.skipped, self.unusable = Counter(), set()
+        self.skipped, self.unusable = Counter(), {}
         usable = False
         for indices in rounds:
             for index, result in zip(indices, self._results(indices, lookahead), strict=True):
                 if isinstance(result, Skip):
                     self.skipped[str(result)] += 1
-                    self.unusable.add(index)
+                    self.unusable[index] = str(result)
                 else:
                     usable = True
                     yield result

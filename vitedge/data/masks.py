@@ -42,9 +42,10 @@ def open_folder(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet
         image, mask = decode(images[stems[index]]), _decode_mask(masks[stems[index]])
         if image.size != mask.size:
             raise Skip("of another size than its mask")
-        return fit(image, preprocess), _fitted(mask, preprocess, num_classes, path)
+        return fit(image, preprocess), _fitted(mask, preprocess, num_classes, masks[stems[index]])
 
-    return ImageSet(path, len(stems), load, decodes=True)
+    paths = [images[stem] for stem in stems]
+    return ImageSet(path, len(stems), load, decodes=True, paths=paths)
 
 
 def open_npz(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet:
@@ -103,7 +104,7 @@ def _fitted(
     indices = np.where(ignored, UNLABELLED, indices)
     if indices.max() >= num_classes:
         raise SharedError(
-            f"a mask of '{path}' holds class {indices.max()}, "
+            f"a mask in '{path}' holds class {indices.max()}, "
             f"and the model's classes are 0 to {num_classes - 1}",
             fix="give class indices in the order of the model's outputs, and 255 where ignored",
         )

@@ -234,7 +234,7 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
             f"'{path}' has no class folders, so its images have no labels",
             fix="sort them into one folder per class: class_name/image.png",
         )
-    index_of = _class_indices(path, folders, labels, role)
+    index_of = class_indices(path, folders, labels, role)
     classes = [UNLABELLED] * len(files)
     strata = list(classes)
     for number, folder in enumerate(folders):
@@ -250,7 +250,7 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
             raise Skip("outside the class folders")
         return fit(decode(files[index]), preprocess), classes[index]
 
-    return ImageSet(path, len(files), load, decodes=True, strata=strata)
+    return ImageSet(path, len(files), load, decodes=True, strata=strata, paths=files)
 
 
 def _images_below(folder: str, above: frozenset[str]) -> list[str]:
@@ -264,7 +264,7 @@ def _images_below(folder: str, above: frozenset[str]) -> list[str]:
     return files
 
 
-def _class_indices(
+def class_indices(
     path: str, folders: Sequence[str], labels: Sequence[str], role: Role
 ) -> dict[str, int]:
     """Class folder -> index of the model's class; for calibration, empty where none fits."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +10,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from vitedge.core.complaints import RuntimeFailure
-from vitedge.core.errors import InputError, VitedgeError, error_line
+from vitedge.core.errors import InputError
 from vitedge.core.numerics import EXPORT_PARITY, REWRITE_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Batch
@@ -27,6 +20,8 @@ from vitedge.graph.foreign.canonical import canonical, name_apart
 from vitedge.graph.run import Fp32Graph, Runner, check_finite
 from vitedge.graph.structure import sizes
 from vitedge.models.sources import ModelIdentity, ReferenceModel
+from vitedge.models.torch_graph import explained, name_nodes, output_names, quiet
+from vitedge.models.torch_graph import program as torch_program
 
 
 def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp32Graph:
@@ -41,7 +36,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
     rng = np.random.default_rng(0)
     count = 3 if batch == "dynamic" else batch
     images = rng.integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
-    with _explained(model.identity, batch):
+    with explained(model.identity, batch):
         reference = lower(model, path, batch, opset)
         outputs, wanted = Runner(path)(images), reference(images)
     _check_output(outputs[0], model.identity)
@@ -108,28 +103,6 @@ def _check_output(output: NDArray[Any], model: ModelIdentity) -> None:
         )
 
 
-@contextlib.contextmanager
-def _explained(model: ModelIdentity, batch: Batch) -> Iterator[None]:
-    """One message for whatever an exporter or a runtime raises over a model it cannot take."""
-    try:
-        yield
-    except Exception as error:
-        root: BaseException = error
-        if not isinstance(error, RuntimeFailure):
-            if isinstance(error, (VitedgeError, OSError)):  # a full disk is not the model's fault
-                raise
-            while root.__cause__ is not None:
-                root = root.__cause__
-            if isinstance(root, VitedgeError):
-                raise root from None
-        spec = model.preprocess
-        raise InputError(
-            f"{model.name} cannot be exported at {spec.height}×{spec.width}, batch {batch}: "
-            f"{error_line(root)}",
-            fix="try another `batch` or `preprocess`, or export it to ONNX yourself and give that",
-        ) from error
-
-
 def release(model: ReferenceModel) -> None:
     """Empty the weights of an exported torch model: hundreds of MB that are on disk by now.
 
@@ -149,26 +122,14 @@ def _from_torch(
     assert isinstance(module, torch.nn.Module)
     example = torch.zeros(2 if batch == "dynamic" else batch, 3, spec.height, spec.width)
     dynamic = ({0: torch.export.Dim("batch")},) if batch == "dynamic" else None
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["pixels"],
-            output_names=model.outputs
-            or ["features" if model.identity.task == "features" else "logits"],
-            dynamic_shapes=dynamic,
-            optimize=False,  # `fold` does all of that, and with no limit on sizes
-            verbose=False,
-        )
-        assert program is not None
+    with quiet():
+        program = torch_program(module, example, opset, output_names(model), dynamic)
         fold.constants(program.model)
     program.save(path, external_data=True)
     for value in program.model.graph.initializers.values():
         value.const_value = None  # views of the weights that would outlive `release`
     proto = onnx.load(path, load_external_data=False)
-    _name_nodes(proto)
+    name_nodes(proto)
     preprocess.prepend(proto, spec)
     onnx.save(proto, path)
 
@@ -179,26 +140,6 @@ def _from_torch(
         return [x.numpy() for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return reference
-
-
-def _name_nodes(proto: ModelProto) -> None:
-    """Name nodes after their module (`blocks.0.attn.qkv/MatMul`); drop the exporter's notes.
-
-    The notes hold the paths and stack traces of the machine that exported.
-    """
-    seen: dict[str, int] = {}
-    for node in proto.graph.node:
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
-        module = next((s for s in reversed(scopes[:-1]) if s), "model")
-        name = f"{module}/{node.op_type}"
-        seen[name] = seen.get(name, -1) + 1
-        node.name = f"{name}_{seen[name]}" if seen[name] else name
-        del node.metadata_props[:]
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        del value.metadata_props[:]
-    for tensor in proto.graph.initializer:
-        del tensor.metadata_props[:]
 
 
 def _from_onnx(
@@ -217,7 +158,7 @@ def _from_onnx(
         0, 256, (count, spec.height, spec.width, 3), np.uint8
     )
     pixels = images if embedded else preprocess.apply_numpy(images, spec)
-    with _quiet():
+    with quiet():
         canonical(source, path, opset, pixels, model.identity.source)
     if not embedded:
         proto = onnx.load(path, load_external_data=False)
@@ -249,16 +190,3 @@ def _set_batch(graph: ir.Graph, batch: Batch, path: str) -> None:
     for value in (*graph.inputs, *graph.outputs):
         if value.shape:  # none where none is stated
             value.shape = ir.Shape([batch, *list(value.shape)[1:]])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress and warnings off the user's terminal."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

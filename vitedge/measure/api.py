@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from msgspec import Meta
 
-from vitedge.core.api import ARTIFACTS, AnyBundle, AnyBundles, Names, folder, several, verified
+from vitedge.core.api import (
+    ARTIFACTS,
+    AnyBundle,
+    AnyBundles,
+    AnyPath,
+    Names,
+    folder,
+    several,
+    verified,
+)
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Positive
+from vitedge.models.api import AnyModel
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
+    from vitedge.core.spec import Preprocess, Task
     from vitedge.data.open import Data
+    from vitedge.measure.data_check import DataCheck
     from vitedge.measure.inspection import Inspection
     from vitedge.measure.latency.request import BenchRequest
     from vitedge.measure.open_bundle import OneImage, OpenBundle, Prediction
 
 AnyImages: TypeAlias = "OneImage | Sequence[OneImage]"
 Rival: TypeAlias = AnyBundle
+Inspected: TypeAlias = "AnyBundle | AnyModel"
+Known: TypeAlias = "AnyBundle | AnyModel"
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
@@ -46,6 +61,50 @@ def predict(artifact: AnyBundle, images: AnyImages, *, top: Positive = 5) -> lis
     """
     with open(artifact) as bundle:
         return bundle.predict(several(images), top=top)
+
+
+def check_data(
+    path: Data,
+    *,
+    model: Known = "",
+    weights: AnyPath | None = None,
+    arch: str = "",
+    task: Task | None = None,
+    preprocess: AnyPath | Preprocess | None = None,
+    against: Data = "",
+    progress: Steps | None = None,
+) -> DataCheck:
+    """Look at every image of a data set as calibration and evaluation read it.
+
+    Classes against a model's labels, sizes, pixel formats, EXIF orientation, duplicates, and what
+    cannot be read. A set with labels or masks must be fit to evaluate on, any other to calibrate.
+
+    Args:
+        path: An image folder, an .npz, 'digits' or 'shapes'.
+        model: Whose labels and input size: a model as `vitedge export` takes it, or an artifact.
+        weights: Weights of a named model.
+        arch: Architecture of a weights file.
+        task: classification, segmentation or features; default: the model's.
+        preprocess: Preprocessing, a .toml.
+        against: Another set, which must share no image with this one.
+        progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Returns:
+        What was found; its `errors` are what keeps the set from being used as it is.
+
+    Raises:
+        InputError: no images there, or an unknown model.
+        UnavailableError: a package is needed and missing.
+    """
+    from vitedge.data.open import source_of
+    from vitedge.measure.data_check.check import check
+    from vitedge.measure.data_check.reader import reader_of
+
+    source = source_of(path)
+    others = source_of(against)
+    asked = {"weights": weights, "arch": arch, "task": task, "preprocess": preprocess}
+    with steps(progress) as shown:
+        return check(source, reader_of(model, source, asked), others or None, shown)
 
 
 def validate(
@@ -156,17 +215,39 @@ def bench_request(
     )
 
 
-def inspect(source: AnyBundle, *, target: str = "") -> Inspection:
+def inspect(
+    source: Inspected = "",
+    *,
+    target: str = "",
+    weights: AnyPath | None = None,
+    arch: str = "",
+    task: Task | None = None,
+    preprocess: AnyPath | Preprocess | None = None,
+) -> Inspection:
     """Show what is quantized and why, what each layer loses, and what the target minds.
 
+    Of a model, before any export: what it is, what each target would run in INT8, and what is
+    missing. Its weights are neither fetched nor read.
+
     Args:
-        source: An artifact's folder, or FILE.onnx.
-        target: Check against this target; default: the artifact's own.
+        source: An artifact's folder, FILE.onnx, or a model as `vitedge export` takes it; empty:
+            the embedded reference.
+        target: Check against this target; default: the artifact's own, and every one of a model.
+        weights: Weights of a named model.
+        arch: Architecture of a weights file.
+        task: classification, segmentation or features; default: the source's.
+        preprocess: Preprocessing, a .toml.
 
     Raises:
-        InputError: neither an artifact nor an ONNX file, or an unknown target.
-        UnavailableError: the package onnx is needed and missing.
+        InputError: neither an artifact nor a model, or an unknown target.
+        UnavailableError: a package is needed and missing.
     """
+    from vitedge.core.bundle import Bundle
     from vitedge.measure.inspection import inspect as inspection
+    from vitedge.models.api import request
 
-    return inspection.inspect(folder(source), target)
+    given: Any = source
+    if isinstance(source, (os.PathLike, Bundle)):
+        given = str(folder(source))
+    asked = request(given, weights=weights, preprocess=preprocess, task=task, arch=arch)
+    return inspection.inspect(asked, target)

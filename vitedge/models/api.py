@@ -102,6 +102,28 @@ def request(
     return model
 
 
+def shapes_of(asked: ModelRequest | ReferenceModel) -> ReferenceModel:
+    """What was asked for by its shapes alone: no weights are fetched, read or made.
+
+    A torch module is on the meta device. Raises as `loaded` does, but for what is `missing`.
+    """
+    from vitedge.models.sources import ReferenceModel
+
+    try:
+        import torch
+
+        from vitedge.models.sources.module import on_meta
+    except ImportError as error:
+        raise missing(error.name or "torch", "export") from error
+
+    if isinstance(asked, ReferenceModel):
+        if not isinstance(asked.content, torch.nn.Module):
+            return asked
+        return replace(asked, content=on_meta(asked.content))
+    with torch.device("meta"):
+        return loaded(replace(asked, shapes_only=True))
+
+
 def loaded(asked: ModelRequest | ReferenceModel) -> ReferenceModel:
     """What was asked for, unless it is there. Raises InputError, UnavailableError."""
     from vitedge.models.sources import ReferenceModel, resolve

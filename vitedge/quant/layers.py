@@ -6,7 +6,7 @@ Sums leave the graph, tensors do not: memory stays that of a few layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_help
 from vitedge.core.errors import SharedError
 from vitedge.core.manifest import Figures
 from vitedge.core.numerics import fill_batch, sqnr_db
+from vitedge.graph.macs import contracted
 from vitedge.graph.run import Runner
 
 INT8 = "int8:"
@@ -114,20 +115,6 @@ def equation_of(einsum: NodeProto) -> str:
     """The equation of an Einsum."""
     equation: bytes = next(a.s for a in einsum.attribute if a.name == "equation")
     return equation.decode().replace(" ", "")
-
-
-def contracted(equation: str) -> Iterator[tuple[int, int]]:
-    """Every index that an Einsum sums over, as an input that has it and its axis there."""
-    terms, arrow, output = equation.partition("->")
-    inputs = terms.split(",")
-    letters = [letter for letter in terms if letter.isalpha()]
-    kept = output if arrow else [letter for letter in letters if letters.count(letter) == 1]
-    for letter in dict.fromkeys(letters):
-        if letter not in kept:
-            index = next(i for i, term in enumerate(inputs) if letter in term)
-            before, dots, after = inputs[index].partition("...")
-            last = bool(dots) and letter in after  # counted from the end: what … is, is not known
-            yield index, after.index(letter) - len(after) if last else before.index(letter)
 
 
 class _Meter:

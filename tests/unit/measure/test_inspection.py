@@ -11,6 +11,7 @@ from tests.support.page_reports import HOSTILE
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Figures, Finding
 from vitedge.measure.inspection import Inspection, Row, Summary, inspect
+from vitedge.models.sources import ModelRequest
 from vitedge.show.page import inspection as page
 from vitedge.show.page import shell
 from vitedge.show.table import TERMINAL
@@ -92,7 +93,7 @@ def test_an_artifact_with_figures_shows_them(bundle):
         accumulated_sqnr_db=30.0,
         macs=10,
     )
-    inspection = inspect.inspect(bundle(figures), "")
+    inspection = inspect.inspect(ModelRequest(str(bundle(figures))), "")
     assert inspection.notes == () and inspection.lint == ()
     cells = {c.key: c.cell(inspection.layers[0], TERMINAL) for c in table.LAYERS}
     assert cells["sqnr_db"] == "33.0" and cells["accumulated_sqnr_db"] == "30.0"

@@ -10,9 +10,10 @@ from tests.support import graphs
 from tests.support.ptq import ptq
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
+from vitedge.graph.macs import contracted
 from vitedge.graph.run import Runner
 from vitedge.models.zoo import ZOO
-from vitedge.quant.layers import contracted, examine
+from vitedge.quant.layers import examine
 
 TARGET = msgspec.structs.replace(catalog.targets()["openvino-vnni"].quantization, attention=("qk",))
 RECIPE = msgspec.structs.replace(catalog.calibrations()["default"], num_samples=32, equalize="off")

@@ -9,7 +9,8 @@ from typing import Literal
 import msgspec
 from msgspec.structs import asdict
 
-from vitedge.core.manifest import Finding, Layer, Trained
+from vitedge.core.manifest import Finding, Layer, Tensor, Trained
+from vitedge.core.spec import Preprocess, Task
 
 SCHEMA = "vitedge.inspection/1"
 
@@ -66,6 +67,49 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """At the last layer."""
 
 
+class TargetShare(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a float model a target would run in INT8."""
+
+    target: str
+    operators: int
+    """Those with multiply-accumulates."""
+    quantized: int
+    macs_share: float | None
+    """0-1; None where shapes are open."""
+    needs: str
+    """What this machine lacks to run it; empty: nothing."""
+
+
+class Lack(msgspec.Struct, frozen=True, kw_only=True):
+    """What an export would miss."""
+
+    what: str
+    fix: str
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model is, before any export."""
+
+    source: str
+    task: Task | None
+    """None where its file does not say."""
+    parameters: int
+    macs: int | None
+    """Multiply-accumulates of one image; None where shapes are open."""
+    preprocess: Preprocess | None
+    """None where its source does not say."""
+    classes: int
+    """0 of features."""
+    labels: tuple[str, ...]
+    """Empty where classes have numbers only."""
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operators: dict[str, int]
+    """Most frequent first."""
+    targets: tuple[TargetShare, ...]
+    missing: tuple[Lack, ...]
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What `vitedge inspect` found; `rows` are in graph order."""
 
@@ -85,6 +129,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     lint: tuple[Finding, ...] | None
     """None where no target was asked for."""
     training: Trained | None = None
+    model: ModelFacts | None = None
+    """None of an artifact, whose manifest says more."""
 
     def worst_first(self) -> list[Row]:
         """The rows by own SQNR, of the worst token where they have some; those without last."""

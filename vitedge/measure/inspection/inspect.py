@@ -1,4 +1,4 @@
-"""`vitedge inspect`: opens what it is given, an artifact or anybody's ONNX file.
+"""`vitedge inspect`: opens what it is given: an artifact, anybody's ONNX file, or a model.
 
 An artifact carries its figures: reading them takes neither torch nor onnx.
 """
@@ -8,27 +8,47 @@ from __future__ import annotations
 from pathlib import Path
 
 from vitedge.core import catalog, report
-from vitedge.core.bundle import Bundle, open_bundle
-from vitedge.core.errors import InputError
+from vitedge.core.api import ARTIFACTS
+from vitedge.core.bundle import MANIFEST, Bundle, bundles_in, open_bundle
+from vitedge.core.errors import InputError, nearest
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Finding
 from vitedge.core.spec import Target
 from vitedge.measure.inspection import Inspection, notes, rows_of, summarize
+from vitedge.measure.inspection.model import inspect_source
 from vitedge.measure.inspection.onnx_file import inspect_model, lint_file
+from vitedge.models.sources import OTHERS, ModelRequest, ReferenceModel, is_model
+from vitedge.models.sources.base import refuse
+from vitedge.models.zoo import ZOO
 
 
-def inspect(path: Path, target: str) -> Inspection:
-    """Inspect the artifact or the ONNX file at `path`; an empty `target` means its own, or none.
+def inspect(asked: ModelRequest | ReferenceModel, target: str) -> Inspection:
+    """Inspect the artifact, ONNX file or model of `asked`; an empty `target`: its own, or none.
 
-    Raises InputError, and UnavailableError where the package onnx is needed and missing.
+    Raises InputError, and UnavailableError where a package is needed and missing.
     """
     requested = catalog.find_target(target, describe_machine(threads=0)) if target else None
+    if not isinstance(asked, ModelRequest) or not isinstance(asked.model, str):
+        return inspect_source(asked, requested)
+    path = Path(asked.model)
     if path.suffix == ".onnx" and not path.is_dir():
-        return inspect_model(path, requested)
+        return inspect_model(path, requested, asked)
+    if is_model(asked.model) and not (path / MANIFEST).is_file():
+        return inspect_source(asked, requested)
+    refuse(asked, "weights", "arch", "task", "preprocess")
     if path.is_file():
         raise InputError(
             f"{path} is neither an artifact's folder nor an ONNX file",
-            fix="give the folder that 'vitedge export' wrote, or a FILE.onnx",
+            fix="give the folder that 'vitedge export' wrote, a FILE.onnx, or a file of weights",
+        )
+    if not path.exists():
+        near = nearest(asked.model, [*ZOO, *map(str, bundles_in(ARTIFACTS))])
+        what = f"no artifact at {path}, and no model of that name"
+        raise InputError(what, fix=f"{near} {OTHERS}")
+    if (path / "config.json").is_file():
+        raise InputError(
+            f"{path} is no artifact: it has no {MANIFEST}",
+            fix=f"a folder of transformers is 'hf:{path}', one of timm 'timm:local-dir:{path}'",
         )
     return _inspect_artifact(open_bundle(path), requested)
 

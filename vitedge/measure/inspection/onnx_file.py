@@ -6,33 +6,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge.core.errors import missing
+from vitedge.core.errors import InputError, missing
 from vitedge.core.manifest import Finding
-from vitedge.core.spec import Quantization, Target
-from vitedge.measure.inspection import Inspection, QuantizedTensor, Row, summarize
+from vitedge.core.spec import Target
+from vitedge.measure.inspection import Inspection, ModelFacts, QuantizedTensor, Row, summarize
+from vitedge.measure.inspection.model import NO_DIALECT, facts, planned_rows
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from onnx import ModelProto
 
     from vitedge.graph.structure import Structure
+    from vitedge.models.sources import ModelRequest
 
-_NO_DIALECT = Quantization(activations="int8", weights="full", attention=(), operators=())
 
-
-def inspect_model(path: Path, target: Target | None) -> Inspection:
-    """Inspect an ONNX file: structure alone, or also what `target` makes of it.
+def inspect_model(path: Path, target: Target | None, asked: ModelRequest) -> Inspection:
+    """Inspect the ONNX file at `path`, which `asked` is about: also what `target` makes of it.
 
     Raises InputError, and UnavailableError where the package onnx is missing.
     """
     model = _read(path)
+    import onnx_ir as ir
+
     from vitedge.graph.structure import INTEGER_PRODUCTS, Structure
     from vitedge.runtimes.lint import lint
 
-    graph = Structure(model)
+    graph, proto = Structure(model, infer=True), ir.to_proto(model)
     quantizers = tuple(_quantizers(graph))
     integer = any(node.op_type in INTEGER_PRODUCTS for node in graph.nodes)
     quantized = bool(quantizers) or integer
-    rows = tuple(_quantized_rows(graph) if quantized else _planned_rows(model, target))
+    planned = (
+        ()
+        if quantized
+        else tuple(planned_rows(graph, proto, target.quantization if target else NO_DIALECT))
+    )
+    rows = tuple(_quantized_rows(graph)) if quantized else planned
     notes = []
     if not rows:
         notes.append("no MatMul, Gemm or Conv: there is nothing to quantize")
@@ -55,7 +63,21 @@ def inspect_model(path: Path, target: Target | None) -> Inspection:
         layers=rows,
         quantizers=quantizers,
         lint=lint(model, target) if target else None,
+        model=None if quantized else _facts(graph, proto, target, asked),
     )
+
+
+def _facts(
+    graph: Structure, model: ModelProto, target: Target | None, asked: ModelRequest
+) -> ModelFacts:
+    """What a float model is, and what keeps it from being exported as it is."""
+    from vitedge.models.api import loaded
+
+    try:
+        reference = loaded(asked)
+    except InputError as error:
+        return facts(graph, model, target, None, [error])
+    return facts(graph, model, target, reference, ())
 
 
 def lint_file(path: Path, target: Target) -> tuple[Finding, ...]:
@@ -72,25 +94,6 @@ def _read(path: Path) -> ir.Model:
     except ImportError as error:
         raise missing(error.name or "onnx", "export") from error
     return read_inlined(path)
-
-
-def _planned_rows(model: ir.Model, target: Target | None) -> Iterator[Row]:
-    """What `target` would do with each operator of a float graph; without one, what they are."""
-    from onnx_ir import to_proto
-
-    from vitedge.quant.policy import decide
-
-    decisions = decide(to_proto(model), target.quantization if target else _NO_DIALECT)
-    for depth, decision in enumerate(decisions, start=1):
-        why = decision.why if target else "float graph; `target` says what would be quantized"
-        yield Row(
-            depth=depth,
-            node=decision.node,
-            op=decision.op,
-            role=decision.role,
-            quantized=decision.quantized,
-            why=why,
-        )
 
 
 def _quantized_rows(graph: Structure) -> Iterator[Row]:

@@ -14,6 +14,20 @@ __all__ = ["ModelIdentity", "ModelRequest", "ReferenceModel", "resolve"]
 LIBRARIES = ("timm", "hf", "torchvision")
 """What may stand before a colon; `<library>_model` loads what stands after it."""
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
+OTHERS = (
+    "Others: timm:NAME, hf:ID-or-directory, torchvision:NAME, FILE.onnx, FILE.safetensors or .pt "
+    "with `arch`"
+)
+"""What a model may be beside a name of the zoo."""
+
+
+def is_model(text: str) -> bool:
+    """Whether `resolve` would know what kind of model `text` is."""
+    suffix = Path(text).suffix
+    weights = suffix in WEIGHTS_SUFFIXES and not Path(text).is_dir()
+    prefix, colon, _ = text.partition(":")
+    library = bool(colon) and prefix in LIBRARIES
+    return text in ("", *ZOO) or library or suffix == ".onnx" or weights
 
 
 def resolve(request: ModelRequest) -> ReferenceModel:
@@ -53,7 +67,6 @@ def resolve(request: ModelRequest) -> ReferenceModel:
     if known not in ZOO:
         raise InputError(
             f"unknown model '{known}'",
-            fix=f"{nearest(known, ZOO)} Others: timm:NAME, hf:ID-or-directory, torchvision:NAME, "
-            "FILE.onnx, FILE.safetensors or .pt with `arch`",
+            fix=f"{nearest(known, ZOO)} {OTHERS}",
         )
     return zoo_model.load(known, request)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from vitedge.core.errors import InputError, UnavailableError, error_line, missing
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line, missing
 from vitedge.core.spec import Preprocess, Task
 from vitedge.models.zoo import numbered
 
@@ -40,6 +41,9 @@ class ModelRequest:
     """Of a module; empty: its class."""
     model_output: tuple[str, ...] = ()
     """The outputs to keep, the main one first; empty: as `graph.outputs.choose` says."""
+    shapes_only: bool = False
+    """To be looked at, on torch's meta device: no weights are fetched, read or made, and what is
+    missing for an export is no error, but listed."""
 
     def own_preprocess(self, image_size: tuple[int, int] = (0, 0)) -> Preprocess | None:
         """What `preprocess` says, if it was given. Raises InputError."""
@@ -66,6 +70,10 @@ class ModelIdentity:
     """What was assumed, and a user should know."""
 
 
+Missing: TypeAlias = Mapping[Literal["weights", "preprocess"], VitedgeError]
+"""What an export would miss, and the error that it would raise."""
+
+
 @dataclass(frozen=True)
 class ReferenceModel:
     """The model every artifact is measured against."""
@@ -76,6 +84,8 @@ class ReferenceModel:
     graph, its large tensors in files."""
     outputs: tuple[str, ...] = ()
     """What a module's are called, the main one first; empty: it gives one, named by its task."""
+    missing: Missing = dataclasses.field(default_factory=dict)
+    """Of a model that is there by its shapes only."""
 
 
 def refuse(request: ModelRequest, *fields: str) -> None:
@@ -117,6 +127,33 @@ def unavailable(source: str, why: str) -> UnavailableError:
         f"the weights of '{source}' are not here and cannot be downloaded: {why}",
         fix="connect, pass `weights=FILE`, or `random_weights=True` to measure latency only",
     )
+
+
+def not_here(source: str) -> UnavailableError:
+    """The error of weights that were not looked for beyond this machine."""
+    return UnavailableError(
+        f"the weights of '{source}' are not on this machine",
+        fix="'vitedge export' downloads them; or pass `weights=FILE`, or `random_weights=True` to "
+        "measure latency only",
+    )
+
+
+def any_file(place: str, names: Sequence[str]) -> bool:
+    """Whether one of the files `names` is in the folder `place`, or in the cache of that hub ID."""
+    if Path(place).is_dir():
+        return any((Path(place) / name).is_file() for name in names)
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = place.partition("@")
+    cached = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
+    return any(isinstance(path, str) for path in cached)
+
+
+def downloaded(url: str) -> bool:
+    """Whether torch's download folder has the file at `url`."""
+    import torch
+
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2]).is_file()
 
 
 def stay_offline_if_unreachable() -> None:

@@ -52,7 +52,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a `.safetensors`, `.pt`, `.pth` or (JAX's) `.npz` file as a state dict on the CPU.
+    """Read a `.safetensors`, `.pt`, `.pth` or (JAX's) `.npz` file as a state dict.
+
+    It is on torch's default device: on the CPU or, of shapes alone, on `meta`.
 
     Pickles are read with `weights_only=True`, which refuses everything but tensors and plain
     containers, and arrays without pickles. What training put before every name is gone. Raises
@@ -83,12 +85,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _content(path: Path) -> Any:
     """What the library for files of that suffix reads, running nothing."""
+    device = torch.get_default_device()
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return {name: tensor.to(device) for name, tensor in load_file(path).items()}
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return torch.load(path, map_location="cpu", weights_only=True)
+            return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays.files}
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def load_weights(module: nn.Module, path: Path, *, headless: bool = False) -> None:
@@ -117,7 +120,9 @@ def without_head(
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
     """Raise InputError, naming `source` and the tensor, for NaN or infinite weights."""
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_meta or not tensor.is_floating_point():
+            continue
+        if not torch.isfinite(tensor).all():
             raise InputError(
                 f"{source}: tensor '{name}' holds NaN or infinity",
                 fix="these weights are damaged: use an earlier checkpoint",
@@ -262,7 +267,12 @@ def resample_positions(positions: Tensor, prefix_tokens: int, grid: tuple[int, i
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes in name order: the same for every container."""
+    """SHA-256 over names, shapes, dtypes and bytes in name order: the same for every container.
+
+    Empty of tensors on `meta`, which have no bytes.
+    """
+    if any(tensor.is_meta for tensor in state.values()):
+        return ""
     sha = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().contiguous()

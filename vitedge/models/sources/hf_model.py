@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from vitedge.core.errors import InputError, UnavailableError, error_line, missing
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
+from vitedge.core.errors import missing as not_installed
 from vitedge.core.spec import Preprocess
 from vitedge.graph.outputs import choose
 from vitedge.models.sources import checkpoints, hf_weights, random_weights
@@ -18,14 +19,21 @@ from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
     ReferenceModel,
+    any_file,
     bundle_name,
     check_labels,
+    not_here,
     stay_offline_if_unreachable,
 )
 from vitedge.models.sources.outputs import ChosenOutputs, named, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
 
 _PROCESSOR = "preprocessor_config.json"
+_WEIGHTS = tuple(
+    f"{name}{index}"
+    for name in ("model.safetensors", "pytorch_model.bin")
+    for index in ("", ".index.json")
+)
 
 
 MAIN = ("logits", "pooler_output", "class_token", "last_hidden_state")
@@ -90,7 +98,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 def _unimportable(error: Exception) -> UnavailableError:
     """The error of a transformers that is not here, or lacks something that it needs."""
     if isinstance(error, ModuleNotFoundError) and error.name == "transformers":
-        return missing("transformers", "hf")
+        return not_installed("transformers", "hf")
     root: BaseException = error
     while root.__cause__ is not None:
         root = root.__cause__
@@ -106,7 +114,17 @@ def _load(name: str, request: ModelRequest) -> ReferenceModel:
     kind, task = hf_weights.architecture(config, request.task, source)
     torch.manual_seed(0)
     module = hf_weights.load(kind, config, name, request)
-    preprocess = request.own_preprocess() or _preprocess(name, module.config)
+    missing: dict[Literal["weights", "preprocess"], VitedgeError] = {}
+    if request.shapes_only and not (request.weights or any_file(name, _WEIGHTS)):
+        missing["weights"] = not_here(source)
+    try:
+        preprocess = request.own_preprocess() or _preprocess(name, module.config)
+    except InputError as error:
+        if not request.shapes_only:
+            raise
+        missing["preprocess"] = error
+        height, width = _image_size(module.config) or (224, 224)
+        preprocess = Preprocess(height=height, width=width)
     model = ImageModel(module, preprocess)
     if request.random_weights:
         random_weights.spread(model, preprocess)
@@ -126,7 +144,7 @@ def _load(name: str, request: ModelRequest) -> ReferenceModel:
         trained=not request.random_weights,
         notes=outputs.notes,
     )
-    return ReferenceModel(identity, model, outputs.names)
+    return ReferenceModel(identity, model, outputs.names, missing)
 
 
 def _config(name: str, source: str) -> Any:

@@ -84,10 +84,10 @@ def _from_pretrained(
     source = f"hf:{name}"
     shared = {"attn_implementation": "eager", "dtype": torch.float32}  # its parts get quantized
     weights: dict[str, Any] = {}
-    if request.weights:
+    if request.weights and not request.shapes_only:
         weights["state_dict"] = checkpoints.read_tensors(request.weights)
     try:
-        if request.random_weights:
+        if request.random_weights or request.shapes_only:
             return kind._from_config(config, **shared, **options), _ALL_FITS
         model, loading_info = kind.from_pretrained(
             None if weights else name,

@@ -33,7 +33,8 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
             fix="give `preprocess`: a vitedge.Preprocess(height=…, width=…, …), or a .toml",
         )
     try:
-        own = copy.deepcopy(module).cpu().float().eval()
+        own = on_meta(module) if request.shapes_only else copy.deepcopy(module).cpu()
+        own = own.float().eval()
     except Exception as error:  # whatever the copy of a submodule raises
         fix = "export it to ONNX yourself, and give FILE.onnx"
         raise InputError(f"{kind} cannot be copied: {error_line(error)}", fix=fix) from error
@@ -60,6 +61,23 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
     if single:
         return ReferenceModel(identity, own)
     return ReferenceModel(identity, ChosenOutputs(own, outputs.names), outputs.names)
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of `module` whose tensors are shapes alone."""
+    tensors = [
+        value
+        for part in module.modules()
+        for values in (part._parameters, part._buffers, vars(part))
+        for value in values.values()
+        if isinstance(value, Tensor)
+    ]
+    empty: dict[int, object] = {}
+    for tensor in tensors:
+        empty[id(tensor)] = shape = torch.empty_like(tensor, device="meta")
+        if isinstance(tensor, nn.Parameter):
+            empty[id(tensor)] = nn.Parameter(shape, requires_grad=False)
+    return copy.deepcopy(module, empty)
 
 
 def _tensors(module: nn.Module, kind: str, preprocess: Preprocess) -> dict[str, Tensor]:

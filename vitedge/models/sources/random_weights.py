@@ -34,8 +34,11 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
 
     Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
     uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
-    makes them, or a signal dies on its way through many. All else is as its library drew it.
+    makes them, or a signal dies on its way through many. All else is as its library drew it. On the
+    meta device there is nothing to draw.
     """
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +13,15 @@ from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import from_timm
 from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import (
+    Missing,
     ModelIdentity,
     ModelRequest,
     ReferenceModel,
+    any_file,
     bundle_name,
     check_labels,
+    downloaded,
+    not_here,
     stay_offline_if_unreachable,
     unavailable,
     unimportable,
@@ -42,7 +48,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         raise InputError("timm's models classify or give features", fix="drop `task`")
     timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized
     torch.manual_seed(0)
-    pretrained = not (request.random_weights or request.weights)
+    pretrained = not (request.random_weights or request.weights or request.shapes_only)
     options = {"num_classes": 0} if request.task == "features" else {}
     preprocess = request.own_preprocess()
     try:
@@ -71,7 +77,21 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         labels=check_labels(_labels(module), classes, source) if classes else (),
         trained=not request.random_weights,
     )
-    return ReferenceModel(identity, module)
+    missing: Missing = {}
+    if not (request.random_weights or request.weights or _here(module.pretrained_cfg)):
+        missing = {"weights": not_here(source)}
+    return ReferenceModel(identity, module, missing=missing)
+
+
+def _here(cfg: Mapping[str, Any]) -> bool:
+    """Whether the weights that a `pretrained_cfg` names are on this machine."""
+    if file := cfg.get("file"):
+        return Path(file).is_file()
+    names = (cfg.get("hf_hub_filename"), "model.safetensors", "pytorch_model.bin")
+    place, url = cfg.get("hf_hub_id"), cfg.get("url")
+    if place and any_file(place, [name for name in names if name]):
+        return True
+    return bool(url) and downloaded(str(url))
 
 
 def _takes_size(module: Any, preprocess: Preprocess) -> bool:

@@ -16,11 +16,14 @@ from vitedge.graph.outputs import Outputs, choose
 from vitedge.models.preprocessing import from_torchvision
 from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import (
+    Missing,
     ModelIdentity,
     ModelRequest,
     ReferenceModel,
     bundle_name,
     check_labels,
+    downloaded,
+    not_here,
     refuse,
     unavailable,
     unimportable,
@@ -52,8 +55,11 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     torch.manual_seed(0)
     module = models.get_model(arch, weights=None, **_options(arch, task, entry, preprocess)).eval()
     source = f"torchvision:{name}"
+    missing: Missing = {}
     if request.weights:
         checkpoints.load_weights(module, request.weights)
+    elif request.shapes_only:
+        missing = {} if downloaded(entry.url) else {"weights": not_here(source)}
     elif request.random_weights:
         random_weights.spread(module, preprocess)
     else:
@@ -77,8 +83,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         notes=outputs.notes if outputs else (),
     )
     if outputs is None:
-        return ReferenceModel(identity, module)
-    return ReferenceModel(identity, ChosenOutputs(module, outputs.names), outputs.names)
+        return ReferenceModel(identity, module, missing=missing)
+    content = ChosenOutputs(module, outputs.names)
+    return ReferenceModel(identity, content, outputs.names, missing)
 
 
 def _outputs(module: nn.Module, classes: int, requested: Sequence[str], source: str) -> Outputs:

@@ -13,7 +13,13 @@ from vitedge.core.spec import Preprocess
 from vitedge.data.open import EMBEDDED
 from vitedge.models import zoo
 from vitedge.models.sources import checkpoints, random_weights
-from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
+from vitedge.models.sources.base import (
+    Missing,
+    ModelIdentity,
+    ModelRequest,
+    ReferenceModel,
+    bundle_name,
+)
 from vitedge.models.zoo import ZOO, ZooModel, numbered
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import Config, ViTConfig
@@ -24,15 +30,19 @@ EMBEDDED_WEIGHTS = {name: Path(zoo.__file__).with_name(f"{name}.safetensors") fo
 def load(name: str, request: ModelRequest) -> ReferenceModel:
     """A zoo model with its embedded weights, a file's, or random ones. Raises InputError."""
     weights = request.weights
+    missing: Missing = {}
     if not request.random_weights:
         weights = weights or EMBEDDED_WEIGHTS.get(name)
         if not weights:
-            raise InputError(
+            error = InputError(
                 f"'{name}' comes without weights",
                 fix="pass `weights=FILE` (timm's, Hugging Face's, torchvision's, DeiT's, MAE's or "
                 "the original layout), or `random_weights=True` to measure latency only",
             )
-    return _build(name, name, weights, request)
+            if not request.shapes_only:
+                raise error
+            missing = {"weights": error}
+    return replace(_build(name, name, weights, request), missing=missing)
 
 
 def load_file(path: Path, request: ModelRequest) -> ReferenceModel:

@@ -35,7 +35,9 @@ def render(inspection: Inspection) -> str:
     return render_template(
         "inspection.html",
         inspection=inspection,
-        title=f"{inspection.name}: what INT8 costs",
+        title=f"{inspection.name}: what {'it is' if inspection.model else 'INT8 costs'}",
+        facts=sentences.facts(inspection.model) if inspection.model else None,
+        missing=list(sentences.missing(inspection)),
         summary=sentences.summary(inspection),
         depth=depth(inspection.layers, "the table below has every value"),
         training=training(inspection.training) if inspection.training else None,

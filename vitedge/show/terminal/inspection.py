@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vitedge.core.manifest import Finding
-from vitedge.measure.inspection import QuantizedTensor, Row
+from vitedge.core.manifest import Finding, Tensor
+from vitedge.core.spec import Preprocess
+from vitedge.measure.inspection import ModelFacts, QuantizedTensor, Row, TargetShare
 from vitedge.show.table import Column, Table, Value
 from vitedge.show.terminal import tables
-from vitedge.show.text import number, printable
+from vitedge.show.text import number, plain, printable
 
 if TYPE_CHECKING:
     from vitedge.measure.inspection import Inspection
@@ -29,6 +30,7 @@ def _range(ends: tuple[float, float] | None) -> Value:
 
 
 _Row, _Tensor, _Finding = Column[Row], Column[QuantizedTensor], Column[Finding]
+_Share = Column[TargetShare]
 LAYERS = (
     _Row("depth", "#", "", lambda row: row.depth),
     _Row("node", "layer", "", lambda row: row.node, kind="name"),
@@ -59,11 +61,22 @@ FINDINGS = (
 )
 
 
+SHARES = (
+    _Share("target", "target", "", lambda t: t.target, kind="head"),
+    _Share("operators", "in INT8", "", lambda t: f"{t.quantized} of {t.operators}", kind="word"),
+    _Share("macs_share", "MACs", "%", lambda t: t.macs_share, ".1f"),
+    _Share("needs", "to run it here", "", lambda t: t.needs or "ready", kind="text"),
+)
+
+
 def contents(inspection: Inspection) -> Iterator[Table[Any]]:
     """Each table of an inspection that has rows; layers worst first."""
     order = ", worst first" if inspection.summary.worst else ""
+    shares = inspection.model.targets if inspection.model else ()
+    layers = () if shares and not inspection.planned else inspection.worst_first()
     for table in (
-        Table(f"Layers{order}", LAYERS, inspection.worst_first(), keeps_empty=True),
+        Table("What a target would run in INT8", SHARES, shares, keeps_empty=True),
+        Table(f"Layers{order}", LAYERS, layers, keeps_empty=True),
         Table("Tensors with a scale", TENSORS, inspection.quantizers, keeps_empty=True),
         Table("Lint", FINDINGS, inspection.lint or (), keeps_empty=True),
     ):
@@ -75,18 +88,69 @@ def show(inspection: Inspection) -> None:
     """Print the whole inspection on stdout, notes first."""
     for note in inspection.notes:
         print(f"note: {note}")
+    if inspection.model:
+        tables.show(tables.listing(("what", ""), list(facts(inspection.model).items())))
     for table in contents(inspection):
         first = replace(table, title="", rows=table.rows[:ROWS])
         tables.show(tables.grid(first, lined=False, padding=1))
     for line in (summary(inspection), left_out(inspection), verdict(inspection)):
         if line:
             print(line)
+    for line in missing(inspection):
+        print(line)
+
+
+def facts(model: ModelFacts) -> dict[str, str]:
+    """What a model is, in words."""
+    words = {
+        "source": model.source,
+        "task": model.task or "",
+        "parameters": plain(model.parameters),
+        "MACs": "" if model.macs is None else f"{number(model.macs / 1e9, '.4g')} G an image",
+        "preprocessing": _preprocessing(model.preprocess),
+        "classes": _classes(model),
+        "input": ", ".join(map(_described, model.inputs)),
+        "output": ", ".join(map(_described, model.outputs)),
+        "operators": ", ".join(f"{count} {name}" for name, count in model.operators.items()),
+    }
+    return {name: text for name, text in words.items() if text}
+
+
+def missing(inspection: Inspection) -> Iterator[str]:
+    """What an export would miss, a line or two each."""
+    for lack in inspection.model.missing if inspection.model else ():
+        yield "\n  fix: ".join(filter(None, [f"missing: {lack.what}", lack.fix]))
+
+
+def _preprocessing(spec: Preprocess | None) -> str:
+    if spec is None:
+        return "not said"
+    size = f"{spec.height}×{spec.width}"
+    if spec.resize == "exact":
+        resized = f"squashed to {spec.resize_px or size}"
+    else:
+        resized = f"shorter side to {spec.resize_px}" if spec.resize_px else "shorter side fits"
+    mean, std = (", ".join(number(value) for value in values) for values in (spec.mean, spec.std))
+    margin = spec.resize_px or spec.resize == "shorter_side"
+    crop = f", centre {size}" if margin else ""
+    return f"{resized} ({spec.interpolation}){crop}, {spec.channels}, mean {mean}, std {std}"
+
+
+def _classes(model: ModelFacts) -> str:
+    if not model.classes:
+        return ""
+    named = f": {', '.join(model.labels[:3])}, …" if model.labels else ", without names"
+    return f"{model.classes:,}{named}"
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.name} ({', '.join(str(size or '?') for size in tensor.shape)}) {tensor.dtype}"
 
 
 def summary(inspection: Inspection) -> str:
     """The whole inspection in one line."""
     total = inspection.summary
-    if not total.operators:
+    if not total.operators or (inspection.model and not inspection.planned):
         return ""
     verb = "operators would be in INT8" if inspection.planned else "operators in INT8"
     parts = [f"{total.quantized} of {total.operators} {verb}"]
@@ -104,7 +168,8 @@ def summary(inspection: Inspection) -> str:
 
 def left_out(inspection: Inspection) -> str:
     """How much the tables leave out; empty where nothing."""
-    rows = (inspection.layers, inspection.quantizers, inspection.lint or ())
+    layers = inspection.layers if summary(inspection) else ()
+    rows = (layers, inspection.quantizers, inspection.lint or ())
     counts = zip(map(len, rows), ("layers", "tensors", "findings"), strict=True)
     parts = [f"{ROWS} of {count} {what}" for count, what in counts if count > ROWS]
     return f"shown: {', '.join(parts)}; JSON and page have all" if parts else ""

@@ -1,0 +1,115 @@
+"""`vitedge check-data`: reads a set as calibration and evaluation do, so that what is said here is
+what an export would do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from vitedge.core.errors import InputError
+from vitedge.core.progress import Steps
+from vitedge.data import header
+from vitedge.data.decode import listing
+from vitedge.data.header import Header
+from vitedge.data.imageset import ImageSet
+from vitedge.data.open import Source
+from vitedge.measure.data_check import DataCheck, DataFinding
+from vitedge.measure.data_check.classes import classes_of, of_labels
+from vitedge.measure.data_check.images import (
+    look,
+    of_duplicates,
+    of_files,
+    of_headers,
+    of_overlap,
+    of_skipped,
+)
+from vitedge.measure.data_check.reader import Reader
+
+
+def check(source: Source, reader: Reader, against: Source | None, steps: Steps) -> DataCheck:
+    """Look at every image of `source` as `reader` takes it, and for those of `against`, too.
+
+    Raises InputError where there is nothing to look at.
+    """
+    images, findings = _opened(source, reader)
+    seen = look(images, steps, "checking images")
+    if isinstance(seen.error, InputError):  # a mask that does not fit ends evaluation
+        findings.append(DataFinding(severity="error", what=seen.error.what, fix=seen.error.fix))
+        if len(seen.digests) + len(images.unusable) < len(images):
+            images = reader.open(source, "calibration")
+            seen = look(images, steps, "checking images without masks")
+    headers = _headers(images, steps)
+    folders = _class_folders(source, images)
+    classes = classes_of(images, seen, reader, folders)
+    findings += of_labels(source, reader, folders, images, classes)
+    findings += of_skipped(images)
+    findings += of_headers(images, headers, reader)
+    findings += of_duplicates(images, seen)
+    findings += of_files(source, images)
+    if against is not None:
+        findings += of_overlap(seen, images, reader, against, steps)
+    sizes = [(h.width, h.height) for h in headers.values()]
+    width, height = zip(*sizes, strict=True) if sizes else ((), ())
+    role = _used_as(images, reader, source)
+    rank = ("error", "warning", "info")
+    return DataCheck(
+        data=str(source),
+        model=reader.model,
+        task=reader.task,
+        used_as=role,
+        images=len(images),
+        usable=len(seen.digests),
+        skipped=dict(Counter(images.unusable.values()).most_common()),
+        classes=classes,
+        width_px=_spread(width),
+        height_px=_spread(height),
+        modes=dict(Counter(h.mode for h in headers.values()).most_common()),
+        findings=tuple(sorted(findings, key=lambda finding: rank.index(finding.severity))),
+    )
+
+
+def _used_as(
+    images: ImageSet, reader: Reader, source: Source
+) -> Literal["evaluation", "calibration"]:
+    masked = isinstance(source, str) and (source == "shapes" or (Path(source) / "masks").is_dir())
+    labelled = images.strata or (reader.task == "segmentation" and masked)
+    return "evaluation" if labelled or reader.task == "features" else "calibration"
+
+
+def _opened(source: Source, reader: Reader) -> tuple[ImageSet, list[DataFinding]]:
+    """To evaluate on, or, where that is refused, to calibrate on, and why."""
+    try:
+        return reader.open(source, "evaluation"), []
+    except InputError as error:
+        images = reader.open(source, "calibration")
+        labelled = _used_as(images, reader, source) == "evaluation"
+        if labelled:
+            finding = DataFinding(severity="error", what=error.what, fix=error.fix)
+        else:
+            what = f"for calibration only: {error.what}"
+            finding = DataFinding(severity="info", what=what, fix=error.fix)
+        return images, [finding]
+
+
+def _headers(images: ImageSet, steps: Steps) -> dict[int, Header]:
+    headers = {}
+    for index, path in enumerate(images.paths):
+        if known := header.read(path):
+            headers[index] = known
+        steps("reading headers", index + 1, len(images))
+    return headers
+
+
+def _spread(values: Sequence[int]) -> tuple[int, int, int] | None:
+    return (min(values), round(median(values)), max(values)) if values else None
+
+
+def _class_folders(source: Source, images: ImageSet) -> list[str]:
+    """Names of the class folders of a set that has them."""
+    if not images.strata or not isinstance(source, str) or not images.paths:
+        return []
+    return listing(source)[0]
