@@ -104,11 +104,17 @@ def pack(source: Path, path: Path) -> None:
     """Write the ONNX file `source` to `path`, weights inside, or in `<name>.data` beside it where
     protobuf needs that."""
     model = load(source)
-    tensors = [value.const_value for value in model.graph.initializers.values()]
-    if sum(tensor.nbytes for tensor in tensors if tensor is not None) < SINGLE_FILE_BYTES:
+    if fits_one_file(model):
         onnx.save(onnx.load(source), path)
     else:
         write(model, path)
+
+
+def fits_one_file(model: ir.Model) -> bool:
+    """Whether protobuf takes `model` with its weights inside."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    numbers = (t for t in tensors if t is not None and t.dtype != ir.DataType.STRING)
+    return sum(tensor.nbytes for tensor in numbers) < SINGLE_FILE_BYTES
 
 
 def with_constants(source: Path, values: Mapping[str, NDArray[Any]], path: Path) -> None:

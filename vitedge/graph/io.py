@@ -20,7 +20,7 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
 from vitedge.graph import external
 from vitedge.graph.data_files import DataFolder, OpenFile, StoredTensor
-from vitedge.graph.external import INLINE_BYTES, SINGLE_FILE_BYTES
+from vitedge.graph.external import INLINE_BYTES
 from vitedge.graph.outputs import Outputs, choose
 from vitedge.graph.structure import sizes
 
@@ -116,11 +116,11 @@ def _input(value: ir.Value) -> Tensor:
 
 def write(model: ModelProto, path: Path) -> None:
     """Write `model` as one file, or with `<name>.data` beside it where protobuf needs that."""
-    tensors = (t for t in model.graph.initializer if t.data_type != TensorProto.STRING)
-    if sum(ir.tensor(tensor).nbytes for tensor in tensors) < SINGLE_FILE_BYTES:
+    graph = ir.from_proto(model)
+    if external.fits_one_file(graph):
         onnx.save(model, path)
     else:
-        external.write(ir.from_proto(model), path)
+        external.write(graph, path)
 
 
 def _opened(path: Path) -> OpenFile:

@@ -398,7 +398,7 @@ def test_a_small_model_is_one_file(tmp_path):
 
 
 def test_a_model_beyond_protobufs_limit_keeps_its_weights_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SINGLE_FILE_BYTES", 100)
+    monkeypatch.setattr(external, "SINGLE_FILE_BYTES", 100)
     weight = np.arange(3000, dtype=np.float32).reshape(1, 3000)
     files.write(classifier(weight=weight), tmp_path / "model.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
