@@ -1,4 +1,4 @@
-"""Legal graphs that few exporters write: branches, loops, sequences and functions around weights."""
+"""Legal graphs that few exporters write: branches, loops, sequences, functions around weights."""
 
 from __future__ import annotations
 
