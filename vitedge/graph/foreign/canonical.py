@@ -11,6 +11,7 @@ from onnx_ir.passes.common import (
     IdentityEliminationPass,
     InlinePass,
     LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
 )
 
 from vitedge.graph import fold
@@ -28,6 +29,7 @@ def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], nam
     """
     model = load(source)
     InlinePass()(model)
+    RemoveUnusedNodesPass()(model)  # none of them stands in the way
     name_apart(model.graph)
     sizes = _shapes(model, path.with_name("inlined.onnx"), images)
     opset.convert(model, to_opset, sizes, name)

@@ -74,17 +74,20 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 def _spell_out(graph: ir.Graph, opset: int) -> None:
     """Replace the operators that came after `opset` by the older ones that define them."""
     for node in list(graph):
-        if node.domain or not _is_newer(node.op_type, opset):
+        if node.domain or not defs.has(node.op_type) or defs.has(node.op_type, opset):
             continue
-        alone = _alone(node, graph.opset_imports[""])
+        version = graph.opset_imports[""]
+        schema = defs.get_schema(node.op_type, version)
+        if not (schema.has_function or schema.has_context_dependent_function):
+            continue
+        alone = _alone(node, version)
+        given = {attribute.name for attribute in alone.graph.node[0].attribute}
+        for name, attribute in schema.attributes.items():  # its definition refers to them
+            if name not in given and attribute.default_value.name:
+                alone.graph.node[0].attribute.append(attribute.default_value)
         names = [("", node.op_type)]
         inlined = onnx.inliner.inline_selected_functions(alone, names, inline_schema_functions=True)
         _splice(graph, node, ir.from_proto(inlined).graph)
-
-
-def _is_newer(op: str, opset: int) -> bool:
-    """Whether ONNX's operator `op` came after `opset`."""
-    return defs.has(op) and not defs.has(op, opset)
 
 
 def _splice(graph: ir.Graph, node: ir.Node, definition: ir.Graph) -> None:
