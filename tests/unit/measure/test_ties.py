@@ -22,6 +22,8 @@ def test_a_tie_counts_by_the_share_of_orders_that_are_right():
     result = scored("classification", LABELS, TIED, None, 100)
     assert result.value.artifact == pytest.approx(expected(TIED, LABELS, 1), abs=0.005)
     assert result.also["top5"].artifact == pytest.approx(expected(TIED, LABELS, 5), abs=0.01)
+    assert (result.artifact == LABELS).mean() == result.value.artifact
+    assert (np.take_along_axis(TIED, result.artifact[:, None], 1)[:, 0] == TIED.max(1)).all()
 
 
 def test_a_dead_head_is_right_once_in_as_many_times_as_there_are_classes():

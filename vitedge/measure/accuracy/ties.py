@@ -45,7 +45,7 @@ def agreement(want: Scores, got: Scores) -> NDArray[np.float64]:
 def ranks(logits: Scores, labels: NDArray[Any], place: int) -> NDArray[np.int64]:
     """How many classes come before the label's, (n,) of logits (n, C) and labels (n,).
 
-    Classes that tie come in an order by lot, so that each is as likely to be first. The lot is
+    Classes that tie come in an order by lot, so that each is as likely to be first. The lot is the
     image's, by its place among all, the first of these being `place`: two models that tie
     alike rank alike, and the order of the classes has no part in it. Logits with NaN among them
     rank no class: all come before.
@@ -60,8 +60,7 @@ def ranks(logits: Scores, labels: NDArray[Any], place: int) -> NDArray[np.int64]
 
 def choices(logits: Scores, labels: NDArray[Any], ranks: NDArray[np.int64]) -> NDArray[np.int32]:
     """The class chosen of logits (n, C), (n,), by the lots of `ranks`; -1 beside a NaN."""
-    candidates = best(logits)
-    rows = np.arange(len(labels))
-    candidates[rows, labels] &= ranks == 0
-    known = candidates.any(axis=1)
-    return np.where(known, candidates.argmax(axis=1), -1).astype(np.int32)
+    others = best(logits)
+    others[np.arange(len(labels)), labels] = False
+    other = np.where(others.any(axis=1), others.argmax(axis=1), -1)
+    return np.where(ranks == 0, labels, other).astype(np.int32)
