@@ -78,7 +78,7 @@ def _spell_out(graph: ir.Graph, opset: int) -> None:
             continue
         version = graph.opset_imports[""]
         schema = defs.get_schema(node.op_type, version)
-        if not (schema.has_function or schema.has_context_dependent_function):
+        if not (schema.has_function or schema.has_context_dependent_function):  # type: ignore[attr-defined]
             continue
         alone = _alone(node, version)
         given = {attribute.name for attribute in alone.graph.node[0].attribute}
