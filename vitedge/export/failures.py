@@ -43,12 +43,15 @@ class Failures(list[ExportFailure]):
 
     def _told(self, error: Exception, name: str, target: Target) -> VitedgeError:
         """`error`, which says of which bundle it is where there are several targets."""
-        if not isinstance(error, VitedgeError):
-            what, fix = f"{type(error).__name__}: {error_line(error)}", "report it with the model"
-            error = InputError(what, fix=fix).with_traceback(error.__traceback__)
-        told = copy(error).with_traceback(error.__traceback__)
-        told.__cause__ = error.__cause__
-        told.what = error.what.replace(f"{self._job.work}/", "")
+        told: VitedgeError
+        if isinstance(error, VitedgeError):
+            told = copy(error).with_traceback(error.__traceback__)
+            told.__cause__ = error.__cause__
+        else:
+            what = f"{type(error).__name__}: {error_line(error)}"
+            told = InputError(what, fix="this was not foreseen: report it with the model")
+            told.__cause__ = error
+        told.what = told.what.replace(f"{self._job.work}/", "")
         if len(self._job.plan.targets) > 1 and target.name not in told.what:
             told.what = f"{name}: {told.what}"
         told.args = (told.what,)

@@ -121,7 +121,9 @@ class Quantizer:
         self._steps.say("measuring every layer")
         nodes = [layer.node for layer in layers]
         figures = examine(calibrated.path, int8.path, nodes, calibrated.images[0])
-        examined = [msgspec.structs.replace(layer, figures=figures[layer.node]) for layer in layers]
+        examined = [
+            msgspec.structs.replace(layer, figures=figures.get(layer.node)) for layer in layers
+        ]
         return msgspec.structs.replace(int8.record, layers=tuple(examined))
 
     @property

@@ -32,6 +32,8 @@ def examine(
 ) -> dict[str, Figures]:
     """Measure the `nodes` of the ONNX file `fp32`, which `int8` is the QDQ version of.
 
+    Those inside an If or a loop are left out.
+
     `images` is (k, H, W, 3). Both graphs run as they are written, each operator in float between
     Q and DQ, so the machine's own INT8 kernels do not matter. Raises InputError where a layer's
     output is NaN or infinite.
@@ -39,6 +41,7 @@ def examine(
     path = fp32.with_name("examined.onnx")  # shares fp32's external data
     data = path.with_name(f"{path.name}.data")
     batch, scales = _write(fp32, int8, nodes, path)
+    nodes = list(scales)
     try:
         run = Runner(path, as_written=True)
         filled = fill_batch(images, batch)
@@ -84,7 +87,8 @@ def _write(
     meter = _Meter(graph.initializer, other.graph)
     by_name = {node.name: node for node in graph.node}
     for name in nodes:
-        meter.measure(by_name[name])
+        if name in by_name:
+            meter.measure(by_name[name])
     meter.gather()
     # ONNX Runtime starts at the output and, of a node's inputs, makes the one that stands last in
     # the file first: what only dequantizes weights comes first, else every weight would be in

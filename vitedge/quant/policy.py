@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+import msgspec
 import onnx_ir as ir
 from onnx import ModelProto, NodeProto
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
 from vitedge.graph.match import TRANSPARENT, softmaxes
-from vitedge.graph.structure import FLOAT_PRODUCTS, Structure
+from vitedge.graph.structure import FLOAT_PRODUCTS, PRODUCTS, Structure
 
 Role = Literal["linear", "conv", "qk", "pv", "product", "heads", "recurrent"]
 """`heads`: a Linear that mixes the heads of an attention, before its softmax or after it."""
@@ -32,10 +33,11 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.value_info
     }
-    layers = []
+    layers: list[Layer] = []
     role: str
     for node in graph.node:
         op = node.op_type
+        layers += _carried(node)
         if op in FLOAT_PRODUCTS:
             role, why = FLOAT_PRODUCTS[op], f"no INT8 {op}"
             layers.append(Layer(node=node.name, op=op, role=role, quantized=False, why=why))
@@ -58,6 +60,22 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
             quantized, why = False, limit
         layers.append(Layer(node=node.name, op=op, role=role, quantized=quantized, why=why))
     return layers
+
+
+def _carried(outer: NodeProto) -> Iterator[Layer]:
+    """What multiplies and accumulates inside an If or a loop: it runs in float, as it came."""
+    for attribute in outer.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for node in graph.node:
+                op, name = node.op_type, f"{outer.name}/{node.name}"
+                if op in (*PRODUCTS, *FLOAT_PRODUCTS):
+                    role = FLOAT_PRODUCTS.get(op, "conv" if op == "Conv" else "product")
+                    why = f"inside the {outer.op_type} '{outer.name}', which runs in float"
+                    yield Layer(node=name, op=op, role=role, quantized=False, why=why)
+                yield from (
+                    msgspec.structs.replace(layer, node=f"{outer.name}/{layer.node}")
+                    for layer in _carried(node)
+                )
 
 
 def _verdict(op: str, role: str, target: Quantization) -> tuple[bool, str]:

@@ -197,3 +197,22 @@ def test_operators_without_an_int8_form_are_told():
     """)
     reasons = {layer.op: (layer.quantized, layer.why) for layer in decide(model, EVERYTHING)}
     assert reasons == {op: (False, f"no INT8 {op}") for op in ("LSTM", "ConvTranspose", "Einsum")}
+
+
+def test_what_an_if_holds_is_counted_in_float():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        chosen (float[2,2] x, bool[1] c) => (float[2,2] y)
+        <float[2,2] w = {1, 2, 3, 4}>
+        {
+            h = MatMul (x, w)
+            y = If (c) <
+                then_branch = yes () => (float[2,2] t) { t = MatMul (h, w) },
+                else_branch = no () => (float[2,2] e) { e = Relu (h) }
+            >
+        }
+    """)
+    model.graph.node[1].name = "choice"
+    outer, inner = decide(model, EVERYTHING)
+    assert outer.quantized and not inner.quantized
+    assert inner.node == "choice/" and "inside the If 'choice'" in inner.why
