@@ -113,5 +113,6 @@ def test_outputs_that_hardly_vary_are_inconclusive(dead, vitedge):
     for check in judged["checks"]:
         assert check["answer"] == "inconclusive" and why in check["reason"]
     vitedge("gate", int8, "--min-top1", 0.9, code=1)  # that it breaks for certain
-    ran = vitedge("bench", int8, *SHORT, code=4)
-    assert "ship INT8" not in ran.stdout and why in ran.stderr
+    if why == ZERO[-1]:  # of the others, bench would say the same
+        ran = vitedge("bench", int8, *SHORT, code=4)
+        assert "ship INT8" not in ran.stdout and why in ran.stderr
