@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import (
@@ -18,6 +20,7 @@ from vitedge.graph import fold
 from vitedge.graph.external import load, write
 from vitedge.graph.foreign import fusion, opset
 from vitedge.graph.run import Shapes, shapes
+from vitedge.graph.structure import sizes as dims_of
 
 
 def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], name: str) -> None:
@@ -38,10 +41,34 @@ def canonical(source: Path, path: Path, to_opset: int, images: NDArray[Any], nam
     fusion.fuse(model, sizes)  # before folding, which takes an ε of 1e-12 for none
     fold.constants(model)
     name_apart(model.graph)
-    fusion.fuse(model, _shapes(model, path.with_name("folded.onnx"), images))
+    folded = path.with_name("folded.onnx")
+    sizes = _shapes(model, folded, images)
+    fusion.fuse(model, sizes)
     write(model, path)
+    onnx.shape_inference.infer_shapes_path(path, path)
+    if not dims_of(model.graph.inputs[0])[0]:  # an open batch
+        more = shapes(folded, np.concatenate([images, images[:1]]))
+        sizes = {name: _common(dims, more[name]) for name, dims in sizes.items()}
+    _describe(path, sizes)
     for value in model.graph.initializers.values():
         value.const_value = None  # onnxscript's rules remember the graph: let go of its files
+
+
+def _common(dims: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes that are the same for another batch; 0 for those that are not."""
+    return tuple(a if a == b else 0 for a, b in zip(dims, others, strict=True))
+
+
+def _describe(path: Path, sizes: Shapes) -> None:
+    """State what was measured: inference does not see through shapes that are computed."""
+    model = onnx.load(path, load_external_data=False)
+    for value in model.graph.value_info:
+        kind = value.type.tensor_type
+        if value.name in sizes and kind.elem_type:
+            kind.shape.Clear()
+            for size in sizes[value.name]:
+                kind.shape.dim.add(**({"dim_value": size} if size else {}))
+    onnx.save(model, path)
 
 
 def _shapes(model: ir.Model, path: Path, images: NDArray[Any]) -> Shapes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import onnx.inliner
 import onnx_ir as ir
@@ -77,8 +78,8 @@ def _spell_out(graph: ir.Graph, opset: int) -> None:
         if node.domain or not defs.has(node.op_type) or defs.has(node.op_type, opset):
             continue
         version = graph.opset_imports[""]
-        schema = defs.get_schema(node.op_type, version)
-        if not (schema.has_function or schema.has_context_dependent_function):  # type: ignore[attr-defined]
+        schema: Any = defs.get_schema(node.op_type, version)  # its stubs lack what it is asked
+        if not schema.all_function_opset_versions:
             continue
         alone = _alone(node, version)
         given = {attribute.name for attribute in alone.graph.node[0].attribute}
