@@ -1,6 +1,6 @@
 """With a dynamic batch, an image's output is what it is alone: in INT8, on every family.
 
-All families: `pytest -m heavy tests/integration/test_dynamic_batch.py`, some five minutes.
+All families: `pytest -m heavy tests/integration/test_dynamic_batch.py`, some twenty seconds each.
 """
 
 import numpy as np
