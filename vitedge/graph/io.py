@@ -87,6 +87,8 @@ def read(path: Path) -> OnnxFile:
                 f"{path}: tensor '{name}' holds NaN or infinity",
                 fix="these weights are damaged: export it again from sound ones",
             )
+        if name in stored and stored[name].nbytes < INLINE_BYTES:  # readers look for shapes in it
+            value.const_value = ir.tensor(stored[name].numpy().copy(), name=name)
     return OnnxFile(model, digest.hexdigest())
 
 
@@ -166,7 +168,7 @@ def _outline(proto: ModelProto) -> ModelProto:
             continue
         for field in ("raw_data", "external_data", "data_location"):
             tensor.ClearField(field)
-        tensor.dims[:] = [min(size, 0) for size in tensor.dims]  # complete without data
+        tensor.dims[:] = [0] * max(1, len(tensor.dims))  # complete without data
     return outline
 
 

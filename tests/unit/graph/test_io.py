@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
@@ -96,6 +97,17 @@ def test_data_beside_the_file_is_read(tmp_path):
     (tmp_path / "a.data").write_bytes(WEIGHT.tobytes())
     path = save(tmp_path / "a.onnx", with_external("a.data"))
     np.testing.assert_array_equal(weight_of(path), WEIGHT)
+
+
+def test_a_number_may_lie_there_too_and_is_taken_into_the_graph(tmp_path):
+    """onnx's own helper moves every tensor at a threshold of 0; runtimes look for shapes inside."""
+    model = classifier()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2, np.float32), "two"))
+    everything = {"save_as_external_data": True, "location": "a.data", "size_threshold": 0}
+    onnx.save(model, tmp_path / "a.onnx", **everything)
+    stored = files.read(tmp_path / "a.onnx").model.graph.initializers
+    assert stored["two"].const_value.numpy() == 2
+    assert not isinstance(stored["two"].const_value, ir.ExternalTensor)
 
 
 @pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
