@@ -176,7 +176,9 @@ def test_validate_and_bench_fill_the_report(proven, bundles):
     assert set(timing.split()) <= set(report["latency"]["fp32"])
     exported = json.loads((bundles["onnxruntime", "int8"] / "report.json").read_text())
     assert proven["validate"]["accuracy"] == exported["accuracy"]
-    assert proven["validate"]["numerics"] == pytest.approx(exported["numerics"])
+    again, before = (dict(r["numerics"]) for r in (proven["validate"], exported))
+    assert again.pop("outputs") == before.pop("outputs") == {}  # there is but one
+    assert again == pytest.approx(before)
     assert report["accuracy"] == proven["validate"]["accuracy"]  # bench has kept it
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitedge.measure.accuracy.validation import OutputError
+from vitedge.measure.accuracy.output_error import OutputError
 from vitedge.measure.accuracy.variation import Variation
 
 RNG = np.random.default_rng(0)
@@ -45,4 +45,4 @@ def test_numerics_carry_it():
     error = OutputError()
     error.update(SAME, SAME + np.float32(0.1))
     assert "same output" in error.result("golden").degenerate
-    assert error.result("golden", images=1).degenerate == ""
+    assert error.result("golden", distinct=1).degenerate == ""

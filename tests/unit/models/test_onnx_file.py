@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
@@ -106,7 +107,7 @@ def test_float_pixels_may_come_channels_last(tmp_path):
     (tmp_path / "p.toml").write_text("height = 8\nwidth = 6\n")
     model = resolve(ModelRequest(path, preprocess=tmp_path / "p.toml"))
     assert model.identity.labels == ("0", "1", "2")
-    onnx.save(model.content, tmp_path / "bound.onnx")
+    ir.save(model.content, tmp_path / "bound.onnx")
     pixels = np.random.default_rng(0).random((1, 3, 8, 6), np.float32)
     (got,) = Runner(tmp_path / "bound.onnx")(pixels)
     (want,) = Runner(tmp_path / "mine.onnx")(pixels.transpose(0, 2, 3, 1).copy())
