@@ -24,7 +24,7 @@ BLOCK_BYTES = 2**24
 
 
 class OpenFile:
-    """A regular file, opened once: what is checked is what is used, whatever its name leads to."""
+    """A regular file, opened once: whatever its name leads to later, this is what is read."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError, also where `path` is no regular file."""

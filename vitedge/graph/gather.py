@@ -46,7 +46,8 @@ class _KnownSize(RewriteRuleClassBase):
     the exporter computes the indices of `nn.Unfold` of them."""
 
     def pattern(self, op: Any, x: ir.Value, indices: ir.Value) -> Any:
-        return op.Gather(op.Shape(x, start=0), indices, axis=0)
+        shape = op.Shape(x, start=0, _allow_other_attributes=False)  # of all axes
+        return op.Gather(shape, indices, axis=0)
 
     def check(  # type: ignore[override]
         self, context: Any, x: ir.Value, indices: ir.Value, **_: Any

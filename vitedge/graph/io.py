@@ -27,7 +27,7 @@ from vitedge.graph.structure import sizes
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     *("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger"),
@@ -75,20 +75,20 @@ def read(path: Path) -> OnnxFile:
         stored = {tensor.name: folder.open(tensor) for tensor in outside}
         _name_nodes(proto)
         model = ir.from_proto(proto)
+        for name, value in model.graph.initializers.items():
+            value.const_value = stored.get(name, value.const_value)
+            if not _is_finite(value.const_value, digest):
+                raise InputError(
+                    f"{path}: tensor '{name}' holds NaN or infinity",
+                    fix="these weights are damaged: export it again from sound ones",
+                )
+            if name in stored and stored[name].nbytes < INLINE_BYTES:  # there readers want shapes
+                value.const_value = ir.tensor(stored[name].numpy().copy(), name=name)
     except InputError:
         raise
     except Exception as error:  # ValidationError, or what onnx_ir raises
         reason = error_line(error)
         raise InputError(f"{path} is not a valid model: {reason}", fix="export it again") from error
-    for name, value in model.graph.initializers.items():
-        value.const_value = stored.get(name, value.const_value)
-        if not _is_finite(value.const_value, digest):
-            raise InputError(
-                f"{path}: tensor '{name}' holds NaN or infinity",
-                fix="these weights are damaged: export it again from sound ones",
-            )
-        if name in stored and stored[name].nbytes < INLINE_BYTES:  # readers look for shapes in it
-            value.const_value = ir.tensor(stored[name].numpy().copy(), name=name)
     return OnnxFile(model, digest.hexdigest())
 
 
@@ -155,16 +155,17 @@ def _tensors(messages: Iterable[Any]) -> Iterator[TensorProto]:
 def _outline(proto: ModelProto) -> ModelProto:
     """`proto` without its data, for onnx's checker: that follows no link, and ends at 2 GiB.
 
-    Raises ValueError where a tensor has less of it than its shape takes.
+    Raises ValueError where a tensor has more or less of it than its shape takes.
     """
     outline = ModelProto()
     outline.CopyFrom(proto)
     for tensor in _tensors([outline]):
+        if min(tensor.dims, default=0) < 0:
+            raise ValueError(f"tensor '{tensor.name}' has the shape {list(tensor.dims)}")
         stored = len(tensor.raw_data)
-        if stored > INLINE_BYTES:
-            if stored < ir.tensor(tensor).nbytes:
-                raise ValueError(f"tensor '{tensor.name}' has fewer bytes than its shape takes")
-        elif tensor.data_location != TensorProto.EXTERNAL:
+        if stored and stored != (takes := ir.tensor(tensor).nbytes):
+            raise ValueError(f"tensor '{tensor.name}' takes {takes} bytes, and has {stored}")
+        if stored <= INLINE_BYTES and tensor.data_location != TensorProto.EXTERNAL:
             continue
         for field in ("raw_data", "external_data", "data_location"):
             tensor.ClearField(field)
@@ -230,13 +231,12 @@ def image_model(
         names = ", ".join(value.name or "" for value in inputs) or "none"
         raise InputError(
             f"{path} has no single image input (inputs: {names})",
-            fix="export it with one input, height and width fixed: "
-            "(B, 3, H, W) float32 or (B, H, W, 3) uint8",
+            fix="export it with one input: (B, 3, H, W) or (B, H, W, 3) float32, or (B, H, W, 3) uint8",
         )
     if preprocess is None:
         raise InputError(
             f"{path} takes normalised float pixels, and does not say how they are made",
-            fix="pass `preprocess=FILE.toml` with height, width, mean and std "
+            fix="pass `preprocess` with a .toml or .json of height, width, mean and std "
             "(see 'Preprocessing' in the README)",
         )
     if (preprocess.height, preprocess.width) != (dims[2], dims[3]):

@@ -11,7 +11,7 @@ from vitedge.graph.structure import FLOAT_PRODUCTS, PRODUCTS, sizes
 
 
 def macs(node: ir.Node) -> int | None:
-    """Of one image, where an open or first dimension of the output counts the images.
+    """Of one image where the first dimension of the output is open, of the whole batch otherwise.
 
     None where the shapes are not known; 0 for an operator that multiplies no matrices.
     """
@@ -45,9 +45,9 @@ def _float_macs(node: ir.Node) -> int | None:
     if not left or not right:
         return None
     if node.op_type == "ConvTranspose":  # each input value meets each weight of its channel
-        return math.prod(left[1:]) * math.prod(right[1:]) or None
+        return math.prod(left if left[0] else left[1:]) * math.prod(right[1:]) or None
     recurrent = sizes(node.inputs[2])  # every value of W and R, for each step of a sequence
-    steps = left[0] * (left[1] or 1)
+    steps = (left[0] or 1) * (left[1] or 1)
     return steps * (math.prod(right) + math.prod(recurrent)) or None
 
 

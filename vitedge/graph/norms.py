@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from vitedge.graph.constants import is_constant, scalar
+from vitedge.graph.constants import is_constant, scalar, values
 from vitedge.graph.external import constant
 from vitedge.graph.responses import Samples, alike, over_last_axis, responses, substitute
 from vitedge.graph.run import Shapes
@@ -33,7 +34,11 @@ def fuse(model: ir.Model, sizes: Shapes) -> int:
 
     What is told is what its operators compute, not how they are written.
     """
-    return sum(_fuse_at(mean, sizes) for mean in list(model.graph) if mean.op_type == "ReduceMean")
+    fused = 0
+    for mean in list(model.graph):
+        while mean.op_type == "ReduceMean" and _fuse_at(mean, sizes):  # two norms may share it
+            fused += 1
+    return fused
 
 
 def _fuse_at(mean: ir.Node, sizes: Shapes) -> bool:
@@ -45,6 +50,7 @@ def _fuse_at(mean: ir.Node, sizes: Shapes) -> bool:
     if not over_last_axis(mean, len(dims)):
         return False
     samples = np.random.default_rng(0).normal(0.5, 2.0, (_ROWS, dims[-1]))
+    samples *= np.geomspace(1e-4, 1, _ROWS)[:, None]  # of all sizes: that tells one ε from another
     given = responses(x, samples, len(dims))
     norms = {value: norm for value in given if (norm := _norm(value, given, samples))}
     last = next(iter(norms), None)
@@ -64,8 +70,10 @@ class _Norm:
     """(x − mean) / √(variance + ε) · γ + β; γ and β are (channels,)."""
 
     epsilon: float
-    gamma: NDArray[np.float32]
-    beta: NDArray[np.float32]
+    gamma: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    kind: np.dtype[Any]
+    """Of the constants it was written with."""
 
 
 def _norm(value: ir.Value, given: Mapping[ir.Value, Samples], samples: Samples) -> _Norm | None:
@@ -76,6 +84,8 @@ def _norm(value: ir.Value, given: Mapping[ir.Value, Samples], samples: Samples) 
     centred = samples - samples.mean(1, keepdims=True)
     variance = np.square(centred).mean(1, keepdims=True)
     makers = [node for v in given if (node := v.producer()) is not None]
+    constants = [value for node in makers for value in node.inputs if is_constant(value)]
+    kinds = [kind for value in constants if (kind := values(value).dtype).kind == "f"]
     for epsilon in {number for node in makers if (number := _added(node))} or {_LEAST}:
         normal = centred / np.sqrt(variance + epsilon)
         spread = normal - normal.mean(0)
@@ -83,7 +93,8 @@ def _norm(value: ir.Value, given: Mapping[ir.Value, Samples], samples: Samples) 
         beta = (got - gamma * normal).mean(0)
         beta[np.abs(beta) < _EXACT * np.abs(got).max()] = 0
         if gamma.any() and alike(got, gamma * normal + beta, _TOLERANCE):
-            return _Norm(epsilon, gamma.astype(np.float32), beta.astype(np.float32))
+            kind = kinds[0] if kinds else np.dtype(np.float32)
+            return _Norm(epsilon, gamma, beta, kind)
     return None
 
 
@@ -98,8 +109,8 @@ def _replace(graph: ir.Graph, x: ir.Value, last: ir.Value, norm: _Norm) -> None:
     """One LayerNormalization of `x` for `last`."""
     node = last.producer()
     assert node is not None
-    gamma = constant(graph, f"{last.name}.gamma", norm.gamma)
-    beta = constant(graph, f"{last.name}.beta", norm.beta)
+    gamma = constant(graph, f"{last.name}.gamma", norm.gamma.astype(norm.kind))
+    beta = constant(graph, f"{last.name}.beta", norm.beta.astype(norm.kind))
     settings = {"axis": -1, "epsilon": norm.epsilon, "stash_type": 1}
     name = f"{node.name}/LayerNormalization"
     fused = ir.node("LayerNormalization", [x, gamma, beta], settings, name=name)

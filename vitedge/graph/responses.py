@@ -71,7 +71,7 @@ def _response(
         return None
     operands = []
     for value in node.inputs:
-        operand = given[value] if value in given else _constant(value, width)
+        operand = given[value] if value in given else _constant(value, width, rank)
         if operand is None:
             return None
         operands.append(operand)
@@ -79,13 +79,13 @@ def _response(
     return output
 
 
-def _constant(value: ir.Value | None, width: int) -> Samples | None:
+def _constant(value: ir.Value | None, width: int, rank: int) -> Samples | None:
     """A constant that is one number, or one for each channel."""
     if not is_constant(value):
         return None
     dims = shape(value)
     count = math.prod(dims)
-    if count != 1 and (dims[-1] != width or count != width):
+    if len(dims) > rank or (count != 1 and (dims[-1] != width or count != width)):
         return None
     array = values(value)
     return array.astype(np.float64).reshape(1, -1) if array.dtype.kind in "fi" else None

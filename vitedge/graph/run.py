@@ -120,9 +120,10 @@ def tapped(
     model.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
     tapped_path = path.with_name("tapped.onnx")  # shares its external data
     onnx.save(model, tapped_path)
-    run = Runner(tapped_path, often=often, as_written=as_written)
-    tapped_path.unlink()
-    return run
+    try:
+        return Runner(tapped_path, often=often, as_written=as_written)
+    finally:
+        tapped_path.unlink()
 
 
 def shapes(path: Path, images: NDArray[Any]) -> Shapes:

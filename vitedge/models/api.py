@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from vitedge.core.spec import Preprocess, Task
     from vitedge.models.sources import ModelRequest, ReferenceModel
 
-AnyModel: TypeAlias = "str | nn.Module | ReferenceModel"
+AnyModel: TypeAlias = "AnyPath | nn.Module | ReferenceModel"
 
 
 def load(
@@ -94,7 +95,7 @@ def request(
         **further,
     )
     if not isinstance(model, ReferenceModel):
-        return replace(asked, model=model)
+        return replace(asked, model=os.fspath(model) if isinstance(model, os.PathLike) else model)
     if asked != ModelRequest():
         raise InputError(
             "a model that is loaded takes no parameters of `load`", fix="give them to `load`"

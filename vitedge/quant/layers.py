@@ -200,14 +200,14 @@ class _Meter:
             depth = [self._add("Div", self._size(node.input[1]), channel)]
         elif dims := self._dims.get(node.input[1]):
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
-            each = (
+            contracted_dims = (
                 dims[1:]
                 if node.op_type == "Conv"
                 else dims[-1:]
                 if transposed
                 else dims[-2:-1] or dims
             )
-            depth = [self._constant(np.float32(math.prod(each)))]
+            depth = [self._constant(np.float32(math.prod(contracted_dims)))]
         macs = self._size(counted)
         for factor in depth:
             macs = self._add("Mul", macs, factor)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from vitedge.core.errors import InputError, error_line
 from vitedge.graph.external import write
@@ -37,7 +38,9 @@ def image_input(graph: ir.Graph) -> ImageInput | None:
     dims = sizes(inputs[0]) if len(inputs) == 1 else ()
     if len(dims) != 4 or inputs[0].dtype not in _DTYPES:
         return None
-    channels_last = inputs[0].dtype == ir.DataType.UINT8 or (dims[3] == 3 and dims[1] != 3)
+    channels_last = dims[1] != 3 and (dims[3] == 3 or inputs[0].dtype == ir.DataType.UINT8)
+    if inputs[0].dtype == ir.DataType.UINT8 and not channels_last:
+        return None
     return ImageInput(inputs[0], channels_last)
 
 
@@ -67,8 +70,27 @@ def bind(model: ir.Model, path: Path, height: int | None, width: int | None) -> 
         image.value.shape = ir.Shape([batch, channels, *size])
     if image.channels_last and image.value.dtype == ir.DataType.FLOAT:
         _planes_first(model.graph, image.value)
-    if any(0 in sizes(output)[1:] or output.shape is None for output in model.graph.outputs):
+    if not all(map(_is_known, model.graph.outputs)):
+        _infer_outputs(model)
+    if not all(map(_is_known, model.graph.outputs)):
         _bind_outputs(model, path)
+
+
+def _is_known(output: ir.Value) -> bool:
+    """Whether all of its sizes but the batch are stated."""
+    return bool(output.shape) and 0 not in sizes(output)[1:]
+
+
+def _infer_outputs(model: ir.Model) -> None:
+    """Give every output the sizes that follow from the operators alone, where they do."""
+    inferred = model.clone()
+    for value in inferred.graph.outputs:
+        value.shape = None
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(inferred)
+    for value, output in zip(model.graph.outputs, inferred.graph.outputs, strict=True):
+        if _is_known(output) and output.shape is not None:
+            lead = (value.shape or output.shape)[0]
+            value.shape = ir.Shape([lead, *output.shape[1:]])
 
 
 def _stated(image: ImageInput) -> str:
@@ -100,9 +122,14 @@ def _bind_outputs(model: ir.Model, path: Path) -> None:
     assert image.dtype is not None and image.shape is not None
     with TemporaryDirectory() as folder:
         trial = Path(folder) / "model.onnx"
-        write(model.clone(), trial)
         try:
+            write(model.clone(), trial)
             outputs = Runner(trial)(np.zeros(dims, _DTYPES[image.dtype]))
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {folder}: {error.strerror}",
+                fix="free some space there, or export the file with the sizes of its outputs",
+            ) from error
         except Exception as error:  # whatever ONNX Runtime raises
             raise InputError(
                 f"{path} does not run on an image of {'×'.join(map(str, dims[1:]))}: "

@@ -57,7 +57,8 @@ def _passed(node: ir.Node) -> ir.Value | None:
 
 
 def _fuse_gelu(graph: ir.Graph, node: ir.Node, sizes: Shapes) -> None:
-    x = np.linspace(-6, 6, 97).reshape(-1, 1)
+    grid = np.linspace(-6, 6, 97)
+    x = np.stack([grid, grid[::-1]], 1)  # two channels: what reduces them is no GELU
     if node.op_type == "Erf":
         approximate, gelu = "none", x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
     else:
@@ -121,6 +122,6 @@ def _unflatten(graph: ir.Graph, softmax: ir.Node, sizes: Shapes) -> None:
         sizes.get(value.name, ()) for value in (source, flat.outputs[0], target.outputs[0])
     )
     last = softmax.attributes.get_int("axis", -1) in (-1, len(matrix) - 1)
-    if last and before and before == after and before[-1] == matrix[-1]:
+    if last and matrix and before and before == after and before[-1] == matrix[-1]:
         name = f"{softmax.name}/last"
         substitute(graph, target.outputs[0], ir.node("Softmax", [source], {"axis": -1}, name=name))

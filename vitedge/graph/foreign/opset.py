@@ -48,15 +48,14 @@ def convert(model: ir.Model, opset: int, sizes: Shapes, name: str) -> None:
         ConvertVersionPass(opset, fallback=True)(model)
         if version_of(model) != opset:
             raise _refusal(model.graph, version, opset, name)
-        for value in _values(model.graph):  # inference took sequences for tensors
+        for value in _values(model.graph):  # inference took sequences for tensors, and one batch
             if value not in model.graph.outputs:
-                value.type = declared.get(value.name)
-        _describe(model.graph, {})
+                value.type, value.shape = declared.get(value.name), None
     model.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
 
 
 def _describe(graph: ir.Graph, sizes: Shapes) -> None:
-    """Give every computed tensor its shape of `sizes`; none where it is not there."""
+    """Give every tensor that the main graph computes its shape of `sizes`, or none."""
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -81,13 +80,15 @@ def _spell_out(graph: ir.Graph, opset: int) -> None:
         schema: Any = defs.get_schema(node.op_type, version)  # its stubs lack what it is asked
         if not schema.all_function_opset_versions:
             continue
-        alone = _alone(node, version)
-        given = {attribute.name for attribute in alone.graph.node[0].attribute}
+        model = _single(node, version)
+        given = {attribute.name for attribute in model.graph.node[0].attribute}
         for name, attribute in schema.attributes.items():  # its definition refers to them
             if name not in given and attribute.default_value.name:
-                alone.graph.node[0].attribute.append(attribute.default_value)
+                model.graph.node[0].attribute.append(attribute.default_value)
         names = [("", node.op_type)]
-        inlined = onnx.inliner.inline_selected_functions(alone, names, inline_schema_functions=True)
+        inlined = onnx.inliner.inline_selected_functions(
+            single, names, inline_schema_functions=True
+        )
         _splice(graph, node, ir.from_proto(inlined).graph)
 
 
@@ -109,7 +110,7 @@ def _splice(graph: ir.Graph, node: ir.Node, definition: ir.Graph) -> None:
     ir.convenience.replace_nodes_and_values(graph, node, [node], pieces, node.outputs, outputs)
 
 
-def _alone(node: ir.Node, opset: int) -> ModelProto:
+def _single(node: ir.Node, opset: int) -> ModelProto:
     """A model of `node` and nothing else, small constants inside."""
     values = [value for value in dict.fromkeys(node.inputs) if value is not None]
     stored = [
@@ -134,7 +135,7 @@ def _refusal(graph: ir.Graph, version: int, opset: int, name: str) -> InputError
         if node.domain or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             continue
         try:
-            version_converter.convert_version(_alone(node, version), opset)
+            version_converter.convert_version(_single(node, version), opset)
         except Exception as error:  # the converter knows no other
             where, why = f"{node.op_type} ('{node.name}')", error_line(error)
             break

@@ -51,7 +51,7 @@ def _difference(
     """How much the two differ on each image, (n,); 0 where they agree.
 
     Classes: how much more probable the artifact finds its choice than FP32's, and 1 more where
-    FP32 was right. Segmentation: share of pixels. Features: 1 - cosine.
+    that is another and FP32's was right. Segmentation: share of pixels. Features: 1 - cosine.
     """
     n = len(artifact)
     if task == "segmentation":
@@ -65,7 +65,8 @@ def _difference(
         logits = artifact[row].astype(np.float64)
         shares = np.exp(logits - logits.max())
         margin = (shares[choice[row]] - shares[fp32_choice[row]]) / shares.sum()
-        difference[row] = 1e-9 + margin + (fp32_choice[row] == labels[row])
+        lost = choice[row] != fp32_choice[row] == labels[row]
+        difference[row] = 1e-9 + margin + lost
     return difference
 
 

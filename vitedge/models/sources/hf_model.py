@@ -27,8 +27,8 @@ from vitedge.models.sources.base import (
 )
 from vitedge.models.sources.outputs import ChosenOutputs, named, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
+from vitedge.models.sources.settings import PROCESSOR
 
-_PROCESSOR = "preprocessor_config.json"
 _WEIGHTS = tuple(
     f"{name}{index}"
     for name in ("model.safetensors", "pytorch_model.bin")
@@ -176,13 +176,13 @@ def _preprocess(name: str, config: Any) -> Preprocess:
         if not isinstance(settings, dict):
             raise ValueError(f"it holds a {type(settings).__name__}, not an object")
     except (OSError, ValueError, TypeError) as error:
-        if (Path(name) / _PROCESSOR).is_file() or "valid JSON" in str(error):
+        if (Path(name) / PROCESSOR).is_file() or "valid JSON" in str(error):
             raise InputError(
-                f"hf:{name}: its {_PROCESSOR} cannot be read: {error_line(error)}",
+                f"hf:{name}: its {PROCESSOR} cannot be read: {error_line(error)}",
                 fix=f"save its image processor again, {advice}",
             ) from error
         raise InputError(
-            f"hf:{name} has no {_PROCESSOR}", fix=f"save its image processor there, {advice}"
+            f"hf:{name} has no {PROCESSOR}", fix=f"save its image processor there, {advice}"
         ) from error
     return from_hf(settings, config.model_type, _image_size(config) or (224, 224))
 

@@ -84,7 +84,7 @@ def _tensors(module: nn.Module, kind: str, preprocess: Preprocess) -> dict[str, 
     """What it makes of one black image, by name."""
     size = (preprocess.height, preprocess.width)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             output = module(torch.zeros(1, 3, *size))
     except Exception as error:  # whatever a module raises
         raise InputError(

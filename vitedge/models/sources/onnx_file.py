@@ -65,7 +65,11 @@ def _preprocess(
 
 def _labels(model: ir.Model, path: Path, classes: int, notes: list[str]) -> tuple[str, ...]:
     """The names of the classes, or numbers where there are none or not as many."""
-    labels = settings.labels_of(path, model.metadata_props) if classes else ()
+    labels: tuple[str, ...] = ()
+    try:
+        labels = settings.labels_of(path, model.metadata_props) if classes else ()
+    except InputError as error:  # of a file that nobody asked for
+        notes.append(f"{error.what}: classes are called by number")
     if labels and len(labels) != classes:
         notes.append(f"{len(labels)} names of classes lie beside it, and it has {classes}: numbers")
     if len(labels) != classes:

@@ -64,6 +64,8 @@ def _images(preprocess: Preprocess) -> NDArray[np.uint8]:
 
 def _is_scale(name: str, parameter: Tensor) -> bool:
     """Whether it is constant and tiny, or a vector of zeros that multiplies."""
+    if not parameter.numel():
+        return False
     constant = float(parameter.flatten()[0])
     if abs(constant) > TINY or not bool((parameter == constant).all()):
         return False
