@@ -131,19 +131,29 @@ def _exported(export: Callable[[], list[ExportResult]], *, as_json: bool) -> Non
     except VitedgeError as error:
         if isinstance(error.exports, Exports):
             _show(error.exports, as_json=as_json)
-            for failure in error.exports.failures[1:]:
-                say_error(failure.error)
+            for other in _different(error.exports)[1:]:
+                say_error(other)
         raise
     if artifacts:  # in a process that only trains along, none
         exports = artifacts if isinstance(artifacts, Exports) else Exports(artifacts)
         _show(exports, as_json=as_json)
-        for failure in exports.failures:
-            say_error(failure.error)
+        for other in _different(exports):
+            say_error(other)
+
+
+def _different(exports: Exports) -> list[VitedgeError]:
+    """What went wrong, once where several targets say the same."""
+    errors: dict[tuple[str, str], VitedgeError] = {}
+    for failure in exports.failures:
+        error = failure.error
+        errors.setdefault((error.what.removeprefix(f"{failure.artifact}: "), error.fix), error)
+    return list(errors.values())
 
 
 def _show(exports: Exports, *, as_json: bool) -> None:
     """What has been made, and what could not be."""
     from vitedge.measure.inspection import notes
+    from vitedge.runtimes import runs_here
     from vitedge.show.terminal import tables
 
     if as_json:
@@ -183,4 +193,6 @@ def _show(exports: Exports, *, as_json: bool) -> None:
     say_recommendations([artifact.report for artifact in exports])
     for note in (note for artifact in exports for note in artifact.notes()):
         say(f"note: {note}", err=True)
-    typer.echo(tables.next_commands([artifact.bundle.path for artifact in exports]))
+    bundles = [artifact.bundle for artifact in exports]
+    runnable = [bundle for bundle in bundles if runs_here(bundle)]
+    typer.echo(tables.next_commands([bundle.path for bundle in runnable or bundles]))

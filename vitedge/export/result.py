@@ -36,7 +36,7 @@ class ExportResult:
         notes = list(self.further_notes)
         if manifest.accuracy_note:
             notes.append(f"accuracy is not measurable: {manifest.accuracy_note}")
-        if degenerate := self._degenerate():
+        if (degenerate := self._degenerate()) and manifest.precision == "fp32":
             notes.append(f"its outputs prove nothing: {degenerate}")
         if not runtimes.runs_here(self.bundle):
             notes += self._not_run()

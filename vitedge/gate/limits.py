@@ -184,8 +184,7 @@ def _token_sqnr(criterion: Criterion, subject: Subject, confidence: float) -> Ch
     if numerics is None:
         return None
     if numerics.token_sqnr_db is None and numerics.sqnr_db is not None:
-        why = "its main output has no tokens and no pixels, or was measured by an older vitedge"
-        return criterion.missing(why)
+        return criterion.missing("its main output has no tokens and no pixels")
     return _level(criterion, numerics, numerics.worst_token_db)
 
 

@@ -15,7 +15,6 @@ from vitedge.core.progress import SILENT, Steps
 from vitedge.measure.accuracy import bundle_validation, reference
 from vitedge.measure.latency.bench import bench_bundles
 from vitedge.measure.latency.request import BenchRequest
-from vitedge.runtimes import open_session, runs_here
 
 
 def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps) -> None:
@@ -36,13 +35,7 @@ def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps
 
 def faults(sources: Sequence[Path]) -> dict[Path, str]:
     """Of artifacts, why FP32 is no baseline for them: those where it runs here, and is none."""
-    faults = {}
-    for source in sources:
-        bundle = open_bundle(source)
-        fp32 = bundle.reference()
-        if fp32 is not None and runs_here(fp32):
-            with open_session(fp32) as session:
-                faults[source] = reference.fault(bundle, fp32, session)
+    faults = {source: reference.fault_here(open_bundle(source)) for source in sources}
     return {source: why for source, why in faults.items() if why}
 
 

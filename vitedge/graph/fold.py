@@ -23,6 +23,7 @@ def constants(model: ir.Model) -> None:
         _fold(model)
     rewriter.rewrite(model)
     rewriter.rewrite(model, gather.ROWS)
+    _flatten_weights(model.graph)
 
 
 def _fold(model: ir.Model) -> None:
@@ -32,6 +33,21 @@ def _fold(model: ir.Model) -> None:
         output_size_limit=NO_LIMIT,
         should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
     )
+
+
+def _flatten_weights(graph: ir.Graph) -> None:
+    """Make a matrix of every stack of a single one that a MatMul has on the right, in place."""
+    for node in graph:
+        if node.op_type != "MatMul":
+            continue
+        left, right = node.inputs
+        stack = ir.convenience.get_const_tensor(right)
+        if left is None or left.shape is None or stack is None or right is None:
+            continue
+        *lead, rows, columns = stack.shape.numpy() if len(stack.shape) > 2 else (0, 0, 0)
+        if set(lead) == {1} and len(left.shape) >= len(stack.shape):  # else the output has its rank
+            matrix = stack.numpy().reshape(rows, columns)
+            node.replace_input_with(1, constant(graph, f"{right.name}.matrix", matrix))
 
 
 def _split_constants(graph: ir.Graph) -> bool:

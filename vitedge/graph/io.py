@@ -231,7 +231,8 @@ def image_model(
         names = ", ".join(value.name or "" for value in inputs) or "none"
         raise InputError(
             f"{path} has no single image input (inputs: {names})",
-            fix="export it with one input: (B, 3, H, W) or (B, H, W, 3) float32, or (B, H, W, 3) uint8",
+            fix="export it with one input: (B, 3, H, W) or (B, H, W, 3) float32, or "
+            "(B, H, W, 3) uint8",
         )
     if preprocess is None:
         raise InputError(

@@ -68,3 +68,16 @@ def test_im2col_of_torch_is_gathered_by_rows(tmp_path):
     more = torch.rand(5, 3, 8, 8)
     (got,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
     np.testing.assert_array_equal(got, module(more).numpy())
+
+
+@pytest.mark.parametrize(("rank", "dims"), [(3, 2), (2, 3)], ids=["flat", "kept"])
+def test_a_stack_of_one_matrix_is_a_matrix_where_the_output_stays(tmp_path, rank, dims):
+    body = f"r = Reshape(x, {'cube' if rank == 3 else 'square'})\n y = MatMul(r, one)"
+    shapes = {"cube": np.array([4, 16, 3]), "square": np.array([64, 3])}
+    weight = np.random.default_rng(0).normal(size=(1, 3, 5))
+    path = build(tmp_path, body, **shapes, one=weight)
+    model, after = folded(path)
+    (product,) = (node for node in model.graph.node if node.op_type == "MatMul")
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    assert ranks[product.input[1]] == dims
+    np.testing.assert_allclose(run(path), run(after), rtol=1e-6)

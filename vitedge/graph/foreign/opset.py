@@ -86,9 +86,7 @@ def _spell_out(graph: ir.Graph, opset: int) -> None:
             if name not in given and attribute.default_value.name:
                 model.graph.node[0].attribute.append(attribute.default_value)
         names = [("", node.op_type)]
-        inlined = onnx.inliner.inline_selected_functions(
-            single, names, inline_schema_functions=True
-        )
+        inlined = onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
         _splice(graph, node, ir.from_proto(inlined).graph)
 
 

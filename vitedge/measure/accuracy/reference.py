@@ -10,7 +10,7 @@ from vitedge.core.errors import LimitError
 from vitedge.core.runtime import Session
 from vitedge.measure.accuracy.parity import compare
 from vitedge.measure.accuracy.validation import run_all
-from vitedge.runtimes import open_session
+from vitedge.runtimes import open_session, runs_here
 
 BROKEN = "the FP32 baseline is broken"
 
@@ -48,9 +48,12 @@ def raise_for(why: str) -> None:
 def fault_here(
     bundle: Bundle, load: Callable[[Bundle], AbstractContextManager[Session]] = open_session
 ) -> str:
-    """`fault` of the FP32 bundle beside `bundle`, opened by `load`; empty if it was left behind."""
+    """`fault` of the FP32 bundle beside `bundle`, opened by `load`.
+
+    Empty where it was left behind, or does not run here.
+    """
     fp32 = bundle.reference()
-    if fp32 is None:
+    if fp32 is None or (load is open_session and not runs_here(fp32)):
         return ""
     with load(fp32) as session:
         return fault(bundle, fp32, session)
