@@ -41,7 +41,7 @@ def _flatten_weights(graph: ir.Graph) -> None:
         if node.op_type != "MatMul":
             continue
         left, right = node.inputs
-        stack = ir.convenience.get_const_tensor(right)
+        stack = ir.convenience.get_const_tensor(right) if right is not None else None
         if left is None or left.shape is None or stack is None or right is None:
             continue
         *lead, rows, columns = stack.shape.numpy() if len(stack.shape) > 2 else (0, 0, 0)

@@ -283,7 +283,7 @@ def test_float_pixels_need_their_preprocessing():
     assert known == (SIZE_8, Outputs(("logits",), "classification", 3, ()))
     with pytest.raises(InputError, match="does not say how they are made") as caught:
         files.image_model(graph(), PATH, None, None)
-    assert "`preprocess=FILE.toml`" in caught.value.fix
+    assert "`preprocess`" in caught.value.fix
 
 
 def test_uint8_images_need_none():

@@ -50,7 +50,9 @@ def convert(model: ir.Model, opset: int, sizes: Shapes, name: str) -> None:
             raise _refusal(model.graph, version, opset, name)
         for value in _values(model.graph):  # inference took sequences for tensors, and one batch
             if value not in model.graph.outputs:
-                value.type, value.shape = declared.get(value.name), None
+                value.type = declared.get(value.name)
+                if value.producer() is not None:  # of what a loop hands on, it wants to know
+                    value.shape = None
     model.ir_version = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
 
 
