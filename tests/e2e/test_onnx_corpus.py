@@ -82,3 +82,11 @@ def test_control_flow_and_functions_are_carried_through(tmp_path, what, sqnr_db)
         for p in (exported.path, path)
     )
     assert sqnr_db(want, got) > 20
+
+
+def test_branches_run_for_any_batch_after_conversion(tmp_path):
+    model = loaded(tmp_path, control_flow.write("If", tmp_path / "mine.onnx"))
+    exported = export(model, tmp_path, "dynamic", 20)
+    for count in (1, 3):
+        images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+        assert Runner(exported.path)(images)[0].shape == (count, 10)

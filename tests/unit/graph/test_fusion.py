@@ -49,12 +49,23 @@ OTHER = {
     "GELU of another root": "d = Div(x, two) e = Erf(d) s = Add(one, e) p = Mul(x, s)"
     " y = Mul(p, half)",
     "softmax of tokens": "e = Exp(x) n = ReduceSum(e, middle) y = Div(e, n)",
+    "LayerNorm with ε outside the root": f"{CENTRED} r = Sqrt(v) a = Add(r, small) y = Div(d, a)",
+    "a gate by the mean": "m = ReduceMean(x, last) d = Div(m, root2) e = Erf(d) s = Add(one, e)"
+    " p = Mul(x, s) y = Mul(p, half)",
     "RMSNorm": "q = Mul(x, x) v = ReduceMean(q, last) a = Add(v, small) r = Sqrt(a) y = Div(x, r)",
 }
 
 
 def model(body, path):
-    numbers = {"half": 0.5, "one": 1, "two": 2, "three": 3, "minus": -0.5, "small": 1e-5}
+    numbers = {
+        "half": 0.5,
+        "one": 1,
+        "two": 2,
+        "three": 3,
+        "minus": -0.5,
+        "small": 1e-5,
+        "tiny": 1e-12,
+    }
     numbers |= {"cubic": 0.044715, "root2": 2**0.5, "root": (2 / np.pi) ** 0.5, "almost2": 1.702}
     stored = [f"float {name} = {{{value}}}" for name, value in numbers.items()]
     stored += ["int64[1] last = {-1}", "int64[1] middle = {1}"]
@@ -94,6 +105,17 @@ def test_what_only_looks_like_it_stays(what, tmp_path):
     ops, want, got = fused(OTHER[what], tmp_path)
     assert not {"Gelu", "Softmax", "LayerNormalization"} & set(ops)
     np.testing.assert_array_equal(got, want)
+
+
+def test_two_norms_of_one_mean_keep_their_own_epsilon(tmp_path):
+    body = f"""{CENTRED} a = Add(v, tiny) r = Sqrt(a) n = Div(d, r)
+        b = Add(v, small) s = Sqrt(b) o = Div(d, s) y = Add(n, o)"""
+    path = model(body, tmp_path / "a.onnx")
+    graph = ir.load(path)
+    fuse(graph, {**shapes(path, X), "x": X.shape})
+    norms = [node for node in graph.graph if node.op_type == "LayerNormalization"]
+    epsilons = sorted(node.attributes.get_float("epsilon") for node in norms)
+    np.testing.assert_allclose(epsilons, [1e-12, 1e-5], rtol=1e-6)
 
 
 def test_a_mask_of_zeros_is_skipped(tmp_path):

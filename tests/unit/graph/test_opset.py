@@ -17,6 +17,7 @@ GRAPHS = {
     9: 'h = Upsample <mode = "nearest"> (x, twice)'
     " y = Slice <axes = [2, 3], starts = [0, 0], ends = [6, 6]> (h)",
     11: "a = Clip(x, low, high) y, z = Split <axis = 1, split = [4, 4]> (w) w = Identity(a)",
+    12: "r = Reshape(x, rows) a = Softmax(r) y = Reshape(a, dims)",
     23: "y = RMSNormalization <axis = -1> (x, six)",
     24: "a = Swish(x) y = Relu(a)",
 }
@@ -28,6 +29,7 @@ def model(body, opset, path):
         f'<ir_version: {3 if opset < 9 else 8}, opset_import: ["": {opset}]> '
         "g (float[1, 4, 6, 6] x) => (float[1, 4, 6, 6] y) <float[4] four = {1, 2, 3, 4}, "
         "float[6] six = {1, 2, 3, 4, 5, 6}, float[4] twice = {1, 1, 2, 2}, float low = {0}, "
+        "int64[3] rows = {4, 6, 6}, int64[4] dims = {1, 4, 6, 6}, "
         f"float high = {{6}}> {{ {body} }}"
     )
     graph = parser.parse_model(text)
