@@ -12,6 +12,7 @@ import typer
 from vitedge.cli.command import Call, command
 from vitedge.cli.flags import command_line
 from vitedge.cli.output import Json, print_json, raise_first
+from vitedge.core.bundle import MANIFEST
 from vitedge.core.errors import InputError
 from vitedge.measure import api
 
@@ -160,7 +161,15 @@ def inspect(
         from vitedge.runtimes.tensorrt import trtexec
 
         typed = call.complete("source", "target")
-        commands = trtexec.commands(Path(typed["source"]), typed["target"])
+        path = Path(typed["source"])
+        is_file = path.suffix == ".onnx" and not path.is_dir()
+        if not typed["source"] or not (is_file or (path / MANIFEST).is_file()):
+            raise InputError(
+                f"--as {form.value} needs an artifact or an ONNX file"
+                + (f", and {path} is neither" if typed["source"] else ""),
+                fix="give the folder of a TensorRT artifact, or a FILE.onnx",
+            )
+        commands = trtexec.commands(path, typed["target"])
         print_json(commands) if as_json else trtexec.show(commands)
         return
     if html:
