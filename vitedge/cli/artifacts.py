@@ -12,7 +12,6 @@ import typer
 from vitedge.cli.command import Call, command
 from vitedge.cli.flags import command_line
 from vitedge.cli.output import Json, print_json, raise_first
-from vitedge.core.bundle import MANIFEST
 from vitedge.core.errors import InputError
 from vitedge.measure import api
 
@@ -158,6 +157,7 @@ def inspect(
     if form and html:
         raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
     if form:
+        from vitedge.core.bundle import MANIFEST
         from vitedge.runtimes.tensorrt import trtexec
 
         typed = call.complete("source", "target")
