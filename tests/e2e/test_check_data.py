@@ -57,7 +57,8 @@ def test_a_sound_set_is_ready(vitedge, photos):
     assert check["classes"] == [{"name": "cat", "images": 4}, {"name": "dog", "images": 4}]
     assert check["width_px"] == check["height_px"] == [96, 96, 96]
     assert check["modes"] == {"RGB": 8} and check["findings"] == []
-    assert "ready for evaluation" in vitedge("check-data", photos).stdout
+    text = vitedge("check-data", photos).stdout
+    assert "ready for evaluation" in text and "96 pixels" in text and "median" not in text
 
 
 def test_every_file_that_is_not_read_as_it_is_has_its_reason(vitedge, photos):
@@ -122,7 +123,7 @@ def test_one_image_in_two_classes_is_a_conflict(vitedge, photos):
         (DIGITS, 0, []),
         (DIGITS[:9], 0, ["classes of the model's 10 that have no images here"]),
         ([str(number + 1) for number in range(10)], 0, ["taken in the order of text"]),
-        (["cat", *DIGITS[1:9]], 2, ["class folders", "that are no class of the model"]),
+        (["cat", *DIGITS[1:9]], 2, ["1 of 9 class folders name no class"]),
         ([], 0, ["for calibration only"]),
     ],
 )
@@ -140,8 +141,10 @@ def test_names_that_differ_in_case_are_told_with_what_they_should_be(photos):
     size = ve.Preprocess(height=32, width=32)
     model = ve.load(module, preprocess=size, labels=["Cat", "dog"])
     check = ve.check_data(photos, model=model)
-    assert [error.exit_code for error in check.errors] == [2, 2]
-    assert check.findings[1].examples == ("cat → Cat",)
+    (error,) = check.errors
+    assert error.exit_code == 2 and f"'{photos}'" in error.what and "(cat → Cat)" in error.what
+    (finding,) = check.findings
+    assert finding.examples == ("cat → Cat",)
     renamed = ve.load(module, preprocess=size, labels=["cat", "dog"])
     assert ve.check_data(photos, model=renamed).findings == ()
 
@@ -182,12 +185,21 @@ def test_masks(vitedge, tmp_path):
     arguments = ("check-data", tmp_path, "--json")
     check = vitedge(*arguments, "--model", "shapes").document
     assert [c["images"] for c in check["classes"]] == [1, 1, 1] and check["task"] == "segmentation"
-    assert vitedge(*arguments).document["usable"] == 3  # of no model
+    of_nobody = vitedge(*arguments).document
+    assert of_nobody["usable"] == 3 and of_nobody["findings"] == []
     save(tmp_path / "masks" / "2.png", Image.fromarray(np.full((64, 64), 9, np.uint8)))
     ran = vitedge(*arguments, "--model", "shapes", code=2)
     assert "2.png' holds class 9" in ran.stderr and ran.document["usable"] == 3
     (tmp_path / "masks" / "0.png").unlink()
     assert "have no mask: 0" in vitedge(*arguments, "--model", "shapes", code=2).stderr
+
+
+def test_labels_of_no_model_are_compared_with_none(vitedge, tmp_path):
+    images = np.stack([np.asarray(tile(seed, 32)) for seed in range(4)])
+    np.savez(tmp_path / "set.npz", images=images, labels=[0, 1, -1, 2])
+    ran = vitedge("check-data", "set.npz", code=2, cwd=tmp_path)
+    assert "'labels' of 'set.npz' goes below 0 (image 2)" in ran.stderr
+    assert "model's" not in ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -196,7 +208,7 @@ def test_masks(vitedge, tmp_path):
         (["missing"], "there is no 'missing'"),
         (["empty"], "no images"),
         (["photos", "--model", "digitz"], "did you mean 'digits'"),
-        (["photos", "--arch", "digits"], "--arch"),
+        (["photos", "--arch", "digits"], "--arch is of a --model, and none is given"),
     ],
 )
 def test_what_cannot_be_checked_gets_one_clear_line(vitedge, photos, arguments, says):

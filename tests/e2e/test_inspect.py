@@ -146,6 +146,7 @@ def files(tmp_path, bundles):
     made["nan.onnx"] = save(tmp_path / "nan.onnx", "y = MatMul(x, w)", w=broken)
     made["openvino"] = bundles["openvino", "int8"]
     made["sound"] = bundles["onnxruntime", "int8"]
+    made["quantized.onnx"] = made["sound"] / "model.onnx"
     return made
 
 
@@ -156,6 +157,9 @@ def files(tmp_path, bundles):
         ("empty", [], "manifest.json"),
         ("missing", [], "no artifact at"),
         ("missing.onnx", [], "no ONNX file at"),
+        ("empty", ["--as", "trtexec"], "needs an artifact"),
+        ("quantized.onnx", ["--task", "features"], "--task does not apply"),
+        ("quantized.onnx", ["--height", "32"], "--height does not apply"),
         ("note.txt", [], "neither an artifact"),
         ("junk.onnx", [], "ONNX"),
         ("nan.onnx", [], "NaN"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper, parser
 from safetensors.torch import load_file
 from torch import nn
 
@@ -139,3 +142,86 @@ def test_what_is_no_model_says_what_is_near(vitedge, peers, small_bundle, tmp_pa
     small_bundle(tmp_path / "artifacts" / "digits-onnxruntime-cpu-int8")
     ran = vitedge("inspect", source, code=2, cwd=tmp_path)
     assert says in ran.stderr and ran.stdout == ""
+
+
+def onnx_file(path, side=0):
+    """Convolution, an erf GELU, and a Linear: (B, 3, side, side) float32 -> (B, 5) logits."""
+    size = f"{side}, {side}" if side else "h, w"
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]>'
+        f"g (float[N, 3, {size}] x) => (float[N, 5] logits) {{"
+        "c = Conv <strides = [4, 4]> (x, k) s = Div(c, root) e = Erf(s) p = Add(e, single)"
+        "m = Mul(c, p) a = Mul(m, half) v = GlobalAveragePool(a) f = Flatten(v)"
+        "t = Transpose <perm = [1, 0]> (w) logits = MatMul(f, t) }"
+    )
+    rng = np.random.default_rng(0)
+    stored = {
+        "k": rng.standard_normal((8, 3, 4, 4)).astype(np.float32),
+        "w": rng.standard_normal((5, 8)).astype(np.float32),
+        **{"root": np.float32(2**0.5), "single": np.float32(1), "half": np.float32(0.5)},
+    }
+    tensors = [numpy_helper.from_array(np.asarray(v), name) for name, v in stored.items()]
+    model.graph.initializer.extend(tensors)
+    onnx.save(model, path)
+    return path
+
+
+def test_open_sizes_are_bound_or_leave_shares_unsaid(vitedge, tmp_path):
+    path = onnx_file(tmp_path / "open.onnx")
+    found = vitedge("inspect", path, "--json").document
+    assert {share["macs_share"] for share in found["model"]["targets"]} == {None}
+    assert "leaves the size" in found["model"]["missing"][0]["what"] and found["notes"]
+    sized = ("inspect", path, "--height", "32", "--width", "16", "--json")
+    found = vitedge(*sized).document
+    assert found["model"]["inputs"][0]["shape"] == ["batch", 3, 32, 16]
+    assert found["model"]["macs"] == 8 * 8 * 4 * 48 + 8 * 5 and found["notes"] == []
+    (lack,) = found["model"]["missing"]
+    assert "does not say how they are made" in lack["what"]
+    assert found["model"]["classes"] == 5 and found["model"]["preprocess"] is None
+    spec = tmp_path / "pixels.toml"
+    spec.write_text("height = 32\nwidth = 16\n")
+    found = vitedge("inspect", path, "--preprocess", spec, "--json").document
+    assert found["model"]["missing"] == [] and found["model"]["macs"] > 0
+
+
+def test_the_plan_of_a_file_is_that_of_its_export(vitedge, tmp_path):
+    path = onnx_file(tmp_path / "old.onnx", 32)
+    spec = ve.Preprocess(height=32, width=32)
+    (_, int8) = ve.export(
+        str(path),
+        targets=["openvino-cpu"],
+        precision="int8",
+        preprocess=spec,
+        calib_data="random",
+        num_samples=8,
+        duration_s=0,
+        output=tmp_path,
+    )
+    planned = ve.inspect(path, target="openvino-cpu", preprocess=spec)
+    did = ve.inspect(int8.bundle)
+    for key in ("node", "op", "role", "quantized", "why", "macs"):
+        assert [getattr(x, key) for x in planned.layers] == [getattr(x, key) for x in did.layers]
+    assert planned.layers[1].role == "linear" and planned.notes == ()
+    loaded = ve.load(path, preprocess=spec)
+    assert ve.inspect(loaded, target="openvino-cpu").layers == planned.layers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--arch", "x"], "--arch does not apply"),
+        (["--weights", "x.pt"], "--weights does not apply"),
+        (["--preprocess", "nosuch.toml"], "nosuch.toml"),
+        (["--preprocess", "small.toml"], "takes 32×32 pixels"),
+        (["--task", "segmentation"], "segmentation"),
+        (["--height", "64"], "takes 32×32 pixels"),
+        (["--model-output", "nothing"], "nothing"),
+    ],
+)
+def test_what_does_not_go_with_a_file_is_refused_as_by_its_export(
+    vitedge, tmp_path, arguments, says
+):
+    (tmp_path / "small.toml").write_text("height = 16\nwidth = 16\n")
+    onnx_file(tmp_path / "m.onnx", 32)
+    ran = vitedge("inspect", "m.onnx", *arguments, code=2, cwd=tmp_path)
+    assert ran.stdout == "" and ran.stderr.startswith("error: ") and says in ran.stderr

@@ -157,10 +157,19 @@ def inspect(
     if form and html:
         raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
     if form:
+        from vitedge.core.bundle import MANIFEST
         from vitedge.runtimes.tensorrt import trtexec
 
         typed = call.complete("source", "target")
-        commands = trtexec.commands(Path(typed["source"]), typed["target"])
+        path = Path(typed["source"])
+        is_file = path.suffix == ".onnx" and not path.is_dir()
+        if not typed["source"] or not (is_file or (path / MANIFEST).is_file()):
+            raise InputError(
+                f"--as {form.value} needs an artifact or an ONNX file"
+                + (f", and {path} is neither" if typed["source"] else ""),
+                fix="give the folder of a TensorRT artifact, or a FILE.onnx",
+            )
+        commands = trtexec.commands(path, typed["target"])
         print_json(commands) if as_json else trtexec.show(commands)
         return
     if html:

@@ -85,7 +85,7 @@ def check_data(
         weights: Weights of a named model.
         arch: Architecture of a weights file.
         task: classification, segmentation or features; default: the model's.
-        preprocess: Preprocessing, a .toml.
+        preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         against: Another set, which must share no image with this one.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
@@ -223,6 +223,9 @@ def inspect(
     arch: str = "",
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    height: Positive | None = None,
+    width: Positive | None = None,
+    model_output: Names = (),
 ) -> Inspection:
     """Show what is quantized and why, what each layer loses, and what the target minds.
 
@@ -236,7 +239,10 @@ def inspect(
         weights: Weights of a named model.
         arch: Architecture of a weights file.
         task: classification, segmentation or features; default: the source's.
-        preprocess: Preprocessing, a .toml.
+        preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
+        height: Pixels, where an ONNX file leaves them open.
+        width: Likewise.
+        model_output: Outputs to keep, the main one first; repeatable. Default: all in float32.
 
     Raises:
         InputError: neither an artifact nor a model, or an unknown target.
@@ -249,5 +255,14 @@ def inspect(
     given: Any = source
     if isinstance(source, (os.PathLike, Bundle)):
         given = str(folder(source))
-    asked = request(given, weights=weights, preprocess=preprocess, task=task, arch=arch)
+    asked = request(
+        given,
+        weights=weights,
+        preprocess=preprocess,
+        task=task,
+        arch=arch,
+        height=height,
+        width=width,
+        model_output=model_output,
+    )
     return inspection.inspect(asked, target)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, first_few
 from vitedge.core.spec import Task
 
 SCHEMA = "vitedge.data-check/1"
@@ -59,4 +59,12 @@ class DataCheck(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def errors(self) -> list[InputError]:
         """What keeps it from being used."""
-        return [InputError(f.what, fix=f.fix) for f in self.findings if f.severity == "error"]
+        return [
+            InputError(self._line(f), fix=f.fix) for f in self.findings if f.severity == "error"
+        ]
+
+    def _line(self, finding: DataFinding) -> str:
+        """A finding by itself: of which set, and examples."""
+        of = "" if f"'{self.data}" in finding.what else f"'{self.data}': "
+        examples = f" ({first_few(finding.examples)})" if finding.examples else ""
+        return f"{of}{finding.what}{examples}"

@@ -20,6 +20,7 @@ from vitedge.data.open import Source
 from vitedge.measure.data_check import DataCheck, DataFinding
 from vitedge.measure.data_check.classes import classes_of, of_labels
 from vitedge.measure.data_check.images import (
+    examples_of,
     look,
     of_duplicates,
     of_files,
@@ -38,14 +39,21 @@ def check(source: Source, reader: Reader, against: Source | None, steps: Steps) 
     images, findings = _opened(source, reader)
     seen = look(images, steps, "checking images")
     if isinstance(seen.error, InputError):  # a mask that does not fit ends evaluation
-        findings.append(DataFinding(severity="error", what=seen.error.what, fix=seen.error.fix))
+        what, fix = seen.error.what, seen.error.fix
+        if not reader.model:
+            what = f"a mask in '{source}' holds a class above {len(reader.labels) - 1}"
+            fix = "give class indices that 8 bits hold, and 255 where ignored"
+        findings.append(DataFinding(severity="error", what=what, fix=fix))
         if len(seen.digests) + len(images.unusable) < len(images):
             images = reader.open(source, "calibration")
             seen = look(images, steps, "checking images without masks")
     headers = _headers(images, steps)
-    folders = _class_folders(source, images)
+    folders = _class_folders(source, images, reader)
     classes = classes_of(images, seen, reader, folders)
-    findings += of_labels(source, reader, folders, images, classes)
+    of_classes = [*of_labels(source, reader, folders, classes)]
+    if any(finding.severity == "error" for finding in of_classes):
+        findings = []  # opening was refused for the same
+    findings += of_classes
     findings += of_skipped(images)
     findings += of_headers(images, headers, reader)
     findings += of_duplicates(images, seen)
@@ -87,7 +95,16 @@ def _opened(source: Source, reader: Reader) -> tuple[ImageSet, list[DataFinding]
     except InputError as error:
         images = reader.open(source, "calibration")
         labelled = _used_as(images, reader, source) == "evaluation"
-        if labelled:
+        below = [index for index, label in enumerate(images.strata) if label < 0]
+        if labelled and not reader.model and below:
+            finding = DataFinding(
+                severity="error",
+                what=f"'labels' of '{source}' goes below 0",
+                count=len(below),
+                examples=examples_of(images, below),
+                fix="give class indices from 0 on, or leave the images out",
+            )
+        elif labelled:
             finding = DataFinding(severity="error", what=error.what, fix=error.fix)
         else:
             what = f"for calibration only: {error.what}"
@@ -108,8 +125,9 @@ def _spread(values: Sequence[int]) -> tuple[int, int, int] | None:
     return (min(values), round(median(values)), max(values)) if values else None
 
 
-def _class_folders(source: Source, images: ImageSet) -> list[str]:
+def _class_folders(source: Source, images: ImageSet, reader: Reader) -> list[str]:
     """Names of the class folders of a set that has them."""
-    if not images.strata or not isinstance(source, str) or not images.paths:
+    masked = reader.task == "segmentation"
+    if masked or not images.strata or not isinstance(source, str) or not images.paths:
         return []
     return listing(source)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from vitedge.core.errors import first_few
 from vitedge.data.imageset import UNLABELLED, ImageSet
 from vitedge.data.open import Source, class_indices
 from vitedge.measure.data_check import ClassCount, DataFinding
@@ -31,13 +32,12 @@ def of_labels(
     source: Source,
     reader: Reader,
     folders: Sequence[str],
-    images: ImageSet,
     classes: Sequence[ClassCount],
 ) -> Iterator[DataFinding]:
     """What is to know of the classes, beside what opening refuses."""
     if folders and reader.labels:
         yield from _of_names(str(source), reader, folders)
-    elif classes and reader.labels and reader.task != "features":
+    elif classes and reader.model and reader.labels and reader.task != "features":
         absent = sorted({*reader.labels} - {c.name for c in classes}, key=reader.labels.index)
         yield from _of_absent(absent, len(reader.labels))
     if numeric := [name for name in folders if name.isdecimal()]:
@@ -74,7 +74,8 @@ def of_labels(
 def _of_names(path: str, reader: Reader, folders: Sequence[str]) -> Iterator[DataFinding]:
     """Class folders beside the model's labels."""
     named = class_indices(path, folders, reader.labels, "calibration")
-    unknown = [name for name in folders if name not in reader.labels]
+    counts = Counter(reader.labels)
+    unknown = [name for name in folders if counts[name] != 1]
     if named and unknown:
         yield DataFinding(
             severity="info",
@@ -82,26 +83,19 @@ def _of_names(path: str, reader: Reader, folders: Sequence[str]) -> Iterator[Dat
             f"{len(reader.labels)} classes",
         )
         return
-    alike = {_plain(label): label for label in reader.labels}
-    renamed = {name: alike[_plain(name)] for name in unknown if _plain(name) in alike}
-    if renamed:
+    if unknown:
+        alike = {_plain(label): label for label in reader.labels}
+        meant = {name: alike[_plain(name)] for name in unknown if _plain(name) in alike}
+        shown = [*(f"{a} → {b}" for a, b in meant.items()), *(n for n in unknown if n not in meant)]
         yield DataFinding(
             severity="error",
-            what="folders that differ from a class of the model in case or signs only",
-            count=len(renamed),
-            examples=tuple(f"{a} → {b}" for a, b in list(renamed.items())[:EXAMPLES]),
-            fix="rename them",
+            what=f"{len(unknown)} of {len(folders)} class folders name no class of the model",
+            count=len(unknown),
+            examples=tuple(shown[:EXAMPLES]),
+            fix=f"name them as the model's labels ({first_few(reader.labels)}), or take them out",
         )
-    if strange := [name for name in unknown if name not in renamed]:
-        yield DataFinding(
-            severity="error",
-            what="folders that are no class of the model",
-            count=len(strange),
-            examples=tuple(strange[:EXAMPLES]),
-            fix="rename them as the model's labels, or take them out",
-        )
-    present = {*folders, *renamed.values()}
-    absent = [label for label in reader.labels if label not in present]
+        return
+    absent = [label for label in reader.labels if label not in folders]
     yield from _of_absent(absent, len(reader.labels))
 
 

@@ -106,11 +106,7 @@ def of_headers(
         (
             "info",
             f"over {SLIVER} times as long as wide: little of them is left",
-            [
-                i
-                for i, h in usable.items()
-                if max(h.width, h.height) > SLIVER * min(h.width, h.height)
-            ],
+            [i for i, h in usable.items() if _is_sliver(h)],
             "",
         ),
         (
@@ -150,16 +146,16 @@ def of_duplicates(images: ImageSet, seen: Seen) -> Iterator[DataFinding]:
     strata = images.strata
     torn = [g for g in groups if strata and len({strata[i] for i in g}) > 1]
     copies = [g for g in groups if g not in torn]
-    for what, found, fix in (
+    for what, repeated, fix in (
         ("one image in several classes", torn, "keep it in the class it belongs to"),
         ("copies of another image", copies, "keep one of each"),
     ):
-        if found:
-            pairs = [" = ".join(name_of(images, i) for i in indices[:2]) for indices in found]
+        if repeated:
+            pairs = [" = ".join(name_of(images, i) for i in indices[:2]) for indices in repeated]
             yield DataFinding(
                 severity="warning",
                 what=what,
-                count=sum(len(indices) - 1 for indices in found),
+                count=sum(len(indices) - 1 for indices in repeated),
                 examples=tuple(pairs[:EXAMPLES]),
                 fix=fix,
             )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vitedge.core.api import verified
 from vitedge.core.bundle import MANIFEST, Bundle
+from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess, Task
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import Source, open_images
@@ -26,6 +27,7 @@ class Reader:
     model: str | None
     preprocess: Preprocess
     labels: tuple[str, ...]
+    """Of nobody, those that masks may have; they are not a model's."""
     task: Task
 
     def open(self, source: Source, role: Literal["calibration", "evaluation"]) -> ImageSet:
@@ -39,7 +41,12 @@ def reader_of(model: Any, source: Source, asked: Mapping[str, Any]) -> Reader:
     Raises InputError and UnavailableError as loading does.
     """
     if isinstance(model, str) and not model:
-        refuse(ModelRequest(**{**asked, "task": None}), "weights", "arch", "preprocess")
+        for name in ("weights", "arch", "preprocess"):
+            if asked[name]:
+                raise InputError(
+                    f"`{name}` is of a `model`, and none is given",
+                    fix=f"give `model`, or drop `{name}`",
+                )
         return _nobody(source, asked["task"])
     if isinstance(model, Bundle) or (isinstance(model, (str, os.PathLike)) and _is_artifact(model)):
         refuse(ModelRequest(**asked), "weights", "arch", "preprocess", "task")

@@ -59,7 +59,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     operators: int
     quantized: int
     quantized_macs_share: float | None
-    """0-1; None where MACs were not measured."""
+    """0-1; None where those of an operator are not known."""
     worst: str | None
     """The layer of the lowest own SQNR, of its worst token where it has some."""
     worst_sqnr_db: float | None
@@ -144,17 +144,23 @@ def _own_sqnr_db(row: Row) -> float:
 
 def summarize(rows: tuple[Row, ...]) -> Summary:
     """`rows`, in graph order, in one line."""
-    macs = sum(row.macs or 0 for row in rows)
-    quantized_macs = sum(row.macs or 0 for row in rows if row.quantized)
+    macs = total_macs(rows)
+    quantized_macs = total_macs([row for row in rows if row.quantized])
     worst = min((row for row in rows if row.sqnr_db is not None), key=_own_sqnr_db, default=None)
     return Summary(
         operators=len(rows),
         quantized=sum(row.quantized for row in rows),
-        quantized_macs_share=quantized_macs / macs if macs else None,
+        quantized_macs_share=(quantized_macs or 0) / macs if macs else None,
         worst=worst.node if worst else None,
         worst_sqnr_db=_own_sqnr_db(worst) if worst else None,
         accumulated_sqnr_db=rows[-1].accumulated_sqnr_db if rows else None,
     )
+
+
+def total_macs(rows: Sequence[Row]) -> int | None:
+    """Multiply-accumulates of `rows`; None where those of one are not known."""
+    counts = [row.macs for row in rows if row.macs is not None]
+    return sum(counts) if len(counts) == len(rows) else None
 
 
 def rows_of(layers: Sequence[Layer]) -> tuple[Row, ...]:

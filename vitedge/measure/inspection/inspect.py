@@ -16,7 +16,7 @@ from vitedge.core.manifest import Finding
 from vitedge.core.spec import Target
 from vitedge.measure.inspection import Inspection, notes, rows_of, summarize
 from vitedge.measure.inspection.model import inspect_source
-from vitedge.measure.inspection.onnx_file import inspect_model, lint_file
+from vitedge.measure.inspection.onnx_file import PARAMETERS, inspect_model, lint_file
 from vitedge.models.sources import OTHERS, ModelRequest, ReferenceModel, is_model
 from vitedge.models.sources.base import refuse
 from vitedge.models.zoo import ZOO
@@ -35,7 +35,7 @@ def inspect(asked: ModelRequest | ReferenceModel, target: str) -> Inspection:
         return inspect_model(path, requested, asked)
     if is_model(asked.model) and not (path / MANIFEST).is_file():
         return inspect_source(asked, requested)
-    refuse(asked, "weights", "arch", "task", "preprocess")
+    refuse(asked, *PARAMETERS)
     if path.is_file():
         raise InputError(
             f"{path} is neither an artifact's folder nor an ONNX file",

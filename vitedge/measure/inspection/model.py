@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vitedge.core import catalog
-from vitedge.core.errors import VitedgeError, missing
+from vitedge.core.errors import InputError, VitedgeError, error_line, missing
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Tensor
@@ -23,6 +24,7 @@ from vitedge.measure.inspection import (
     Summary,
     TargetShare,
     summarize,
+    total_macs,
 )
 
 if TYPE_CHECKING:
@@ -54,55 +56,107 @@ def inspect_source(asked: ModelRequest | ReferenceModel, target: Target | None) 
         raise missing(error.name or "onnx", "export") from error
 
     content, identity = reference.content, reference.identity
-    stored = isinstance(content, ir.Model)
+    notes = identity.notes
     if isinstance(content, ir.Model):
-        model = ir.to_proto(content)
+        graph = Structure(content, infer=True)
+        plan = plan_of_file(content, reference, target)
+        notes += (plan.note,) if plan.note else ()
     else:
         model = shapes_graph(reference, target.opset if target else OPSET)
-    graph = Structure(model, infer=stored)
-    rows = tuple(planned_rows(graph, model, target.quantization if target else NO_DIALECT))
+        graph = Structure(model)
+        plan = Plan(graph, model)
+    rows = tuple(plan.rows(target.quantization if target else NO_DIALECT))
     return Inspection(
         name=identity.name,
         kind="model",
         about={"model": f"{identity.name} ({identity.source})"},
         target=target.name if target else None,
-        notes=identity.notes,
+        notes=notes,
         planned=target is not None,
         summary=summarize(rows),
         layers=rows,
         quantizers=(),
         lint=None,
-        model=facts(graph, model, target, reference, [*reference.missing.values()]),
+        model=facts(graph, plan, target, reference, [*reference.missing.values()]),
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The float graph that a target would quantize, in the two forms it is read in."""
+
+    graph: Structure
+    model: ModelProto
+    note: str = ""
+    """Why it is not the one that an export quantizes."""
+
+    def rows(self, dialect: Quantization) -> Iterator[Row]:
+        """What a target of that `dialect` would do with each operator."""
+        from vitedge.graph.macs import macs
+        from vitedge.quant.policy import decide
+
+        counts = {node.name: macs(node) for node in self.graph.nodes}
+        unsaid = "float graph; `target` says what would be quantized"
+        for depth, decision in enumerate(decide(self.model, dialect), start=1):
+            yield Row(
+                depth=depth,
+                node=decision.node,
+                op=decision.op,
+                role=decision.role,
+                quantized=decision.quantized,
+                why=unsaid if dialect is NO_DIALECT else decision.why,
+                macs=counts.get(decision.node),
+            )
+
+
+def plan_of_file(model: ir.Model, reference: ReferenceModel | None, target: Target | None) -> Plan:
+    """What is planned on of the ONNX file that `model` was read from.
+
+    That is what an export makes of `reference`; where there is none, or that fails, `model`.
+    """
+    import onnx_ir as ir
+
+    from vitedge.graph.structure import Structure
+
+    note = ""
+    if reference is not None:
+        try:
+            from vitedge.measure.inspection.export_form import export_form
+        except ImportError as error:
+            raise missing(error.name or "onnx", "export") from error
+        try:
+            model = export_form(reference, target.opset if target else OPSET)
+        except (InputError, OSError) as error:
+            note = f"the plan is that of the file as it is: {error_line(error)}"
+    return Plan(Structure(model, infer=True), ir.to_proto(model), note)
 
 
 def facts(
     graph: Structure,
-    model: ModelProto,
+    plan: Plan,
     target: Target | None,
     reference: ReferenceModel | None,
     errors: Sequence[VitedgeError],
 ) -> ModelFacts:
-    """What `graph`, made of `model`, is, and its `reference`, where there is one, says of it.
+    """What `graph` is, and its `reference`, where there is one, says of it.
 
-    `errors` are what an export would raise; shares are of `target`, or of every one.
+    `errors` are what an export would raise; shares are of `plan` and `target`, or of every one.
     """
     identity = reference.identity if reference else None
     unknown = reference is None or "preprocess" in reference.missing
     labels = identity.labels if identity else ()
     machine = describe_machine(threads=0)
     targets = [target] if target else catalog.targets().values()
-    rows = tuple(planned_rows(graph, model, NO_DIALECT))
 
     @cache
     def totals(dialect: Quantization) -> Summary:
-        return summarize(tuple(planned_rows(graph, model, dialect)))
+        return summarize(tuple(plan.rows(dialect)))
 
     return ModelFacts(
         source=identity.source if identity else "",
         task=identity.task if identity else None,
         parameters=_parameters(graph, reference),
-        macs=None if any(row.macs is None for row in rows) else sum(row.macs or 0 for row in rows),
+        macs=total_macs(tuple(plan.rows(NO_DIALECT))),
         preprocess=None if unknown or identity is None else identity.preprocess,
         classes=len(labels),
         labels=() if all(label.isdecimal() for label in labels) else labels,
@@ -112,25 +166,6 @@ def facts(
         targets=tuple(_share(totals(t.quantization), t, machine) for t in targets),
         missing=tuple(Lack(what=error.what, fix=error.fix) for error in errors),
     )
-
-
-def planned_rows(graph: Structure, model: ModelProto, dialect: Quantization) -> Iterator[Row]:
-    """What a target of that `dialect` would do with each operator of a float graph."""
-    from vitedge.graph.macs import macs
-    from vitedge.quant.policy import decide
-
-    counts = {node.name: macs(node) for node in graph.nodes}
-    unsaid = "float graph; `target` says what would be quantized"
-    for depth, decision in enumerate(decide(model, dialect), start=1):
-        yield Row(
-            depth=depth,
-            node=decision.node,
-            op=decision.op,
-            role=decision.role,
-            quantized=decision.quantized,
-            why=unsaid if dialect is NO_DIALECT else decision.why,
-            macs=counts.get(decision.node),
-        )
 
 
 def _share(total: Summary, target: Target, machine: Host) -> TargetShare:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitedge.core.errors import InputError, missing
 from vitedge.core.manifest import Finding
-from vitedge.core.spec import Target
+from vitedge.core.spec import Preprocess, Target
 from vitedge.measure.inspection import Inspection, ModelFacts, QuantizedTensor, Row, summarize
-from vitedge.measure.inspection.model import NO_DIALECT, facts, planned_rows
+from vitedge.measure.inspection.model import NO_DIALECT, facts, plan_of_file
+from vitedge.models.sources.base import refuse
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from onnx import ModelProto
 
     from vitedge.graph.structure import Structure
-    from vitedge.models.sources import ModelRequest
+    from vitedge.models.sources import ModelRequest, ReferenceModel
+
+PARAMETERS = ("weights", "arch", "task", "preprocess", "height", "width", "model_output")
+"""Those of a model, which an artifact and a quantized file do not take."""
 
 
 def inspect_model(path: Path, target: Target | None, asked: ModelRequest) -> Inspection:
@@ -26,22 +31,19 @@ def inspect_model(path: Path, target: Target | None, asked: ModelRequest) -> Ins
     Raises InputError, and UnavailableError where the package onnx is missing.
     """
     model = _read(path)
-    import onnx_ir as ir
-
     from vitedge.graph.structure import INTEGER_PRODUCTS, Structure
     from vitedge.runtimes.lint import lint
 
-    graph, proto = Structure(model, infer=True), ir.to_proto(model)
+    graph = Structure(model, infer=True)
     quantizers = tuple(_quantizers(graph))
     integer = any(node.op_type in INTEGER_PRODUCTS for node in graph.nodes)
     quantized = bool(quantizers) or integer
-    planned = (
-        ()
-        if quantized
-        else tuple(planned_rows(graph, proto, target.quantization if target else NO_DIALECT))
-    )
-    rows = tuple(_quantized_rows(graph)) if quantized else planned
-    notes = []
+    known, remarks, notes = None, list[str](), list[str]()
+    if quantized:
+        refuse(asked, *PARAMETERS)
+        rows = tuple(_quantized_rows(graph))
+    else:
+        rows, known, remarks = _float(model, target, asked)
     if not rows:
         notes.append("no MatMul, Gemm or Conv: there is nothing to quantize")
     elif quantized:
@@ -57,27 +59,76 @@ def inspect_model(path: Path, target: Target | None, asked: ModelRequest) -> Ins
         kind="model",
         about=about,
         target=target.name if target else None,
-        notes=tuple(notes),
+        notes=(*notes, *remarks),
         planned=not quantized and target is not None,
         summary=summarize(rows),
         layers=rows,
         quantizers=quantizers,
         lint=lint(model, target) if target else None,
-        model=None if quantized else _facts(graph, proto, target, asked),
+        model=known,
     )
 
 
-def _facts(
-    graph: Structure, model: ModelProto, target: Target | None, asked: ModelRequest
-) -> ModelFacts:
-    """What a float model is, and what keeps it from being exported as it is."""
+def _float(
+    model: ir.Model, target: Target | None, asked: ModelRequest
+) -> tuple[tuple[Row, ...], ModelFacts, list[str]]:
+    """What a target would do with a float model, what that is, and what to know of it.
+
+    Raises InputError where `asked` does not go with the file.
+    """
+    import onnx_ir as ir
+
+    from vitedge.graph.structure import Structure
+
+    reference, lack, refusal = _reference(model, asked)
+    notes = list[str]()
+    if reference is not None:
+        assert isinstance(reference.content, ir.Model)
+        notes += reference.identity.notes
+        model = reference.content
+    elif lack:
+        notes.append("the plan is that of the file as it is: an export first binds its sizes")
+    elif refusal:
+        notes.append(f"the plan is that of the file as it is, which no export takes: {refusal}")
+    plan = plan_of_file(model, reference, target)
+    notes += [plan.note] if plan.note else []
+    rows = tuple(plan.rows(target.quantization if target else NO_DIALECT))
+    known = facts(Structure(model, infer=True), plan, target, reference, [lack] if lack else [])
+    return rows, known, notes
+
+
+def _reference(
+    model: ir.Model, asked: ModelRequest
+) -> tuple[ReferenceModel | None, InputError | None, InputError | None]:
+    """What an export makes of the file, the error of what it lacks, or why it takes no such file.
+
+    Raises InputError where a parameter does not go with the file.
+    """
+    import onnx_ir as ir
+
+    from vitedge.graph.foreign.dimensions import image_input
     from vitedge.models.api import loaded
 
+    refuse(asked, "weights", "arch")
     try:
-        reference = loaded(asked)
+        return loaded(asked), None, None
     except InputError as error:
-        return facts(graph, model, target, None, [error])
-    return facts(graph, model, target, reference, ())
+        refusal = error
+    image = image_input(model.graph)
+    if image is not None and asked.preprocess is None:
+        pairs = [*zip(image.size, (asked.height, asked.width), strict=True)]
+        height, width = (own or given or 0 for own, given in pairs)
+        fits = all(not own or given in (None, own) for own, given in pairs)
+        if fits and not (height and width):
+            return None, refusal, None
+        if fits and image.value.dtype == ir.DataType.FLOAT:
+            with suppress(InputError):  # then it is not the preprocessing alone
+                any_pixels = Preprocess(height=height, width=width)
+                reference = loaded(replace(asked, preprocess=any_pixels))
+                return replace(reference, missing={"preprocess": refusal}), refusal, None
+    if any(getattr(asked, name) for name in PARAMETERS):
+        raise refusal
+    return None, None, refusal
 
 
 def lint_file(path: Path, target: Target) -> tuple[Finding, ...]:

@@ -60,4 +60,9 @@ def _classes(check: DataCheck) -> str:
 
 
 def _spread(ends: tuple[int, int, int] | None) -> str:
-    return "" if ends is None else f"{ends[0]:,} to {ends[2]:,} pixels, median {ends[1]:,}"
+    if ends is None:
+        return ""
+    least, middle, largest = ends
+    if least == largest:
+        return f"{least:,} pixels"
+    return f"{least:,} to {largest:,} pixels, median {middle:,}"
