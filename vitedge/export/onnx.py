@@ -17,6 +17,7 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Batch
 from vitedge.graph import external, fold, preprocess
 from vitedge.graph.foreign.canonical import canonical, name_apart
+from vitedge.graph.foreign.dimensions import bind_batch
 from vitedge.graph.run import Fp32Graph, Runner, check_finite
 from vitedge.graph.structure import sizes
 from vitedge.models.sources import ModelIdentity, ReferenceModel
@@ -181,12 +182,5 @@ def _set_batch(graph: ir.Graph, batch: Batch, path: str) -> None:
             f"{path} is fixed at batch {fixed}, not {batch}",
             fix=f"pass `batch={fixed}`, or export it with a dynamic batch",
         )
-    if fixed or batch == "dynamic":
-        return
-    for node in graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None  # may be of another batch
-    for value in (*graph.inputs, *graph.outputs):
-        if value.shape:  # none where none is stated
-            value.shape = ir.Shape([batch, *list(value.shape)[1:]])
+    if not fixed and batch != "dynamic":
+        bind_batch(graph, batch)

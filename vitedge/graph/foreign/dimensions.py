@@ -93,6 +93,17 @@ def _infer_outputs(model: ir.Model) -> None:
             value.shape = ir.Shape([lead, *output.shape[1:]])
 
 
+def bind_batch(graph: ir.Graph, batch: int) -> None:
+    """Let `graph`, which leaves it open, take so many images a run, in place."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None  # may be of another batch
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape:
+            value.shape = ir.Shape([batch, *list(value.shape)[1:]])
+
+
 def _stated(image: ImageInput) -> str:
     dims = [getattr(dim, "value", dim) or "?" for dim in image.value.shape or ()]
     return " × ".join(map(str, dims))

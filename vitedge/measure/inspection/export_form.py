@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from vitedge.graph import external
 from vitedge.graph.foreign.canonical import canonical, name_apart
+from vitedge.graph.foreign.dimensions import bind_batch
 from vitedge.graph.structure import sizes
 from vitedge.models.sources import ReferenceModel
 from vitedge.models.torch_graph import explained, quiet
@@ -22,7 +23,8 @@ def export_form(reference: ReferenceModel, opset: int) -> ir.Model:
     """
     assert isinstance(reference.content, ir.Model)
     model = reference.content.clone()  # its tensors are shared
-    _bind_batch(model.graph)
+    if not sizes(model.graph.inputs[0])[0]:
+        bind_batch(model.graph, 1)
     name_apart(model.graph)
     image = model.graph.inputs[0]
     assert image.dtype is not None
@@ -33,16 +35,3 @@ def export_form(reference: ReferenceModel, opset: int) -> ir.Model:
         external.write(model, source)
         canonical(source, path, opset, pixels, reference.identity.source)
         return external.load(path)
-
-
-def _bind_batch(graph: ir.Graph) -> None:
-    """One image a run, where that is open."""
-    if sizes(graph.inputs[0])[0]:
-        return
-    for node in graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None  # may be of another batch
-    for value in (*graph.inputs, *graph.outputs):
-        if value.shape:
-            value.shape = ir.Shape([1, *list(value.shape)[1:]])
