@@ -486,19 +486,20 @@ def test_stopped_where_a_library_raises_its_own_error(old, vitedge):
     assert_whole(folder, vitedge, command)
 
 
+@pytest.mark.heavy
 def test_stopped_at_any_moment(old, vitedge, vitedge_process):
     folder, command = old
     start = time.monotonic()
     vitedge_process(*command)
     usual = time.monotonic() - start
-    for part, how in enumerate([signal.SIGINT, signal.SIGKILL]):
+    for part, how in enumerate([signal.SIGINT, signal.SIGKILL] * 2):
         child = subprocess.Popen(
             [sys.executable, "-m", "vitedge", *command],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(usual * (part + random.random()) / 2)
+        time.sleep(usual * (part + random.random()) / 4)
         child.send_signal(how)
         _, said = child.communicate()
         assert child.returncode in (0, -how, 130), said
