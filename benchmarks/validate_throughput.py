@@ -16,7 +16,7 @@ from benchmarks import peers
 from vitedge.core.progress import SILENT
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.bundle_validation import evaluation_images, validate_bundle
-from vitedge.measure.accuracy.validation import DYNAMIC_BATCH, predict, validate
+from vitedge.measure.accuracy.validation import DYNAMIC_BATCH, run, validate
 from vitedge.runtimes import open_session
 
 SHARE = 0.9
@@ -85,7 +85,7 @@ def _decoded(images, bundle):
 def _run(sessions, batches):
     for images in batches:
         for session in sessions:
-            predict(session, images)
+            run(session, images)
 
 
 def _compare(name, decoded, ours, bare, rounds):

@@ -9,7 +9,7 @@ import pytest
 from tests.support.lineage import ROWS, Row, exported, photographs
 from vitedge.core.numerics import relative_error
 from vitedge.data.open import open_images
-from vitedge.measure.accuracy.validation import predict
+from vitedge.measure.accuracy.validation import run
 from vitedge.runtimes import open_session
 
 pytestmark = pytest.mark.usefixtures("peers")
@@ -42,9 +42,9 @@ def test_an_image_in_a_batch_gives_what_it_gives_alone(row, tmp_path):
         others = open_images(str(tmp_path / "others.npz"), "calibration", spec, ())
         (images,) = (batch.images for batch in others.batches(max(BATCHES)))
         with open_session(bundle) as session:
-            alone = np.concatenate([predict(session, image[None]) for image in images])
-            assert np.ptp(alone, axis=0).any()  # images are told apart
+            singles = np.concatenate([run(session, image[None])[0] for image in images])
+            assert np.ptp(singles, axis=0).any()  # images are told apart
             for count in BATCHES:
-                together = predict(session, images[:count])
-                error = relative_error(alone[:count], together)
+                together = run(session, images[:count])[0]
+                error = relative_error(singles[:count], together)
                 assert error <= ROUNDING[bundle.manifest.precision], bundle.manifest.name

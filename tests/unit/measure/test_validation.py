@@ -8,7 +8,7 @@ from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
 from vitedge.measure.accuracy.output_error import OutputError
-from vitedge.measure.accuracy.validation import predict, predict_all, validate
+from vitedge.measure.accuracy.validation import predict_all, run, validate
 from vitedge.measure.statistics import discordant, drop_pp
 
 CLASSES = 3
@@ -108,7 +108,7 @@ def test_one_calibration_image_among_them_is_enough_to_refuse(data):
 @pytest.mark.parametrize("batch", [1, 4, 16, None], ids=str)
 def test_many_images_are_run_in_the_sessions_own_batches(batch):
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
-    np.testing.assert_array_equal(predict_all(Linear(batch), images), predict(Linear(None), images))
+    np.testing.assert_array_equal(predict_all(Linear(batch), images), run(Linear(None), images)[0])
 
 
 def test_output_error_over_batches_is_that_of_all_at_once():

@@ -159,11 +159,6 @@ def run_all(session: Session, images: NDArray[np.uint8]) -> Outputs:
     return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
 
-def predict(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The main output (n, …), as `run` gives it."""
-    return run(session, images)[0]
-
-
 def predict_all(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The main output (n, …), as `run_all` gives it."""
     return run_all(session, images)[0]
