@@ -32,13 +32,13 @@ def device(once):
     return once("wheel", install)
 
 
-def install(folder):
+def install(folder, extras="onnxruntime"):
     build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
     run(*build, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
     pip = (folder / "venv" / "bin" / "pip", "install", "--quiet", "--no-compile")
-    run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[onnxruntime]", cwd=folder)
+    run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[{extras}]", cwd=folder)
 
 
 def test_a_device_validates_and_benches_without_torch(device, bundles):
@@ -105,3 +105,31 @@ def test_a_device_says_what_it_lacks(device, bundles):
     assert "torch" in message and "vitedge[export]" in message
     message = run(vitedge, "bench", bundles["openvino", "int8"], cwd=device, code=3)
     assert "vitedge[openvino]" in message
+
+
+HF_CLASSIFIER = """
+import transformers
+config = transformers.ViTConfig(
+    hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
+    image_size=64, patch_size=16, num_labels=7,
+)
+transformers.ViTForImageClassification(config).save_pretrained("vit")
+processor = transformers.ViTImageProcessorPil(size={"height": 64, "width": 64})
+processor.save_pretrained("vit")
+"""
+
+
+@pytest.mark.heavy
+def test_the_hf_extra_needs_no_torchvision(tmp_path):
+    install(tmp_path, "hf,onnxruntime,openvino")
+    binaries = tmp_path / "venv" / "bin"
+    listed = run(binaries / "pip", "list", cwd=tmp_path)
+    assert "torchvision" not in listed and "transformers" in listed
+    run(binaries / "python", "-c", HF_CLASSIFIER, cwd=tmp_path)
+    targets = ("--target", "onnxruntime-cpu", "--target", "openvino-cpu")
+    noise = ("--calib-data", "random", "--num-samples", "4", "--duration", "0")
+    run(binaries / "vitedge", "export", "hf:vit", *targets, "--int8", *noise, cwd=tmp_path)
+    for target in ("onnxruntime-cpu", "openvino-cpu"):
+        bundle = tmp_path / "artifacts" / f"vit-{target}-int8"
+        shown = json.loads(run(binaries / "vitedge", "inspect", bundle, "--json", cwd=tmp_path))
+        assert shown["summary"]["worst"]

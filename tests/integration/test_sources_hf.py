@@ -380,17 +380,3 @@ def test_weights_stored_in_16_bits_become_int8(hf_folder, dtype, tmp_path, vited
     assert {manifest["precision"] for manifest in manifests} == {"fp32", "int8"}
     for manifest in manifests:
         assert [output["dtype"] for output in manifest["outputs"]] == ["float32"]
-
-
-def test_a_torchvision_that_cannot_be_imported_is_named_as_the_cause(
-    hf_folder, tmp_path, vitedge_process
-):
-    broken = tmp_path / "broken" / "torchvision"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ImportError('built for another torch')")
-    ran = vitedge_process(
-        *("export", f"hf:{hf_folder}", "--target", "onnxruntime-cpu", "--output", tmp_path / "o"),
-        code=3,
-        PYTHONPATH=str(broken.parent),
-    )
-    assert "transformers cannot import what it needs: built for another torch" in ran.stderr

@@ -7,7 +7,7 @@ from importlib import metadata
 
 import msgspec
 
-from vitedge.core import catalog, host
+from vitedge.core import builds, catalog, host
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.runtime import Runtime, requirement, runtime_of, runtimes
@@ -50,6 +50,7 @@ def doctor() -> Diagnosis:
     checks = [
         *(_runtime(runtime, machine) for runtime in runtimes().values()),
         *(_library(package, *use) for package, use in _LIBRARIES.items()),
+        _torchvision(),
         _requirement("NVIDIA GPU", ", ".join(gpus), without),
         *(_target(target, machine) for target in catalog.targets().values()),
     ]
@@ -82,6 +83,16 @@ def _library(package: str, purpose: str, extra: str) -> Requirement:
     with suppress(metadata.PackageNotFoundError):
         version = metadata.version(package)
     return _requirement(package, version, f"to {purpose}: pip install 'vitedge[{extra}]'")
+
+
+def _torchvision() -> Requirement:
+    """Whether a torchvision is installed that fits torch, and the command that mends it if not."""
+    name, version, misfit = "torchvision", builds.build("torchvision"), builds.misfit()
+    if misfit:
+        detail = f"{misfit}, for timm: and torchvision: models: {builds.mending()}"
+        return Requirement(name=name, status="no", detail=detail)
+    models = "load timm: and torchvision: models"
+    return _requirement(name, version, f"to {models}: pip install 'vitedge[torchvision]'")
 
 
 def _target(target: Target, machine: Host) -> Requirement:

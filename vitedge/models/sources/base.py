@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line, missing
+from vitedge.core.errors import InputError, UnavailableError, VitedgeError
 from vitedge.core.spec import Preprocess, Task
 from vitedge.models.zoo import numbered
 
@@ -109,16 +109,6 @@ def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str,
 def bundle_name(text: str) -> str:
     """`text` as part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-") or "model"
-
-
-def unimportable(package: str, extra: str, error: Exception) -> UnavailableError:
-    """The error of a library that is not installed, or not in a state to be imported."""
-    if isinstance(error, ImportError):
-        return missing(error.name or package, extra)
-    return UnavailableError(
-        f"{package} cannot be imported: {error_line(error)}",
-        fix="torch and torchvision must be builds of one kind: install both again",
-    )
 
 
 def unavailable(source: str, why: str) -> UnavailableError:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
-from vitedge.core.errors import missing as not_installed
 from vitedge.core.spec import Preprocess
 from vitedge.graph.outputs import choose
 from vitedge.models.sources import checkpoints, hf_weights, random_weights
@@ -25,6 +24,7 @@ from vitedge.models.sources.base import (
     not_here,
     stay_offline_if_unreachable,
 )
+from vitedge.models.sources.imports import import_transformers, unimportable
 from vitedge.models.sources.outputs import ChosenOutputs, named, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
 from vitedge.models.sources.settings import PROCESSOR
@@ -83,32 +83,16 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     """
     stay_offline_if_unreachable()
     try:
-        import transformers
-        from transformers import image_processing_base, modeling_utils  # noqa: F401
+        note = import_transformers()
     except (ImportError, RuntimeError) as error:
-        raise _unimportable(error) from error
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+        raise unimportable("transformers", "hf", error) from error
     try:
-        return _load(name, request)
+        return _load(name, request, (note,) if note else ())
     except ImportError as error:  # transformers imports what a class needs when it is asked for
-        raise _unimportable(error) from error
+        raise unimportable("transformers", "hf", error) from error
 
 
-def _unimportable(error: Exception) -> UnavailableError:
-    """The error of a transformers that is not here, or lacks something that it needs."""
-    if isinstance(error, ModuleNotFoundError) and error.name == "transformers":
-        return not_installed("transformers", "hf")
-    root: BaseException = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    return UnavailableError(
-        f"transformers cannot import what it needs: {error_line(root)}",
-        fix="install that; torch and torchvision must be builds of one kind",
-    )
-
-
-def _load(name: str, request: ModelRequest) -> ReferenceModel:
+def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> ReferenceModel:
     source = f"hf:{name}"
     config = _config(name, source)
     kind, task = hf_weights.architecture(config, request.task, source)
@@ -142,7 +126,7 @@ def _load(name: str, request: ModelRequest) -> ReferenceModel:
         task=task,
         labels=_labels(config, outputs.classes, source) if outputs.classes else (),
         trained=not request.random_weights,
-        notes=outputs.notes,
+        notes=(*notes, *outputs.notes),
     )
     return ReferenceModel(identity, model, outputs.names, missing)
 

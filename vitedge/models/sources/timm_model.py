@@ -24,8 +24,8 @@ from vitedge.models.sources.base import (
     not_here,
     stay_offline_if_unreachable,
     unavailable,
-    unimportable,
 )
+from vitedge.models.sources.imports import unimportable
 
 LOCAL = ("local-dir:", "hf-hub:")
 """Schemes of timm's own: a folder with config.json and weights, here or on the hub."""

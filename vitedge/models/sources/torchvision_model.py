@@ -26,8 +26,8 @@ from vitedge.models.sources.base import (
     not_here,
     refuse,
     unavailable,
-    unimportable,
 )
+from vitedge.models.sources.imports import unimportable
 from vitedge.models.sources.outputs import ChosenOutputs
 
 SEGMENTATION_SIZE = (520, 520)
