@@ -2,6 +2,8 @@
 
 import json
 import pickle
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -287,12 +289,86 @@ def test_a_classifiers_weights_become_features(timm_folder):
     assert (model.identity.task, model.identity.labels) == ("features", ())
 
 
-def test_weights_of_another_class_count_say_so(tmp_path):
+def trained(folder, module):
+    """A checkpoint as timm's and torchvision's training scripts save it, after the fine-tuning."""
+    state = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    ema = {name: tensor + 1 for name, tensor in state.items()}
+    kept = {"epoch": 3, "args": Namespace(lr=0.1), "state_dict": state, "state_dict_ema": ema}
+    torch.save(kept, folder / "ten.pt")
+    return folder / "ten.pt"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("torchvision:", "shufflenet_v2_x0_5"),
+        ("torchvision:", "lraspp_mobilenet_v3_large"),
+        ("timm:", "test_vit"),
+        ("timm:", "test_resnet"),
+        ("", "vit_tiny_patch16_224"),
+    ],
+)
+def test_weights_bring_their_own_count_of_classes(tmp_path, source, name):
+    import timm
     from torchvision import models
 
-    save_file(models.resnet18(num_classes=10).state_dict(), tmp_path / "ten.safetensors")
-    said = refusal(ModelRequest("torchvision:resnet18", weights=tmp_path / "ten.safetensors"))
-    assert "fc.weight (10, 512), not (1000, 512)" in said and "as many classes" in said
+    torch.manual_seed(0)
+    if source == "torchvision:":
+        further = {"weights_backbone": None} if "lraspp" in name else {}
+        module = models.get_model(name, weights=None, num_classes=10, **further).eval()
+    else:
+        module = timm.create_model(name, num_classes=10).eval()
+    weights = trained(tmp_path, module)
+    asked = ModelRequest(source + name, weights=weights)
+    if not source:
+        asked = ModelRequest(str(weights), arch=name)
+    model = resolve(asked)
+    assert model.identity.labels == tuple(map(str, range(10)))
+    (note,) = (note for note in model.identity.notes if "classes" in note)
+    assert note.startswith("ten.pt has 10 classes, not ") and "called by number" in note
+    size = (model.identity.preprocess.height, model.identity.preprocess.width)
+    pixels = torch.randn(1, 3, *size)
+    with torch.inference_mode():
+        want = module(pixels)
+        want = want["out"] if isinstance(want, dict) else want
+        torch.testing.assert_close(model.content(pixels), want, rtol=1e-4, atol=1e-5)
+    names = tuple("abcdefghij")
+    named = resolve(replace(asked, labels=names)).identity
+    assert named.labels == names and not any("classes" in note for note in named.notes)
+    with pytest.raises(InputError, match="names 3 classes, and its head has 10 outputs"):
+        resolve(replace(asked, labels=CLASSES))
+
+
+def test_weights_that_differ_in_more_than_the_head_are_refused(tmp_path):
+    from torchvision import models
+
+    state = models.shufflenet_v2_x0_5(num_classes=10).state_dict()
+    state["conv1.0.weight"] = torch.zeros(12, 3, 3, 3)
+    save_file(state, tmp_path / "odd.safetensors")
+    asked = ModelRequest("torchvision:shufflenet_v2_x0_5", weights=tmp_path / "odd.safetensors")
+    said = refusal(asked)
+    assert "conv1.0.weight (12, 3, 3, 3), not (24, 3, 3, 3)" in said and "classes" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"num_classes": 5}, "has 3 classes, and the model 5"),
+        ({"label_names": ["a", "b"]}, "names 2 classes, and its head has 3 outputs"),
+    ],
+)
+def test_a_timm_config_whose_classes_are_not_the_heads_is_refused(timm_folder, settings, says):
+    file = timm_folder / "config.json"
+    config = json.loads(file.read_text()) | settings
+    config["model_args"] = {"depth": 1, "num_classes": config["num_classes"]}
+    file.write_text(json.dumps(config))
+    assert says in refusal(ModelRequest(f"timm:local-dir:{timm_folder}"))
+
+
+def test_labels_of_what_has_no_classes_are_refused(timm_folder):
+    source = f"timm:local-dir:{timm_folder}"
+    said = refusal(ModelRequest(source, task="features", labels=CLASSES))
+    assert "gives no classes to name" in said
 
 
 def test_what_weights_do_not_say_is_noted(tmp_path):

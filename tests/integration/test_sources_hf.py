@@ -314,10 +314,23 @@ def test_a_processor_that_cannot_be_read_is_not_called_missing(hf_folder, conten
     assert "preprocessor_config.json cannot be read" in said and "`preprocess=FILE.toml`" in said
 
 
-def test_labels_that_are_not_the_heads_are_refused(hf_folder):
-    edit_config(hf_folder, id2label={"0": "cat", "1": "dog"}, label2id={"cat": 0, "dog": 1})
-    said = refusal(hf_folder)
-    assert "classifier" in said and "(3, 32)" in said
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"id2label": {"0": "cat", "1": "dog"}}, "has 3 classes, and the model 2"),
+        ({"id2label": {"0": "a", "2": "c", "5": "f"}}, "class 5 ('f') is none of 0 to 2; no name"),
+        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "class 3 ('c') is none of 0 to 2; no name"),
+        ({"id2label": {"zero": "a"}}, "'zero'"),
+        ({"num_labels": 4}, "says `num_labels` 4, and its `id2label` names 3"),
+        ({"num_labels": 4, "id2label": None}, "has 3 classes, and the model 4"),
+    ],
+)
+def test_a_config_whose_classes_are_not_the_heads_is_refused(hf_folder, settings, says):
+    edit_config(hf_folder, label2id=None, **settings)
+    assert says in refusal(hf_folder)
+    if "none of" in says:  # nothing but names is wrong
+        labels = ("a", "b", "c")
+        assert resolve(ModelRequest(f"hf:{hf_folder}", labels=labels)).identity.labels == labels
 
 
 @pytest.mark.parametrize("random_weights", [False, True])

@@ -49,7 +49,7 @@ def load(
             preprocessor_config.json. A module needs one.
         height: Pixels, where an ONNX file leaves them open; default: what `preprocess` says.
         width: Likewise.
-        labels: Class names of a module, in the order of its outputs; default: numbers.
+        labels: Class names, in the order of its outputs; default: what the source says, or numbers.
         name: What artifacts of a module are called; default: its class.
         model_output: Outputs to keep, the main one first; default: what is float32, and the first
             that fits the task is the main one.

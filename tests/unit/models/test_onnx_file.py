@@ -1,6 +1,7 @@
 """What an ONNX file leaves open is bound, and what lies beside it is read."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -125,6 +126,30 @@ def test_classes_are_called_as_metadata_or_config_say(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "x", "1": "y"}}))
     known = identity(plain, **size)
     assert known.labels == ("0", "1", "2") and "2 names of classes" in known.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            {0: "zero", 2: "two", 5: "five"},
+            "class 5 ('five') is none of 0 to 2; no name for output 1",
+        ),
+        ({1: "a", 2: "b", 3: "c"}, "class 3 ('c') is none of 0 to 2; no name for output 0"),
+        ({0: "a", 2: "c"}, "no name for output 1"),
+    ],
+)
+@pytest.mark.parametrize("place", ["metadata", "config.json"])
+def test_names_that_skip_an_output_are_refused(tmp_path, place, names, says):
+    metadata = {"names": str(names)} if place == "metadata" else {}
+    path = write(tmp_path, (1, SIDE, SIDE, 3), kind=onnx.TensorProto.UINT8, **metadata)
+    if place == "config.json":
+        (tmp_path / place).write_text(json.dumps({"id2label": names}))
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        identity(path, height=SIDE, width=SIDE)
+    assert place in caught.value.what
+    own = identity(path, height=SIDE, width=SIDE, labels=("x", "y", "z"))
+    assert own.labels == ("x", "y", "z")
 
 
 def test_windows_mls_metadata_say_how_pixels_are_made(tmp_path):

@@ -36,6 +36,13 @@ def resolve(request: ModelRequest) -> ReferenceModel:
     Raises InputError for an unknown name, missing or unfit weights, and parameters that do not
     belong together; UnavailableError for weights that cannot be fetched here.
     """
+    model = _resolve(request)
+    if request.labels and not model.identity.labels:
+        raise InputError(f"{model.identity.source} gives no classes to name", fix="drop `labels`")
+    return model
+
+
+def _resolve(request: ModelRequest) -> ReferenceModel:
     if request.weights and request.random_weights:
         raise InputError("`weights` and `random_weights` exclude each other", fix="drop one")
     if not str(request.model).endswith(".onnx"):
@@ -44,6 +51,7 @@ def resolve(request: ModelRequest) -> ReferenceModel:
         from vitedge.models.sources import module
 
         return module.load(request.model, request)
+    refuse(request, "name")
     prefix, colon, name = request.model.partition(":")
     if colon and prefix in LIBRARIES:
         refuse(request, "arch", *(["model_output"] if prefix == "timm" else []))

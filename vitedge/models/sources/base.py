@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
 from vitedge.core.spec import Preprocess, Task
-from vitedge.models.zoo import numbered
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,7 +35,7 @@ class ModelRequest:
     task: Task | None = None
     """What to make of the model; None for what its source says."""
     labels: tuple[str, ...] = ()
-    """Of a module, one for each class; empty: numbers."""
+    """One for each class; empty: what the model's source says, else numbers."""
     name: str = ""
     """Of a module; empty: its class."""
     model_output: tuple[str, ...] = ()
@@ -94,16 +93,6 @@ def refuse(request: ModelRequest, *fields: str) -> None:
         if getattr(request, field):
             name = request.model if isinstance(request.model, str) else "a module"
             raise InputError(f"`{field}` does not apply to '{name or 'digits'}'", fix="drop it")
-
-
-def check_labels(labels: Sequence[str], classes: int, source: str) -> tuple[str, ...]:
-    """`labels`, or numbers where there are none. Raises InputError unless one for each class."""
-    if labels and len(labels) != classes:
-        raise InputError(
-            f"{source} names {len(labels)} classes, and its head has {classes} outputs",
-            fix="correct the labels in its config, or give weights of that many classes",
-        )
-    return tuple(" ".join(str(label).split()) for label in labels) or numbered(classes)
 
 
 def bundle_name(text: str) -> str:

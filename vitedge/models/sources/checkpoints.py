@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Collection, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,23 +92,44 @@ def _content(path: Path) -> Any:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays.files}
-    return torch.load(path, map_location=device, weights_only=True)
+    with torch.serialization.safe_globals([Namespace]):  # timm's and torchvision's training `args`
+        return torch.load(path, map_location=device, weights_only=True)
 
 
-def load_weights(module: nn.Module, path: Path, *, headless: bool = False) -> None:
-    """Fill a library's own module from a weights file in its layout. Raises InputError.
+def load_weights(
+    module: nn.Module, classes: int, path: Path, make: Callable[[int], nn.Module]
+) -> tuple[nn.Module, int]:
+    """Fill a library's own module of so many classes from a weights file in its layout.
 
-    Of a `headless` module, a classifier's head in the file is left out.
+    Where the file's head has other classes it is `make(count)`, and that count, that come back; of
+    a module without a head, that in the file is left out. Raises InputError.
     """
     state = read_tensors(path)
-    if headless:
+    if not classes:
         state = without_head(state, module.state_dict().keys())
+    elif (count := _class_count(module, state, classes)) != classes:
+        module, classes = make(count), count
     refuse_misfit(
         problems(module, state),
         path,
-        fix="give weights of this very architecture, in its library's layout, with as many classes",
+        fix="give weights of this very architecture, in its library's layout",
     )
     module.load_state_dict(state)
+    return module, classes
+
+
+def _class_count(module: nn.Module, state: Mapping[str, Tensor], classes: int) -> int:
+    """Of how many classes `state` is, by the tensors that alone differ from those of `module`.
+
+    `classes`, those of the module, where they do not agree on any other.
+    """
+    counts = set()
+    for name, tensor in module.state_dict().items():
+        theirs = state[name].shape if name in state else tensor.shape
+        if theirs != tensor.shape:
+            head = theirs and tensor.shape == (classes, *theirs[1:])
+            counts.add(theirs[0] if head else classes)
+    return counts.pop() if len(counts) == 1 else classes
 
 
 def without_head(
@@ -160,7 +182,22 @@ def refuse_misfit(problems: Mapping[str, list[str]], source: str | Path, fix: st
         f"{len(names)} {kind} ({first_few(names)})" for kind, names in problems.items() if names
     )
     if listing:
-        raise InputError(f"{source} does not fit the model: {listing}", fix=fix)
+        what = _other_classes(problems) or "does not fit the model"
+        raise InputError(f"{source} {what}: {listing}", fix=fix)
+
+
+def _other_classes(problems: Mapping[str, list[str]]) -> str:
+    """That a head alone does not fit, and how many classes both have; empty for other misfits."""
+    if problems.get("missing") or problems.get("unexpected"):
+        return ""
+    shape = r"\((\d+),?(.*?)\)"
+    names = "\n".join(problems.get("misshaped", ()))
+    matches = re.findall(f"^.*? {shape}, not {shape}$", names, re.MULTILINE)
+    counts = {(theirs, ours) for theirs, inputs, ours, own in matches if inputs == own}
+    if len(counts) != 1 or any(inputs != own for _, inputs, _, own in matches):
+        return ""
+    ((theirs, ours),) = counts
+    return f"has {theirs} classes, and the model {ours}"
 
 
 def misfit(error: Exception) -> dict[str, list[str]]:

@@ -20,11 +20,11 @@ from vitedge.models.sources.base import (
     ReferenceModel,
     any_file,
     bundle_name,
-    check_labels,
     not_here,
     stay_offline_if_unreachable,
 )
 from vitedge.models.sources.imports import import_transformers, unimportable
+from vitedge.models.sources.labels import check_counts, class_names
 from vitedge.models.sources.outputs import ChosenOutputs, named, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
 from vitedge.models.sources.settings import PROCESSOR
@@ -118,13 +118,14 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
     requested = request.model_output or model.usual(tensors)
     outputs = choose(specs(tensors), requested, task, source)
     model.names = outputs.names
+    names, where = request.labels or config.id2label, f"{source}: config.json"
     identity = ModelIdentity(
         name=bundle_name(name.rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=task,
-        labels=_labels(config, outputs.classes, source) if outputs.classes else (),
+        labels=class_names(names, outputs.classes, where) if outputs.classes else (),
         trained=not request.random_weights,
         notes=(*notes, *outputs.notes),
     )
@@ -132,11 +133,13 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
 
 
 def _config(name: str, source: str) -> Any:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
     try:
+        stated, _ = PretrainedConfig.get_config_dict(name)
+        check_counts(stated, f"{source}: config.json")
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except ImportError:
+    except (ImportError, InputError):
         raise
     except Exception as error:  # OS, value, key and hub errors alike
         if Path(name).is_dir():
@@ -199,10 +202,3 @@ def _answer(model: ImageModel, preprocess: Preprocess, source: str) -> dict[str,
             fix=f"{hf_weights.TAKEN}; another size may do, with `preprocess=FILE.toml`",
         ) from error
     return outputs
-
-
-def _labels(config: Any, classes: int, source: str) -> tuple[str, ...]:
-    """The names in config.json; numbers where it has only LABEL_0 and the like."""
-    names = [str(config.id2label[index]) for index in sorted(config.id2label)]
-    generic = all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    return check_labels(() if generic else names, classes, source)

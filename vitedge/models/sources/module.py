@@ -16,9 +16,9 @@ from vitedge.models.sources.base import (
     ModelRequest,
     ReferenceModel,
     bundle_name,
-    check_labels,
     refuse,
 )
+from vitedge.models.sources.labels import class_names
 from vitedge.models.sources.outputs import ALONE, ChosenOutputs, named, specs
 
 
@@ -54,7 +54,7 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=outputs.task,
-        labels=check_labels(request.labels, outputs.classes, kind) if outputs.classes else (),
+        labels=class_names(request.labels, outputs.classes, kind) if outputs.classes else (),
         trained=True,
         notes=outputs.notes,
     )

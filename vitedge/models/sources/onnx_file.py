@@ -12,6 +12,7 @@ from vitedge.graph.foreign.dimensions import bind, image_input
 from vitedge.graph.io import image_model, read
 from vitedge.models.sources import settings
 from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
+from vitedge.models.sources.labels import by_index, class_names
 from vitedge.models.zoo import numbered
 
 
@@ -29,7 +30,7 @@ def load(path: Path, request: ModelRequest) -> ReferenceModel:
         weights_sha256=file.sha256,
         preprocess=preprocess,
         task=outputs.task,
-        labels=_labels(model, path, outputs.classes, notes),
+        labels=_labels(model, path, outputs.classes, request, notes),
         trained=True,
         notes=(*notes, *outputs.notes),
     )
@@ -63,15 +64,26 @@ def _preprocess(
     return preprocess and settings.of_size(preprocess, request.height, request.width)
 
 
-def _labels(model: ir.Model, path: Path, classes: int, notes: list[str]) -> tuple[str, ...]:
-    """The names of the classes, or numbers where there are none or not as many."""
-    labels: tuple[str, ...] = ()
+def _labels(
+    model: ir.Model, path: Path, classes: int, request: ModelRequest, notes: list[str]
+) -> tuple[str, ...]:
+    """The names of the classes, or numbers where there are none, or those of another model.
+
+    Raises InputError for names that skip an output.
+    """
+    if not classes:
+        return ()
+    if request.labels:
+        return class_names(request.labels, classes, path.name)
     try:
-        labels = settings.labels_of(path, model.metadata_props) if classes else ()
+        names, where = settings.labels_of(path, model.metadata_props)
     except InputError as error:  # of a file that nobody asked for
         notes.append(f"{error.what}: classes are called by number")
-    if labels and len(labels) != classes:
-        notes.append(f"{len(labels)} names of classes lie beside it, and it has {classes}: numbers")
-    if len(labels) != classes:
         return numbered(classes)
-    return tuple(" ".join(label.split()) for label in labels)
+    named = by_index(names, where)
+    count = len(named)
+    if count != classes and list(named) == list(range(count)):
+        if count:
+            notes.append(f"{count} names of classes lie beside it, and it has {classes}: numbers")
+        return numbered(classes)
+    return class_names(named, classes, where)

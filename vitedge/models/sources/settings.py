@@ -76,29 +76,23 @@ def preprocess_in(metadata: Mapping[str, str], size: tuple[int, int]) -> Preproc
     return convert({"height": size[0], "width": size[1], **settings}, Preprocess, "its metadata")
 
 
-def labels_of(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The class names in a model's metadata or the config.json beside it; empty without any."""
+def labels_of(path: Path, metadata: Mapping[str, str]) -> tuple[object, str]:
+    """The class names in a model's metadata or the config.json beside it, and where they are.
+
+    As they are written there: a sequence, or a mapping from indices; None without any. Raises
+    InputError for a config.json that cannot be read.
+    """
     for key in ("names", "id2label"):  # a dict as Python or JSON writes it
         try:
             names = ast.literal_eval(metadata.get(key, ""))
         except (ValueError, SyntaxError):
             continue
-        if labels := _in_order(names):
-            return labels
+        if names and isinstance(names, list | tuple | dict):
+            return names, f"{path}: its metadata '{key}'"
     config = beside(path, CONFIG)
-    return _in_order(_read_json(config).get("id2label")) if config else ()
-
-
-def _in_order(names: object) -> tuple[str, ...]:
-    """Names by index; empty where an index is missing, or they are LABEL_0 and the like."""
-    if isinstance(names, list | tuple):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict):
-        return ()
-    by_index = {str(index): str(name) for index, name in names.items()}
-    labels = [by_index.get(str(index), "") for index in range(len(by_index))]
-    generic = all(label == f"LABEL_{index}" for index, label in enumerate(labels))
-    return () if generic or "" in labels else tuple(labels)
+    if config is None:
+        return None, ""
+    return _read_json(config).get("id2label"), str(config)
 
 
 def of_size(preprocess: Preprocess, height: int | None, width: int | None) -> Preprocess:

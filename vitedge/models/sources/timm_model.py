@@ -19,13 +19,13 @@ from vitedge.models.sources.base import (
     ReferenceModel,
     any_file,
     bundle_name,
-    check_labels,
     downloaded,
     not_here,
     stay_offline_if_unreachable,
     unavailable,
 )
 from vitedge.models.sources.imports import unimportable
+from vitedge.models.sources.labels import class_names, numbers_note
 
 LOCAL = ("local-dir:", "hf-hub:")
 """Schemes of timm's own: a folder with config.json and weights, here or on the hub."""
@@ -49,18 +49,27 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized
     torch.manual_seed(0)
     pretrained = not (request.random_weights or request.weights or request.shapes_only)
-    options = {"num_classes": 0} if request.task == "features" else {}
+    options: dict[str, Any] = {"num_classes": 0} if request.task == "features" else {}
     preprocess = request.own_preprocess()
     try:
         module = timm.create_model(name, pretrained=pretrained, **options)
         if preprocess and _takes_size(module, preprocess):
-            size = (preprocess.height, preprocess.width)
-            module = timm.create_model(name, pretrained=pretrained, img_size=size, **options)
+            options["img_size"] = (preprocess.height, preprocess.width)
+            module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # hub, OS, pickle, safetensors and shape errors alike
         raise _refusal(name, pretrained, error) from error
-    module.eval()
+    names, notes = _labels(module), tuple[str, ...]()
     if request.weights:
-        checkpoints.load_weights(module, request.weights, headless=bool(options))
+        usual = module.num_classes
+        module, count = checkpoints.load_weights(
+            module,
+            usual,
+            request.weights,
+            lambda count: timm.create_model(name, **options, num_classes=count),
+        )
+        if count != usual and not request.labels:
+            names, notes = (), (numbers_note(request.weights, count, usual),)
+    module.eval()
     preprocess = preprocess or from_timm(module.pretrained_cfg)
     if request.random_weights:
         random_weights.spread(module, preprocess)
@@ -74,8 +83,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task="classification" if classes else "features",
-        labels=check_labels(_labels(module), classes, source) if classes else (),
+        labels=class_names(request.labels or names, classes, source) if classes else (),
         trained=not request.random_weights,
+        notes=notes,
     )
     missing: Missing = {}
     if not (request.random_weights or request.weights or _here(module.pretrained_cfg)):

@@ -21,13 +21,13 @@ from vitedge.models.sources.base import (
     ModelRequest,
     ReferenceModel,
     bundle_name,
-    check_labels,
     downloaded,
     not_here,
     refuse,
     unavailable,
 )
 from vitedge.models.sources.imports import unimportable
+from vitedge.models.sources.labels import class_names, numbers_note
 from vitedge.models.sources.outputs import ChosenOutputs
 
 SEGMENTATION_SIZE = (520, 520)
@@ -53,11 +53,22 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     transforms = entry.transforms()
     preprocess = request.own_preprocess() or from_torchvision(transforms, SEGMENTATION_SIZE)
     torch.manual_seed(0)
-    module = models.get_model(arch, weights=None, **_options(arch, task, entry, preprocess)).eval()
+    options = _options(arch, task, preprocess)
+
+    def make(classes: int) -> nn.Module:
+        module: nn.Module = models.get_model(arch, weights=None, num_classes=classes, **options)
+        return module.eval()
+
+    names, notes = entry.meta["categories"], list[str]()
+    classes = len(names)
+    module = make(classes)
     source = f"torchvision:{name}"
     missing: Missing = {}
     if request.weights:
-        checkpoints.load_weights(module, request.weights)
+        module, classes = checkpoints.load_weights(module, classes, request.weights, make)
+        if classes != len(names) and not request.labels:
+            notes.append(numbers_note(request.weights, classes, len(names)))
+            names = ()
     elif request.shapes_only:
         missing = {} if downloaded(entry.url) else {"weights": not_here(source)}
     elif request.random_weights:
@@ -66,10 +77,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         module.load_state_dict(_resampled(_fetched(entry.url, source), module))
     state = module.state_dict()
     checkpoints.require_finite(state, source)
-    labels = tuple(entry.meta["categories"])
     outputs: Outputs | None = None
     if task == "segmentation":
-        outputs = _outputs(module, len(labels), request.model_output, source)
+        outputs = _outputs(module, classes, request.model_output, source)
     else:
         refuse(request, "model_output")
     identity = ModelIdentity(
@@ -78,9 +88,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=task,
-        labels=check_labels(labels, len(labels), source),
+        labels=class_names(request.labels or names, classes, source),
         trained=not request.random_weights,
-        notes=outputs.notes if outputs else (),
+        notes=(*notes, *(outputs.notes if outputs else ())),
     )
     if outputs is None:
         return ReferenceModel(identity, module, missing=missing)
@@ -124,9 +134,9 @@ def _entry(weights: Any, name: str, tag: str) -> Any:
     return weights[tag]
 
 
-def _options(arch: str, task: Task, entry: Any, preprocess: Preprocess) -> dict[str, Any]:
+def _options(arch: str, task: Task, preprocess: Preprocess) -> dict[str, Any]:
     """What the builder would set itself if it were given the weights, and fetch nothing."""
-    options: dict[str, Any] = {"num_classes": len(entry.meta["categories"])}
+    options: dict[str, Any] = {}
     if task == "segmentation":
         options["weights_backbone"] = None
         if not arch.startswith("lraspp"):

@@ -20,7 +20,8 @@ from vitedge.models.sources.base import (
     ReferenceModel,
     bundle_name,
 )
-from vitedge.models.zoo import ZOO, ZooModel, numbered
+from vitedge.models.sources.labels import class_names, numbers_note
+from vitedge.models.zoo import ZOO, ZooModel
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import Config, ViTConfig
 
@@ -83,16 +84,20 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
         checkpoints.load_into(module, fitted, weights)
     else:
         random_weights.spread(module, preprocess)
-    same_classes = config.num_classes == card.config.num_classes
+    usual, count = card.config.num_classes, config.num_classes
+    names = request.labels or (card.labels if count == usual else ())
+    notes = list(_notes(card, request, fitted is not state)) if state else []
+    if weights and count not in (0, usual) and not request.labels:
+        notes.append(numbers_note(weights, count, usual))
     identity = ModelIdentity(
         name=name,
         source=arch,
         weights_sha256=checkpoints.digest(module.state_dict()),
         preprocess=preprocess,
         task=task,
-        labels=card.labels if same_classes else numbered(config.num_classes),
+        labels=class_names(names, count, arch) if count else (),
         trained=weights is not None,
-        notes=tuple(_notes(card, request, fitted is not state)) if state else (),
+        notes=tuple(notes),
     )
     return ReferenceModel(identity, module)
 
