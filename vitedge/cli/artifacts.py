@@ -58,7 +58,7 @@ def predict(
     call: Call[list[Prediction]],
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for the masks of a segmentation: PNG, class indices."),
+        typer.Option(help="Folder for masks, as PNG of class indices, or dense maps, as .npy."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -67,8 +67,8 @@ def predict(
 
     bundle = verified(call.arguments["artifact"])
     task, labels = bundle.manifest.model.task, bundle.labels()
-    if output and task != "segmentation":
-        raise InputError(f"{bundle.path} makes no masks", fix="drop --output")
+    if output and task not in ("segmentation", "dense"):
+        raise InputError(f"{bundle.path} makes no masks or maps", fix="drop --output")
     images = [str(path) for path in call.arguments["images"]]
     predictions = call(artifact=bundle)
     documents = [
@@ -76,8 +76,9 @@ def predict(
         for image, prediction in zip(images, predictions, strict=True)
     ]
     if output:
+        kind = "mask" if task == "segmentation" else "map"
         for document, prediction in zip(documents, predictions, strict=True):
-            document["mask"] = str(_write_mask(prediction, output, Path(document["image"])))
+            document[kind] = str(_write(prediction, output, Path(document["image"])))
     if as_json:
         print_json({"predictions": documents})
         return
@@ -94,17 +95,26 @@ def predict(
         if features is not None:
             size = "×".join(map(str, features.shape))
             typer.echo(f"{image}: {size} features, which --json has")
-        if "mask" in document:
-            typer.echo(f"{image}: mask in {document['mask']}")
+        if prediction.maps is not None:
+            low, high = document["range"]
+            size = "×".join(map(str, document["shape"]))
+            advice = "" if output else "; --output FOLDER writes them"
+            typer.echo(f"{image}: {size} values from {low:.4g} to {high:.4g}{advice}")
+        for kind in ("mask", "map"):
+            if kind in document:
+                typer.echo(f"{image}: {kind} in {document[kind]}")
 
 
 def _said(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A prediction as a document; of a mask, the share of pixels of each class in it."""
+    """A prediction as a document: of a mask the share of pixels of each class, of maps their shape
+    and range."""
     import msgspec
     import numpy as np
 
     if prediction.features is not None:
         return {"features": prediction.features.tolist()}
+    if (maps := prediction.maps) is not None:
+        return {"shape": maps.shape, "range": [float(maps.min()), float(maps.max())]}
     if prediction.mask is None:
         return {"top": msgspec.to_builtins(prediction.top)}
     counts = np.bincount(prediction.mask[prediction.mask >= 0], minlength=len(labels))
@@ -115,19 +125,24 @@ def _said(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _write_mask(prediction: Prediction, folder: Path, image: Path) -> Path:
-    """Write the mask of `image` as a PNG of class indices. Raises InputError."""
+def _write(prediction: Prediction, folder: Path, image: Path) -> Path:
+    """Write what `image` came to: a mask as a PNG of class indices, maps as .npy.
+
+    Raises InputError.
+    """
     import numpy as np
     from PIL import Image
 
-    assert prediction.mask is not None
-    path = folder / f"{image.stem}.png"
-    kind = np.uint8 if prediction.mask.max() < 2**8 else np.uint16
+    path = folder / f"{image.stem}{'.npy' if prediction.mask is None else '.png'}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.samefile(image):
             raise InputError(f"the mask would replace {image}", fix="give another --output folder")
-        Image.fromarray(prediction.mask.astype(kind)).save(path)
+        if prediction.mask is not None:
+            kind = np.uint8 if prediction.mask.max() < 2**8 else np.uint16
+            Image.fromarray(prediction.mask.astype(kind)).save(path)
+        elif prediction.maps is not None:
+            np.save(path, prediction.maps)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", fix="choose another --output folder"

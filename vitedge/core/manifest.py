@@ -29,7 +29,7 @@ class Model(Spec, frozen=True, kw_only=True):
     source: str
     task: Task
     num_classes: int
-    """0 for features."""
+    """0 of what has none."""
     weights_sha256: str
 
 

@@ -51,6 +51,11 @@ def by_position(output: NDArray[Any]) -> NDArray[Any]:
     return output.reshape(len(output), 1, -1)
 
 
+def as_maps(output: NDArray[Any]) -> NDArray[Any]:
+    """Dense maps as (n, C, h, w): they may be (n, h, w)."""
+    return output[:, None] if output.ndim == 3 else output
+
+
 def absolute_error(want: NDArray[Any], got: NDArray[Any]) -> float:
     """The largest |got - want|; NaN where either has one, 0 where both are empty."""
     return _peak(got - want)

@@ -28,17 +28,19 @@ from vitedge.core.spec import Count, Positive, Precision
 
 SCHEMA = "vitedge.report/1"
 
-Metric = Literal["top1", "miou", "knn_agreement"]
+Metric = Literal["top1", "miou", "pixel_error", "knn_agreement"]
+LIKENESS: frozenset[Metric] = frozenset(("pixel_error", "knn_agreement"))
+"""Those of how like FP32's outputs are, which are right by definition, not of how good."""
 
 
 class Compared(Measurement, frozen=True, kw_only=True):
-    """One metric of FP32 and artifact on the same images, 0-1."""
+    """One metric of FP32 and artifact on the same images, 0-1; an error may be more."""
 
     fp32: float | None
     """None where the FP32 bundle was left behind."""
     artifact: float
     drop_pp: float | None
-    """FP32 − artifact, percentage points."""
+    """FP32 − artifact, of an error artifact − FP32, percentage points."""
 
 
 class Accuracy(Compared, frozen=True, kw_only=True):
@@ -49,9 +51,9 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     confidence: float
     agreement: float | None
     """Share of images (of pixels, in segmentation) on which both choose the same class; of
-    features, share of images with the same nearest neighbour."""
+    features, share of images with the same nearest neighbour; None of dense maps."""
     also: dict[str, Compared]
-    """Further metrics: `top5`, `pixel_accuracy`."""
+    """Further metrics: `top5`, `pixel_accuracy`, `pixel_error_p99`."""
     n: Positive
     data: str
     skipped: dict[str, int]
@@ -114,7 +116,7 @@ class Parity(Measurement, frozen=True, kw_only=True):
     numerics: Numerics | None
     """None if not finite."""
     agreement: float | None
-    """Share of images (of pixels) on which both choose the same class; None for features."""
+    """Share of images (of pixels) on which both choose the same class; None of what has none."""
     at_export_db: float | None
     """SQNR where it was exported; None where that is not known, or outputs were equal."""
     broken: str
@@ -153,6 +155,8 @@ class Candidate(Measurement, frozen=True, kw_only=True):
     """None where outputs equal FP32's, or were not compared."""
     token_sqnr_db: float | None = None
     """Of the worst token or pixel; None likewise, and where the output has none."""
+    pixel_error: float | None = None
+    """Of dense maps, relative to the spread of FP32's values; None where it was not measured."""
     max_abs_error: float | None = None
     """None where outputs were not compared."""
     bytes: int

@@ -36,8 +36,19 @@ Share = Annotated[float, msgspec.Meta(ge=0)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["fp32", "fp16", "int8"]
 """Most exact first."""
-Task = Literal["classification", "segmentation", "features"]
-"""What a model's one output is: logits (B, classes), logits (B, classes, h, w) or (B, D)."""
+Task = Literal["classification", "segmentation", "dense", "features"]
+"""What a model's main output is: logits (B, classes), logits (B, classes, h, w), maps of values
+(B, C, h, w) or (B, h, w), or anything (B, …) else."""
+WITH_CLASSES: frozenset[Task] = frozenset(("classification", "segmentation"))
+"""Those that give a score of each class, and have labels; what others give is compared with
+FP32's alone."""
+MEANING: dict[Task, str] = {
+    "classification": "logits",
+    "segmentation": "logits",
+    "dense": "maps",
+    "features": "features",
+}
+"""What a main output of a task is, in a word."""
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]
 Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]

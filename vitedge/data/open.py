@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitedge.core.errors import InputError, first_few, nearest
-from vitedge.core.spec import Preprocess, Task
+from vitedge.core.spec import WITH_CLASSES, Preprocess, Task
 from vitedge.data import masks, shapes
 from vitedge.data.decode import Skip, check_images, decode, fit, listing, read_images, resized_size
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
@@ -74,13 +74,13 @@ def open_images(
     """Open `digits`, `shapes`, `random`, an .npz or an image folder, without decoding anything yet.
 
     `labels` are the model's class names, in the order of its outputs. Segmentation needs masks to
-    evaluate on (`vitedge.data.masks`); features need no labels. Raises InputError when there is
-    nothing usable at `path`, or, for evaluation, when its labels are not the model's.
+    evaluate on (`vitedge.data.masks`); dense maps and features need no labels. Raises InputError
+    when there is nothing usable at `path`, or, for evaluation, when its labels are not the model's.
     """
     if isinstance(path, Arrays):
         if role == "evaluation" and task == "segmentation":
             raise InputError("masks are not taken from memory", fix="give a folder or an .npz")
-        role = "calibration" if task == "features" else role
+        role = role if task in WITH_CLASSES else "calibration"
         return _of_arrays(path, path.images, path.labels, role, preprocess, labels)
     if path == "random":
         return _open_random(role, preprocess)
@@ -90,7 +90,7 @@ def open_images(
         return _open_shapes(role, preprocess, labels, task)
     location = Path(path)
     masked = task == "segmentation" and role == "evaluation"
-    if task == "features":
+    if task not in WITH_CLASSES:
         role = "calibration"  # no labels needed
     if location.is_dir():
         if masked:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import EXPORT_PARITY, REWRITE_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
-from vitedge.core.spec import Batch
+from vitedge.core.spec import WITH_CLASSES, Batch
 from vitedge.graph import external, fold, preprocess
 from vitedge.graph.foreign.canonical import canonical, name_apart
 from vitedge.graph.foreign.dimensions import bind_batch
@@ -94,10 +94,10 @@ def _check_output(output: NDArray[Any], model: ModelIdentity) -> None:
     classes = len(model.labels)
     if output.dtype != np.float32 or output.ndim < 2:
         raise InputError(
-            f"{model.name} gives {output.dtype} {output.shape}, not float32 logits or features",
+            f"{model.name} gives {output.dtype} {output.shape}, not a float32 row for each image",
             fix="export it without what follows its logits",
         )
-    if model.task != "features" and output.shape[1] != classes:
+    if model.task in WITH_CLASSES and output.shape[1] != classes:
         raise InputError(
             f"{model.name} gives {output.shape[1]} logits for {classes} classes",
             fix="correct its labels, or the class count its graph states",

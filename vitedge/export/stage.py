@@ -14,7 +14,7 @@ from vitedge.core.bundle import LABELS, MODEL, Bundle, Golden, amend, seal
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import TensorSpec
-from vitedge.core.spec import Precision, Preprocess, Target, Task
+from vitedge.core.spec import MEANING, Precision, Preprocess, Target
 from vitedge.export.request import Job, images_of
 from vitedge.export.result import ExportResult
 from vitedge.measure.accuracy import parity
@@ -139,7 +139,7 @@ def _build(
         ),
         inputs=(_tensor(exported.input, "NHWC, RGB"),),
         outputs=(
-            _tensor(exported.output, f"{_axes(exported.output)}, {_meaning(model.task)}"),
+            _tensor(exported.output, f"{_axes(exported.output)}, {MEANING[model.task]}"),
             *(_tensor(spec, _axes(spec)) for spec in exported.further),
         ),
         preprocessing=manifest.Preprocessing(
@@ -181,10 +181,6 @@ def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
 
 def _axes(output: TensorSpec) -> str:
     return {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
-
-
-def _meaning(task: Task) -> str:
-    return "features" if task == "features" else "logits"
 
 
 def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
-from vitedge.core.report import Accuracy, Metric
+from vitedge.core.report import LIKENESS, Accuracy, Metric
 from vitedge.gate.decision import Criterion, quantile, reach, round_up
 from vitedge.gate.verdict import Check
 from vitedge.measure.accuracy.evidence import Evidence, PerImage
@@ -86,8 +86,8 @@ def between(metric: Metric, paired: PairedPredictions, confidence: float) -> Dro
     n = len(first)
 
     def measure(sums: NDArray[Any]) -> NDArray[Any]:
-        if metric == "knn_agreement":
-            return np.asarray(sums / n)
+        if metric in LIKENESS:
+            return np.asarray(sums / (-n if metric == "pixel_error" else n))
         from vitedge.measure.accuracy import metrics  # brings Pillow: classes need none
 
         return metrics.mean_iou(sums)

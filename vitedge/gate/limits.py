@@ -221,7 +221,8 @@ class Limits(Spec, frozen=True, kw_only=True):
             "Largest accuracy lost, percentage points.", "drop_pp", " pp", _drop, _drop_since
         ),
     ] = None
-    """Accuracy (top-1, mIoU, k-NN agreement) lost against FP32 and the baseline, points."""
+    """Accuracy (top-1, mIoU, k-NN agreement, or pixel error gained) lost against FP32 and the
+    baseline, points."""
     min_speedup: Annotated[
         Ratio | None, _in_turn("Least speed-up over FP32.", "speedup", "×", _speedup)
     ] = None

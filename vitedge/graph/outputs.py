@@ -7,9 +7,15 @@ from typing import NamedTuple
 
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.runtime import TensorSpec
-from vitedge.core.spec import Task
+from vitedge.core.spec import WITH_CLASSES, Task
 
 _BY_RANK: dict[int, Task] = {2: "classification", 4: "segmentation"}
+_RANKS: dict[Task, tuple[int, ...]] = {
+    "classification": (2,),
+    "segmentation": (4,),
+    "dense": (3, 4),
+    "features": tuple(range(2, 9)),
+}
 
 
 class Outputs(NamedTuple):
@@ -19,7 +25,7 @@ class Outputs(NamedTuple):
     """The main one first."""
     task: Task
     classes: int
-    """Of the main one; 0 of features."""
+    """Of the main one; 0 of what has none."""
     notes: tuple[str, ...]
     """What is kept beside the main one, and what is left out."""
 
@@ -56,17 +62,19 @@ def choose(
     names = tuple(dict.fromkeys((main.name, *kept)))
     fitting = _task(main, task)
     assert fitting is not None
-    classes = 0 if fitting == "features" else main.shape[1] or 0
+    classes = main.shape[1] or 0 if fitting in WITH_CLASSES else 0
     return Outputs(names, fitting, classes, tuple(_notes(names, available)))
 
 
 def _task(spec: TensorSpec, requested: Task | None) -> Task | None:
     """What an output is good for, by its rank; None where that is not what was requested."""
-    if requested == "features":
-        return requested if len(spec.shape) >= 2 else None
-    task = _BY_RANK.get(len(spec.shape))
-    if task is None or requested not in (None, task) or not spec.shape[1]:
+    task = requested or _BY_RANK.get(len(spec.shape))
+    if task is None or len(spec.shape) not in _RANKS[task]:
         return None
+    if task in WITH_CLASSES and not spec.shape[1]:
+        return None
+    if not requested and task == "segmentation" and spec.shape[1] == 1:
+        return "dense"  # one map: depth, or a probability
     return task
 
 
@@ -80,7 +88,8 @@ def _unfit(candidates: Sequence[TensorSpec], task: Task | None, source: str) -> 
     return InputError(
         f"{source}: {which} neither float32 (B, classes) logits nor (B, classes, h, w): "
         f"{_listing(candidates)}",
-        fix="export it with its head and a fixed number of classes, or pass `task='features'`"
+        fix="export it with its head and a fixed number of classes, or pass `task='dense'` "
+        "for maps of values, `task='features'` for anything else"
         if task is None
         else f"name an output for {task} with `model_output`, or pass another `task`",
     )

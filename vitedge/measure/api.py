@@ -52,7 +52,7 @@ def open(path: AnyBundle) -> OpenBundle:
 
 
 def predict(artifact: AnyBundle, images: AnyImages, *, top: Positive = 5) -> list[Prediction]:
-    """Say what an artifact makes of images: classes, a mask or features.
+    """Say what an artifact makes of images: classes, a mask, maps or features.
 
     Args:
         artifact: An artifact's folder.
@@ -84,7 +84,7 @@ def check_data(
         model: Whose labels and input size: a model as `vitedge export` takes it, or an artifact.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
-        task: classification, segmentation or features; default: the model's.
+        task: classification, segmentation, dense or features; default: the model's.
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         against: Another set, which must share no image with this one.
         progress: Where to show it; None: bars on stderr where that is a terminal.
@@ -238,7 +238,7 @@ def inspect(
         target: Check against this target; default: the artifact's own, and every one of a model.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
-        task: classification, segmentation or features; default: the source's.
+        task: classification, segmentation, dense or features; default: the source's.
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         height: Pixels, where an ONNX file leaves them open.
         width: Likewise.

@@ -40,6 +40,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """Classification: the likeliest classes, best first."""
     mask: NDArray[np.int32] | None = None
     """Segmentation: (H, W) class indices, where the model's input has its pixels."""
+    maps: NDArray[np.float32] | None = None
+    """Dense: (C, h, w), or (h, w) as the model gives them."""
     features: NDArray[np.float32] | None = None
     """Features: (D,), or (N, C) and (C, h, w) as the model gives them."""
 
@@ -99,10 +101,12 @@ class OpenBundle(Bundle):
         return self._stack.enter_context(open_session(self))
 
     def _prediction(self, output: NDArray[np.float32], top: int) -> Prediction:
-        """Of one image's `output`: (classes,), (classes, h, w) or (D,)."""
+        """Of one image's `output`: (classes,), (classes, h, w), (C, h, w), (D,), …"""
         task, spec = self.manifest.model.task, self.manifest.preprocessing.host
         if task == "features":
             return Prediction(features=output)
+        if task == "dense":
+            return Prediction(maps=output)
         if task == "segmentation":
             return Prediction(mask=class_map(output, (spec.height, spec.width)))
         powers = np.exp(output.astype(np.float64) - output.max())

@@ -6,13 +6,22 @@ import math
 from collections.abc import Sequence
 from typing import get_args
 
-from vitedge.core.report import Candidate, OutputNumerics, Recommendation, Report, TokenSqnr
+from vitedge.core.report import (
+    LIKENESS,
+    Candidate,
+    OutputNumerics,
+    Recommendation,
+    Report,
+    TokenSqnr,
+)
 from vitedge.core.spec import Precision
 
 MAX_DROP_PP = 0.5
 """Points that a faster precision may lose where nothing says otherwise."""
 MIN_SQNR_DB = 20.0
 """What it must keep where accuracy was not measured: below, choices start to change sides."""
+MAX_PIXEL_ERROR = 0.1
+"""What the error of dense maps may be, relative to the spread of FP32's values, likewise."""
 SAME_SIZE = 1.05
 """A smaller ratio of sizes is not worth a word."""
 CONFIDENCE = 0.95
@@ -32,11 +41,13 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
         if not candidates:
             fp32_ms = latency.fp32.p50_ms
             candidates.append(Candidate(precision="fp32", p50_ms=fp32_ms, bytes=size.fp32_bytes))
-        accuracy, numerics = report.accuracy, report.numerics
-        if accuracy and accuracy.metric == "knn_agreement":  # how alike features are, not how good
+        accuracy, numerics, pixel_error = report.accuracy, report.numerics, None
+        if accuracy and accuracy.metric == "pixel_error":
+            pixel_error = accuracy.artifact
+        if accuracy and accuracy.metric in LIKENESS:  # how alike outputs are, not how good
             accuracy = None
         if numerics and numerics.degenerate:  # neither says anything
-            accuracy = numerics = None
+            accuracy = numerics = pixel_error = None
         candidates.append(
             Candidate(
                 precision=report.precision,
@@ -47,6 +58,7 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
                 drop_ci_pp=accuracy.drop_ci_pp if accuracy else None,
                 sqnr_db=numerics.sqnr_db if numerics else None,
                 token_sqnr_db=numerics.worst_token_db if numerics else None,
+                pixel_error=pixel_error,
                 max_abs_error=numerics.max_abs_error if numerics else None,
                 bytes=size.bytes,
             )
@@ -59,7 +71,7 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float) -> Recommenda
 
     A less exact precision must be faster than the best before it, with intervals that do not
     touch, and exact enough: it loses at most `max_drop_pp` points or, where accuracy was not
-    measured, keeps 20 dB SQNR, in its worst token or pixel, too.
+    measured, keeps 20 dB SQNR, in its worst token or pixel, too; dense maps a pixel error of 10%.
     """
     if len(candidates) < 2:
         return None
@@ -95,6 +107,8 @@ def _exact_enough(candidate: Candidate, max_drop_pp: float) -> bool:
     """Whether its error is known and small; NaN is not."""
     if candidate.drop_pp is not None:
         return candidate.drop_pp <= max_drop_pp
+    if candidate.pixel_error is not None:
+        return candidate.pixel_error <= MAX_PIXEL_ERROR
     if candidate.sqnr_db is not None:
         worst_db = candidate.token_sqnr_db
         return min(candidate.sqnr_db, math.inf if worst_db is None else worst_db) >= MIN_SQNR_DB
@@ -127,7 +141,9 @@ def _loss(candidate: Candidate, max_drop_pp: float) -> str:
     """What is lost by it, which is little enough, and how sure that is."""
     if candidate.drop_pp is None:
         fidelity = "outputs equal to FP32's"
-        if candidate.sqnr_db is not None:
+        if candidate.pixel_error is not None:
+            fidelity = f"{candidate.pixel_error:.1%} pixel error"
+        elif candidate.sqnr_db is not None:
             fidelity = sqnr(candidate)
         return f"{fidelity} (accuracy was not measured)"
     lost = f"{abs(candidate.drop_pp):.2f} points {'lost' if candidate.drop_pp >= 0 else 'gained'}"
@@ -142,6 +158,8 @@ def _loss(candidate: Candidate, max_drop_pp: float) -> str:
 def _too_much(candidate: Candidate, max_drop_pp: float) -> str:
     if candidate.drop_pp is not None:
         return f"loses {candidate.drop_pp:.2f} points, more than {max_drop_pp:g}"
+    if candidate.pixel_error is not None:
+        return f"has {candidate.pixel_error:.1%} pixel error, more than {MAX_PIXEL_ERROR:.0%}"
     if candidate.sqnr_db is not None:
         return f"keeps {sqnr(candidate)}, less than {MIN_SQNR_DB:g}"
     return "its error is not known"

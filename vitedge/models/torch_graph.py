@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto
 
 from vitedge.core.complaints import RuntimeFailure
 from vitedge.core.errors import InputError, VitedgeError, error_line
-from vitedge.core.spec import Batch
+from vitedge.core.spec import MEANING, Batch
 from vitedge.graph import fold
 from vitedge.models.sources import ModelIdentity, ReferenceModel
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def output_names(model: ReferenceModel) -> Sequence[str]:
     """What the outputs of a module are called in its graph."""
-    return model.outputs or ("features" if model.identity.task == "features" else "logits",)
+    return model.outputs or (MEANING[model.identity.task],)
 
 
 def program(

@@ -22,7 +22,7 @@ from vitedge.gate.compare import Side
 from vitedge.show.table import Column, Part, Table, lift, only
 from vitedge.show.text import plain
 
-METRICS = {"top1": "top-1", "miou": "mIoU", "knn_agreement": "k-NN"}
+METRICS = {"top1": "top-1", "miou": "mIoU", "pixel_error": "pixel error", "knn_agreement": "k-NN"}
 PAGE, CSV, TABLES = ("page",), ("csv",), ("terminal", "page", "markdown")
 
 
@@ -93,6 +93,12 @@ IDENTITY = only(
 _Accuracy = Column[Accuracy]
 METRIC = _Accuracy("accuracy", "accuracy", "%", lambda a: a.artifact, ".2f")
 DROP = _Accuracy("drop_pp", "drop", "pp", lambda a: a.drop_pp, "+.2f", lambda a: a.drop_ci_pp)
+P99_PIXEL = _Accuracy(
+    *("pixel_error_p99", "p99 pixel", "%"),
+    lambda a: a.also["pixel_error_p99"].artifact if "pixel_error_p99" in a.also else None,
+    ".2f",
+    sparse=True,
+)
 AGREEMENT = _Accuracy("agreement", "agree", "%", lambda a: a.agreement, ".4g")
 _Numerics = Column[OutputNumerics]
 SQNR = _Numerics("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
@@ -100,7 +106,7 @@ TOKEN_SQNR = _Numerics(
     "token_sqnr_db", "worst token", "dB", lambda n: n.worst_token_db, ".1f", sparse=True
 )
 ACCURACY = (
-    *only(TABLES, *_section(accuracy, METRIC), *_section(compared, DROP, AGREEMENT)),
+    *only(TABLES, *_section(accuracy, METRIC), *_section(compared, P99_PIXEL, DROP, AGREEMENT)),
     *_section(telling, SQNR, TOKEN_SQNR),
 )
 _Timing = Column[Timing]

@@ -61,7 +61,7 @@ def test_rows_that_are_equal_or_not_finite_have_no_worst_token():
 
 def test_each_output_has_its_own_error_and_the_first_is_the_models():
     want, got = noisy((IMAGES, 4, CHANNELS), 1)
-    errors = OutputErrors(["logits", "tokens"])
+    errors = OutputErrors(["logits", "tokens"], "features")
     errors.update([want[:, 1], want], [want[:, 1] + 1, got])
     numerics = errors.result("data")
     assert list(numerics.outputs) == ["logits", "tokens"]

@@ -112,7 +112,8 @@ def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:
 def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
     names = [spec.name for spec in session.outputs]
-    return against_golden(golden, dict(zip(names, run_all(session, golden.images), strict=True)))
+    outputs = dict(zip(names, run_all(session, golden.images), strict=True))
+    return against_golden(golden, outputs, bundle.manifest.model.task)
 
 
 def has_own_images(bundle: Bundle) -> bool:

@@ -51,8 +51,8 @@ class PerImage:
     """(n,) class indices; (0,) but in classification."""
     artifact: NDArray[Any]
     """What each image adds to the artifact's metric: `top1`: (n,) the class chosen; `miou`:
-    (n, 3, classes) pixels in both, predicted, labelled; `knn_agreement`: (n,) the share of
-    neighbours kept."""
+    (n, 3, classes) pixels in both, predicted, labelled; `pixel_error`: (n,) the mean error
+    of its pixels; `knn_agreement`: (n,) the share of neighbours kept."""
     fp32: NDArray[Any] | None = None
     """The same of FP32; None where it was not run, or the artifact alone is kept."""
     worst: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

@@ -1,4 +1,5 @@
-"""What an artifact's outputs are worth: top-1 and top-5, mIoU, or its features' neighbours."""
+"""What an artifact's outputs are worth: top-1 and top-5, mIoU, the error of its pixels, or its
+features' neighbours."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError, SharedError
-from vitedge.core.numerics import by_position
+from vitedge.core.numerics import as_maps, by_position
 from vitedge.core.report import Compared, Metric
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
@@ -56,6 +57,7 @@ def score(task: Task) -> Score:
     scores: dict[Task, Callable[[], Score]] = {
         "classification": TopK,
         "segmentation": MeanIoU,
+        "dense": PixelError,
         "features": Neighbours,
     }
     return scores[task]()
@@ -201,6 +203,67 @@ def _pixel_accuracy(counts: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(counts[..., 0, :].sum(-1) / np.maximum(counts[..., 2, :].sum(-1), 1))
 
 
+class PixelError:
+    """How far dense maps (n, C, h, w) or (n, h, w) are from FP32's, pixel by pixel.
+
+    A pixel's error is the mean of |artifact - FP32| over its channels, relative to the spread of
+    FP32's values: their root mean square distance from the mean of their channel, over all images.
+    One that is not finite counts as 1. The metric is the mean over pixels; `pixel_error_p99` the
+    error that 1% of an image's pixels exceed, a mean over images.
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[tuple[float, float, float]] = []  # an image's: sum, pixels lost, p99
+        self._sums: NDArray[np.float64] = np.zeros(())  # (3, C): values, squares, count
+        self._pixels = 1
+
+    def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
+        if fp32 is None:
+            raise _no_reference()
+        for got, want in zip(as_maps(artifact), as_maps(fp32), strict=True):
+            want = want.reshape(len(want), -1).astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                error = np.abs(got.reshape(want.shape) - want).mean(axis=0)
+            error[~np.isfinite(error)] = np.inf
+            finite = np.isfinite(error)
+            p99 = float(np.quantile(error, 0.99, method="higher"))
+            self._errors.append((float(error[finite].sum()), float((~finite).sum()), p99))
+            self._pixels = error.size
+            count = np.full(len(want), error.size, np.float64)
+            self._sums = self._sums + np.stack([want.sum(1), np.square(want).sum(1), count])
+
+    def result(self, confidence: float) -> MetricResult:
+        values, squares, count = self._sums
+        spread = float(np.sqrt(np.maximum(squares / count - np.square(values / count), 0).mean()))
+        spread = max(spread, float(np.sqrt((squares / count).mean())) * 1e-6, 1e-30)
+        sums, lost, p99 = np.array(self._errors).T
+        error = (sums / spread + lost) / self._pixels
+        worst = float(np.where(np.isinf(p99), 1.0, p99 / spread).mean())
+        return MetricResult(
+            metric="pixel_error",
+            value=_error(float(error.mean())),
+            drop_ci_pp=resampled_drop_pp(
+                np.zeros_like(error), error, lambda sums: -sums / len(error), confidence
+            ),
+            agreement=None,
+            also={"pixel_error_p99": _error(worst)},
+            fp32=np.zeros_like(error),
+            artifact=error,
+        )
+
+
+def _error(value: float) -> Compared:
+    """An error that FP32 has none of by definition."""
+    return Compared(fp32=0.0, artifact=value, drop_pp=100 * value)
+
+
+def _no_reference() -> InputError:
+    return InputError(
+        "its outputs are compared with FP32's, and the FP32 bundle is not here",
+        fix="put the FP32 bundle beside the artifact",
+    )
+
+
 class Neighbours:
     """Whether features (n, …) keep their neighbours: FP32 is right by definition.
 
@@ -217,10 +280,7 @@ class Neighbours:
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         if fp32 is None:
-            raise InputError(
-                "features are compared with FP32's, and the FP32 bundle is not here",
-                fix="put the FP32 bundle beside the artifact",
-            )
+            raise _no_reference()
         for got, want in zip(by_position(artifact), by_position(fp32), strict=True):
             places = np.random.default_rng(self._images).permutation(len(want))[: self._tokens]
             self._artifact.append(_unit(got[places]))

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.numerics import by_position, cosines, decibels, sqnr_db
+from vitedge.core.numerics import as_maps, by_position, cosines, decibels, sqnr_db
 from vitedge.core.report import Numerics, OutputNumerics, TokenSqnr
+from vitedge.core.spec import Task
 from vitedge.measure.accuracy.variation import Variation
 
 Output = NDArray[np.float32]
@@ -48,6 +49,8 @@ class OutputError:
             self._signal += np.einsum("npc,npc->p", want, want)
             self._noise += np.einsum("npc,npc->p", difference, difference)
             self._max = float(np.maximum(self._max, np.abs(difference).max(initial=0.0)))
+            if want.shape[2] == 1:  # a vector of one number has but a sign
+                want, got = (x.reshape(len(x), 1, -1) for x in (want, got))
             self._cosines += float(cosines(want, got).mean(axis=1).sum())
 
     def numerics(self) -> OutputNumerics:
@@ -87,8 +90,9 @@ class OutputError:
 class OutputErrors:
     """The error of each output by its name, the main one first."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], task: Task) -> None:
         self._errors = {name: OutputError() for name in names}
+        self._task = task
 
     @property
     def count(self) -> int:
@@ -97,8 +101,10 @@ class OutputErrors:
 
     def update(self, fp32: Iterable[Output], artifact: Iterable[Output]) -> None:
         """Add the outputs of one batch, in the order of the names."""
-        for error, want, got in zip(self._errors.values(), fp32, artifact, strict=True):
-            error.update(want, got)
+        outputs = zip(self._errors.values(), fp32, artifact, strict=True)
+        for place, (error, want, got) in enumerate(outputs):
+            maps = self._task == "dense" and not place
+            error.update(*(as_maps(x) if maps else x for x in (want, got)))
 
     def result(self, data: str, distinct: int | None = None) -> Numerics:
         """The error over everything seen, as `numerics` says."""

@@ -15,7 +15,7 @@ from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import GoldenParity
 from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Numerics, OutputNumerics, Parity, Report
-from vitedge.core.spec import Precision, Task
+from vitedge.core.spec import WITH_CLASSES, Precision, Task
 from vitedge.measure.accuracy import ties
 from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.validation import run_all
@@ -40,7 +40,7 @@ def compare(
     """
     main, got = next(iter(outputs.items()))
     want = golden.by_name(main)
-    numerics = against_golden(golden, outputs)
+    numerics = against_golden(golden, outputs, task)
     before_db = {} if at_export is None else {main: at_export.sqnr_db, **at_export.further}
     broken = ""
     for name, error in (numerics.outputs or {main: numerics}).items():
@@ -50,7 +50,7 @@ def compare(
             broken = f"output '{name}': {why}" if len(outputs) > 1 else why
     finite = numerics.max_abs_error is not None
     agreement: float | None = None
-    if finite and task != "features":
+    if finite and task in WITH_CLASSES:
         agreement = float(ties.agreement(want[main], got).mean())
     return Parity(
         n=len(got),
@@ -75,9 +75,11 @@ def _why_broken(
     return ""
 
 
-def against_golden(golden: Golden, outputs: Mapping[str, NDArray[np.float32]]) -> Numerics:
+def against_golden(
+    golden: Golden, outputs: Mapping[str, NDArray[np.float32]], task: Task
+) -> Numerics:
     """The error of `outputs` (k, …) for the golden images, the main one first, against FP32's."""
-    want, errors = golden.by_name(next(iter(outputs))), OutputErrors(outputs)
+    want, errors = golden.by_name(next(iter(outputs))), OutputErrors(outputs, task)
     errors.update([want[name] for name in outputs], outputs.values())
     return errors.result("golden", len({image.tobytes() for image in golden.images}))
 

@@ -93,7 +93,7 @@ class _Scorer:
     def __init__(self, task: Task, outputs: Sequence[str]) -> None:
         self.seen = 0
         self.score = metrics.score(task)
-        self.error = OutputErrors(outputs)
+        self.error = OutputErrors(outputs, task)
         self._worst = WorstImages(task)
         self._digests: list[int] = []
         self._labels: list[NDArray[Any]] = []

@@ -51,11 +51,14 @@ def _difference(
     """How much the two differ on each image, (n,); 0 where they agree.
 
     Classes: how much more probable the artifact finds its choice than FP32's, and 1 more where
-    that is another and FP32's was right. Segmentation: share of pixels. Features: 1 - cosine.
+    that is another and FP32's was right. Segmentation: share of pixels. Dense maps: mean
+    difference. Features: 1 - cosine.
     """
     n = len(artifact)
     if task == "segmentation":
         return np.asarray((artifact.argmax(1) != fp32.argmax(1)).reshape(n, -1).mean(1))
+    if task == "dense":
+        return np.asarray(np.abs(artifact - fp32).reshape(n, -1).mean(axis=1, dtype=np.float64))
     if task == "features":
         a, b = (by_position(x).astype(np.float64) for x in (artifact, fp32))
         return np.asarray(1 - cosines(a, b).mean(axis=1))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
+from vitedge.core.spec import WITH_CLASSES
 from vitedge.data import header
 from vitedge.data.decode import listing
 from vitedge.data.header import Header
@@ -85,7 +86,7 @@ def _used_as(
 ) -> Literal["evaluation", "calibration"]:
     masked = isinstance(source, str) and (source == "shapes" or (Path(source) / "masks").is_dir())
     labelled = images.strata or (reader.task == "segmentation" and masked)
-    return "evaluation" if labelled or reader.task == "features" else "calibration"
+    return "evaluation" if labelled or reader.task not in WITH_CLASSES else "calibration"
 
 
 def _opened(source: Source, reader: Reader) -> tuple[ImageSet, list[DataFinding]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitedge.core.errors import first_few
+from vitedge.core.spec import WITH_CLASSES
 from vitedge.data.imageset import UNLABELLED, ImageSet
 from vitedge.data.open import Source, class_indices
 from vitedge.measure.data_check import ClassCount, DataFinding
@@ -37,7 +38,7 @@ def of_labels(
     """What is to know of the classes, beside what opening refuses."""
     if folders and reader.labels:
         yield from _of_names(str(source), reader, folders)
-    elif classes and reader.model and reader.labels and reader.task != "features":
+    elif classes and reader.model and reader.labels and reader.task in WITH_CLASSES:
         absent = sorted({*reader.labels} - {c.name for c in classes}, key=reader.labels.index)
         yield from _of_absent(absent, len(reader.labels))
     if numeric := [name for name in folders if name.isdecimal()]:

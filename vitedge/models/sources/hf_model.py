@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Collection
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
-from vitedge.core.spec import Preprocess
+from vitedge.core.spec import Preprocess, Task
 from vitedge.graph.outputs import choose
-from vitedge.models.sources import checkpoints, hf_weights, random_weights
+from vitedge.models.sources import checkpoints, hf_outputs, hf_weights, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -25,7 +28,7 @@ from vitedge.models.sources.base import (
 )
 from vitedge.models.sources.imports import import_transformers, unimportable
 from vitedge.models.sources.labels import check_counts, class_names
-from vitedge.models.sources.outputs import ChosenOutputs, named, specs
+from vitedge.models.sources.outputs import ChosenOutputs, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
 from vitedge.models.sources.settings import PROCESSOR
 
@@ -36,8 +39,10 @@ _WEIGHTS = tuple(
 )
 
 
-MAIN = ("logits", "pooler_output", "class_token", "last_hidden_state")
-"""What is kept unless a user names others: the first there is; of a detector, its boxes, too."""
+_STEPS = (8, 14, 16, 28, 32, 64, 128, 224, 256)
+"""Multiples of which families take: patches, strides, windows, pixels."""
+_SECONDS = 20.0
+"""For trying sizes, before an error is reported."""
 
 
 class ImageModel(ChosenOutputs):
@@ -57,23 +62,11 @@ class ImageModel(ChosenOutputs):
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
         """All that it gives, by name."""
-        outputs = named(self.module(pixel_values=x, **self.options))
-        if "pooler_output" in outputs:
-            outputs["pooler_output"] = outputs["pooler_output"].flatten(1)
-        if self.class_token and "last_hidden_state" in outputs:
-            outputs["class_token"] = outputs["last_hidden_state"][:, 0]
+        outputs = hf_outputs.by_name(self.module(pixel_values=x, **self.options), self.module)
+        tokens = outputs.get("last_hidden_state")
+        if self.class_token and tokens is not None and tokens.ndim == 3:
+            outputs["class_token"] = tokens[:, 0]
         return outputs
-
-    def usual(self, outputs: Collection[str]) -> list[str]:
-        """Which of `outputs` are kept unless a user names others. Raises InputError."""
-        main = next((name for name in MAIN if name in outputs), None)
-        if main is None:
-            raise InputError(
-                f"{type(self.module).__name__} gives {', '.join(outputs)}, and no logits or "
-                "features",
-                fix=f"{hf_weights.TAKEN}; or name an output with `model_output`",
-            )
-        return [main, *(["pred_boxes"] if "pred_boxes" in outputs else [])]
 
 
 def load(name: str, request: ModelRequest) -> ReferenceModel:
@@ -95,9 +88,9 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> ReferenceModel:
     source = f"hf:{name}"
     config = _config(name, source)
-    kind, task = hf_weights.architecture(config, request.task, source)
+    kind, head = hf_weights.architecture(config, request.task, source)
     torch.manual_seed(0)
-    module = hf_weights.load(kind, config, name, request)
+    module, part = hf_weights.load(kind, config, name, request)
     missing: dict[Literal["weights", "preprocess"], VitedgeError] = {}
     if request.shapes_only and not (request.weights or any_file(name, _WEIGHTS)):
         missing["weights"] = not_here(source)
@@ -115,8 +108,10 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     tensors = _answer(model, preprocess, source)
-    requested = request.model_output or model.usual(tensors)
-    outputs = choose(specs(tensors), requested, task, source)
+    usual = hf_outputs.usual(tensors, module, None if part else head, request.task)
+    outputs = choose(
+        specs(tensors), request.model_output or usual.names, request.task or usual.task, source
+    )
     model.names = outputs.names
     names, where = request.labels or config.id2label, f"{source}: config.json"
     identity = ModelIdentity(
@@ -124,12 +119,18 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
         source=source,
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
-        task=task,
+        task=outputs.task,
         labels=class_names(names, outputs.classes, where) if outputs.classes else (),
         trained=not request.random_weights,
-        notes=(*notes, *outputs.notes),
+        notes=(*notes, *_left_out(kind, part, request.task), *outputs.notes),
     )
     return ReferenceModel(identity, model, outputs.names, missing)
+
+
+def _left_out(kind: Any, part: str, requested: Task | None) -> Iterator[str]:
+    """That a head is left out, of which nobody has said that it should be."""
+    if part and requested is None:
+        yield f"{kind.__name__} guesses hidden patches: its encoder `{part}` is taken without that"
 
 
 def _config(name: str, source: str) -> Any:
@@ -189,16 +190,45 @@ def _answer(model: ImageModel, preprocess: Preprocess, source: str) -> dict[str,
 
     Raises InputError where it takes more than images.
     """
-    pixels = torch.zeros(1, 3, preprocess.height, preprocess.width)
+    size = preprocess.height, preprocess.width
     try:
-        with torch.no_grad():  # in inference mode, what a module caches could not be exported
-            outputs = model.outputs(pixels)
+        return _of_black(model, size)
     except (ImportError, InputError):
         raise
     except Exception as error:
+        others = _sizes_taken(type(model.module), model.module.config, preprocess)
         raise InputError(
             f"{source}: {type(model.module).__name__} does not run on an image of "
-            f"{preprocess.height}×{preprocess.width} alone: {error_line(error)}",
-            fix=f"{hf_weights.TAKEN}; another size may do, with `preprocess=FILE.toml`",
+            f"{size[0]}×{size[1]} alone: {error_line(error)}",
+            fix=f"it takes {others}: set height and width with `preprocess=FILE.toml`"
+            if others
+            else hf_weights.TAKEN,
         ) from error
-    return outputs
+
+
+def _of_black(model: ImageModel, size: tuple[int, int]) -> dict[str, Tensor]:
+    """All that `model` gives for a black image of that height and width."""
+    with torch.no_grad():  # in inference mode, what a module caches could not be exported
+        return model.outputs(torch.zeros(1, 3, *size))
+
+
+def _sizes_taken(kind: Any, config: Any, preprocess: Preprocess) -> str:
+    """Two sizes near that of `preprocess` which such a model takes, `224×224 or 256×256`; or fewer.
+
+    Each is tried on shapes alone, with a new model: some change when they see a size.
+    """
+    height, width = preprocess.height, preprocess.width
+    sizes = {_image_size(config) or (height, width)}
+    for step in _STEPS:
+        up, down = ([-(-side // step) for side in (height, width)], [height // step, width // step])
+        sizes.update((max(1, rows) * step, max(1, columns) * step) for rows, columns in (up, down))
+    taken: list[str] = []
+    deadline = time.monotonic() + _SECONDS
+    for size in sorted(sizes, key=lambda size: abs(size[0] * size[1] - height * width)):
+        if len(taken) == 2 or time.monotonic() > deadline:
+            break
+        resized = msgspec.structs.replace(preprocess, height=size[0], width=size[1], resize_px=0)
+        with contextlib.suppress(Exception), torch.device("meta"):  # whatever a module raises
+            _of_black(ImageModel(kind._from_config(config).eval(), resized), size)
+            taken.append(f"{size[0]}×{size[1]}")
+    return " or ".join(taken)

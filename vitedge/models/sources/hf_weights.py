@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,21 +16,34 @@ from vitedge.core.spec import Task
 from vitedge.models.sources import checkpoints
 from vitedge.models.sources.base import ModelRequest, unavailable
 
-TAKEN = "image classification, semantic segmentation and encoders (`task='features'`) are supported"
+TAKEN = "models that make something of one RGB image are supported, and encoders"
 
-_PRETRAINING = ("ForPreTraining", "ForMaskedImageModeling")
+_MASKED = ("ForPreTraining", "BeitForMaskedImageModeling")
+"""Their heads guess patches that are hidden at random, or codes of such."""
+_PROMPT = re.compile("input_|decoder_input_ids|task_inputs|spatial_shapes|pixel_attention_mask")
+"""Arguments that are needed, though their default is None."""
 _UNUSED = ("pooler", "mask_token", "position_ids")
 """Tensors that checkpoints carry and a model without that part rightly leaves."""
 _ALL_FITS: dict[str, Any] = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
 
 
-def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any, Task]:
-    """The class that config.json names, and what to make of it. Raises InputError."""
+class Part(NamedTuple):
+    """A module, and the attribute of the whole model that holds it; empty: it is the whole."""
+
+    module: Any
+    name: str
+
+
+def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any, Task | None]:
+    """The class that config.json names, and what its name says that it does, None if nothing.
+
+    Raises InputError where that is not what was requested, and where it takes no images.
+    """
     import transformers
 
     names = getattr(config, "architectures", None) or []
-    named = names and isinstance(names[0], str)
-    kind: Any = getattr(transformers, names[0], None) if named else None
+    is_named = names and isinstance(names[0], str)
+    kind: Any = getattr(transformers, names[0], None) if is_named else None
     known = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
     if not known:
         raise InputError(
@@ -37,25 +52,28 @@ def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any,
         )
     if "pixel_values" not in inspect.signature(kind.forward).parameters:
         raise InputError(f"{source}: {kind.__name__} takes no images", fix=TAKEN)
+    for part in ("backbone_config", "vision_config"):
+        config = getattr(config, part, None) or config
     channels = getattr(config, "num_channels", 3)
     if channels != 3:
         raise InputError(
             f"{source}: {kind.__name__} takes {channels}-channel images, not RGB",
             fix="give a model of RGB images",
         )
-    task: Task = "features"
+    task: Task | None = None
     if "ForImageClassification" in kind.__name__:
         task = "classification"
     elif kind.__name__.endswith("ForSemanticSegmentation"):
         task = "segmentation"
-    if requested not in (None, "features", task):
+    if requested in ("classification", "segmentation") and requested != task:
         raise InputError(
-            f"{source}: {kind.__name__} does {task}, not {requested}", fix="drop `task`"
+            f"{source}: {kind.__name__} does {task or 'something else'}, not {requested}",
+            fix="drop `task`",
         )
-    return kind, requested or task
+    return kind, task
 
 
-def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Any:
+def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Part:
     """Make the model in float32, with its own weights, those of a file, or random ones.
 
     Of a model with a head that features are wanted of, or that was made to pre-train one, this is
@@ -64,17 +82,85 @@ def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Any:
     """
     if hasattr(config, "use_pretrained_backbone"):
         config.use_pretrained_backbone = False  # the checkpoint holds the backbone's weights
+    needs = beside_an_image(kind, config)
+    if needs and request.task not in ("features", "dense"):
+        raise _incomplete(kind, needs, _encoder_class(kind, config), f"hf:{name}")
     model, loading_info = _from_pretrained(kind, config, name, request)
     poolers = [key for key in loading_info["missing_keys"] if key.startswith("pooler.")]
     if poolers and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         model, loading_info = _from_pretrained(kind, config, name, request, add_pooling_layer=False)
-    headless = request.task == "features" or kind.__name__.endswith(_PRETRAINING)
-    part = _encoder(model, name) if headless else ""
+    part = ""
+    if needs or request.task == "features" or kind.__name__.endswith(_MASKED):
+        part = encoder(model)
+        if needs and not part:
+            raise _incomplete(kind, needs, "", f"hf:{name}")
+        if not part and "For" in kind.__name__:
+            raise InputError(
+                f"hf:{name}: {kind.__name__} holds no encoder that stands alone", fix=TAKEN
+            )
     _refuse_misfit(loading_info, part, request.weights or f"hf:{name}")
-    module: Any = getattr(model, part) if part else model
-    if hasattr(getattr(module, "embeddings", None), "random_masking"):
-        module.embeddings.random_masking = _every_patch
-    return module.float().eval()
+    module: Any = model.get_submodule(part)
+    for layer in module.modules():
+        if hasattr(layer, "is_mae"):
+            layer.is_mae = False
+        elif hasattr(layer, "random_masking"):
+            layer.random_masking = _every_patch
+    return Part(module.float().eval(), part)
+
+
+def beside_an_image(kind: Any, config: Any) -> str:
+    """What a model needs but one image, as text for an error; empty where that is all."""
+    frames = getattr(config, "num_frames", None)
+    if frames and not hasattr(config, "vision_config"):
+        return f"a video of {frames} frames"
+    if kind.__name__.endswith("ForKeypointMatching"):
+        return "a pair of images"
+    parameters = inspect.signature(kind.forward).parameters.values()
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.name not in ("self", "pixel_values")
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and (parameter.default is parameter.empty or _PROMPT.match(parameter.name))
+    ]
+    return ", ".join(f"`{name}`" for name in needed)
+
+
+def encoder(model: Any) -> str:
+    """The outermost part of `model` that makes features of one image; empty where none does."""
+    from transformers import PreTrainedModel
+
+    kind = type(model)
+    if kind.__name__.endswith(("Model", "Backbone")) and not beside_an_image(kind, model.config):
+        return ""
+    parts = [
+        name
+        for name, part in model.named_modules()
+        if name
+        and isinstance(part, PreTrainedModel)
+        and "For" not in type(part).__name__
+        and "pixel_values" in inspect.signature(part.forward).parameters
+        and not beside_an_image(type(part), part.config)
+    ]
+    own = [name for name in parts if name == model.base_model_prefix]
+    return min(own or parts, key=lambda name: name.count("."), default="")
+
+
+def _encoder_class(kind: Any, config: Any) -> str:
+    """What `encoder` of such a model is called; empty where there is none."""
+    with contextlib.suppress(Exception), torch.device("meta"):  # whatever a config lacks
+        model = kind._from_config(config)
+        if part := encoder(model):
+            return type(model.get_submodule(part)).__name__
+    return ""
+
+
+def _incomplete(kind: Any, needs: str, part: str, source: str) -> InputError:
+    """The error of a model that needs more than an image; its fix is the part that does not."""
+    return InputError(
+        f"{source}: {kind.__name__} does not run on an image alone: it needs {needs}",
+        fix=f"take its {part} with `task='features'`" if part else TAKEN,
+    )
 
 
 def _from_pretrained(
@@ -121,18 +207,6 @@ def _from_pretrained(
 def _every_patch(patches: Tensor, noise: Tensor | None = None) -> tuple[Tensor, None, None]:
     """In place of MAE's `random_masking`, for learning: features are of the whole image."""
     return patches, None, None
-
-
-def _encoder(model: Any, name: str) -> str:
-    """The attribute that holds the encoder of a model with a head; empty for an encoder."""
-    parts = dict(model.named_children())
-    for part in (model.base_model_prefix, "vision_model"):
-        if part in parts:
-            return str(part)
-    kind = type(model).__name__
-    if kind.endswith("Model"):
-        return ""
-    raise InputError(f"hf:{name}: {kind} holds no encoder that stands alone", fix=TAKEN)
 
 
 def _refuse_misfit(loading_info: dict[str, Any], part: str, source: str | Path) -> None:

@@ -44,7 +44,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     if not name.startswith(LOCAL) and not timm.is_model(name):
         known = timm.list_models()
         raise InputError(f"timm has no model '{name}'", fix=nearest(name.split(".")[0], known))
-    if request.task == "segmentation":
+    if request.task in ("segmentation", "dense"):
         raise InputError("timm's models classify or give features", fix="drop `task`")
     timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized
     torch.manual_seed(0)

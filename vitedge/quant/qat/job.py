@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitedge.core.numerics import fill_batch
-from vitedge.core.spec import Task, Training
+from vitedge.core.spec import WITH_CLASSES, Task, Training
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.quant.qat.loss import Mixed, NetworkOutputs, loss
 from vitedge.quant.qat.network import Network
@@ -40,7 +40,7 @@ def measure(job: TrainingJob, device: torch.device) -> tuple[float, float | None
     """Loss and accuracy of the student on the images held out.
 
     Accuracy is the share of images classified as labelled or, unlabelled, as the teacher does; None
-    of features.
+    of what has no classes.
     """
     total = right = count = 0.0
     graph_batch = job.student.batch
@@ -55,10 +55,10 @@ def measure(job: TrainingJob, device: torch.device) -> tuple[float, float | None
         )
         whole = Mixed(images, labels, labels, 1.0)
         total += n * float(loss(outputs, reference, whole, job.task, job.settings))
-        if job.task != "features":
+        if job.task in WITH_CLASSES:
             right += _right(outputs.logits, reference.logits, labels)
         count += n
-    return total / count, None if job.task == "features" else right / count
+    return total / count, right / count if job.task in WITH_CLASSES else None
 
 
 def on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitedge.core.spec import Task, Training
+from vitedge.core.spec import WITH_CLASSES, Task, Training
 from vitedge.data.imageset import UNLABELLED
 
 
@@ -17,7 +17,7 @@ class NetworkOutputs(NamedTuple):
     """Of one forward pass."""
 
     logits: Tensor
-    """(B, classes), (B, classes, h, w), or features (B, …)."""
+    """(B, classes), (B, classes, h, w), or what has no classes, (B, …)."""
     tokens: Tensor
     """What the last LayerNorm gives: (B, tokens, channels) of a ViT."""
 
@@ -57,10 +57,10 @@ def loss(
 def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: float) -> Tensor:
     """KL divergence of the softmaxes at `temperature` (Hinton 2015), a mean over images, pixels.
 
-    Of features: the squared error relative to the teacher's power.
+    Of what has no classes: the squared error relative to the teacher's power.
     """
     student, teacher = student.float(), teacher.float()
-    if task == "features":
+    if task not in WITH_CLASSES:
         return (student - teacher).square().mean() / teacher.square().mean()
     log_student, log_teacher = (
         F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)
