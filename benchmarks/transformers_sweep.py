@@ -1,0 +1,72 @@
+"""transformers' vision models of one image, tiny, through INT8 exports: a JSON line for each.
+
+`python -m benchmarks.transformers_sweep [FILE] [--only WORD…]`: goes on where FILE ends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+from benchmarks.peers import declare_torchvision_ops
+from tests.support import sweep, tiny_transformers
+
+
+def main() -> None:
+    parser = sweep.options(__doc__, "transformers.jsonl")
+    options = parser.parse_args()
+    sweep.one_thread()
+    listing = sweep.Warm(_library)
+    models = [tiny_transformers.Model(*row) for row in listing.run(_listed)["models"]]
+    models = [model for model in models if sweep.named(model.name, options.only)]
+    workers = [(sweep.Warm(_library), sweep.Warm(_product)) for _ in range(options.jobs)]
+    rows = sweep.sweep(models, _run, workers, options.file)
+    print(sweep.summary(rows))
+
+
+def _listed() -> dict[str, object]:
+    return {"models": tiny_transformers.models()}
+
+
+def _run(worker: tuple[sweep.Warm, sweep.Warm], model: tiny_transformers.Model) -> dict:
+    """Write one model's folder, and export it."""
+    library, product = worker
+    with tempfile.TemporaryDirectory() as work:
+        folder = tiny_transformers.folder_of(Path(work), model)
+        facts = library.run(tiny_transformers.write, model, str(folder))
+        if "crashed" in facts:
+            return {"not_made": facts["crashed"]}
+        facts.pop("terminal", None)
+        given = facts.pop("given")
+        row = product.run(sweep.measure, f"hf:{folder}", given, Path(work), sweep.TARGETS)
+        return {**facts, "given": given, **sweep.without(row, work)}
+
+
+def _library() -> object:
+    """transformers with all it has, to write folders."""
+    library = declare_torchvision_ops()
+    import torch
+    import transformers
+    from transformers.models.auto import image_processing_auto, modeling_auto  # noqa: F401
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    return library
+
+
+def _product() -> None:
+    """What an export imports, as where torchvision is not installed."""
+    find = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, package=None: (  # type: ignore[assignment]
+        None if name.partition(".")[0] == "torchvision" else find(name, package)
+    )
+    sweep.warm_product()
+    from transformers import image_processing_base, modeling_utils  # noqa: F401
+    from transformers.models.auto import modeling_auto  # noqa: F401
+
+
+if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    main()
