@@ -33,6 +33,7 @@ ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]?\.[0-9]$")
 Level = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["fp32", "fp16", "int8"]
 """Most exact first."""
@@ -59,6 +60,9 @@ Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
 
 
+_SAMPLED = ("bilinear", "bicubic", "nearest")
+
+
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every strict, immutable setting."""
 
@@ -66,7 +70,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Preprocess(Spec, frozen=True, kw_only=True):
     """How an image file becomes the model's input.
 
-    The host decodes, resizes and crops to `height` × `width` uint8 RGB; the rest
+    The host decodes, resizes, crops and pads to `height` × `width` uint8 RGB; the rest
     (scale to 0-1, normalise, channel order, NHWC to NCHW) is part of the exported graph.
     """
 
@@ -74,12 +78,33 @@ class Preprocess(Spec, frozen=True, kw_only=True):
     """Input height, pixels."""
     width: Positive
     """Input width, pixels."""
-    resize: Literal["exact", "shorter_side"] = "shorter_side"
-    """`shorter_side` keeps the aspect ratio, `exact` does not. What is too large is cropped."""
+    crop_share: Level = 0.0
+    """Side of the square cut from the centre before resizing, of the shorter side; 0: the whole."""
+    resize: Literal["exact", "shorter_side", "inside", "shorter_then_inside", "box"] = (
+        "shorter_side"
+    )
+    """All but `exact` keep the aspect ratio. `shorter_side` may be cropped, `inside` is as large as
+    fits; `shorter_then_inside` is both in turn (Donut). `box`: the image is a person, with a
+    quarter of its size around it (ViTPose)."""
     resize_px: Count = 0
-    """Side after resizing, pixels: the shorter one, or both with `exact`. 0 means the input's own
-    size, without a margin."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    """Side after resizing, pixels: the shorter one, or both of what it must be or fit into. 0 means
+    the input's own size, without a margin."""
+    resize_limit_px: Count = 0
+    """Longest side with `shorter_side`, pixels; 0: any."""
+    resize_rounding: Literal["down", "nearest", "up"] = "down"
+    """Of the other side, where the aspect ratio is kept."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = (
+        "bicubic"
+    )
+    sampling: Literal["filter", "points", "corners", "blur"] = "filter"
+    """`filter`: Pillow's, which takes in more pixels the more an image shrinks. `points`: only the
+    nearest ones; `corners`: those, from corner to corner; `blur`: those of a blurred image."""
+    pad: Literal["none", "end", "center", "square", "mirror"] = "none"
+    """What becomes of images smaller than the input: the margin goes to the right and below, or
+    around. `square` is filled up to the right and below, and `mirror` mirrored around, before
+    resizing."""
+    pad_color: tuple[Byte, Byte, Byte] = (0, 0, 0)
+    """RGB of that margin, 0-255."""
     crop_rounding: Literal["even", "down"] = "even"
     """Left and top get half of the margin cropped off, rounded to `even` (torchvision, timm) or
     `down` (Hugging Face)."""
@@ -91,11 +116,19 @@ class Preprocess(Spec, frozen=True, kw_only=True):
     """Order in which the model, not the artifact, takes the channels."""
 
     def __post_init__(self) -> None:
-        if 0 < self.resize_px < max(self.height, self.width):
+        if self.sampling != "filter" and self.interpolation not in _SAMPLED:
+            raise ValueError(
+                f"`sampling` {self.sampling} has no `interpolation` {self.interpolation}; "
+                f"set it to {' or '.join(_SAMPLED)}"
+            )
+        inside = self.pad in ("end", "center") or self.resize == "box"
+        if not inside and 0 < self.resize_px < max(self.height, self.width):
             raise ValueError(
                 f"`resize_px` is {self.resize_px}, too small to crop {self.height}×{self.width}; "
                 f"set it to 0 or to at least {max(self.height, self.width)}"
             )
+        if self.resize in ("inside", "shorter_then_inside") and not inside:
+            raise ValueError(f"`resize` {self.resize} leaves a margin; set `pad`")
 
 
 class Quantization(Spec, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any
 
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vitedge.core.errors import InputError
-from vitedge.core.spec import Preprocess
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -91,37 +89,6 @@ def listing(folder: str) -> tuple[list[str], list[str]]:
     folders = [e.name for e in entries if e.is_dir()]
     files = [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
     return folders, files
-
-
-def fit(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resize and crop the centre: (H, W, 3) uint8. Raises Skip for what would grow too large.
-
-    Pillow's filters, and the rounding of torchvision's Resize and CenterCrop or, with
-    `crop_rounding` down, that of Hugging Face's image processors.
-    """
-    height, width = preprocess.height, preprocess.width
-    size = resized_size(image.width, image.height, preprocess)
-    if size[0] * size[1] > MAX_PIXELS:  # a sliver, blown up until its short side fits
-        raise Skip("too large")
-    if image.size != size:
-        image = image.resize(size, Image.Resampling[preprocess.interpolation.upper()])
-    if size != (width, height):
-        half = round if preprocess.crop_rounding == "even" else math.floor
-        left, top = half((size[0] - width) / 2), half((size[1] - height) / 2)
-        image = image.crop((left, top, left + width, top + height))
-    return np.asarray(image)
-
-
-def resized_size(w: int, h: int, preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height of a w × h image before the crop."""
-    height, width = preprocess.height, preprocess.width
-    if preprocess.resize_px:
-        height = width = preprocess.resize_px
-    if preprocess.resize == "exact":
-        return width, height
-    if w * height <= h * width:  # the width needs the larger scale
-        return width, h * width // w
-    return w * height // h, height
 
 
 def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:

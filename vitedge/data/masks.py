@@ -12,7 +12,8 @@ from PIL import Image
 
 from vitedge.core.errors import InputError, SharedError, first_few
 from vitedge.core.spec import Preprocess
-from vitedge.data.decode import Skip, decode, fit, listing, read_images
+from vitedge.data.decode import Skip, decode, listing, read_images
+from vitedge.data.geometry import fit
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
 
 IGNORED = 255
@@ -99,7 +100,8 @@ def _fitted(
     mask: Image.Image, preprocess: Preprocess, num_classes: int, path: str
 ) -> NDArray[np.int16]:
     """The mask where the model's input has its pixels, (H, W); ignored ones are -1."""
-    indices = fit(mask, msgspec.structs.replace(preprocess, interpolation="nearest"))
+    nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
+    indices = fit(mask, nearest, UNLABELLED)
     ignored = (indices < 0) | ((indices == IGNORED) & (num_classes <= IGNORED))
     indices = np.where(ignored, UNLABELLED, indices)
     if indices.max() >= num_classes:

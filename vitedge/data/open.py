@@ -23,7 +23,8 @@ from PIL import Image
 from vitedge.core.errors import InputError, first_few, nearest
 from vitedge.core.spec import WITH_CLASSES, Preprocess, Task
 from vitedge.data import masks, shapes
-from vitedge.data.decode import Skip, check_images, decode, fit, listing, read_images, resized_size
+from vitedge.data.decode import Skip, check_images, decode, listing, read_images
+from vitedge.data.geometry import fit, unchanged
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
 
 Role = Literal["calibration", "evaluation"]
@@ -144,7 +145,8 @@ def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task
 
     def load(index: int) -> Sample:
         image, mask = shapes.draw(indices[index])
-        fitted = fit(Image.fromarray(mask), nearest).astype(np.int16) if masked else UNLABELLED
+        classes = Image.fromarray(mask.astype(np.int32))
+        fitted = fit(classes, nearest, UNLABELLED).astype(np.int16) if masked else UNLABELLED
         return fit(Image.fromarray(image), preprocess), fitted
 
     return ImageSet("shapes", len(indices), load, decodes=True)
@@ -214,9 +216,7 @@ def _in_memory(
     classes: NDArray[np.int64],
 ) -> ImageSet:
     """`labels` are the model's, `classes` those of the set."""
-    height, width = images.shape[1:3]
-    size = (preprocess.width, preprocess.height)
-    ready = (width, height) == size == resized_size(width, height, preprocess)
+    ready = unchanged(images.shape[2], images.shape[1], preprocess)
     whole = np.ascontiguousarray(images)
 
     def load(index: int) -> Sample:

@@ -16,7 +16,8 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Preprocess
-from vitedge.data.decode import Skip, check_images, decode, fit, upright
+from vitedge.data.decode import Skip, check_images, decode, upright
+from vitedge.data.geometry import fit
 from vitedge.measure.accuracy.metrics import class_map
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.runtimes import open_session

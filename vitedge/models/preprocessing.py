@@ -94,12 +94,15 @@ def read_settings(settings: Mapping[str, object], kind: type[KindT], source: str
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {error}", fix=_FIX) from error
+        raise InputError(f"{source}: {error}", fix=FIX) from error
 
 
 def cannot_express(source: str, key: str, value: object) -> InputError:
     """The error for a setting that Preprocess has no equal for."""
-    return InputError(f"{source}: `{key}` {value} cannot be reproduced exactly", fix=_FIX)
+    return InputError(f"{source}: `{key}` {value} cannot be reproduced exactly", fix=FIX)
 
 
-_FIX = "pass `preprocess=FILE.toml` with what comes closest (see 'Preprocessing' in the README)"
+FIX = (
+    "pass `preprocess=FILE.toml` (or .json) with what comes closest (see 'Preprocessing' in the "
+    "README)"
+)

@@ -16,6 +16,7 @@ from torch import Tensor
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
 from vitedge.core.spec import Preprocess, Task
 from vitedge.graph.outputs import choose
+from vitedge.models.preprocessing import FIX
 from vitedge.models.sources import checkpoints, hf_outputs, hf_weights, random_weights
 from vitedge.models.sources.base import (
     ModelIdentity,
@@ -30,7 +31,7 @@ from vitedge.models.sources.imports import import_transformers, unimportable
 from vitedge.models.sources.labels import check_counts, class_names
 from vitedge.models.sources.outputs import ChosenOutputs, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
-from vitedge.models.sources.settings import PROCESSOR
+from vitedge.models.sources.settings import PROCESSOR, PROCESSORS
 
 _WEIGHTS = tuple(
     f"{name}{index}"
@@ -92,10 +93,11 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
     torch.manual_seed(0)
     module, part = hf_weights.load(kind, config, name, request)
     missing: dict[Literal["weights", "preprocess"], VitedgeError] = {}
+    assumed = list(notes)
     if request.shapes_only and not (request.weights or any_file(name, _WEIGHTS)):
         missing["weights"] = not_here(source)
     try:
-        preprocess = request.own_preprocess() or _preprocess(name, module.config)
+        preprocess = request.own_preprocess() or _preprocess(name, module.config, assumed)
     except InputError as error:
         if not request.shapes_only:
             raise
@@ -122,7 +124,7 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
         task=outputs.task,
         labels=class_names(names, outputs.classes, where) if outputs.classes else (),
         trained=not request.random_weights,
-        notes=(*notes, *_left_out(kind, part, request.task), *outputs.notes),
+        notes=(*assumed, *_left_out(kind, part, request.task), *outputs.notes),
     )
     return ReferenceModel(identity, model, outputs.names, missing)
 
@@ -155,16 +157,18 @@ def _config(name: str, source: str) -> Any:
         ) from error
 
 
-def _preprocess(name: str, config: Any) -> Preprocess:
+def _preprocess(name: str, config: Any, notes: list[str]) -> Preprocess:
     from transformers.image_processing_base import ImageProcessingMixin
 
-    advice = "or pass `preprocess=FILE.toml` (see 'Preprocessing' in the README)"
+    if config.model_type == "timm_wrapper":  # its config.json is timm's, too
+        return from_hf(config.to_dict(), config.model_type, None)
+    advice = f"or {FIX}"
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
         if not isinstance(settings, dict):
             raise ValueError(f"it holds a {type(settings).__name__}, not an object")
     except (OSError, ValueError, TypeError) as error:
-        if (Path(name) / PROCESSOR).is_file() or "valid JSON" in str(error):
+        if any((Path(name) / file).is_file() for file in PROCESSORS) or "valid JSON" in str(error):
             raise InputError(
                 f"hf:{name}: its {PROCESSOR} cannot be read: {error_line(error)}",
                 fix=f"save its image processor again, {advice}",
@@ -172,7 +176,7 @@ def _preprocess(name: str, config: Any) -> Preprocess:
         raise InputError(
             f"hf:{name} has no {PROCESSOR}", fix=f"save its image processor there, {advice}"
         ) from error
-    return from_hf(settings, config.model_type, _image_size(config) or (224, 224))
+    return from_hf(settings, config.model_type, _image_size(config), notes)
 
 
 def _image_size(config: Any) -> tuple[int, int] | None:
@@ -200,7 +204,7 @@ def _answer(model: ImageModel, preprocess: Preprocess, source: str) -> dict[str,
         raise InputError(
             f"{source}: {type(model.module).__name__} does not run on an image of "
             f"{size[0]}×{size[1]} alone: {error_line(error)}",
-            fix=f"it takes {others}: set height and width with `preprocess=FILE.toml`"
+            fix=f"it takes {others}: set height and width with `preprocess=FILE.toml` (or .json)"
             if others
             else hf_weights.TAKEN,
         ) from error

@@ -53,10 +53,10 @@ def _preprocess(
         )
     preprocess = request.own_preprocess(asked)
     if preprocess is None and image.value.dtype == ir.DataType.FLOAT:
-        file = settings.beside(path, settings.PROCESSOR)
+        file = settings.processor_beside(path)
         if file is not None:
-            preprocess = settings.read_preprocess(file, asked)
             notes.append(f"images are made as {file.name} says, unless `preprocess` says otherwise")
+            preprocess = settings.read_preprocess(file, asked, notes)
         else:
             preprocess = settings.preprocess_in(model.metadata_props, asked)
         if preprocess is not None:

@@ -14,7 +14,10 @@ from vitedge.core.spec import Preprocess, convert, load_toml
 from vitedge.models.sources.preprocessing_hf import from_hf
 
 PROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
+PROCESSORS = ("processor_config.json", PROCESSOR)
+"""Where image processors are, nested in a processor's since transformers 5, or by themselves."""
 _PROCESSOR_KEYS = {
+    *("image_processor", "pretrained_cfg"),
     *("image_processor_type", "feature_extractor_type", "image_mean", "image_std"),
     *("do_resize", "do_rescale", "do_normalize"),
 }
@@ -25,11 +28,13 @@ _ORDERS = {"Bgr8": "BGR", "Bgra8": "BGR", "Rgb8": "RGB", "Rgba8": "RGB"}
 """Its `Image.BitmapPixelFormat`."""
 
 
-def read_preprocess(path: Path, image_size: tuple[int, int] = (0, 0)) -> Preprocess:
-    """A .toml or .json of ours, or a `preprocessor_config.json`.
+def read_preprocess(
+    path: Path, image_size: tuple[int, int] = (0, 0), notes: list[str] | None = None
+) -> Preprocess:
+    """A .toml or .json of ours, or a file that says what an image processor does.
 
-    `image_size`, height and width in pixels, is for processors whose images differ in size.
-    Raises InputError, naming the file and the key.
+    `image_size`, height and width in pixels, is for processors whose images differ in size; `notes`
+    get a line then. Raises InputError, naming the file and the key.
     """
     if path.suffix != ".json":
         return load_toml(path, Preprocess)
@@ -38,15 +43,13 @@ def read_preprocess(path: Path, image_size: tuple[int, int] = (0, 0)) -> Preproc
         return convert(settings, Preprocess, str(path))
     config = path.with_name(CONFIG)
     kind = str(_read_json(config).get("model_type", "")) if config.is_file() else ""
-    try:
-        return from_hf(settings, kind, image_size)
-    except InputError as error:
-        if 0 in image_size and "height" in error.what:
-            raise InputError(
-                f"{path}: the images that it makes differ in size",
-                fix="pass `height` and `width`",
-            ) from error
-        raise
+    return from_hf(settings, kind, image_size, notes)
+
+
+def processor_beside(path: Path) -> Path | None:
+    """The file of an image processor beside a model."""
+    nested, own = (beside(path, name) for name in PROCESSORS)
+    return nested if nested and "image_processor" in _read_json(nested) else own
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -101,5 +104,6 @@ def of_size(preprocess: Preprocess, height: int | None, width: int | None) -> Pr
 
     new_height, new_width = height or preprocess.height, width or preprocess.width
     grown = max(new_height / preprocess.height, new_width / preprocess.width)
-    resize_px = math.ceil(preprocess.resize_px * grown)
-    return replace(preprocess, height=new_height, width=new_width, resize_px=resize_px)
+    names = ("resize_px", "resize_limit_px")
+    sides = {name: math.ceil(getattr(preprocess, name) * grown) for name in names}
+    return replace(preprocess, height=new_height, width=new_width, **sides)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vitedge.core.spec import Preprocess
-from vitedge.data.decode import fit
+from vitedge.data.geometry import fit
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
