@@ -90,6 +90,11 @@ def test_every_file_that_is_not_read_as_it_is_has_its_reason(vitedge, photos):
     assert found["skipped: of pixel format I;16"] == ("warning", 1, ["deep.png"])
     assert found["skipped: not a readable file"][1] == 1
     assert found["turned upright, as their EXIF orientation says"] == ("info", 1, ["lying.jpg"])
+    (photos.parent / "as_stored.toml").write_text('height = 96\nwidth = 96\nexif = "ignore"\n')
+    asked = ("--model", "vit_tiny_patch16_224", "--preprocess", photos.parent / "as_stored.toml")
+    stored = findings(vitedge("check-data", photos, *asked, "--json", code=2).document)
+    ignored = "left as stored: the model's library ignores their EXIF orientation"
+    assert stored[ignored] == ("info", 1, ["lying.jpg"])
     assert found["one colour all over"] == ("warning", 1, ["flat.png"])
     assert found["other files, not read (1 .gif)"] == ("info", 1, ["notes.gif"])
     assert found["hidden, not read"] == ("info", 1, [".DS_Store"])

@@ -58,6 +58,8 @@ INT4_OPSET = 21
 """Where ONNX has 4-bit integers; before, they are stored in 8 bits."""
 Equalize = Annotated[float, msgspec.Meta(ge=0, le=1)] | Literal["off"]
 Batch = Positive | Literal["dynamic"]
+Exif = Literal["apply", "ignore"]
+"""Of a photograph's orientation: turn it as its camera was held, or take it as it is stored."""
 
 
 _SAMPLED = ("bilinear", "bicubic", "nearest")
@@ -78,6 +80,8 @@ class Preprocess(Spec, frozen=True, kw_only=True):
     """Input height, pixels."""
     width: Positive
     """Input width, pixels."""
+    exif: Exif = "apply"
+    """What an image file says of its orientation: `ignore` is what timm and torchvision do."""
     crop_share: Level = 0.0
     """Side of the square cut from the centre before resizing, of the shorter side; 0: the whole."""
     resize: Literal["exact", "shorter_side", "inside", "shorter_then_inside", "box"] = (

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vitedge.core.errors import InputError
+from vitedge.core.spec import Exif
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -22,13 +23,13 @@ class Skip(Exception):
     """This image is not usable, for the reason that it is made with."""
 
 
-def decode(path: str) -> Image.Image:
-    """Read a file as 8-bit RGB, upright."""
+def decode(path: str, exif: Exif) -> Image.Image:
+    """Read a file as 8-bit RGB. Raises Skip."""
     if not os.path.isfile(path):  # a dangling link, or something that would block
         raise Skip("not a readable file")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return upright(image)
+            return as_rgb(image, exif)
     except Skip:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -39,11 +40,12 @@ def decode(path: str) -> Image.Image:
         raise Skip("corrupt or truncated") from None
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """An image of Pillow's as 8-bit RGB, turned, in place, as its camera was held. Raises Skip."""
+def as_rgb(image: Image.Image, exif: Exif) -> Image.Image:
+    """An image of Pillow's as 8-bit RGB, turned, in place, where `exif` says so. Raises Skip."""
     _check_header(image)
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    if exif == "apply":
+        ImageOps.exif_transpose(image, in_place=True)
     return _opaque_rgb(image)
 
 

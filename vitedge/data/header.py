@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from vitedge.core.spec import Exif
 from vitedge.data.decode import FORMATS, SUFFIXES
 
 _ORIENTATION = 0x0112
@@ -28,14 +29,14 @@ class Header:
 
     width: int
     height: int
-    """Upright, pixels."""
+    """Pixels, as the image is decoded."""
     mode: str
     """Pillow's name of its pixels, e.g. `RGB`; `… of 16 bits` where they have them."""
     orientation: int
     """EXIF's; 1: as it is stored."""
 
 
-def read(path: str) -> Header | None:
+def read(path: str, exif: Exif) -> Header | None:
     """The header of an image file; None where there is none to be read."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -45,7 +46,7 @@ def read(path: str) -> Header | None:
             mode = f"{image.mode} of 16 bits" if wide else image.mode
     except Exception:  # whatever Pillow raises over a file that is none
         return None
-    if orientation in (5, 6, 7, 8):
+    if exif == "apply" and orientation in (5, 6, 7, 8):
         width, height = height, width
     return Header(width, height, mode, orientation)
 

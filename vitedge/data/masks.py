@@ -40,7 +40,8 @@ def open_folder(path: str, preprocess: Preprocess, num_classes: int) -> ImageSet
     stems = sorted(images)
 
     def load(index: int) -> Sample:
-        image, mask = decode(images[stems[index]]), _decode_mask(masks[stems[index]])
+        image = decode(images[stems[index]], preprocess.exif)
+        mask = _decode_mask(masks[stems[index]])
         if image.size != mask.size:
             raise Skip("of another size than its mask")
         return fit(image, preprocess), _fitted(mask, preprocess, num_classes, masks[stems[index]])

@@ -248,7 +248,7 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
     def load(index: int) -> Sample:
         if role == "evaluation" and classes[index] == UNLABELLED:
             raise Skip("outside the class folders")
-        return fit(decode(files[index]), preprocess), classes[index]
+        return fit(decode(files[index], preprocess.exif), preprocess), classes[index]
 
     return ImageSet(path, len(files), load, decodes=True, strata=strata, paths=files)
 

@@ -16,7 +16,7 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import Session
 from vitedge.core.spec import Preprocess
-from vitedge.data.decode import Skip, check_images, decode, upright
+from vitedge.data.decode import Skip, as_rgb, check_images, decode
 from vitedge.data.geometry import fit
 from vitedge.measure.accuracy.metrics import class_map
 from vitedge.measure.accuracy.validation import predict_all
@@ -125,10 +125,10 @@ def _fitted(image: OneImage | NDArray[np.uint8], preprocess: Preprocess) -> NDAr
             check_images(image[None], "the image")
             return fit(Image.fromarray(image), preprocess)
         if isinstance(image, Image.Image):
-            return fit(upright(image.copy()), preprocess)
+            return fit(as_rgb(image.copy(), preprocess.exif), preprocess)
         if not os.path.exists(image):
             raise InputError(f"there is no image '{image}'", fix="check the path")
-        return fit(decode(os.fspath(image)), preprocess)
+        return fit(decode(os.fspath(image), preprocess.exif), preprocess)
     except Skip as skip:
         raise InputError(
             f"'{image}' is not usable: {skip}",

@@ -48,6 +48,7 @@ def from_timm(config: Mapping[str, object]) -> Preprocess:
         {
             "height": height,
             "width": width,
+            "exif": "ignore",  # its datasets open and convert a file
             "resize": "exact" if squash else "shorter_side",
             "resize_px": 0 if whole else math.floor(height / timm.crop_pct),
             "interpolation": timm.interpolation,
@@ -77,12 +78,13 @@ def from_torchvision(transforms: Any, image_size: tuple[int, int]) -> Preprocess
     if name == "ImageClassification":
         (crop_px,), (resize_px,) = transforms.crop_size, transforms.resize_size
         geometry = {"height": crop_px, "width": crop_px, "resize_px": resize_px}
-    colours = {
+    pixels = {
+        "exif": "ignore",  # as its image folders open a file
         "interpolation": transforms.interpolation.value,
         "mean": transforms.mean,
         "std": transforms.std,
     }
-    return read_settings(geometry | colours, Preprocess, source)
+    return read_settings(geometry | pixels, Preprocess, source)
 
 
 def read_settings(settings: Mapping[str, object], kind: type[KindT], source: str) -> KindT:

@@ -80,13 +80,19 @@ def test_evidence_lies_beside_the_report_and_is_no_part_of_the_artifact(
     assert seal(bundle.path, bundle.manifest).manifest.files == bundle.manifest.files
 
 
-def test_other_preprocessing_has_another_digest(tmp_path, small_bundle):
+@pytest.mark.parametrize("change", [{"mean": (0.4, 0.5, 0.5)}, {"exif": "ignore"}])
+def test_other_preprocessing_has_another_digest(tmp_path, small_bundle, change):
     bundle = open_bundle(small_bundle(tmp_path / "one"))
     preprocessing = msgspec.structs.replace(
-        bundle.manifest.preprocessing, host=Preprocess(height=8, width=8, mean=(0.4, 0.5, 0.5))
+        bundle.manifest.preprocessing, host=Preprocess(height=8, width=8, **change)
     )
     other = open_bundle(small_bundle(tmp_path / "two", preprocessing=preprocessing))
     assert evidence.preprocessing_digest(bundle) != evidence.preprocessing_digest(other)
+
+
+def test_evidence_of_the_first_release_is_still_of_the_same_preprocessing(tmp_path, small_bundle):
+    digest = evidence.preprocessing_digest(open_bundle(small_bundle(tmp_path / "one")))
+    assert digest == "ca9c29434a31786766dcd1ead4acebeb72814c2fdd5bd9f0b9743fa9cc2dbb93"
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 and no more"])

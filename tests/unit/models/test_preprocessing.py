@@ -43,7 +43,9 @@ def photos(tmp_path_factory):
 
 def ours(photo, preprocess):
     """The whole path of an image: decoded, resized, cropped, normalised; (3, H, W)."""
-    return apply_numpy(fit(decode(str(photo)), preprocess)[np.newaxis], preprocess)[0]
+    return apply_numpy(
+        fit(decode(str(photo), preprocess.exif), preprocess)[np.newaxis], preprocess
+    )[0]
 
 
 def grey_levels(photo, preprocess, peer):

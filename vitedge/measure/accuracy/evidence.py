@@ -21,9 +21,15 @@ from vitedge.core import files
 from vitedge.core.bundle import EVIDENCE, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Metric
+from vitedge.core.spec import Preprocess
 
 SCHEMA = "vitedge.evidence/1"
 _ABOUT = "about"
+_ALWAYS = {
+    *("height", "width", "resize", "resize_px", "interpolation", "crop_rounding"),
+    *("mean", "std", "channels"),
+}
+"""Of preprocessing: what every manifest has stated."""
 _ARRAYS = ("digests", "labels", "artifact", "worst", "thumbnails")
 """Those of every validation, beside FP32's where it was run."""
 
@@ -98,8 +104,17 @@ def read(folder: Path) -> Evidence | None:
 
 
 def preprocessing_digest(bundle: Bundle) -> str:
-    """SHA-256 of what the manifest says of preprocessing."""
-    return hashlib.sha256(msgspec.json.encode(bundle.manifest.preprocessing)).hexdigest()
+    """SHA-256 of what the manifest says of preprocessing.
+
+    Settings that manifests did not always have count where they are set: evidence stays valid.
+    """
+    stated = bundle.manifest.preprocessing
+    usual = Preprocess(height=stated.host.height, width=stated.host.width)
+    content = msgspec.to_builtins(stated)
+    for name in set(content["host"]) - _ALWAYS:
+        if getattr(stated.host, name) == getattr(usual, name):
+            del content["host"][name]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 def arrays(per_image: PerImage) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
-from vitedge.core.spec import WITH_CLASSES
+from vitedge.core.spec import WITH_CLASSES, Exif
 from vitedge.data import header
 from vitedge.data.decode import listing
 from vitedge.data.header import Header
@@ -48,7 +48,7 @@ def check(source: Source, reader: Reader, against: Source | None, steps: Steps) 
         if len(seen.digests) + len(images.unusable) < len(images):
             images = reader.open(source, "calibration")
             seen = look(images, steps, "checking images without masks")
-    headers = _headers(images, steps)
+    headers = _headers(images, reader.preprocess.exif, steps)
     folders = _class_folders(source, images, reader)
     classes = classes_of(images, seen, reader, folders)
     of_classes = [*of_labels(source, reader, folders, classes)]
@@ -113,10 +113,10 @@ def _opened(source: Source, reader: Reader) -> tuple[ImageSet, list[DataFinding]
         return images, [finding]
 
 
-def _headers(images: ImageSet, steps: Steps) -> dict[int, Header]:
+def _headers(images: ImageSet, exif: Exif, steps: Steps) -> dict[int, Header]:
     headers = {}
     for index, path in enumerate(images.paths):
-        if known := header.read(path):
+        if known := header.read(path, exif):
             headers[index] = known
         steps("reading headers", index + 1, len(images))
     return headers

@@ -111,7 +111,9 @@ def of_headers(
         ),
         (
             "info",
-            "turned upright, as their EXIF orientation says",
+            "turned upright, as their EXIF orientation says"
+            if reader.preprocess.exif == "apply"
+            else "left as stored: the model's library ignores their EXIF orientation",
             [i for i, h in usable.items() if h.orientation not in (0, 1)],
             "",
         ),

@@ -40,7 +40,8 @@ def manifest(manifest: Manifest) -> Mapping[str, str]:
         "target": f"{manifest.target.name}: {manifest.target.description}",
         "precision": manifest.precision,
         "input": "; ".join(f"{t.name} {plain(t.shape)} {t.dtype}" for t in manifest.inputs),
-        "preprocessing outside": f"{host.resize} resize, {host.interpolation}",
+        "preprocessing outside": f"{host.resize} resize, {host.interpolation}, EXIF orientation "
+        + ("applied" if host.exif == "apply" else "ignored"),
         "preprocessing inside": ", ".join(manifest.preprocessing.graph),
         "parity": f"FP32 graph against its source: {manifest.parity.max_rel_error:.1e} relative",
     }

@@ -133,7 +133,8 @@ def _preprocessing(spec: Preprocess | None) -> str:
     mean, std = (", ".join(number(value) for value in values) for values in (spec.mean, spec.std))
     margin = spec.resize_px or spec.resize == "shorter_side"
     crop = f", centre {size}" if margin else ""
-    return f"{resized} ({spec.interpolation}){crop}, {spec.channels}, mean {mean}, std {std}"
+    exif = ", EXIF ignored" if spec.exif == "ignore" else ""
+    return f"{resized} ({spec.interpolation}){crop}, {spec.channels}, mean {mean}, std {std}{exif}"
 
 
 def _classes(model: ModelFacts) -> str:
