@@ -163,7 +163,89 @@ def test_a_module_that_gives_a_dict_has_an_output_for_each_tensor(tmp_path):
         assert chosen.content(normal).shape == (2, 16, 32)
 
 
-# -- dense --------------------------------------------------------------------------------------
+# -- maps of values -----------------------------------------------------------------------------
+
+
+class Depth(nn.Module):
+    """Depth of each patch (B, h, w), metres: far from zero, as depth is."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.block, self.head = (
+            nn.Conv2d(3, 32, 4, 4),
+            nn.Linear(32, 32),
+            nn.Linear(32, 1),
+        )
+
+    def forward(self, pixels):
+        tokens = self.block(self.patches(pixels).permute(0, 2, 3, 1)).relu()
+        return {"predicted_depth": 50 + self.head(tokens)[..., 0]}
+
+
+@pytest.fixture(scope="module")
+def depth(tmp_path_factory):
+    """The INT8 bundle of `Depth`, and unlabelled images."""
+    folder = tmp_path_factory.mktemp("depth")
+    model = ve.load(Depth(), preprocess=ve.Preprocess(height=32, width=32), task="dense")
+    _, int8 = ve.export(
+        model,
+        targets=ONNXRUNTIME,
+        precision="int8",
+        calib_data=small.images(folder, labelled=False),
+        calibration="fast",
+        num_samples=8,
+        duration_s=0,
+        output=folder / "out",
+    )
+    return int8.bundle.path, small.images(folder, 24, labelled=False, seed=1)
+
+
+def test_dense_maps_are_compared_pixel_by_pixel(depth, vitedge):
+    path, images = depth
+    report = vitedge("validate", path, "--data", images, "--json").document
+    sessions = [
+        onnx_session(path.with_name(path.name.replace("int8", p))) for p in ("fp32", "int8")
+    ]
+    pixels = np.load(images)["images"]
+    want, got = (
+        np.concatenate([session.run(None, {"image": image[None]})[0] for image in pixels])
+        for session in sessions
+    )
+    error = np.abs(want - got).mean() / want.std()
+    accuracy = report["accuracy"]
+    assert (accuracy["metric"], accuracy["n"]) == ("pixel_error", 24)
+    assert accuracy["artifact"] == pytest.approx(error, rel=1e-3) and error > 1e-4
+    assert accuracy["also"]["pixel_error_p99"]["artifact"] > 2 * error
+    assert report["numerics"]["sqnr_db"] > 60  # which says nothing: the mean depth is most of it
+    shown = vitedge("validate", path, "--data", images).stdout
+    assert "pixel error" in shown and "p99 pixel" in shown
+
+
+def test_a_gate_holds_dense_maps_to_a_pixel_error(depth, vitedge):
+    path, images = depth
+    report = vitedge("validate", path, "--data", images, "--json").document
+    error_pp = 100 * report["accuracy"]["artifact"]
+    vitedge("gate", path, "--max-drop", 2 * error_pp)
+    vitedge("gate", path, "--max-drop", error_pp / 2, code=1)
+    chosen = vitedge("gate", path, "--min-agreement", 0.5, code=1)
+    assert "chooses no classes" in chosen.stdout
+
+
+def test_predicted_maps_are_written(depth, vitedge, tmp_path):
+    path, images = depth
+    image = tmp_path / "image.png"
+    Image.fromarray(np.load(images)["images"][0]).save(image)
+    maps = ve.open(path).predict(str(image)).maps
+    assert maps.shape == (8, 8) and 40 < maps.mean() < 60
+    assert "8×8 values from" in vitedge("predict", path, image).stdout
+    done = vitedge("predict", path, image, "--output", tmp_path / "maps", "--json").document
+    (said,) = done["predictions"]
+    np.testing.assert_array_equal(np.load(said["map"]), maps)
+    assert said["shape"] == [8, 8] and said["range"] == [maps.min(), maps.max()]
+
+
+# -- tokens --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

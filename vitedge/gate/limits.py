@@ -168,8 +168,10 @@ def _rss(criterion: Criterion, subject: Subject, confidence: float) -> Check | N
 
 def _agreement(criterion: Criterion, subject: Subject, confidence: float) -> Check | None:
     accuracy = subject.report.accuracy
-    if accuracy is None or accuracy.agreement is None:
+    if accuracy is None:
         return None
+    if accuracy.agreement is None:
+        return criterion.missing("it chooses no classes, or not beside FP32")
     share = accuracy.agreement
     return criterion.exact(share, f"{share:.4f} of {accuracy.n:,} images")
 

@@ -42,6 +42,13 @@ def test_a_drop_of_neighbours_is_the_mean_share_lost():
     assert 4 < lost.interval_pp[0] < 5 < lost.interval_pp[1] < 6
 
 
+def test_a_pixel_error_gained_is_a_drop():
+    paired = PairedPredictions(NONE, np.full(100, 0.01), np.repeat([0.01, 0.05], 50))
+    lost = between("pixel_error", paired, 0.95)
+    assert lost.points == pytest.approx(2)
+    assert 1.5 < lost.interval_pp[0] < 2 < lost.interval_pp[1] < 2.5
+
+
 def test_too_few_images_to_resample_are_inconclusive():
     per_image = masks(worse=1, n=9)
     assert lost_miou(per_image.fp32, per_image.artifact).interval_pp == (-100, 100)

@@ -319,6 +319,7 @@ def test_anything_but_one_image_input_is_refused(inputs):
         ("batch, 7", "classification", 7),
         ("batch, 7, 4, 4", "segmentation", 7),
         ("batch, 7, 4, w", "segmentation", 7),
+        ("batch, 1, 4, 4", "dense", 0),
     ],
 )
 def test_the_rank_of_the_output_says_what_it_is(shape, task, classes):
@@ -374,6 +375,14 @@ def test_an_output_that_cannot_be_the_main_one_is_refused(requested, says):
 def test_any_output_may_be_features_when_the_user_says_so(shape):
     model = graph(outputs=f"float[{shape}] out")
     assert files.image_model(model, PATH, SIZE_8, "features")[1][1:3] == ("features", 0)
+
+
+@pytest.mark.parametrize("shape", ["batch, 4, 7", "batch, 3, 4, 7"])
+def test_maps_may_be_dense_when_the_user_says_so(shape):
+    model = graph(outputs=f"float[{shape}] out")
+    assert files.image_model(model, PATH, SIZE_8, "dense")[1][1:3] == ("dense", 0)
+    with pytest.raises(InputError, match="neither"):
+        files.image_model(graph(outputs="float[batch, 7] out"), PATH, SIZE_8, "dense")
 
 
 def test_a_task_that_does_not_fit_the_output_is_refused():

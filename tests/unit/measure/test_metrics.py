@@ -90,6 +90,48 @@ def test_masks_that_ignore_everything_measure_nothing():
         scored("segmentation", np.full((2, 8, 8), -1), np.zeros((2, 3, 8, 8), np.float32), None)
 
 
+def maps_of(images, channels, size):
+    """Dense maps of FP32 far from zero, and of an artifact near them, with a few pixels far off."""
+    rng = np.random.default_rng(2)
+    shape = (images, channels, size, size) if channels else (images, size, size)
+    fp32 = (100 + 3 * rng.normal(size=shape)).astype(np.float32)
+    artifact = fp32 + rng.normal(scale=0.1, size=shape).astype(np.float32)
+    artifact[..., 0, 0] += 30
+    return artifact, fp32
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3])
+def test_pixel_error_is_relative_to_the_spread_of_fp32(channels):
+    artifact, fp32 = maps_of(12, channels, 8)
+    result = scored("dense", np.full(12, -1), artifact, fp32, 5)
+    want, got = (x.reshape(12, max(channels, 1), 64).astype(np.float64) for x in (fp32, artifact))
+    spread = np.sqrt(want.transpose(1, 0, 2).reshape(len(want[0]), -1).var(axis=1).mean())
+    pixels = np.abs(got - want).mean(axis=1) / spread  # (12, 64)
+    assert (result.metric, result.agreement, result.value.fp32) == ("pixel_error", None, 0)
+    assert result.value.artifact == pytest.approx(pixels.mean())
+    assert result.value.drop_pp == pytest.approx(100 * pixels.mean())
+    assert result.drop_ci_pp[0] < result.value.drop_pp < result.drop_ci_pp[1]
+    p99 = np.sort(pixels, axis=1)[:, -1].mean()  # of 64, the worst
+    assert result.also["pixel_error_p99"].artifact == pytest.approx(p99) and p99 > 5
+    np.testing.assert_allclose(result.artifact, pixels.mean(axis=1))
+    equal = scored("dense", np.full(12, -1), fp32, fp32)
+    assert equal.value.artifact == equal.also["pixel_error_p99"].artifact == 0
+
+
+def test_pixels_that_are_not_finite_count_as_lost():
+    artifact, fp32 = maps_of(2, 1, 8)
+    artifact[0] = np.nan
+    artifact[1] = fp32[1]
+    result = scored("dense", np.full(2, -1), artifact, fp32)
+    assert result.value.artifact == pytest.approx(0.5)
+    assert result.artifact.tolist() == [1, 0]
+
+
+def test_maps_alone_say_nothing():
+    with pytest.raises(InputError, match="FP32"):
+        scored("dense", np.zeros(2), np.zeros((2, 8, 8), np.float32), None)
+
+
 def test_knn_agreement_is_scikit_learns_neighbours_compared():
     rng = np.random.default_rng(0)
     fp32 = rng.normal(size=(300, 16)).astype(np.float32)

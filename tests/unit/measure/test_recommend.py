@@ -208,6 +208,16 @@ def test_like_features_are_no_accuracy():
     assert (int8.drop_pp, int8.drop_ci_pp, int8.sqnr_db) == (None, None, 33.0)
 
 
+@pytest.mark.parametrize(("error", "precision"), [(0.02, "int8"), (0.2, "fp32")])
+def test_dense_maps_are_held_to_their_pixel_error(error, precision):
+    """An SQNR is of all of a map: of one far from zero it is high whatever its pixels say."""
+    measured = replace(accuracy("pixel_error", 100 * error), artifact=error, agreement=None)
+    fp32, int8 = candidates_of([report(accuracy=measured, numerics=NUMERICS)])
+    assert (int8.drop_pp, int8.pixel_error) == (None, error)
+    advice = recommend([fp32, int8], 0.5)
+    assert advice.precision == precision and f"{error:.1%} pixel error" in advice.reason
+
+
 def test_what_was_not_timed_with_fp32_is_no_candidate():
     alone = with_part(report(), "latency", fp32=None, speedup=None, speedup_ci=None)
     assert candidates_of([alone]) == []

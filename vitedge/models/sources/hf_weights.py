@@ -100,11 +100,7 @@ def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Part:
             )
     _refuse_misfit(loading_info, part, request.weights or f"hf:{name}")
     module: Any = model.get_submodule(part)
-    for layer in module.modules():
-        if hasattr(layer, "is_mae"):
-            layer.is_mae = False
-        elif hasattr(layer, "random_masking"):
-            layer.random_masking = _every_patch
+    _settle(module)
     return Part(module.float().eval(), part)
 
 
@@ -202,6 +198,18 @@ def _from_pretrained(
             fix="save both again with save_pretrained(); pickles with code are never run",
         ) from error
     return model, loading_info
+
+
+def _settle(module: Any) -> None:
+    """Fix what a module does at random, or decides by a buffer, which no export can follow."""
+    for layer in module.modules():
+        if hasattr(layer, "is_mae"):  # Hiera
+            layer.is_mae = False
+        elif hasattr(layer, "random_masking"):
+            layer.random_masking = _every_patch
+        if isinstance(shares := getattr(layer, "attn_mask_probs", None), Tensor):  # EoMT
+            del layer.attn_mask_probs
+            layer.attn_mask_probs = shares.tolist()
 
 
 def _every_patch(patches: Tensor, noise: Tensor | None = None) -> tuple[Tensor, None, None]:
