@@ -120,5 +120,5 @@ def steps(progress: Steps | None = None, wording: Callable[[str], str] = str) ->
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
         yield Steps(bars, wording)

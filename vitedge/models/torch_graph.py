@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,17 +40,18 @@ def program(
     """`module` exported, which takes one tensor like `example`: `pixels` -> outputs of `names`."""
     import torch
 
-    exported = torch.onnx.export(
-        module,
-        (example,),
-        dynamo=True,
-        opset_version=opset,
-        input_names=["pixels"],
-        output_names=names,
-        dynamic_shapes=dynamic_shapes,
-        optimize=False,  # `fold` does all of that, and with no limit on sizes
-        verbose=False,
-    )
+    with _unchecked():
+        exported = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["pixels"],
+            output_names=names,
+            dynamic_shapes=dynamic_shapes,
+            optimize=False,  # `fold` does all of that, and with no limit on sizes
+            verbose=False,
+        )
     assert exported is not None
     return exported
 
@@ -127,15 +129,39 @@ def explained(model: ModelIdentity, batch: Batch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's own progress and warnings off the user's terminal."""
+    """Keep the exporter's own progress, warnings and graphs off the user's terminal.
+
+    Where it fails, it prints the graph it has got so far; its exception says what there is to say.
+    """
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _unchecked() -> Iterator[None]:
+    """Without transformers' checks of shapes: they become `aten._is_all_true`, which has no ONNX.
+
+    The module has run on such an image, with its checks, before it is exported.
+    """
+    name = "TRANSFORMERS_DISABLE_TORCH_CHECK"  # read at each check
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager
