@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
 
 from benchmarks.peers import declare_torchvision_ops
 from tests.support import sweep, tiny_transformers
+from vitedge.models.sources import imports
 
 
 def main() -> None:
@@ -57,13 +57,9 @@ def _library() -> object:
 
 
 def _product() -> None:
-    """What an export imports, as where torchvision is not installed."""
-    find = importlib.util.find_spec
-    importlib.util.find_spec = lambda name, package=None: (  # type: ignore[assignment]
-        None if name.partition(".")[0] == "torchvision" else find(name, package)
-    )
+    """What an export imports."""
     sweep.warm_product()
-    from transformers import image_processing_base, modeling_utils  # noqa: F401
+    imports.import_transformers()
     from transformers.models.auto import modeling_auto  # noqa: F401
 
 

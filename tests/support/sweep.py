@@ -61,8 +61,8 @@ def data(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def measure(source: str, given: Iterable[str], folder: Path, targets: Iterable[str]) -> dict:
-    """Export `source` in INT8; `given` names what its module gives. What came of it, as JSON."""
+def measure(source: str, given: dict[str, int], folder: Path, targets: Iterable[str]) -> dict:
+    """Export `source` in INT8; `given`: what its module gives. What came of it, as JSON."""
     import vitedge
     from vitedge.core.errors import VitedgeError
 
@@ -121,10 +121,19 @@ def _facts(result: Any) -> dict[str, Any]:
     return facts
 
 
-def _lost(given: Iterable[str], kept: Iterable[str], notes: Iterable[str]) -> list[str]:
-    """What a module gives, and neither an artifact holds nor a note names."""
+def _lost(given: dict[str, int], kept: list[str], notes: Iterable[str]) -> list[str]:
+    """What a module gives, and neither an artifact holds nor a note names.
+
+    `given` counts the tensors in each. An artifact may call them otherwise, stage by stage.
+    """
     told = "\n".join((*kept, *notes))
-    return [name for name in given if not re.search(rf"(?<!\w){re.escape(name)}(?![a-z])", told)]
+    renamed = len([name for name in kept if name.partition(".")[0] not in given])
+    unnamed = {
+        name: count
+        for name, count in given.items()
+        if not re.search(rf"(?<!\w){re.escape(name)}(?![a-z])", told)
+    }
+    return list(unnamed) if sum(unnamed.values()) > renamed else []
 
 
 def shortfall(row: dict[str, Any], target: str) -> str:

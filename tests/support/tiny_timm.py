@@ -170,7 +170,7 @@ def write(model: Model, folder: str) -> dict[str, Any]:
                     safe_serialization=True,
                 )
                 plan = ", ".join((f"{size[0]} px", *(f"{k} {v}" for k, v in cut.items())))
-                return {"plan": plan, "params": _count(module), "given": []}
+                return {"plan": plan, "params": _count(module), "given": {}}
     raise error or AssertionError
 
 

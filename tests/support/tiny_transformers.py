@@ -122,7 +122,7 @@ def write(model: Model, folder: str) -> dict[str, Any]:
             continue
         module.save_pretrained(folder)
         _save_processor(model.model_type, side_px, folder)
-        given = [name for name, value in outputs.items() if _tensors(value)]
+        given = {name: n for name, value in outputs.items() if (n := _tensors(value))}
         return {"plan": plan, "params": parameters, "given": given}
     # what takes more than pixels is saved as it comes, for the product to say so
     config, side_px = _config(model.model_type, kind, True, SIDE)
@@ -140,7 +140,7 @@ def write(model: Model, folder: str) -> dict[str, Any]:
         and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     line = str(error).strip().splitlines() or [type(error).__name__]
-    return {"plan": "as it comes", "given": [], "needs": needs, "on_pixels_alone": line[0][:200]}
+    return {"plan": "as it comes", "given": {}, "needs": needs, "on_pixels_alone": line[0][:200]}
 
 
 def _parameters(kind: Any, config: Any) -> int:
@@ -154,11 +154,12 @@ def _parameters(kind: Any, config: Any) -> int:
     return count
 
 
-def _tensors(value: Any) -> bool:
+def _tensors(value: Any) -> int:
+    """How many there are in what a module gave under one name."""
     import torch
 
     if isinstance(value, (tuple, list)):
-        return any(_tensors(part) for part in value)
+        return sum(map(_tensors, value))
     return isinstance(value, torch.Tensor)
 
 

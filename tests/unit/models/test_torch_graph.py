@@ -1,4 +1,4 @@
-"""What the export of a torch module leaves behind: nothing in the environment or on the terminal."""
+"""What the export of a torch module leaves in the environment and on the terminal: nothing."""
 
 import os
 
