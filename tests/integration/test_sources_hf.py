@@ -96,6 +96,18 @@ def test_a_folder_brings_weights_preprocessing_and_labels(hf_folder):
     assert same(answer(hf_folder), peer(PIXELS).logits)
 
 
+def test_a_processors_file_holds_the_image_processor_too(hf_folder):
+    """As AutoProcessor saves it since transformers 5."""
+    own = resolve(ModelRequest(f"hf:{hf_folder}")).identity.preprocess
+    file = hf_folder / "preprocessor_config.json"
+    nested = {"image_processor": json.loads(file.read_text()), "processor_class": "AProcessor"}
+    file.unlink()
+    (hf_folder / "processor_config.json").write_text(json.dumps(nested))
+    assert resolve(ModelRequest(f"hf:{hf_folder}")).identity.preprocess == own
+    (hf_folder / "processor_config.json").write_text("{}")
+    assert "has no preprocessor_config.json" in refusal(hf_folder)
+
+
 def test_our_own_vit_reads_the_same_folders_weights(hf_folder):
     """Another road to the same answer, for a model of the zoo's shape."""
     import transformers

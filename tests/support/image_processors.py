@@ -58,7 +58,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "EfficientNet": [
         {},
         {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False},
-        {"do_center_crop": True, "resample": 0},
+        {"do_center_crop": True, "resample": 2},
     ],
     "Eomt": [{"size": edge(96, 96)}, {"size": edge(96, 96), "do_pad": True}],
     "Mask2Former": [{"size": edge(100, 133)}, {"size": {"height": 90, "width": 130}}],
@@ -94,6 +94,15 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """What is set of a class, where its defaults are slow to run, or not all that it does."""
+
+KEEPS_SIZE = ("CHMv2", "Swin2SR")
+"""By default, images keep the size they have, and there is nothing to compare."""
+
+
+def ways(kind: str) -> list[dict[str, Any]]:
+    """Settings under which all that a class does is seen: its defaults, and those of `SETTINGS`."""
+    others = [settings for settings in SETTINGS.get(kind, []) if settings]
+    return others if kind in KEEPS_SIZE else [{}, *others]
 
 
 def backends(kind: str) -> dict[str, type]:

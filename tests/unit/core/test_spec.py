@@ -101,6 +101,17 @@ def test_a_crop_larger_than_the_resized_image_is_refused(tmp_path, resize, heigh
     assert "at least 224" in what
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('resize = "inside"', "leaves a margin; set `pad`"),
+        ('sampling = "points"\ninterpolation = "lanczos"', "bilinear or bicubic or nearest"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, text, says):
+    assert says in refusal(tmp_path, f"height = 8\nwidth = 8\n{text}", Preprocess)[0]
+
+
 def test_what_a_preprocess_file_leaves_out_has_its_default(tmp_path):
     (tmp_path / "mine.toml").write_text("height = 224\nwidth = 224\nresize_px = 256")
     loaded = load_toml(tmp_path / "mine.toml", Preprocess)

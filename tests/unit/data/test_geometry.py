@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vitedge.core.spec import Preprocess
-from vitedge.data.geometry import fit
+from vitedge.data.geometry import fit, resized_sizes, unchanged
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -29,3 +29,44 @@ def test_half_of_an_odd_margin_is_rounded_as_asked(margin, even, down, rounding)
         fit(Image.fromarray(PIXELS[:side, :side]), preprocess),
         PIXELS[start : start + 8, start : start + 8],
     )
+
+
+@pytest.mark.parametrize(("pad", "corner"), [("end", (0, 0)), ("center", (1, 1))])
+def test_what_is_smaller_than_the_input_has_a_margin_of_its_colour(pad, corner):
+    image = Image.fromarray(PIXELS)
+    expected = np.full((12, 17, 3), (1, 2, 3), np.uint8)
+    top, left = corner
+    expected[top : top + 10, left : left + 15] = image.resize((15, 10), Image.Resampling.BICUBIC)
+    preprocess = Preprocess(
+        height=12, width=17, resize="inside", resize_px=15, pad=pad, pad_color=(1, 2, 3)
+    )
+    np.testing.assert_array_equal(fit(image, preprocess), expected)
+
+
+def test_a_side_too_large_is_cropped_where_the_other_is_padded():
+    preprocess = Preprocess(height=24, width=24, resize_px=20, pad="center", pad_color=(9, 9, 9))
+    expected = np.full((24, 24, 3), 9, np.uint8)
+    expected[2:22] = PIXELS[:, 3:27]
+    np.testing.assert_array_equal(fit(Image.fromarray(PIXELS), preprocess), expected)
+
+
+def test_a_limit_of_the_longer_side_takes_from_the_shorter():
+    assert resized_sizes(300, 100, Preprocess(height=60, width=60, resize_px=60)) == [(180, 60)]
+    limited = Preprocess(height=90, width=90, resize_px=60, resize_limit_px=90, pad="end")
+    assert resized_sizes(300, 100, limited) == [(90, 30)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"resize": "box"}, {"pad": "mirror"}, {"crop_share": 0.5}, {"resize_px": 32}],
+)
+def test_images_of_the_inputs_size_are_left_alone_unless_more_is_asked(settings):
+    exact = {"height": 30, "width": 30, "resize": "exact"}
+    assert unchanged(30, 30, Preprocess(**exact))
+    assert not unchanged(30, 30, Preprocess(**(exact | settings)))
+
+
+def test_a_mask_is_not_labelled_where_its_image_is_padded():
+    padded = Preprocess(height=8, width=8, resize="inside", pad="end", interpolation="nearest")
+    mask = Image.fromarray(np.ones((4, 8), np.int32))
+    np.testing.assert_array_equal(fit(mask, padded, -1), [[1] * 8] * 4 + [[-1] * 8] * 4)

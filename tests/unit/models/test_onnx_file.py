@@ -78,6 +78,25 @@ def test_height_and_width_go_before_what_the_preprocessing_says(tmp_path):
     assert (known.preprocess.height, known.preprocess.width) == (16, 12)
 
 
+def test_an_image_processor_in_a_processors_file_is_read_too(tmp_path):
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": HF}))
+    assert identity(write(tmp_path)).preprocess.std == (0.4, 0.5, 0.6)
+    (tmp_path / "processor_config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(HF | {"image_std": [1, 1, 1]}))
+    assert identity(write(tmp_path)).preprocess.std == (1, 1, 1)
+
+
+def test_a_detectors_images_are_squashed_to_the_models_input(tmp_path):
+    detr = {"image_processor_type": "DetrImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(detr))
+    known = identity(write(tmp_path, dims=(1, 3, 16, 24)))
+    assert (known.preprocess.height, known.preprocess.width) == (16, 24)
+    assert "squashed to 16×24" in known.notes[1]
+    with pytest.raises(InputError, match="differ in size") as e:
+        identity(write(tmp_path))
+    assert "`height` and `width`" in e.value.fix
+
+
 @pytest.mark.parametrize("name", ["p.toml", "p.json", "preprocessor_config.json"])
 def test_preprocess_takes_toml_and_json_and_a_processors(tmp_path, name):
     own = "height = 8\nwidth = 8\nmean = [0.1, 0.2, 0.3]\nstd = [0.4, 0.5, 0.6]\n"

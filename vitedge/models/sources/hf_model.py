@@ -31,7 +31,7 @@ from vitedge.models.sources.imports import import_transformers, unimportable
 from vitedge.models.sources.labels import check_counts, class_names
 from vitedge.models.sources.outputs import ChosenOutputs, specs
 from vitedge.models.sources.preprocessing_hf import from_hf
-from vitedge.models.sources.settings import PROCESSOR, PROCESSORS
+from vitedge.models.sources.settings import PROCESSOR
 
 _WEIGHTS = tuple(
     f"{name}{index}"
@@ -168,7 +168,7 @@ def _preprocess(name: str, config: Any, notes: list[str]) -> Preprocess:
         if not isinstance(settings, dict):
             raise ValueError(f"it holds a {type(settings).__name__}, not an object")
     except (OSError, ValueError, TypeError) as error:
-        if any((Path(name) / file).is_file() for file in PROCESSORS) or "valid JSON" in str(error):
+        if (Path(name) / PROCESSOR).is_file() or "valid JSON" in str(error):
             raise InputError(
                 f"hf:{name}: its {PROCESSOR} cannot be read: {error_line(error)}",
                 fix=f"save its image processor again, {advice}",

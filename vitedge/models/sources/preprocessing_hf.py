@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import FIX, cannot_express, from_timm, read_settings
@@ -45,7 +47,7 @@ def from_hf(
         return from_hf(nested, model_type, image_size, notes)
     if "pretrained_cfg" in config:  # TimmWrapper's, and any file of timm's hub
         timm: Any = config["pretrained_cfg"]
-        return from_timm(timm)
+        return msgspec.structs.replace(from_timm(timm), exif="apply")
     kind = _kind(config, model_type)
     processor, source = PROCESSORS[kind], f"preprocessor_config.json of {kind}ImageProcessor"
     overrides = {k: _NULL.get(k) if value is None else value for k, value in config.items()}

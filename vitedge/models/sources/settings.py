@@ -14,8 +14,8 @@ from vitedge.core.spec import Preprocess, convert, load_toml
 from vitedge.models.sources.preprocessing_hf import from_hf
 
 PROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
-PROCESSORS = ("processor_config.json", PROCESSOR)
-"""Where image processors are, nested in a processor's since transformers 5, or by themselves."""
+NESTED = "processor_config.json"
+"""Where transformers 5 keeps an image processor beside a tokenizer."""
 _PROCESSOR_KEYS = {
     *("image_processor", "pretrained_cfg"),
     *("image_processor_type", "feature_extractor_type", "image_mean", "image_std"),
@@ -48,7 +48,7 @@ def read_preprocess(
 
 def processor_beside(path: Path) -> Path | None:
     """The file of an image processor beside a model."""
-    nested, own = (beside(path, name) for name in PROCESSORS)
+    nested, own = (beside(path, name) for name in (NESTED, PROCESSOR))
     return nested if nested and "image_processor" in _read_json(nested) else own
 
 

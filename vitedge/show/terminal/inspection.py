@@ -126,12 +126,20 @@ def _preprocessing(spec: Preprocess | None) -> str:
     if spec is None:
         return "not said"
     size = f"{spec.height}×{spec.width}"
-    if spec.resize == "exact":
-        resized = f"squashed to {spec.resize_px or size}"
-    else:
-        resized = f"shorter side to {spec.resize_px}" if spec.resize_px else "shorter side fits"
+    side = spec.resize_px or size
+    resized = {
+        "exact": f"squashed to {side}",
+        "shorter_side": f"shorter side to {side}" if spec.resize_px else "shorter side fits",
+        "inside": f"fits into {side}",
+        "shorter_then_inside": f"shorter side to {side}, then fits into {size}",
+        "box": f"the box of a person, into {size}",
+    }[spec.resize]
+    if spec.pad != "none":
+        resized += {"end": ", padded to its right and below", "center": ", padded around"}.get(
+            spec.pad, f", {spec.pad} margins first"
+        )
     mean, std = (", ".join(number(value) for value in values) for values in (spec.mean, spec.std))
-    margin = spec.resize_px or spec.resize == "shorter_side"
+    margin = spec.pad == "none" and (spec.resize_px or spec.resize == "shorter_side")
     crop = f", centre {size}" if margin else ""
     exif = ", EXIF ignored" if spec.exif == "ignore" else ""
     return f"{resized} ({spec.interpolation}){crop}, {spec.channels}, mean {mean}, std {std}{exif}"
