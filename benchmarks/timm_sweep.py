@@ -10,21 +10,24 @@ import os
 import tempfile
 from pathlib import Path
 
+from benchmarks import sweep
 from benchmarks.peers import declare_torchvision_ops
-from tests.support import sweep, tiny_timm
+from tests.support import tiny_timm
+from tests.support.sweep import TARGETS, measure, summary
+from tests.support.warm import Warm
 
 
 def main() -> None:
     options = sweep.options(__doc__, "timm.jsonl").parse_args()
     sweep.one_thread()
-    workers = [sweep.Warm(_all) for _ in range(options.jobs)]
+    workers = [Warm(_all) for _ in range(options.jobs)]
     models = [tiny_timm.Model(*names) for names in _chosen(workers[0], options.file)]
     models = [model for model in models if sweep.named(model.name, options.only)]
     rows = sweep.sweep(models, _run, workers, options.file)
-    print(sweep.summary(rows))
+    print(summary(rows))
 
 
-def _chosen(worker: sweep.Warm, file: Path) -> list[list[str]]:
+def _chosen(worker: Warm, file: Path) -> list[list[str]]:
     """The models with attention; chosen once for a FILE and a timm."""
     import importlib.metadata
 
@@ -44,7 +47,7 @@ def _listed() -> dict[str, object]:
     return {"families": list(tiny_timm.families().items())}
 
 
-def _run(worker: sweep.Warm, model: tiny_timm.Model) -> dict:
+def _run(worker: Warm, model: tiny_timm.Model) -> dict:
     """Write one model's folder, and export it."""
     with tempfile.TemporaryDirectory() as work:
         folder = tiny_timm.folder_of(Path(work), model)
@@ -53,7 +56,7 @@ def _run(worker: sweep.Warm, model: tiny_timm.Model) -> dict:
             return {"not_made": facts["crashed"]}
         given = facts.pop("given")
         source = f"timm:local-dir:{folder}"
-        row = worker.run(sweep.measure, source, given, Path(work), sweep.TARGETS)
+        row = worker.run(measure, source, given, Path(work), TARGETS)
         return {**facts, **sweep.without(row, work)}
 
 

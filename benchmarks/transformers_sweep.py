@@ -9,8 +9,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from benchmarks import sweep
 from benchmarks.peers import declare_torchvision_ops
-from tests.support import sweep, tiny_transformers
+from tests.support import tiny_transformers
+from tests.support.sweep import TARGETS, measure, summary
+from tests.support.warm import Warm
 from vitedge.models.sources import imports
 
 
@@ -18,19 +21,19 @@ def main() -> None:
     parser = sweep.options(__doc__, "transformers.jsonl")
     options = parser.parse_args()
     sweep.one_thread()
-    listing = sweep.Warm(_library)
+    listing = Warm(_library)
     models = [tiny_transformers.Model(*row) for row in listing.run(_listed)["models"]]
     models = [model for model in models if sweep.named(model.name, options.only)]
-    workers = [(sweep.Warm(_library), sweep.Warm(_product)) for _ in range(options.jobs)]
+    workers = [(Warm(_library), Warm(_product)) for _ in range(options.jobs)]
     rows = sweep.sweep(models, _run, workers, options.file)
-    print(sweep.summary(rows))
+    print(summary(rows))
 
 
 def _listed() -> dict[str, object]:
     return {"models": tiny_transformers.models()}
 
 
-def _run(worker: tuple[sweep.Warm, sweep.Warm], model: tiny_transformers.Model) -> dict:
+def _run(worker: tuple[Warm, Warm], model: tiny_transformers.Model) -> dict:
     """Write one model's folder, and export it."""
     library, product = worker
     with tempfile.TemporaryDirectory() as work:
@@ -40,7 +43,7 @@ def _run(worker: tuple[sweep.Warm, sweep.Warm], model: tiny_transformers.Model) 
             return {"not_made": facts["crashed"]}
         facts.pop("terminal", None)
         given = facts.pop("given")
-        row = product.run(sweep.measure, f"hf:{folder}", given, Path(work), sweep.TARGETS)
+        row = product.run(measure, f"hf:{folder}", given, Path(work), TARGETS)
         return {**facts, "given": given, **sweep.without(row, work)}
 
 

@@ -47,11 +47,6 @@ class Model(NamedTuple):
         return f"{self.module}/{self.architecture}"
 
     @property
-    def excluded(self) -> bool:
-        """None takes more than an image."""
-        return False
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What a row says of it."""
         return {"model_type": self.module, "head": self.family}

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.sweep import AS_IT_COMES
+
 HEADS = (
     "IMAGE_CLASSIFICATION",
     "SEMANTIC_SEGMENTATION",
@@ -32,7 +34,6 @@ HEADS = (
     "IMAGE",
 )
 """AutoModel mappings, by what stands between MODEL_FOR_ and _MAPPING_NAMES."""
-NOT_ONE_IMAGE = ("ZERO_SHOT_OBJECT_DETECTION", "KEYPOINT_MATCHING", "VIDEO_CLASSIFICATION")
 FURTHER = {"vit_mae": "ViTMAEForPreTraining", "vitpose": "VitPoseForPoseEstimation"}
 """Models of one image that are in no mapping of one."""
 SIDE = 128
@@ -69,11 +70,6 @@ class Model(NamedTuple):
     def name(self) -> str:
         """What its row is called."""
         return f"{self.model_type}/{self.architecture}"
-
-    @property
-    def excluded(self) -> bool:
-        """Whether its mapping says that it takes more than an image."""
-        return self.head in NOT_ONE_IMAGE
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -140,7 +136,7 @@ def write(model: Model, folder: str) -> dict[str, Any]:
         and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     line = str(error).strip().splitlines() or [type(error).__name__]
-    return {"plan": "as it comes", "given": {}, "needs": needs, "on_pixels_alone": line[0][:200]}
+    return {"plan": AS_IT_COMES, "given": {}, "needs": needs, "on_pixels_alone": line[0][:200]}
 
 
 def _parameters(kind: Any, config: Any) -> int:
