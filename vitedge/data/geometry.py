@@ -62,9 +62,10 @@ def resized_sizes(w: int, h: int, preprocess: Preprocess) -> list[tuple[int, int
     if preprocess.resize == "inside":
         return [_inside(w, h, width, height, preprocess.resize_rounding)]
     if not preprocess.resize_px:
+        whole = round if preprocess.resize_rounding == "nearest" else math.floor
         if w * height <= h * width:  # the width needs the larger scale
-            return [(width, h * width // w)]
-        return [(w * height // h, height)]
+            return [(width, whole(h * width / w))]
+        return [(whole(w * height / h), height)]
     first = _shorter_side(w, h, preprocess)
     if preprocess.resize == "shorter_side":
         return [first]

@@ -29,28 +29,42 @@ class _Timm(msgspec.Struct, frozen=True):
     crop_mode: str = "center"
 
 
+_CROP_MODES: Mapping[str, Mapping[str, object]] = {
+    "center": {"resize": "shorter_side"},
+    "squash": {"resize": "exact"},
+    "border": {"resize": "inside", "pad": "center"},
+}
+
+
 def from_timm(config: Mapping[str, object]) -> Preprocess:
     """Read timm's `pretrained_cfg`, or what `resolve_data_config` makes of it.
 
     Equal to `create_transform(**resolve_data_config({}, pretrained_cfg=config))`. Raises
-    InputError, naming the key, for what Preprocess cannot express (crop_mode 'border').
+    InputError, naming the key, for what Preprocess cannot express: other than 3 channels, and a
+    margin to crop off what is not square.
     """
     source = "timm's pretrained_cfg"
     timm = read_settings(config, _Timm, source)
     channels, height, width = timm.input_size
-    if timm.crop_mode not in ("center", "squash"):
+    geometry = _CROP_MODES.get(timm.crop_mode)
+    if geometry is None:
         raise cannot_express(source, "crop_mode", timm.crop_mode)
-    squash = timm.crop_mode == "squash"
-    whole = squash and timm.crop_pct == 1
-    if channels != 3 or (height != width and not whole):
+    square, whole = height == width, timm.crop_pct == 1
+    if channels != 3 or not (square or whole):
         raise cannot_express(source, "input_size", timm.input_size)
+    if timm.crop_mode == "border":
+        color = tuple(round(255 * level) for level in timm.mean)
+        geometry = {**geometry, "resize_rounding": "nearest", "pad_color": color}
+    elif timm.crop_mode == "center" and not square:  # by the same ResizeKeepRatio
+        geometry = {**geometry, "resize_rounding": "nearest"}
+    as_is = whole and not (square and timm.crop_mode == "center")
     return read_settings(
         {
             "height": height,
             "width": width,
             "exif": "ignore",  # its datasets open and convert a file
-            "resize": "exact" if squash else "shorter_side",
-            "resize_px": 0 if whole else math.floor(height / timm.crop_pct),
+            **geometry,
+            "resize_px": 0 if as_is else math.floor(height / timm.crop_pct),
             "interpolation": timm.interpolation,
             "mean": timm.mean,
             "std": timm.std,

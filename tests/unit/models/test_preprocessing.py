@@ -65,7 +65,10 @@ def assert_same(photos, preprocess, peer):
 
 # -- timm ---------------------------------------------------------------------------------------
 
-FAMILIES = ("vision_transformer", "deit", "beit", "eva", "swin", "pvt", "mobilevit", "hybrid")
+FAMILIES = (
+    *("vision_transformer", "deit", "beit", "eva", "swin", "pvt", "mobilevit", "hybrid"),
+    "deepseek",
+)
 
 
 def timm_configs():
@@ -97,7 +100,7 @@ def test_every_timm_transformer_sees_what_timm_shows_it(photos):
     assert len(tested) > 25
 
 
-@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box"])
 @pytest.mark.parametrize("crop_pct", [0.81, 0.95, 1.0])
 def test_every_filter_and_crop_of_timm(photos, crop_mode, interpolation, crop_pct):
@@ -110,10 +113,19 @@ def test_every_filter_and_crop_of_timm(photos, crop_mode, interpolation, crop_pc
     assert_same(photos, from_timm(config), create_transform(**resolved))
 
 
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_a_timm_input_that_is_not_square(photos, crop_mode):
+    from timm.data import create_transform, resolve_data_config
+
+    config = {"input_size": (3, 131, 77), "crop_pct": 1.0, "crop_mode": crop_mode}
+    peer = create_transform(**resolve_data_config({}, pretrained_cfg=config))
+    assert_same(photos, from_timm(config), peer)
+
+
 @pytest.mark.parametrize(
     ("config", "key"),
     [
-        ({"crop_mode": "border"}, "crop_mode"),
+        ({"crop_mode": "corner"}, "crop_mode"),
         ({"interpolation": "random"}, "interpolation"),
         ({"input_size": (1, 28, 28)}, "input_size"),
         ({"input_size": (3, 256, 128)}, "input_size"),
