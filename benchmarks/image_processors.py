@@ -2,8 +2,8 @@
 
     python -m benchmarks.image_processors [--write] [CLASS…]
 
-`--write` puts the table into docs/preprocessing.md. Both backends run, beside a torchvision whose
-native operators do not load, too.
+`--write` puts its rows into the table of docs/preprocessing.md. Both backends run, beside a
+torchvision whose native operators do not load, too.
 """
 
 from __future__ import annotations
@@ -55,15 +55,21 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     library = declare_torchvision_ops()  # lives as long as it is bound
-    lines = ["| image processor | model types | Pillow | torchvision |", "|---|---|---|---|"]
-    print("\n".join(lines))
+    page = PAGE.read_text(encoding="utf-8")
+    rows = {line.split()[1]: line for line in page.splitlines() if line.startswith("| ")}
     for kind in arguments.classes:
-        lines.append(row(kind))
-        print(lines[-1], flush=True)
+        rows[kind] = row(kind)
+        print(rows[kind], flush=True)
+    table = [rows[kind] for kind in sorted(PROCESSORS, key=str.lower) if kind in rows]
+    lines = [
+        "| image processor | model types | Pillow | torchvision |",
+        "|---|---|---|---|",
+        *table,
+    ]
     lines += ["", "Not of one image, and refused with the reason:", "", *refused()]
     if arguments.write:
         text = "\n".join(lines) + "\n"
-        PAGE.write_text(BLOCK.sub(lambda _: text, PAGE.read_text(encoding="utf-8")))
+        PAGE.write_text(BLOCK.sub(lambda _: text, page), encoding="utf-8")
     del library
 
 

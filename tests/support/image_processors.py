@@ -50,7 +50,7 @@ _DETECTOR: list[dict[str, Any]] = [
 _DETECTORS = ["ConditionalDetr", "DeformableDetr", "Detr", "GroundingDino", "RfDetr"]
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     **dict.fromkeys(_DETECTORS, _DETECTOR),
-    "Yolos": _DETECTOR[::2],
+    "Yolos": [{"size": edge(200, 266)}, {"size": {"height": 96, "width": 120}}],
     "CHMv2": [{"do_resize": True, "size": square(96)}],
     "DPT": [{}, {"size": square(154), "keep_aspect_ratio": True, "ensure_multiple_of": 14}],
     "DepthPro": [{"size": square(96)}],

@@ -61,6 +61,17 @@ def test_every_image_processor_of_transformers_is_known_or_refused_for_a_reason(
     assert {m: k for m, k in PROCESSOR_OF_MODEL.items() if m not in legacy} == of_model
 
 
+def test_the_docs_list_every_class_and_the_reasons():
+    """`python -m benchmarks.image_processors --write` writes that table."""
+    from benchmarks.image_processors import PAGE, refused
+
+    page = PAGE.read_text(encoding="utf-8").partition("<!-- measured -->")[2]
+    rows = dict(re.findall(r"^\| (\w+) \| ([\w .-]+) \| \S+ .*\|$", page, re.MULTILINE))
+    rows.pop("image", None)
+    assert rows == {kind: entry.models for kind, entry in PROCESSORS.items()}
+    assert set(refused()) <= set(page.splitlines())
+
+
 @pytest.mark.parametrize("kind", sorted(set(PROCESSORS) - {"ViTHybrid"}))
 def test_defaults_are_the_librarys(kind):
     """What a file does not say; pad_size and the like may be left to an instance."""
@@ -88,12 +99,15 @@ def test_a_photograph_is_what_the_processor_makes_of_it(kind):
 
 
 def assert_one_level(backend, processor, kind, photos):
-    """Equal, but for 0.2% of the values where torchvision's sharp filters overshoot."""
+    """Equal, but for 0.2% of the values where torchvision's sharp filters overshoot.
+
+    Of its bilinear ones, whose steps round in another way, but for 1 in 100,000.
+    """
     if kind.endswith("Rec"):  # longer lines become lower
         photos = [photo for photo in photos if photo.width < 6 * photo.height]
     for preprocess, levels in differences(processor, kind, photos):
         sharp = preprocess.interpolation in ("bicubic", "lanczos")
-        limit = 0.002 if sharp and backend == "torchvision" else 0
+        limit = (0.002 if sharp else 1e-5) if backend == "torchvision" else 0
         assert np.mean(levels > 1.001) <= limit, (backend, processor, preprocess)
 
 
