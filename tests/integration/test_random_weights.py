@@ -66,6 +66,21 @@ def test_random_weights_tell_images_apart(name):
     assert variation.degenerate(4) == ""
 
 
+@pytest.mark.parametrize("name", ["efficientvit_b0", "lambda_resnet26t"])
+def test_a_photograph_stays_in_the_range_of_batch_norms_statistics(name):
+    from sklearn.datasets import load_sample_images
+
+    model = resolve(ModelRequest(f"timm:{name}", random_weights=True))
+    size, spreads = model.identity.preprocess.height, []
+    crops = np.stack([image[:size, :size] for image in load_sample_images().images])
+    for part in model.content.modules():
+        if getattr(part, "running_var", None) is not None:
+            part.register_forward_hook(lambda *call: spreads.append(float(call[2].std())))
+    with torch.no_grad():
+        model.content(torch.from_numpy(apply_numpy(crops, model.identity.preprocess)))
+    assert max(spreads) < 2  # 26 and more where only noise has told
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "name",

@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitedge.core.spec import Preprocess
+from vitedge.data import shapes
 from vitedge.graph.preprocess import apply_numpy
 
 TINY = 0.01
 """A constant up to this is a layer scale that has not grown yet."""
 SCALES = (0.1, 1.0)
-IMAGES = 4
-BLOBS = 8
-"""Along each side of the coarse images that BatchNorm sees."""
+IMAGES = 8
+COARSE = ((1, 16), (1, 5), (3, 2))
+"""Of those that BatchNorm sees: how many are of so many blobs along each side."""
+DRAWN = 2
 _SCALE = re.compile(r"(weight|scale|gamma|gain|alpha|lambda)[^.]*$")
 """Names of vectors that multiply a branch: zeros silence it, as those of a bias do not."""
 
@@ -53,13 +55,26 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
 
 
 def _images(preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Noise as fine and as coarse as images are, (IMAGES, H, W, 3)."""
+    """Pictures, and noise of every fineness that photographs have, (IMAGES, H, W, 3).
+
+    What attention averages in all of these, and does not in a photograph, would grow there from
+    block to block; and so would one strong colour.
+    """
     rng = np.random.default_rng(0)
     size = (preprocess.height, preprocess.width)
-    fine = rng.integers(0, 256, (IMAGES // 2, *size, 3), np.uint8)
-    coarse = rng.integers(0, 256, (IMAGES // 2, BLOBS, BLOBS, 3), np.uint8)
-    rows, columns = (np.arange(side) * BLOBS // side for side in size)
-    return np.concatenate([fine, coarse[:, rows][:, :, columns]])
+    images = [
+        _enlarged(rng.integers(0, 256, (n, side, side, 3), np.uint8), size) for n, side in COARSE
+    ]
+    images.append(_enlarged(np.stack([shapes.draw(index)[0] for index in range(DRAWN)]), size))
+    fine = IMAGES - sum(map(len, images))
+    return np.concatenate([rng.integers(0, 256, (fine, *size, 3), np.uint8), *images])
+
+
+def _enlarged(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    rows, columns = (
+        np.arange(side) * old // side for side, old in zip(size, images.shape[1:3], strict=True)
+    )
+    return images[:, rows][:, :, columns]
 
 
 def _is_scale(name: str, parameter: Tensor) -> bool:
@@ -83,14 +98,15 @@ def _taking_statistics(module: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _take(norm: Any, arguments: tuple[Tensor, ...]) -> None:
-    """Remember each channel's mean, and its variance in the image where it is loudest.
+    """Remember each channel's mean, and its mean square in the image where it is loudest.
 
-    That of all images would amplify the loud ones, a little more in each layer; and a channel that
-    is silent now would be the loudest on other images, so that none is far below the others.
+    The variance of all images would amplify the loud ones, a little more in each layer; and where
+    a mean is far above it, whatever is a little louder. A channel that is silent now would be the
+    loudest on other images, so that none is below their mean.
     """
     values = arguments[0].movedim(1, -1)  # (B, …, C), or (B·N, C)
     mean = values.flatten(0, -2).mean(0)
     squares = (values - mean).square().unflatten(0, (IMAGES, -1)).flatten(1, -2)  # (B, …, C)
-    variance = squares.mean(1).amax(0)
+    power = squares.mean(1).amax(0) + mean.square()
     norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance.clamp_min(float(variance.mean()) / 10))
+    norm.running_var.copy_(power.clamp_min(float(power.mean())))
