@@ -162,7 +162,7 @@ def write(model: Model, folder: str) -> dict[str, Any]:
                     folder,
                     model_args={**cut, **sized},
                     data_config={"input_size": (3, *size)},
-                    safe_serialization=True,
+                    safe_serialization=False,  # safetensors takes no shared tensors: CoaT
                 )
                 plan = ", ".join((f"{size[0]} px", *(f"{k} {v}" for k, v in cut.items())))
                 return {"plan": plan, "params": _count(module), "given": {}}
