@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from vitedge.core.errors import InputError, error_line, nearest
-from vitedge.core.spec import Preprocess
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import checkpoints, random_weights
+from vitedge.models.sources import checkpoints, random_weights, timm_sizes
 from vitedge.models.sources.base import (
     Missing,
     ModelIdentity,
@@ -53,9 +52,13 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     preprocess = request.own_preprocess()
     try:
         module = timm.create_model(name, pretrained=pretrained, **options)
-        if preprocess and _takes_size(module, preprocess):
-            options["img_size"] = (preprocess.height, preprocess.width)
-            module = timm.create_model(name, pretrained=pretrained, **options)
+        if preprocess:
+            size = (preprocess.height, preprocess.width)
+            if sized := timm_sizes.options_for(name, module, size):
+                options |= sized
+                module = timm.create_model(name, pretrained=pretrained, **options)
+    except InputError:
+        raise
     except Exception as error:  # hub, OS, pickle, safetensors and shape errors alike
         raise _refusal(name, pretrained, error) from error
     names, notes = _labels(module), tuple[str, ...]()
@@ -102,13 +105,6 @@ def _here(cfg: Mapping[str, Any]) -> bool:
     if place and any_file(place, [name for name in names if name]):
         return True
     return bool(url) and downloaded(str(url))
-
-
-def _takes_size(module: Any, preprocess: Preprocess) -> bool:
-    """Whether a model is built for one resolution, and that is not the one of `preprocess`."""
-    embed = getattr(module, "patch_embed", None)
-    built = getattr(embed, "img_size", None)
-    return built is not None and tuple(built) != (preprocess.height, preprocess.width)
 
 
 def _refusal(name: str, pretrained: bool, error: Exception) -> Exception:
