@@ -188,6 +188,13 @@ def test_nan_and_infinity_are_refused_by_the_tensors_name(tmp_path, bad, suffix,
     assert "'bias' holds NaN or infinity" in refusal(path).what
 
 
+def test_a_bound_may_be_infinite_by_itself_and_a_weight_not():
+    checkpoints.require_finite({"clamp.max": torch.tensor(torch.inf)}, "Gemma 4")
+    for damaged in (torch.tensor(torch.nan), torch.tensor([torch.inf])):
+        with pytest.raises(InputError, match="holds NaN or infinity"):
+            checkpoints.require_finite({"scale": damaged}, "any model")
+
+
 def test_no_file_at_all_is_refused(tmp_path):
     assert "no weights file" in refusal(tmp_path / "w.pt").what
     assert "no weights file" in refusal(tmp_path).what

@@ -140,11 +140,14 @@ def without_head(
 
 
 def require_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise InputError, naming `source` and the tensor, for NaN or infinite weights."""
+    """Raise InputError, naming `source` and the tensor, for NaN or infinite weights.
+
+    A number by itself may be infinite: a bound that bounds nothing (Gemma 4's clamps).
+    """
     for name, tensor in state.items():
         if tensor.is_meta or not tensor.is_floating_point():
             continue
-        if not torch.isfinite(tensor).all():
+        if not (torch.isfinite(tensor).all() if tensor.ndim else not tensor.isnan()):
             raise InputError(
                 f"{source}: tensor '{name}' holds NaN or infinity",
                 fix="these weights are damaged: use an earlier checkpoint",
