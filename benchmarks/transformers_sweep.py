@@ -18,8 +18,7 @@ from vitedge.models.sources import imports
 
 
 def main() -> None:
-    parser = sweep.options(__doc__, "transformers.jsonl")
-    options = parser.parse_args()
+    options = sweep.options(__doc__, "transformers.jsonl").parse_args()
     sweep.one_thread()
     listing = Warm(_library)
     models = [tiny_transformers.Model(*row) for row in listing.run(_listed)["models"]]
