@@ -222,7 +222,7 @@ def _sizes_taken(kind: Any, config: Any, preprocess: Preprocess) -> str:
     Each is tried on shapes alone, with a new model: some change when they see a size.
     """
     height, width = preprocess.height, preprocess.width
-    sizes = {_image_size(config) or (height, width)}
+    sizes = {_image_size(config) or (height, width), *((height * k, width * k) for k in (2, 4))}
     for step in _STEPS:
         up, down = ([-(-side // step) for side in (height, width)], [height // step, width // step])
         sizes.update((max(1, rows) * step, max(1, columns) * step) for rows, columns in (up, down))

@@ -20,6 +20,7 @@ TAKEN = "models that make something of one RGB image are supported, and encoders
 
 _MASKED = ("ForPreTraining", "BeitForMaskedImageModeling")
 """Their heads guess patches that are hidden at random, or codes of such."""
+_OF_PAIRS = "ForKeypointMatching"
 _PROMPT = re.compile("input_|decoder_input_ids|task_inputs|spatial_shapes|pixel_attention_mask")
 """Arguments that are needed, though their default is None."""
 _UNUSED = ("pooler", "mask_token", "position_ids")
@@ -109,7 +110,7 @@ def beside_an_image(kind: Any, config: Any) -> str:
     frames = getattr(config, "num_frames", None)
     if frames and not hasattr(config, "vision_config"):
         return f"a video of {frames} frames"
-    if kind.__name__.endswith("ForKeypointMatching"):
+    if kind.__name__.endswith(_OF_PAIRS):
         return "a pair of images"
     parameters = inspect.signature(kind.forward).parameters.values()
     needed = [
@@ -127,6 +128,8 @@ def encoder(model: Any) -> str:
     from transformers import PreTrainedModel
 
     kind = type(model)
+    if kind.__name__.endswith(_OF_PAIRS):
+        return ""
     if kind.__name__.endswith(("Model", "Backbone")) and not beside_an_image(kind, model.config):
         return ""
     parts = [
