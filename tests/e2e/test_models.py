@@ -136,11 +136,20 @@ def test_a_model_that_is_no_vit_works_and_says_what_was_skipped(tmp_path, vitedg
     assert open_bundle(tmp_path / "resnet18-openvino-cpu-int8").manifest.quantization
 
 
-def test_operators_the_target_has_no_int8_for_are_named(tmp_path, vitedge):
-    flags = ("--target", "onnxruntime-cpu", "--num-samples", 2, "--output", tmp_path)
-    said = vitedge(*RESNET18, *flags, code=2)
-    assert "nothing to quantize" in said.stderr and "Conv, Gemm" in said.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["resnet18-onnxruntime-cpu-fp32"]
+def test_what_the_target_multiplies_in_float_is_stored_in_int8(tmp_path, vitedge):
+    flags = ("--target", "onnxruntime-cpu", "--num-samples", 2, "--calibration", "fast")
+    vitedge(*RESNET18, *flags, "--output", tmp_path, "--duration", 0)
+    bundles = [open_bundle(tmp_path / f"resnet18-onnxruntime-cpu-{x}") for x in ("fp32", "int8")]
+    fp32, int8 = ((bundle.path / "model.onnx").stat().st_size for bundle in bundles)
+    assert fp32 / int8 > 3.8
+    layers = bundles[1].manifest.quantization.layers
+    assert {(layer.op, layer.quantized, layer.stored) for layer in layers} == {
+        ("Conv", False, True),
+        ("Gemm", False, True),
+    }
+    assert all(layer.why.startswith("weights alone in INT8: ") for layer in layers)
+    report = json.loads((bundles[1].path / "report.json").read_bytes())
+    assert report["numerics"]["sqnr_db"] > 30
 
 
 def test_the_nearest_arch_by_shape_is_named(tmp_path, vitedge):

@@ -76,6 +76,8 @@ class Layer(Spec, frozen=True, kw_only=True):
     role: str
     quantized: bool
     why: str
+    stored: bool = False
+    """Whether its weights are stored in INT8, and its products float."""
     figures: Figures | None = None
     """None until it is measured: in no artifact that was exported."""
 

@@ -65,7 +65,7 @@ class Structure:
     def quantizers(self) -> Iterator[QuantizerNode]:
         """Every Q/DQ pair and every dequantized weight, in graph order."""
         for node in self.nodes:
-            if node.op_type == "DequantizeLinear":
+            if node.op_type == "DequantizeLinear" or stored_integers(node):
                 yield read_quantizer(node)
 
     def products(self) -> Iterator[tuple[ir.Node, tuple[ir.Node | None, ir.Node | None]]]:
@@ -92,10 +92,22 @@ def weight(value: ir.Value | None) -> ir.Value | None:
     """The constant that `value` holds, if only dequantized and moved; None for activations."""
     while value is not None and not is_constant(value):
         node = value.producer()
+        if node is not None and (integers := stored_integers(node)):
+            return integers
         if node is None or node.op_type not in (*_MOVES, "QuantizeLinear", "DequantizeLinear"):
             return None
         value = node.inputs[0]
     return value
+
+
+def stored_integers(scale: ir.Node) -> ir.Value | None:
+    """The stored INT8 weight that a Cast and the Mul `scale` make float; None of other nodes."""
+    cast = maker(scale.inputs[0]) if scale.op_type == "Mul" else None
+    if cast is None or cast.op_type != "Cast" or not is_constant(scale.inputs[1]):
+        return None
+    integers = cast.inputs[0]
+    constant = integers.const_value if integers is not None else None
+    return integers if constant is not None and constant.dtype == ir.DataType.INT8 else None
 
 
 def weights(node: ir.Node) -> tuple[NDArray[Any], int] | None:
@@ -122,7 +134,15 @@ def sizes(value: ir.Value | None) -> tuple[int, ...]:
 
 
 def read_quantizer(node: ir.Node) -> QuantizerNode:
-    """What a DequantizeLinear, and the QuantizeLinear before it, do to their tensor."""
+    """What a DequantizeLinear, and the QuantizeLinear before it, do to their tensor.
+
+    Likewise of the Mul that gives a weight its scales, which is stored in INT8.
+    """
+    if (constant := stored_integers(node)) is not None:
+        steps = values(node.inputs[1])
+        axis = next((i for i, size in enumerate(steps.shape) if size > 1), None)
+        name = names_of([constant])[0]
+        return QuantizerNode(name, node.name, True, "int8", steps.reshape(-1), None, axis)
     integers, scale, zero = (*node.inputs, None)[:3]
     before = maker(integers)
     first = before if before is not None and before.op_type == "QuantizeLinear" else node
@@ -130,13 +150,15 @@ def read_quantizer(node: ir.Node) -> QuantizerNode:
     kind = stored.dtype if stored is not None and stored.dtype else ir.DataType.UINT8
     if first is not node:
         kind = ir.DataType(first.attributes.get_int("output_dtype", kind))
-    steps = values(scale) if is_constant(scale) else None
+    factors = values(scale) if is_constant(scale) else None
     return QuantizerNode(
         tensor=names_of(first.inputs)[0],
         node=first.name,
         constant=weight(integers) is not None,
         dtype=kind.name.lower(),
-        scale=steps,
+        scale=factors,
         zero=values(zero) if is_constant(zero) else None,
-        axis=node.attributes.get_int("axis", 1) if steps is not None and steps.size > 1 else None,
+        axis=node.attributes.get_int("axis", 1)
+        if factors is not None and factors.size > 1
+        else None,
     )

@@ -18,11 +18,14 @@ from vitedge.graph.run import Progress, Runner
 from vitedge.quant.observe import Images, Observed, observe
 from vitedge.quant.parameters import Calibrated, QuantizerSettings, fit
 from vitedge.quant.placement import activation_scale
-from vitedge.quant.qdq import quantize
+from vitedge.quant.policy import in_float
+from vitedge.quant.qdq import quantize, rescale_biases
 from vitedge.quant.ranges import ESTIMATORS
 
 STRENGTHS: tuple[Equalize, ...] = ("off", 0.25, 0.5, 0.75)
 """What `equalize = "auto"` tries."""
+SPARED_DB = 25.0
+"""Of the model's output, what products with INT8 outputs must leave: below, choices change."""
 
 
 def calibrate(
@@ -34,6 +37,7 @@ def calibrate(
 ) -> tuple[Calibrated, list[Tried]]:
     """Measure what quantizing the ONNX file `fp32` (uint8 NHWC input) takes.
 
+    Convolutions whose INT8 has its output in INT8 get it where that leaves the model's enough.
     `batches` are calibration images (B, H, W, 3) of the graph's own batch size. Returns also what
     was tried where the recipe says `auto`, best first. Raises InputError when an activation is NaN
     or infinite, or nothing can be quantized.
@@ -42,8 +46,8 @@ def calibrate(
     strengths = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
     first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)
-    if len(strengths) == len(estimators) == 1:
-        return fit(observed, first, target), []
+    if len(strengths) == len(estimators) == 1 or not observed.statistics:  # weights alone
+        return _spared(observed, fit(observed, first, target)), []
     candidates: list[tuple[Tried, Calibrated]] = []
     total = len(strengths) * len(estimators)
     for strength in strengths:
@@ -57,7 +61,29 @@ def calibrate(
             candidates.append((tried, candidate))
             progress("trying recipes", len(candidates), total)
     candidates.sort(key=lambda candidate: -candidate[0].sqnr_db)
-    return candidates[0][1], [tried for tried, _ in candidates]
+    return _spared(observed, candidates[0][1]), [tried for tried, _ in candidates]
+
+
+def _spared(observed: Observed, calibrated: Calibrated) -> Calibrated:
+    """`calibrated`, without the products whose outputs are INT8, too, if those cost too much."""
+    operators = calibrated.target.quantized_outputs
+    doubtful = [layer.quantized and layer.op in operators for layer in calibrated.layers]
+    if not any(doubtful):
+        return calibrated
+    model, _ = quantize(calibrated, lambda *step: None, {})
+    quality_db = _quality_db(observed, calibrated, model)
+    if quality_db >= SPARED_DB:
+        return calibrated
+    why = (
+        f"INT8 products leave the model's output {quality_db:.1f} dB on calibration images, less "
+        f"than {SPARED_DB:g}"
+    )
+    stored = calibrated.target.stored
+    layers = [
+        in_float(layer, why, stored=layer.op in stored) if doubt else layer
+        for layer, doubt in zip(calibrated.layers, doubtful, strict=True)
+    ]
+    return replace(calibrated, layers=tuple(layers))
 
 
 def _quality_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> float:
@@ -67,6 +93,7 @@ def _quality_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -
         if tensor.name in scales:
             scale = activation_scale(calibrated, scales[tensor.name])
             tensor.CopyFrom(numpy_helper.from_array(scale, tensor.name))
+    rescale_biases(model.graph)
     path = observed.fp32.with_name("tried.onnx")
     write(model, path)
     run = Runner(path)

@@ -111,7 +111,7 @@ class Quantizer:
         from vitedge.quant.sensitivity import harm
 
         calibrated = self._calibrated
-        layers = [layer.node for layer in int8.record.layers if layer.quantized]
+        layers = [layer.node for layer in int8.record.layers if layer.quantized or layer.stored]
         count = max(1, RANKING_RUNS // (len(layers) + 1))
         return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
 

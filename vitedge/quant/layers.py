@@ -63,11 +63,11 @@ def examine(
             )
         signal = max(signal, 1e-30)  # silent, but with noise: the worst, not none
         activation_scales, weight_scales = scales[node]
-        quantized = bool(activation_scales)
+        quantized = bool(activation_scales or weight_scales)
         figures[node] = Figures(
             activation_scales=activation_scales,
             weight_scales=weight_scales,
-            clipped_share=clipped / seen if quantized else None,
+            clipped_share=clipped / seen if activation_scales else None,
             sqnr_db=sqnr_db(signal, own_noise) if quantized else None,
             token_sqnr_db=sqnr_db(1.0, ratio) if quantized else None,
             accumulated_sqnr_db=sqnr_db(signal, noise),
@@ -144,11 +144,14 @@ class _Meter:
         clipped, seen = [], []
         for index, name in enumerate(twin.input[:2]):
             dequantize = self._makers.get(name)
-            if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            if dequantize is None:
+                continue
+            is_stored = self._is_stored(dequantize)
+            if dequantize.op_type != "DequantizeLinear" and not is_stored:
                 continue
             scale = dequantize.input[1]
             steps = numpy_helper.to_array(self._int8[scale])
-            if dequantize.input[0] in self._int8:
+            if is_stored or dequantize.input[0] in self._int8:
                 inputs[index] = name
                 weight_scales = (float(steps.min()), float(steps.max()))
                 continue
@@ -161,7 +164,7 @@ class _Meter:
             clipped.append(self._add("ReduceSum", beyond, keepdims=0))
             seen.append(self._size(node.input[index]))
         own_noise = worst = self._nothing
-        if activation_scales:
+        if activation_scales or weight_scales:
             shadow = NodeProto.FromString(node.SerializeToString())
             shadow.name, shadow.output[0] = self._name(), self._name()
             shadow.input[:] = inputs
@@ -185,6 +188,12 @@ class _Meter:
         """Put the sums of all layers into `total`, one layer after another: so they run, too."""
         for flat in self._rows:
             self.total = self._add("Concat", *filter(None, [self.total]), *flat, axis=0)
+
+    def _is_stored(self, scale: NodeProto) -> bool:
+        """Whether the node `scale` gives a weight its scales that a Cast makes float."""
+        cast = self._makers.get(scale.input[0]) if scale.op_type == "Mul" else None
+        stored = self._int8.get(cast.input[0]) if cast and cast.op_type == "Cast" else None
+        return stored is not None and stored.data_type == TensorProto.INT8
 
     def _macs(self, node: NodeProto, output: str) -> str:
         """Multiply-accumulates of one run of a layer."""

@@ -20,6 +20,7 @@ from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Channels
 from vitedge.graph.external import load
 from vitedge.graph.run import Progress, shapes, tapped
+from vitedge.quant.kernels import quantized_outputs
 from vitedge.quant.policy import decide
 from vitedge.quant.statistics import ChannelStatistics
 
@@ -109,7 +110,7 @@ def activations(node: NodeProto, layer: Layer) -> list[str]:
 def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -> list[str]:
     """Every activation that is to be quantized, once."""
     quantized = {layer.node: layer for layer in layers if layer.quantized}
-    if not quantized:
+    if not quantized and not any(layer.stored for layer in layers):
         weighted = sorted({layer.op for layer in layers if layer.role in WEIGHTED})
         has = f"{', '.join(weighted)}, which this target runs in float" if weighted else "none"
         raise InputError(
@@ -118,7 +119,9 @@ def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -
             f"{' and '.join(weighted) or 'more'}: see 'vitedge targets list'",
         )
     nodes = [node for node in graph.node if node.name in quantized]
-    return list(dict.fromkeys(x for n in nodes for x in activations(n, quantized[n.name])))
+    read = (name for node in nodes for name in activations(node, quantized[node.name]))
+    outputs = quantized_outputs(graph, quantized, target.quantized_outputs)
+    return list(dict.fromkeys([*read, *outputs.values()]))
 
 
 def _by_channel(values: NDArray[np.float32], ids: Ids | None) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
 from vitedge.core.manifest import Layer
+from vitedge.quant.kernels import quantized_outputs
 from vitedge.quant.observe import activations
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
@@ -45,6 +46,8 @@ class Weight:
     """The largest integer, and minus the least."""
     pair_safe: bool
     """Whether neighbours are bounded together, as `vitedge.quant.weights` says."""
+    stored: bool = False
+    """Whether it is INT8 in the file alone, and float from when that is loaded."""
 
 
 @dataclass
@@ -55,16 +58,18 @@ class Placement:
     weights: dict[str, Weight] = field(default_factory=dict)
     reads: dict[str, dict[int, str]] = field(default_factory=dict)
     """Node -> input index -> tensor, for every input that is read quantized."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Node -> the tensor it writes, for every layer whose kernel puts out integers."""
 
 
 def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]) -> Placement:
-    """The quantizers that the `layers`, by node, read through."""
+    """The quantizers that the `layers`, by node, read through; those in float have none."""
     placed = Placement()
     convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         layer = layers.get(node.name)
-        if layer is None:
+        if layer is None or not layer.quantized:
             continue
         reads = dict(enumerate(activations(node, layer)))
         for name in reads.values():
@@ -75,6 +80,20 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
             axis = _output_channel_axis(node, ranks[name])
             placed.weights.setdefault(name, _weight(calibrated, axis, layer.role))
         placed.reads[node.name] = reads
+    quantized = [name for name, layer in layers.items() if layer.quantized]
+    placed.outputs = quantized_outputs(graph, quantized, calibrated.target.quantized_outputs)
+    integers = set(placed.outputs.values())
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in integers:
+                if name not in placed.activations:
+                    placed.activations[name] = _activation(calibrated, name, name in convolved)
+                placed.reads.setdefault(node.name, {})[index] = name
+    for node in graph.node:  # a weight that products in INT8 read, too, is what those take
+        if node.name in layers and layers[node.name].stored:
+            axis = _output_channel_axis(node, ranks[node.input[1]])
+            placed.weights.setdefault(node.input[1], Weight(axis, QMAX, False, stored=True))
+            placed.reads.setdefault(node.name, {})[1] = node.input[1]
     return placed
 
 
@@ -108,7 +127,7 @@ def _weight(calibrated: Calibrated, axis: int, role: str) -> Weight:
 
 
 def _output_channel_axis(node: NodeProto, ndim: int) -> int:
-    if node.op_type == "Conv":
-        return 0
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return 0 if node.op_type == "Conv" else 1
     transposed = any(a.name == "transB" and a.i for a in node.attribute)
     return 0 if node.op_type == "Gemm" and transposed else ndim - 1

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 import onnx_ir as ir
-from onnx import ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import Quantization
 from vitedge.graph.match import TRANSPARENT, softmaxes
 from vitedge.graph.structure import FLOAT_PRODUCTS, PRODUCTS, Structure
+from vitedge.quant.kernels import (
+    Readers,
+    macs_per_value,
+    quantized_outputs,
+    readers_of,
+    written,
+)
 
 Role = Literal["linear", "conv", "qk", "pv", "product", "heads", "recurrent"]
 """`heads`: a Linear that mixes the heads of an attention, before its softmax or after it."""
 
+IMAGE_CHANNELS = 4
 LINEAR_OPS = ("MatMul", "Gemm")
+STORED_FROM = 8
+"""Weights of an output channel: with fewer, its scale eats what INT8 saves."""
 
 
 def decide(model: ModelProto, target: Quantization) -> list[Layer]:
@@ -27,8 +38,8 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
     residual stream is what collapses ViTs.
     """
     graph = model.graph
-    stored = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    roles = _attention_roles(Structure(model))
+    stored = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    roles, readers = _attention_roles(Structure(model)), readers_of(graph)
     dims = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.value_info
@@ -40,9 +51,11 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
         layers += _carried(node)
         if op in FLOAT_PRODUCTS:
             role, why = FLOAT_PRODUCTS[op], f"no INT8 {op}"
-            layers.append(Layer(node=node.name, op=op, role=role, quantized=False, why=why))
+            layer = Layer(node=node.name, op=op, role=role, quantized=False, why=why)
+            layers.append(_stored(layer, stored.get(node.input[1], ()), target))
             continue
-        weight_dims = stored.get(node.input[1], 0) if op in ("Conv", *LINEAR_OPS) else 0
+        weight = stored.get(node.input[1], ()) if op in ("Conv", *LINEAR_OPS) else ()
+        weight_dims = len(weight)
         if op in ("Conv", "MatMul") and node.output[0] in roles:
             role = roles[node.output[0]]
         elif op == "Conv" and weight_dims > 1:
@@ -54,12 +67,65 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
         else:
             continue
         quantized, why = _verdict(op, role, target)
+        if quantized and role in ("linear", "conv"):
+            quantized, why = _pays(node, weight, readers, target)
         if role == "product" and (weight_dims or node.input[0] in stored):
             why = "product with a constant that is no Linear's weight: not one matrix on the right"
         if quantized and role in ("qk", "pv") and (limit := _too_large(node, role, dims, target)):
             quantized, why = False, limit
-        layers.append(Layer(node=node.name, op=op, role=role, quantized=quantized, why=why))
-    return layers
+        layer = Layer(node=node.name, op=op, role=role, quantized=quantized, why=why)
+        layers.append(_stored(layer, weight, target))
+    return _joined(graph, layers, readers, target)
+
+
+def _joined(
+    graph: GraphProto, layers: list[Layer], readers: Readers, target: Quantization
+) -> list[Layer]:
+    """`layers`, those in INT8, too, that read and write what others make INT8: it costs nothing.
+
+    ONNX Runtime would quantize their weights by itself, with one scale for all channels.
+    """
+    nodes = {node.name: node for node in graph.node}
+    places = {layer.node: place for place, layer in enumerate(layers)}
+    candidates = [x.node for x in layers if x.op in target.quantized_outputs and x.stored]
+    while True:
+        quantized = {layer.node for layer in layers if layer.quantized}
+        integers = set(quantized_outputs(graph, quantized, target.quantized_outputs).values())
+        joined = []
+        for name in candidates:
+            output = written(nodes[name], readers)
+            read = output in integers or any(user.name in quantized for user in readers[output])
+            if name not in quantized and nodes[name].input[0] in integers and output and read:
+                joined.append(name)
+        if not joined:
+            return layers
+        for name in joined:
+            layers[places[name]] = msgspec.structs.replace(
+                layers[places[name]], quantized=True, stored=False, why="between layers in INT8"
+            )
+
+
+def in_float(layer: Layer, why: str, *, stored: bool = False) -> Layer:
+    """`layer` with float products, and its weights `stored` in INT8 or not."""
+    why = f"weights alone in INT8: {why}" if stored else why
+    return msgspec.structs.replace(layer, quantized=False, stored=stored, why=why)
+
+
+def _stored(layer: Layer, weight: Sequence[int], target: Quantization) -> Layer:
+    """`layer`, its weights in INT8 where only its products are float and that makes them smaller.
+
+    `weight` are the sizes of its constant, empty where it has none.
+    """
+    axis = 0 if layer.op == "Conv" else 1 if layer.op == "ConvTranspose" else -1
+    if (
+        layer.quantized
+        or layer.op not in target.stored
+        or layer.role not in ("linear", "conv")
+        or len(weight) < 2
+        or math.prod(weight) < STORED_FROM * weight[axis]
+    ):
+        return layer
+    return in_float(layer, layer.why, stored=True)
 
 
 def _carried(outer: NodeProto) -> Iterator[Layer]:
@@ -90,6 +156,24 @@ def _verdict(op: str, role: str, target: Quantization) -> tuple[bool, str]:
     if role == "product":
         return False, "product of two activations outside attention"
     return False, "attention product, float on this target"
+
+
+def _pays(
+    node: NodeProto, weight: Sequence[int], readers: Readers, target: Quantization
+) -> tuple[bool, str]:
+    """Whether INT8 makes a layer faster, one that the target has a kernel for."""
+    density, enough = macs_per_value(node, weight), target.pays_from.get(node.op_type, 0)
+    if density < enough:
+        return False, (
+            f"{density:.0f} MACs for each value it reads and writes: INT8 pays from {enough:g} on"
+        )
+    if node.op_type not in target.quantized_outputs:
+        return True, "constant weights"
+    if weight[1] <= IMAGE_CHANNELS:
+        return False, "it reads the image: INT8 would round what every token starts from"
+    if not written(node, readers):
+        return False, f"the model's output: no INT8 {node.op_type} on this target has a float one"
+    return True, "constant weights"
 
 
 def _too_large(

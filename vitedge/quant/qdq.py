@@ -8,22 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from vitedge.core.manifest import Layer
 from vitedge.core.spec import INT4_OPSET
 from vitedge.graph.constants import read_names
 from vitedge.graph.run import Progress
+from vitedge.quant import policy
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.weights import quantize_weight, to_integers
 
 TINY = 1e-30
+BIAS_LEVELS = 2.0**24
+"""Steps of an INT32 bias, at most: what float32 tells apart."""
 
 
 def quantize(
@@ -34,21 +36,19 @@ def quantize(
     The nodes in `in_float` stay so, for the reason given. FP32 weights are read one at a time.
     """
     layers = [
-        msgspec.structs.replace(layer, quantized=False, why=in_float[layer.node])
-        if layer.node in in_float
-        else layer
+        policy.in_float(layer, in_float[layer.node]) if layer.node in in_float else layer
         for layer in calibrated.layers
     ]
-    quantized = {layer.node: layer for layer in layers if layer.quantized}
     model = onnx.load(calibrated.path, load_external_data=False)
     graph = model.graph
-    emitter = _Emitter(model, calibrated, place(graph, calibrated, quantized))
+    placed = place(graph, calibrated, {layer.node: layer for layer in layers})
+    emitter = _Emitter(model, calibrated, placed)
     done = 0
     for node in graph.node:
-        if node.name in quantized:
+        if node.name in placed.reads:
             emitter.read_quantized(node)
             done += 1
-            progress("quantizing", done, len(quantized))
+            progress("quantizing", done, len(placed.reads))
         elif node.op_type == "Add":
             emitter.keep_bias_apart(node)
         elif node.op_type == "LayerNormalization" and calibrated.target.floats == "fp32":
@@ -77,6 +77,13 @@ class _Emitter:
         self._ranks = {
             value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.value_info
         }
+        self._steps: dict[str, NDArray[np.float32]] = {}  # of weights
+        self._floors: dict[str, NDArray[np.float32]] = {}  # of those, where a bias must fit INT32
+        for node in model.graph.node:
+            if node.name in placed.outputs and len(node.input) > 2:
+                source = placed.activations[placed.reads[node.name][0]].scale
+                steps = np.abs(self._value(node.input[2])) / (BIAS_LEVELS * source)
+                self._floors[node.input[1]] = steps.astype(np.float32)
         self._products: set[str] = set()  # outputs of MatMuls with a quantized weight
         self._done: set[str] = set()
 
@@ -87,9 +94,11 @@ class _Emitter:
             if name not in self._done:
                 (self._weight if is_weight else self._activation)(name)
                 self._done.add(name)
-            if is_weight and node.op_type == "MatMul":
+            if is_weight and node.op_type == "MatMul" and not self._placed.weights[name].stored:
                 self._products.add(node.output[0])
             node.input[index] = f"{name}.dequantized"
+        if node.name in self._placed.outputs and len(node.input) > 2:
+            node.input[2] = self._bias(node)
 
     def keep_bias_apart(self, add: NodeProto) -> None:
         """Give the bias of a quantized MatMul its product's rank: (N,) -> (1, 1, N).
@@ -117,6 +126,18 @@ class _Emitter:
             tiny = np.full_like(self._value(norm.input[1]), TINY)
             norm.input[:] = [*norm.input[:2], self._store(f"{norm.output[0]}.shift", tiny)]
 
+    def _bias(self, node: NodeProto) -> str:
+        """The bias of a layer that puts out integers, as INT32 in steps of its products."""
+        source, weight = self._placed.reads[node.name][0], self._placed.reads[node.name][1]
+        steps = (self._placed.activations[source].scale * self._steps[weight]).astype(np.float32)
+        name = f"{node.output[0]}.bias"
+        values = np.rint(self._value(node.input[2]) / steps.astype(np.float64))
+        self._store(f"{name}.quantized", values.astype(np.int32))
+        self._store(f"{name}.scale", steps)
+        parts = [f"{name}.quantized", f"{name}.scale"]
+        self._dequantize(name, parts, axis=0)
+        return f"{name}.dequantized"
+
     def _activation(self, name: str) -> None:
         """Quantize and dequantize an activation."""
         quantizer = self._placed.activations[name]
@@ -133,12 +154,32 @@ class _Emitter:
         weight = self._value(name).astype(np.float32)
         integers: NDArray[Any]
         integers, scales = weight_integers(self._calibrated, name, placed, weight)
+        if name in self._floors and (scales < self._floors[name]).any():
+            scales = np.maximum(scales, self._floors[name])
+            integers = to_integers(weight, scales, placed.axis, placed.qmax, placed.pair_safe)
+        self._steps[name] = scales
+        if placed.stored:
+            self._store_weight(name, placed.axis, integers, scales)
+            return
         if self._int4:
             integers = integers.astype(helper.tensor_dtype_to_np_dtype(TensorProto.INT4))
         zeros = np.zeros(len(scales), integers.dtype)
         parts = {"quantized": integers, "scale": scales, "zero": zeros}
         names = [self._store(f"{name}.{part}", value) for part, value in parts.items()]
         self._dequantize(name, names, axis=placed.axis)
+
+    def _store_weight(
+        self, name: str, axis: int, integers: NDArray[np.int8], scales: NDArray[np.float32]
+    ) -> None:
+        """Integers that a Cast and a Mul make float: ONNX Runtime does that when it loads them.
+
+        A DequantizeLinear it keeps for the INT8 kernels that it hopes for, and runs every time.
+        """
+        broadcast = [-1 if index == axis else 1 for index in range(integers.ndim)]
+        stored = self._store(f"{name}.quantized", integers)
+        steps = self._store(f"{name}.scale", scales.reshape(broadcast))
+        self._add("Cast", [stored], f"{name}.cast", f"{name}/Cast", to=TensorProto.FLOAT)
+        self._add("Mul", [f"{name}.cast", steps], f"{name}.dequantized", f"{name}/Scale")
 
     def _dequantize(self, name: str, inputs: list[str], **axis: Any) -> None:
         self._add("DequantizeLinear", inputs, f"{name}.dequantized", f"{name}/Dequantize", **axis)
@@ -154,12 +195,35 @@ class _Emitter:
         return name
 
 
+def rescale_biases(graph: GraphProto) -> None:
+    """Put biases in INT32 right, in place, where the scales of activations were replaced."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        bias = makers.get(node.input[2]) if node.op_type == "Conv" and len(node.input) > 2 else None
+        if bias is None or bias.op_type != "DequantizeLinear":
+            continue
+        integers, old = (numpy_helper.to_array(stored[name]) for name in bias.input[:2])
+        source, weight = (
+            numpy_helper.to_array(stored[makers[name].input[1]]) for name in node.input[:2]
+        )
+        steps = (source * weight).astype(np.float32)
+        limits = np.iinfo(np.int32)
+        values = np.rint(integers * (old / steps.astype(np.float64)))
+        for name, value in zip(
+            bias.input[:2],
+            (np.clip(values, limits.min, limits.max).astype(np.int32), steps),
+            strict=True,
+        ):
+            stored[name].CopyFrom(numpy_helper.from_array(value, name))
+
+
 def quantizers(calibrated: Calibrated) -> tuple[Placement, dict[str, NDArray[np.float32]]]:
     """What `quantize` writes, to be trained on: the quantizers, and the scales of every weight."""
     path = calibrated.path
     graph = onnx.load(path, load_external_data=False).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    placed = place(graph, calibrated, {n.node: n for n in calibrated.layers if n.quantized})
+    placed = place(graph, calibrated, {layer.node: layer for layer in calibrated.layers})
     scales = {}
     for name, weight in placed.weights.items():
         value = numpy_helper.to_array(stored[name], str(path.parent)).astype(np.float32)

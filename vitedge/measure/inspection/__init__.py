@@ -25,6 +25,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     quantized: bool
     why: str
+    stored: bool = False
+    """Whether its weights are stored in INT8, and its products float."""
     activation_scales: tuple[float, ...] = ()
     weight_scales: tuple[float, float] | None = None
     """Smallest and largest of its output channels."""
@@ -60,6 +62,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     quantized: int
     quantized_macs_share: float | None
     """0-1; None where those of an operator are not known."""
+    stored: int = 0
+    """Those whose weights alone are in INT8."""
+    stored_macs_share: float | None = None
     worst: str | None
     """The layer of the lowest own SQNR, of its worst token where it has some."""
     worst_sqnr_db: float | None
@@ -146,11 +151,14 @@ def summarize(rows: tuple[Row, ...]) -> Summary:
     """`rows`, in graph order, in one line."""
     macs = total_macs(rows)
     quantized_macs = total_macs([row for row in rows if row.quantized])
+    stored = [row for row in rows if row.stored]
     worst = min((row for row in rows if row.sqnr_db is not None), key=_own_sqnr_db, default=None)
     return Summary(
         operators=len(rows),
         quantized=sum(row.quantized for row in rows),
         quantized_macs_share=(quantized_macs or 0) / macs if macs else None,
+        stored=len(stored),
+        stored_macs_share=(total_macs(stored) or 0) / macs if macs else None,
         worst=worst.node if worst else None,
         worst_sqnr_db=_own_sqnr_db(worst) if worst else None,
         accumulated_sqnr_db=rows[-1].accumulated_sqnr_db if rows else None,

@@ -104,6 +104,7 @@ class Plan:
                 op=decision.op,
                 role=decision.role,
                 quantized=decision.quantized,
+                stored=decision.stored,
                 why=unsaid if dialect is NO_DIALECT else decision.why,
                 macs=counts.get(decision.node),
             )

@@ -154,6 +154,7 @@ def _quantized_rows(graph: Structure) -> Iterator[Row]:
         INTEGER_PRODUCTS,
         PRODUCTS,
         read_quantizer,
+        stored_integers,
         weight,
     )
 
@@ -168,6 +169,9 @@ def _quantized_rows(graph: Structure) -> Iterator[Row]:
             role = "conv" if "Conv" in node.op_type else "linear"
         activations: list[float] = []
         weights = None
+        source = None if node.op_type in INTEGER_PRODUCTS else node.inputs[1]
+        scaling = source.producer() if source is not None else None
+        stored = scaling is not None and stored_integers(scaling) is not None
         if node.op_type in INTEGER_PRODUCTS:
             quantized, why = True, "an integer operator, not QDQ"
         elif node.op_type in FLOAT_PRODUCTS:
@@ -197,7 +201,8 @@ def _quantized_rows(graph: Structure) -> Iterator[Row]:
             op=node.op_type,
             role=role,
             quantized=quantized,
-            why=why,
+            why="weights alone in INT8" if stored else why,
+            stored=stored,
             activation_scales=tuple(activations),
             weight_scales=weights,
         )

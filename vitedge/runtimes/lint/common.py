@@ -33,8 +33,19 @@ def _residual(graph: Structure, target: Target) -> Iterator[Complaint]:
             what, operands = node.op_type, node.inputs[:1]
         else:
             continue
-        if any(map(dequantize, operands)):
+        if any(_is_rounded(value, target) for value in operands):
             yield node.name, f"{what} reads INT8 values"
+
+
+def _is_rounded(value: ir.Value | None, target: Target) -> bool:
+    """Whether `value` was rounded to INT8, by other than a kernel that puts out nothing else."""
+    node = dequantize(value)
+    quantize = maker(node.inputs[0]) if node is not None else None
+    source = maker(quantize.inputs[0]) if quantize is not None else None
+    if source is not None and source.op_type == "Relu":
+        source = maker(source.inputs[0])
+    kernels = target.quantization.quantized_outputs
+    return node is not None and (source is None or source.op_type not in kernels)
 
 
 def _dead_channel(graph: Structure, target: Target) -> Iterator[Complaint]:

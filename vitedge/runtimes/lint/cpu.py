@@ -43,6 +43,8 @@ def _no_kernel(graph: Structure, target: Target) -> Iterator[Complaint]:
         if known or None in operands or weight(node.inputs[1]) is None:
             continue
         users = node.outputs[0].consumers()
+        if [user.op_type for user in users] == ["Relu"]:
+            users = users[0].outputs[0].consumers()
         if not users or any(user.op_type != "QuantizeLinear" for user in users):
             yield node.name, f"no INT8 {node.op_type} with a float output on {target.runtime}"
 

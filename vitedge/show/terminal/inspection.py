@@ -165,6 +165,10 @@ def summary(inspection: Inspection) -> str:
     parts = [f"{total.quantized} of {total.operators} {verb}"]
     if total.quantized_macs_share is not None:
         parts[0] += f" ({number(100 * total.quantized_macs_share, '.1f')}% of the MACs)"
+    if total.stored:
+        parts.append(f"{total.stored} more with weights alone in INT8")
+        if total.stored_macs_share is not None:
+            parts[-1] += f" ({number(100 * total.stored_macs_share, '.1f')}%)"
     if total.worst is not None:
         worst = number(total.worst_sqnr_db, ".1f")
         parts.append(f"worst {printable(total.worst)} at {worst} dB")
