@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
+from vitedge.core.errors import InputError
 from vitedge.core.manifest import Tried
 from vitedge.core.numerics import sqnr_db
 from vitedge.core.spec import Calibration, Equalize, Quantization
@@ -25,7 +26,9 @@ from vitedge.quant.ranges import ESTIMATORS
 STRENGTHS: tuple[Equalize, ...] = ("off", 0.25, 0.5, 0.75)
 """What `equalize = "auto"` tries."""
 SPARED_DB = 25.0
-"""Of the model's output, what products with INT8 outputs must leave: below, choices change."""
+"""Of the model's output, what INT8 beside Linears must leave: below, choices change."""
+GAIN_DB = 1.0
+"""What float weights must give to be worth their bytes."""
 
 
 def calibrate(
@@ -46,7 +49,7 @@ def calibrate(
     strengths = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
     first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)
-    if len(strengths) == len(estimators) == 1 or not observed.statistics:  # weights alone
+    if len(strengths) == len(estimators) == 1:
         return _spared(observed, fit(observed, first, target)), []
     candidates: list[tuple[Tried, Calibrated]] = []
     total = len(strengths) * len(estimators)
@@ -65,25 +68,47 @@ def calibrate(
 
 
 def _spared(observed: Observed, calibrated: Calibrated) -> Calibrated:
-    """`calibrated`, without the products whose outputs are INT8, too, if those cost too much."""
-    operators = calibrated.target.quantized_outputs
-    doubtful = [layer.quantized and layer.op in operators for layer in calibrated.layers]
-    if not any(doubtful):
+    """`calibrated`, without what costs the model's output too much.
+
+    That are products that put out INT8, which then have their weights alone in INT8, and, where
+    that costs, too, such weights. Raises InputError where nothing is left.
+    """
+    target, layers = calibrated.target, calibrated.layers
+    if any(layer.quantized and layer.op in target.quantized_outputs for layer in layers):
+        quality_db = _quality_of(observed, calibrated)
+        if quality_db >= SPARED_DB:
+            return calibrated
+        why = f"INT8 products leave {_too_little(quality_db)}"
+        revised = (
+            in_float(layer, why, stored=layer.op in target.stored)
+            if layer.quantized and layer.op in target.quantized_outputs
+            else layer
+            for layer in layers
+        )
+        calibrated = replace(calibrated, layers=tuple(revised))
+    if not any(layer.stored for layer in calibrated.layers):
         return calibrated
-    model, _ = quantize(calibrated, lambda *step: None, {})
-    quality_db = _quality_db(observed, calibrated, model)
+    quality_db = _quality_of(observed, calibrated)
     if quality_db >= SPARED_DB:
         return calibrated
-    why = (
-        f"INT8 products leave the model's output {quality_db:.1f} dB on calibration images, less "
-        f"than {SPARED_DB:g}"
-    )
-    stored = calibrated.target.stored
-    layers = [
-        in_float(layer, why, stored=layer.op in stored) if doubt else layer
-        for layer, doubt in zip(calibrated.layers, doubtful, strict=True)
-    ]
-    return replace(calibrated, layers=tuple(layers))
+    why = f"weights in INT8 leave {_too_little(quality_db)}"
+    revised = (in_float(layer, why) if layer.stored else layer for layer in calibrated.layers)
+    without = replace(calibrated, layers=tuple(revised))
+    if not any(layer.quantized for layer in without.layers):
+        raise InputError(
+            f"nothing to quantize: {why}",
+            fix="try `calibration='auto'`, which rescales channels first, or ship "
+            "`precision='fp32'` there",
+        )
+    return without if _quality_of(observed, without) > quality_db + GAIN_DB else calibrated
+
+
+def _too_little(quality_db: float) -> str:
+    return f"the model's output {quality_db:.1f} dB on calibration images, less than {SPARED_DB:g}"
+
+
+def _quality_of(observed: Observed, calibrated: Calibrated) -> float:
+    return _quality_db(observed, calibrated, quantize(calibrated, lambda *step: None, {})[0])
 
 
 def _quality_db(observed: Observed, calibrated: Calibrated, model: ModelProto) -> float:

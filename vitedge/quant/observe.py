@@ -108,7 +108,7 @@ def activations(node: NodeProto, layer: Layer) -> list[str]:
 
 
 def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -> list[str]:
-    """Every activation that is to be quantized, once."""
+    """Every activation that is to be quantized or meets a weight that is, once."""
     quantized = {layer.node: layer for layer in layers if layer.quantized}
     if not quantized and not any(layer.stored for layer in layers):
         weighted = sorted({layer.op for layer in layers if layer.role in WEIGHTED})
@@ -121,7 +121,9 @@ def _to_quantize(graph: GraphProto, layers: list[Layer], target: Quantization) -
     nodes = [node for node in graph.node if node.name in quantized]
     read = (name for node in nodes for name in activations(node, quantized[node.name]))
     outputs = quantized_outputs(graph, quantized, target.quantized_outputs)
-    return list(dict.fromkeys([*read, *outputs.values()]))
+    stored = {layer.node for layer in layers if layer.stored}
+    met = [node.input[0] for node in graph.node if node.name in stored]  # by weights, to rescale
+    return list(dict.fromkeys([*read, *outputs.values(), *met]))
 
 
 def _by_channel(values: NDArray[np.float32], ids: Ids | None) -> NDArray[np.float32]:

@@ -7,8 +7,10 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 
+from tests.support.graphs import IMAGES, PAIRS, build, run
 from tests.support.ptq import ptq
 from vitedge.core import catalog
+from vitedge.core.errors import InputError
 from vitedge.graph.structure import Structure, stored_integers
 
 RECIPE = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=4)
@@ -116,11 +118,11 @@ def test_convolutions_with_enough_to_multiply_run_in_int8(graph, images, tmp_pat
 def test_where_int8_outputs_cost_too_much_weights_alone_are_in_int8(
     graph, images, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("vitedge.quant.calibrate.SPARED_DB", 200.0)
+    monkeypatch.setattr("vitedge.quant.calibrate.SPARED_DB", 41.0)
     _, layers = ptq(graph, images, RECIPE, VNNI)
     assert not any(layer.quantized for layer in layers)
     (why,) = {layer.why for layer in layers if layer.node in ("Conv_shifted", "Conv_last")}
-    assert "dB on calibration images, less than 200" in why
+    assert "dB on calibration images, less than 41" in why
 
 
 def test_estimators_are_compared_with_the_biases_that_they_would_have(graph, images, tmp_path):
@@ -130,3 +132,13 @@ def test_estimators_are_compared_with_the_biases_that_they_would_have(graph, ima
     path = tmp_path / "auto.onnx"
     onnx.save(model, path)
     assert decibels(graph, path, images) > 25
+
+
+def test_weights_of_outlying_channels_are_rescaled_or_stay_float(tmp_path):
+    path = build(tmp_path, PAIRS["Conv, ReLU, Conv"][0])
+    model, _ = ptq(path, IMAGES, msgspec.structs.replace(RECIPE, equalize=0.5), CPU)
+    onnx.save(model, tmp_path / "stored.onnx")
+    want, got = run(path), run(tmp_path / "stored.onnx")
+    assert 10 * np.log10(np.square(want).sum() / np.square(got - want).sum()) > 30
+    with pytest.raises(InputError, match="nothing to quantize: weights in INT8 leave"):
+        ptq(path, IMAGES, msgspec.structs.replace(RECIPE, equalize="off"), CPU)
