@@ -115,14 +115,11 @@ def test_convolutions_with_enough_to_multiply_run_in_int8(graph, images, tmp_pat
     assert operators.count("QLinearConv") == 3 and "Relu" not in operators
 
 
-def test_where_int8_outputs_cost_too_much_weights_alone_are_in_int8(
-    graph, images, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("vitedge.quant.calibrate.SPARED_DB", 41.0)
-    _, layers = ptq(graph, images, RECIPE, VNNI)
-    assert not any(layer.quantized for layer in layers)
-    (why,) = {layer.why for layer in layers if layer.node in ("Conv_shifted", "Conv_last")}
-    assert "dB on calibration images, less than 41" in why
+def test_where_products_cost_too_much_weights_alone_are_in_int8(graph, images):
+    _, layers = ptq(graph, images, msgspec.structs.replace(RECIPE, weight_bits=4), VNNI)
+    assert all(layer.stored and not layer.quantized for layer in layers)
+    why = next(layer.why for layer in layers if layer.node == "Conv_last")
+    assert "INT8 products leave the model's output" in why and "dB on calibration images" in why
 
 
 def test_estimators_are_compared_with_the_biases_that_they_would_have(graph, images, tmp_path):
