@@ -34,6 +34,8 @@ def test_an_artifact_says_what_each_layer_loses(vitedge, bundles, runtime):
             assert 20 < measured[0] < 60 and 0 <= measured[1] < 0.01
             assert layer["activation_scales"][0] > 0 and layer["weight_scales"][0] > 0
             assert layer["accumulated_sqnr_db"] < layer["sqnr_db"] + 10
+        elif layer["stored"]:
+            assert measured[0] > 30 and measured[1] is None and layer["weight_scales"]
         else:
             assert measured == (None, None) and layer["activation_scales"] == []
     summary = found["summary"]

@@ -165,7 +165,7 @@ def _pays(
     density, enough = macs_per_value(node, weight), target.pays_from.get(node.op_type, 0)
     if density < enough:
         return False, (
-            f"{density:.0f} MACs for each value it reads and writes: INT8 pays from {enough:g} on"
+            f"{density:.2g} MACs for each value it reads and writes: INT8 pays from {enough:g} on"
         )
     if node.op_type not in target.quantized_outputs:
         return True, "constant weights"

@@ -106,7 +106,7 @@ def test_the_figures_of_a_layer_are_those_worked_out_by_hand(fp32, int8, images,
 
 def test_error_gathers_from_the_first_int8_layer_on(figures):
     reached = [layer.accumulated_sqnr_db for layer in figures.values()]
-    first = next(i for i, layer in enumerate(figures.values()) if layer.activation_scales)
+    first = next(i for i, layer in enumerate(figures.values()) if layer.weight_scales)
     assert reached[:first] == [None] * first and None not in reached[first:]
 
 
