@@ -235,8 +235,11 @@ def test_what_is_unknown_or_does_not_belong_together_is_refused(request_, says):
     ("model", "height", "width", "says"),
     [
         ("vit_tiny_patch16_224", 200, 224, "multiples of 16"),
-        ("timm:test_vit", 100, 160, "to 96×160 or 128×192"),
+        ("timm:test_vit", 100, 160, "takes 96×160"),
         ("torchvision:vit_b_32", 96, 160, "square"),
+        ("torchvision:vit_b_32", 100, 100, "takes 96×96"),
+        ("torchvision:squeezenet1_1", 4, 4, "takes 28×28"),
+        ("timm:xcit_nano_12_p16_224", 200, 200, "takes 192×192"),
     ],
 )
 def test_a_size_the_model_cannot_take_is_refused(tmp_path, model, height, width, says):
@@ -254,6 +257,7 @@ def test_a_size_the_model_cannot_take_is_refused(tmp_path, model, height, width,
         ("timm:vit_tiny_patch16_224", 96, 160),
         ("timm:efficientvit_m0", 96, 160),  # of one size as timm makes it
         ("timm:resnet18", 96, 160),
+        ("timm:levit_128s", 96, 160),
         ("torchvision:vit_b_32", 96, 96),
         ("torchvision:resnet18", 96, 160),
     ],

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -17,7 +14,7 @@ from vitedge.core.errors import InputError, UnavailableError, VitedgeError, erro
 from vitedge.core.spec import Preprocess, Task
 from vitedge.graph.outputs import choose
 from vitedge.models.preprocessing import FIX
-from vitedge.models.sources import checkpoints, hf_outputs, hf_weights, random_weights
+from vitedge.models.sources import checkpoints, hf_outputs, hf_weights, random_weights, sizes
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -38,12 +35,6 @@ _WEIGHTS = tuple(
     for name in ("model.safetensors", "pytorch_model.bin")
     for index in ("", ".index.json")
 )
-
-
-_STEPS = (8, 14, 16, 28, 32, 64, 128, 224, 256)
-"""Multiples of which families take: patches, strides, windows, pixels."""
-_SECONDS = 20.0
-"""For trying sizes, before an error is reported."""
 
 
 class ImageModel(ChosenOutputs):
@@ -200,39 +191,21 @@ def _answer(model: ImageModel, preprocess: Preprocess, source: str) -> dict[str,
     except (ImportError, InputError):
         raise
     except Exception as error:
-        others = _sizes_taken(type(model.module), model.module.config, preprocess)
+        kind, config = type(model.module), model.module.config
+
+        def trial(size: sizes.Size) -> object:
+            other = Preprocess(height=size[0], width=size[1])
+            return _of_black(ImageModel(kind._from_config(config).eval(), other), size)
+
+        others = sizes.taken(trial, size, _image_size(config))
         raise InputError(
             f"{source}: {type(model.module).__name__} does not run on an image of "
             f"{size[0]}×{size[1]} alone: {error_line(error)}",
-            fix=f"it takes {others}: set height and width with `preprocess=FILE.toml` (or .json)"
-            if others
-            else hf_weights.TAKEN,
+            fix=sizes.fix(others) if others else hf_weights.TAKEN,
         ) from error
 
 
-def _of_black(model: ImageModel, size: tuple[int, int]) -> dict[str, Tensor]:
+def _of_black(model: ImageModel, size: sizes.Size) -> dict[str, Tensor]:
     """All that `model` gives for a black image of that height and width."""
     with torch.no_grad():  # in inference mode, what a module caches could not be exported
-        return model.outputs(torch.zeros(1, 3, *size))
-
-
-def _sizes_taken(kind: Any, config: Any, preprocess: Preprocess) -> str:
-    """Two sizes near that of `preprocess` which such a model takes, `224×224 or 256×256`; or fewer.
-
-    Each is tried on shapes alone, with a new model: some change when they see a size.
-    """
-    height, width = preprocess.height, preprocess.width
-    sizes = {_image_size(config) or (height, width), *((height * k, width * k) for k in (2, 4))}
-    for step in _STEPS:
-        up, down = ([-(-side // step) for side in (height, width)], [height // step, width // step])
-        sizes.update((max(1, rows) * step, max(1, columns) * step) for rows, columns in (up, down))
-    taken: list[str] = []
-    deadline = time.monotonic() + _SECONDS
-    for size in sorted(sizes, key=lambda size: abs(size[0] * size[1] - height * width)):
-        if len(taken) == 2 or time.monotonic() > deadline:
-            break
-        resized = msgspec.structs.replace(preprocess, height=size[0], width=size[1], resize_px=0)
-        with contextlib.suppress(Exception), torch.device("meta"):  # whatever a module raises
-            _of_black(ImageModel(kind._from_config(config).eval(), resized), size)
-            taken.append(f"{size[0]}×{size[1]}")
-    return " or ".join(taken)
+        return model.outputs(sizes.black(size))

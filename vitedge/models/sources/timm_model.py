@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitedge.core.errors import InputError, error_line, nearest
+from vitedge.core.errors import InputError, VitedgeError, error_line, nearest
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import checkpoints, random_weights, timm_sizes
+from vitedge.models.sources import checkpoints, random_weights, sizes
 from vitedge.models.sources.base import (
     Missing,
     ModelIdentity,
@@ -50,14 +52,21 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     pretrained = not (request.random_weights or request.weights or request.shapes_only)
     options: dict[str, Any] = {"num_classes": 0} if request.task == "features" else {}
     preprocess = request.own_preprocess()
+    size = (preprocess.height, preprocess.width) if preprocess else None
+
+    def make(size: sizes.Size | None, **further: Any) -> Any:
+        return _of_size(
+            lambda **sized: timm.create_model(name, **options, **further, **sized), size
+        )
+
+    source = f"timm:{name}"
     try:
-        module = timm.create_model(name, pretrained=pretrained, **options)
-        if preprocess:
-            size = (preprocess.height, preprocess.width)
-            if sized := timm_sizes.options_for(name, module, size):
-                options |= sized
-                module = timm.create_model(name, pretrained=pretrained, **options)
-    except InputError:
+        with sizes.told(lambda size: make(size)(sizes.black(size)), size, source):
+            module = make(size, pretrained=pretrained)
+            if size:
+                with torch.no_grad():
+                    module(sizes.black(size))
+    except VitedgeError:
         raise
     except Exception as error:  # hub, OS, pickle, safetensors and shape errors alike
         raise _refusal(name, pretrained, error) from error
@@ -68,15 +77,13 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
             module,
             usual,
             request.weights,
-            lambda count: timm.create_model(name, **options, num_classes=count),
+            lambda count: make(size, num_classes=count),
         )
         if count != usual and not request.labels:
             names, notes = (), (numbers_note(request.weights, count, usual),)
-    module.eval()
     preprocess = preprocess or from_timm(module.pretrained_cfg)
     if request.random_weights:
         random_weights.spread(module, preprocess)
-    source = f"timm:{name}"
     state = module.state_dict()
     checkpoints.require_finite(state, source)
     classes = module.num_classes
@@ -105,6 +112,22 @@ def _here(cfg: Mapping[str, Any]) -> bool:
     if place and any_file(place, [name for name in names if name]):
         return True
     return bool(url) and downloaded(str(url))
+
+
+def _of_size(make: Callable[..., Any], size: sizes.Size | None) -> Any:
+    """A model for images of `size`, made for that where it is not one for any size."""
+    module = make().eval()
+    built = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if size is None or (built and tuple(built) == size):
+        return module
+    if built is None:
+        with contextlib.suppress(Exception), torch.no_grad():  # whatever a module raises
+            module(sizes.black(size))
+            return module
+        inits = [vars(kind).get("__init__", object) for kind in type(module).__mro__]
+        if not any("img_size" in inspect.signature(init).parameters for init in inits):
+            return module
+    return make(img_size=size).eval()
 
 
 def _refusal(name: str, pretrained: bool, error: Exception) -> Exception:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vitedge.core.errors import InputError, error_line, nearest
 from vitedge.core.runtime import TensorSpec
-from vitedge.core.spec import Preprocess, Task
+from vitedge.core.spec import Task
 from vitedge.graph.outputs import Outputs, choose
 from vitedge.models.preprocessing import from_torchvision
-from vitedge.models.sources import checkpoints, random_weights
+from vitedge.models.sources import checkpoints, random_weights, sizes
 from vitedge.models.sources.base import (
     Missing,
     ModelIdentity,
@@ -53,16 +53,20 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     transforms = entry.transforms()
     preprocess = request.own_preprocess() or from_torchvision(transforms, SEGMENTATION_SIZE)
     torch.manual_seed(0)
-    options = _options(arch, task, preprocess)
+    names, notes = entry.meta["categories"], list[str]()
+    classes, size = len(names), (preprocess.height, preprocess.width)
 
-    def make(classes: int) -> nn.Module:
+    def make(classes: int, size: sizes.Size = size) -> nn.Module:
+        options = _options(arch, task, size)
         module: nn.Module = models.get_model(arch, weights=None, num_classes=classes, **options)
         return module.eval()
 
-    names, notes = entry.meta["categories"], list[str]()
-    classes = len(names)
-    module = make(classes)
     source = f"torchvision:{name}"
+    with sizes.told(lambda size: make(classes, size)(sizes.black(size)), size, source):
+        module = make(classes)
+        if request.preprocess:
+            with torch.no_grad():
+                module(sizes.black(size))
     missing: Missing = {}
     if request.weights:
         module, classes = checkpoints.load_weights(module, classes, request.weights, make)
@@ -134,7 +138,7 @@ def _entry(weights: Any, name: str, tag: str) -> Any:
     return weights[tag]
 
 
-def _options(arch: str, task: Task, preprocess: Preprocess) -> dict[str, Any]:
+def _options(arch: str, task: Task, size: sizes.Size) -> dict[str, Any]:
     """What the builder would set itself if it were given the weights, and fetch nothing."""
     options: dict[str, Any] = {}
     if task == "segmentation":
@@ -144,13 +148,12 @@ def _options(arch: str, task: Task, preprocess: Preprocess) -> dict[str, Any]:
     if arch in ("googlenet", "inception_v3"):
         options |= {"transform_input": True, "init_weights": False}
     if arch.startswith("vit_"):
-        if preprocess.height != preprocess.width:
+        if size[0] != size[1]:
             raise InputError(
-                f"torchvision's {arch} takes square images only, "
-                f"not {preprocess.height}×{preprocess.width}",
+                f"torchvision's {arch} takes square images only, not {size[0]}×{size[1]}",
                 fix="set one height and width in `preprocess`",
             )
-        options["image_size"] = preprocess.height
+        options["image_size"] = size[0]
     return options
 
 
