@@ -210,6 +210,8 @@ def _values(config_class: Any) -> dict[str, Any]:
             spec = specs.get(name)
             kind = getattr(spec, "model_type", None) or "resnet"
             options = dict(getattr(spec, "init_kwargs", None) or {"out_features": ["stage4"]})
+            if kind == "resnet" and (stages := part.get("out_indices")):  # as timm's would give
+                options = {"out_features": [f"stage{stage}" for stage in stages]}
             values[name] = CONFIG_MAPPING[kind](**options).to_dict()
     return values
 
