@@ -10,7 +10,8 @@ from typing import TypeVar
 from vitedge.core.errors import InputError, UnavailableError, nearest
 from vitedge.core.host import Host
 from vitedge.core.runtime import runtime_of, runtimes
-from vitedge.core.spec import Calibration, Spec, Target, load_toml
+from vitedge.core.spec import Calibration, Spec, Target
+from vitedge.core.toml import load_toml
 
 SpecT = TypeVar("SpecT", bound=Spec)
 

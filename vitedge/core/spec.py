@@ -5,19 +5,9 @@ Frozen and strict: an unknown key or a value of the wrong type is an error that 
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
 import msgspec
-
-from vitedge.core.errors import InputError, nearest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -300,46 +290,3 @@ class Training(Spec, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.distillation + self.features + self.labels:
             raise ValueError("no loss: set `distillation`, `features` or `labels` above 0")
-
-
-SpecT = TypeVar("SpecT", bound=Spec)
-
-
-def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
-    """Read a TOML file as `kind`.
-
-    Raises InputError, naming the file and the key, when it is not exactly that.
-    """
-    return convert(read_toml(path), kind, str(path))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Raises InputError where there is no TOML."""
-    try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
-    return content
-
-
-def convert(data: dict[str, Any], kind: type[SpecT], where: str) -> SpecT:
-    """Settings as `kind`. Raises InputError, naming `where` and the key, when they are not that."""
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{where}: {error}", fix=_key_hint(str(error), kind)) from error
-
-
-def _key_hint(message: str, kind: type[Spec]) -> str:
-    """The nearest known key when `message` complains of an unknown one."""
-    unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(.*)`)?", message)
-    if not unknown:
-        return f"see the fields of {kind.__name__} in {kind.__module__}"
-    table: Any = kind
-    for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
-        types = {field.name: field.type for field in msgspec.structs.fields(table)}
-        name, element, _ = key.partition("[")
-        table = get_args(types[name])[0] if element else types[name]
-    return nearest(unknown[1], (field.name for field in msgspec.structs.fields(table)))

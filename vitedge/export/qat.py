@@ -19,7 +19,8 @@ from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError, VitedgeError, first_few, missing
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
-from vitedge.core.spec import Floats, Target, Training, load_toml
+from vitedge.core.spec import Floats, Target, Training
+from vitedge.core.toml import load_toml
 from vitedge.export.job import export_model, load_model
 from vitedge.export.request import ExportRequest, Plan, images_of, plan_export
 from vitedge.export.result import ExportResult

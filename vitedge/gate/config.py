@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import msgspec
 
 from vitedge.core.errors import InputError
-from vitedge.core.spec import Spec, convert, read_toml
+from vitedge.core.spec import Spec
+from vitedge.core.toml import convert, read_toml
 from vitedge.gate.limits import Limits, active_limits
 
 FILE, PROJECT = "vitedge.toml", "pyproject.toml"

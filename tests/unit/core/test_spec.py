@@ -7,7 +7,8 @@ import pytest
 
 from vitedge.core.errors import InputError
 from vitedge.core.runtime import runtimes
-from vitedge.core.spec import Calibration, Preprocess, Target, load_toml
+from vitedge.core.spec import Calibration, Preprocess, Target
+from vitedge.core.toml import load_toml
 
 ROOT = Path(__file__).parents[3]
 TARGETS = sorted((ROOT / "targets").glob("*.toml"))

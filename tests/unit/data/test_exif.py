@@ -10,7 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import vitedge as ve
-from vitedge.core.spec import Preprocess, load_toml
+from vitedge.core.spec import Preprocess
+from vitedge.core.toml import load_toml
 from vitedge.data.header import read
 from vitedge.data.open import open_images
 from vitedge.models.preprocessing import from_timm, from_torchvision

@@ -249,6 +249,7 @@ def test_a_wrapped_model_of_timm_has_timms_own_preprocessing():
         ({"image_std": [0.5, 0.5, 0]}, "std"),
         ({"size": {"height": 90, "width": 80}, "do_pad": True, "pad_size": square(99)}, "size"),
         (typed("Detr", pad_size=square(800)), "pad_size"),
+        (typed("CLIP", do_pad=True, pad_size=square(256)), "pad_size"),
         (typed("Yolos", pad_size=square(1333)), "pad_size"),
         (typed("Mask2Former", pad_size=square(1344)), "pad_size"),
         (typed("Eomt", do_split_image=True), "do_split_image"),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.core.errors import InputError
-from vitedge.core.spec import SSH_ADDRESS, Target, load_toml
+from vitedge.core.spec import SSH_ADDRESS, Target
+from vitedge.core.toml import load_toml
 
 FORM = "ssh://[user@]host[:port]"
 

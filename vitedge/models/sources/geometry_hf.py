@@ -97,6 +97,8 @@ class Geometry:
         crop = self.crop
         if crop and not (crop.height and crop.width):
             self._refuse("crop_size")
+        if crop and self._pad_size() not in (None, crop):
+            self._refuse("pad_size")
         if self.processor.geometry == "own" or not self.settings.do_resize:
             if self.processor.geometry not in ("own", "multiple", "person"):
                 self._refuse("do_resize")
@@ -127,6 +129,11 @@ class Geometry:
         if not (self.size.height and self.size.width):
             self._refuse("size")
         return self.size.height, self.size.width
+
+    def _filled(self, **more: Any) -> _Fields:
+        """Both sides, as they are said."""
+        height, width = self._sides()
+        return {"height": height, "width": width, "resize": "exact", **more}
 
     def _by_size(self) -> _Fields:
         """Both sides, an edge or a box; then a crop, or what is missing padded."""
@@ -227,13 +234,12 @@ class Geometry:
 
     def _perceiver(self) -> _Fields:
         height, width = self._sides()
-        fields: _Fields = {"height": height, "width": width, "resize": "exact"}
         if self.crop is None:
-            return fields
+            return self._filled()
         share = height / (self.crop.height or height)
         if share > 1 or height != width or self.crop.height != self.crop.width:
             self._refuse("crop_size")
-        return {**fields, "crop_share": share}
+        return self._filled(crop_share=share)
 
     def _multiple(self) -> _Fields:
         """DPT's: both sides, or as little as possible; multiples of a patch."""
@@ -252,32 +258,27 @@ class Geometry:
 
     def _inside(self) -> _Fields:
         """Squashed, or as large as fits and padded around (Sapiens) or at its end (SLANeXt)."""
-        height, width = self._sides()
-        if self.processor.pads_black:
-            if self.crop:
-                self._refuse("do_center_crop")
-            fields: _Fields = {"height": height, "width": width, "resize": "exact"}
-            inside = {"resize": "inside", "pad": "center"} if self.settings.do_pad else {}
-            return fields | inside
-        return self._within(max(height, width), max(height, width), "nearest")
+        if not self.processor.pads_black:
+            side = max(self._sides())
+            return self._within(side, side, "nearest")
+        if self.crop:
+            self._refuse("do_center_crop")
+        inside = {"resize": "inside", "pad": "center"}
+        return self._filled() | (inside if self.settings.do_pad else {})
 
     def _square(self) -> _Fields:
-        height, width = self._sides()
-        pad = {"pad": "square"} if self.settings.do_pad else {}
-        return {"height": height, "width": width, "resize": "exact", **pad}
+        return self._filled(pad="square" if self.settings.do_pad else "none")
 
     def _donut(self) -> _Fields:
-        height, width = self._sides()
         if self.crop:
             self._refuse("do_center_crop")
         if not self.settings.do_pad:
             self._refuse("do_pad")
-        resized = {"resize": "shorter_then_inside", "resize_px": min(height, width)}
-        return {"height": height, "width": width, **resized, "pad": "center"}
+        resized = {"resize": "shorter_then_inside", "resize_px": min(self._sides())}
+        return self._filled(pad="center") | resized
 
     def _person(self) -> _Fields:
-        height, width = self._sides()
-        return {"height": height, "width": width, "resize": "box"}
+        return self._filled() | {"resize": "box"}
 
     def _line(self) -> _Fields:
         """As wide as a line of text is, which an input is not: longer ones become lower."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vitedge.core.errors import InputError
-from vitedge.core.spec import Preprocess, convert, load_toml
+from vitedge.core.spec import Preprocess
+from vitedge.core.toml import convert, load_toml
 from vitedge.models.sources.preprocessing_hf import from_hf
 
 PROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
