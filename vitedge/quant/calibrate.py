@@ -26,7 +26,9 @@ from vitedge.quant.ranges import ESTIMATORS
 STRENGTHS: tuple[Equalize, ...] = ("off", 0.25, 0.5, 0.75)
 """What `equalize = "auto"` tries."""
 SPARED_DB = 25.0
-"""Of the model's output, what INT8 beside Linears must leave: below, choices change."""
+"""Of the model's output, what products that put out INT8 must leave."""
+STORED_DB = 20.0
+"""What weights alone must leave: below, choices change sides."""
 GAIN_DB = 1.0
 """What float weights must give to be worth their bytes."""
 
@@ -78,7 +80,7 @@ def _spared(observed: Observed, calibrated: Calibrated) -> Calibrated:
         quality_db = _quality_of(observed, calibrated)
         if quality_db >= SPARED_DB:
             return calibrated
-        why = f"INT8 products leave {_too_little(quality_db)}"
+        why = f"INT8 products leave {_too_little(quality_db, SPARED_DB)}"
         revised = (
             in_float(layer, why, stored=layer.op in target.stored)
             if layer.quantized and layer.op in target.quantized_outputs
@@ -89,9 +91,9 @@ def _spared(observed: Observed, calibrated: Calibrated) -> Calibrated:
     if not any(layer.stored for layer in calibrated.layers):
         return calibrated
     quality_db = _quality_of(observed, calibrated)
-    if quality_db >= SPARED_DB:
+    if quality_db >= STORED_DB:
         return calibrated
-    why = f"weights in INT8 leave {_too_little(quality_db)}"
+    why = f"weights in INT8 leave {_too_little(quality_db, STORED_DB)}"
     revised = (in_float(layer, why) if layer.stored else layer for layer in calibrated.layers)
     without = replace(calibrated, layers=tuple(revised))
     if not any(layer.quantized for layer in without.layers):
@@ -103,8 +105,8 @@ def _spared(observed: Observed, calibrated: Calibrated) -> Calibrated:
     return without if _quality_of(observed, without) > quality_db + GAIN_DB else calibrated
 
 
-def _too_little(quality_db: float) -> str:
-    return f"the model's output {quality_db:.1f} dB on calibration images, less than {SPARED_DB:g}"
+def _too_little(quality_db: float, least_db: float) -> str:
+    return f"the model's output {quality_db:.1f} dB on calibration images, less than {least_db:g}"
 
 
 def _quality_of(observed: Observed, calibrated: Calibrated) -> float:
