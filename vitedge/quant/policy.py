@@ -29,6 +29,9 @@ IMAGE_CHANNELS = 4
 LINEAR_OPS = ("MatMul", "Gemm")
 STORED_FROM = 8
 """Weights of an output channel: with fewer, its scale eats what INT8 saves."""
+STORED_SHARE = 0.1
+"""Of a model's weights: with fewer beside those of products in INT8, their rounding saves nothing
+worth its error (a ViT's patch embedding and head are 2 to 6%)."""
 
 
 def decide(model: ModelProto, target: Quantization) -> list[Layer]:
@@ -75,7 +78,23 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
             quantized, why = False, limit
         layer = Layer(node=node.name, op=op, role=role, quantized=quantized, why=why)
         layers.append(_stored(layer, weight, target))
-    return _joined(graph, layers, readers, target)
+    layers = _joined(graph, layers, readers, target)
+    sizes = {
+        node.name: math.prod(stored.get(node.input[1], (0,)))
+        for node in graph.node
+        if len(node.input) > 1
+    }
+    return _worth_storing(layers, sizes)
+
+
+def _worth_storing(layers: list[Layer], sizes: Mapping[str, int]) -> list[Layer]:
+    """`layers`, their weights stored in INT8 only where these are a good part of the model's."""
+    weights = {layer.node: sizes.get(layer.node, 0) for layer in layers}
+    total = sum(weights.values())
+    count = sum(weights[layer.node] for layer in layers if layer.stored)
+    if count >= STORED_SHARE * total:
+        return [in_float(x, x.why, stored=True) if x.stored else x for x in layers]
+    return [in_float(layer, layer.why) if layer.stored else layer for layer in layers]
 
 
 def _joined(
@@ -125,7 +144,7 @@ def _stored(layer: Layer, weight: Sequence[int], target: Quantization) -> Layer:
         or math.prod(weight) < STORED_FROM * weight[axis]
     ):
         return layer
-    return in_float(layer, layer.why, stored=True)
+    return msgspec.structs.replace(layer, stored=True)
 
 
 def _carried(outer: NodeProto) -> Iterator[Layer]:
