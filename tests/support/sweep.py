@@ -123,11 +123,16 @@ def shortfall(row: dict[str, Any], target: str) -> str:
     levels = [db for db in facts.get("sqnr_db", {}).values() if db is not None]
     if levels and min(levels) < MIN_SQNR_DB:
         return f"SQNR {min(levels):.1f} dB"
-    if not facts["macs_share"]:
+    if not (facts["macs_share"] or _stored(facts)):
         return "nothing is in INT8"
     if facts["macs_share"] < MIN_MACS_SHARE and not all(facts["float"]):
         return f"{facts['macs_share']:.0%} of MACs in INT8, and layers without a reason"
     return ""
+
+
+def _stored(facts: dict[str, Any]) -> bool:
+    """Whether some layers have their weights alone in INT8."""
+    return any(why.startswith("weights alone") for why in facts["float"])
 
 
 def excluded(row: dict[str, Any]) -> bool:
@@ -150,7 +155,7 @@ def figures(row: dict[str, Any], target: str) -> str:
     facts = row["targets"][target]
     levels = [db for db in facts.get("sqnr_db", {}).values() if db is not None]
     level = f"{min(levels):.1f} dB" if levels else "exact"
-    return f"{level}, {facts['macs_share']:.0%}"
+    return f"{level}, {facts['macs_share']:.0%}{', weights alone' if _stored(facts) else ''}"
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
@@ -162,6 +167,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
         f"in INT8 on both runtimes {len(set.intersection(*good.values()))}",
         *(f"{target} {len(names)}" for target, names in good.items()),
         f"tracebacks {sum(bool(row.get('crashed')) for row in rows)}",
+        f"not made {sum(bool(row.get('not_made')) for row in rows)}",
         f"printed something {sum(bool(row.get('terminal')) for row in rows)}",
         f"silent losses {sum(bool(row.get('lost')) for row in rows)}",
     ]
