@@ -44,7 +44,7 @@ def test_what_begins_at_zero_is_drawn_and_nothing_else():
     after = module.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     drawn = {"gamma", "norm.weight", "head.weight"}
-    assert changed == drawn | {"norm.running_mean", "norm.running_var"}
+    assert changed == drawn | {"norm.bias", "norm.running_mean", "norm.running_var"}
     for scale in (after["gamma"], after["norm.weight"]):
         assert 0.1 <= scale.min() < scale.max() <= 1
     assert after["head.weight"].std() == pytest.approx(8**-0.5, rel=0.3)

@@ -55,7 +55,13 @@ LARGEST = 300_000_000
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     # it asks for four feature maps, where its configuration has one
     "BeitForSemanticSegmentation": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]},
-    "efficientnet": {"width_coefficient": 1.0, "depth_coefficient": 1.0},  # its default is B7
+    # their defaults go with others' depth or width
+    "efficientnet": {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
+    "eomt": {"num_blocks": 1},
+    "eomt_dinov3": {"num_blocks": 1},
+    "lw_detr": {"projector_scale_factors": [1.0]},
+    "depth_pro": {"patch_size": 96, "image_size": 384, "intermediate_hook_ids": [1, 0]},
+    "perceiver": {"num_latents": 32, "num_self_attends_per_block": 2},
 }
 
 

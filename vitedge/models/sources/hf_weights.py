@@ -108,7 +108,7 @@ def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Part:
 def beside_an_image(kind: Any, config: Any) -> str:
     """What a model needs but one image, as text for an error; empty where that is all."""
     frames = getattr(config, "num_frames", None)
-    if frames and not hasattr(config, "vision_config"):
+    if frames and not hasattr(config, "vision_config") and "ForImage" not in kind.__name__:
         return f"a video of {frames} frames"
     if kind.__name__.endswith(_OF_PAIRS):
         return "a pair of images"

@@ -23,6 +23,10 @@ from vitedge.graph.preprocess import apply_numpy
 TINY = 0.01
 """A constant up to this is a layer scale that has not grown yet."""
 SCALES = (0.1, 1.0)
+SHIFT = 0.75
+"""Standard deviations that BatchNorm adds. A ReLU after an unbiased one makes differences between
+inputs 1.47 times as large (in variance) in every layer, which training does not: noise of 40 dB
+became 14 in a ResNet, and INT8 no better. With this it is 1.18."""
 IMAGES = 8
 COARSE = ((1, 16), (1, 5), (3, 2))
 """Of those that BatchNorm sees: how many are of so many blobs along each side."""
@@ -36,8 +40,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
 
     Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
     uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
-    makes them, or a signal dies on its way through many. All else is as its library drew it. On the
-    meta device there is nothing to draw.
+    makes them, or a signal dies on its way through many, and `SHIFT` for a bias. All else is as its
+    library drew it. On the meta device there is nothing to draw.
     """
     if any(parameter.is_meta for parameter in module.parameters()):
         return
@@ -48,6 +52,9 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
                 parameter.uniform_(*SCALES, generator=generator)
             elif parameter.ndim > 1 and not parameter.any():
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+        for norm in _batch_norms(module):
+            if norm.bias is not None and not norm.bias.any():
+                norm.bias.fill_(SHIFT)
     # what a module raises over its input, its export will say
     with torch.no_grad(), _taking_statistics(module) as norms, contextlib.suppress(Exception):
         if norms:
@@ -87,10 +94,14 @@ def _is_scale(name: str, parameter: Tensor) -> bool:
     return constant != 0 or (parameter.ndim < 2 and _SCALE.search(name) is not None)
 
 
+def _batch_norms(module: nn.Module) -> list[Any]:
+    return [part for part in module.modules() if getattr(part, "running_var", None) is not None]
+
+
 @contextlib.contextmanager
 def _taking_statistics(module: nn.Module) -> Iterator[list[nn.Module]]:
     """The BatchNorms of a module, each of which takes the statistics of what comes to it."""
-    norms = [part for part in module.modules() if getattr(part, "running_var", None) is not None]
+    norms = _batch_norms(module)
     hooks = [norm.register_forward_pre_hook(_take) for norm in norms]
     yield norms
     for hook in hooks:
@@ -98,15 +109,14 @@ def _taking_statistics(module: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _take(norm: Any, arguments: tuple[Tensor, ...]) -> None:
-    """Remember each channel's mean, and its mean square in the image where it is loudest.
+    """Remember each channel's mean, and its variance in the image where it is loudest.
 
-    The variance of all images would amplify the loud ones, a little more in each layer; and where
-    a mean is far above it, whatever is a little louder. A channel that is silent now would be the
-    loudest on other images, so that none is below their mean.
+    The variance of all images would amplify the loud ones, a little more in each layer. A channel
+    that is silent now would be the loudest on other images, so that none is below their mean.
     """
     values = arguments[0].movedim(1, -1)  # (B, …, C), or (B·N, C)
     mean = values.flatten(0, -2).mean(0)
     squares = (values - mean).square().unflatten(0, (IMAGES, -1)).flatten(1, -2)  # (B, …, C)
-    power = squares.mean(1).amax(0) + mean.square()
+    variance = squares.mean(1).amax(0)
     norm.running_mean.copy_(mean)
-    norm.running_var.copy_(power.clamp_min(float(power.mean())))
+    norm.running_var.copy_(variance.clamp_min(float(variance.mean())))
