@@ -76,3 +76,10 @@ def test_a_torchvision_that_does_not_load_is_named_to_those_that_need_it(
     ran = vitedge_process("inspect", "timm:test_vit", PYTHONPATH=str(place), code=3)
     assert "torchvision 0.28.0+cu118 does not fit torch" in ran.stderr
     assert "fix: pip install --force-reinstall --no-deps torchvision==0.28.0" in ran.stderr
+
+
+def test_a_package_that_a_model_needs_is_named(tmp_path, vitedge):
+    config = {"architectures": ["DinatForImageClassification"], "model_type": "dinat"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = vitedge("inspect", f"hf:{tmp_path}", code=3).stderr
+    assert "needs the package 'natten'" in said and "fix: pip install natten" in said

@@ -115,7 +115,8 @@ def shortfall(row: dict[str, Any], target: str) -> str:
     if told := row.get("error") or facts.get("error"):
         return str(told["what"])
     if died := str(row.get("crashed") or row.get("not_made") or "").strip():
-        return died.splitlines()[-1]
+        lines = died.splitlines()
+        return next((x for x in lines if re.match(r"\w*(Error|Exception)\b", x)), lines[-1])
     if not facts["written"]:
         return "not written"
     if facts.get("degenerate"):

@@ -59,7 +59,12 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "efficientnet": {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
     "eomt": {"num_blocks": 1},
     "eomt_dinov3": {"num_blocks": 1},
-    "lw_detr": {"projector_scale_factors": [1.0]},
+    "lw_detr": {
+        **{"projector_scale_factors": [1.0], "projector_in_channels": [256]},
+        "num_feature_levels": 1,
+    },
+    # their heads have no defaults
+    "sapiens2": {"head_config": {"upsample_out_channels": [64, 64], "conv_out_channels": [64, 64]}},
     "depth_pro": {"patch_size": 96, "image_size": 384, "intermediate_hook_ids": [1, 0]},
     "perceiver": {"num_latents": 32, "num_self_attends_per_block": 2},
 }
@@ -190,7 +195,8 @@ def _config(model_type: str, kind: Any, narrow: bool, side: int | None) -> tuple
     declared = CONFIG_MAPPING[model_type]
     own = kind.config_class or declared
     values = _values(own if not issubclass(declared, own) else declared)
-    patches = [int(p) for p in _all(values, "patch_size") if isinstance(p, int)]
+    windows = next(_all(values, "num_windows"), 1)
+    patches = [int(p) * windows for p in _all(values, "patch_size") if isinstance(p, int)]
     if side is not None:
         multiple = math.lcm(*patches) if patches else 1
         multiple = multiple if multiple <= side else max(patches)

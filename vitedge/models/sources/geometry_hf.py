@@ -83,7 +83,7 @@ class Geometry:
         if processor.geometry == "donut" and isinstance(settings.size, list):  # width first, once
             self.size = Size(height=self.size.width, width=self.size.height)
         self.crop = _size(settings.crop_size) if settings.do_center_crop else None
-        self.nominal: tuple[int, int] | None = None
+        self.nominal = processor.nominal
         """Height and width for a model that does not say its own, where images differ in size."""
 
     def fields(self) -> _Fields:
@@ -122,7 +122,7 @@ class Geometry:
         raise cannot_express(self.source, key, getattr(self.settings, key))
 
     def _squashed(self, nominal: tuple[int, int] | None) -> _Fields:
-        self.nominal = nominal
+        self.nominal = nominal or self.nominal
         return {"resize": "exact"}
 
     def _sides(self) -> tuple[int, int]:

@@ -35,6 +35,8 @@ class Processor:
     """Whether it pads before it normalises; after that, zero is the mean colour."""
     channels: Literal["RGB", "BGR", "asked"] = "RGB"
     """What its models take; `asked`: BGR with `do_flip_channel_order`."""
+    nominal: tuple[int, int] | None = None
+    """Height and width that its models were trained at, where neither it nor they say so."""
 
 
 _IMAGENET: dict[str, Any] = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
@@ -126,7 +128,9 @@ PROCESSORS: dict[str, Processor] = {
         pads_black=True,
     ),
     "Flava": Processor("flava", {"size": 224, **_crop(224), **_OPENAI}),
-    "GLPN": Processor("glpn", {**_BILINEAR, **_RAW, "size_divisor": 32}, _WHOLE, "own"),
+    "GLPN": Processor(
+        "glpn", {**_BILINEAR, **_RAW, "size_divisor": 32}, _WHOLE, "own", nominal=(480, 640)
+    ),
     "GroundingDino": Processor("grounding-dino mm-grounding-dino", _DETECTOR, _WHOLE),
     "Levit": Processor(
         "levit", {"size": 224, **_EDGE, **_crop(224), **_IMAGENET}, geometry="levit"

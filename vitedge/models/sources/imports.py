@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module, util
 from typing import Any
@@ -53,6 +54,12 @@ def unimportable(package: str, extra: str, error: Exception) -> UnavailableError
     if isinstance(root, ModuleNotFoundError):
         return missing(root.name or package, extra)
     said = error_line(root)
+    wanted = re.search(r"requires the (\w+) library", said)  # as transformers says it of a class
+    if wanted and wanted[1].lower() not in ("torchvision", "timm"):
+        return UnavailableError(
+            f"{package} needs the package '{wanted[1]}' for this model, which is not installed",
+            fix=f"pip install {wanted[1]}",
+        )
     misfit = builds.misfit()
     if misfit or _torchvision_error():
         fix = builds.mending()
