@@ -36,6 +36,8 @@ HEADS = (
 """AutoModel mappings, by what stands between MODEL_FOR_ and _MAPPING_NAMES."""
 FURTHER = {"vit_mae": "ViTMAEForPreTraining", "vitpose": "VitPoseForPoseEstimation"}
 """Models of one image that are in no mapping of one."""
+ELSEWHERE = ("timm_wrapper",)
+"""Model types whose models are another library's, and in its sweep."""
 SIDE = 128
 """Pixels of a tiny model's input, or the next multiple of its patches."""
 DEPTH = 2
@@ -98,7 +100,11 @@ def models() -> list[Model]:
         mapping = getattr(modeling_auto, f"MODEL_FOR_{head}_MAPPING_NAMES")
         for model_type, names in mapping.items():
             name = names if isinstance(names, str) else names[0]
-            if name in listed or (head == "IMAGE" and model_type in types):
+            if (
+                name in listed
+                or model_type in ELSEWHERE
+                or (head == "IMAGE" and model_type in types)
+            ):
                 continue
             listed[name] = Model(model_type, head, name)
             types.add(model_type)
