@@ -11,17 +11,34 @@ from onnx import GraphProto, NodeProto
 Readers = dict[str, list[NodeProto]]
 
 
+def bias_of(node: NodeProto) -> str:
+    """The bias of a Conv; empty where it has none."""
+    return node.input[2] if len(node.input) > 2 else ""
+
+
+def groups_of(conv: NodeProto) -> int:
+    """Into how many groups its channels are divided."""
+    return next((a.i for a in conv.attribute if a.name == "group"), 1)
+
+
+def output_channel_axis(node: NodeProto, ndim: int) -> int:
+    """The axis of the output channels in the weight, of `ndim` axes, of a layer."""
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return 0 if node.op_type == "Conv" else 1
+    transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    return 0 if node.op_type == "Gemm" and transposed else ndim - 1
+
+
 def macs_per_value(node: NodeProto, weight: Sequence[int]) -> float:
     """MACs of a layer for each value of its input and its output; `weight` are its weight's sizes.
 
     A value that becomes INT8, or float again, costs much the same whatever is computed of it.
     """
-    attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type != "Conv":
         return math.prod(weight) / sum(weight)
-    groups = attributes["group"].i if "group" in attributes else 1
-    strides = attributes["strides"].ints if "strides" in attributes else ()
-    return math.prod(weight) / (weight[1] * groups * math.prod(strides) + weight[0])
+    strides = next((a.ints for a in node.attribute if a.name == "strides"), ())
+    read = weight[1] * groups_of(node) * math.prod(strides)
+    return math.prod(weight) / (read + weight[0])
 
 
 def readers_of(graph: GraphProto) -> Readers:

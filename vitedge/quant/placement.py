@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto
 
 from vitedge.core.manifest import Layer
-from vitedge.quant.kernels import quantized_outputs
+from vitedge.quant.kernels import output_channel_axis, quantized_outputs
 from vitedge.quant.observe import activations
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
@@ -77,7 +77,7 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
                 placed.activations[name] = _activation(calibrated, name, name in convolved)
         if layer.role in ("linear", "conv"):
             name = reads[1] = node.input[1]
-            axis = _output_channel_axis(node, ranks[name])
+            axis = output_channel_axis(node, ranks[name])
             placed.weights.setdefault(name, _weight(calibrated, axis, layer.role))
         placed.reads[node.name] = reads
     quantized = [name for name, layer in layers.items() if layer.quantized]
@@ -91,7 +91,7 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
                 placed.reads.setdefault(node.name, {})[index] = name
     for node in graph.node:  # a weight that products in INT8 read, too, is what those take
         if node.name in layers and layers[node.name].stored:
-            axis = _output_channel_axis(node, ranks[node.input[1]])
+            axis = output_channel_axis(node, ranks[node.input[1]])
             placed.weights.setdefault(node.input[1], Weight(axis, QMAX, False, stored=True))
             placed.reads.setdefault(node.name, {})[1] = node.input[1]
     return placed
@@ -124,10 +124,3 @@ def _weight(calibrated: Calibrated, axis: int, role: str) -> Weight:
     if safe and role == "conv":  # its kernels choose their own order: bound every pair
         qmax = min(qmax, PAIR_SUM_MAX // 2)
     return Weight(axis, qmax, pair_safe=safe and role == "linear")
-
-
-def _output_channel_axis(node: NodeProto, ndim: int) -> int:
-    if node.op_type in ("Conv", "ConvTranspose"):
-        return 0 if node.op_type == "Conv" else 1
-    transposed = any(a.name == "transB" and a.i for a in node.attribute)
-    return 0 if node.op_type == "Gemm" and transposed else ndim - 1

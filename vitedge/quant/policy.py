@@ -16,7 +16,10 @@ from vitedge.graph.match import TRANSPARENT, softmaxes
 from vitedge.graph.structure import FLOAT_PRODUCTS, PRODUCTS, Structure
 from vitedge.quant.kernels import (
     Readers,
+    bias_of,
+    groups_of,
     macs_per_value,
+    output_channel_axis,
     quantized_outputs,
     readers_of,
     written,
@@ -55,7 +58,8 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
         if op in FLOAT_PRODUCTS:
             role, why = FLOAT_PRODUCTS[op], f"no INT8 {op}"
             layer = Layer(node=node.name, op=op, role=role, quantized=False, why=why)
-            layers.append(_stored(layer, stored.get(node.input[1], ()), target))
+            constant = stored.get(node.input[1], ()) if len(node.input) > 1 else ()
+            layers.append(_stored(layer, node, constant, target))
             continue
         weight = stored.get(node.input[1], ()) if op in ("Conv", *LINEAR_OPS) else ()
         weight_dims = len(weight)
@@ -72,12 +76,14 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
         quantized, why = _verdict(op, role, target)
         if quantized and role in ("linear", "conv"):
             quantized, why = _pays(node, weight, readers, target)
+            if quantized and op in target.quantized_outputs and bias_of(node) not in ("", *stored):
+                quantized, why = False, f"its bias is computed: no INT8 {op} here adds that"
         if role == "product" and (weight_dims or node.input[0] in stored):
             why = "product with a constant that is no Linear's weight: not one matrix on the right"
         if quantized and role in ("qk", "pv") and (limit := _too_large(node, role, dims, target)):
             quantized, why = False, limit
         layer = Layer(node=node.name, op=op, role=role, quantized=quantized, why=why)
-        layers.append(_stored(layer, weight, target))
+        layers.append(_stored(layer, node, weight, target))
     layers = _joined(graph, layers, readers, target)
     sizes = {
         node.name: math.prod(stored.get(node.input[1], (0,)))
@@ -106,7 +112,14 @@ def _joined(
     """
     nodes = {node.name: node for node in graph.node}
     places = {layer.node: place for place, layer in enumerate(layers)}
-    candidates = [x.node for x in layers if x.op in target.quantized_outputs and x.stored]
+    constants = {"", *(tensor.name for tensor in graph.initializer)}
+    candidates = [
+        layer.node
+        for layer in layers
+        if layer.op in target.quantized_outputs
+        and layer.stored
+        and bias_of(nodes[layer.node]) in constants
+    ]
     while True:
         quantized = {layer.node for layer in layers if layer.quantized}
         integers = set(quantized_outputs(graph, quantized, target.quantized_outputs).values())
@@ -130,18 +143,17 @@ def in_float(layer: Layer, why: str, *, stored: bool = False) -> Layer:
     return msgspec.structs.replace(layer, quantized=False, stored=stored, why=why)
 
 
-def _stored(layer: Layer, weight: Sequence[int], target: Quantization) -> Layer:
+def _stored(layer: Layer, node: NodeProto, weight: Sequence[int], target: Quantization) -> Layer:
     """`layer`, its weights in INT8 where only its products are float and that makes them smaller.
 
     `weight` are the sizes of its constant, empty where it has none.
     """
-    axis = 0 if layer.op == "Conv" else 1 if layer.op == "ConvTranspose" else -1
     if (
         layer.quantized
         or layer.op not in target.stored
         or layer.role not in ("linear", "conv")
         or len(weight) < 2
-        or math.prod(weight) < STORED_FROM * weight[axis]
+        or math.prod(weight) < STORED_FROM * weight[output_channel_axis(node, len(weight))]
     ):
         return layer
     return msgspec.structs.replace(layer, stored=True)
@@ -188,6 +200,8 @@ def _pays(
         )
     if node.op_type not in target.quantized_outputs:
         return True, "constant weights"
+    if weight[1] <= IMAGE_CHANNELS and groups_of(node) > 1:
+        return False, f"groups of {weight[1]}: INT8 is no faster, however much they multiply"
     if weight[1] <= IMAGE_CHANNELS:
         return False, "it reads the image: INT8 would round what every token starts from"
     if not written(node, readers):

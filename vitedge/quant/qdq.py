@@ -19,6 +19,7 @@ from vitedge.core.spec import INT4_OPSET
 from vitedge.graph.constants import read_names
 from vitedge.graph.run import Progress
 from vitedge.quant import policy
+from vitedge.quant.kernels import bias_of
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.weights import quantize_weight, to_integers
@@ -80,10 +81,11 @@ class _Emitter:
         self._steps: dict[str, NDArray[np.float32]] = {}  # of weights
         self._floors: dict[str, NDArray[np.float32]] = {}  # of those, where a bias must fit INT32
         for node in model.graph.node:
-            if node.name in placed.outputs and len(node.input) > 2:
-                source = placed.activations[placed.reads[node.name][0]].scale
-                steps = np.abs(self._value(node.input[2])) / (BIAS_LEVELS * source)
-                self._floors[node.input[1]] = steps.astype(np.float32)
+            if node.name in placed.outputs and (bias := bias_of(node)):
+                source, weight = (placed.reads[node.name][index] for index in (0, 1))
+                scale = placed.activations[source].scale
+                steps = (np.abs(self._value(bias)) / (BIAS_LEVELS * scale)).astype(np.float32)
+                self._floors[weight] = np.maximum(self._floors.get(weight, steps), steps)
         self._products: set[str] = set()  # outputs of MatMuls with a quantized weight
         self._done: set[str] = set()
 
@@ -97,7 +99,7 @@ class _Emitter:
             if is_weight and node.op_type == "MatMul" and not self._placed.weights[name].stored:
                 self._products.add(node.output[0])
             node.input[index] = f"{name}.dequantized"
-        if node.name in self._placed.outputs and len(node.input) > 2:
+        if node.name in self._placed.outputs and bias_of(node):
             node.input[2] = self._bias(node)
 
     def keep_bias_apart(self, add: NodeProto) -> None:
@@ -200,7 +202,7 @@ def rescale_biases(graph: GraphProto) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
-        bias = makers.get(node.input[2]) if node.op_type == "Conv" and len(node.input) > 2 else None
+        bias = makers.get(bias_of(node)) if node.op_type == "Conv" else None
         if bias is None or bias.op_type != "DequantizeLinear":
             continue
         integers, old = (numpy_helper.to_array(stored[name]) for name in bias.input[:2])

@@ -216,3 +216,46 @@ def test_what_an_if_holds_is_counted_in_float():
     outer, inner = decide(model, EVERYTHING)
     assert outer.quantized and not inner.quantized
     assert inner.node == "choice/" and "inside the If 'choice'" in inner.why
+
+
+def test_weights_are_stored_in_int8_where_a_channel_has_enough_of_them():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        heads (float[1,9] x, float[1,3] few) => (float[1,2] two, float[1,9] nine, float[9] sum)
+        <float[2,9] w = {0}, float[9,3] v = {0}>
+        {
+            two = Gemm <transB = 1> (x, w)
+            nine = Gemm <transB = 1> (few, v)
+            sum = Einsum <equation = "bi->i"> (x)
+        }
+    """)
+    layers = decide(model, msgspec.structs.replace(dialect(operators=()), stored=("Gemm",)))
+    assert [layer.stored for layer in layers] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("node", "quantized", "why"),
+    [
+        ("Conv (x, w)", True, "constant weights"),
+        ("Conv (x, w, b)", True, "constant weights"),
+        ("Conv (x, w, c)", False, "its bias is computed"),
+        ("Conv <group = 8> (x, deep)", False, "groups of 1"),
+        ("Conv <group = 2> (x, half)", False, "groups of 4"),
+    ],
+)
+def test_a_conv_that_puts_out_int8_has_a_bias_of_constants_and_reads_many_channels(
+    node, quantized, why
+):
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        convolution (float[1,8,9,9] x, float[8] given) => (float[1,8,9,9] y)
+        <float[8,8,1,1] w = {{0}}, float[8,4,1,1] half = {{0}}, float[8,1,3,3] deep = {{0}},
+         float[8] b = {{0}}>
+        {{ c = Add (given, b) z = {node} y = Sigmoid (z) }}
+    """)
+    model.graph.node[-1].name = "y"
+    target = msgspec.structs.replace(
+        dialect(operators=("Conv",)), quantized_outputs=("Conv",), stored=("Conv",)
+    )
+    (layer,) = decide(model, target)
+    assert layer.quantized is quantized and why in layer.why

@@ -169,8 +169,8 @@ def _quantized_rows(graph: Structure) -> Iterator[Row]:
             role = "conv" if "Conv" in node.op_type else "linear"
         activations: list[float] = []
         weights = None
-        source = None if node.op_type in INTEGER_PRODUCTS else node.inputs[1]
-        scaling = source.producer() if source is not None else None
+        operand = None if node.op_type in INTEGER_PRODUCTS else (*node.inputs, None)[1]
+        scaling = operand.producer() if operand is not None else None
         stored = scaling is not None and stored_integers(scaling) is not None
         if node.op_type in INTEGER_PRODUCTS:
             quantized, why = True, "an integer operator, not QDQ"
