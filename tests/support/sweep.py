@@ -121,7 +121,9 @@ def shortfall(row: dict[str, Any], target: str) -> str:
         return "not written"
     if facts.get("degenerate"):
         return facts["degenerate"]
-    levels = [db for db in facts.get("sqnr_db", {}).values() if db is not None]
+    if not facts.get("sqnr_db"):
+        return "its output was not compared with FP32's"
+    levels = [db for db in facts["sqnr_db"].values() if db is not None]
     if levels and min(levels) < MIN_SQNR_DB:
         return f"SQNR {min(levels):.1f} dB"
     if not (facts["macs_share"] or _stored(facts)):
