@@ -115,15 +115,20 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
         task=outputs.task,
         labels=class_names(names, outputs.classes, where) if outputs.classes else (),
         trained=not request.random_weights,
-        notes=(*assumed, *_left_out(kind, part, request.task), *outputs.notes),
+        notes=(*assumed, *_left_out(kind, part, request.task, module), *outputs.notes),
     )
     return ReferenceModel(identity, model, outputs.names, missing)
 
 
-def _left_out(kind: Any, part: str, requested: Task | None) -> Iterator[str]:
-    """That a head is left out, of which nobody has said that it should be."""
+def _left_out(kind: Any, part: str, requested: Task | None, module: Any) -> Iterator[str]:
+    """What is left out of a model, of which nobody has said that it should be."""
     if part and requested is None:
-        yield f"{kind.__name__} guesses hidden patches: its encoder `{part}` is taken without that"
+        yield (
+            f"{kind.__name__} guesses hidden patches: its encoder `{part}` is taken without that "
+            "and without its `logits` and `loss`"
+        )
+    if hasattr(getattr(module, "embeddings", None), "random_masking"):
+        yield "no patch is hidden, so that there is no `mask` and no `ids_restore`"
 
 
 def _config(name: str, source: str) -> Any:
