@@ -30,11 +30,13 @@ def fit(
     height, width = preprocess.height, preprocess.width
     color = preprocess.pad_color if color is None else color
     if preprocess.resize == "box":
-        return _boxed(np.asarray(image), preprocess)
+        return _boxed(np.asarray(image), preprocess, color)
     image = _prepared(image, preprocess, color)
     for size in resized_sizes(image.width, image.height, preprocess):
         if size[0] * size[1] > MAX_PIXELS:  # a sliver, blown up until its short side fits
             raise Skip("too large")
+        if 0 in size:
+            raise Skip("too thin")
         image = _resized(image, size, preprocess)
     if image.size != (width, height):
         image = _placed(image, preprocess, color)
@@ -114,6 +116,8 @@ def _prepared(image: Image.Image, preprocess: Preprocess, color: Color) -> Image
         return image.crop((left, top, left + side, top + side))
     if preprocess.pad == "square":
         side = max(image.size)
+        if side * side > MAX_PIXELS:
+            raise Skip("too large")
         return _canvas(image, (side, side), (0, 0), color)
     if preprocess.pad == "mirror":  # as ZoeDepth
         y, x = (int(math.sqrt(side / 2) * 3) for side in (image.height, image.width))
@@ -145,19 +149,27 @@ def _taps(positions: NDArray[np.float64], old: int, shrunk: float, preprocess: P
     return (cubic if preprocess.interpolation == "bicubic" else linear)(positions, old)
 
 
-def _boxed(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """As ViTPose takes a person as large as the image: corners on those of 1.25 times that."""
+def _boxed(pixels: NDArray[np.uint8], preprocess: Preprocess, color: Color) -> NDArray[np.uint8]:
+    """As ViTPose takes a person as large as the image: corners on those of 1.25 times that.
+
+    Outside it is black or, with the nearest pixels taken, which masks are, `color`.
+    """
     sides = np.array(pixels.shape[:2], dtype=np.float64)
     new = np.array((preprocess.height, preprocess.width))
     box = 1.25 * new * (sides / new).max()
     result: NDArray[np.float32] | NDArray[np.uint8] = pixels
+    nearest = preprocess.interpolation == "nearest"
     for axis in (0, 1):
         positions = np.arange(new[axis]) * (box[axis] / (new[axis] - 1))
         positions += (sides[axis] - box[axis]) / 2
         indices, weights = linear(positions, pixels.shape[axis])
         within = (positions >= 0) & (positions <= sides[axis] - 1)
+        if nearest:
+            result = np.take(result, np.rint(positions).astype(np.intp), axis, mode="clip")
+            result[(slice(None),) * axis + (~within,)] = color
+            continue
         result = gather(result, axis, (indices, weights * within[:, None]))
-    return _bytes(result)
+    return result if nearest else _bytes(result)
 
 
 def _bytes(pixels: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.uint8]:

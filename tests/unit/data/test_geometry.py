@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from vitedge.core.spec import Preprocess
+from vitedge.data.decode import Skip
 from vitedge.data.geometry import fit, resized_sizes, unchanged
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -70,3 +71,23 @@ def test_a_mask_is_not_labelled_where_its_image_is_padded():
     padded = Preprocess(height=8, width=8, resize="inside", pad="end", interpolation="nearest")
     mask = Image.fromarray(np.ones((4, 8), np.int32))
     np.testing.assert_array_equal(fit(mask, padded, -1), [[1] * 8] * 4 + [[-1] * 8] * 4)
+
+
+def test_a_mask_in_a_box_keeps_its_classes_and_is_not_labelled_around():
+    mask = Image.fromarray(np.kron([[1, 5], [3, 7]], np.ones((32, 32))).astype(np.int32))
+    boxed = Preprocess(height=64, width=64, resize="box", interpolation="nearest")
+    assert np.unique(fit(mask, boxed, -1)).tolist() == [-1, 1, 3, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "reason"),
+    [
+        ((3000, 1), {"resize_px": 80, "resize_limit_px": 99, "pad": "end"}, "too thin"),
+        ((300, 1), {"resize": "shorter_then_inside", "pad": "center"}, "too thin"),
+        ((9000, 1), {"resize": "exact", "pad": "square"}, "too large"),
+    ],
+)
+def test_a_sliver_of_which_nothing_or_too_much_would_come_is_left_out(size, settings, reason):
+    preprocess = Preprocess(height=64, width=64, **({"resize_px": 64} | settings))
+    with pytest.raises(Skip, match=reason):
+        fit(Image.new("RGB", size), preprocess)

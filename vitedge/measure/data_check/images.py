@@ -27,6 +27,7 @@ _MENDING = {
     "transparent": "put them on a background",
     "animated": "save one frame",
     "too large": "make them smaller",
+    "too thin": "cut them into pieces",
     "outside the class folders": "move them into the folder of their class",
 }
 
