@@ -36,3 +36,7 @@ def test_predict_writes_the_masks_of_a_segmentation(tmp_path, vitedge):
     assert mask.shape == (64, 64) and (mask == 0).mean() == document["shares"][0]["share"]
     refused = vitedge(*arguments, "--output", tmp_path, code=2)  # a.png is the image itself
     assert "would replace" in refused.stderr
+    (tmp_path / "more").mkdir()
+    Image.fromarray(image).save(tmp_path / "more" / "a.jpg")
+    namesake = (tmp_path / "more" / "a.jpg", "--output", tmp_path / "masks")
+    assert "their names are the same" in vitedge(*arguments, *namesake, code=2).stderr

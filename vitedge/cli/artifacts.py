@@ -70,6 +70,8 @@ def predict(
     if output and task not in ("segmentation", "dense"):
         raise InputError(f"{bundle.path} makes no masks or maps", fix="drop --output")
     images = [str(path) for path in call.arguments["images"]]
+    if output:
+        _refuse_namesakes(images)
     predictions = call(artifact=bundle)
     documents = [
         {"image": image, **_said(prediction, labels)}
@@ -123,6 +125,17 @@ def _said(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     return {
         "shares": [{"label": labels[i], "index": i, "share": float(counts[i] / size)} for i in best]
     }
+
+
+def _refuse_namesakes(images: Sequence[str]) -> None:
+    """Raise InputError where what two images come to would be one file."""
+    paths: dict[str, str] = {}
+    for image in dict.fromkeys(images):
+        if (other := paths.setdefault(Path(image).stem, image)) != image:
+            raise InputError(
+                f"what {image} comes to would replace what {other} does: their names are the same",
+                fix="rename one, or give each its own --output folder",
+            )
 
 
 def _write(prediction: Prediction, folder: Path, image: Path) -> Path:
