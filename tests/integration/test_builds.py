@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+from vitedge.core import builds
+from vitedge.models.sources import imports
+
 INDEX = "https://download.pytorch.org/whl"
 
 
@@ -83,3 +86,12 @@ def test_a_package_that_a_model_needs_is_named(tmp_path, vitedge):
     (tmp_path / "config.json").write_text(json.dumps(config))
     said = vitedge("inspect", f"hf:{tmp_path}", code=3).stderr
     assert "needs the package 'natten'" in said and "fix: pip install natten" in said
+
+
+def test_timm_is_asked_for_where_it_is_not_there_beside_a_torchvision_that_does_not_fit(
+    monkeypatch,
+):
+    monkeypatch.setattr(builds, "misfit", lambda: "torchvision does not fit torch")
+    said = "TimmWrapperConfig requires the timm library but it was not found"
+    error = imports.unimportable("transformers", "hf", ImportError(said))
+    assert error.fix.startswith("pip install --upgrade 'vitedge[timm]', then pip install")

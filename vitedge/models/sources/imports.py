@@ -63,6 +63,8 @@ def unimportable(package: str, extra: str, error: Exception) -> UnavailableError
     misfit = builds.misfit()
     if misfit or _torchvision_error():
         fix = builds.mending()
+        if wanted and wanted[1].lower() == "timm":
+            fix = f"pip install --upgrade 'vitedge[timm]', then {fix}"
     else:  # transformers names what a class of it needs
         needed = (name for name in ("torchvision", "timm") if name in said.lower())
         fix = f"pip install --upgrade 'vitedge[{next(needed, extra)}]'"
