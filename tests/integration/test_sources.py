@@ -341,7 +341,7 @@ def test_weights_bring_their_own_count_of_classes(tmp_path, source, name):
     names = tuple("abcdefghij")
     named = resolve(replace(asked, labels=names)).identity
     assert named.labels == names and not any("classes" in note for note in named.notes)
-    with pytest.raises(InputError, match="names 3 classes, and its head has 10 outputs"):
+    with pytest.raises(InputError, match="`labels` names 3 classes, and the model has 10 outputs"):
         resolve(replace(asked, labels=CLASSES))
 
 

@@ -246,6 +246,8 @@ def test_a_wrapped_model_of_timm_has_timms_own_preprocessing():
         ({"rescale_factor": 0}, "rescale_factor"),
         ({"do_rescale": False, "image_std": [300, 300, 300]}, "std"),
         ({"image_mean": 0.5}, "image_mean"),
+        ({"image_processor": None}, "image_processor"),
+        ({"pretrained_cfg": None}, "pretrained_cfg"),
         ({"image_std": [0.5, 0.5, 0]}, "std"),
         ({"size": {"height": 90, "width": 80}, "do_pad": True, "pad_size": square(99)}, "size"),
         (typed("Detr", pad_size=square(800)), "pad_size"),

@@ -106,14 +106,17 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
         specs(tensors), request.model_output or usual.names, request.task or usual.task, source
     )
     model.names = outputs.names
-    names, where = request.labels or config.id2label, f"{source}: config.json"
     identity = ModelIdentity(
         name=bundle_name(name.rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=outputs.task,
-        labels=class_names(names, outputs.classes, where) if outputs.classes else (),
+        labels=class_names(
+            request.labels, config.id2label, outputs.classes, f"{source}: config.json"
+        )
+        if outputs.classes
+        else (),
         trained=not request.random_weights,
         notes=(*assumed, *_left_out(kind, part, request.task, module), *outputs.notes),
     )

@@ -9,13 +9,19 @@ from vitedge.core.errors import InputError, first_few
 from vitedge.models.zoo import numbered
 
 
-def class_names(names: object, classes: int, source: str) -> tuple[str, ...]:
-    """The names of `classes` outputs, of a sequence or a mapping from their indices.
+def class_names(labels: Sequence[str], names: object, classes: int, source: str) -> tuple[str, ...]:
+    """The names of `classes` outputs: a user's `labels`, or else the `names` of `source`.
 
-    Numbers where there are none, or they are LABEL_0 and the like. Raises InputError, naming the
-    class, unless there is one name for each output and none for any other.
+    Those are a sequence or a mapping from their indices. Numbers where there are none, or they are
+    LABEL_0 and the like. Raises InputError, naming the class, unless there is one name for each
+    output and none for any other.
     """
-    named = by_index(names, source)
+    if labels and len(labels) != classes:
+        raise InputError(
+            f"`labels` names {len(labels)} classes, and the model has {classes} outputs",
+            fix="give one name for each output, in their order",
+        )
+    named = by_index(labels or names, source)
     if all(name == f"LABEL_{index}" for index, name in named.items()):
         return numbered(classes)
     beyond = [f"{index} ('{name}')" for index, name in named.items() if index not in range(classes)]

@@ -54,7 +54,7 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=outputs.task,
-        labels=class_names(request.labels, outputs.classes, kind) if outputs.classes else (),
+        labels=class_names(request.labels, None, outputs.classes, kind) if outputs.classes else (),
         trained=True,
         notes=outputs.notes,
     )

@@ -74,7 +74,7 @@ def _labels(
     if not classes:
         return ()
     if request.labels:
-        return class_names(request.labels, classes, path.name)
+        return class_names(request.labels, None, classes, path.name)
     try:
         names, where = settings.labels_of(path, model.metadata_props)
     except InputError as error:  # of a file that nobody asked for
@@ -86,4 +86,4 @@ def _labels(
         if count:
             notes.append(f"{count} names of classes lie beside it, and it has {classes}: numbers")
         return numbered(classes)
-    return class_names(named, classes, where)
+    return class_names((), named, classes, where)

@@ -42,6 +42,9 @@ def from_hf(
     Raises InputError, naming the key, for what Preprocess cannot express and for image processors
     that are not of one image or not known.
     """
+    for key in ("image_processor", "pretrained_cfg"):
+        if key in config and not isinstance(config[key], dict):
+            raise InputError(f"`{key}` is {config[key]}, and says nothing of images", fix=FIX)
     if "image_processor" in config:  # a processor_config.json holds it beside a tokenizer's
         nested: Any = config["image_processor"]
         return from_hf(nested, model_type, image_size, notes)

@@ -93,7 +93,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task="classification" if classes else "features",
-        labels=class_names(request.labels or names, classes, source) if classes else (),
+        labels=class_names(request.labels, names, classes, source) if classes else (),
         trained=not request.random_weights,
         notes=notes,
     )

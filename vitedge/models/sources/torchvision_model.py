@@ -92,7 +92,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=task,
-        labels=class_names(request.labels or names, classes, source),
+        labels=class_names(request.labels, names, classes, source),
         trained=not request.random_weights,
         notes=(*notes, *(outputs.notes if outputs else ())),
     )

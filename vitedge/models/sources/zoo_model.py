@@ -85,7 +85,7 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
     else:
         random_weights.spread(module, preprocess)
     usual, count = card.config.num_classes, config.num_classes
-    names = request.labels or (card.labels if count == usual else ())
+    names = card.labels if count == usual else ()
     notes = list(_notes(card, request, fitted is not state)) if state else []
     if weights and count not in (0, usual) and not request.labels:
         notes.append(numbers_note(weights, count, usual))
@@ -95,7 +95,7 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
         weights_sha256=checkpoints.digest(module.state_dict()),
         preprocess=preprocess,
         task=task,
-        labels=class_names(names, count, arch) if count else (),
+        labels=class_names(request.labels, names, count, arch) if count else (),
         trained=weights is not None,
         notes=tuple(notes),
     )
