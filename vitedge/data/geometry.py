@@ -6,6 +6,7 @@ Each rule is some library's own, so that a pixel of ours is a pixel of theirs.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,7 @@ def _boxed(pixels: NDArray[np.uint8], preprocess: Preprocess, color: Color) -> N
     sides = np.array(pixels.shape[:2], dtype=np.float64)
     new = np.array((preprocess.height, preprocess.width))
     box = 1.25 * new * (sides / new).max()
-    result: NDArray[np.float32] | NDArray[np.uint8] = pixels
+    result: Any = pixels
     nearest = preprocess.interpolation == "nearest"
     for axis in (0, 1):
         positions = np.arange(new[axis]) * (box[axis] / (new[axis] - 1))
@@ -169,7 +170,8 @@ def _boxed(pixels: NDArray[np.uint8], preprocess: Preprocess, color: Color) -> N
             result[(slice(None),) * axis + (~within,)] = color
             continue
         result = gather(result, axis, (indices, weights * within[:, None]))
-    return result if nearest else _bytes(result)
+    boxed: NDArray[np.uint8] = result if nearest else _bytes(result)
+    return boxed
 
 
 def _bytes(pixels: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.uint8]:
