@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with as replace_uses
 from onnxscript import optimizer, rewriter
 
-from vitedge.graph import gather
+from vitedge.graph import gather, pads
 from vitedge.graph.constants import evaluate
 from vitedge.graph.external import constant
 
@@ -24,6 +24,7 @@ def constants(model: ir.Model) -> None:
     rewriter.rewrite(model)
     rewriter.rewrite(model, gather.ROWS)
     _flatten_weights(model.graph)
+    pads.name_axes(model.graph)
 
 
 def _fold(model: ir.Model) -> None:

@@ -55,7 +55,12 @@ class Runner:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         with _explained("does not take"):
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                path,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["Pad_Fusion"],  # see `graph.pads`
+            )
         self._input = self._session.get_inputs()[0].name
 
     @property

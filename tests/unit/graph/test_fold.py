@@ -4,11 +4,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import openvino as ov
 import pytest
 import torch
 
 from tests.support.graphs import build, run
 from vitedge.graph import fold
+from vitedge.graph.run import Runner
 
 
 def folded(path):
@@ -68,6 +70,21 @@ def test_im2col_of_torch_is_gathered_by_rows(tmp_path):
     more = torch.rand(5, 3, 8, 8)
     (got,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
     np.testing.assert_array_equal(got, module(more).numpy())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_zeros_padded_before_a_maxpool_count_on_every_runtime(tmp_path, stride):
+    module = torch.nn.Sequential(torch.nn.ZeroPad2d(1), torch.nn.MaxPool2d(3, stride))
+    x = -torch.rand(1, 2, 6, 6) - 1
+    torch.onnx.export(module, (x,), tmp_path / "model.onnx", opset_version=20, verbose=False)
+    _, after = folded(tmp_path / "model.onnx")
+    want, x = module(x).numpy(), x.numpy()
+    (as_it_came,) = Runner(tmp_path / "model.onnx")(x)
+    session = ort.InferenceSession(after)
+    (onnxruntime,) = session.run(None, {session.get_inputs()[0].name: x})
+    openvino = ov.compile_model(after, "CPU")(x)[0]
+    for got in (as_it_came, onnxruntime, openvino):
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize(("rank", "dims"), [(3, 2), (2, 3)], ids=["flat", "kept"])
