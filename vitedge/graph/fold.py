@@ -23,6 +23,7 @@ def constants(model: ir.Model) -> None:
         _fold(model)
     rewriter.rewrite(model)
     rewriter.rewrite(model, gather.ROWS)
+    _store(model.graph)
     _flatten_weights(model.graph)
     pads.name_axes(model.graph)
 
@@ -34,6 +35,19 @@ def _fold(model: ir.Model) -> None:
         output_size_limit=NO_LIMIT,
         should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
     )
+
+
+def _store(graph: ir.Graph) -> None:
+    """Store the constants that rewriting forgot, in place.
+
+    onnxscript 0.7 names the bounds of a Clip after what it clips: of two such, one is lost.
+    """
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value.const_value is None or value.producer() is not None:
+                continue
+            if not (value.is_initializer() or value.is_graph_input()):
+                graph.register_initializer(value)
 
 
 def _flatten_weights(graph: ir.Graph) -> None:

@@ -72,6 +72,21 @@ def test_im2col_of_torch_is_gathered_by_rows(tmp_path):
     np.testing.assert_array_equal(got, module(more).numpy())
 
 
+def test_a_tensor_is_clipped_twice_each_time_by_its_bounds(tmp_path):
+    body = """
+        a = Max(x, low)
+        b = Min(a, high)
+        c = Max(x, lower)
+        d = Min(c, higher)
+        y = Concat <axis = 0> (b, d)
+    """
+    bounds = {"low": 0.4, "high": 0.5, "lower": 0.2, "higher": 0.7}
+    path = build(tmp_path, body, **{name: np.float32(value) for name, value in bounds.items()})
+    model, after = folded(path)
+    assert [node.op_type for node in model.graph.node].count("Clip") == 2
+    np.testing.assert_array_equal(run(path), run(after))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_zeros_padded_before_a_maxpool_count_on_every_runtime(tmp_path, stride):
     module = torch.nn.Sequential(torch.nn.ZeroPad2d(1), torch.nn.MaxPool2d(3, stride))
