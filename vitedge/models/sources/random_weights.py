@@ -24,7 +24,7 @@ TINY = 0.01
 """A constant up to this is a layer scale that has not grown yet."""
 SCALES = (0.1, 1.0)
 SHIFT = 0.75
-"""Standard deviations that BatchNorm adds. A ReLU after an unbiased one makes differences between
+"""Standard deviations that such a norm adds. A ReLU after an unbiased one makes differences between
 inputs 1.47 times as large (in variance) in every layer, which training does not: noise of 40 dB
 became 14 in a ResNet, and INT8 no better. With this it is 1.18."""
 IMAGES = 8
@@ -40,8 +40,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
 
     Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
     uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
-    makes them, or a signal dies on its way through many, and `SHIFT` for a bias. All else is as its
-    library drew it. On the meta device there is nothing to draw.
+    makes them, or a signal dies on its way through many, and as GroupNorm `SHIFT` for a bias. All
+    else is as its library drew it. On the meta device there is nothing to draw.
     """
     if any(parameter.is_meta for parameter in module.parameters()):
         return
@@ -52,7 +52,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
                 parameter.uniform_(*SCALES, generator=generator)
             elif parameter.ndim > 1 and not parameter.any():
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
-        for norm in _batch_norms(module):
+        groups = [part for part in module.modules() if isinstance(part, nn.GroupNorm)]
+        for norm in (*_batch_norms(module), *groups):
             if norm.bias is not None and not norm.bias.any():
                 norm.bias.fill_(SHIFT)
     # what a module raises over its input, its export will say
