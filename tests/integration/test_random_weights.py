@@ -66,7 +66,9 @@ def test_random_weights_tell_images_apart(name):
     assert variation.degenerate(4) == ""
 
 
-@pytest.mark.parametrize("name", ["efficientvit_b0", "lambda_resnet26t"])
+@pytest.mark.parametrize(
+    "name", ["efficientvit_b0", pytest.param("lambda_resnet26t", marks=pytest.mark.heavy)]
+)
 def test_a_photograph_stays_in_the_range_of_batch_norms_statistics(name):
     from sklearn.datasets import load_sample_images
 

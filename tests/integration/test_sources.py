@@ -257,7 +257,7 @@ def test_a_size_the_model_cannot_take_is_refused(tmp_path, model, height, width,
         ("timm:vit_tiny_patch16_224", 96, 160),
         ("timm:efficientvit_m0", 96, 160),  # of one size as timm makes it
         ("timm:resnet18", 96, 160),
-        ("timm:levit_128s", 96, 160),
+        pytest.param("timm:levit_128s", 96, 160, marks=pytest.mark.heavy),
         ("torchvision:vit_b_32", 96, 96),
         ("torchvision:resnet18", 96, 160),
     ],
@@ -308,7 +308,7 @@ def trained(folder, module):
     ("source", "name"),
     [
         ("torchvision:", "shufflenet_v2_x0_5"),
-        ("torchvision:", "lraspp_mobilenet_v3_large"),
+        pytest.param("torchvision:", "lraspp_mobilenet_v3_large", marks=pytest.mark.heavy),
         ("timm:", "test_vit"),
         ("timm:", "test_resnet"),
         ("", "vit_tiny_patch16_224"),

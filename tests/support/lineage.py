@@ -49,7 +49,7 @@ class Row:
     like_another: bool = False
     """Whether CI has a row of the same parts, from elsewhere or of another training."""
     slow: bool = False
-    """Whether it cannot be made shallow."""
+    """Whether it cannot be made small enough."""
 
     @property
     def fits_ci(self):
@@ -69,7 +69,7 @@ SEGFORMER = {
 }
 DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 ROWS = (
-    Row("timm", "vit_tiny_patch16_224", {"depth": 2}),
+    Row("timm", "vit_tiny_patch16_224", {"depth": 2}, like_another=True),
     Row("timm", "deit_tiny_patch16_224", {"depth": 2}, like_another=True),
     Row("timm", "deit_tiny_distilled_patch16_224", {"depth": 2}, like_another=True),
     Row("timm", "vit_tiny_r_s16_p8_224", {"depth": 2}, like_another=True),
@@ -82,7 +82,7 @@ ROWS = (
         like_another=True,
     ),
     Row("timm", "vit_small_patch14_reg4_dinov2", {"depth": 2, "img_size": 224}, like_another=True),
-    Row("timm", "eva02_tiny_patch14_224", {"depth": 2}),
+    Row("timm", "eva02_tiny_patch14_224", {"depth": 2}, slow=True),
     Row("timm", "pvt_v2_b0", {"depths": [1, 1, 1, 1]}, like_another=True),
     Row("timm", "mobilevit_xxs", small_input=True, slow=True),
     Row("torchvision", "vit_b_16", slow=True),
@@ -99,6 +99,7 @@ ROWS = (
         "Dinov2ForImageClassification",
         {"num_hidden_layers": 2, "hidden_size": 192, "num_attention_heads": 3},
         "BitImageProcessor",
+        like_another=True,
     ),
     Row(
         "hf",
@@ -131,6 +132,7 @@ ROWS = (
         "DetrImageProcessor",
         {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None},
         small_input=True,
+        slow=True,
     ),
 )
 

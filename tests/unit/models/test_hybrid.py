@@ -31,7 +31,7 @@ def small():
         ("vit_tiny_r_s16_p8_384", (384, 384)),
         ("vit_small_r26_s32_224", (224, 224)),
         ("vit_base_r50_s16_224", (224, 224)),
-        ("vit_large_r50_s32_224", (224, 224)),
+        pytest.param("vit_large_r50_s32_224", (224, 224), marks=pytest.mark.heavy),
     ],
 )
 def test_logits_are_timms(name, image_size):
