@@ -115,8 +115,9 @@ def shortfall(row: dict[str, Any], target: str) -> str:
     if told := row.get("error") or facts.get("error"):
         return str(told["what"])
     if died := str(row.get("crashed") or row.get("not_made") or "").strip():
-        lines = died.splitlines()
-        return next((x for x in lines if re.match(r"\w*(Error|Exception)\b", x)), lines[-1])
+        lines = [line for line in died.splitlines() if line.strip()]
+        told = re.search(r"^\w*(Error|Exception)\b.*(?:\n.+)?", "\n".join(lines), re.MULTILINE)
+        return " ".join(told[0].split()) if told else lines[-1]
     if not facts["written"]:
         return "not written"
     if facts.get("degenerate"):
