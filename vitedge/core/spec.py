@@ -145,10 +145,10 @@ class Quantization(Spec, frozen=True, kw_only=True):
     """Which operators with constant weights the runtime has INT8 kernels for."""
     quantized_outputs: tuple[Literal["Conv"], ...] = ()
     """Those of `operators` whose kernels put out INT8, too, and take a bias in INT32."""
-    pays_from: dict[str, Share] = {}
-    """Of an operator, the MACs for each value read and written from which its INT8 kernel is
-    faster; a layer with fewer stays float."""
-    stored: tuple[Literal["MatMul", "Gemm", "Conv", "ConvTranspose"], ...] = ()
+    pays_from: Share = 0.0
+    """Of those, the MACs for each value read and written from which INT8 is faster; a layer with
+    fewer stays float."""
+    stored: tuple[Literal["Gemm", "Conv", "ConvTranspose"], ...] = ()
     """Whose constant weights are stored in INT8 where their products are float: the runtime makes
     them float once, when it loads the graph."""
     floats: Floats = "fp32"

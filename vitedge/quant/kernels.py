@@ -30,12 +30,10 @@ def output_channel_axis(node: NodeProto, ndim: int) -> int:
 
 
 def macs_per_value(node: NodeProto, weight: Sequence[int]) -> float:
-    """MACs of a layer for each value of its input and its output; `weight` are its weight's sizes.
+    """MACs of a Conv for each value of its input and its output; `weight` are its weight's sizes.
 
     A value that becomes INT8, or float again, costs much the same whatever is computed of it.
     """
-    if node.op_type != "Conv":
-        return math.prod(weight) / sum(weight)
     strides = next((a.ints for a in node.attribute if a.name == "strides"), ())
     read = weight[1] * groups_of(node) * math.prod(strides)
     return math.prod(weight) / (read + weight[0])

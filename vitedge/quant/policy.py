@@ -193,13 +193,13 @@ def _pays(
     node: NodeProto, weight: Sequence[int], readers: Readers, target: Quantization
 ) -> tuple[bool, str]:
     """Whether INT8 makes a layer faster, one that the target has a kernel for."""
-    density, enough = macs_per_value(node, weight), target.pays_from.get(node.op_type, 0)
+    if node.op_type not in target.quantized_outputs:
+        return True, "constant weights"
+    density, enough = macs_per_value(node, weight), target.pays_from
     if density < enough:
         return False, (
             f"{density:.2g} MACs for each value it reads and writes: INT8 pays from {enough:g} on"
         )
-    if node.op_type not in target.quantized_outputs:
-        return True, "constant weights"
     if weight[1] <= IMAGE_CHANNELS and groups_of(node) > 1:
         return False, f"groups of {weight[1]}: INT8 is no faster, however much they multiply"
     if weight[1] <= IMAGE_CHANNELS:

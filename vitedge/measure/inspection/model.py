@@ -6,9 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from vitedge.core import catalog
 from vitedge.core.errors import InputError, VitedgeError, error_line, missing
@@ -148,10 +147,11 @@ def facts(
     unknown = reference is None or "preprocess" in reference.missing
     labels = identity.labels if identity else ()
     machine = describe_machine(threads=0)
-    targets = [target] if target else [*catalog.targets().values()]
+    targets = [target] if target else catalog.targets().values()
 
-    dialects = {msgspec.json.encode(t.quantization): t.quantization for t in targets}
-    totals = {key: summarize(tuple(plan.rows(dialect))) for key, dialect in dialects.items()}
+    @cache
+    def totals(dialect: Quantization) -> Summary:
+        return summarize(tuple(plan.rows(dialect)))
 
     return ModelFacts(
         source=identity.source if identity else "",
@@ -164,9 +164,7 @@ def facts(
         inputs=tuple(map(_tensor, _real_inputs(graph))),
         outputs=tuple(map(_tensor, graph.model.graph.outputs)),
         operators=dict(Counter(node.op_type for node in graph.nodes).most_common()),
-        targets=tuple(
-            _share(totals[msgspec.json.encode(t.quantization)], t, machine) for t in targets
-        ),
+        targets=tuple(_share(totals(t.quantization), t, machine) for t in targets),
         missing=tuple(Lack(what=error.what, fix=error.fix) for error in errors),
     )
 
