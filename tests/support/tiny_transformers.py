@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.sweep import AS_IT_COMES
+from vitedge.core.errors import InputError
+from vitedge.core.spec import Preprocess
+from vitedge.models.sources.settings import PROCESSOR, read_preprocess
 
 HEADS = (
     "IMAGE_CLASSIFICATION",
@@ -127,14 +130,14 @@ def write(model: Model, folder: str) -> dict[str, Any]:
             torch.manual_seed(0)
             module = kind(config).eval()
             plan = f"{side_px} px{', narrow' if narrow else ''}"
-            _spread(module, side_px)
+            _save_processor(model.model_type, side_px, folder)
+            _spread(module, _pixels(folder, side_px))
             with torch.no_grad():
                 outputs = module(pixel_values=torch.rand(1, 3, side_px, side_px))
         except Exception as failure:
             error = error or failure
             continue
         module.save_pretrained(folder)
-        _save_processor(model.model_type, side_px, folder)
         given = {name: n for name, value in outputs.items() if (n := _tensors(value))}
         return {"plan": plan, "params": parameters, "given": given}
     # what takes more than pixels is saved as it comes, for the product to say so
@@ -176,11 +179,20 @@ def _tensors(value: Any) -> int:
     return isinstance(value, torch.Tensor)
 
 
-def _spread(module: Any, side: int) -> None:
+def _pixels(folder: str, side: int) -> Preprocess:
+    """Images of `side` pixels with the values that the image processor in `folder` gives them."""
+    size = {"height": side, "width": side}
+    try:
+        stated = read_preprocess(Path(folder, PROCESSOR), (side, side))
+    except InputError:  # the export will say so
+        return Preprocess(**size)
+    return Preprocess(**size, mean=stated.mean, std=stated.std, channels=stated.channels)
+
+
+def _spread(module: Any, preprocess: Preprocess) -> None:
     """Weights with which outputs vary, as training leaves them."""
     from torch import nn
 
-    from vitedge.core.spec import Preprocess
     from vitedge.models.sources import random_weights
 
     class OfPixels(nn.Module):
@@ -191,7 +203,7 @@ def _spread(module: Any, side: int) -> None:
         def forward(self, x: Any) -> Any:
             return self.module(pixel_values=x)
 
-    random_weights.spread(OfPixels(), Preprocess(height=side, width=side))
+    random_weights.spread(OfPixels(), preprocess)
 
 
 def _config(model_type: str, kind: Any, narrow: bool, side: int | None) -> tuple[Any, int]:

@@ -271,10 +271,10 @@ def test_what_hugging_face_does_and_we_cannot_is_refused(config, key):
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("DinoV3ViT", "DINOv3ViT"), ("Detr2", "Detr"), ("ViTT", "ViT")]
+    ("name", "meant"), [("DinoV3ViT", "DINOv3ViT"), ("Detr2", "Detr"), ("VitT", "ViT")]
 )
 def test_the_nearest_of_an_unknown_image_processor_is_named(name, meant):
     with pytest.raises(InputError) as caught:
         from_hf(typed(name), "", NO_SIZE)
     assert f"{name}ImageProcessor is not known" in caught.value.what
-    assert f"did you mean '{meant}'?" in caught.value.fix
+    assert f"did you mean '{meant}ImageProcessor'?" in caught.value.fix

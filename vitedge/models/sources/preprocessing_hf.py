@@ -100,7 +100,7 @@ def _kind(config: Mapping[str, object], model_type: str) -> str:
         raise InputError(f"{where} names no `image_processor_type`, {unnamed}", fix=FIX)
     raise InputError(
         f"{where}: `image_processor_type` {name} is not known",
-        fix=f"{FIX}; {nearest(kind, PROCESSORS)}",
+        fix=f"{FIX}; {nearest(name, [f'{known}ImageProcessor' for known in PROCESSORS])}",
     )
 
 
