@@ -271,10 +271,16 @@ def test_what_hugging_face_does_and_we_cannot_is_refused(config, key):
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("DinoV3ViT", "DINOv3ViT"), ("Detr2", "Detr"), ("VitT", "ViT")]
+    ("name", "meant"), [("DinoV3ViT", "DINOv3ViT"), ("Detr2", "Detr"), ("ViTT", "ViT")]
 )
 def test_the_nearest_of_an_unknown_image_processor_is_named(name, meant):
     with pytest.raises(InputError) as caught:
         from_hf(typed(name), "", NO_SIZE)
     assert f"{name}ImageProcessor is not known" in caught.value.what
-    assert f"did you mean '{meant}ImageProcessor'?" in caught.value.fix
+    assert f"did you mean '{meant}'?" in caught.value.fix
+
+
+def test_a_misspelt_suffix_is_told_by_the_whole_name():
+    with pytest.raises(InputError, match="VitImageProcesor is not known") as caught:
+        from_hf({"image_processor_type": "VitImageProcesor"}, "", NO_SIZE)
+    assert "did you mean 'ViTImageProcessor'?" in caught.value.fix

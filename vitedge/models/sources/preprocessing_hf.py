@@ -98,9 +98,10 @@ def _kind(config: Mapping[str, object], model_type: str) -> str:
     if not name:
         unnamed = f"of model type '{model_type}'" if model_type else "and no config.json beside it"
         raise InputError(f"{where} names no `image_processor_type`, {unnamed}", fix=FIX)
+    suffix = "ImageProcessor" if kind == name else ""  # it may be that which is misspelt
     raise InputError(
         f"{where}: `image_processor_type` {name} is not known",
-        fix=f"{FIX}; {nearest(name, [f'{known}ImageProcessor' for known in PROCESSORS])}",
+        fix=f"{FIX}; {nearest(kind, [known + suffix for known in PROCESSORS])}",
     )
 
 
