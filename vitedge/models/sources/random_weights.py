@@ -40,8 +40,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
 
     Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
     uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
-    makes them, or a signal dies on its way through many, and as GroupNorm `SHIFT` for a bias. All
-    else is as its library drew it. On the meta device there is nothing to draw.
+    makes them, or a signal dies on its way through many, and as GroupNorm `SHIFT` for a bias and
+    1 for gains next to zero. All else is as its library drew it. On the meta device there is nothing to draw.
     """
     if any(parameter.is_meta for parameter in module.parameters()):
         return
@@ -54,6 +54,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
         groups = [part for part in module.modules() if isinstance(part, nn.GroupNorm)]
         for norm in (*_batch_norms(module), *groups):
+            if norm.weight is not None and norm.weight.abs().mean() < SCALES[0]:
+                norm.weight.fill_(1)  # transformers draws some as it draws a Linear's weights
             if norm.bias is not None and not norm.bias.any():
                 norm.bias.copy_(SHIFT * norm.weight.abs())
     # what a module raises over its input, its export will say
