@@ -150,7 +150,9 @@ def _write(prediction: Prediction, folder: Path, image: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.samefile(image):
-            raise InputError(f"the mask would replace {image}", fix="give another --output folder")
+            raise InputError(
+                f"what is written would replace {image}", fix="give another --output folder"
+            )
         if prediction.mask is not None:
             kind = np.uint8 if prediction.mask.max() < 2**8 else np.uint16
             Image.fromarray(prediction.mask.astype(kind)).save(path)

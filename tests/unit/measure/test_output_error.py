@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitedge.measure.accuracy import metrics, output_error
+from vitedge.measure.accuracy import likeness, metrics, output_error
 from vitedge.measure.accuracy.output_error import OutputError, OutputErrors
 
 IMAGES, CHANNELS = 12, 6
@@ -72,7 +72,7 @@ def test_each_output_has_its_own_error_and_the_first_is_the_models():
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_neighbours_of_tokens_are_those_of_a_few_of_each_image(batch, monkeypatch):
-    monkeypatch.setattr(metrics, "TOKENS", 60)
+    monkeypatch.setattr(likeness, "TOKENS", 60)
     want, got = noisy((IMAGES, 40, CHANNELS), 1)
     score = metrics.score("features")
     for start in range(0, IMAGES, batch):

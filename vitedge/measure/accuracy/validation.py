@@ -17,6 +17,7 @@ from vitedge.core.spec import Task
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.measure.accuracy import metrics
 from vitedge.measure.accuracy.evidence import PerImage
+from vitedge.measure.accuracy.metric import MetricResult
 from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.worst_images import WorstImages
 
@@ -128,7 +129,7 @@ class _Scorer:
         """The artifact's error against FP32, which was run, once everything is scored."""
         return self.error.result(data, len(set(self._digests)))
 
-    def per_image(self, result: metrics.MetricResult) -> PerImage:
+    def per_image(self, result: MetricResult) -> PerImage:
         """What each image came to, once everything is scored."""
         worst, thumbnails = self._worst.result()
         labels = np.concatenate(self._labels) if self._labels else np.zeros(0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.spec import Task
-from vitedge.models.sources import checkpoints
+from vitedge.models.sources import checkpoints, misfit
 from vitedge.models.sources.base import ModelRequest, unavailable
 
 TAKEN = "models that make something of one RGB image are supported, and encoders"
@@ -226,7 +226,7 @@ def _refuse_misfit(loading_info: dict[str, Any], part: str, source: str | Path) 
     def counts(key: str) -> bool:
         return not part or key.startswith(f"{part}.")
 
-    checkpoints.refuse_misfit(
+    misfit.refuse_misfit(
         {
             "missing": sorted(filter(counts, loading_info["missing_keys"])),
             "unexpected": sorted(

@@ -25,7 +25,7 @@ class Processor:
     models: str = ""
     """Model types whose processor it is where a file names none."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Its defaults, where they are not those of `_Settings`."""
+    """Its defaults, where they are not those of `geometry_hf.Settings`."""
     always: dict[str, Any] = field(default_factory=dict)
     """What it does whatever a file says."""
     geometry: Geometry = "size"

@@ -41,7 +41,8 @@ def spread(module: nn.Module, preprocess: Preprocess) -> None:
     Matrices and kernels of zeros become normal with variance 1 / fan-in, scales of branches
     uniform between 0.1 and 1; BatchNorm gets the statistics of random images as `preprocess`
     makes them, or a signal dies on its way through many, and as GroupNorm `SHIFT` for a bias and
-    1 for gains next to zero. All else is as its library drew it. On the meta device there is nothing to draw.
+    1 for gains next to zero. All else is as its library drew it. On the meta device there is
+    nothing to draw.
     """
     if any(parameter.is_meta for parameter in module.parameters()):
         return

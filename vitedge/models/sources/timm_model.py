@@ -12,7 +12,7 @@ import torch
 
 from vitedge.core.errors import InputError, VitedgeError, error_line, nearest
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import checkpoints, random_weights, sizes
+from vitedge.models.sources import checkpoints, misfit, random_weights, sizes
 from vitedge.models.sources.base import (
     Missing,
     ModelIdentity,
@@ -132,8 +132,8 @@ def _of_size(make: Callable[..., Any], size: sizes.Size | None) -> Any:
 
 def _refusal(name: str, pretrained: bool, error: Exception) -> Exception:
     """What to tell the user of timm's `error`."""
-    checkpoints.refuse_misfit(
-        checkpoints.misfit(error), f"timm:{name}", fix="give the weights of this config.json"
+    misfit.refuse_misfit(
+        misfit.misfit(error), f"timm:{name}", fix="give the weights of this config.json"
     )
     fetching = isinstance(error, OSError) or "No pretrained weights" in str(error)
     if pretrained and fetching and not name.startswith(LOCAL[0]):
