@@ -13,6 +13,7 @@ import numpy as np
 
 import vitedge as ve
 from benchmarks import peers
+from vitedge.core.errors import VitedgeError
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.latency.clock import measure
 from vitedge.runtimes import open_session
@@ -36,7 +37,10 @@ def main():
     rows = []
     for model in options.models:
         with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
-            rows.append(_compare(model, Path(folder), options))
+            try:
+                rows.append(_compare(model, Path(folder), options))
+            except VitedgeError as error:
+                print(f"{model}: {error.what}", flush=True)
     peers.table(
         ("", "INT8", "stored", "of", "× smaller", "× FP32's time", "× quantize_static's", "dB"),
         [[*row[:4], *(f"{figure:.2f}" for figure in row[4:7]), f"{row[7]:.1f}"] for row in rows],

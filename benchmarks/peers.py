@@ -174,7 +174,7 @@ def ort_static(fp32, images, out, method="MinMax"):
 
     out.mkdir(parents=True, exist_ok=True)
     prepared, quantized = out / "prepared.onnx", out / "model.onnx"
-    quant_pre_process(str(fp32), str(prepared))
+    quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)  # ours have shapes
     reader = Reader("image", images)
     with contextlib.redirect_stdout(io.StringIO()):
         quantize_static(
