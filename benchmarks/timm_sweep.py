@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import sweep
 from benchmarks.peers import declare_torchvision_ops
 from tests.support import tiny_timm
-from tests.support.sweep import TARGETS, measure, summary
+from tests.support.sweep import TARGETS, Model, measure, summary
 from tests.support.warm import Warm
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     options = sweep.options(__doc__, "timm.jsonl").parse_args()
     sweep.one_thread()
     workers = [Warm(_all) for _ in range(options.jobs)]
-    models = [tiny_timm.Model(*names) for names in _chosen(workers[0], options.file)]
+    models = [Model(*names) for names in _chosen(workers[0], options.file)]
     models = [model for model in models if sweep.named(model.name, options.only)]
     rows = sweep.sweep(models, _run, workers, options.file)
     print(summary(rows))
@@ -47,10 +47,10 @@ def _listed() -> dict[str, object]:
     return {"families": list(tiny_timm.families().items())}
 
 
-def _run(worker: Warm, model: tiny_timm.Model) -> dict:
+def _run(worker: Warm, model: Model) -> dict:
     """Write one model's folder, and export it."""
     with tempfile.TemporaryDirectory() as work:
-        folder = tiny_timm.folder_of(Path(work), model)
+        folder = model.folder(Path(work))
         facts = worker.run(tiny_timm.write, model, str(folder))
         if "crashed" in facts:
             return {"not_made": facts["crashed"]}

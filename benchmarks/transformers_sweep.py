@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks import sweep
 from benchmarks.peers import declare_torchvision_ops
 from tests.support import tiny_transformers
-from tests.support.sweep import TARGETS, measure, summary
+from tests.support.sweep import TARGETS, Model, measure, summary
 from tests.support.warm import Warm
 from vitedge.models.sources import imports
 
@@ -21,7 +21,7 @@ def main() -> None:
     options = sweep.options(__doc__, "transformers.jsonl").parse_args()
     sweep.one_thread()
     listing = Warm(_library)
-    models = [tiny_transformers.Model(*row) for row in listing.run(_listed)["models"]]
+    models = [Model(*row) for row in listing.run(_listed)["models"]]
     models = [model for model in models if sweep.named(model.name, options.only)]
     workers = [(Warm(_library), Warm(_product)) for _ in range(options.jobs)]
     rows = sweep.sweep(models, _run, workers, options.file)
@@ -32,11 +32,11 @@ def _listed() -> dict[str, object]:
     return {"models": tiny_transformers.models()}
 
 
-def _run(worker: tuple[Warm, Warm], model: tiny_transformers.Model) -> dict:
+def _run(worker: tuple[Warm, Warm], model: Model) -> dict:
     """Write one model's folder, and export it."""
     library, product = worker
     with tempfile.TemporaryDirectory() as work:
-        folder = tiny_transformers.folder_of(Path(work), model)
+        folder = model.folder(Path(work))
         facts = library.run(tiny_transformers.write, model, str(folder))
         if "crashed" in facts:
             return {"not_made": facts["crashed"]}

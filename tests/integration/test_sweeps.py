@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support import tiny_timm, tiny_transformers
-from tests.support.sweep import TARGETS, measure, shortfall
+from tests.support.sweep import TARGETS, Model, measure, shortfall
 
 TELLING = ("vit/ViTForMaskedImageModeling",)
 HEAVY = (
@@ -17,7 +17,7 @@ def test_transformers_lists_models_of_every_task(peers):
     models = tiny_transformers.models()
 
     assert len({model.architecture for model in models}) == len(models)
-    heads = [model.head for model in models]
+    heads = [model.kind for model in models]
     assert len(models) > 86
     for head in ("IMAGE_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "OBJECT_DETECTION", "BACKBONE"):
         assert head in heads
@@ -53,7 +53,7 @@ def test_a_model_of_transformers_gets_int8_as_it_comes(peers, tmp_path, name):
     ],
 )
 def test_a_family_of_timm_gets_int8_as_it_comes(peers, tmp_path, names):
-    model = tiny_timm.Model(*names)
+    model = Model(*names)
     facts = tiny_timm.write(model, str(tmp_path / model.architecture))
 
     row = measure(

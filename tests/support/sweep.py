@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,30 @@ AS_IT_COMES = "as it comes"
 """The plan of a row whose module does not run on pixels alone."""
 NEEDS = "does not run on an image alone: it needs"
 """What the product says of those that want text, a video or another image."""
+
+
+class Model(NamedTuple):
+    """One model of a library."""
+
+    group: str
+    """A model type of transformers, a module of timm."""
+    kind: str
+    """A mapping of transformers, a family of timm."""
+    architecture: str
+
+    @property
+    def name(self) -> str:
+        """What its row is called."""
+        return f"{self.group}/{self.architecture}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a row says of it."""
+        return {"model_type": self.group, "head": self.kind.lower()}
+
+    def folder(self, root: Path) -> Path:
+        """Where it is saved."""
+        return root / self.name.replace("/", "-")
 
 
 def data(folder: Path) -> tuple[Path, Path]:

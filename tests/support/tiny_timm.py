@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from tests.support.sweep import Model
 
 SIDE = 128
 _WORDS = """
@@ -32,24 +33,6 @@ CUTS: tuple[dict[str, Any], ...] = (
 """Arguments that make a model shallow, the first that its constructor takes."""
 CANDIDATES = 3
 """Of a family: those whose names say that they are the smallest."""
-
-
-class Model(NamedTuple):
-    """One model of timm."""
-
-    module: str
-    family: str
-    architecture: str
-
-    @property
-    def name(self) -> str:
-        """What its row is called."""
-        return f"{self.module}/{self.architecture}"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a row says of it."""
-        return {"model_type": self.module, "head": self.family}
 
 
 def families() -> dict[tuple[str, str], list[str]]:
@@ -153,22 +136,17 @@ def write(model: Model, folder: str) -> dict[str, Any]:
                     size = (side, side) if side else module.pretrained_cfg["input_size"][1:]
                     with torch.no_grad():
                         module(torch.rand(1, 3, *size))
-                except Exception as failure:
+                    random_weights.spread(module, Preprocess(height=size[0], width=size[1]))
+                    save_for_hf(
+                        module,
+                        folder,
+                        model_args={**cut, **sized},
+                        data_config={"input_size": (3, *size)},
+                        safe_serialization=False,  # safetensors takes no shared tensors: CoaT
+                    )
+                except Exception as failure:  # a size or an argument that it does not take
                     error = error or failure
                     continue
-                random_weights.spread(module, Preprocess(height=size[0], width=size[1]))
-                save_for_hf(
-                    module,
-                    folder,
-                    model_args={**cut, **sized},
-                    data_config={"input_size": (3, *size)},
-                    safe_serialization=False,  # safetensors takes no shared tensors: CoaT
-                )
                 plan = ", ".join((f"{size[0]} px", *(f"{k} {v}" for k, v in cut.items())))
                 return {"plan": plan, "params": _count(module), "given": {}}
     raise error or AssertionError
-
-
-def folder_of(root: Path, model: Model) -> Path:
-    """Where its folder lies."""
-    return root / model.architecture

@@ -10,9 +10,9 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tests.support.sweep import AS_IT_COMES
+from tests.support.sweep import AS_IT_COMES, Model
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.models.sources.settings import PROCESSOR, read_preprocess
@@ -75,24 +75,6 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Model(NamedTuple):
-    """One architecture of transformers."""
-
-    model_type: str
-    head: str
-    architecture: str
-
-    @property
-    def name(self) -> str:
-        """What its row is called."""
-        return f"{self.model_type}/{self.architecture}"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a row says of it."""
-        return {"model_type": self.model_type, "head": self.head.lower()}
-
-
 def models() -> list[Model]:
     """All of them, each class once; a bare encoder only where its type has nothing else."""
     from transformers.models.auto import modeling_auto
@@ -125,12 +107,12 @@ def write(model: Model, folder: str) -> dict[str, Any]:
     error: Exception | None = None
     for narrow, side in ((True, SIDE), (False, SIDE), (True, None), (False, None)):
         try:
-            config, side_px = _config(model.model_type, kind, narrow, side)
+            config, side_px = _config(model.group, kind, narrow, side)
             parameters = _parameters(kind, config)
             torch.manual_seed(0)
             module = kind(config).eval()
             plan = f"{side_px} px{', narrow' if narrow else ''}"
-            _save_processor(model.model_type, side_px, folder)
+            _save_processor(model.group, side_px, folder)
             _spread(module, _pixels(folder, side_px))
             with torch.no_grad():
                 outputs = module(pixel_values=torch.rand(1, 3, side_px, side_px))
@@ -141,13 +123,13 @@ def write(model: Model, folder: str) -> dict[str, Any]:
         given = {name: n for name, value in outputs.items() if (n := _tensors(value))}
         return {"plan": plan, "params": parameters, "given": given}
     # what takes more than pixels is saved as it comes, for the product to say so
-    config, side_px = _config(model.model_type, kind, True, SIDE)
+    config, side_px = _config(model.group, kind, True, SIDE)
     try:
         _parameters(kind, config)
         kind(config).save_pretrained(folder)
     except ValueError:
         config.save_pretrained(folder)
-    _save_processor(model.model_type, side_px, folder)
+    _save_processor(model.group, side_px, folder)
     needs = [
         name
         for name, parameter in inspect.signature(kind.forward).parameters.items()
@@ -315,8 +297,3 @@ def _save_processor(model_type: str, side: int, folder: str) -> None:
                 key: round(side * ratio) if key == "longest_edge" else side for key in known
             }
     kind(**options).save_pretrained(folder)
-
-
-def folder_of(root: Path, model: Model) -> Path:
-    """Where its folder lies."""
-    return root / model.name.replace("/", "-")
