@@ -149,6 +149,21 @@ class KeptLayer(Spec, frozen=True, kw_only=True):
     """10·log10 of noise power over signal power, on a few calibration images."""
 
 
+class Spared(Spec, frozen=True, kw_only=True):
+    """Layers in float because INT8 left too little of the model's output on calibration images."""
+
+    least_db: float
+    """What it must leave."""
+    sqnr_db: float
+    """What is left with them in float."""
+    full_sqnr_db: float
+    """What is left without."""
+    layers: int
+    """With an INT8 form."""
+    kept: tuple[KeptLayer, ...]
+    """Most harmful first."""
+
+
 class ControlCost(Spec, frozen=True, kw_only=True):
     """What layers in float cost on the machine that exported, timed in turn; intervals of 95%."""
 
@@ -230,6 +245,8 @@ class QuantizationRecord(Spec, frozen=True, kw_only=True):
     """None where every layer in INT8 was accurate enough, or nothing asked."""
     training: Trained | None = None
     """None after PTQ alone."""
+    spared: Spared | None = None
+    """None where INT8 leaves enough, or no number of layers would do."""
 
 
 Cause = Literal["no float16 form", "underflow", "overflow"]

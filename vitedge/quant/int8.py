@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
     from vitedge.quant.parameters import Calibrated
 
-RANKING_RUNS = 300
-"""At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
-
 
 @dataclass(frozen=True)
 class Int8:
@@ -93,6 +90,7 @@ class Quantizer:
                 pairs=calibrated.pairs, max_rel_error=calibrated.max_rel_error
             ),
             training=self.trained.record if self.trained else None,
+            spared=calibrated.spared,
         )
         if self._target.quantization.floats == "fp32":
             return Int8(path, path, record, None)
@@ -108,12 +106,13 @@ class Quantizer:
 
         `int8` has every layer quantized; a few calibration images tell.
         """
+        import onnx
+
         from vitedge.quant.sensitivity import harm
 
-        calibrated = self._calibrated
+        calibrated, model = self._calibrated, onnx.load(int8.path)
         layers = [layer.node for layer in int8.record.layers if layer.quantized or layer.stored]
-        count = max(1, RANKING_RUNS // (len(layers) + 1))
-        return harm(calibrated.path, int8.path, layers, calibrated.images[:count], self._steps)
+        return harm(calibrated.path, model, layers, calibrated.images, self._steps)
 
     def examine(self, int8: Int8) -> manifest.QuantizationRecord:
         """The record of `int8`, with what each of its layers loses."""
@@ -142,10 +141,14 @@ class Quantizer:
     def _ptq(self) -> tuple[Calibrated, list[manifest.Tried]]:
         """What was measured on the calibration images, and the recipes tried on them."""
         from vitedge.quant.calibrate import calibrate
+        from vitedge.quant.spare import spare_layers
 
         images, target = self._images, self._target
         batches = batched(images, target.batch_size)
-        return calibrate(self._source(), batches, images.recipe, target.quantization, self._steps)
+        calibrated, tried = calibrate(
+            self._source(), batches, images.recipe, target.quantization, self._steps
+        )
+        return (calibrated if self._train else spare_layers(calibrated, self._steps)), tried
 
     def _source(self) -> Path:
         """The FP32 file to quantize: the export, or its attention in the form the target fuses."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.manifest import Layer, Pair
+from vitedge.core.manifest import Layer, Pair, Spared
 from vitedge.core.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
@@ -53,6 +53,10 @@ class Calibrated:
     """What that left in the FP32 output."""
     images: tuple[Images, ...]
     """The first few batches, to measure on."""
+    outputs: tuple[NDArray[np.float32], ...]
+    """The main one of the FP32 graph on them."""
+    spared: Spared | None = None
+    """What stays in float for the model's output."""
     learned: Learned = Learned()
     """What takes the place of the ranges."""
 
@@ -82,6 +86,7 @@ def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -
         pairs=tuple(_describe(observed.channels, group) for group in groups),
         max_rel_error=error,
         images=observed.images,
+        outputs=observed.outputs,
     )
 
 

@@ -13,6 +13,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from vitedge.graph.run import Progress, Runner
 
+RUNS = 300
+"""At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
 SWITCH = "vitedge.switch"
 """Input of the switched graph: which operator runs in INT8."""
 NONE = -1
@@ -22,7 +24,7 @@ BROKEN = 1e30
 
 def harm(
     fp32: Path,
-    int8: Path,
+    int8: ModelProto,
     operators: Sequence[str],
     batches: Sequence[NDArray[np.uint8]],
     progress: Progress,
@@ -36,14 +38,15 @@ def harm(
         fp32: the ONNX file that was quantized. A file is written beside it, and removed.
         int8: the QDQ model made of it, its nodes and activations named as they were.
         operators: names of the nodes to try.
-        batches: images (B, H, W, 3) of the graph's own batch size.
+        batches: images (B, H, W, 3) of the graph's own batch size; the first few are run.
         progress: told after every operator.
 
     Returns the ratio for each operator: 0.01 is an SQNR of 20 dB.
     """
+    batches = batches[: max(1, RUNS // (len(operators) + 1))]
     path = fp32.with_name("switched.onnx")  # shares fp32's external data
     weights = path.with_name(path.name + ".data")
-    model = _switched(onnx.load(fp32, load_external_data=False), onnx.load(int8), operators)
+    model = _switched(onnx.load(fp32, load_external_data=False), int8, operators)
     onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=1024)
     del model  # its weights are in the file
     run = Runner(path)

@@ -31,7 +31,7 @@ class Quantized:
     layers: list[str]
 
     def harm(self, images):
-        return harm(self.calibrated.path, self.int8, self.layers, images, SILENT)
+        return harm(self.calibrated.path, onnx.load(self.int8), self.layers, images, SILENT)
 
     def with_only(self, node):
         """The graph with that one layer quantized, built on its own."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vitedge.core.manifest import Compiled, Control, Manifest, Trained
+from vitedge.core.manifest import Compiled, Control, Manifest, Spared, Trained
 from vitedge.core.report import Numerics, OutputNumerics
 from vitedge.measure.recommendation import MIN_SQNR_DB, sqnr
 
 
 def facts(manifest: Manifest) -> Iterator[str]:
     """What a user should see of an artifact beside its numbers, a line or more each."""
+    if manifest.quantization and manifest.quantization.spared:
+        yield spared(manifest.quantization.spared)
     if manifest.quantization and manifest.quantization.control:
         yield control(manifest.quantization.control)
     if manifest.quantization and manifest.quantization.training:
@@ -53,6 +55,14 @@ def compilation(manifest: Manifest) -> Iterator[str]:
     """What the compiler made of an artifact's INT8, where one was at hand."""
     if manifest.build and manifest.build.compiled and manifest.build.compiled.planned:
         yield compiled(manifest.build.compiled)
+
+
+def spared(record: Spared) -> str:
+    """What stays in float for the model's output, and what that gives."""
+    return (
+        f"kept {len(record.kept)} of {record.layers} layers in float: INT8 left the output "
+        f"{record.full_sqnr_db:.1f} dB on calibration images, now {record.sqnr_db:.1f}"
+    )
 
 
 def control(record: Control) -> str:

@@ -1,0 +1,41 @@
+"""What quantizing leaves of a model's output on calibration images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from onnx import ModelProto, numpy_helper
+
+from vitedge.core.numerics import sqnr_db
+from vitedge.graph.io import write
+from vitedge.graph.run import Runner
+from vitedge.quant.parameters import Calibrated
+from vitedge.quant.placement import activation_scale
+from vitedge.quant.qdq import quantize, rescale_biases
+
+
+def quality_db(calibrated: Calibrated, model: ModelProto | None = None) -> float:
+    """SQNR of the main output on the images kept; -inf if not finite.
+
+    `model` is a QDQ model of the same weights, which is given the ranges of `calibrated`.
+    """
+    if model is None:
+        model, _ = quantize(calibrated, lambda *step: None, {})
+    scales = {f"{name}.scale": name for name in calibrated.ranges}
+    for tensor in model.graph.initializer:
+        if tensor.name in scales:
+            scale = activation_scale(calibrated, scales[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(scale, tensor.name))
+    rescale_biases(model.graph)
+    path = calibrated.path.with_name("tried.onnx")
+    write(model, path)
+    run = Runner(path)
+    signal = noise = 0.0
+    for images, fp32 in zip(calibrated.images, calibrated.outputs, strict=True):
+        signal += float(np.square(fp32, dtype=np.float64).sum())
+        noise += float(np.square(run(images)[0] - fp32, dtype=np.float64).sum())
+    for file in path.parent.glob(f"{path.name}*"):  # its data, where it is large
+        file.unlink()
+    level = sqnr_db(max(signal, 1e-300), max(noise, 1e-300))
+    return -math.inf if level is None else level

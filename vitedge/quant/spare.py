@@ -1,0 +1,104 @@
+"""What INT8 costs a model's output too much stays in float, by what is left on calibration images.
+
+A user who has labels bounds what is lost by accuracy control instead: this needs none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vitedge.core import manifest
+from vitedge.core.numerics import decibels
+from vitedge.graph.run import Progress
+from vitedge.quant.parameters import Calibrated
+from vitedge.quant.policy import in_float
+from vitedge.quant.qdq import quantize
+from vitedge.quant.quality import quality_db
+from vitedge.quant.sensitivity import harm
+
+OUTPUTS_DB = 25.0
+"""Of the model's output, what products that put out INT8 must leave."""
+LEAST_DB = 22.0
+"""What INT8 as a whole must leave: below, choices change sides."""
+
+
+def spare_outputs(calibrated: Calibrated) -> Calibrated:
+    """`calibrated`, without products that put out INT8 where those cost too much.
+
+    They have their weights alone in INT8 then, where the target stores them so.
+    """
+    writers, stored = calibrated.target.quantized_outputs, calibrated.target.stored
+    if not any(layer.quantized and layer.op in writers for layer in calibrated.layers):
+        return calibrated
+    level_db = quality_db(calibrated)
+    if level_db >= OUTPUTS_DB:
+        return calibrated
+    why = (
+        f"INT8 products leave the model's output {level_db:.1f} dB on calibration images, less "
+        f"than {OUTPUTS_DB:g}"
+    )
+    layers = (
+        in_float(layer, why, stored=layer.op in stored)
+        if layer.quantized and layer.op in writers
+        else layer
+        for layer in calibrated.layers
+    )
+    return replace(calibrated, layers=tuple(layers))
+
+
+def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
+    """`calibrated`, with the fewest layers in float that leave `LEAST_DB`, most harmful first.
+
+    As it is where that is met already, where no number of layers would do, and where weights are
+    of 4 bits: who asks for those wants them everywhere.
+    """
+    if calibrated.settings.weight_bits == 4:
+        return calibrated
+    model, _ = quantize(calibrated, lambda *step: None, {})
+    whole_db = quality_db(calibrated, model)
+    if whole_db >= LEAST_DB:
+        return calibrated
+    rounded = [layer.node for layer in calibrated.layers if layer.quantized or layer.stored]
+    ratios = harm(calibrated.path, model, rounded, calibrated.images, progress)
+    ranking = sorted(ratios.items(), key=lambda item: -item[1])
+    too_few, enough, best = 0, len(ranking), None
+    while enough - too_few > 1:
+        count = (too_few + enough) // 2
+        spared = _spared(calibrated, ranking[:count], whole_db)
+        level_db = quality_db(spared)
+        if level_db >= LEAST_DB:
+            enough, best = count, (spared, level_db)
+        else:
+            too_few = count
+    if best is None:
+        return calibrated
+    spared, level_db = best
+    record = manifest.Spared(
+        least_db=LEAST_DB,
+        sqnr_db=level_db,
+        full_sqnr_db=max(whole_db, -1e3),
+        layers=len(ranking),
+        kept=tuple(
+            manifest.KeptLayer(node=node, noise_db=_noise_db(ratio))
+            for node, ratio in ranking[:enough]
+        ),
+    )
+    return replace(spared, spared=record)
+
+
+def _spared(calibrated: Calibrated, kept: list[tuple[str, float]], whole_db: float) -> Calibrated:
+    """`calibrated` with the layers `kept` in float, the most harmful first."""
+    whys = {
+        node: f"kept in float, its INT8 alone makes noise of {_noise_db(ratio):.1f} dB: INT8 "
+        f"leaves the model's output {whole_db:.1f} dB on calibration images, less than {LEAST_DB:g}"
+        for node, ratio in kept
+    }
+    layers = (
+        in_float(layer, whys[layer.node]) if layer.node in whys else layer
+        for layer in calibrated.layers
+    )
+    return replace(calibrated, layers=tuple(layers))
+
+
+def _noise_db(ratio: float) -> float:
+    return decibels(max(ratio, 1e-30))
