@@ -305,3 +305,53 @@ def test_neighbours_are_of_tokens(ruined, vitedge, tmp_path):
     assert report["accuracy"]["metric"] == "knn_agreement" and report["accuracy"]["n"] == 24
     assert report["accuracy"]["artifact"] < 0.8  # whole images look alike: 0.97
     assert report["numerics"]["cosine"] < 0.99  # likewise 1.0000
+
+
+# -- queries ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def queries(tmp_path_factory, vitedge, openvino):
+    """The bundles of a model that orders its queries by its own scores; what was said."""
+    folder = tmp_path_factory.mktemp("queries")
+    flags = (*INT8, "--calib-data", small.images(folder), "--duration", 0, "--task", "features")
+    targets = (ONNXRUNTIME, openvino)
+    done = exported(vitedge, folder, "tokens", "classes", "boxes", flags=flags, targets=targets)
+    return [folder / "out" / f"model-{target}" for target in targets], done
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["onnxruntime", "openvino"])
+def test_queries_that_scores_order_are_compared_with_fp32s_own(queries, place, vitedge, tmp_path):
+    bundle = open_bundle(queries[0][place].with_name(f"{queries[0][place].name}-int8"))
+    tokens, classes, boxes = bundle.manifest.outputs
+    assert not tokens.ordered_by and classes.ordered_by == boxes.ordered_by == "best"
+    images = small.images(tmp_path, 24, seed=1)
+    numerics = vitedge("validate", bundle.path, "--data", images, "--json").document["numerics"]
+    assert 0.8 < numerics["kept_queries"] <= 1
+    assert numerics["outputs"]["tokens"]["token_sqnr_db"]
+    assert numerics["outputs"]["boxes"]["token_sqnr_db"] is None
+    told = "the model orders them by its own scores"
+    assert queries[1].stderr.count(told) == 2  # once for each INT8 artifact
+    shown = " ".join(vitedge("inspect", bundle.path).stdout.split())
+    assert shown.count(told) == 1
+
+
+def test_a_golden_answer_in_another_order_is_the_same_one(queries, vitedge, tmp_path):
+    import shutil
+
+    from vitedge.core.bundle import Golden, seal
+
+    source = queries[0][0].with_name(f"{queries[0][0].name}-fp32")
+    path = tmp_path / source.name
+    shutil.copytree(source, path)
+    bundle = open_bundle(path)
+    golden = bundle.golden()
+    turned = {name: golden.further[name][:, ::-1] for name in ("classes", "boxes")}
+    further = {**golden.further, **turned}
+    Golden(golden.images, golden.outputs, golden.labels, further).write(path)
+    seal(path, bundle.manifest)
+    assert "NO PARITY" not in vitedge("validate", path).stdout
+    further["boxes"] = golden.further["boxes"]  # of other queries than the classes
+    Golden(golden.images, golden.outputs, golden.labels, further).write(path)
+    seal(path, bundle.manifest)
+    assert "output 'classes'" in vitedge("validate", path, code=1).stdout

@@ -1,4 +1,5 @@
-"""Somebody's ViT-like ONNX files with several outputs: logits, patch tokens, a class index.
+"""Somebody's ViT-like ONNX files with several outputs: logits, patch tokens, a class index, and
+queries: the tokens whose scores are highest.
 
 Random weights; `large` is how many times larger the position embedding of one token is.
 """
@@ -8,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 
 SIZE, WIDTH, TOKENS, CLASSES, DENSE = 32, 64, 16, 10, 32
+QUERIES = 6
 LARGE_TOKEN = 5
 PREPROCESS = f"height = {SIZE}\nwidth = {SIZE}\nresize = 'exact'\nstd = [0.25, 0.25, 0.25]\n"
 TRUNK = """
@@ -24,12 +26,22 @@ TRUNK = """
     logits = MatMul(pooled, w_head)
     label = ArgMax <axis = 1, keepdims = 0> (logits)
     dense = MatMul(tokens, w_neck)
+    scores = ReduceMax <keepdims = 0> (dense, last_axis)
+    best, place = TopK(scores, queries)
+    column = Unsqueeze(place, last_axis)
+    places = Expand(column, width)
+    chosen = GatherElements <axis = 1> (tokens, places)
+    classes = MatMul(chosen, w_head)
+    corners = MatMul(chosen, w_box)
+    boxes = Sigmoid(corners)
 """
 OUTPUTS = {
     "tokens": (TensorProto.FLOAT, ["batch", TOKENS, WIDTH]),
     "logits": (TensorProto.FLOAT, ["batch", CLASSES]),
     "label": (TensorProto.INT64, ["batch"]),
     "dense": (TensorProto.FLOAT, ["batch", TOKENS, DENSE]),
+    "classes": (TensorProto.FLOAT, ["batch", QUERIES, CLASSES]),
+    "boxes": (TensorProto.FLOAT, ["batch", QUERIES, 4]),
 }
 
 
@@ -51,6 +63,10 @@ def constants(large=1.0):
         "token_axis": np.array([1]),
         "w_head": normal(WIDTH, CLASSES, fan=WIDTH),
         "w_neck": normal(WIDTH, DENSE, fan=WIDTH),
+        "last_axis": np.array([-1]),
+        "queries": np.array([QUERIES]),
+        "width": np.array([1, 1, WIDTH]),
+        "w_box": normal(WIDTH, 4, fan=WIDTH),
     }
 
 
@@ -60,8 +76,8 @@ def write(folder, *outputs, large=1.0):
     used = set(outputs)
     for node in reversed(graph.node):
         node.name = node.output[0]
-        used |= {name for name in node.input if node.output[0] in used}
-    kept = [node for node in graph.node if node.output[0] in used]
+        used |= {name for name in node.input if used.intersection(node.output)}
+    kept = [node for node in graph.node if used.intersection(node.output)]
     del graph.node[:], graph.output[:]
     graph.node.extend(kept)
     graph.output.extend(helper.make_tensor_value_info(name, *OUTPUTS[name]) for name in outputs)

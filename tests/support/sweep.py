@@ -110,6 +110,7 @@ def _facts(result: Any) -> dict[str, Any]:
         outputs = numerics.outputs or {manifest.outputs[0].name: numerics}
         facts["sqnr_db"] = {name: level.sqnr_db for name, level in outputs.items()}
         facts["degenerate"] = numerics.degenerate
+        facts["kept_queries"] = numerics.kept_queries
     layers = manifest.quantization.layers
     macs = [layer.figures.macs if layer.figures else 0 for layer in layers]
     int8 = sum(n for n, layer in zip(macs, layers, strict=True) if layer.quantized)
@@ -150,7 +151,9 @@ def shortfall(row: dict[str, Any], target: str) -> str:
         return "its output was not compared with FP32's"
     levels = [db for db in facts["sqnr_db"].values() if db is not None]
     if levels and min(levels) < MIN_SQNR_DB:
-        return f"SQNR {min(levels):.1f} dB"
+        kept = facts.get("kept_queries")
+        queries = "" if kept is None else f": it gives {kept:.0%} of FP32's queries"
+        return f"SQNR {min(levels):.1f} dB{queries}"
     if not (facts["macs_share"] or _stored(facts)):
         return "nothing is in INT8"
     if facts["macs_share"] < MIN_MACS_SHARE and not all(facts["float"]):

@@ -40,6 +40,9 @@ class Tensor(Spec, frozen=True, kw_only=True):
     shape: tuple[int | Literal["batch"], ...]
     dtype: str
     layout: str
+    ordered_by: str = ""
+    """The node whose scores choose the order of its axis 1; outputs of one share their order.
+    Empty where a place has a meaning of its own."""
 
 
 class Preprocessing(Spec, frozen=True, kw_only=True):
@@ -364,3 +367,8 @@ class Manifest(Spec, frozen=True, kw_only=True):
     """None where the runtime takes the model as it is."""
     golden: GoldenParity | None = None
     """None where the artifact does not run where it was built."""
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """What chooses the order of each output, as `Tensor.ordered_by`."""
+        return tuple(output.ordered_by for output in self.outputs)

@@ -84,7 +84,8 @@ class OutputNumerics(Measurement, frozen=True, kw_only=True):
     cosine: float | None
     """Mean over images, and over the tokens or pixels of each."""
     token_sqnr_db: TokenSqnr | None = None
-    """None of an output (n, D), where all equal FP32's, and where one is not finite."""
+    """None of an output (n, D) or of matched queries, where all equal FP32's, and where one is
+    not finite."""
 
     @property
     def worst_token_db(self) -> float | None:
@@ -105,6 +106,9 @@ class Numerics(OutputNumerics, frozen=True, kw_only=True):
     """The images' name; `golden` for those of the bundle."""
     outputs: dict[str, OutputNumerics] = msgspec.field(default_factory=dict)
     """Every output by its name, the main one first; empty where there is but that."""
+    kept_queries: float | None = None
+    """Share of FP32's queries that the artifact gives, too, of a model that orders them by its
+    own scores: there outputs are compared query by query, matched. None of any other."""
     degenerate: str = ""
     """Why these figures prove nothing: FP32's output hardly varies; empty where it does."""
 
@@ -155,6 +159,8 @@ class Candidate(Measurement, frozen=True, kw_only=True):
     """None where outputs equal FP32's, or were not compared."""
     token_sqnr_db: float | None = None
     """Of the worst token or pixel; None likewise, and where the output has none."""
+    kept_queries: float | None = None
+    """As in `Numerics`."""
     pixel_error: float | None = None
     """Of dense maps, relative to the spread of FP32's values; None where it was not measured."""
     max_abs_error: float | None = None

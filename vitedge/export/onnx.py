@@ -11,11 +11,12 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from vitedge.core import matching
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import EXPORT_PARITY, REWRITE_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import WITH_CLASSES, Batch
-from vitedge.graph import external, fold, preprocess
+from vitedge.graph import external, fold, preprocess, selection
 from vitedge.graph.foreign.canonical import canonical, name_apart
 from vitedge.graph.foreign.dimensions import bind_batch
 from vitedge.graph.run import Fp32Graph, Runner, check_finite
@@ -40,11 +41,14 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
     with explained(model.identity, batch):
         reference = lower(model, path, batch, opset)
         outputs, wanted = Runner(path)(images), reference(images)
+        orders = selection.ordered_by(path, images, outputs)
     _check_output(outputs[0], model.identity)
     lead = None if batch == "dynamic" else batch
     graph = onnx.load(path, load_external_data=False).graph
     specs, errors = [], []
-    for value, got, want in zip(graph.output, outputs, wanted, strict=True):
+    names = [value.name for value in graph.output]
+    near = matching.in_order(wanted, outputs, [orders.get(name, "") for name in names]).outputs
+    for value, got, want in zip(graph.output, near, wanted, strict=True):
         _check_rows(value.name, got, count, model.identity)
         check_finite(got, path, images)
         relative = relative_error(want, got)
@@ -60,6 +64,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
         max_abs_error=max(absolutes),
         max_rel_error=max(relatives),
         further=tuple(specs[1:]),
+        orders=orders,
     )
 
 

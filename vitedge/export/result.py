@@ -11,8 +11,9 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.errors import VitedgeError, first_few
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Trained
-from vitedge.core.report import Report
+from vitedge.core.report import Numerics, Report
 from vitedge.core.spec import INT4_OPSET, Precision
+from vitedge.measure.inspection.notes import matched
 from vitedge.quant import half
 
 
@@ -56,6 +57,9 @@ class ExportResult:
                 notes += _of_training(manifest.quantization.training)
             if used.recipe.weight_bits == 4:
                 notes.append(_of_four_bits(manifest.target.opset))
+        numerics = self._numerics()
+        if numerics and manifest.precision != "fp32":
+            notes += matched(numerics)
         if manifest.half:
             notes += half.notes(manifest.half)
         if self.report.accuracy:
@@ -65,9 +69,13 @@ class ExportResult:
 
     def _degenerate(self) -> str:
         """Why its figures prove nothing; empty where they do, or there are none."""
-        simulation = self.report.simulation
-        numerics = self.report.numerics or (simulation.numerics if simulation else None)
+        numerics = self._numerics()
         return numerics.degenerate if numerics else ""
+
+    def _numerics(self) -> Numerics | None:
+        """Measured on its runtime, or of its graph where that does not run here."""
+        simulation = self.report.simulation
+        return self.report.numerics or (simulation.numerics if simulation else None)
 
     def _not_run(self) -> Iterator[str]:
         """Why nothing was run, what was done instead, and what is left to do."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
 
 from vitedge.core import manifest, report
@@ -139,8 +140,8 @@ def _build(
         ),
         inputs=(_tensor(exported.input, "NHWC, RGB"),),
         outputs=(
-            _tensor(exported.output, f"{_axes(exported.output)}, {MEANING[model.task]}"),
-            *(_tensor(spec, _axes(spec)) for spec in exported.further),
+            _output(exported, exported.output, f"{_axes(exported.output)}, {MEANING[model.task]}"),
+            *(_output(exported, spec, _axes(spec)) for spec in exported.further),
         ),
         preprocessing=manifest.Preprocessing(
             host=model.preprocess, graph=_graph_part(model.preprocess)
@@ -181,6 +182,11 @@ def _graph_part(preprocess: Preprocess) -> tuple[str, ...]:
 
 def _axes(output: TensorSpec) -> str:
     return {2: "NC", 3: "NLC", 4: "NCHW"}.get(len(output.shape), "N…")
+
+
+def _output(exported: Fp32Graph, spec: TensorSpec, layout: str) -> manifest.Tensor:
+    order = exported.orders.get(spec.name, "")
+    return msgspec.structs.replace(_tensor(spec, layout), ordered_by=order)
 
 
 def _tensor(spec: TensorSpec, layout: str) -> manifest.Tensor:

@@ -186,6 +186,8 @@ def _token_sqnr(criterion: Criterion, subject: Subject, confidence: float) -> Ch
     if numerics is None:
         return None
     if numerics.token_sqnr_db is None and numerics.sqnr_db is not None:
+        if numerics.kept_queries is not None:
+            return criterion.missing("its queries are matched with FP32's, wherever they stand")
         return criterion.missing("its main output has no tokens and no pixels")
     return _level(criterion, numerics, numerics.worst_token_db)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,8 @@ class Fp32Graph:
     max_rel_error: float
     further: tuple[TensorSpec, ...] = ()
     """The other outputs."""
+    orders: Mapping[str, str] = field(default_factory=dict)
+    """The outputs whose order scores choose, and the node that does, as `graph.selection`."""
 
     def outputs(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Every output (n, …) for `images` (n, H, W, 3), on ONNX Runtime, the main one first.

@@ -20,6 +20,8 @@ MAX_DROP_PP = 0.5
 """Points that a faster precision may lose where nothing says otherwise."""
 MIN_SQNR_DB = 20.0
 """What it must keep where accuracy was not measured: below, choices start to change sides."""
+MIN_KEPT_QUERIES = 0.9
+"""Share of FP32's queries that it must give, likewise."""
 MAX_PIXEL_ERROR = 0.1
 """What the error of dense maps may be, relative to the spread of FP32's values, likewise."""
 SAME_SIZE = 1.05
@@ -59,6 +61,7 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
                 sqnr_db=numerics.sqnr_db if numerics else None,
                 token_sqnr_db=numerics.worst_token_db if numerics else None,
                 pixel_error=pixel_error,
+                kept_queries=numerics.kept_queries if numerics else None,
                 max_abs_error=numerics.max_abs_error if numerics else None,
                 bytes=size.bytes,
             )
@@ -72,6 +75,7 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float) -> Recommenda
     A less exact precision must be faster than the best before it, with intervals that do not
     touch, and exact enough: it loses at most `max_drop_pp` points or, where accuracy was not
     measured, keeps 20 dB SQNR, in its worst token or pixel, too; dense maps a pixel error of 10%.
+    Of queries that a model orders by its own scores it gives 90%, too.
     """
     if len(candidates) < 2:
         return None
@@ -110,6 +114,8 @@ def _exact_enough(candidate: Candidate, max_drop_pp: float) -> bool:
     if candidate.pixel_error is not None:
         return candidate.pixel_error <= MAX_PIXEL_ERROR
     if candidate.sqnr_db is not None:
+        if candidate.kept_queries is not None and candidate.kept_queries < MIN_KEPT_QUERIES:
+            return False
         worst_db = candidate.token_sqnr_db
         return min(candidate.sqnr_db, math.inf if worst_db is None else worst_db) >= MIN_SQNR_DB
     return candidate.max_abs_error == 0
@@ -121,6 +127,11 @@ def sqnr(output: Candidate | OutputNumerics) -> str:
     worst_db = token.worst if isinstance(token, TokenSqnr) else token
     worst = "" if worst_db is None else f", {worst_db:.1f} in its worst token or pixel"
     return f"{output.sqnr_db:.1f} dB SQNR{worst}"
+
+
+def queries(kept: float) -> str:
+    """`gives 75% of FP32's queries`, of a model that orders them by its own scores."""
+    return f"gives {kept:.0%} of FP32's queries"
 
 
 def _against(candidate: Candidate, best: Candidate, max_drop_pp: float) -> str:
@@ -145,6 +156,8 @@ def _loss(candidate: Candidate, max_drop_pp: float) -> str:
             fidelity = f"{candidate.pixel_error:.1%} pixel error"
         elif candidate.sqnr_db is not None:
             fidelity = sqnr(candidate)
+            if candidate.kept_queries is not None:
+                fidelity += f" with {candidate.kept_queries:.0%} of FP32's queries"
         return f"{fidelity} (accuracy was not measured)"
     lost = f"{abs(candidate.drop_pp):.2f} points {'lost' if candidate.drop_pp >= 0 else 'gained'}"
     if candidate.drop_ci_pp is None:
@@ -161,6 +174,9 @@ def _too_much(candidate: Candidate, max_drop_pp: float) -> str:
     if candidate.pixel_error is not None:
         return f"has {candidate.pixel_error:.1%} pixel error, more than {MAX_PIXEL_ERROR:.0%}"
     if candidate.sqnr_db is not None:
+        if candidate.kept_queries is not None:
+            least = f"{MIN_KEPT_QUERIES:.0%} and {MIN_SQNR_DB:g} dB"
+            return f"{queries(candidate.kept_queries)} at {sqnr(candidate)}, not {least}"
         return f"keeps {sqnr(candidate)}, less than {MIN_SQNR_DB:g}"
     return "its error is not known"
 

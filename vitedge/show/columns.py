@@ -315,6 +315,12 @@ _Output = Column[NamedOutput]
 OUTPUTS: tuple[Column[NamedOutput], ...] = (
     *lift(lambda output: output.report, ARTIFACT),
     _Output("output", "output", "", lambda output: output.name, kind="name"),
+    _Output(
+        *("kept_queries", "queries", "%"),
+        lambda output: getattr(numerics(output.report), "kept_queries", None),
+        ".4g",
+        sparse=True,
+    ),
     *lift(
         lambda output: output.numerics,
         SQNR,

@@ -96,6 +96,7 @@ def _compare(
             images,
             manifest.model.task,
             calibration=digests,
+            orders=manifest.orders,
             on_progress=partial(steps, f"validating {manifest.name}", total=len(images)),
         )
         return accuracy, numerics or _against_golden(bundle, session), per_image
@@ -113,7 +114,7 @@ def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
     names = [spec.name for spec in session.outputs]
     outputs = dict(zip(names, run_all(session, golden.images), strict=True))
-    return against_golden(golden, outputs, bundle.manifest.model.task)
+    return against_golden(golden, outputs, bundle.manifest.model.task, bundle.manifest.orders)
 
 
 def has_own_images(bundle: Bundle) -> bool:

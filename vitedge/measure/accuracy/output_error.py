@@ -6,12 +6,13 @@ One large token outshouts the noise of all the others in an SQNR over the whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.matching import in_order
 from vitedge.core.numerics import as_maps, by_position, cosines, decibels, sqnr_db
 from vitedge.core.report import Numerics, OutputNumerics, TokenSqnr
 from vitedge.core.spec import Task
@@ -25,7 +26,9 @@ CHUNK_BYTES = 2**24
 class OutputError:
     """Error of one output against FP32's, accumulated over batches in float64."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, matched: bool = False) -> None:
+        """`matched`: its positions are queries, which have none of their own."""
+        self._matched = matched
         self._signal: NDArray[np.float64] | float = 0.0  # (positions,)
         self._noise: NDArray[np.float64] | float = 0.0
         self._cosines = self._max = 0.0
@@ -34,7 +37,7 @@ class OutputError:
 
     def update(self, fp32: Output, artifact: Output) -> None:
         """Add the outputs (n, D), of tokens (n, N, C) or of pixels (n, C, h, w), of one batch."""
-        self._dense = fp32.ndim in (3, 4)
+        self._dense = fp32.ndim in (3, 4) and not self._matched
         step = max(1, CHUNK_BYTES // max(1, fp32[:1].nbytes))
         for start in range(0, len(fp32), step):
             part = slice(start, start + step)
@@ -88,19 +91,33 @@ class OutputError:
 
 
 class OutputErrors:
-    """The error of each output by its name, the main one first."""
+    """The error of each output by its name, the main one first.
 
-    def __init__(self, names: Iterable[str], task: Task) -> None:
-        self._errors = {name: OutputError() for name in names}
+    Queries whose `orders` scores choose, as `Manifest.orders` says, are matched with FP32's.
+    """
+
+    def __init__(self, names: Iterable[str], task: Task, orders: Sequence[str] = ()) -> None:
+        names = tuple(names)
+        self._orders = orders or ("",) * len(names)
+        pairs = zip(names, self._orders, strict=True)
+        self._errors = {name: OutputError(matched=bool(order)) for name, order in pairs}
         self._task = task
+        self._queries = self._kept = 0
 
     @property
     def count(self) -> int:
         """How many outputs there are."""
         return len(self._errors)
 
+    def matched(self, fp32: Sequence[Output], artifact: Sequence[Output]) -> list[Output]:
+        """The outputs of `artifact`, with queries in the order of FP32's; counts those kept."""
+        outputs, kept = in_order(fp32, artifact, self._orders)
+        self._queries += kept.size
+        self._kept += int(kept.sum())
+        return outputs
+
     def update(self, fp32: Iterable[Output], artifact: Iterable[Output]) -> None:
-        """Add the outputs of one batch, in the order of the names."""
+        """Add the outputs of one batch, `matched`, in the order of the names."""
         outputs = zip(self._errors.values(), fp32, artifact, strict=True)
         for place, (error, want, got) in enumerate(outputs):
             maps = self._task == "dense" and not place
@@ -108,7 +125,9 @@ class OutputErrors:
 
     def result(self, data: str, distinct: int | None = None) -> Numerics:
         """The error over everything seen, as `numerics` says."""
-        return numerics(self._errors, data, distinct)
+        result = numerics(self._errors, data, distinct)
+        kept = self._kept / self._queries if self._queries else None
+        return msgspec.structs.replace(result, kept_queries=kept)
 
 
 def numerics(errors: Mapping[str, OutputError], data: str, distinct: int | None = None) -> Numerics:

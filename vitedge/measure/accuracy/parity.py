@@ -33,14 +33,15 @@ def compare(
     precision: Precision,
     task: Task,
     at_export: GoldenParity | None,
+    orders: Sequence[str] = (),
 ) -> Parity:
     """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`.
 
-    The main one comes first; one that is broken breaks them all.
+    The main one comes first; one that is broken breaks them all. `orders` are the manifest's.
     """
     main, got = next(iter(outputs.items()))
     want = golden.by_name(main)
-    numerics = against_golden(golden, outputs, task)
+    numerics = against_golden(golden, outputs, task, orders)
     before_db = {} if at_export is None else {main: at_export.sqnr_db, **at_export.further}
     broken = ""
     for name, error in (numerics.outputs or {main: numerics}).items():
@@ -76,11 +77,15 @@ def _why_broken(
 
 
 def against_golden(
-    golden: Golden, outputs: Mapping[str, NDArray[np.float32]], task: Task
+    golden: Golden,
+    outputs: Mapping[str, NDArray[np.float32]],
+    task: Task,
+    orders: Sequence[str] = (),
 ) -> Numerics:
     """The error of `outputs` (k, …) for the golden images, the main one first, against FP32's."""
-    want, errors = golden.by_name(next(iter(outputs))), OutputErrors(outputs, task)
-    errors.update([want[name] for name in outputs], outputs.values())
+    by_name, errors = golden.by_name(next(iter(outputs))), OutputErrors(outputs, task, orders)
+    want = [by_name[name] for name in outputs]
+    errors.update(want, errors.matched(want, list(outputs.values())))
     return errors.result("golden", len({image.tobytes() for image in golden.images}))
 
 
@@ -90,7 +95,8 @@ def _on_golden(bundle: Bundle, threads: int = 0) -> Parity:
     with open_session(bundle, threads) as session:
         names = [spec.name for spec in session.outputs]
         outputs = dict(zip(names, run_all(session, golden.images), strict=True))
-    return compare(golden, outputs, manifest.precision, manifest.model.task, manifest.golden)
+    task, orders = manifest.model.task, manifest.orders
+    return compare(golden, outputs, manifest.precision, task, manifest.golden, orders)
 
 
 def at_export(bundle: Bundle) -> GoldenParity | None:

@@ -69,4 +69,6 @@ def _difference(fp32: Bundle, golden: Golden, session: Session) -> str:
     for name, want in golden.by_name(names[0]).items():
         if outputs[name].shape != want.shape:
             return f"it gives {outputs[name].shape}, not {want.shape}"
-    return compare(golden, outputs, fp32.manifest.precision, fp32.manifest.model.task, None).broken
+    manifest = fp32.manifest
+    task, orders = manifest.model.task, manifest.orders
+    return compare(golden, outputs, manifest.precision, task, None, orders).broken

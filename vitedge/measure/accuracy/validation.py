@@ -47,16 +47,18 @@ def validate(
     task: Task,
     *,
     calibration: Set[str],
+    orders: Sequence[str] = (),
     on_progress: Callable[[int], None] = lambda seen: None,
 ) -> Validation:
     """Run `artifact` and `fp32` over `images` and compare with the labels and with each other.
 
     `calibration` are the digests of images the artifact was calibrated on: meeting one is an
-    InputError, because accuracy on images that shaped the artifact proves nothing. Without
+    InputError, because accuracy on images that shaped the artifact proves nothing. Outputs whose
+    `orders` scores choose, as the manifest says, are compared query by query, matched. Without
     `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
     """
     size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
-    scorer = _Scorer(task, [spec.name for spec in artifact.outputs])
+    scorer = _Scorer(task, [spec.name for spec in artifact.outputs], orders)
     for batch in images.batches(size):
         if not calibration.isdisjoint(batch.digests):
             raise SharedError(
@@ -91,10 +93,10 @@ def validate(
 class _Scorer:
     """What the outputs say, worked out for many images at a time: the runtimes have the cores."""
 
-    def __init__(self, task: Task, outputs: Sequence[str]) -> None:
+    def __init__(self, task: Task, outputs: Sequence[str], orders: Sequence[str]) -> None:
         self.seen = 0
         self.score = metrics.score(task)
-        self.error = OutputErrors(outputs, task)
+        self.error = OutputErrors(outputs, task, orders)
         self._worst = WorstImages(task)
         self._digests: list[int] = []
         self._labels: list[NDArray[Any]] = []
@@ -108,6 +110,7 @@ class _Scorer:
         if labels.ndim == 1:
             self._labels.append(labels)
         if fp32 is not None:
+            artifact = self.error.matched(fp32, artifact)
             self._worst.add(batch.images, labels, artifact[0], fp32[0])
         self._waiting.append((labels, *artifact, *(fp32 or ())))
         size_bytes = max(1, sum(output.nbytes for output in artifact))

@@ -85,6 +85,7 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     if numerics and manifest.precision != "fp32":
         about["against FP32"] = notes.fidelity(numerics)
         remarks += notes.hidden(numerics)
+        remarks += notes.matched(numerics)
     if record:
         used = record.calibration
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"

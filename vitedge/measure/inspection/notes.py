@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vitedge.core.manifest import Compiled, Control, Manifest, Spared, Trained
 from vitedge.core.report import Numerics, OutputNumerics
-from vitedge.measure.recommendation import MIN_SQNR_DB, sqnr
+from vitedge.measure.recommendation import MIN_SQNR_DB, queries, sqnr
 
 
 def facts(manifest: Manifest) -> Iterator[str]:
@@ -22,7 +22,23 @@ def facts(manifest: Manifest) -> Iterator[str]:
 
 def outputs(manifest: Manifest) -> str:
     """`logits (batch, 10), tokens (batch, 16, 64)`, the main one first."""
-    return ", ".join(f"{o.name} ({', '.join(map(str, o.shape))})" for o in manifest.outputs)
+    shapes = ", ".join(f"{o.name} ({', '.join(map(str, o.shape))})" for o in manifest.outputs)
+    ordered = [output.name for output in manifest.outputs if output.ordered_by]
+    if not ordered:
+        return shapes
+    return f"{shapes}; its own scores order the queries of {' and '.join(ordered)}"
+
+
+MATCHED = (
+    "its queries were matched with FP32's, image by image, because the model orders them by its "
+    "own scores"
+)
+
+
+def matched(numerics: Numerics) -> Iterator[str]:
+    """That queries were matched, and how many are FP32's still."""
+    if numerics.kept_queries is not None:
+        yield f"{MATCHED}: it {queries(numerics.kept_queries)}"
 
 
 def fidelity(numerics: Numerics) -> str:

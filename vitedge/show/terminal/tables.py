@@ -129,6 +129,8 @@ def parity(section: Parity) -> str:
     if error.worst_token_db is not None:
         line += f", {number(error.worst_token_db, '.1f')} in its worst token or pixel"
     line += f", max error {number(error.max_abs_error, '.2g')}"
+    if error.kept_queries is not None:
+        line += f", {number(100 * error.kept_queries, '.0f')}% of FP32's queries"
     if section.agreement is not None:
         line += f", {number(100 * section.agreement, '.0f')}% choose the same"
     return line
