@@ -41,7 +41,7 @@ def row(kind: str) -> str:
 
 
 def refused() -> list[str]:
-    """A line each for the reasons why classes are not of one image."""
+    """A line for all that models need beside an image, and the classes that make it."""
     reasons: dict[str, list[str]] = {}
     for kind, reason in NOT_OF_ONE_IMAGE.items():
         reasons.setdefault(reason, []).append(kind)
@@ -66,7 +66,12 @@ def main() -> None:
         "|---|---|---|---|",
         *table,
     ]
-    lines += ["", "Not of one image, and refused with the reason:", "", *refused()]
+    lines += [
+        "",
+        "Refused, as their models do not run on an image alone: they need",
+        "",
+        *refused(),
+    ]
     if arguments.write:
         text = "\n".join(lines) + "\n"
         PAGE.write_text(BLOCK.sub(lambda _: text, page), encoding="utf-8")

@@ -41,6 +41,8 @@ def _run(worker: tuple[Warm, Warm], model: Model) -> dict:
         if "crashed" in facts:
             return {"not_made": facts["crashed"]}
         facts.pop("terminal", None)
+        if "not_made" in facts:
+            return facts
         given = facts.pop("given")
         row = product.run(measure, f"hf:{folder}", given, Path(work), TARGETS)
         return {**facts, "given": given, **sweep.without(row, work)}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.support.sweep import excluded
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.models.sources import ModelRequest, resolve
@@ -205,6 +206,14 @@ BEYOND = {
         *("OwlViTForObjectDetection", "OwlViTConfig", {"vision_config": VIT}),
         *("`input_ids`", "its OwlViTVisionTransformer with `task="),
     ),
+    "clips": ("VJEPA2ForVideoClassification", "VJEPA2Config", {}, "`pixel_values_videos`", ""),
+    "colours by number": (
+        "ImageGPTForImageClassification",
+        "ImageGPTConfig",
+        {},
+        "`input_ids`",
+        "",
+    ),
     "another image": (
         *("SuperGlueForKeypointMatching", "SuperGlueConfig", {}),
         *("a pair of images", ""),
@@ -228,6 +237,8 @@ def test_a_model_that_needs_more_than_an_image_says_what(folder, beyond):
         read(folder(architecture, config, **settings))
     assert architecture in caught.value.what and needs in caught.value.what
     assert part in caught.value.fix
+    told = {"error": {"what": caught.value.what}}
+    assert excluded(told) == (beyond not in ("a fourth channel", "room for more"))
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,10 @@ def test_a_config_whose_classes_are_not_the_heads_is_refused(hf_folder, settings
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"architectures": ["BertModel"]}, "BertModel takes no images"),
+        (
+            {"architectures": ["BertModel"]},
+            "BertModel does not run on an image alone: it needs `input_ids`",
+        ),
         ({"architectures": ["SwinModel"]}, "no SwinModel can be made of its config.json"),
         ({"architectures": ["NoSuchModel"]}, "no architecture of transformers (['NoSuchModel'])"),
         ({"architectures": None}, "no architecture of transformers"),

@@ -20,8 +20,8 @@ MIN_SQNR_DB = 20.0
 MIN_MACS_SHARE = 0.8
 AS_IT_COMES = "as it comes"
 """The plan of a row whose module does not run on pixels alone."""
-NEEDS = "does not run on an image alone: it needs"
-"""What the product says of those that want text, a video or another image."""
+NEEDS = re.compile("an image alone: (it needs|they need) ")
+"""What the product says of those that want text, prompts, a video or another image."""
 
 
 class Model(NamedTuple):
@@ -168,8 +168,7 @@ def _stored(facts: dict[str, Any]) -> bool:
 
 def excluded(row: dict[str, Any]) -> bool:
     """Whether its library needs more than an image for it, and the product says of what."""
-    told = row.get("error", {}).get("what", "")
-    return row.get("plan") == AS_IT_COMES and NEEDS in told
+    return bool(NEEDS.search(row.get("error", {}).get("what", "")))
 
 
 def line(row: dict[str, Any]) -> str:

@@ -72,6 +72,12 @@ def test_the_docs_list_every_class_and_the_reasons():
     assert set(refused()) <= set(page.splitlines())
 
 
+@pytest.mark.parametrize(("kind", "needs"), [("Llama4", "text"), ("VitMatte", "a trimap")])
+def test_an_image_processor_whose_models_need_more_says_what(kind, needs):
+    with pytest.raises(InputError, match=f"not run on an image alone: they need {needs}"):
+        from_hf({"image_processor_type": f"{kind}ImageProcessorFast"}, "", None)
+
+
 @pytest.mark.parametrize("kind", sorted(set(PROCESSORS) - {"ViTHybrid"}))
 def test_defaults_are_the_librarys(kind):
     """What a file does not say; pad_size and the like may be left to an instance."""

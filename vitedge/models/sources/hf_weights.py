@@ -38,7 +38,7 @@ class Part(NamedTuple):
 def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any, Task | None]:
     """The class that config.json names, and what its name says that it does, None if nothing.
 
-    Raises InputError where that is not what was requested, and where it takes no images.
+    Raises InputError where that is not what was requested, and where it takes no `pixel_values`.
     """
     import transformers
 
@@ -52,7 +52,7 @@ def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any,
             fix="save the model with save_pretrained()",
         )
     if "pixel_values" not in inspect.signature(kind.forward).parameters:
-        raise InputError(f"{source}: {kind.__name__} takes no images", fix=TAKEN)
+        raise _incomplete(kind, f"`{_first_argument(kind)}`", "", source)
     for part in ("backbone_config", "vision_config"):
         config = getattr(config, part, None) or config
     channels = getattr(config, "num_channels", 3)
@@ -154,10 +154,19 @@ def _encoder_class(kind: Any, config: Any) -> str:
     return ""
 
 
+def _first_argument(kind: Any) -> str:
+    """What a model that takes no `pixel_values` takes in their place."""
+    arguments = list(inspect.signature(kind.forward).parameters)
+    return kind.main_input_name if kind.main_input_name in arguments else arguments[1]
+
+
 def _incomplete(kind: Any, needs: str, part: str, source: str) -> InputError:
     """The error of a model that needs more than an image; its fix is the part that does not."""
+    does = "does not run on an image alone"
+    if "`input_points`" in needs:  # it runs without, on prompts of its own that name nothing
+        does = "segments what prompts name, not an image alone"
     return InputError(
-        f"{source}: {kind.__name__} does not run on an image alone: it needs {needs}",
+        f"{source}: {kind.__name__} {does}: it needs {needs}",
         fix=f"take its {part} with `task='features'`" if part else TAKEN,
     )
 

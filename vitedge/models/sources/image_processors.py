@@ -273,10 +273,10 @@ PROCESSORS: dict[str, Processor] = {
     ),
 }
 
-_TEXT = "its models take or write text"
-_PATCHES = "it cuts images into patches, and its models take their number and places, too"
-_VIDEO = "it makes clips of video"
-_PAIRS = "it makes pairs of images"
+_TEXT = "text to read or to write"
+_PATCHES = "its patches with their number and places"
+_VIDEO = "a video"
+_PAIRS = "a pair of images"
 _NAMES = {
     _TEXT: "BridgeTower Emu3 Fuyu Gemma3 GotOcr2 Idefics Idefics2 Idefics3 Janus Kosmos2_5 "
     "LayoutLMv2 LayoutLMv3 Llava LlavaNext LlavaOnevision DeepseekOcr2 DeepseekVL "
@@ -288,13 +288,13 @@ _NAMES = {
     "NeoMME PaddleOCRVL Pix2Struct Pixtral Qwen2VL Siglip2",
     _VIDEO: "Tvp VideoLlama3 VideoLlava VideoMAE Vivit",
     _PAIRS: "EfficientLoFTR LightGlue SuperGlue",
-    "it crops by what a page shows": "Nougat PPFormulaNet",
-    "its models take colours by number": "ImageGPT",
-    "its models take a picture and its mask as a prompt, too": "SegGpt",
-    "its models take a trimap, too": "VitMatte",
+    "the page's margins cropped by what it shows": "Nougat PPFormulaNet",
+    "its colours by number": "ImageGPT",
+    "a picture and its mask as a prompt": "SegGpt",
+    "a trimap": "VitMatte",
 }
 NOT_OF_ONE_IMAGE = {name: reason for reason, names in _NAMES.items() for name in names.split()}
-"""Classes whose models take more than one image, and what that is."""
+"""Classes whose models do not run on an image alone, and what those need."""
 
 PROCESSOR_OF_MODEL = {
     model: name for name, entry in PROCESSORS.items() for model in entry.models.split()

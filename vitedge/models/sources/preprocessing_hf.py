@@ -94,7 +94,11 @@ def _kind(config: Mapping[str, object], model_type: str) -> str:
         return kind
     where = "preprocessor_config.json"
     if kind in NOT_OF_ONE_IMAGE:
-        raise InputError(f"{where}: {kind}ImageProcessor: {NOT_OF_ONE_IMAGE[kind]}", fix=FIX)
+        raise InputError(
+            f"{where}: models of {kind}ImageProcessor do not run on an image alone: "
+            f"they need {NOT_OF_ONE_IMAGE[kind]}",
+            fix=FIX,
+        )
     if not name:
         unnamed = f"of model type '{model_type}'" if model_type else "and no config.json beside it"
         raise InputError(f"{where} names no `image_processor_type`, {unnamed}", fix=FIX)
