@@ -20,6 +20,8 @@ OUTPUTS_DB = 25.0
 """Of the model's output, what products that put out INT8 must leave."""
 LEAST_DB = 22.0
 """What INT8 as a whole must leave: below, choices change sides."""
+RANKED_ON = 2
+"""Batches: what is left is measured on all of them."""
 
 
 def spare_outputs(calibrated: Calibrated) -> Calibrated:
@@ -59,7 +61,7 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
     if whole_db >= LEAST_DB:
         return calibrated
     rounded = [layer.node for layer in calibrated.layers if layer.quantized or layer.stored]
-    ratios = harm(calibrated.path, model, rounded, calibrated.images, progress)
+    ratios = harm(calibrated.path, model, rounded, calibrated.images[:RANKED_ON], progress)
     ranking = sorted(ratios.items(), key=lambda item: -item[1])
     too_few, enough, best = 0, len(ranking), None
     while enough - too_few > 1:
