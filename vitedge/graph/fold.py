@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with as replace_uses
 from onnxscript import optimizer, rewriter
 
-from vitedge.graph import gather, pads
+from vitedge.graph import gather, pads, pools
 from vitedge.graph.constants import evaluate
 from vitedge.graph.external import constant
 
@@ -26,6 +26,7 @@ def constants(model: ir.Model) -> None:
     _store(model.graph)
     _flatten_weights(model.graph)
     pads.name_axes(model.graph)
+    pools.make_global(model.graph)
 
 
 def _fold(model: ir.Model) -> None:

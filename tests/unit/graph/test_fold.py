@@ -113,3 +113,14 @@ def test_a_stack_of_one_matrix_is_a_matrix_where_the_output_stays(tmp_path, rank
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     assert ranks[product.input[1]] == dims
     np.testing.assert_allclose(run(path), run(after), rtol=1e-6)
+
+
+@pytest.mark.parametrize("pool", [torch.nn.AvgPool2d, torch.nn.MaxPool2d])
+def test_a_pool_larger_than_its_map_runs_on_every_runtime(tmp_path, pool):
+    module = torch.nn.Sequential(pool(64, ceil_mode=True), torch.nn.Flatten())
+    x = torch.rand(1, 2, 4, 6)
+    torch.onnx.export(module, (x,), tmp_path / "model.onnx", opset_version=20, verbose=False)
+    _, after = folded(tmp_path / "model.onnx")
+    want, x = module(x).numpy(), x.numpy()
+    for got in (Runner(after)(x)[0], ov.compile_model(after, "CPU")(x)[0]):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
