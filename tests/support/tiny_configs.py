@@ -71,7 +71,11 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "pp_ocrv6_medium_det": _INTRACLASS | _HALVING,
     "pp_ocrv6_small_det": {"layer_list_out_channels": [96, 96, 192, 384], **_HALVING},
     "pp_doclayout_v2": {"class_thresholds": [0.5, 0.5], "class_order": [0, 1]},
-    "depth_pro": {"patch_size": 96, "image_size": 384, "intermediate_hook_ids": [1, 0]},
+    "depth_pro": {
+        **{"patch_size": 96, "image_size": 384, "intermediate_hook_ids": [1, 0]},
+        **{"fusion_hidden_size": 64, "intermediate_feature_dims": [64, 64]},
+        "scaled_images_feature_dims": [256, 256, 128],
+    },
     # at 0.02, of what an image is, 1e-6 is left where the head's softplus begins
     "zoedepth": {"initializer_range": 0.04},
     "perceiver": {"num_latents": 32, "num_self_attends_per_block": 2},
