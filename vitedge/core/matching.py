@@ -32,11 +32,12 @@ def in_order(
 ) -> Matching:
     """Outputs of `artifact`, those that have an order, as `Manifest.orders` says, in FP32's.
 
+    These may be the first few outputs alone, and their `orders` the first of more or none.
     `kept` is of all orders' queries, (queries,).
     """
     outputs, kept = list(artifact), [np.zeros(0, bool)]
-    for order in filter(None, dict.fromkeys(orders)):
-        places = [place for place, by in enumerate(orders) if by == order]
+    for order in filter(None, dict.fromkeys(orders[: len(outputs)])):
+        places = [place for place, by in enumerate(orders[: len(outputs)]) if by == order]
         matching = match(*([x[place] for place in places] for x in (fp32, outputs)))
         kept.append(matching.kept.ravel())
         for place, output in zip(places, matching.outputs, strict=True):

@@ -5,7 +5,7 @@ One INT8 scale serves a whole activation: a single outlier channel leaves the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError
+from vitedge.core.matching import in_order
 from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.channels import Channels, Factor
 from vitedge.graph.external import changed, constant, load, write
@@ -59,14 +60,21 @@ def _changes(factors: Iterable[Factor], scale: Scales) -> dict[tuple[str, int], 
     return changes
 
 
-def check(fp32: Path, path: Path, images: Images, fp32_output: NDArray[np.float32]) -> float:
+def check(
+    fp32: Path,
+    path: Path,
+    images: Images,
+    fp32_output: NDArray[np.float32],
+    orders: Sequence[str] = (),
+) -> float:
     """The largest relative error of the outputs of `path` on `images`, against `fp32_output` and
-    what further ones are of `fp32`.
+    what further ones are of `fp32`; `orders` are as `Manifest.orders` says.
 
     Raises InputError, naming the first layer that differs, when it is above REWRITE_PARITY.
     """
     outputs = Runner(path)(images)
     wanted = Runner(fp32)(images) if len(outputs) > 1 else [fp32_output]
+    outputs = in_order(wanted, outputs, orders).outputs
     error = max(relative_error(want, got) for want, got in zip(wanted, outputs, strict=True))
     if error <= REWRITE_PARITY:
         return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +26,17 @@ def calibrate(
     recipe: Calibration,
     target: Quantization,
     progress: Progress,
+    orders: Sequence[str] = (),
 ) -> tuple[Calibrated, list[Tried]]:
     """Measure what quantizing the ONNX file `fp32` (uint8 NHWC input) takes.
 
     Convolutions whose INT8 has its output in INT8 get it where that leaves the model's enough.
     `batches` are calibration images (B, H, W, 3) of the graph's own batch size. Returns also what
-    was tried where the recipe says `auto`, best first. Raises InputError when an activation is NaN
+    was tried where the recipe says `auto`, best first; outputs whose `orders` scores choose, as
+    the manifest says, are matched with FP32's. Raises InputError when an activation is NaN
     or infinite, or nothing can be quantized.
     """
-    observed = observe(fp32, batches, recipe, target, progress)
+    observed = observe(fp32, batches, recipe, target, progress, orders)
     strengths = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
     first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)

@@ -112,7 +112,8 @@ class Quantizer:
 
         calibrated, model = self._calibrated, onnx.load(int8.path)
         layers = [layer.node for layer in int8.record.layers if layer.quantized or layer.stored]
-        return harm(calibrated.path, model, layers, calibrated.images, self._steps)
+        images, orders = calibrated.images, calibrated.orders
+        return harm(calibrated.path, model, layers, images, self._steps, orders)
 
     def examine(self, int8: Int8) -> manifest.QuantizationRecord:
         """The record of `int8`, with what each of its layers loses."""
@@ -145,8 +146,11 @@ class Quantizer:
 
         images, target = self._images, self._target
         batches = batched(images, target.batch_size)
+        exported = self._exported
+        specs = (exported.output, *exported.further)
+        orders = tuple(exported.orders.get(spec.name, "") for spec in specs)
         calibrated, tried = calibrate(
-            self._source(), batches, images.recipe, target.quantization, self._steps
+            self._source(), batches, images.recipe, target.quantization, self._steps, orders
         )
         return (calibrated if self._train else spare_layers(calibrated, self._steps)), tried
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -48,6 +48,8 @@ class Observed:
     """The first few batches."""
     outputs: tuple[NDArray[np.float32], ...]
     """Of the FP32 graph on them."""
+    orders: Sequence[str] = ()
+    """What chooses the order of each output, as `Manifest.orders` says."""
 
 
 def observe(
@@ -56,6 +58,7 @@ def observe(
     recipe: Calibration,
     target: Quantization,
     progress: Progress,
+    orders: Sequence[str] = (),
 ) -> Observed:
     """Run the ONNX file `fp32` (uint8 NHWC input) on every batch (B, H, W, 3) of its own size.
 
@@ -99,6 +102,7 @@ def observe(
         statistics=statistics,
         images=tuple(images),
         outputs=tuple(outputs),
+        orders=orders,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Calibrated:
     """What stays in float for the model's output."""
     learned: Learned = Learned()
     """What takes the place of the ranges."""
+    orders: Sequence[str] = ()
+    """What chooses the order of each output, as `Manifest.orders` says."""
 
 
 def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -> Calibrated:
@@ -72,7 +74,7 @@ def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -
     if groups:
         path = fp32.with_name(f"equalized-{strength}.onnx")
         equalize.rescale(fp32, observed.channels, scale, path)
-        error = equalize.check(fp32, path, observed.images[0], observed.outputs[0])
+        error = equalize.check(fp32, path, observed.images[0], observed.outputs[0], observed.orders)
     unscaled = np.zeros(1, np.int64)
     return Calibrated(
         path=path,
@@ -87,6 +89,7 @@ def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -
         max_rel_error=error,
         images=observed.images,
         outputs=observed.outputs,
+        orders=observed.orders,
     )
 
 

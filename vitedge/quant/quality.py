@@ -7,6 +7,7 @@ import math
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
+from vitedge.core.matching import in_order
 from vitedge.core.numerics import sqnr_db
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner
@@ -34,7 +35,8 @@ def quality_db(calibrated: Calibrated, model: ModelProto | None = None) -> float
     signal = noise = 0.0
     for images, fp32 in zip(calibrated.images, calibrated.outputs, strict=True):
         signal += float(np.square(fp32, dtype=np.float64).sum())
-        noise += float(np.square(run(images)[0] - fp32, dtype=np.float64).sum())
+        (output,) = in_order([fp32], run(images)[:1], calibrated.orders).outputs
+        noise += float(np.square(output - fp32, dtype=np.float64).sum())
     for file in path.parent.glob(f"{path.name}*"):  # its data, where it is large
         file.unlink()
     level = sqnr_db(max(signal, 1e-300), max(noise, 1e-300))

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from vitedge.core.matching import in_order
 from vitedge.graph.run import Progress, Runner
 
 RUNS = 300
@@ -28,6 +29,7 @@ def harm(
     operators: Sequence[str],
     batches: Sequence[NDArray[np.uint8]],
     progress: Progress,
+    orders: Sequence[str] = (),
 ) -> dict[str, float]:
     """Noise power over signal power at the output, with one operator at a time in INT8.
 
@@ -40,6 +42,7 @@ def harm(
         operators: names of the nodes to try.
         batches: images (B, H, W, 3) of the graph's own batch size; the first few are run.
         progress: told after every operator.
+        orders: what chooses the order of each output, as `Manifest.orders` says.
 
     Returns the ratio for each operator: 0.01 is an SQNR of 20 dB.
     """
@@ -59,8 +62,8 @@ def harm(
     signal = max(_power(reference), 1e-30)
     ratios = {}
     for index, name in enumerate(operators):
-        got = outputs(index)
-        noise = _power([a - b for a, b in zip(got, reference, strict=True)])
+        pairs = zip(reference, outputs(index), strict=True)
+        noise = _power([in_order([a], [b], orders).outputs[0] - a for a, b in pairs])
         ratios[name] = noise / signal if np.isfinite(noise) else BROKEN
         progress("ranking layers", index + 1, len(operators))
     path.unlink()

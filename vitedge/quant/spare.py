@@ -61,7 +61,8 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
     if whole_db >= LEAST_DB:
         return calibrated
     rounded = [layer.node for layer in calibrated.layers if layer.quantized or layer.stored]
-    ratios = harm(calibrated.path, model, rounded, calibrated.images[:RANKED_ON], progress)
+    images, orders = calibrated.images[:RANKED_ON], calibrated.orders
+    ratios = harm(calibrated.path, model, rounded, images, progress, orders)
     ranking = sorted(ratios.items(), key=lambda item: -item[1])
     too_few, enough, best = 0, len(ranking), None
     while enough - too_few > 1:
