@@ -52,7 +52,8 @@ def _followers(triples: Iterable[tuple[str, NDArray[Any], NDArray[Any]]]) -> Ite
     """
     groups: dict[int, list[tuple[str, NDArray[Any], NDArray[Any]]]] = {}
     for name, before, after in triples:
-        if before.ndim > 1 and relative_error(before, after) > REWRITE_PARITY:
+        moved = before.ndim > 1 and relative_error(before, after) > REWRITE_PARITY
+        if moved and not _is_of_pairs(before, after):
             groups.setdefault(before.shape[1], []).append((name, before, after))
     for group in groups.values():
         if any(
@@ -60,6 +61,14 @@ def _followers(triples: Iterable[tuple[str, NDArray[Any], NDArray[Any]]]) -> Ite
             for _, before, after in group
         ):
             yield from (name for name, *_ in group)
+
+
+def _is_of_pairs(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    """Whether columns turned around with rows, as of (n, queries, queries): no row is a query's."""
+    if before.ndim < 3:
+        return False
+    rows, both = after[:, ::-1], after[:, ::-1, ::-1]
+    return bool(np.square(both - before).sum() < FOLLOWS * np.square(rows - before).sum())
 
 
 def _reached(graph: GraphProto, names: Iterable[str]) -> set[str]:

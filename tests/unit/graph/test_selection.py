@@ -38,6 +38,14 @@ BODIES = {
         CHOICE + LEARNED + "\n a = Mul(learned, chosen)\n b = MatMul(chosen, w)",
         "a b",
     ),
+    "a relation of all pairs of queries": (
+        CHOICE
+        + """turned = Transpose <perm = [0, 2, 1]> (chosen)
+        mapped = MatMul(chosen, w)
+        a = MatMul(mapped, turned)
+        b = MatMul(chosen, w)""",
+        "b",
+    ),
     "a map beside the queries": (CHOICE + "a = Identity(image)\n b = MatMul(chosen, w)", "b"),
     "a fixed choice": (
         """best, place = TopK(fixed, five)
