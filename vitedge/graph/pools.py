@@ -16,6 +16,9 @@ def make_global(graph: ir.Graph) -> None:
         sizes, window = source.shape[2:], _numbers(node, "kernel_shape")
         if any(_numbers(node, "pads")) or set(_numbers(node, "dilations")) - {1}:
             continue
+        filled = node.attributes.get("auto_pad")
+        if filled is not None and filled.as_string() not in ("NOTSET", "VALID"):
+            continue  # its output is as large as the map
         if all(
             isinstance(size, int) and size <= side for size, side in zip(sizes, window, strict=True)
         ):

@@ -7,6 +7,7 @@ import onnxruntime as ort
 import openvino as ov
 import pytest
 import torch
+from onnx import parser
 
 from tests.support.graphs import build, run
 from vitedge.graph import fold
@@ -124,3 +125,14 @@ def test_a_pool_larger_than_its_map_runs_on_every_runtime(tmp_path, pool):
     want, x = module(x).numpy(), x.numpy()
     for got in (Runner(after)(x)[0], ov.compile_model(after, "CPU")(x)[0]):
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_a_pool_that_fills_up_its_map_is_none_of_the_whole(tmp_path):
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20]> m (float[1, 2, 5, 7] x) => (float[1, 2, 5, 7] y)'
+        '{ y = MaxPool <auto_pad = "SAME_UPPER", kernel_shape = [9, 9]> (x) }'
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    _, after = folded(tmp_path / "model.onnx")
+    x = np.random.default_rng(0).random((1, 2, 5, 7), np.float32)
+    np.testing.assert_array_equal(Runner(after)(x)[0], Runner(tmp_path / "model.onnx")(x)[0])
