@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from vitedge.core.spec import Precision
+
 StandardError = Annotated[float, msgspec.Meta(ge=0, le=10)]
 """Of a share or of a logarithm: more than that was not measured."""
 
@@ -40,6 +42,17 @@ class Timing(Percentiles, frozen=True, kw_only=True):
     distribution: Distribution
 
 
+class Lead(Measurement, frozen=True, kw_only=True):
+    """How many times faster an artifact is than another of its model, timed in turn with it."""
+
+    speedup: float
+    """p50 of the other over its own."""
+    speedup_ci: tuple[float, float]
+    """95%."""
+    log_se: StandardError
+    """Standard error of the logarithm of `speedup`."""
+
+
 class Latency(Timing, frozen=True, kw_only=True):
     """MLPerf's SingleStream: the next run starts when the last one is done. The artifact's timing,
     and that of what it was timed in turn with."""
@@ -58,6 +71,9 @@ class Latency(Timing, frozen=True, kw_only=True):
     """Standard error of the logarithm of `speedup`; with t(rounds - 1) any interval follows."""
     p90_share_se: StandardError
     """Standard error of the share of runs under p90_ms, 0-1."""
+    over: dict[Precision, Lead] = msgspec.field(default_factory=dict)
+    """Over the model's other precisions on its target that were timed in the same run, but FP32's,
+    which is `speedup`."""
 
 
 class Throughput(Measurement, frozen=True, kw_only=True):

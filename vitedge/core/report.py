@@ -152,6 +152,9 @@ class Candidate(Measurement, frozen=True, kw_only=True):
     speedup: float = 1.0
     """Over FP32."""
     speedup_ci: tuple[float, float] = (1.0, 1.0)
+    speedup_over_float: float | None = None
+    """Over `Recommendation.best_float`; None of floats themselves."""
+    speedup_over_float_ci: tuple[float, float] | None = None
     drop_pp: float | None = None
     """Accuracy lost, percentage points; None where it was not measured."""
     drop_ci_pp: tuple[float, float] | None = None
@@ -174,11 +177,13 @@ class Recommendation(Measurement, frozen=True, kw_only=True):
     precision: Precision
     reason: str
     candidates: tuple[Candidate, ...]
-    """Most exact first."""
+    """FP32 first, then by SQNR."""
     confidence: float
     """Of the intervals."""
     max_drop_pp: float
     """The loss that was allowed."""
+    best_float: Precision = "fp32"
+    """What would be shipped without those that are calibrated."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -106,6 +106,23 @@ def _speedup(criterion: Criterion, subject: Subject, confidence: float) -> Check
     return speed.check(criterion, latency.n, confidence)
 
 
+def _speedup_over_float(criterion: Criterion, subject: Subject, confidence: float) -> Check | None:
+    from vitedge.gate.speed import speed_over_float
+
+    latency, recommendation = subject.report.latency, subject.report.recommendation
+    if latency is None:
+        return None
+    if recommendation is None:
+        return criterion.missing("it was not timed in turn with a float precision")
+    if subject.report.precision == recommendation.best_float:
+        return criterion.missing(f"{recommendation.best_float.upper()} is the best float itself")
+    speed = speed_over_float(latency, recommendation.best_float)
+    if speed is None:
+        name = recommendation.best_float.upper()
+        return criterion.missing(f"it was not timed in turn with {name}, the best float")
+    return speed.check(criterion, latency.n, confidence)
+
+
 def _slowdown_since(
     accepted: Subject, criterion: Criterion, subject: Subject, confidence: float
 ) -> Check | None:
@@ -231,6 +248,14 @@ class Limits(Spec, frozen=True, kw_only=True):
         Ratio | None, _in_turn("Least speed-up over FP32.", "speedup", "×", _speedup)
     ] = None
     """p50 of FP32, timed in turn with it, over its own."""
+    min_speedup_over_float: Annotated[
+        Ratio | None,
+        _in_turn(
+            "Least speed-up over the best float precision.",
+            *("speedup_over_float", "×", _speedup_over_float),
+        ),
+    ] = None
+    """p50 of the float precision that would be shipped without it, over its own."""
     max_p90_ms: Annotated[
         Ratio | None, _on_runs("Longest p90, milliseconds.", "p90_ms", " ms", _p90)
     ] = None

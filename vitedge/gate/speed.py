@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from vitedge.core.measurements import Latency
+from vitedge.core.spec import Precision
 from vitedge.gate.decision import Criterion, more_needed
 from vitedge.gate.verdict import Check
 from vitedge.measure.statistics import around
@@ -35,6 +36,16 @@ class Speed(NamedTuple):
         needed = more_needed(runs, gap, self.log_se, confidence)
         interval = self.interval(2 * confidence - 1)
         return criterion.uncertain(self.ratio, interval, needed, "runs")
+
+
+def speed_over_float(latency: Latency, best_float: Precision) -> Speed | None:
+    """Its speed against the best float precision, where both were timed in one run; else None."""
+    if best_float == "fp32":
+        return speed_of(latency) if latency.against == "fp32" else None
+    lead = latency.over.get(best_float)
+    if lead is None or latency.rounds < 2:
+        return None
+    return Speed(lead.speedup, lead.log_se, latency.rounds)
 
 
 def speed_of(latency: Latency) -> Speed | None:

@@ -1,11 +1,18 @@
-"""Which precision to ship: INT8 is never more exact than FP32, and not always faster."""
+"""Which precision to ship: INT8 is never more exact than FP32, and not always faster.
+
+What it must beat is the best float precision that was timed with it, which costs nothing.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import get_args
 
+import msgspec
+
+from vitedge.core.measurements import Lead
 from vitedge.core.report import (
     LIKENESS,
     Candidate,
@@ -15,6 +22,12 @@ from vitedge.core.report import (
     TokenSqnr,
 )
 from vitedge.core.spec import Precision
+
+FLOATS: frozenset[Precision] = frozenset(("fp32", "fp16"))
+"""Those that need no calibration."""
+Leads = Mapping[Precision, Mapping[Precision, Lead]]
+"""Of a precision over others, FP32 apart."""
+Ahead = tuple[float, tuple[float, float]]
 
 MAX_DROP_PP = 0.5
 """Points that a faster precision may lose where nothing says otherwise."""
@@ -69,30 +82,41 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
     return candidates
 
 
-def recommend(candidates: Sequence[Candidate], max_drop_pp: float) -> Recommendation | None:
+def leads_of(reports: Sequence[Report]) -> Leads:
+    """How much faster each precision is than others timed in the same run."""
+    return {report.precision: report.latency.over for report in reports if report.latency}
+
+
+def recommend(
+    candidates: Sequence[Candidate], max_drop_pp: float, leads: Leads = MappingProxyType({})
+) -> Recommendation | None:
     """Choose one of the candidates, FP32 among them; None where there is nothing to choose.
 
-    A less exact precision must be faster than the best before it, with intervals that do not
-    touch, and exact enough: it loses at most `max_drop_pp` points or, where accuracy was not
-    measured, keeps 20 dB SQNR, in its worst token or pixel, too; dense maps a pixel error of 10%.
-    Of queries that a model orders by its own scores it gives 90%, too.
+    A less exact precision must be faster than the best before it, by the interval of `leads` or
+    with intervals over FP32 that do not touch, and exact enough: it loses at most `max_drop_pp`
+    points or, where accuracy was not measured, keeps 20 dB SQNR, in its worst token or pixel, too;
+    dense maps a pixel error of 10%. Of queries that a model orders by its own scores it gives 90%,
+    too.
     """
     if len(candidates) < 2:
         return None
-    ranked = sorted(
-        candidates, key=lambda candidate: get_args(Precision).index(candidate.precision)
-    )
-    best = fp32 = ranked[0]
+    ranked = sorted(candidates, key=_error)
+    best = fp32 = best_float = ranked[0]
     for candidate in ranked[1:]:
-        if _exact_enough(candidate, max_drop_pp) and _faster(candidate, best):
+        _, (low, _) = _ahead(candidate, best, leads)
+        if _exact_enough(candidate, max_drop_pp) and low > 1:
             best = candidate
+            best_float = best if best.precision in FLOATS else best_float
+    ranked = [_over_float(candidate, best_float, leads) for candidate in ranked]
+    best = next(candidate for candidate in ranked if candidate.precision == best.precision)
     clauses = []
-    if best is not fp32:
-        low, high = best.speedup_ci
-        faster = f"{best.speedup:.2f}× faster than FP32 ({low:.2f} to {high:.2f})"
-        clauses = [f"{faster}, {_loss(best, max_drop_pp)}, {_size(best, fp32) or 'no smaller'}"]
+    if best.precision != fp32.precision:
+        gain = _gain(best, best_float)
+        clauses = [f"{gain}, {_loss(best, max_drop_pp)}, {_size(best, fp32) or 'no smaller'}"]
     clauses += [
-        _against(candidate, best, max_drop_pp) for candidate in ranked[1:] if candidate is not best
+        _against(candidate, best, max_drop_pp, _ahead(best, candidate, leads))
+        for candidate in ranked
+        if candidate.precision not in (best.precision, fp32.precision)
     ]
     return Recommendation(
         precision=best.precision,
@@ -100,11 +124,38 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float) -> Recommenda
         candidates=tuple(ranked),
         confidence=CONFIDENCE,
         max_drop_pp=max_drop_pp,
+        best_float=best_float.precision,
     )
 
 
-def _faster(candidate: Candidate, other: Candidate) -> bool:
-    return candidate.speedup_ci[0] > other.speedup_ci[1]
+def _error(candidate: Candidate) -> tuple[bool, float, int]:
+    """What candidates are ordered by: FP32 first, then by SQNR, those unknown last."""
+    level_db = candidate.sqnr_db
+    if level_db is None:
+        level_db = math.inf if candidate.max_abs_error == 0 else -math.inf
+    rank = get_args(Precision).index(candidate.precision)
+    return candidate.precision != "fp32", -level_db, rank
+
+
+def _ahead(candidate: Candidate, other: Candidate, leads: Leads) -> Ahead:
+    """How many times faster `candidate` is than `other`, and 95% bounds.
+
+    Those of both over FP32, where the two were not timed in one run.
+    """
+    if lead := leads.get(candidate.precision, {}).get(other.precision):
+        return lead.speedup, lead.speedup_ci
+    (low, high), (other_low, other_high) = candidate.speedup_ci, other.speedup_ci
+    return candidate.speedup / other.speedup, (low / other_high, high / other_low)
+
+
+def _over_float(candidate: Candidate, best_float: Candidate, leads: Leads) -> Candidate:
+    """`candidate` with its lead over `best_float`; a float itself as it is."""
+    if candidate.precision in FLOATS:
+        return candidate
+    speedup, interval = _ahead(candidate, best_float, leads)
+    return msgspec.structs.replace(
+        candidate, speedup_over_float=speedup, speedup_over_float_ci=interval
+    )
 
 
 def _exact_enough(candidate: Candidate, max_drop_pp: float) -> bool:
@@ -134,13 +185,30 @@ def queries(kept: float) -> str:
     return f"gives {kept:.0%} of FP32's queries"
 
 
-def _against(candidate: Candidate, best: Candidate, max_drop_pp: float) -> str:
-    """Why `candidate` was not chosen, and what it is good for all the same."""
-    name, (low, high) = candidate.precision.upper(), candidate.speedup_ci
-    slower = "slower" if _faster(best, candidate) else "not measurably faster"
-    speed = f"({candidate.speedup:.2f}× FP32's speed, {low:.2f} to {high:.2f})"
+def _gain(best: Candidate, best_float: Candidate) -> str:
+    """`1.41× faster than FP16 (1.36 to 1.46), 5.20× than FP32`."""
+    if best.speedup_over_float is None or best_float.precision == "fp32":
+        return f"{best.speedup:.2f}× faster than FP32 ({_bounds(best.speedup_ci)})"
+    assert best.speedup_over_float_ci is not None
+    name, bounds = best_float.precision.upper(), _bounds(best.speedup_over_float_ci)
+    over_fp32 = f"{best.speedup:.2f}× than FP32"
+    return f"{best.speedup_over_float:.2f}× faster than {name} ({bounds}), {over_fp32}"
+
+
+def _bounds(interval: tuple[float, float]) -> str:
+    return "{:.2f} to {:.2f}".format(*interval)
+
+
+def _against(candidate: Candidate, best: Candidate, max_drop_pp: float, ahead: Ahead) -> str:
+    """Why `candidate` was not chosen, and what it is good for all the same.
+
+    `ahead` is how much faster `best` is than it.
+    """
+    name, (_, (low, high)) = candidate.precision.upper(), ahead
+    slower = "slower" if low > 1 else "not measurably faster"
+    speed = f"({candidate.speedup:.2f}× FP32's speed, {_bounds(candidate.speedup_ci)})"
     if not _exact_enough(candidate, max_drop_pp):
-        if _faster(candidate, best):
+        if high < 1:
             return f"{name} is faster {speed} but {_too_much(candidate, max_drop_pp)}"
         return f"{name} is {slower} {speed} and {_too_much(candidate, max_drop_pp)}"
     clause = f"{name} is {slower} {speed}, {_loss(candidate, max_drop_pp)}"

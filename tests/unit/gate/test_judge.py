@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from tests.unit.gate.conftest import changed
-from vitedge.core.report import Numerics, Parity
+from vitedge.core.measurements import Lead
+from vitedge.core.report import Numerics, Parity, Recommendation
 from vitedge.gate.judge import judge
 from vitedge.gate.limits import LIMITS, Limits
 from vitedge.gate.subject import Subject, load
@@ -18,6 +19,7 @@ Make = Callable[..., Subject]
 MEASURED = {
     "max_drop_pp": ("accuracy", "validate"),
     "min_speedup": ("latency", "bench"),
+    "min_speedup_over_float": ("latency", "bench"),
     "max_p90_ms": ("latency", "bench"),
     "max_size_mb": ("size", "validate"),
     "max_rss_mb": ("memory", "bench"),
@@ -107,6 +109,31 @@ def test_a_latency_passes_fails_or_cannot_be_told(subject, limit, value, low, at
     assert (check.needed is not None and check.needed > 400) == (answer == "inconclusive")
 
 
+LEAD = Lead(speedup=1.2, speedup_ci=(1.1, 1.3), log_se=0.03)  # 1.2 · exp(-t(19) · 0.03) = 1.139
+
+
+def advice(best_float):
+    return Recommendation(
+        precision="int8",
+        **{"reason": "", "candidates": (), "confidence": 0.95, "max_drop_pp": 0.5},
+        best_float=best_float,
+    )
+
+
+@pytest.mark.parametrize(
+    ("best_float", "at", "answer"),
+    [
+        *(("fp16", 1.1, "passed"), ("fp16", 1.15, "inconclusive"), ("fp16", 1.4, "failed")),
+        *(("fp32", 1.4, "passed"), ("fp32", 1.7, "failed")),
+    ],
+)
+def test_the_best_float_is_what_int8_is_held_to(subject, best_float, at, answer):
+    change = changed("latency", over={"fp16": LEAD})
+    check = only(subject(**change, recommendation=advice(best_float)), min_speedup_over_float=at)
+    assert (check.metric, check.answer) == ("speedup_over_float", answer)
+    assert check.value == (1.2 if best_float == "fp16" else 1.5)
+
+
 WITHOUT_COUNTS = changed("accuracy", lost=None, gained=None, metric="miou")
 EQUAL, INFINITE = (
     {"numerics": Numerics(sqnr_db=None, max_abs_error=error, cosine=None, n=10, data="golden")}
@@ -192,6 +219,15 @@ def test_a_number_that_is_none_fails(subject, limit, section, change):
         ),
         (changed("latency", against="a/slow"), {"min_speedup": 1.2}, "with a/slow, not with FP32"),
         (changed("latency", speedup=None), {"min_speedup": 1.2}, "timed alone"),
+        ({}, {"min_speedup_over_float": 1.2}, "not timed in turn with a float precision"),
+        (
+            {"recommendation": advice("fp16")},
+            *({"min_speedup_over_float": 1.2}, "not timed in turn with FP16, the best float"),
+        ),
+        (
+            {"recommendation": advice("int8")},
+            *({"min_speedup_over_float": 1.2}, "is the best float itself"),
+        ),
     ],
 )
 def test_what_was_measured_otherwise_than_the_limit_says_fails(subject, change, limit, why):

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.page_reports import measured, timing, with_part
-from vitedge.core.measurements import Timing
+from vitedge.core.measurements import Lead, Timing
 from vitedge.core.report import Candidate, Numerics, Size
 from vitedge.measure.recommendation import candidates_of, recommend
 
@@ -94,6 +94,39 @@ def test_fp16_is_shipped_where_int8_loses_too_much():
     assert (
         "INT8 is faster (2.10× FP32's speed, 2.00 to 2.20) but loses 3.00 points" in advice.reason
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "shipped", "reason"),
+    [
+        (1.08, "int8", "1.12× faster than FP16 (1.08 to 1.16), 1.68× than FP32, 0.00 points lost"),
+        (0.97, "fp16", "1.50× faster than FP32 (1.40 to 1.60), 0.00 points lost, 2.0× smaller"),
+    ],
+)
+def test_int8_is_held_to_the_best_float_by_what_was_timed_in_turn(low, shipped, reason):
+    """Their intervals over FP32 touch: pairing the rounds tells more."""
+    fp16, int8 = candidate("fp16", 1.4, 1.5, 1.6), candidate("int8", 1.55, 1.68, 1.8)
+    lead = Lead(speedup=1.12, speedup_ci=(low, 1.16), log_se=0.01)
+    advice = recommend([FP32, fp16, int8], 0.5, {"int8": {"fp16": lead}})
+    assert (advice.precision, advice.best_float) == (shipped, "fp16")
+    assert advice.reason.startswith(reason)
+    fp32, half, calibrated = advice.candidates
+    assert fp32.speedup_over_float is half.speedup_over_float is None
+    assert (calibrated.speedup_over_float, calibrated.speedup_over_float_ci) == (1.12, (low, 1.16))
+
+
+def test_where_floats_are_no_faster_int8_is_held_to_fp32():
+    advice = chosen(candidate("fp16", 0.9, 1.0, 1.1), candidate("int8", 1.5, 1.6, 1.7))
+    assert (advice.precision, advice.best_float) == ("int8", "fp32")
+    assert advice.candidates[-1].speedup_over_float == 1.6
+
+
+def test_candidates_stand_in_the_order_of_their_error():
+    """INT8 of one target may be more exact than FP16 of it, whose sums overflow."""
+    int8 = candidate("int8", 1.5, 1.6, 1.7, sqnr_db=40.0)
+    advice = recommend([candidate("fp16", 1.4, 1.5, 1.6, sqnr_db=30.0), int8, FP32], 0.5)
+    assert [c.precision for c in advice.candidates] == ["fp32", "int8", "fp16"]
+    assert advice.precision == "int8"
 
 
 def test_int8_must_be_faster_than_fp16_too():

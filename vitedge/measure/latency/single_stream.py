@@ -15,10 +15,11 @@ from vitedge.core import report
 from vitedge.core.bundle import Bundle
 from vitedge.core.host import Host, fingerprint
 from vitedge.core.machine import ROOT, describe_machine, usable_cores
-from vitedge.core.measurements import Conditions, Latency, Percentiles
+from vitedge.core.measurements import Conditions, Latency, Lead, Percentiles
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import Session
+from vitedge.core.spec import Precision
 from vitedge.measure import recommendation
 from vitedge.measure.accuracy import reference
 from vitedge.measure.latency.clock import Feed, golden_feed, measure
@@ -37,6 +38,8 @@ class SingleStreamRun:
     comparison: LatencyComparison
     pairs: tuple[tuple[int, int | None], ...]
     """Places in the run of each bundle and of its rival; None where it was timed alone."""
+    siblings: tuple[dict[Precision, int], ...]
+    """Of each bundle, the places of its model's other precisions on its target, but FP32's."""
     batches: tuple[int, ...]
     """Images a run, of each place."""
     others: dict[str, Percentiles]
@@ -93,9 +96,28 @@ def run_single_stream(
     return SingleStreamRun(
         comparison=comparison,
         pairs=tuple(pairs),
+        siblings=tuple(_siblings(index, bundles, pairs) for index in range(len(bundles))),
         batches=tuple(len(next(iter(feed.values()))) for feed in feeds),
         others=dict(zip(others, comparison.latencies[len(sessions) :], strict=True)),
     )
+
+
+def _siblings(
+    index: int, bundles: Sequence[Bundle], pairs: Sequence[tuple[int, int | None]]
+) -> dict[Precision, int]:
+    """The places of the other precisions of bundle `index`, but FP32's."""
+    return {
+        other.manifest.precision: place
+        for other, (place, _) in zip(bundles, pairs, strict=True)
+        if _model(other) == _model(bundles[index])
+        and other.manifest.precision not in ("fp32", bundles[index].manifest.precision)
+    }
+
+
+def _model(bundle: Bundle) -> Path:
+    """Where the FP32 bundle of a bundle's model and target lies, or should: one for all of them."""
+    path, reference = bundle.path.resolve(), bundle.manifest.reference
+    return path.with_name(reference.bundle) if reference else path
 
 
 def latency_of(run: SingleStreamRun, index: int, against: str) -> Latency:
@@ -120,7 +142,17 @@ def latency_of(run: SingleStreamRun, index: int, against: str) -> Latency:
         rounds=len(rounds[artifact]),
         speedup_log_se=log_se,
         p90_share_se=share_se(rounds[artifact], 0.9),
+        over={
+            precision: _lead(run.comparison, artifact, place)
+            for precision, place in run.siblings[index].items()
+        },
     )
+
+
+def _lead(comparison: LatencyComparison, artifact: int, other: int) -> Lead:
+    speedup, interval = comparison.speedup(artifact, other)
+    log_se = log_se_of_ratio(comparison.rounds[other], comparison.rounds[artifact])
+    return Lead(speedup=speedup, speedup_ci=interval, log_se=log_se)
 
 
 def circumstances(bundle: Bundle, machine: Host, conditions: Conditions) -> dict[str, Any]:
@@ -157,8 +189,7 @@ def recommend_among(bundles: Sequence[Bundle], max_drop_pp: float | None = None)
     """
     models: defaultdict[Path, list[Bundle]] = defaultdict(list)
     for bundle in bundles:
-        path, reference = bundle.path.resolve(), bundle.manifest.reference
-        models[path.with_name(reference.bundle) if reference else path].append(bundle)
+        models[_model(bundle)].append(bundle)
     merged = {}
     for group in models.values():
         reports = [r for bundle in group if (r := report.of_bundle(bundle))]
@@ -166,7 +197,9 @@ def recommend_among(bundles: Sequence[Bundle], max_drop_pp: float | None = None)
         limit = max_drop_pp
         if limit is None:
             limit = before[0] if before else recommendation.MAX_DROP_PP
-        chosen = recommendation.recommend(recommendation.candidates_of(reports), limit)
+        chosen = recommendation.recommend(
+            recommendation.candidates_of(reports), limit, recommendation.leads_of(reports)
+        )
         for bundle in group:
             merged[bundle.path] = report.recommend(bundle, chosen)
     return [merged[bundle.path] for bundle in bundles]
