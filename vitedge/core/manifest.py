@@ -33,7 +33,7 @@ class Model(Spec, frozen=True, kw_only=True):
     weights_sha256: str
 
 
-class Tensor(Spec, frozen=True, kw_only=True):
+class Tensor(Spec, frozen=True, kw_only=True, omit_defaults=True):
     """One input or output."""
 
     name: str

@@ -43,6 +43,7 @@ def stage_int8(
         job.calibration,
         job.steps,
         (lambda ptq: train(ptq, source.golden)) if train else None,
+        spare=limit_pp is None,
     )
     int8 = quantizer.write(job.work / f"int8-{target.name}", {})
     full = Probe(stage(job, target, source, int8, fp32), int8)

@@ -62,8 +62,14 @@ class Quantizer:
         images: CalibrationImages,
         steps: Steps,
         train: Callable[[Calibrated], TrainedGraph] | None = None,
+        *,
+        spare: bool = True,
     ) -> None:
-        """With `train`, what it makes of PTQ's result is what is written."""
+        """With `train`, what it makes of PTQ's result is what is written, all of it in INT8.
+
+        Without `spare` so is PTQ's: a bound on accuracy decides what stays in float.
+        """
+        self._spare = spare and train is None
         self._exported, self._target = exported, target
         self._images, self._steps, self._train = images, steps, train
 
@@ -152,7 +158,7 @@ class Quantizer:
         calibrated, tried = calibrate(
             self._source(), batches, images.recipe, target.quantization, self._steps, orders
         )
-        return (calibrated if self._train else spare_layers(calibrated, self._steps)), tried
+        return (spare_layers(calibrated, self._steps) if self._spare else calibrated), tried
 
     def _source(self) -> Path:
         """The FP32 file to quantize: the export, or its attention in the form the target fuses."""

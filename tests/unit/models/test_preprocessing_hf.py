@@ -234,7 +234,10 @@ def test_a_wrapped_model_of_timm_has_timms_own_preprocessing():
 @pytest.mark.parametrize(
     ("config", "key"),
     [
-        (typed("Siglip2"), "Siglip2ImageProcessor: it cuts images into patches"),
+        (
+            typed("Siglip2"),
+            "models of Siglip2ImageProcessor do not run on an image alone: they need its patches",
+        ),
         (typed("VideoMAE"), "video"),
         ({"image_processor_type": "MyProcessor"}, "`image_processor_type` MyProcessor"),
         ({}, "image_processor_type"),
