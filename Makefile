@@ -1,12 +1,13 @@
 # make demo   install and run the whole job    make test   every test CI runs
 # make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
+# make arm    artifacts for Arm, run by QEMU  (Debian, Ubuntu; may ask for sudo)
 # make action write the limits of `vitedge gate` into the GitHub action
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench action reference clean
+.PHONY: install demo test lint bench arm action reference clean
 
 install: $(VENV)/installed
 
@@ -27,6 +28,10 @@ bench: $(VENV)/installed-dev
 	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
 		latency roofline lineage hybrids vt_vs_resnet bench_clock bench_repeat bench_start; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
+
+arm: $(VENV)/installed-dev
+	command -v qemu-aarch64-static >/dev/null || apt-get install -y -qq qemu-user-static || sudo apt-get install -y -qq qemu-user-static
+	$(BIN)/pytest -n 0 -m heavy -rs tests/e2e/test_arm.py
 
 action: $(VENV)/installed
 	$(BIN)/python .github/actions/gate/limits.py
