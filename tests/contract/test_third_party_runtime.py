@@ -43,6 +43,9 @@ class Abacus:
     def probe(self, host):
         return "" if host.cores else "fingers"
 
+    def accelerator(self, host):
+        return self.title
+
     def rules(self):
         return (Rule("gelu", "slower", "take ReLU", gelus),)
 

@@ -37,6 +37,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Architecture, as `platform.machine()` names it."""
     gpus: tuple[Gpu, ...]
     """NVIDIA's."""
+    intel_devices: tuple[str, ...] | None = ()
+    """Intel's beside the CPU: `GPU`, `NPU`."""
     clocking: Clocking
     cpu_quota: float | None
     """Cores the cgroup allows; None where it does not limit them."""

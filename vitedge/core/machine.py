@@ -12,6 +12,7 @@ from vitedge.core import container
 from vitedge.core.cpu import clocking, identify
 from vitedge.core.gpu import gpus
 from vitedge.core.host import LIBRARIES, Host
+from vitedge.core.intel import intel_devices
 from vitedge.core.runtime import runtimes
 
 ROOT = Path("/")
@@ -34,6 +35,7 @@ def describe_machine(threads: int) -> Host:
         governor=clocks.governor,
         machine=platform.machine(),
         gpus=gpus(),
+        intel_devices=intel_devices(ROOT),
         clocking=clocks,
         cpu_quota=container.cpu_quota(ROOT),
         memory_limit_bytes=container.memory_limit_bytes(ROOT),

@@ -313,11 +313,8 @@ def _merged(before: Report | None, measured: Report) -> Report:
 
 def host_of(bundle: Bundle, machine: Host) -> Host:
     """`machine`, by what the bundle runs on there: its GPU, or what else does the CPU's work."""
-    runtime = runtime_of(bundle.manifest.target)
-    if runtime.processor == "cpu" or (runtime.processor == "gpu" and not machine.gpus):
-        return machine
-    name = machine.gpus[0].name if runtime.processor == "gpu" else runtime.title
-    return msgspec.structs.replace(machine, accelerator=name)
+    accelerator = runtime_of(bundle.manifest.target).accelerator(machine)
+    return msgspec.structs.replace(machine, accelerator=accelerator or None)
 
 
 def _same_machine(left: Host | None, right: Host) -> bool:

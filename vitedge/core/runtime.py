@@ -105,6 +105,10 @@ class Runtime(Protocol):
         """What it needs that the machine `host` lacks, packages aside; empty: it can run."""
         ...
 
+    def accelerator(self, host: Host) -> str:
+        """What of the machine `host` computes in the CPU's place; empty: nothing does."""
+        ...
+
     def rules(self) -> tuple[Rule, ...]:
         """What it does not take well in a graph, worst first."""
         ...

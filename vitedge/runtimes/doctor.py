@@ -68,8 +68,8 @@ def _runtime(runtime: Runtime, machine: Host) -> Requirement:
     """Whether a runtime is installed; one that needs no package always is."""
     version = machine.runtimes.get(runtime.name)
     purpose = f"run {runtime.title} artifacts"
-    if runtime.processor == "gpu":
-        purpose = f"build and {purpose} on an NVIDIA GPU"
+    if needs := runtime.probe(machine):
+        purpose += f" (it needs {needs})"
     return _requirement(
         runtime.name,
         version or ("" if runtime.packages else f"runs {runtime.title}"),

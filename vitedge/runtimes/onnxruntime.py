@@ -47,6 +47,10 @@ class ONNXRuntime:
         """Every machine has a CPU."""
         return ""
 
+    def accelerator(self, host: Host) -> str:
+        """None."""
+        return ""
+
     def rules(self) -> tuple[Rule, ...]:
         """Traps of INT8 on CPUs."""
         from vitedge.runtimes.lint.cpu import RULES

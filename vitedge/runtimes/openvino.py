@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO on the CPU, on an Intel GPU or NPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.errors import SharedError, error_line
+from vitedge.core.errors import InputError, SharedError, UnavailableError, error_line
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
@@ -18,6 +18,15 @@ from vitedge.core.spec import Target
 from vitedge.runtimes.package import load
 
 XML = "model.xml"
+
+
+_HINTS = frozenset(
+    (
+        *("PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS", "EXECUTION_MODE_HINT"),
+        *("INFERENCE_PRECISION_HINT", "NUM_STREAMS"),
+    )
+)
+"""What every device takes."""
 
 
 class OpenVINO:
@@ -28,21 +37,27 @@ class OpenVINO:
     packages = ("openvino",)
     extra = "openvino"
     processor: Processor = "cpu"
-    options = frozenset(
-        (
-            *("PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS", "EXECUTION_MODE_HINT"),
-            *("INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "NUM_STREAMS"),
-            *("ENABLE_CPU_PINNING", "ENABLE_CPU_RESERVATION", "ENABLE_HYPER_THREADING"),
-            *("SCHEDULING_CORE_TYPE", "MODEL_DISTRIBUTION_POLICY", "CPU_DENORMALS_OPTIMIZATION"),
-            *("DYNAMIC_QUANTIZATION_GROUP_SIZE", "KV_CACHE_PRECISION"),
-            "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE",
-        )
-    )
+    options = _HINTS | {
+        *("INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING", "ENABLE_CPU_RESERVATION"),
+        *("ENABLE_HYPER_THREADING", "SCHEDULING_CORE_TYPE", "MODEL_DISTRIBUTION_POLICY"),
+        *("CPU_DENORMALS_OPTIMIZATION", "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE"),
+        *("DYNAMIC_QUANTIZATION_GROUP_SIZE", "KV_CACHE_PRECISION"),
+    }
     """Compile options; none that names a file or a folder."""
+    device = "CPU"
+    """As OpenVINO names it."""
+    driver = ""
+    """What brings it to OpenVINO."""
 
     def probe(self, host: Host) -> str:
-        """Every machine has a CPU."""
-        return ""
+        """Every machine has a CPU; where it cannot be told, others are looked for when opened."""
+        if self.device == "CPU" or host.intel_devices is None:
+            return ""
+        return "" if self.device in host.intel_devices else f"an Intel {self.device}"
+
+    def accelerator(self, host: Host) -> str:
+        """`Intel GPU`, `Intel NPU`; nothing beside the CPU."""
+        return "" if self.device == "CPU" else f"Intel {self.device}"
 
     def rules(self) -> tuple[Rule, ...]:
         """Traps of INT8 on CPUs."""
@@ -68,15 +83,52 @@ class OpenVINO:
 
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
-        """Compile `model.xml` for the CPU with the target's options."""
+        """Compile `model.xml` for its device with the target's options."""
         ov = load(self.name)
         config = dict(target.options)
-        if target.threads:
+        if target.threads and self.device == "CPU":
             config["INFERENCE_NUM_THREADS"] = str(target.threads)
         core = ov.Core()
+        listed = core.available_devices
+        if not any(name.partition(".")[0] == self.device for name in listed):
+            raise UnavailableError(
+                f"OpenVINO lists {', '.join(listed)} here, and no {self.device}", fix=self.driver
+            )
         model = core.read_model(verified.path(XML))
         outputs = tuple(_spec(port) for port in model.outputs)
-        yield _OpenVINOSession(core.compile_model(model, "CPU", config), outputs, ov.Tensor)
+        compiled = core.compile_model(model, self.device, config)
+        yield _OpenVINOSession(compiled, outputs, ov.Tensor)
+
+
+class OpenVINOGPU(OpenVINO):
+    """On Intel's GPUs, inside the processor or on a card."""
+
+    name = "openvino_gpu"
+    title = "OpenVINO on an Intel GPU"
+    processor: Processor = "gpu"
+    options = _HINTS
+    device = "GPU"
+    driver = "install Intel's compute runtime (intel-opencl-icd), and be in the group 'render'"
+
+
+class OpenVINONPU(OpenVINO):
+    """On the NPU of an Intel Core Ultra, which takes one size of batch."""
+
+    name = "openvino_npu"
+    title = "OpenVINO on an Intel NPU"
+    processor: Processor = "npu"
+    options = _HINTS
+    device = "NPU"
+    driver = "install Intel's NPU driver (intel-driver-compiler-npu, intel-level-zero-npu)"
+
+    def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
+        """As OpenVINO does. Raises InputError where the batch is dynamic."""
+        if target.batch == "dynamic":
+            raise InputError(
+                f"{target.name} takes no dynamic batch: an NPU's is fixed when it compiles",
+                fix="drop `batch='dynamic'`, or name a number",
+            )
+        super().lower(model, target, out, progress)
 
 
 class _OpenVINOSession:

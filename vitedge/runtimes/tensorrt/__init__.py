@@ -37,6 +37,10 @@ class TensorRT:
         """A GPU to run on; a graph is compiled without one, if need be on the device."""
         return "" if host.gpus else "an NVIDIA GPU"
 
+    def accelerator(self, host: Host) -> str:
+        """The first GPU; CUDA_VISIBLE_DEVICES says which that is."""
+        return host.gpus[0].name if host.gpus else ""
+
     def rules(self) -> tuple[Rule, ...]:
         """Traps of its parser and compiler."""
         from vitedge.runtimes.tensorrt.lint import RULES
