@@ -17,6 +17,7 @@ from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec,
 from vitedge.core.spec import Target
 from vitedge.runtimes.package import load
 
+PACKAGE = "openvino"
 XML = "model.xml"
 
 
@@ -34,8 +35,8 @@ class OpenVINO:
 
     name = "openvino"
     title = "OpenVINO"
-    packages = ("openvino",)
-    extra = "openvino"
+    packages = (PACKAGE,)
+    extra = PACKAGE
     processor: Processor = "cpu"
     options = _HINTS | {
         *("INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING", "ENABLE_CPU_RESERVATION"),
@@ -71,7 +72,7 @@ class OpenVINO:
 
     def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
         """Read the ONNX file and save it as IR, weights as they are."""
-        ov = load(self.name)
+        ov = load(PACKAGE)
         converted = ov.Core().read_model(model)
         _keep_transposes(converted, ov)
         try:
@@ -84,7 +85,7 @@ class OpenVINO:
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
         """Compile `model.xml` for its device with the target's options."""
-        ov = load(self.name)
+        ov = load(PACKAGE)
         config = dict(target.options)
         if target.threads and self.device == "CPU":
             config["INFERENCE_NUM_THREADS"] = str(target.threads)
