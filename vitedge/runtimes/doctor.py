@@ -40,7 +40,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def doctor() -> Diagnosis:
-    """Look at packages, GPUs and targets; nothing heavy is imported."""
+    """Look at packages, GPUs and targets; of what is heavy, OpenVINO alone is imported."""
     machine = describe_machine(threads=usable_cores())
     gpus = (
         f"{gpu.name} ({gpu.compute_capability}, {gpu.memory_bytes >> 30} GiB)"
@@ -49,6 +49,7 @@ def doctor() -> Diagnosis:
     without = "no CUDA driver shows one; TensorRT engines are built on the device, or for RTX PCs"
     checks = [
         *(_runtime(runtime, machine) for runtime in runtimes().values()),
+        _openvino_devices(),
         *(_library(package, *use) for package, use in _LIBRARIES.items()),
         _torchvision(),
         _requirement("NVIDIA GPU", ", ".join(gpus), without),
@@ -75,6 +76,13 @@ def _runtime(runtime: Runtime, machine: Host) -> Requirement:
         version or ("" if runtime.packages else f"runs {runtime.title}"),
         f"to {purpose}: pip install '{requirement(runtime)}'",
     )
+
+
+def _openvino_devices() -> Requirement:
+    """What OpenVINO itself lists: a driver may be missing for what is in the machine."""
+    from vitedge.runtimes.openvino import devices
+
+    return _requirement("OpenVINO devices", ", ".join(devices()), "no OpenVINO is installed")
 
 
 def _library(package: str, purpose: str, extra: str) -> Requirement:

@@ -21,6 +21,14 @@ PACKAGE = "openvino"
 XML = "model.xml"
 
 
+def devices() -> tuple[str, ...]:
+    """`CPU`, `GPU.0`, …, as OpenVINO lists them; none where it is not installed."""
+    try:
+        return tuple(load(PACKAGE).Core().available_devices)
+    except UnavailableError:
+        return ()
+
+
 _HINTS = frozenset(
     (
         *("PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS", "EXECUTION_MODE_HINT"),
