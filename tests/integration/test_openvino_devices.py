@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tests.support.machine import HERE
 from vitedge.core import catalog
 from vitedge.core.bundle import open_bundle
+from vitedge.core.host import INT8_DOT_PRODUCT
 from vitedge.core.intel import intel_devices
 
 X86 = replace(HERE, machine="x86_64", isa=("avx2",))
@@ -32,7 +33,9 @@ def artifacts(tmp_path_factory, vitedge):
 def integer_products(model):
     """How many of a compiled model's products are of INT8."""
     executed = [op.get_rt_info() for op in model.get_runtime_model().get_ordered_ops()]
-    kinds = [(str(info["layerType"]), str(info["runtimePrecision"])) for info in executed]
+    kinds = [
+        [info[key].astype(str) for key in ("layerType", "runtimePrecision")] for info in executed
+    ]
     products = ("FullyConnected", "Convolution", "MatMul")
     return sum(kind in products and precision in ("i8", "u8") for kind, precision in kinds)
 
@@ -63,6 +66,8 @@ def test_a_machine_runs_what_its_devices_take(listed, runs):
 @pytest.mark.parametrize("device", ["gpu", "npu"])
 @pytest.mark.parametrize(("precision", "least_db"), [("fp32", 110), ("fp16", 55), ("int8", 40)])
 def test_an_artifact_is_right_on_another_device_of_openvino(artifacts, device, precision, least_db):
+    if precision == "int8" and not INT8_DOT_PRODUCT.intersection(HERE.isa or ()):
+        pytest.skip("the CPU at hand saturates on full-range INT8, which those devices do not")
     bundle = open_bundle(artifacts / f"digits-openvino-{device}-{precision}")
     report = json.loads((bundle.path / "report.json").read_text())
     assert bundle.manifest.tools["openvino"] and "latency" not in report
