@@ -14,8 +14,8 @@ import numpy as np
 from tests.support.lineage import photographs
 
 TARGETS = ("onnxruntime-cpu", "openvino-cpu")
-IMAGES = 8
-"""To calibrate on, and as many others to compare on."""
+CALIBRATION, EVALUATION = 24, 8
+"""Images to calibrate on, and others to compare on: with fewer, these have what those had not."""
 MIN_SQNR_DB = 20.0
 MIN_MACS_SHARE = 0.8
 AS_IT_COMES = "as it comes"
@@ -50,9 +50,9 @@ class Model(NamedTuple):
 
 def data(folder: Path) -> tuple[Path, Path]:
     """Crops of photographs to calibrate and to compare on, with labels and masks of zeros."""
-    crops = photographs(2 * IMAGES)
+    crops = photographs(CALIBRATION + EVALUATION)
     paths = folder / "calibration.npz", folder / "evaluation.npz"
-    for path, images in zip(paths, (crops[:IMAGES], crops[IMAGES:]), strict=True):
+    for path, images in zip(paths, (crops[:CALIBRATION], crops[CALIBRATION:]), strict=True):
         masks = np.zeros(images.shape[:3], np.uint8)
         np.savez(path, images=images, labels=np.zeros(len(images), np.int64), masks=masks)
     return paths
