@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep import read
-from tests.support.sweep import TARGETS, excluded, figures, shortfall, summary
+from tests.support.sweep import NEEDS, TARGETS, excluded, figures, shortfall, summary
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 _LONGEST = 140
@@ -39,7 +39,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     if more:
         lines += ["", "| of more than an image | it needs |", "|---|---|"]
     for row in more:
-        needs = row["error"]["what"].rpartition("it needs ")[2]
+        needs = NEEDS.split(row["error"]["what"])[-1]
         lines.append(f"| {row['row']} | {needs} |")
     return "\n".join(lines)
 
