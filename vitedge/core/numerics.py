@@ -33,6 +33,11 @@ def decibels(ratio: float) -> float:
     return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
+def noise_db(ratio: float) -> float:
+    """Noise power over signal power in decibels, of no noise, too."""
+    return decibels(max(ratio, 1e-30))
+
+
 def cosines(want: NDArray[np.float64], got: NDArray[np.float64]) -> NDArray[np.float64]:
     """The cosines (…) of the vectors in `want` and `got`, both (…, d); 0 where one is all zeros."""
     norms = np.sqrt((want * want).sum(-1) * (got * got).sum(-1))

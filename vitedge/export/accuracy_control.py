@@ -18,7 +18,7 @@ import msgspec
 from vitedge.core import manifest
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError
-from vitedge.core.numerics import decibels
+from vitedge.core.numerics import noise_db
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Target
 from vitedge.export.request import Job
@@ -255,11 +255,6 @@ class Search:
             raise InputError(
                 f"cannot write {self._file}: {error.strerror}", fix="free some space, or `output`"
             ) from error
-
-
-def noise_db(harm: float) -> float:
-    """Noise over signal in decibels."""
-    return decibels(max(harm, 1e-30))
 
 
 def _layers(count: int) -> str:

@@ -101,14 +101,10 @@ def recommend(
     if len(candidates) < 2:
         return None
     ranked = sorted(candidates, key=_error)
-    best = fp32 = best_float = ranked[0]
-    for candidate in ranked[1:]:
-        _, (low, _) = _ahead(candidate, best, leads)
-        if _exact_enough(candidate, max_drop_pp) and low > 1:
-            best = candidate
-            best_float = best if best.precision in FLOATS else best_float
+    fp32, floats = ranked[0], [x for x in ranked if x.precision in FLOATS]
+    best_float = _best(floats, max_drop_pp, leads)
     ranked = [_over_float(candidate, best_float, leads) for candidate in ranked]
-    best = next(candidate for candidate in ranked if candidate.precision == best.precision)
+    best = _best(ranked, max_drop_pp, leads)
     clauses = []
     if best.precision != fp32.precision:
         gain = _gain(best, best_float)
@@ -126,6 +122,16 @@ def recommend(
         max_drop_pp=max_drop_pp,
         best_float=best_float.precision,
     )
+
+
+def _best(ranked: Sequence[Candidate], max_drop_pp: float, leads: Leads) -> Candidate:
+    """The fastest that is exact enough, of candidates in the order of their error."""
+    best = ranked[0]
+    for candidate in ranked[1:]:
+        _, (low, _) = _ahead(candidate, best, leads)
+        if _exact_enough(candidate, max_drop_pp) and low > 1:
+            best = candidate
+    return best
 
 
 def _error(candidate: Candidate) -> tuple[bool, float, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitedge.core import manifest
-from vitedge.core.numerics import decibels
+from vitedge.core.numerics import noise_db
 from vitedge.graph.run import Progress
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.policy import in_float
@@ -82,7 +82,7 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
         full_sqnr_db=max(whole_db, -1e3),
         layers=len(ranking),
         kept=tuple(
-            manifest.KeptLayer(node=node, noise_db=_noise_db(ratio))
+            manifest.KeptLayer(node=node, noise_db=noise_db(ratio))
             for node, ratio in ranking[:enough]
         ),
     )
@@ -92,7 +92,7 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
 def _spared(calibrated: Calibrated, kept: list[tuple[str, float]], whole_db: float) -> Calibrated:
     """`calibrated` with the layers `kept` in float, the most harmful first."""
     whys = {
-        node: f"kept in float, its INT8 alone makes noise of {_noise_db(ratio):.1f} dB: INT8 "
+        node: f"kept in float, its INT8 alone makes noise of {noise_db(ratio):.1f} dB: INT8 "
         f"leaves the model's output {whole_db:.1f} dB on calibration images, less than {LEAST_DB:g}"
         for node, ratio in kept
     }
@@ -101,7 +101,3 @@ def _spared(calibrated: Calibrated, kept: list[tuple[str, float]], whole_db: flo
         for layer in calibrated.layers
     )
     return replace(calibrated, layers=tuple(layers))
-
-
-def _noise_db(ratio: float) -> float:
-    return decibels(max(ratio, 1e-30))

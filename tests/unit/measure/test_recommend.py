@@ -126,7 +126,8 @@ def test_candidates_stand_in_the_order_of_their_error():
     int8 = candidate("int8", 1.5, 1.6, 1.7, sqnr_db=40.0)
     advice = recommend([candidate("fp16", 1.4, 1.5, 1.6, sqnr_db=30.0), int8, FP32], 0.5)
     assert [c.precision for c in advice.candidates] == ["fp32", "int8", "fp16"]
-    assert advice.precision == "int8"
+    assert (advice.precision, advice.best_float) == ("int8", "fp16")  # FP16 without INT8
+    assert advice.candidates[1].speedup_over_float == pytest.approx(1.6 / 1.5)
 
 
 def test_int8_must_be_faster_than_fp16_too():
