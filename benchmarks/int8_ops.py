@@ -12,6 +12,7 @@ from vitedge.graph.structure import INTEGER_PRODUCTS
 
 OPENVINO_MACS = {
     *("FullyConnected", "MatMul", "Convolution", "GroupConvolution"),
+    *("FullyConnectedQuantized", "FullyConnectedQuantizedLegacy"),  # a profile's names
     *("ScaledDotProductAttention", "ScaledDotProductAttentionWithKVCache"),
 }
 ORT_INT8_MACS = {
