@@ -67,6 +67,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     },
     # their heads have no defaults
     "sapiens2": {"head_config": {"upsample_out_channels": [64, 64], "conv_out_channels": [64, 64]}},
+    # of its four channels the last is the alpha
+    "Sapiens2ForImageMatting": {"id2label": {str(i): f"LABEL_{i}" for i in range(4)}},
     "pp_ocrv5_server_det": _INTRACLASS,
     "pp_ocrv6_medium_det": _INTRACLASS | _HALVING,
     "pp_ocrv6_small_det": {"layer_list_out_channels": [96, 96, 192, 384], **_HALVING},

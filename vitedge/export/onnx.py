@@ -92,6 +92,12 @@ def _check_rows(name: str, output: NDArray[Any], count: int, model: ModelIdentit
             "a float32 row for each",
             fix="name the outputs to keep with `model_output`",
         )
+    if not output.size:
+        raise InputError(
+            f"{model.name} gives '{name}' of shape {output.shape}: there is nothing in it",
+            fix="correct its configuration (its class count?), or name the outputs to keep with "
+            "`model_output`",
+        )
 
 
 def _check_output(output: NDArray[Any], model: ModelIdentity) -> None:

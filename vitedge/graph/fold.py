@@ -14,12 +14,14 @@ from vitedge.graph.constants import evaluate
 from vitedge.graph.external import constant
 
 NO_LIMIT = 2**40
+_OF_SEVERAL_OUTPUTS = ("Split", "LayerNormalization", "BatchNormalization", "MaxPool", "TopK")
+"""What onnxscript 0.7 never folds: operators that may give several outputs."""
 
 
 def constants(model: ir.Model) -> None:
     """Fold the constants of `model` and merge BatchNorm into convolutions, in place."""
     _fold(model)
-    if _split_constants(model.graph) | bool(gather.SIZES.apply_to_model(model)):
+    if _fold_of_several(model.graph) | bool(gather.SIZES.apply_to_model(model)):
         _fold(model)
     rewriter.rewrite(model)
     rewriter.rewrite(model, gather.ROWS)
@@ -66,19 +68,20 @@ def _flatten_weights(graph: ir.Graph) -> None:
             node.replace_input_with(1, constant(graph, f"{right.name}.matrix", matrix))
 
 
-def _split_constants(graph: ir.Graph) -> bool:
-    """Fold, in place, every Split of a constant, which the optimizer leaves; whether there is one.
+def _fold_of_several(graph: ir.Graph) -> bool:
+    """Fold, in place, the operators of several outputs; whether there is one.
 
-    `nn.MultiheadAttention` takes the weights of a learned query's K and V apart so.
+    `nn.MultiheadAttention` splits the weights of a learned query's K and V; Mask2Former normalizes
+    its learned queries.
     """
     folded = False
     for node in list(graph):
         known = {value: ir.convenience.get_const_tensor(value) for value in node.inputs if value}
-        if node.op_type != "Split" or None in known.values():
+        if node.op_type not in _OF_SEVERAL_OUTPUTS or None in known.values():
             continue
         parts = evaluate(node, {value: tensor.numpy() for value, tensor in known.items() if tensor})
         for value, part in zip(node.outputs, parts or [], strict=True):
-            stored = constant(graph, f"{value.name}.part", part)
+            stored = constant(graph, f"{value.name}.folded", part)
             ir.convenience.replace_all_uses_with(value, stored, replace_graph_outputs=True)
         graph.remove(node, safe=True)
         folded = True

@@ -303,3 +303,14 @@ def test_what_a_module_raises_itself_is_what_the_user_reads(tmp_path: Path) -> N
 
     with pytest.raises(InputError, match="no logits here"):
         export(replace(resolve(ModelRequest()), content=Choosy()), tmp_path, 1, 20)
+
+
+def test_an_output_of_no_values_is_refused_by_its_name(tmp_path: Path) -> None:
+    class Empty(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, 3:]
+
+    digits = resolve(ModelRequest())
+    dense = replace(digits.identity, task="dense", labels=())
+    with pytest.raises(InputError, match=r"gives '\w+' of shape \(1, 0, 32, 32\): there is nothing"):
+        export(replace(digits, content=Empty().eval(), identity=dense), tmp_path, 1, 20)

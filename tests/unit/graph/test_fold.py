@@ -55,6 +55,20 @@ def test_a_constant_is_split_once(tmp_path):
     np.testing.assert_allclose(run(path), run(after), rtol=1e-5, atol=1e-5)
 
 
+def test_a_learned_query_is_normalized_once(tmp_path):
+    body = """
+        queries = LayerNormalization <axis = -1> (learned, scale, shift)
+        turned = Transpose <perm = [1, 0]> (queries)
+        y = MatMul (x, turned)
+    """
+    draw = np.random.default_rng(0).normal
+    constants = {"learned": (8, 12), "scale": (12,), "shift": (12,)}
+    path = build(tmp_path, body, **{name: draw(size=size) for name, size in constants.items()})
+    model, after = folded(path)
+    assert not {"LayerNormalization", "Transpose"} & {node.op_type for node in model.graph.node}
+    np.testing.assert_allclose(run(path), run(after), rtol=1e-5, atol=1e-5)
+
+
 def test_im2col_of_torch_is_gathered_by_rows(tmp_path):
     module = torch.nn.Sequential(torch.nn.Unfold(3, padding=1, stride=2), torch.nn.Flatten())
     images = torch.rand(2, 3, 8, 8)
