@@ -149,11 +149,12 @@ def shortfall(row: dict[str, Any], target: str) -> str:
         return facts["degenerate"]
     if not facts.get("sqnr_db"):
         return "its output was not compared with FP32's"
-    levels = [db for db in facts["sqnr_db"].values() if db is not None]
-    if levels and min(levels) < MIN_SQNR_DB:
+    levels = [(db, name) for name, db in facts["sqnr_db"].items() if db is not None]
+    if levels and min(levels)[0] < MIN_SQNR_DB:
+        worst, name = min(levels)
         kept = facts.get("kept_queries")
         queries = "" if kept is None else f": it gives {kept:.0%} of FP32's queries"
-        return f"SQNR {min(levels):.1f} dB{queries}"
+        return f"SQNR {worst:.1f} dB{f' in {name}' if len(levels) > 1 else ''}{queries}"
     if not (facts["macs_share"] or _stored(facts)):
         return "nothing is in INT8"
     if facts["macs_share"] < MIN_MACS_SHARE and not all(facts["float"]):

@@ -42,7 +42,7 @@ class Tensor(Spec, frozen=True, kw_only=True, omit_defaults=True):
     layout: str
     ordered_by: str = ""
     """The node whose scores choose the order of its axis 1; outputs of one share their order.
-    Empty where a place has a meaning of its own."""
+    After `rows and columns by`: of axis 2, too. Empty where a place has a meaning of its own."""
 
 
 class Preprocessing(Spec, frozen=True, kw_only=True):

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+PAIRS = "rows and columns by "
+"""Begins the order of outputs (n, queries, queries): relations of queries that another order has.
+"""
 KEPT = 0.1
 """Largest squared error of a query that is FP32's still, relative to their variance."""
 _WIDTH = 1024
@@ -36,21 +39,28 @@ def in_order(
     `kept` is of all orders' queries, (queries,).
     """
     outputs, kept = list(artifact), [np.zeros(0, bool)]
-    for order in filter(None, dict.fromkeys(orders[: len(outputs)])):
-        places = [place for place, by in enumerate(orders[: len(outputs)]) if by == order]
-        matching = match(*([x[place] for place in places] for x in (fp32, outputs)))
-        kept.append(matching.kept.ravel())
-        for place, output in zip(places, matching.outputs, strict=True):
-            outputs[place] = output
+    orders = orders[: len(outputs)]
+    for order in dict.fromkeys(by for by in orders if by and not by.startswith(PAIRS)):
+        places = [place for place, by in enumerate(orders) if by == order]
+        columns, near = match(*([x[place] for place in places] for x in (fp32, outputs)))
+        kept.append(near.ravel())
+        rows = np.arange(len(columns))[:, None]
+        for place, by in enumerate(orders):
+            if by in (order, PAIRS + order):
+                outputs[place] = outputs[place][rows, columns]
+            if by == PAIRS + order:
+                outputs[place] = outputs[place].swapaxes(1, 2)[rows, columns].swapaxes(1, 2)
     return Matching(outputs, np.concatenate(kept))
 
 
-def match(fp32: Sequence[NDArray[Any]], artifact: Sequence[NDArray[Any]]) -> Matching:
-    """Pair the queries of `artifact` with those of FP32, both outputs (n, queries, …), by image.
+def match(
+    fp32: Sequence[NDArray[Any]], artifact: Sequence[NDArray[Any]]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Which query of `artifact` is which of FP32, both outputs (n, queries, …), and the `kept`.
 
-    All outputs are of the same queries, and these move together: to the nearest of FP32's, each
-    paired once, nearest pairs first. An output counts by how far apart FP32's queries are in it.
-    `kept` is (n, queries). Outputs that are not finite stay as they are.
+    Both are (n, queries). All outputs are of the same queries, and these move together: to the
+    nearest of FP32's, each paired once, nearest pairs first. An output counts by how far apart
+    FP32's queries are in it. Queries of an image whose outputs are not finite stay as they are.
     """
     orders, kept = [], []
     for want, got in zip(zip(*fp32, strict=True), zip(*artifact, strict=True), strict=True):
@@ -58,8 +68,7 @@ def match(fp32: Sequence[NDArray[Any]], artifact: Sequence[NDArray[Any]]) -> Mat
         order = nearest(cost) if np.isfinite(cost).all() else np.arange(len(cost))
         orders.append(order)
         kept.append(cost[np.arange(len(cost)), order] < KEPT * len(want))
-    order, rows = np.stack(orders), np.arange(len(orders))[:, None]
-    return Matching([output[rows, order] for output in artifact], np.stack(kept))
+    return np.stack(orders), np.stack(kept)
 
 
 def distances(want: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

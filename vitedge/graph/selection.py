@@ -5,7 +5,7 @@ Told by running it: with what a TopK puts out the other way around, such outputs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from vitedge.core.matching import PAIRS
 from vitedge.core.numerics import REWRITE_PARITY, relative_error
 from vitedge.graph.constants import read_names
 from vitedge.graph.run import Runner
@@ -27,8 +28,9 @@ def ordered_by(
 ) -> dict[str, str]:
     """The outputs (n, queries, …) of the ONNX file `path` whose order scores choose, by name.
 
-    With the TopK that does; outputs of one TopK share their order. Its `outputs` are for `images`.
-    What is sorted values alone is in no such order: its place says what it is.
+    With the TopK that does, after PAIRS where columns go with rows; outputs of one TopK share their
+    order. Its `outputs` are for `images`. What is sorted values alone is in no such order: its
+    place says what it is.
     """
     graph = onnx.load(path, load_external_data=False).graph
     computed = _reached(graph, [graph.input[0].name])
@@ -40,32 +42,37 @@ def ordered_by(
         if any(value.name in after for value in graph.output):
             turned = _turned(path, node.name)(images)
             triples = zip((value.name for value in graph.output), outputs, turned, strict=True)
-            orders |= dict.fromkeys(_followers(triples), node.name)
+            orders |= _followers(triples, node.name)
     return orders
 
 
-def _followers(triples: Iterable[tuple[str, NDArray[Any], NDArray[Any]]]) -> Iterator[str]:
-    """The names of outputs that turned around with a TopK.
+def _followers(
+    triples: Iterable[tuple[str, NDArray[Any], NDArray[Any]]], choice: str
+) -> dict[str, str]:
+    """The order of outputs that turned around with the TopK `choice`.
 
     With one go all that changed and have as many rows: they are of the same queries, even where
     these learn something by their place, and logits of a turned query are no turned logits.
     """
     groups: dict[int, list[tuple[str, NDArray[Any], NDArray[Any]]]] = {}
     for name, before, after in triples:
-        moved = before.ndim > 1 and relative_error(before, after) > REWRITE_PARITY
-        if moved and not _is_of_pairs(before, after):
+        if before.ndim > 1 and relative_error(before, after) > REWRITE_PARITY:
             groups.setdefault(before.shape[1], []).append((name, before, after))
+    orders: dict[str, str] = {}
     for group in groups.values():
+        pairs = {name for name, before, after in group if _is_of_pairs(before, after)}
         if any(
             np.square(after[:, ::-1] - before).sum() < FOLLOWS * np.square(after - before).sum()
-            for _, before, after in group
+            for name, before, after in group
+            if name not in pairs
         ):
-            yield from (name for name, *_ in group)
+            orders |= {name: PAIRS * (name in pairs) + choice for name, *_ in group}
+    return orders
 
 
 def _is_of_pairs(before: NDArray[Any], after: NDArray[Any]) -> bool:
     """Whether columns turned around with rows, as of (n, queries, queries): no row is a query's."""
-    if before.ndim < 3:
+    if before.ndim < 3 or before.shape[1] != before.shape[2]:
         return False
     rows, both = after[:, ::-1], after[:, ::-1, ::-1]
     return bool(np.square(both - before).sum() < FOLLOWS * np.square(rows - before).sum())

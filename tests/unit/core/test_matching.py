@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitedge.core.matching import distances, in_order, match, nearest
+from vitedge.core.matching import PAIRS, distances, in_order, match, nearest
 from vitedge.measure.accuracy.output_error import OutputErrors
 
 IMAGES, QUERIES, CLASSES = 3, 60, 10
@@ -80,12 +80,22 @@ def test_outputs_of_one_query_move_together_and_others_stay():
     np.testing.assert_array_equal(matching.outputs[2], boxes)
 
 
+def test_relations_of_queries_move_in_rows_and_columns():
+    logits, boxes = outputs()
+    relations = np.random.default_rng(3).random((IMAGES, QUERIES, QUERIES)).astype(np.float32)
+    order = np.random.default_rng(4).permutation(QUERIES)
+    got = [logits[:, order], boxes[:, order], relations[:, order][:, :, order]]
+    orders = ["choice", "choice", f"{PAIRS}choice"]
+    matching = in_order([logits, boxes, relations], got, orders)
+    np.testing.assert_array_equal(matching.outputs[2], relations)
+
+
 def test_what_is_not_finite_stays_where_it_is():
     fp32 = outputs()
     broken = [fp32[0] * np.nan, fp32[1]]
-    matching = match(fp32, broken)
-    np.testing.assert_array_equal(matching.outputs[1], fp32[1])
-    assert not matching.kept.any()
+    columns, kept = match(fp32, broken)
+    np.testing.assert_array_equal(columns, np.tile(np.arange(QUERIES), (IMAGES, 1)))
+    assert not kept.any()
     assert numerics(fp32, broken).max_abs_error is None
 
 

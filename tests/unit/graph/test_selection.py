@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from vitedge.core.matching import PAIRS
 from vitedge.graph import selection
 from vitedge.graph.run import Runner
 
@@ -44,7 +45,7 @@ BODIES = {
         mapped = MatMul(chosen, w)
         a = MatMul(mapped, turned)
         b = MatMul(chosen, w)""",
-        "b",
+        "a(pairs) b",
     ),
     "a map beside the queries": (CHOICE + "a = Identity(image)\n b = MatMul(chosen, w)", "b"),
     "a fixed choice": (
@@ -112,6 +113,7 @@ def test_it_is_told_by_what_turns_around_with_the_choice(tmp_path, body, ordered
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), path)
     images = random.normal(size=(3, TOKENS, WIDTH)).astype(np.float32)
     orders = selection.ordered_by(path, images, Runner(path)(images))
-    assert sorted(orders) == ordered.split()
+    named = [name + "(pairs)" * by.startswith(PAIRS) for name, by in orders.items()]
+    assert sorted(named) == ordered.split()
     assert all("TopK" in name for name in orders.values())
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
