@@ -15,7 +15,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-CPU_S = 600
+CPU_S = 1200
 """Of a job, at most; and so many times that on the clock, as other work may run beside."""
 PATIENCE = 8
 MEMORY_BYTES = 8 << 30
