@@ -17,7 +17,7 @@ TARGETS = {
     target.runtime: target.name
     for target in catalog.targets().values()
     if runtime_of(target).processor == "cpu" and HERE.machine in target.machines
-    if not target.isa
+    if not target.isa and not target.bf16_isa
 }
 """By runtime. OpenVINO has none on Arm."""
 ONNXRUNTIME = TARGETS["onnxruntime"]

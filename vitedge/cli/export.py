@@ -56,11 +56,14 @@ def export(
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half precision, guarded against overflow.")
     ] = False,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Floats in BF16, where the target multiplies in it.")
+    ] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Single precision; the default.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    typed = {"int8": int8, "fp16": fp16, "fp32": fp32}
+    typed = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
     precisions = [name for name, on in typed.items() if on] or ["fp32"]
     if len(precisions) > 1:
         raise InputError(

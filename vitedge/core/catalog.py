@@ -65,10 +65,15 @@ def find_target(name: str, host: Host) -> Target:
 def check_options(target: Target) -> None:
     """Raise InputError for an option that a target of that runtime may not set."""
     runtime = runtime_of(target)
-    for option in target.options:
+    if runtime.processor == "cpu" and ("bf16" in target.precisions) != bool(target.bf16_options):
+        raise InputError(
+            f"target '{target.name}' has one of the precision bf16 and [bf16_options]",
+            fix="give both or none: on a CPU an option of the runtime makes BF16 of floats",
+        )
+    for option in (*target.options, *target.bf16_options):
         if option not in runtime.options:
             raise InputError(
-                f"target '{target.name}' sets '{option}' in [options], which {runtime.title} "
+                f"target '{target.name}' sets '{option}' in its options, which {runtime.title} "
                 "does not take from a target",
                 fix=nearest(option, runtime.options)
                 if runtime.options
@@ -101,7 +106,7 @@ def lacks(target: Target, host: Host) -> str:
 
     That the runtime is not installed is not said: whoever opens it says so, and how to get it.
     """
-    return lacks_hardware(target, host) or lacks_version(target, host)
+    return lacks_hardware(target, host) or lacks_bf16(target, host) or lacks_version(target, host)
 
 
 def lacks_hardware(target: Target, host: Host) -> str:
@@ -121,6 +126,15 @@ def lacks_hardware(target: Target, host: Host) -> str:
     if needs and capabilities:
         needs += f" of compute capability {' or '.join(capabilities)}"
     return needs
+
+
+def lacks_bf16(target: Target, host: Host) -> str:
+    """What multiplies in BF16 as `target` does, where `host` has no such thing; else empty.
+
+    Its artifacts run there all the same, in FP32.
+    """
+    has = not target.bf16_isa or any(feature in (host.isa or ()) for feature in target.bf16_isa)
+    return "" if has else " or ".join(target.bf16_isa)
 
 
 def lacks_version(target: Target, host: Host) -> str:
@@ -167,4 +181,7 @@ def _best(runtime: str, host: Host) -> Target:
             f"no target of the runtime '{runtime}' fits this machine ({machine})",
             fix=f"name the target of the device you build for: {names}; see 'vitedge targets list'",
         )
-    return max(fitting, key=lambda target: bool(target.isa or target.compute_capabilities))
+    return max(
+        fitting,
+        key=lambda target: (bool(target.bf16_isa), bool(target.isa or target.compute_capabilities)),
+    )

@@ -252,7 +252,7 @@ class QuantizationRecord(Spec, frozen=True, kw_only=True):
     """None where INT8 leaves enough, or no number of layers would do."""
 
 
-Cause = Literal["no float16 form", "underflow", "overflow"]
+Cause = Literal["no narrow form", "underflow", "overflow", "drift"]
 
 
 class Kept(Spec, frozen=True, kw_only=True):
@@ -279,6 +279,26 @@ class Half(Spec, frozen=True, kw_only=True):
     """The largest |x| left in float16."""
     sqnr_db: float
     """Of the output against FP32's, every float16 result rounded."""
+    source: str
+    """The images it was measured on; `golden` for those of the bundle."""
+    images: int
+
+
+class Bf16(Spec, frozen=True, kw_only=True):
+    """What computing floats in BF16 costs, measured with results rounded so, and what followed."""
+
+    computed: bool
+    """Whether they are, on a CPU that has it."""
+    why: str = ""
+    """Why not; empty where they are."""
+    kept: tuple[Kept, ...] = ()
+    """What stays in FP32 of a graph that has its types inside."""
+    output: str
+    """The output that it costs most."""
+    sqnr_db: float
+    """Of that one against FP32's."""
+    fp32_rest_db: float | None
+    """Likewise with floats in FP32; None where nothing is in INT8."""
     source: str
     """The images it was measured on; `golden` for those of the bundle."""
     images: int
@@ -363,10 +383,17 @@ class Manifest(Spec, frozen=True, kw_only=True):
     """SHA-256 of every file but the manifest, the report and its evidence."""
     half: Half | None = None
     """None unless floats are computed in FP16."""
+    bf16: Bf16 | None = None
+    """None where its target has no BF16, and of FP32 and FP16."""
     build: Build | None = None
     """None where the runtime takes the model as it is."""
     golden: GoldenParity | None = None
     """None where the artifact does not run where it was built."""
+
+    @property
+    def computes_bf16(self) -> bool:
+        """Whether floats are computed in BF16, on a machine that has it."""
+        return self.bf16 is not None and self.bf16.computed
 
     @property
     def orders(self) -> tuple[str, ...]:

@@ -178,6 +178,8 @@ class Conditions(Measurement, frozen=True, kw_only=True):
     """Of all CPU time, what the hypervisor gave to other machines."""
     frequency_mhz: tuple[float, float] | None
     """Lowest and highest seen of the fastest core; None where the kernel does not tell."""
+    fp32_floats: bool = False
+    """Whether floats were computed in FP32, for want of the BF16 that the artifact is for."""
     warnings: tuple[str, ...]
     """Why not to trust the numbers, a line each; empty where nothing speaks against them."""
 

@@ -25,7 +25,7 @@ Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
 Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """Most exact first."""
 Task = Literal["classification", "segmentation", "dense", "features"]
 """What a model's main output is: logits (B, classes), logits (B, classes, h, w), maps of values
@@ -206,6 +206,11 @@ class Target(Spec, frozen=True, kw_only=True):
     """Of the runtimes that compile an engine."""
     options: dict[str, str] = {}
     """Session or compile options, of those that the runtime lets a target set."""
+    bf16_isa: tuple[str, ...] = ()
+    """CPU features of which one multiplies in BF16; a machine without runs its artifacts in FP32,
+    and is not what they are built for."""
+    bf16_options: dict[str, str] = {}
+    """Options, over the others, with which the runtime computes an FP32 graph's floats in BF16."""
     device: SshAddress = ""
     """Where one is: `ssh://[user@]host[:port]`, for `vitedge bench` there; empty: not said.
     An artifact does not carry it along."""

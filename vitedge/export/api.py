@@ -26,6 +26,7 @@ def export(
     *,
     targets: Names = (),
     precision: Precision = "fp32",
+    only: bool = False,
     calib_data: Data = "",
     calibration: str = "default",
     num_samples: Positive | None = None,
@@ -50,7 +51,7 @@ def export(
 ) -> Exports:
     """Export a model to one or more targets, and prove each artifact against FP32.
 
-    An FP16 or INT8 export writes its FP32 artifact too. Nothing appears in `output` before all
+    Any other precision comes with its FP32 artifact. Nothing appears in `output` before all
     of it is built and checked. What one target cannot do costs no other artifact: the rest is
     written, and then the first failure is raised.
 
@@ -59,7 +60,9 @@ def export(
             hf:ID-or-directory, torchvision:NAME, FILE.onnx, or FILE.safetensors / .pt / .npz with
             `arch`.
         targets: A target, or a runtime for the target that fits here.
-        precision: 'fp32', 'fp16', guarded against overflow, or 'int8'.
+        precision: 'fp32', 'fp16', guarded against overflow, 'bf16' or 'int8'. With 'int8' comes
+            every float that the target computes in, to compare with.
+        only: FP32 and that precision alone.
         calib_data: Calibration images: folder, .npz, 'digits', 'shapes' or 'random'.
         calibration: Calibration recipe, or a .toml.
         num_samples: Calibration images; default: the recipe's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from vitedge import runtimes
 from vitedge.core.bundle import publish, workspace
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
-from vitedge.core.spec import Batch, Target
+from vitedge.core.spec import Batch, Precision, Target
 from vitedge.export import accuracy_control
 from vitedge.export.failures import Failures
 from vitedge.export.int8 import stage_int8
@@ -27,12 +28,15 @@ from vitedge.measure.latency.single_stream import recommend_among, time_bundles
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.models.api import loaded
 from vitedge.models.sources import ModelIdentity, ReferenceModel
-from vitedge.quant.half import to_float16
+from vitedge.quant.bfloat16 import Bf16, to_bfloat16
+from vitedge.quant.half import Fp16, to_float16
 from vitedge.quant.int8 import Train
+
+_LOWER: dict[Precision, Callable[..., Fp16 | Bf16]] = {"fp16": to_float16, "bf16": to_bfloat16}
 
 
 def export(request: ExportRequest, steps: Steps) -> Exports:
-    """Export a model to every target asked for; an FP16 or INT8 export writes its FP32 bundle too.
+    """Export a model to every target asked for; any other than FP32 writes its FP32 bundle too.
 
     Nothing appears under `request.output` before all of it is built and checked. What one target
     cannot do costs no other bundle. Raises InputError, UnavailableError or LimitError.
@@ -79,7 +83,7 @@ def artifact_paths(plan: Plan, model: ModelIdentity) -> list[Path]:
     return [
         plan.request.output / bundle_name(model, target, precision)
         for target in plan.targets
-        for precision in precisions(target, plan.request.precision)
+        for precision in precisions(target, plan.request)
     ]
 
 
@@ -118,16 +122,19 @@ def _bundles(
         fp32 = stage(job, target, source)
         results.append(fp32)
         notes: list[str] = []
-        if "fp16" in precisions(target, precision):
-            besides = failures if precision == "fp16" else Failures(job, raised=False)
-            with besides.of(target, precision="fp16"):
-                folder = job.work / f"fp16-{target.name}"
-                fp16 = to_float16(
+        for kind, lower in _LOWER.items():
+            if kind not in precisions(target, job.plan.request):
+                continue
+            besides = failures if precision == kind else Failures(job, raised=False)
+            with besides.of(target, precision=kind):
+                folder = job.work / f"{kind}-{target.name}"
+                lowered = lower(
                     source.exported, target, job.calibration, source.golden, folder, job.steps
                 )
-                results.append(stage(job, target, source, fp16, fp32.bundle))
+                results.append(stage(job, target, source, lowered, fp32.bundle))
             if besides is not failures:
-                notes = [f"no FP16 to compare with: {failed.error.what}" for failed in besides]
+                no = f"no {kind.upper()} to compare with"
+                notes += [f"{no}: {failed.error.what}" for failed in besides]
         if precision == "int8":
             with failures.of(target, precision="int8"):
                 int8 = stage_int8(job, target, source, fp32.bundle, train)

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from vitedge.core import catalog
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Calibration, Precision, Target
@@ -26,6 +27,8 @@ class ExportRequest:
     model: ModelRequest | ReferenceModel
     targets: tuple[str, ...]
     precision: Precision = "fp32"
+    only: bool = False
+    """Whether INT8 is compared with FP32 alone, and no other precision is built."""
     calib_data: Source = ""
     calibration: str = "default"
     num_samples: int | None = None
@@ -86,10 +89,7 @@ class Job:
 def plan_export(request: ExportRequest) -> Plan:
     """Check everything about `request` that needs no model. Raises InputError."""
     machine = describe_machine(threads=0)
-    targets = tuple(
-        _adapt(catalog.find_target(name, machine), request)
-        for name in dict.fromkeys(request.targets)
-    )
+    targets = tuple(target_of(name, machine, request) for name in dict.fromkeys(request.targets))
     names = [target.name for target in targets]
     if len(set(names)) < len(names):
         raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
@@ -99,7 +99,7 @@ def plan_export(request: ExportRequest) -> Plan:
     if not measuring and (request.calib_data or request.num_samples):
         raise InputError(
             "`calib_data` and `num_samples` do not apply to FP32",
-            fix="add `precision='int8'` or `precision='fp16'`, or drop them",
+            fix="add `precision='int8'` or another `precision`, or drop them",
         )
     calib_data = request.calib_data or embedded
     if quantizing and not calib_data:
@@ -130,10 +130,48 @@ def plan_export(request: ExportRequest) -> Plan:
             "`max_drop_pp` compares INT8 with FP32 on evaluation images",
             fix="pass `precision='int8'` and `eval_data` too",
         )
+    if request.only and not quantizing:
+        raise InputError(
+            "`only` is about what comes beside INT8",
+            fix="drop it, or pass `precision='int8'`",
+        )
     recipe = catalog.find_calibration(request.calibration) if measuring else None
     if recipe and request.num_samples is not None:
         recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
     return Plan(request, targets, recipe, calib_data, eval_data)
+
+
+def target_of(name: str, machine: Host, request: ExportRequest) -> Target:
+    """The target `name`, adapted. Raises UnavailableError where a runtime has one that computes in
+    that precision, on other machines than this."""
+    target = catalog.find_target(name, machine)
+    others = [
+        other
+        for other in catalog.targets().values()
+        if other.runtime == name and "bf16" in other.precisions
+    ]
+    lacking = request.precision == "bf16" and "bf16" not in target.precisions
+    if lacking and name != target.name and others:
+        lacks = (catalog.lacks_bf16(x, machine) or catalog.lacks(x, machine) for x in others)
+        needs = " or ".join(dict.fromkeys(lacks))
+        names = " or ".join(f"`targets={other.name}`" for other in others)
+        raise UnavailableError(
+            f"BF16 on {name} takes {needs}, which this machine lacks; "
+            f"fastest here is INT8, and of floats {_floats(target)}",
+            fix=f"pass {names} to build for such a machine, or `precision='int8'` for this one",
+        )
+    return _adapt(target, request)
+
+
+def _floats(target: Target) -> str:
+    """`FP32`, or those of `target` that are faster."""
+    floats = [name for name, has in _computed(target).items() if has]
+    return " or ".join(name.upper() for name in floats or ["fp32"])
+
+
+def _computed(target: Target) -> dict[Precision, bool]:
+    """Whether `target` computes in float types narrower than FP32, and not only stores them."""
+    return {"fp16": target.fp16_kernels, "bf16": bool(target.bf16_options)}
 
 
 def _adapt(target: Target, request: ExportRequest) -> Target:
@@ -153,10 +191,15 @@ def _adapt(target: Target, request: ExportRequest) -> Target:
     return msgspec.structs.replace(target, opset=opset, batch=batch, device="")
 
 
-def precisions(target: Target, precision: Precision) -> tuple[Precision, ...]:
-    """What is built: FP32 to compare with, and FP16 beside INT8 where the target computes in it."""
-    fp16: tuple[Precision, ...] = ("fp16",) if precision == "int8" and target.fp16_kernels else ()
-    return tuple(dict.fromkeys(("fp32", *fp16, precision)))
+def precisions(target: Target, request: ExportRequest) -> tuple[Precision, ...]:
+    """What is built: FP32 to compare with, and beside INT8 the floats that the target computes in.
+
+    None of these with `only`.
+    """
+    precision = request.precision
+    all_of_them = precision == "int8" and not request.only
+    floats = [name for name, has in _computed(target).items() if has and all_of_them]
+    return tuple(dict.fromkeys(("fp32", *floats, precision)))
 
 
 def open_image_sets(

@@ -14,7 +14,7 @@ from vitedge.core.manifest import Trained
 from vitedge.core.report import Numerics, Report
 from vitedge.core.spec import INT4_OPSET, Precision
 from vitedge.measure.inspection.notes import matched
-from vitedge.quant import half
+from vitedge.quant import bfloat16, half
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class ExportResult:
             notes += matched(numerics)
         if manifest.half:
             notes += half.notes(manifest.half)
+        if manifest.bf16:
+            notes += bfloat16.notes(manifest.bf16)
         if self.report.accuracy:
             skipped = self.report.accuracy.skipped.items()
             notes += [f"skipped {n} evaluation images: {why}" for why, n in skipped]

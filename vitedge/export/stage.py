@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from vitedge.core import manifest, report
-from vitedge.core.bundle import LABELS, MODEL, Bundle, Golden, amend, seal
+from vitedge.core import manifest
+from vitedge.core.bundle import LABELS, Bundle, Golden, amend, seal
 from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import TensorSpec
@@ -25,6 +26,7 @@ from vitedge.measure.accuracy.bundle_validation import (
     validate_bundle,
 )
 from vitedge.models.sources import ModelIdentity
+from vitedge.quant.bfloat16 import Bf16
 from vitedge.quant.half import Fp16
 from vitedge.quant.int8 import Int8
 from vitedge.runtimes import lower, runs_here, tool_versions
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 GOLDEN_IMAGES = 8
 GOLDEN_BYTES = 2**24
 """Of outputs: a segmentation model's are large."""
+
+
+Lowered = Int8 | Fp16 | Bf16
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,20 @@ def bundle_name(model: ModelIdentity, target: Target, precision: Precision) -> s
     return f"{model.name}-{target.name}-{precision}"
 
 
-def precision_of(lowered: Int8 | Fp16 | None) -> Precision:
+def precision_of(lowered: Lowered | None) -> Precision:
     """What a graph computes in."""
     if lowered is None:
         return "fp32"
-    return "int8" if isinstance(lowered, Int8) else "fp16"
+    if isinstance(lowered, Int8):
+        return "int8"
+    return "fp16" if isinstance(lowered, Fp16) else "bf16"
 
 
 def stage(
     job: Job,
     target: Target,
     source: Source,
-    lowered: Int8 | Fp16 | None = None,
+    lowered: Lowered | None = None,
     fp32: Bundle | None = None,
     suffix: str = "",
 ) -> ExportResult:
@@ -93,17 +100,22 @@ def stage(
     job.steps.say(f"building {name}")
     folder = job.work / f"{name}{suffix}"
     built = _build(job.model, source, target, folder, lowered, fp32, job.steps)
-    return ExportResult(built, _measure(job, built, fp32 or built))
+    exported = source.exported.path
+    graphs = {
+        (fp32 or built).path.resolve(): exported,
+        built.path.resolve(): lowered.simulated if lowered else exported,
+    }
+    return ExportResult(built, _measure(job, built, fp32 or built, graphs))
 
 
-def _measure(job: Job, bundle: Bundle, fp32: Bundle) -> Report:
-    """Validate a staged bundle, if only on golden images; returns its report, size included."""
+def _measure(job: Job, bundle: Bundle, fp32: Bundle, graphs: Mapping[Path, Path]) -> Report:
+    """Validate a staged bundle, if only on golden images; returns its report, size included.
+
+    Where it does not run, by the `graphs` of its and FP32's path.
+    """
     images, steps, allow_overlap = job.evaluation, job.steps, job.plan.request.allow_overlap
     if not runs_here(bundle):
-        if MODEL in bundle.manifest.files:
-            return simulate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
-        size = report.size(bundle, fp32)
-        return report.merge(bundle, Report(**report.identity(bundle), size=size))
+        return simulate_bundle(bundle, graphs, images, steps, allow_overlap=allow_overlap)
     if images is None:
         return measure_numerics(bundle, fp32)
     return validate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
@@ -114,7 +126,7 @@ def _build(
     source: Source,
     target: Target,
     folder: Path,
-    lowered: Int8 | Fp16 | None,
+    lowered: Lowered | None,
     fp32: Bundle | None,
     steps: Steps,
 ) -> Bundle:
@@ -148,7 +160,8 @@ def _build(
         ),
         target=target,
         quantization=lowered.record if isinstance(lowered, Int8) else None,
-        half=lowered.half if lowered else None,
+        half=lowered.half if isinstance(lowered, Int8 | Fp16) else None,
+        bf16=lowered.bf16 if isinstance(lowered, Int8 | Bf16) else None,
         parity=manifest.ExportParity(
             max_abs_error=exported.max_abs_error, max_rel_error=exported.max_rel_error
         ),
@@ -165,7 +178,7 @@ def _build(
     return amend(sealed, golden=parity.at_export(sealed))
 
 
-def _not_measurable(model: ModelIdentity, lowered: Int8 | Fp16 | None) -> str:
+def _not_measurable(model: ModelIdentity, lowered: Lowered | None) -> str:
     """Why a number called accuracy would mean nothing; empty where it would."""
     if not model.trained:
         return "its weights are random"

@@ -144,6 +144,8 @@ def _latency(first: Subject, second: Subject, confidence: float) -> LatencyDiffe
     a, b = first.report.latency, second.report.latency
     if a is None or b is None:
         return "latency is not compared: not both were timed"
+    if any(x.report.conditions and x.report.conditions.fp32_floats for x in (first, second)):
+        return "latency is not compared: BF16 was timed on a CPU that computes it in FP32"
     if a.batch != b.batch:
         return f"latency is not compared: timed at batch {a.batch} and at batch {b.batch}"
     speed_a, speed_b = speed_of(a), speed_of(b)

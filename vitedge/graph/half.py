@@ -31,7 +31,7 @@ INT8_LOSS_DB = 1.0
 """Of INT8's SQNR that float16 may take: a rounding that moves a value to the next level."""
 EXACT_DB = 200.0
 CHECKED_RUNS = 8
-_FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_FLOAT = ir.DataType.FLOAT
 
 
 def halve(
@@ -168,10 +168,14 @@ def _first_failure(source: Path, exact: Path, images: NDArray[np.uint8]) -> tupl
     return list(nodes.values())[where], "drifts from FP32"
 
 
-def to_half(model: ir.Model, ports: Mapping[str, tuple[list[str], list[str]]]) -> None:
-    """Make the inputs and outputs that `ports` lists, by node, float16 in `model`, in place.
+def to_half(
+    model: ir.Model,
+    ports: Mapping[str, tuple[list[str], list[str]]],
+    kind: ir.DataType = ir.DataType.FLOAT16,
+) -> None:
+    """Make the inputs and outputs that `ports` lists, by node, of `kind` in `model`, in place.
 
-    A tensor keeps its name in float32; its float16 version is `<name>.half`. Casts go where an
+    A tensor keeps its name in float32; its narrow version is `<name>.half`. Casts go where an
     operator reads another version than there is.
     """
     graph = model.graph
@@ -182,11 +186,11 @@ def to_half(model: ir.Model, ports: Mapping[str, tuple[list[str], list[str]]]) -
             if value is None or value.name not in inputs:
                 continue
             if value not in halves:
-                halves[value] = _half(graph, value, node)
+                halves[value] = _half(graph, value, node, kind)
             node.replace_input_with(index, halves[value])
         for value in node.outputs:
             if value.name in outputs:
-                halves[_cast_back(value, f"{value.name}.half", _FLOAT16, _FLOAT)] = value
+                halves[_cast_back(value, f"{value.name}.half", kind, _FLOAT)] = value
     for value in halves:
         cast = value.producer()
         unread = not value.uses() and not value.is_graph_output()
@@ -194,12 +198,12 @@ def to_half(model: ir.Model, ports: Mapping[str, tuple[list[str], list[str]]]) -
             graph.remove(cast, safe=True)
 
 
-def _half(graph: ir.Graph, value: ir.Value, reader: ir.Node) -> ir.Value:
-    """The float16 version of `value`: another constant, or a Cast before its first reader."""
+def _half(graph: ir.Graph, value: ir.Value, reader: ir.Node, kind: ir.DataType) -> ir.Value:
+    """The narrow version of `value`: another constant, or a Cast before its first reader."""
     name = f"{value.name}.half"
     if value.const_value is not None:
-        return constant(graph, name, changed(value.const_value, _FLOAT16, lambda array: array))
-    return _cast(value, name, _FLOAT16, reader)
+        return constant(graph, name, changed(value.const_value, kind, lambda array: array))
+    return _cast(value, name, kind, reader)
 
 
 def _cast(value: ir.Value, name: str, kind: ir.DataType, reader: ir.Node) -> ir.Value:
@@ -225,8 +229,8 @@ def _cast_back(value: ir.Value, name: str, kind: ir.DataType, old_kind: ir.DataT
     return old
 
 
-def rounded(half: ir.Model) -> None:
-    """Put `half` into float32, in place, with every float16 result rounded to float16.
+def rounded(half: ir.Model, kind: ir.DataType = ir.DataType.FLOAT16) -> None:
+    """Put `half` into float32, in place, with every result of `kind` rounded to it.
 
     ONNX Runtime's CPU computes runs of float16 operators in float32 and drops the Casts between
     that it put there itself: an overflow would not show. Casts of the graph's own are honoured.
@@ -234,15 +238,15 @@ def rounded(half: ir.Model) -> None:
     widened: dict[ir.Value, ir.Value] = {}
     for node in half.graph:
         ports = [value for value in (*node.inputs, *node.outputs) if value is not None]
-        if node.op_type == "Cast" and any(value.dtype == _FLOAT16 for value in ports):
+        if node.op_type == "Cast" and any(value.dtype == kind for value in ports):
             continue
         for index, value in enumerate(node.inputs):
-            if value is None or value.dtype != _FLOAT16:
+            if value is None or value.dtype != kind:
                 continue
             if value not in widened:
                 widened[value] = _cast(value, f"{value.name}.float", _FLOAT, node)
             node.replace_input_with(index, widened[value])
         for value in node.outputs:
-            if value.dtype == _FLOAT16:
+            if value.dtype == kind:
                 name = (value.name or "").removesuffix(".half")
-                _cast_back(value, f"{name}.exact", _FLOAT, _FLOAT16)
+                _cast_back(value, f"{name}.exact", _FLOAT, kind)

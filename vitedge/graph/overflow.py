@@ -38,9 +38,16 @@ class Guard:
     `source` is the ONNX file that `model` was made of; `sizes` are the shapes of its tensors.
     """
 
-    def __init__(self, model: ir.Model, source: Path, spelled_out: set[str], sizes: Shapes) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        source: Path,
+        spelled_out: set[str],
+        sizes: Shapes,
+        kind: ir.DataType = ir.DataType.FLOAT16,
+    ) -> None:
         self._graph, self._source, self._sizes = model.graph, source, sizes
-        self._spelled_out = spelled_out
+        self._spelled_out, self._kind = spelled_out, kind
         names = [name for node in self._graph for name in names_of(node.outputs)]
         types = dict(zip(names, tapped(source, names).types, strict=True))
         self._activations = [name for name in names if types[name] == FLOAT]
@@ -106,11 +113,26 @@ class Guard:
                 kept[name] = Kept(node=name, op=node.op_type, why=reason, cause=cause)
         return kept
 
+    def without_form(self) -> dict[str, Kept]:
+        """The nodes that stay in float32 for want of a narrower form, by name."""
+        return {
+            node.name or "": Kept(
+                node=node.name or "",
+                op=node.op_type,
+                why=self._no_form(node),
+                cause="no narrow form",
+            )
+            for node in self._graph
+            if node.name not in self._pixels
+            and any(name in self._floats for name in names_of(node.inputs))
+            and not any(self._ports(node))
+        }
+
     def _why(self, node: ir.Node, limit: float) -> tuple[Cause, str] | None:
         if node.name in self._spelled_out:
             return "overflow", SPELLED_OUT
         if not any(self._ports(node)):
-            return "no float16 form", self._no_form(node)
+            return "no narrow form", self._no_form(node)
         if node.op_type in _SQUARES:
             return "overflow", "adds up squares inside"
         for name in names_of((*node.inputs, *node.outputs)):
@@ -129,10 +151,11 @@ class Guard:
         return ("overflow", f"reaches {inside:.3g} inside") if inside > limit else None
 
     def _no_form(self, node: ir.Node) -> str:
-        """That ONNX has no float16 form of `node`, or from which opset on."""
+        """That ONNX has no narrower form of `node`, or from which opset on."""
         opsets = range(self._graph.opset_imports[node.domain] + 1, defs.onnx_opset_version() + 1)
         first = next((n for n in opsets if not node.domain and any(self._ports(node, n))), None)
-        return f"{node.op_type} has no float16 form{f' before opset {first}' if first else ''}"
+        before = f" before opset {first}" if first else ""
+        return f"{node.op_type} has no {self._kind.name.lower()} form{before}"
 
     def _inside(self, node: ir.Node) -> float:
         """The largest value a kernel may hold between input and output, where that is larger."""
@@ -145,14 +168,14 @@ class Guard:
         return largest**3 if node.op_type == "Gelu" and tanh else 0.0
 
     def ports(self, kept: Mapping[str, Kept]) -> dict[str, tuple[list[str], list[str]]]:
-        """The inputs and outputs, by node, that become float16."""
+        """The inputs and outputs, by node, that become narrower."""
         float32 = {*kept, *self._pixels}
         return {
             node.name or "": self._ports(node) for node in self._graph if node.name not in float32
         }
 
     def _ports(self, node: ir.Node, opset: int = 0) -> tuple[list[str], list[str]]:
-        """The float inputs and outputs of `node` that ONNX lets be float16; none without inputs.
+        """The float inputs and outputs of `node` that ONNX lets be narrow; none without inputs.
 
         In `opset`, by default the graph's.
         """
@@ -175,7 +198,7 @@ class Guard:
                 for value, kind in zip(ports, kinds, strict=True)
                 if value is not None
                 and value.name in self._floats
-                and "tensor(float16)" in allowed.get(kind, [kind])
+                and f"tensor({self._kind.name.lower()})" in allowed.get(kind, [kind])
             ]
 
         inputs = halvable(node.inputs, schema.inputs)

@@ -23,7 +23,7 @@ from vitedge.core.report import (
 )
 from vitedge.core.spec import Precision
 
-FLOATS: frozenset[Precision] = frozenset(("fp32", "fp16"))
+FLOATS: frozenset[Precision] = frozenset(("fp32", "fp16", "bf16"))
 """Those that need no calibration."""
 Leads = Mapping[Precision, Mapping[Precision, Lead]]
 """Of a precision over others, FP32 apart."""

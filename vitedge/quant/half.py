@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 GOLDEN = "golden"
 _CAUSES: dict[manifest.Cause, str] = {
-    "no float16 form": "for want of a float16 form",
+    "no narrow form": "for want of a narrower form",
     "underflow": "against underflow",
     "overflow": "against overflow",
+    "drift": "against drift",
 }
 
 
@@ -35,6 +36,11 @@ class Fp16:
 
     deployed: Path
     half: manifest.Half
+
+    @property
+    def simulated(self) -> Path:
+        """What it computes, as a file for any CPU."""
+        return self.deployed
 
 
 def to_float16(
@@ -83,18 +89,22 @@ def lower(
     return Fp16(folder / "model.onnx", half)
 
 
-def notes(half: manifest.Half) -> list[str]:
-    """What a user should know of what the guard did."""
-    lines = []
+def in_float32(operators: Sequence[manifest.Kept]) -> Iterator[str]:
+    """How many operators stay in float32 and why, if any do."""
     causes: dict[manifest.Cause, list[manifest.Kept]] = {}
-    for operator in half.kept:
+    for operator in operators:
         causes.setdefault(operator.cause, []).append(operator)
     if causes:
         parts = (
             f"{len(kept)} {_CAUSES[cause]} ('{kept[0].node}': {kept[0].why})"
             for cause, kept in causes.items()
         )
-        lines.append(f"{len(half.kept)} operators stay in float32: {', '.join(parts)}")
+        yield f"{len(operators)} operators stay in float32: {', '.join(parts)}"
+
+
+def notes(half: manifest.Half) -> list[str]:
+    """What a user should know of what the guard did."""
+    lines = list(in_float32(half.kept))
     if half.source in (GOLDEN, "random"):
         lines.append(
             f"overflow was looked for on {half.images} images that may not look like real ones: "

@@ -18,6 +18,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import INT4_OPSET, Calibration, Target
 from vitedge.data.calibration import CalibrationImages, batched
+from vitedge.quant.bfloat16 import int8_rest
 from vitedge.quant.half import lower
 
 if TYPE_CHECKING:
@@ -34,8 +35,17 @@ class Int8:
     deployed: Path
     """As the target takes it: the same file, or one with its floats in float16."""
     record: manifest.QuantizationRecord
-    half: manifest.Half | None
-    """None where floats are float32."""
+    half: manifest.Half | None = None
+    """None unless floats are in float16."""
+    bf16: manifest.Bf16 | None = None
+    """None unless the target computes floats in BF16."""
+    rounded: Path | None = None
+    """The file with float results rounded to bfloat16, where they are computed so."""
+
+    @property
+    def simulated(self) -> Path:
+        """What it computes, as a file for any CPU."""
+        return self.rounded or self.deployed
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,12 @@ class Quantizer:
             training=self.trained.record if self.trained else None,
             spared=calibrated.spared,
         )
-        if self._target.quantization.floats == "fp32":
-            return Int8(path, path, record, None)
         images, source = calibrated.images, self._images.images.name
+        if self._target.bf16_options:
+            rounded, bf16 = int8_rest(path, calibrated.path, images, source, calibrated.orders)
+            return Int8(path, path, record, bf16=bf16, rounded=rounded)
+        if self._target.quantization.floats == "fp32":
+            return Int8(path, path, record)
         total = sum(map(len, images))  # few
         half_folder, batches = folder / "fp16", partial(iter, images)
         fp16 = lower(path, calibrated.path, half_folder, batches, total, source, self._steps)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vitedge.core import catalog
-from vitedge.core.bundle import MODEL, Bundle
+from vitedge.core.bundle import Bundle
 from vitedge.core.complaints import RuntimeFailure, complaint
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
 from vitedge.core.machine import describe_machine, usable_cores
@@ -34,6 +36,7 @@ from vitedge.runtimes.onnxruntime import ONNXRuntime
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_log = logging.getLogger(__name__)
 TOOLS = ("vitedge", "torch", "timm", "transformers", "torchvision", "onnx", "onnxscript")
 SIMULATOR = ONNXRuntime()
 """Runs the graph of any bundle on the CPU, as it is written."""
@@ -41,15 +44,32 @@ _ANOTHER = "try another precision, target or version of the runtime, and report 
 
 
 def runs_here(bundle: Bundle) -> bool:
-    """Whether this machine is what the bundle's target needs, and its engine is there."""
-    build = bundle.manifest.build
-    built = build is None or build.state == "done"
-    return built and catalog.runs_on(bundle.manifest.target, describe_machine(threads=0))
+    """Whether this machine computes what the bundle says, and its engine is there."""
+    build, target = bundle.manifest.build, bundle.manifest.target
+    if (build and build.state != "done") or without_bf16(bundle):
+        return False
+    machine = describe_machine(threads=0)
+    return not (catalog.lacks_hardware(target, machine) or catalog.lacks_version(target, machine))
+
+
+def without_bf16(bundle: Bundle) -> str:
+    """What this machine lacks to compute the floats of `bundle` in BF16, as its manifest says.
+
+    Empty where nothing is lacking. It runs all the same, in FP32, and is compared with nothing.
+    """
+    if not bundle.manifest.computes_bf16:
+        return ""
+    return catalog.lacks_bf16(bundle.manifest.target, describe_machine(threads=0))
+
+
+@cache
+def _warn_once(note: str) -> None:
+    _log.warning(note)
 
 
 @contextmanager
-def simulate(bundle: Bundle) -> Iterator[Session]:
-    """Load the ONNX graph of a verified bundle on ONNX Runtime's CPU, whatever it was built for.
+def simulate(bundle: Bundle, graph: Path) -> Iterator[Session]:
+    """Load `graph`, the ONNX file of a bundle, on ONNX Runtime's CPU, whatever it was built for.
 
     It computes what the graph says: Q and DQ round, and what lies between is float.
     """
@@ -58,12 +78,10 @@ def simulate(bundle: Bundle) -> Iterator[Session]:
         threads=usable_cores(),
         options={"session.disable_quant_qdq": "1", "session.force_spinning_stop": "1"},
     )
-    names = tuple(name for name in bundle.model_files if name.startswith(MODEL))
     with ExitStack() as stack:
         what = f"{SIMULATOR.title} cannot load the graph of {bundle.path}"
         with _explained(SIMULATOR, what, _ANOTHER):
-            opened = SIMULATOR.open(VerifiedFiles(bundle.path, names), target)
-            session = stack.enter_context(opened)
+            session = stack.enter_context(SIMULATOR.open_file(graph, target))
         yield _CheckedSession(session, SIMULATOR, bundle)
 
 
@@ -92,6 +110,11 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     threads = threads or target.threads or usable_cores()
     runtime = runtime_of(target)
     verified = VerifiedFiles(bundle.path, runtime.files(bundle.manifest))
+    if needs := without_bf16(bundle):
+        _warn_once(f"note: {bundle.path} computes its floats in FP32 here, for want of {needs}")
+    elif bundle.manifest.computes_bf16:
+        options = target.options | target.bf16_options
+        target = msgspec.structs.replace(target, options=options)
     with ExitStack() as stack:
         with _explained(
             runtime,

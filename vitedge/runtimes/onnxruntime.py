@@ -70,13 +70,19 @@ class ONNXRuntime:
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
         """Load `model.onnx` with the target's session options."""
+        with self.open_file(verified.path(MODEL), target) as session:
+            yield session
+
+    @contextmanager
+    def open_file(self, model: Path, target: Target) -> Iterator[Session]:
+        """Load the ONNX file `model` with the target's session options."""
         ort = load(self.name)
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads
         options.log_severity_level = 3
         for key, value in target.options.items():
             options.add_session_config_entry(key, value)
-        model, providers = verified.path(MODEL), ["CPUExecutionProvider"]
+        providers = ["CPUExecutionProvider"]
         yield _ONNXRuntimeSession(ort.InferenceSession(model, options, providers=providers))
 
 

@@ -19,6 +19,9 @@ def machine(name, *isa):
 X86 = machine("x86_64", "avx2")
 VNNI = machine("x86_64", "avx2", "avx512f", "avx512_vnni")
 ARM = machine("aarch64", "asimddp")
+ZEN4 = machine("x86_64", "avx2", "avx512f", "avx512_vnni", "avx512_bf16")
+AMX = machine("x86_64", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+GRAVITON3 = machine("aarch64", "asimddp", "i8mm", "bf16")
 
 
 PC, ORIN = machine_with("x86_64", "8.9"), machine_with("aarch64", "8.7")
@@ -46,6 +49,11 @@ def test_a_target_is_found_by_its_name_on_any_machine(name):
         ("openvino", X86, "openvino-cpu"),
         ("openvino", VNNI, "openvino-vnni"),
         ("openvino", machine("AMD64"), "openvino-cpu"),
+        ("openvino", ZEN4, "openvino-bf16"),
+        ("openvino", AMX, "openvino-bf16"),
+        ("onnxruntime", AMX, "onnxruntime-vnni"),
+        ("onnxruntime", machine("aarch64", "asimddp", "i8mm"), "onnxruntime-arm"),
+        ("onnxruntime", GRAVITON3, "onnxruntime-arm-bf16"),
         ("onnxruntime", msgspec.structs.replace(X86, isa=None), "onnxruntime-cpu"),  # not known
         ("tensorrt", PC, "tensorrt"),
         ("tensorrt", ORIN, "tensorrt"),
@@ -98,6 +106,11 @@ def test_a_machine_that_is_no_rtx_pc_is_answered_with_those_to_name(user_host, s
         ("openvino-vnni", VNNI, ""),
         ("openvino-vnni", ARM, "x86_64 or AMD64"),
         ("openvino-cpu", machine_with("x86_64"), ""),
+        ("openvino-bf16", X86, "avx512_vnni or amx_int8"),
+        ("openvino-bf16", VNNI, "avx512_bf16"),
+        ("openvino-bf16", AMX, ""),
+        ("onnxruntime-arm-bf16", ARM, "bf16"),
+        ("onnxruntime-arm-bf16", GRAVITON3, ""),
         ("openvino-cpu", VNNI, ""),
     ],
 )
@@ -145,7 +158,7 @@ def test_a_file_of_ones_own_is_found_by_its_path(tmp_path):
     ("line", "says"),
     [
         ('runtime = "openvin"', "there is no runtime 'openvin'"),
-        ('CACHE_DIR = "/tmp"', "'CACHE_DIR' in [options], which OpenVINO does not take"),
+        ('CACHE_DIR = "/tmp"', "'CACHE_DIR' in its options, which OpenVINO does not take"),
     ],
 )
 def test_a_target_is_checked_against_its_runtime(tmp_path, line, says):

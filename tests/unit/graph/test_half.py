@@ -206,7 +206,7 @@ NOTED = {
             "q = QuantizeLinear(x, s, z)\n d = DequantizeLinear(q, s, z)\n y = MatMul(d, w)",
             {"s": np.float32(50), "z": np.int8(0)},
         ),
-        "2 for want of a float16 form ('QuantizeLinear_q': QuantizeLinear has no float16 form "
+        "2 for want of a narrower form ('QuantizeLinear_q': QuantizeLinear has no float16 form "
         "before opset 19)",
     ),
 }

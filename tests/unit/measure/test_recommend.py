@@ -121,6 +121,35 @@ def test_where_floats_are_no_faster_int8_is_held_to_fp32():
     assert advice.candidates[-1].speedup_over_float == 1.6
 
 
+AMX = {
+    "vit_tiny": ((13.5, 5.6, 7.2), (39.0, 27.1), "bf16"),
+    "vit_base": ((142.9, 38.3, 27.2), (40.0, 29.1), "int8"),
+    "repvit_m0_9": ((11.0, 5.7, 6.3), (47.0, 39.0), "bf16"),
+    "levit_conv_128s": ((8.0, 5.5, 5.9), (43.0, 23.0), "bf16"),
+    "mobilevit_xxs": ((10.4, 9.0, 10.2), (45.0, 22.0), "bf16"),
+    "efficientvit_b0": ((7.9, 6.6, 7.5), (44.0, 15.0), "bf16"),
+    "mobilenetv4_hybrid_medium": ((20.0, 10.1, 9.8), (44.0, 22.0), "bf16"),
+}
+"""p50 of FP32, BF16 and INT8, ms, SQNR of the last two, dB, and what to ship: OpenVINO, AMX."""
+
+
+@pytest.mark.parametrize(("p50_ms", "level_db", "shipped"), AMX.values(), ids=AMX)
+def test_bf16_is_shipped_where_int8_is_not_clearly_faster(p50_ms, level_db, shipped):
+    """Within 4%, one run does not tell which is faster."""
+    fp32_ms, *others_ms = p50_ms
+    unlabelled = {"drop_pp": None, "drop_ci_pp": None}
+    others = [
+        candidate(
+            name, 0.98 * fp32_ms / ms, fp32_ms / ms, 1.02 * fp32_ms / ms, **unlabelled, sqnr_db=db
+        )
+        for name, ms, db in zip(("bf16", "int8"), others_ms, level_db, strict=True)
+    ]
+    advice = recommend([FP32, *others], 0.5)
+    assert (advice.precision, advice.best_float) == (shipped, "bf16")
+    if shipped == "int8":
+        assert advice.reason.startswith("1.41× faster than BF16 (1.35 to 1.47), 5.25× than FP32")
+
+
 def test_candidates_stand_in_the_order_of_their_error():
     """INT8 of one target may be more exact than FP16 of it, whose sums overflow."""
     int8 = candidate("int8", 1.5, 1.6, 1.7, sqnr_db=40.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 
 from vitedge.core import report
 from vitedge.core.bundle import Bundle
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
 from vitedge.core.report import Accuracy, Numerics, Report, Simulation
@@ -19,7 +20,7 @@ from vitedge.data.open import EMBEDDED, Source, open_images
 from vitedge.measure.accuracy import evidence, reference
 from vitedge.measure.accuracy.parity import against_golden
 from vitedge.measure.accuracy.validation import run_all, validate
-from vitedge.runtimes import SIMULATOR, open_session, simulate
+from vitedge.runtimes import SIMULATOR, open_session, simulate, without_bf16
 
 
 def validate_bundle(
@@ -28,10 +29,16 @@ def validate_bundle(
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
     `threads`: of inference; 0: every core this process may use.
-    Raises InputError when `images` overlap its calibration images, LimitError where FP32 does not
-    give its own golden outputs.
+    Raises InputError when `images` overlap its calibration images, UnavailableError where this
+    CPU lacks its BF16, LimitError where FP32 does not give its own golden outputs.
     """
     report.check_writable(bundle)
+    if needs := without_bf16(bundle):
+        raise UnavailableError(
+            f"{bundle.path} computes its floats in FP32 here, for want of {needs}: what is "
+            "measured would not be its own",
+            fix="validate it on a CPU that has it; its report says what its export simulated",
+        )
     fp32 = bundle.reference()
     load = partial(open_session, threads=threads)
     accuracy, numerics, per_image = _compare(bundle, fp32, load, images, steps, allow_overlap)
@@ -48,21 +55,33 @@ def validate_bundle(
 
 
 def simulate_bundle(
-    bundle: Bundle, images: ImageSet | None, steps: Steps, *, allow_overlap: bool
+    bundle: Bundle,
+    graphs: Mapping[Path, Path],
+    images: ImageSet | None,
+    steps: Steps,
+    *,
+    allow_overlap: bool,
 ) -> Report:
     """Measure what a bundle's ONNX graph loses against FP32's; returns its merged report.
 
-    For a target that does not run here. Without `images`, on the golden ones alone.
+    For a target that does not run here. `graphs` are the ONNX files of it and FP32's, by their
+    resolved paths. Without `images`, on the golden ones alone.
     """
     fp32 = bundle.reference()
     accuracy = None
+
+    def load(simulated: Bundle) -> AbstractContextManager[Session]:
+        return simulate(simulated, graphs[simulated.path.resolve()])
+
     if images is None:
-        reference.raise_for(reference.fault_here(bundle, simulate))
-        with simulate(bundle) as session:
+        reference.raise_for(reference.fault_here(bundle, load))
+        with load(bundle) as session:
             numerics = _against_golden(bundle, session)
     else:
-        accuracy, numerics, _ = _compare(bundle, fp32, simulate, images, steps, allow_overlap)
+        accuracy, numerics, _ = _compare(bundle, fp32, load, images, steps, allow_overlap)
     runtime = f"{SIMULATOR.name} {describe_machine(threads=0).runtimes[SIMULATOR.name]}"
+    if bundle.manifest.computes_bf16:
+        runtime += ", float results rounded to BF16"
     measured = Report(
         **report.identity(bundle),
         simulation=Simulation(runtime=runtime, accuracy=accuracy, numerics=numerics),

@@ -90,8 +90,8 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
         used = record.calibration
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
         about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
-    if manifest.half:
-        about["floats"] = f"float16, {len(manifest.half.kept)} operators in float32"
+    if floats := notes.floats(manifest):
+        about["floats"] = floats
     about["tools"] = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     about["files"] = ", ".join(f"{name} {sha[:12]}…" for name, sha in bundle.model_files.items())
     return Inspection(

@@ -29,6 +29,19 @@ def outputs(manifest: Manifest) -> str:
     return f"{shapes}; its own scores order the queries of {' and '.join(ordered)}"
 
 
+def floats(manifest: Manifest) -> str:
+    """What floats are computed in; empty where that is float32 and nothing else was thought of."""
+    if manifest.half:
+        return f"float16, {len(manifest.half.kept)} operators in float32"
+    if manifest.bf16 is None:
+        return ""
+    if manifest.bf16.why:
+        return f"float32: {manifest.bf16.why}"
+    where = f", {len(manifest.bf16.kept)} operators in float32" if manifest.bf16.kept else ""
+    level = f", {manifest.bf16.sqnr_db:.1f} dB of FP32's '{manifest.bf16.output}'"
+    return f"bfloat16{where}{level} on {manifest.bf16.images} images of {manifest.bf16.source}"
+
+
 MATCHED = (
     "its queries were matched with FP32's, image by image, because the model orders them by its "
     "own scores"

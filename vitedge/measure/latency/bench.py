@@ -34,6 +34,7 @@ from vitedge.measure.latency.single_stream import (
     run_single_stream,
 )
 from vitedge.measure.latency.summary import trend
+from vitedge.runtimes import without_bf16
 
 T = TypeVar("T")
 COLD_SHARE = 0.5
@@ -102,8 +103,8 @@ def _bench(
                 energy=energy,
                 cold_start=cold_start,
                 memory=memory,
-                parity=artifact_parity,
-                numerics=numerics,
+                parity=None if without_bf16(bundle) else artifact_parity,
+                numerics=None if without_bf16(bundle) else numerics,
             )
         )
     merged = [report.merge(*pair) for pair in zip(bundles, reports, strict=True)]

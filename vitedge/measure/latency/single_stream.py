@@ -28,7 +28,7 @@ from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.measure.latency.request import BenchRequest
 from vitedge.measure.latency.summary import LatencyComparison, timings
 from vitedge.measure.statistics import log_se_of_ratio, share_se
-from vitedge.runtimes import open_session
+from vitedge.runtimes import open_session, without_bf16
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def run_single_stream(
             other = rival or bundle.reference()
             if other is not None and other.path.resolve() == bundle.path.resolve():
                 other = None
+            if without_bf16(bundle) or (other is not None and without_bf16(other)):
+                other = None
             pairs.append((load(bundle), None if other is None else load(other)))
             if rival is None and other is not None:
                 reference.check(bundle, other, sessions[other.path.resolve()])
@@ -111,6 +113,7 @@ def _siblings(
         for other, (place, _) in zip(bundles, pairs, strict=True)
         if _model(other) == _model(bundles[index])
         and other.manifest.precision not in ("fp32", bundles[index].manifest.precision)
+        and not (without_bf16(other) or without_bf16(bundles[index]))
     }
 
 
@@ -158,11 +161,20 @@ def _lead(comparison: LatencyComparison, artifact: int, other: int) -> Lead:
 def circumstances(bundle: Bundle, machine: Host, conditions: Conditions) -> dict[str, Any]:
     """What the report of a bundle timed on `machine` says beside its timing, for `Report`."""
     bundle_host = report.host_of(bundle, machine)
+    warnings, needs = conditions.warnings, without_bf16(bundle)
+    if needs:
+        name = bundle.manifest.name
+        warnings += (f"{name} computed its floats in FP32, for want of {needs}",)
     return {
         **report.identity(bundle),
         "size": report.size(bundle, bundle.reference()),
         "host": bundle_host,
-        "conditions": msgspec.structs.replace(conditions, fingerprint=fingerprint(bundle_host)),
+        "conditions": msgspec.structs.replace(
+            conditions,
+            fingerprint=fingerprint(bundle_host),
+            fp32_floats=bool(needs),
+            warnings=warnings,
+        ),
     }
 
 

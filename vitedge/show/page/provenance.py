@@ -51,8 +51,8 @@ def manifest(manifest: Manifest) -> Mapping[str, str]:
         about["in INT8"] = f"{in_int8} of {len(record.layers)} operators"
         about["calibration"] = f"{images.recipe.name}, {images.images} images of {images.source}"
         about["calibration images"] = f"SHA-256 {images.digest}"
-    if manifest.half:
-        about["floats"] = f"float16, {len(manifest.half.kept)} operators in float32"
+    if floats := notes.floats(manifest):
+        about["floats"] = floats
     about |= dict(zip(("decided", "decided also", "compiled"), notes.facts(manifest), strict=False))
     about["tools"] = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     return about | {f"file {name}": f"SHA-256 {sha}" for name, sha in manifest.files.items()}
