@@ -19,5 +19,5 @@ def test_a_model_of_the_lineage_exports_and_quantizes(row, tmp_path):
         assert int8.sqnr_db >= MIN_SQNR_DB, target
         assert int8.quantized >= 8, target
     on_ort, on_openvino = result.int8.values()
-    assert not on_openvino.kept  # every Linear and convolution is INT8
+    assert set(on_openvino.kept) <= {"ConvTranspose"}  # of which no target has an INT8 kernel
     assert "MatMul" not in on_ort.kept  # of the others the runtime has no INT8 kernel
