@@ -142,8 +142,10 @@ def plan_export(request: ExportRequest) -> Plan:
 
 
 def target_of(name: str, machine: Host, request: ExportRequest) -> Target:
-    """The target `name`, adapted. Raises UnavailableError where a runtime has one that computes in
-    that precision, on other machines than this."""
+    """The target `name`, adapted to `request`.
+
+    Raises UnavailableError where a runtime `name` computes in BF16 on other machines than this.
+    """
     target = catalog.find_target(name, machine)
     others = [
         other

@@ -7,7 +7,6 @@ bias or GELU, is computed before that.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +17,12 @@ from numpy.typing import NDArray
 
 from vitedge.core.manifest import Kept
 from vitedge.core.matching import in_order
-from vitedge.core.numerics import sqnr_db
 from vitedge.graph.constants import is_constant, names_of
 from vitedge.graph.external import load, write
-from vitedge.graph.half import rounded, to_half
+from vitedge.graph.half import quality_db, rounded, to_half
 from vitedge.graph.overflow import Guard
 from vitedge.graph.run import Runner, shapes, tapped
 
-EXACT_DB = 200.0
 _FLOAT = "tensor(float)"
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
 """Whose constants are rounded; a bias or a scale stays float32."""
@@ -176,7 +173,7 @@ def closeness(
             outputs = in_order(wanted, run(images), orders).outputs if run else wanted
             power += [_power(a, b) for a, b in zip(wanted, outputs, strict=True)]
     levels = [
-        Closeness(name, _level_db(s, n), _level_db(s, b))
+        Closeness(name, quality_db(s, n), quality_db(s, b))
         for name, s, n, b in zip(names, signal, noise, before, strict=True)
     ]
     return min(levels, key=lambda level: level.rounded_db - level.before_db)
@@ -184,14 +181,6 @@ def closeness(
 
 def _power(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.square(a.astype(np.float64) - b).sum())
-
-
-def _level_db(signal: float, noise: float) -> float:
-    """SQNR, within ±EXACT_DB; the least where the noise is not finite."""
-    if not math.isfinite(noise):
-        return -EXACT_DB
-    level_db = sqnr_db(max(signal, 1e-300), noise)
-    return EXACT_DB if level_db is None else min(level_db, EXACT_DB)
 
 
 def first_drift(source: Path, simulated: Path, images: NDArray[np.uint8], limit_db: float) -> str:
@@ -209,7 +198,7 @@ def first_drift(source: Path, simulated: Path, images: NDArray[np.uint8], limit_
     got_run = tapped(simulated, [f"{name}.exact" for name in nodes])
     pairs = zip(tapped(source, list(nodes))(images), got_run(images), strict=True)
     levels = [
-        _level_db(float(np.square(want.astype(np.float64)).sum()), _power(want, got))
+        quality_db(float(np.square(want.astype(np.float64)).sum()), _power(want, got))
         for want, got in pairs
     ]
     low = [level_db < limit_db for level_db in levels]

@@ -126,24 +126,24 @@ def _check(source: Path, fp32: Path, exact: Path, batches: Iterator[NDArray[np.u
     allowed = before * 10 ** (INT8_LOSS_DB / 10) + signal * 10 ** (-SQNR_LIMIT_DB / 10)
     failed = np.flatnonzero(~(noise <= allowed))
     if not len(failed):
-        return _quality_db(signal[0], noise[0])
+        return quality_db(signal[0], noise[0])
     assert images is not None
     where, what = _first_failure(source, exact, images)
     i = failed[0]
     which = f"output '{names[i]}'" if len(names) > 1 else "output"
     raise InputError(
         f"in float16 this model {what} from '{where}' on: its {which} keeps "
-        f"{_quality_db(signal[i], noise[i]):.1f} dB of {_quality_db(signal[i], allowed[i]):.1f}",
+        f"{quality_db(signal[i], noise[i]):.1f} dB of {quality_db(signal[i], allowed[i]):.1f}",
         fix="export it with `precision='fp32'`",
     )
 
 
-def _quality_db(signal: float, noise: float) -> float:
-    """SQNR, EXACT_DB at most; -inf where the noise is not finite."""
+def quality_db(signal: float, noise: float) -> float:
+    """SQNR, within ±EXACT_DB; the least where the noise is not finite."""
     if not math.isfinite(noise):
-        return -math.inf
-    quality_db = sqnr_db(max(signal, 1e-300), noise)
-    return EXACT_DB if quality_db is None else min(quality_db, EXACT_DB)
+        return -EXACT_DB
+    level_db = sqnr_db(max(signal, 1e-300), noise)
+    return EXACT_DB if level_db is None else min(level_db, EXACT_DB)
 
 
 def _first_failure(source: Path, exact: Path, images: NDArray[np.uint8]) -> tuple[str, str]:
@@ -161,9 +161,7 @@ def _first_failure(source: Path, exact: Path, images: NDArray[np.uint8]) -> tupl
     broken = [not np.isfinite(y).all() for _, y in pairs]
     if any(broken):
         return list(nodes.values())[broken.index(True)], "is not finite"
-    far = [
-        _quality_db(np.square(x).sum(), np.square(x - y).sum()) < SQNR_LIMIT_DB for x, y in pairs
-    ]
+    far = [quality_db(np.square(x).sum(), np.square(x - y).sum()) < SQNR_LIMIT_DB for x, y in pairs]
     where = far.index(True) if any(far) else -1
     return list(nodes.values())[where], "drifts from FP32"
 

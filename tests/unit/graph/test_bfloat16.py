@@ -12,7 +12,8 @@ from onnx import TensorProto
 from tests.support.graphs import IMAGES, WIDTH, build, run
 from tests.support.machine import HERE
 from vitedge.core.errors import InputError
-from vitedge.graph.bfloat16 import EXACT_DB, closeness, first_drift, write_rounded
+from vitedge.graph.bfloat16 import closeness, first_drift, write_rounded
+from vitedge.graph.half import EXACT_DB
 from vitedge.graph.run import Runner, tapped
 from vitedge.quant import bfloat16
 from vitedge.quant.bfloat16 import INT8_LOSS_DB, int8_rest
