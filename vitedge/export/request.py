@@ -154,11 +154,12 @@ def target_of(name: str, machine: Host, request: ExportRequest) -> Target:
     ]
     lacking = request.precision == "bf16" and "bf16" not in target.precisions
     if lacking and name != target.name and others:
-        lacks = (catalog.lacks_bf16(x, machine) or catalog.lacks(x, machine) for x in others)
-        needs = " or ".join(dict.fromkeys(lacks))
+        needs = ", or ".join(
+            f"{' or '.join(other.machines)} with {' or '.join(other.bf16_isa)}" for other in others
+        )
         names = " or ".join(f"`targets={other.name}`" for other in others)
         raise UnavailableError(
-            f"BF16 on {name} takes {needs}, which this machine lacks; "
+            f"BF16 on {name} takes {needs}; this machine ({machine.machine}) is not that: "
             f"fastest here is INT8, and of floats {_floats(target)}",
             fix=f"pass {names} to build for such a machine, or `precision='int8'` for this one",
         )
