@@ -202,6 +202,8 @@ class Target(Spec, frozen=True, kw_only=True):
     threads: Count = 0
     """Inference threads; 0 means every core this process may use."""
     quantization: Quantization
+    contrib: bool = False
+    """Whether the runtime gets the graph in operators of its own, too, where these are faster."""
     compile: Compile = Compile()
     """Of the runtimes that compile an engine."""
     options: dict[str, str] = {}

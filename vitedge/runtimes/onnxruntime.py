@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.builds import build
 from vitedge.core.bundle import MODEL
+from vitedge.core.catalog import in_range
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
@@ -20,8 +22,14 @@ from vitedge.runtimes.package import load
 _NUMPY = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
+CONTRIB = "model.onnxruntime.onnx"
+"""The graph in ONNX Runtime's own operators, whole."""
+CONTRIB_SINCE = "1.20"
+"""The first version that has all of them."""
+
+
 class ONNXRuntime:
-    """Runs `model.onnx` as it is."""
+    """Runs `model.onnx` as it is, or the same in ONNX Runtime's own operators beside it."""
 
     name = "onnxruntime"
     title = "ONNX Runtime"
@@ -58,19 +66,29 @@ class ONNXRuntime:
         return RULES
 
     def files(self, manifest: Manifest) -> tuple[str, ...]:
-        """`model.onnx`, and its data where that lies beside it."""
-        return tuple(name for name in manifest.files if name.startswith(MODEL))
+        """The graph that the version installed takes, and its data where that lies beside it."""
+        plain = tuple(name for name in manifest.files if name in (MODEL, f"{MODEL}.data"))
+        installed = next(filter(None, map(build, self.packages)), CONTRIB_SINCE)
+        taken = in_range(installed, (CONTRIB_SINCE, ""))
+        return (CONTRIB,) if CONTRIB in manifest.files and taken else plain
 
     def lower(self, model: Path, target: Target, out: Path, progress: Progress) -> None:
-        """Save the ONNX file as `model.onnx`, weights inside where they fit."""
+        """Save the ONNX file as `model.onnx`, weights inside where they fit.
+
+        Where the target says so and it is not too large, beside it in ONNX Runtime's operators.
+        """
         from vitedge.graph.external import pack
 
         pack(model, out / MODEL)
+        if target.contrib and not (out / f"{MODEL}.data").exists():
+            from vitedge.graph.contrib import rewrite
+
+            rewrite(out / MODEL, out / CONTRIB)
 
     @contextmanager
     def open(self, verified: VerifiedFiles, target: Target) -> Iterator[Session]:
-        """Load `model.onnx` with the target's session options."""
-        with self.open_file(verified.path(MODEL), target) as session:
+        """Load the graph with the target's session options."""
+        with self.open_file(verified.path(verified.names[0]), target) as session:
             yield session
 
     @contextmanager
