@@ -26,7 +26,7 @@ from vitedge.graph.run import Runner, Shapes, shapes
 from vitedge.graph.structure import Structure
 
 DOMAIN = "com.microsoft"
-_MOVES = ("Reshape", "Transpose", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity")
+_MOVES = ("Reshape", "Transpose", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity")
 INT8_PARITY = 1e-2
 """Noise over signal: where floats differ in the last place, INT8 rounds some the other way."""
 
@@ -186,33 +186,33 @@ def _factor(value: ir.Value) -> tuple[ir.Value | None, float]:
 
 def _operand(value: ir.Value | None, axes: tuple[int, ...], tensors: Shapes) -> _Operand | None:
     """Where an operand of 4 axes comes from, which `axes` turn to (B, tokens, heads, size)."""
-    moves: list[ir.Node] = []
+    moved: list[ir.Value] = []
     scale, source = 1.0, value
     while source is not None and (node := source.producer()) is not None:
         before, step = _factor(source)
         if before is not None:
             source, scale = before, scale * step
         elif node.op_type in _MOVES and node.inputs[0] is not None and not is_constant(source):
-            moves.append(node)
+            moved.append(source)
             source = node.inputs[0]
         else:
             break
-        if len(tensors[source.name]) == 3 and (first := _first(source, moves, axes, tensors)) >= 0:
+        if len(tensors[source.name]) == 3 and (first := _first(source, moved, axes, tensors)) >= 0:
             return _Operand(source, scale, first)
     return None
 
 
 def _first(
-    source: ir.Value, moves: Sequence[ir.Node], axes: tuple[int, ...], tensors: Shapes
+    source: ir.Value, moved: Sequence[ir.Value], axes: tuple[int, ...], tensors: Shapes
 ) -> int:
-    """The first channel of `source` (B, tokens, channels) that `moves` make heads of; or -1."""
+    """The first channel of `source` (B, tokens, channels) that is `moved` to be heads; or -1."""
     dims = tensors[source.name]
     ids = np.arange(math.prod(dims), dtype=np.int64).reshape(dims)
-    for node in reversed(moves):
-        moved = _moved(node, ids, tensors)
-        if moved is None:
+    for value in reversed(moved):
+        turned_ids = _moved(value, ids, tensors)
+        if turned_ids is None:
             return -1
-        ids = moved
+        ids = turned_ids
     if ids.ndim != 4:
         return -1
     turned = ids.transpose(axes)
@@ -224,11 +224,14 @@ def _first(
     return first if np.array_equal(flat, whole[..., first : first + flat.shape[2]]) else -1
 
 
-def _moved(node: ir.Node, ids: NDArray[np.int64], tensors: Shapes) -> NDArray[np.int64] | None:
+def _moved(value: ir.Value, ids: NDArray[np.int64], tensors: Shapes) -> NDArray[np.int64] | None:
+    """`ids` of what is moved to be `value`, as that has them."""
+    node = value.producer()
+    assert node is not None
     if node.op_type == "Reshape":
-        return ids.reshape(tensors[node.outputs[0].name])
+        return ids.reshape(tensors[value.name])
     outputs = evaluate(node, {node.inputs[0]: ids})
-    return outputs[0] if outputs and len(outputs) == 1 else None
+    return outputs[value.index() or 0] if outputs else None
 
 
 def _joined(pv: ir.Node, tensors: Shapes) -> ir.Value | None:
@@ -243,8 +246,8 @@ def _joined(pv: ir.Node, tensors: Shapes) -> ir.Value | None:
         node = value.consumers()[0]
         if node.op_type not in _MOVES or node.inputs[0] is not value:
             return None
-        moved = _moved(node, ids, tensors)
-        if moved is None:
+        moved = _moved(node.outputs[0], ids, tensors)
+        if moved is None or len(node.outputs) > 1:
             return None
         ids, value = moved, node.outputs[0]
         if np.array_equal(ids, want):
