@@ -27,6 +27,7 @@ from vitedge.graph.structure import Structure
 
 DOMAIN = "com.microsoft"
 _MOVES = ("Reshape", "Transpose", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity")
+_HEADS, _TURNED = (0, 2, 1, 3), (0, 3, 1, 2)
 INT8_PARITY = 1e-2
 """Noise over signal: where floats differ in the last place, INT8 rounds some the other way."""
 
@@ -141,16 +142,14 @@ def _attentions(model: ir.Model, tensors: Shapes) -> int:
         if scores is None or joined is None or probabilities.consumers() != (pv,):
             continue
         heads, size = tensors[pv.outputs[0].name][1], tensors[pv.outputs[0].name][3]
-        axes = (
-            (0, 2, 1, 3),
-            (0, 3, 1, 2),
-            (0, 2, 1, 3),
-        )  # of q, k and v: to (B, tokens, heads, size)
+        axes = (_HEADS, _TURNED, _HEADS)  # of q, k and v: to (B, tokens, heads, size)
         values_ = (*qk.inputs, pv.inputs[1])
         operands = [_operand(v, a, tensors) for v, a in zip(values_, axes, strict=True)]
         query, key, value = operands
         if query is None or key is None or value is None or value.scale != 1.0:
             continue
+        if any(operand.source.dtype != ir.DataType.FLOAT for operand in (query, key, value)):
+            continue  # the CPU's attention is of float32 alone
         attributes = {"num_heads": heads, "scale": scores * query.scale * key.scale}
         width, name = heads * size, softmax.name or ""
         inputs = _cut(graph, softmax, (query, key, value), width, tensors, name)
