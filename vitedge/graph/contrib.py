@@ -43,7 +43,9 @@ def rewrite(plain: Path, path: Path) -> bool:
     sizes_ = [size if isinstance(size, int) else 2 for size in value.shape]
     images = np.random.default_rng(0).integers(0, 256, sizes_, np.uint8)
     tensors = shapes(plain, images)
-    count = _attentions(model, tensors) + _products(model.graph)
+    half = any(node.attributes.get_int("to", 0) == ir.DataType.FLOAT16 for node in model.graph)
+    attentions_ = 0 if half else _attentions(model, tensors)  # the CPU has them in float32 alone
+    count = attentions_ + _products(model.graph)
     if not count:
         return False
     RemoveUnusedNodesPass()(model)
@@ -148,8 +150,6 @@ def _attentions(model: ir.Model, tensors: Shapes) -> int:
         query, key, value = operands
         if query is None or key is None or value is None or value.scale != 1.0:
             continue
-        if any(operand.source.dtype != ir.DataType.FLOAT for operand in (query, key, value)):
-            continue  # the CPU's attention is of float32 alone
         attributes = {"num_heads": heads, "scale": scores * query.scale * key.scale}
         width, name = heads * size, softmax.name or ""
         inputs = _cut(graph, softmax, (query, key, value), width, tensors, name)
