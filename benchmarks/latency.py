@@ -21,12 +21,14 @@ from vitedge.measure.accuracy.validation import predict_all
 from vitedge.measure.latency.clock import measure
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
+from vitedge.runtimes.onnxruntime import CONTRIB
 
 VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 MODELS = [f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")]
 BF16 = {"avx512_bf16", "amx_bf16", "amx_int8"}
 """With one of these OpenVINO computes floats in BF16 unless it is told otherwise."""
 DEFAULTS = "OpenVINO's defaults"
+PLAIN = "ours, in ONNX's operators"
 SAME_LATENCY = ("ORT Percentile", "ORT Entropy")
 HELD_OUT = 8
 
@@ -60,6 +62,9 @@ def _compare(model, batch, runtime, folder, options, vnni):
     artifacts, failures = _quantize(fp32, np.split(calibration, count // batch), folder, options)
     with contextlib.ExitStack() as stack:
         sessions = {"ours": stack.enter_context(open_session(ours))}
+        if CONTRIB in ours.manifest.files:
+            plain_graph = peers.open_file(peers.model_file(ours), ours.manifest.target)
+            sessions[PLAIN] = stack.enter_context(plain_graph)
         for name, artifact in artifacts.items():
             try:
                 opened = peers.open_file(artifact, ours.manifest.target)
@@ -118,7 +123,7 @@ def _row(index, name, timed, logits):
 
 def _verdicts(names, timed, runtime, vnni):
     """What issue and README promise, each against its peer where that one ran."""
-    rivals = [place for place, name in enumerate(names) if name not in ("ours", "fp32")]
+    rivals = [place for place, name in enumerate(names) if name not in ("ours", PLAIN, "fp32")]
     rivals = [place for place in rivals if not names[place].startswith("fp32, ")]
     if rivals:
         fastest = min(rivals, key=lambda index: timed.latencies[index].p50_ms)
@@ -128,6 +133,13 @@ def _verdicts(names, timed, runtime, vnni):
             f"{1 / ratio:.3f}× of the latency of {names[fastest]}, the fastest peer (≤ 1×; "
             f"95% interval {1 / high:.3f} to {1 / low:.3f})",
             met,
+        )
+    if PLAIN in names:
+        against, (low, high) = timed.speedup(0, names.index(PLAIN))
+        peers.verdict(
+            f"{against:.3f}× faster than in ONNX's operators (never slower; 95% interval "
+            f"{low:.3f} to {high:.3f})",
+            high >= 1,
         )
     against_fp32 = timed.speedup(0, names.index("fp32"))[0]
     if runtime == "openvino":

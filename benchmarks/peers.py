@@ -101,7 +101,8 @@ def export_bundles(model, runtime, folder, calib_data, **options):
 def open_file(model, like):
     """Open a peer's artifact with exactly the options that ours is opened with."""
     threads = like.threads or usable_cores()
-    files = VerifiedFiles(model.parent, tuple(path.name for path in model.parent.glob("model.*")))
+    beside = [path.name for path in model.parent.glob("model.*") if path != model]
+    files = VerifiedFiles(model.parent, (model.name, *beside))
     return runtime_of(like).open(files, msgspec.structs.replace(like, threads=threads))
 
 

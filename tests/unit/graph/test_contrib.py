@@ -31,16 +31,17 @@ def kinds(path):
 
 
 @pytest.mark.parametrize(
-    ("body", "parts"),
-    [(FUSED, "Split"), (SPLIT, ""), (SCALED_AFTER, "Split")],
+    "body",
+    [FUSED, SPLIT, SCALED_AFTER],
     ids=["one Linear", "a Linear each", "scores scaled"],
 )
-def test_an_attention_is_one_operator(tmp_path, body, parts):
+def test_an_attention_is_one_operator_and_each_operand_a_linear(tmp_path, body):
     plain, path = build(tmp_path, body), tmp_path / "own.onnx"
     assert rewrite(plain, path)
     after = kinds(path)
     assert after["MultiHeadAttention"] == 1 and after["Softmax"] == 0
-    assert after["Split"] == bool(parts)
+    assert after["Split"] == after["Slice"] == 0
+    assert after["MatMul"] == 4 and after["Add"] == 1  # the sum; biases are the attention's
     np.testing.assert_allclose(run(path), run(plain), rtol=1e-4, atol=1e-4)
 
 
@@ -52,6 +53,17 @@ def test_an_attention_that_does_more_stays_as_it_is(tmp_path, body):
     plain = build(tmp_path, body, mask=mask, axes=np.array([0, 1, 2, 3]))
     assert not rewrite(plain, tmp_path / "own.onnx")
     assert not (tmp_path / "own.onnx").exists()
+
+
+def test_a_linear_that_something_else_reads_is_computed_once(tmp_path):
+    body = FUSED.replace(
+        "y = Add(projected, x)", "z = Add(projected, x)\n s = ReduceSum(qkv, axes)"
+    )
+    plain = build(tmp_path, f"{body}\n y = Add(z, s)", axes=np.array([0, 1, 2]))
+    path = tmp_path / "own.onnx"
+    assert rewrite(plain, path)
+    after = kinds(path)
+    assert (after["MultiHeadAttention"], after["MatMul"], after["Slice"]) == (1, 2, 3)
 
 
 def test_an_int8_product_takes_its_bias_in(tmp_path):
@@ -74,7 +86,7 @@ def test_digits_in_int8_are_right_in_both_forms(
     onnx.save(model, plain)
     assert rewrite(plain, path)
     after = kinds(path)
-    linears = sum(layer.quantized for layer in layers)
+    linears = sum(layer.quantized for layer in layers) + 2 * 4  # Q, K and V were one
     assert (after["MatMulIntegerToFloat"], after["MultiHeadAttention"]) == (linears, 4)
     images = [image[None] for image in held_out.images[:64]]
     assert (run(path, images).argmax(1) == run(plain, images).argmax(1)).mean() > 0.98
