@@ -144,6 +144,29 @@ class Settled(Spec, frozen=True, kw_only=True):
     """Best first; empty where the recipe left nothing open."""
 
 
+class NearestLayer(Spec, frozen=True, kw_only=True):
+    """A layer whose weight is rounded to the nearest, where others go by what they read."""
+
+    node: str
+    why: str
+
+
+class Rounding(Spec, frozen=True, kw_only=True):
+    """Weights rounded, and biases corrected, by what layers read on calibration images."""
+
+    layers: int
+    """With weights in INT8."""
+    adaptive: int
+    """Weights rounded so; 0 where that left less of the model's output."""
+    biases: int
+    """Corrected; 0 likewise."""
+    nearest: tuple[NearestLayer, ...]
+    nearest_sqnr_db: float
+    """Of the main output on a few calibration images, every weight rounded to the nearest."""
+    sqnr_db: float
+    """As they are."""
+
+
 class KeptLayer(Spec, frozen=True, kw_only=True):
     """A layer in float, and its noise at the model's output if it alone were in INT8."""
 
@@ -248,6 +271,8 @@ class QuantizationRecord(Spec, frozen=True, kw_only=True):
     """None where every layer in INT8 was accurate enough, or nothing asked."""
     training: Trained | None = None
     """None after PTQ alone."""
+    rounding: Rounding | None = None
+    """None where every weight is rounded to the nearest."""
     spared: Spared | None = None
     """None where INT8 leaves enough, or no number of layers would do."""
 

@@ -132,6 +132,9 @@ class Quantization(Spec, frozen=True, kw_only=True):
     """Storage of activations, symmetric around zero: int8, uint8 with zero point 128, or `mixed`:
     uint8 for what a convolution reads, int8 for the rest. Where uint8 is allowed, a tensor that is
     never negative (attention probabilities) has zero point 0 and the whole range."""
+    zero_points: tuple[Literal["MatMul", "Gemm", "Conv"], ...] = ()
+    """Operators whose kernels take uint8 activations with any zero point, so that what reaches far
+    above zero and little below (SiLU, GELU) has all integers for what it holds."""
     weights: Literal["full", "pair_safe"]
     """`full` uses -127..127. `pair_safe` also bounds the sum of two neighbouring weights, so that
     16-bit accumulation (x86 without VNNI) cannot saturate."""
@@ -243,6 +246,14 @@ class Calibration(Spec, frozen=True, kw_only=True):
     error."""
     weight_bits: WeightBits = 8
     """Bits of a weight; 4 are stored in 8 below opset 21, and make nothing faster there."""
+    rounding: Literal["nearest", "adaptive"] = "nearest"
+    """`adaptive` rounds each weight so that the errors cancel in what its layer gives on the
+    calibration images (GPTQ, Frantar 2023): another pass or a few over them, and no labels."""
+    rounding_budget_s: Count = 0
+    """Seconds after which no further pass is begun, and what is left rounded to the nearest; 0: as
+    many as it takes."""
+    bias_correction: bool = False
+    """Add to each layer's bias what quantization takes from its mean output (Nagel 2019)."""
     equalize: Equalize | Literal["auto"] = 0.5
     """Rescale channels first, without changing what the model computes, so that outliers do not
     take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);

@@ -14,7 +14,6 @@ from vitedge.quant.parameters import Calibrated, QuantizerSettings, fit
 from vitedge.quant.qdq import quantize
 from vitedge.quant.quality import quality_db
 from vitedge.quant.ranges import ESTIMATORS
-from vitedge.quant.spare import spare_outputs
 
 STRENGTHS: tuple[Equalize, ...] = ("off", 0.25, 0.5, 0.75)
 """What `equalize = "auto"` tries."""
@@ -30,7 +29,6 @@ def calibrate(
 ) -> tuple[Calibrated, list[Tried]]:
     """Measure what quantizing the ONNX file `fp32` (uint8 NHWC input) takes.
 
-    Convolutions whose INT8 has its output in INT8 get it where that leaves the model's enough.
     `batches` are calibration images (B, H, W, 3) of the graph's own batch size. Returns also what
     was tried where the recipe says `auto`, best first; outputs whose `orders` scores choose, as
     the manifest says, are matched with FP32's. Raises InputError when an activation is NaN
@@ -41,7 +39,7 @@ def calibrate(
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
     first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)
     if len(strengths) == len(estimators) == 1:
-        return spare_outputs(fit(observed, first, target)), []
+        return fit(observed, first, target), []
     candidates: list[tuple[Tried, Calibrated]] = []
     total = len(strengths) * len(estimators)
     for strength in strengths:
@@ -55,4 +53,4 @@ def calibrate(
             candidates.append((tried, candidate))
             progress("trying recipes", len(candidates), total)
     candidates.sort(key=lambda candidate: -candidate[0].sqnr_db)
-    return spare_outputs(candidates[0][1]), [tried for tried, _ in candidates]
+    return candidates[0][1], [tried for tried, _ in candidates]

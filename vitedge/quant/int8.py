@@ -106,6 +106,7 @@ class Quantizer:
                 pairs=calibrated.pairs, max_rel_error=calibrated.max_rel_error
             ),
             training=self.trained.record if self.trained else None,
+            rounding=calibrated.rounding,
             spared=calibrated.spared,
         )
         images, source = calibrated.images, self._images.images.name
@@ -160,8 +161,9 @@ class Quantizer:
     @cached_property
     def _ptq(self) -> tuple[Calibrated, list[manifest.Tried]]:
         """What was measured on the calibration images, and the recipes tried on them."""
+        from vitedge.quant.adapt import adapt
         from vitedge.quant.calibrate import calibrate
-        from vitedge.quant.spare import spare_layers
+        from vitedge.quant.spare import spare_layers, spare_outputs
 
         images, target = self._images, self._target
         batches = batched(images, target.batch_size)
@@ -171,6 +173,8 @@ class Quantizer:
         calibrated, tried = calibrate(
             self._source(), batches, images.recipe, target.quantization, self._steps, orders
         )
+        again = partial(batched, images, target.batch_size)
+        calibrated = spare_outputs(adapt(calibrated, images.recipe, again, self._steps))
         return (spare_layers(calibrated, self._steps) if self._spare else calibrated), tried
 
     def _source(self) -> Path:

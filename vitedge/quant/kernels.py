@@ -12,7 +12,7 @@ Readers = dict[str, list[NodeProto]]
 
 
 def bias_of(node: NodeProto) -> str:
-    """The bias of a Conv; empty where it has none."""
+    """The bias of a Conv or Gemm; empty where it has none."""
     return node.input[2] if len(node.input) > 2 else ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.manifest import Layer, Pair, Spared
+from vitedge.core.manifest import Layer, Pair, Rounding, Spared
 from vitedge.core.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
@@ -37,6 +37,10 @@ class Learned:
     """(channels,)."""
 
 
+Integers = tuple[NDArray[np.int8], NDArray[np.float32]]
+"""A weight as INT8, shaped as it is, and its scales, (channels,)."""
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """An FP32 graph, what a target's dialect makes of it, and the ranges of its activations."""
@@ -55,6 +59,12 @@ class Calibrated:
     """The first few batches, to measure on."""
     outputs: tuple[NDArray[np.float32], ...]
     """The main one of the FP32 graph on them."""
+    integers: Mapping[str, Integers] = field(default_factory=dict)
+    """Weights that are rounded by what their layers read, by name."""
+    bias_shifts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """What is added to the biases of layers, by node, (channels,)."""
+    rounding: Rounding | None = None
+    """How these came to be."""
     spared: Spared | None = None
     """What stays in float for the model's output."""
     learned: Learned = Learned()

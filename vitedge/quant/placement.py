@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from vitedge.core.manifest import Layer
 from vitedge.quant.kernels import output_channel_axis, quantized_outputs
 from vitedge.quant.observe import activations
 from vitedge.quant.parameters import Calibrated
-from vitedge.quant.ranges import QMAX, quantization_step, quantized_levels, stored_scale
+from vitedge.quant.ranges import QMAX, quantization_range, reach, stored_scale
 from vitedge.quant.weights import PAIR_SUM_MAX
 
 Array = NDArray[np.float32]
@@ -29,6 +31,11 @@ class Activation:
     """Whether it is stored as uint8, not int8."""
     zero: int
     """The stored integer that means 0."""
+
+    @property
+    def stored_zero(self) -> NDArray[Any]:
+        """The zero point as the graph stores it, ()."""
+        return np.array(self.zero, np.uint8 if self.unsigned else np.int8)
 
     @property
     def levels(self) -> tuple[int, int]:
@@ -65,7 +72,11 @@ class Placement:
 def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]) -> Placement:
     """The quantizers that the `layers`, by node, read through; those in float have none."""
     placed = Placement()
-    convolved = {node.input[0] for node in graph.node if node.op_type == "Conv"}
+    kinds: dict[str, set[str]] = defaultdict(set)  # of what multiplies an activation
+    for node in graph.node:
+        if node.name in layers:
+            for name in activations(node, layers[node.name]):
+                kinds[name].add(node.op_type)
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         layer = layers.get(node.name)
@@ -74,7 +85,7 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
         reads = dict(enumerate(activations(node, layer)))
         for name in reads.values():
             if name not in placed.activations:
-                placed.activations[name] = _activation(calibrated, name, name in convolved)
+                placed.activations[name] = _activation(calibrated, name, kinds[name])
         if layer.role in ("linear", "conv"):
             name = reads[1] = node.input[1]
             axis = output_channel_axis(node, ranks[name])
@@ -87,7 +98,7 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
         for index, name in enumerate(node.input):
             if name in integers:
                 if name not in placed.activations:
-                    placed.activations[name] = _activation(calibrated, name, name in convolved)
+                    placed.activations[name] = _activation(calibrated, name, kinds[name])
                 placed.reads.setdefault(node.name, {})[index] = name
     for node in graph.node:  # a weight that products in INT8 read, too, is what those take
         if node.name in layers and layers[node.name].stored:
@@ -97,25 +108,21 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
     return placed
 
 
-def _activation(calibrated: Calibrated, name: str, convolved: bool) -> Activation:
-    levels = quantized_levels(calibrated.ranges[name], calibrated.target)
-    signed = levels == QMAX
-    kind = calibrated.target.activations
-    unsigned = not signed or kind == "uint8"
-    if kind == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly on AVX2
-        unsigned = unsigned or convolved
-    zero = 128 if unsigned and signed else 0
-    return Activation(activation_scale(calibrated, name), unsigned, zero)
-
-
-def activation_scale(calibrated: Calibrated, name: str) -> Array:
-    """The quantization step of the activation `name`, a scalar."""
+def _activation(calibrated: Calibrated, name: str, readers: Set[str]) -> Activation:
+    """The quantizer of an activation that operators of the kinds `readers` read."""
+    histogram, target = calibrated.ranges[name], calibrated.target
+    unsigned = target.activations == "uint8"
+    if target.activations == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly on AVX2
+        unsigned = not histogram.low or "Conv" in readers
+    reached = reach(histogram, unsigned=unsigned, affine=readers <= {*target.zero_points})
+    step, low = quantization_range(histogram, calibrated.settings.activations, reached)
+    scale = stored_scale(np.array(step, np.float32), target.floats)
+    zero = 128 if unsigned else 0
+    if reached.levels > 2 * QMAX:
+        zero = min(255, round(low / float(scale)))
     if name in calibrated.learned.activations:
-        return np.array(calibrated.learned.activations[name], np.float32)
-    histogram, settings = calibrated.ranges[name], calibrated.settings
-    levels = quantized_levels(histogram, calibrated.target)
-    step = quantization_step(histogram, settings.activations, levels)
-    return stored_scale(np.array(step, np.float32), calibrated.target.floats)
+        scale = np.array(calibrated.learned.activations[name], np.float32)
+    return Activation(scale, unsigned, zero)
 
 
 def _weight(calibrated: Calibrated, axis: int, role: str) -> Weight:

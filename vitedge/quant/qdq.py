@@ -19,7 +19,7 @@ from vitedge.core.spec import INT4_OPSET
 from vitedge.graph.constants import read_names
 from vitedge.graph.run import Progress
 from vitedge.quant import policy
-from vitedge.quant.kernels import bias_of
+from vitedge.quant.kernels import bias_of, readers_of
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.weights import quantize_weight, to_integers
@@ -45,7 +45,10 @@ def quantize(
     placed = place(graph, calibrated, {layer.node: layer for layer in layers})
     emitter = _Emitter(model, calibrated, placed)
     done = 0
+    shifts = _bias_shifts(graph, calibrated, placed)
     for node in graph.node:
+        if node.name in shifts:
+            emitter.shift_bias(node, *shifts[node.name])
         if node.name in placed.reads:
             emitter.read_quantized(node)
             done += 1
@@ -102,6 +105,16 @@ class _Emitter:
         if node.name in self._placed.outputs and bias_of(node):
             node.input[2] = self._bias(node)
 
+    def shift_bias(self, node: NodeProto, index: int, shift: NDArray[np.float32]) -> None:
+        """Add `shift`, (channels,), to the bias that is an input of `node`, or give it that."""
+        name = f"{node.output[0]}.corrected_bias"
+        has_bias = index < len(node.input) and node.input[index]
+        values = self._value(node.input[index]) + shift if has_bias else shift
+        if not has_bias:
+            node.input.extend([""] * (index + 1 - len(node.input)))
+        node.input[index] = self._store(name, values.astype(np.float32))
+        self._stored[name] = self.tensors[-1]
+
     def keep_bias_apart(self, add: NodeProto) -> None:
         """Give the bias of a quantized MatMul its product's rank: (N,) -> (1, 1, N).
 
@@ -143,9 +156,8 @@ class _Emitter:
     def _activation(self, name: str) -> None:
         """Quantize and dequantize an activation."""
         quantizer = self._placed.activations[name]
-        kind = TensorProto.UINT8 if quantizer.unsigned else TensorProto.INT8
-        step = [self._store(f"{name}.scale", quantizer.scale), f"{name}.zero"]
-        self.tensors.append(helper.make_tensor(f"{name}.zero", kind, [], [quantizer.zero]))
+        parts = (("scale", quantizer.scale), ("zero", quantizer.stored_zero))
+        step = [self._store(f"{name}.{part}", value) for part, value in parts]
         integers = f"{name}.quantized"
         self._add("QuantizeLinear", [name, *step], integers, f"{name}/Quantize")
         self._dequantize(name, [integers, *step])
@@ -197,6 +209,31 @@ class _Emitter:
         return name
 
 
+def _bias_shifts(
+    graph: GraphProto, calibrated: Calibrated, placed: Placement
+) -> dict[str, tuple[int, NDArray[np.float32]]]:
+    """By node, which of its inputs is the bias of a layer in INT8, and what is added to it.
+
+    The bias of a MatMul is a constant of the Add after it; where there is none it has no bias.
+    """
+    readers, constants = readers_of(graph), {tensor.name for tensor in graph.initializer}
+    shifts = {}
+    for node in graph.node:
+        if node.name not in calibrated.bias_shifts or node.name not in placed.reads:
+            continue
+        shift = calibrated.bias_shifts[node.name]
+        if node.op_type != "MatMul":
+            if bias_of(node) in ("", *constants):
+                shifts[node.name] = 2, shift
+            continue
+        users = readers[node.output[0]]
+        if [user.op_type for user in users] == ["Add"]:
+            index = 1 - list(users[0].input).index(node.output[0])
+            if users[0].input[index] in constants:
+                shifts[users[0].name] = index, shift
+    return shifts
+
+
 def rescale_biases(graph: GraphProto) -> None:
     """Put biases in INT32 right, in place, where the scales of activations were replaced."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -237,6 +274,8 @@ def weight_integers(
     calibrated: Calibrated, name: str, placed: Weight, weight: NDArray[np.float32]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """The weight called `name` as INT8, shaped as it is, and its scales, (channels,)."""
+    if name in calibrated.integers:
+        return calibrated.integers[name]
     if name in calibrated.learned.weights:
         scales = calibrated.learned.weights[name]
         return to_integers(weight, scales, placed.axis, placed.qmax, placed.pair_safe), scales

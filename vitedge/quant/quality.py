@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx
 from onnx import ModelProto, numpy_helper
 
 from vitedge.core.matching import in_order
@@ -12,7 +13,7 @@ from vitedge.core.numerics import sqnr_db
 from vitedge.graph.io import write
 from vitedge.graph.run import Runner
 from vitedge.quant.parameters import Calibrated
-from vitedge.quant.placement import activation_scale
+from vitedge.quant.placement import place
 from vitedge.quant.qdq import quantize, rescale_biases
 
 
@@ -23,11 +24,16 @@ def quality_db(calibrated: Calibrated, model: ModelProto | None = None) -> float
     """
     if model is None:
         model, _ = quantize(calibrated, lambda *step: None, {})
-    scales = {f"{name}.scale": name for name in calibrated.ranges}
+    graph = onnx.load(calibrated.path, load_external_data=False).graph
+    placed = place(graph, calibrated, {layer.node: layer for layer in calibrated.layers})
+    quantizers = {
+        f"{name}.{part}": value
+        for name, activation in placed.activations.items()
+        for part, value in (("scale", activation.scale), ("zero", activation.stored_zero))
+    }
     for tensor in model.graph.initializer:
-        if tensor.name in scales:
-            scale = activation_scale(calibrated, scales[tensor.name])
-            tensor.CopyFrom(numpy_helper.from_array(scale, tensor.name))
+        if tensor.name in quantizers:
+            tensor.CopyFrom(numpy_helper.from_array(quantizers[tensor.name], tensor.name))
     rescale_biases(model.graph)
     path = calibrated.path.with_name("tried.onnx")
     write(model, path)

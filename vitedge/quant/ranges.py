@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.spec import Estimator, Floats, Quantization
+from vitedge.core.spec import Estimator, Floats
 from vitedge.quant.statistics import Array, MagnitudeHistogram
 
 QMAX = 127
@@ -20,15 +21,37 @@ _LINEAR_BINS = 2048
 _KL_LEVELS = 128
 
 
-def quantized_levels(histogram: MagnitudeHistogram, target: Quantization) -> int:
-    """Steps from 0 to the clip: twice as many where uint8 has no negative value to hold."""
-    return 2 * QMAX + 1 if target.activations != "int8" and histogram.non_negative else QMAX
+@dataclass(frozen=True)
+class Reach:
+    """How far below and above zero the integers of an activation have to reach."""
+
+    low: float
+    high: float
+    levels: int
+    """Steps from the least to the largest."""
+
+    def steps(self, clips: Array) -> Array:
+        """The quantization step where magnitudes above `clips` are clipped."""
+        return (np.minimum(self.low, clips) + np.minimum(self.high, clips)) / self.levels
 
 
-def quantization_step(histogram: MagnitudeHistogram, estimator: Estimator, levels: int) -> float:
-    """The quantization step, so that `levels` steps reach from 0 to the estimator's clip."""
-    clip = ESTIMATORS[estimator](histogram, levels) if histogram.amax > 0 else 0.0
-    return max(clip, _SMALLEST) / levels
+def reach(histogram: MagnitudeHistogram, *, unsigned: bool, affine: bool) -> Reach:
+    """The whole range where it has no negative value to hold or any zero point (`affine`).
+
+    Else as far below zero as above.
+    """
+    if unsigned and (affine or not histogram.low):
+        return Reach(histogram.low, histogram.high, 2 * QMAX + 1)
+    return Reach(histogram.amax, histogram.amax, 2 * QMAX)
+
+
+def quantization_range(
+    histogram: MagnitudeHistogram, estimator: Estimator, reached: Reach
+) -> tuple[float, float]:
+    """The quantization step, and how far below zero it is taken, by the estimator's clip."""
+    clip = ESTIMATORS[estimator](histogram, reached) if histogram.amax > 0 else 0.0
+    step = float(reached.steps(np.array(max(clip, _SMALLEST))))
+    return max(step, _SMALLEST / reached.levels), min(reached.low, clip)
 
 
 def stored_scale(scale: NDArray[np.float32], floats: Floats) -> NDArray[np.float32]:
@@ -38,26 +61,26 @@ def stored_scale(scale: NDArray[np.float32], floats: Floats) -> NDArray[np.float
     return np.clip(scale, FP16_SMALLEST, FP16_LARGEST).astype(np.float16).astype(np.float32)
 
 
-def _minmax(histogram: MagnitudeHistogram, levels: int) -> float:
+def _minmax(histogram: MagnitudeHistogram, reached: Reach) -> float:
     return histogram.amax
 
 
-def _percentile(histogram: MagnitudeHistogram, levels: int) -> float:
+def _percentile(histogram: MagnitudeHistogram, reached: Reach) -> float:
     """The magnitude that 99.99% of all values do not exceed."""
     below = np.cumsum(histogram.counts) / histogram.counts.sum()
     return float(histogram.magnitudes[int(np.searchsorted(below, _PERCENTILE / 100))])
 
 
-def _mse(histogram: MagnitudeHistogram, levels: int) -> float:
+def _mse(histogram: MagnitudeHistogram, reached: Reach) -> float:
     """The clip c that minimises Σ (|x| − c)² over |x| > c plus s²/12 for everything below it."""
     clips = histogram.amax * _CLIPS
     excess = np.maximum(histogram.magnitudes - clips[:, None], 0.0)
-    noise = (clips[:, None] / levels) ** 2 / 12
+    noise = reached.steps(clips)[:, None] ** 2 / 12
     error = np.where(excess > 0, excess**2, np.minimum(noise, histogram.magnitudes**2))
     return float(clips[int((error * histogram.counts).sum(axis=1).argmin())])
 
 
-def _entropy(histogram: MagnitudeHistogram, levels: int) -> float:
+def _entropy(histogram: MagnitudeHistogram, reached: Reach) -> float:
     """The clip of least KL divergence between the clipped distribution and its 128 levels.
 
     Migacz 2017 (8-bit inference with TensorRT), over 2,048 linear bins.
@@ -90,7 +113,7 @@ def _divergence(histogram: Array, clip: int) -> float:
     return float((p[used] * np.log(p[used] / np.maximum(q[used], 1e-12))).sum())
 
 
-ESTIMATORS: Mapping[Estimator, Callable[[MagnitudeHistogram, int], float]] = {
+ESTIMATORS: Mapping[Estimator, Callable[[MagnitudeHistogram, Reach], float]] = {
     "minmax": _minmax,
     "percentile": _percentile,
     "mse": _mse,

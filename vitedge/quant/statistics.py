@@ -22,13 +22,20 @@ _SMALLEST = 1 << _MANTISSA_SHIFT
 
 @dataclass(frozen=True)
 class MagnitudeHistogram:
-    """|x| of a whole tensor: how often each magnitude occurs, and the largest, which is exact."""
+    """|x| of a whole tensor: how often each magnitude occurs, and how far it reaches, exactly."""
 
     magnitudes: Array
     """Ascending, (bins,)."""
     counts: Array
-    amax: float
-    non_negative: bool
+    low: float
+    """How far it reaches below zero; 0 where it never does."""
+    high: float
+    """And above."""
+
+    @property
+    def amax(self) -> float:
+        """The largest magnitude."""
+        return max(self.low, self.high)
 
 
 class ChannelStatistics:
@@ -40,10 +47,11 @@ class ChannelStatistics:
     """
 
     def __init__(self) -> None:
-        self.non_negative = True
         self._counts = np.zeros((0, _BINS), np.int64)
         self._base = np.zeros(0, np.int32)
         self._largest = np.zeros(0, np.int32)
+        self._lowest = np.zeros(0, np.float32)
+        self._highest = np.zeros(0, np.float32)
 
     def update(self, values: NDArray[np.float32]) -> None:
         """Add the values of one run, (n, channels).
@@ -51,7 +59,6 @@ class ChannelStatistics:
         Raises FloatingPointError when one is NaN or infinite.
         """
         bits = np.ascontiguousarray(values, np.float32).view(np.int32)
-        self.non_negative = self.non_negative and float(values.min()) >= 0.0
         bits = bits & 0x7FFFFFFF  # |x|: floats without a sign are ordered as integers are
         largest = bits.max(axis=0)
         if int(largest.max()) >= _INFINITY:
@@ -60,8 +67,12 @@ class ChannelStatistics:
             self._base = np.maximum(largest, _SMALLEST) >> _MANTISSA_SHIFT
             self._base -= _BINS - 1 - _HEADROOM
             self._largest = np.zeros_like(largest)
+            self._lowest = np.zeros(len(largest), np.float32)
+            self._highest = np.zeros(len(largest), np.float32)
             self._counts = np.zeros((len(largest), _BINS), np.int64)
         self._largest = np.maximum(self._largest, largest)
+        self._lowest = np.minimum(self._lowest, values.min(axis=0))
+        self._highest = np.maximum(self._highest, values.max(axis=0))
         self._make_room(largest)
         bits >>= _MANTISSA_SHIFT
         bits -= self._base
@@ -95,7 +106,8 @@ class ChannelStatistics:
         index = np.clip(np.rint(positions).astype(np.int64) + _BINS - 1, 0, _BINS - 1)
         counts = np.bincount(index.reshape(-1), self._counts.reshape(-1), _BINS)
         magnitudes = largest * 2 ** (np.arange(1.0 - _BINS, 1.0) / _BINS_PER_OCTAVE)
-        return MagnitudeHistogram(magnitudes, counts.astype(np.float64), amax, self.non_negative)
+        low, high = (float((e / scale).max(initial=0.0)) for e in (-self._lowest, self._highest))
+        return MagnitudeHistogram(magnitudes, counts.astype(np.float64), low, high)
 
     def _magnitudes(self) -> Array:
         """The centre of each bin, (channels, bins)."""

@@ -106,7 +106,7 @@ def test_the_graph_is_one_valid_file_with_unique_names_and_nothing_unused(qdq):
     assert all(t.data_location == TensorProto.DEFAULT for t in bare.graph.initializer)
 
 
-def test_quantization_is_symmetric_one_scale_and_the_targets_type_an_activation(qdq):
+def test_an_activation_has_one_scale_and_the_type_and_zero_that_the_target_takes(qdq):
     constants = qdq.constants()
     kind = qdq.target.quantization.activations
     inputs = []
@@ -115,7 +115,9 @@ def test_quantization_is_symmetric_one_scale_and_the_targets_type_an_activation(
             continue
         scale, zero = constants[node.input[1]], constants[node.input[2]]
         assert (scale > 0).all() and np.isfinite(scale).all()
-        assert set(np.unique(zero).tolist()) <= ({0} if zero.dtype == np.int8 else {0, 128})
+        central = {0} if zero.dtype == np.int8 else {0, 128}
+        any_zero = qdq.target.quantization.zero_points and zero.dtype == np.uint8
+        assert any_zero or set(np.unique(zero).tolist()) <= central
         if node.op_type == "QuantizeLinear":
             inputs.append(node.input[0])
             assert scale.shape == ()

@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 
-from vitedge.core.spec import Quantization
-from vitedge.quant.ranges import ESTIMATORS, QMAX, quantization_step, quantized_levels, stored_scale
+from vitedge.quant.ranges import ESTIMATORS, QMAX, Reach, quantization_range, reach, stored_scale
 from vitedge.quant.statistics import ChannelStatistics
 
 BIN = 2 ** (1 / 16)
-SIGNED, UNSIGNED, MIXED = (
-    Quantization(activations=kind, weights="full", attention=(), operators=("MatMul",))
-    for kind in ("int8", "uint8", "mixed")
-)
 
 
 def distribution(*parts):
@@ -22,7 +17,13 @@ def distribution(*parts):
 
 
 def clip(values, estimator, levels=QMAX):
-    return quantization_step(distribution(values), estimator, levels) * levels
+    """Where magnitudes are clipped, of which `levels` steps reach from zero."""
+    return symmetric_step(distribution(values), estimator, levels) * levels
+
+
+def symmetric_step(histogram, estimator, levels=QMAX):
+    reached = Reach(histogram.amax, histogram.amax, 2 * levels)
+    return quantization_range(histogram, estimator, reached)[0]
 
 
 def rounding_error(values, limit, levels):
@@ -74,7 +75,7 @@ def test_mse_rounds_as_well_as_the_best_clip_there_is(kind, levels):
 @pytest.mark.parametrize("growth", [1.9, 7.0])
 def test_mse_on_a_stream_that_grows_is_as_good(growth):
     parts = [draw("normal", 20_000) * growth**i for i in range(4)]
-    limit = quantization_step(distribution(*parts), "mse", QMAX) * QMAX
+    limit = symmetric_step(distribution(*parts), "mse") * QMAX
     together = np.concatenate(parts)
     assert rounding_error(together, limit, QMAX) <= 1.03 * best_error(together, QMAX)
 
@@ -111,17 +112,34 @@ def test_the_unit_of_the_values_changes_nothing(estimator):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_tensor_of_one_value_keeps_it_and_one_of_zeros_has_a_positive_step(estimator):
-    assert quantization_step(distribution(np.zeros(6)), estimator, QMAX) > 0
+    assert symmetric_step(distribution(np.zeros(6)), estimator) > 0
     values = np.full(1000, -3.25)
-    step = quantization_step(distribution(values), estimator, QMAX)
+    step = symmetric_step(distribution(values), estimator)
     assert np.clip(np.rint(values[0] / step), -QMAX, QMAX) * step == pytest.approx(-3.25, rel=0.02)
 
 
 def test_what_is_never_negative_gets_the_whole_of_uint8():
     positive, signed = distribution(draw("never negative")), distribution(draw("normal"))
-    assert {quantized_levels(positive, kind) for kind in (UNSIGNED, MIXED)} == {255}
-    assert quantized_levels(positive, SIGNED) == 127
-    assert {quantized_levels(signed, kind) for kind in (SIGNED, UNSIGNED, MIXED)} == {127}
+    whole = reach(positive, unsigned=True, affine=False)
+    assert (whole.low, whole.high, whole.levels) == (0.0, positive.amax, 255)
+    for histogram, unsigned in ((positive, False), (signed, True), (signed, False)):
+        reached = reach(histogram, unsigned=unsigned, affine=False)
+        assert (reached.low, reached.high, reached.levels) == (histogram.amax,) * 2 + (254,)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_with_any_zero_point_little_is_kept_for_the_little_below_zero(estimator):
+    values = draw("normal")
+    values = values / (1 + np.exp(-values))  # SiLU: never below -0.28
+    histogram = distribution(values)
+    reached = reach(histogram, unsigned=True, affine=True)
+    step, low = quantization_range(histogram, estimator, reached)
+    assert low == pytest.approx(0.2785, rel=1e-3)
+    zero = round(low / step)
+    integers = np.clip(np.rint(values / step) + zero, 0, 255)
+    error = np.square((integers - zero) * step - values).sum()
+    symmetric = clip(values, estimator)
+    assert error < 0.45 * rounding_error(values, symmetric, QMAX)
 
 
 def test_a_scale_that_is_stored_in_float16_is_exact_there_positive_and_finite():

@@ -92,11 +92,15 @@ def test_memory_does_not_grow_with_the_values_seen():
     assert statistics.distribution(PLAIN).counts.sum() == 20 * (100 + 50 * 1000)
 
 
-def test_values_that_are_never_negative_are_known_to_be():
+def test_how_far_values_reach_below_and_above_zero_is_known_exactly():
     positive = np.abs(normal(100, 2))
-    assert observed(positive, np.zeros((5, 2), np.float32)).distribution(PLAIN).non_negative
-    one = np.array([[0.0, -1e-6]], np.float32)
-    assert not observed(positive, one, positive).distribution(PLAIN).non_negative
+    reached = observed(positive, np.zeros((5, 2), np.float32)).distribution(PLAIN)
+    assert (reached.low, reached.high) == (0.0, positive.max())
+    below = np.array([[0.0, -0.25]], np.float32)
+    reached = observed(positive, below, positive).distribution(np.array([2.0, 0.5]))
+    highest = positive.max(axis=0) / (2.0, 0.5)
+    assert (reached.low, reached.high) == (0.5, pytest.approx(highest.max()))
+    assert reached.amax == max(reached.low, reached.high)
 
 
 def test_zeros_hide_nothing_of_what_comes_after_or_beside_them():

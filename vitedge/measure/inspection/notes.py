@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vitedge.core.manifest import Compiled, Control, Manifest, Spared, Trained
+from vitedge.core.manifest import Compiled, Control, Manifest, Rounding, Spared, Trained
 from vitedge.core.report import Numerics, OutputNumerics
 from vitedge.measure.recommendation import MIN_SQNR_DB, queries, sqnr
 
 
 def facts(manifest: Manifest) -> Iterator[str]:
     """What a user should see of an artifact beside its numbers, a line or more each."""
+    if manifest.quantization and manifest.quantization.rounding:
+        yield rounded(manifest.quantization.rounding)
     if manifest.quantization and manifest.quantization.spared:
         yield spared(manifest.quantization.spared)
     if manifest.quantization and manifest.quantization.control:
@@ -84,6 +86,25 @@ def compilation(manifest: Manifest) -> Iterator[str]:
     """What the compiler made of an artifact's INT8, where one was at hand."""
     if manifest.build and manifest.build.compiled and manifest.build.compiled.planned:
         yield compiled(manifest.build.compiled)
+
+
+def rounded(record: Rounding) -> str:
+    """What was rounded by what layers read, and what that gives."""
+    gain = (
+        f"{record.sqnr_db:.1f} dB of the output on calibration images, "
+        f"{record.nearest_sqnr_db:.1f} with weights rounded to the nearest"
+    )
+    if not record.adaptive and not record.biases:
+        return f"no rounding was better than the nearest: {gain}"
+    done = f"rounded {record.adaptive} of {record.layers} weights by what their layers read"
+    biases = f"corrected {record.biases} biases"
+    parts = [text for text, count in ((done, record.adaptive), (biases, record.biases)) if count]
+    few = (
+        f"; {len(record.nearest)} to the nearest ({record.nearest[0].why})"
+        if record.nearest
+        else ""
+    )
+    return f"{' and '.join(parts)}: {gain}{few}"
 
 
 def spared(record: Spared) -> str:
