@@ -25,7 +25,7 @@ from vitedge.quant.quality import quality_db
 
 MOMENT_BYTES = 2**28
 """Of second moments that are in memory together; a pass over the images for each such part."""
-LEAST_ROWS = 0.25
+LEAST_ROWS = 1
 """Rows for each input of a layer, at least: fewer say too little of which errors cancel."""
 
 Batches = Callable[[], Iterator[NDArray[np.uint8]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,9 @@ def collect(
     seen = 0
     for batch, values in run.stream(batches):
         tensors: dict[str, Any] = dict(zip(names, values, strict=True))
-        for place, layer in enumerate(layers):
+        for layer in layers:
             wanted = math.ceil(ROWS_PER_INPUT * layer.columns.inputs * len(batch) / count)
-            rng = np.random.default_rng((place, seen))
+            rng = np.random.default_rng((zlib.crc32(layer.node.name.encode()), seen))
             rows = layer.columns.rows(layer.node, tensors[layer.node.input[0]], wanted, rng)
             moments[layer.weight].update(*rows, layer.reads)
         seen += len(batch)

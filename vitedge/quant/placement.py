@@ -112,7 +112,7 @@ def _activation(calibrated: Calibrated, name: str, readers: Set[str]) -> Activat
     """The quantizer of an activation that operators of the kinds `readers` read."""
     histogram, target = calibrated.ranges[name], calibrated.target
     unsigned = target.activations == "uint8"
-    if target.activations == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly on AVX2
+    if target.activations == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly
         unsigned = not histogram.low or "Conv" in readers
     reached = reach(histogram, unsigned=unsigned, affine=readers <= {*target.zero_points})
     step, low = quantization_range(histogram, calibrated.settings.activations, reached)
