@@ -135,6 +135,9 @@ class Quantization(Spec, frozen=True, kw_only=True):
     zero_points: tuple[Literal["MatMul", "Gemm", "Conv"], ...] = ()
     """Operators whose kernels take uint8 activations with any zero point, so that what reaches far
     above zero and little below (SiLU, GELU) has all integers for what it holds."""
+    rest_products: bool = False
+    """Whether a Linear whose smallest tokens one scale ruins may read its input in two parts, a
+    coarse one and what that leaves: twice its products, all in INT8."""
     weights: Literal["full", "pair_safe"]
     """`full` uses -127..127. `pair_safe` also bounds the sum of two neighbouring weights, so that
     16-bit accumulation (x86 without VNNI) cannot saturate."""

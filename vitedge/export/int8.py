@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,6 +47,10 @@ def stage_int8(
         spare=limit_pp is None,
     )
     int8 = quantizer.write(job.work / f"int8-{target.name}", {})
+    examined: manifest.QuantizationRecord | None = quantizer.examine(int8)
+    if examined and quantizer.read_in_two(examined):
+        shutil.rmtree(int8.path.parent)
+        int8, examined = quantizer.write(job.work / f"int8-{target.name}", {}), None
     full = Probe(stage(job, target, source, int8, fp32), int8)
     chosen: Probe = full
     control: manifest.Control | None = None
@@ -54,7 +59,9 @@ def stage_int8(
         chosen, control, notes = control_accuracy(
             job, target, source, fp32, quantizer, full, limit_pp
         )
-    record = msgspec.structs.replace(_examined(quantizer, chosen.int8, target), control=control)
+    if chosen is not full or examined is None:
+        examined = quantizer.examine(chosen.int8)
+    record = msgspec.structs.replace(_linted(examined, chosen.int8, target), control=control)
     if control is None and quantizer.trained is not None:
         error = training_parity(chosen.result.bundle, quantizer.trained.outputs)
         training = msgspec.structs.replace(quantizer.trained.record, parity=error)
@@ -75,11 +82,12 @@ def training_parity(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
     return float(np.linalg.norm(predicted - outputs) / np.linalg.norm(outputs))
 
 
-def _examined(quantizer: Quantizer, int8: Int8, target: Target) -> manifest.QuantizationRecord:
-    """The record of `int8`, with what its layers lose and what `target` does not take well."""
+def _linted(
+    record: manifest.QuantizationRecord, int8: Int8, target: Target
+) -> manifest.QuantizationRecord:
+    """The record of `int8`, with what `target` does not take well."""
     import onnx
 
     from vitedge.runtimes.lint import lint
 
-    record = quantizer.examine(int8)
     return msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))

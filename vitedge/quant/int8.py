@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,10 @@ from vitedge.quant.half import lower
 if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
     from vitedge.quant.parameters import Calibrated
+
+
+TOKEN_DB = 20.0
+"""Of the worst token of a layer's output, what its own rounding must leave."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Quantizer:
         self._spare = spare and train is None
         self._exported, self._target = exported, target
         self._images, self._steps, self._train = images, steps, train
+        self._in_two: frozenset[str] = frozenset()
 
     def write(self, folder: Path, in_float: Mapping[str, str]) -> Int8:
         """Write `folder/model.onnx`; the nodes in `in_float` stay so for the reason given."""
@@ -148,10 +153,27 @@ class Quantizer:
         ]
         return msgspec.structs.replace(int8.record, layers=tuple(examined))
 
+    def read_in_two(self, examined: manifest.QuantizationRecord) -> bool:
+        """Let Linears read their input in two parts where one scale ruins a token; False: none.
+
+        `examined` has what each layer loses, all of them in INT8.
+        """
+        if self._train or not self._target.quantization.rest_products:
+            return False
+        self._in_two = frozenset(
+            layer.node
+            for layer in examined.layers
+            if layer.quantized and (layer.op, layer.role) == ("MatMul", "linear")
+            if layer.figures and (layer.figures.token_sqnr_db or TOKEN_DB) < TOKEN_DB
+        )
+        return bool(self._in_two)
+
     @property
     def _calibrated(self) -> Calibrated:
         """What is written: PTQ's result, trained on where that was asked."""
-        return self.trained.calibrated if self.trained else self._ptq[0]
+        if self.trained:
+            return self.trained.calibrated
+        return replace(self._ptq[0], in_two=self._in_two)
 
     @cached_property
     def trained(self) -> TrainedGraph | None:

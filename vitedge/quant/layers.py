@@ -138,6 +138,9 @@ class _Meter:
         """Add the sums of one layer of the FP32 graph to the total."""
         output = next(filter(None, node.output))
         twin = self._makers[INT8 + output]
+        rest = None
+        if twin.name == f"{INT8}{node.name}/Sum":  # of a coarse product and one of the rest
+            twin, rest = (self._makers[name] for name in twin.input)
         inputs = list(node.input)
         activation_scales: list[float] = []
         weight_scales = None
@@ -158,6 +161,8 @@ class _Meter:
             activation_scales.append(float(steps))
             integers = self._add("QuantizeLinear", node.input[index], *dequantize.input[1:])
             inputs[index] = self._add("DequantizeLinear", integers, *dequantize.input[1:])
+            if rest is not None:
+                inputs[index] = self._with_rest(node.input[index], inputs[index], rest)
             distance = self._add("Abs", self._add("Sub", node.input[index], inputs[index]))
             limit = self._constant(np.float32(HALF_STEP * steps))
             beyond = self._float(self._add("Greater", distance, limit))
@@ -183,6 +188,13 @@ class _Meter:
         )
         self._rows.append([self._add("Reshape", value, self._last) for value in sums])
         self.scales[node.name] = tuple(activation_scales), weight_scales
+
+    def _with_rest(self, value: str, coarse: str, rest: NodeProto) -> str:
+        """What INT8 holds of `value` in two parts: `coarse`, and what that leaves, quantized."""
+        quantizer = self._makers[rest.input[0]].input[1:]
+        left = self._add("Sub", value, coarse)
+        fine = self._add("QuantizeLinear", left, *quantizer)
+        return self._add("Add", coarse, self._add("DequantizeLinear", fine, *quantizer))
 
     def gather(self) -> None:
         """Put the sums of all layers into `total`, one layer after another: so they run, too."""

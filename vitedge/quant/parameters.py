@@ -63,6 +63,8 @@ class Calibrated:
     """Weights that are rounded by what their layers read, by name."""
     bias_shifts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """What is added to the biases of layers, by node, (channels,)."""
+    in_two: frozenset[str] = frozenset()
+    """Linears that read their input in two parts, by node."""
     rounding: Rounding | None = None
     """How these came to be."""
     spared: Spared | None = None

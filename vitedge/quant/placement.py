@@ -38,6 +38,12 @@ class Activation:
         return np.array(self.zero, np.uint8 if self.unsigned else np.int8)
 
     @property
+    def of_rest(self) -> Activation:
+        """The quantizer of what this leaves of an activation that it does not clip."""
+        scale = self.scale / np.float32(2 * QMAX)
+        return Activation(scale, self.unsigned, 128 if self.unsigned else 0)
+
+    @property
     def levels(self) -> tuple[int, int]:
         """The least and the largest multiple of the scale that can be stored."""
         return (-self.zero, 255 - self.zero) if self.unsigned else (-128, 127)
@@ -77,6 +83,7 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
         if node.name in layers:
             for name in activations(node, layers[node.name]):
                 kinds[name].add(node.op_type)
+    in_two = {node.input[0] for node in graph.node if node.name in calibrated.in_two}
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         layer = layers.get(node.name)
@@ -85,7 +92,9 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
         reads = dict(enumerate(activations(node, layer)))
         for name in reads.values():
             if name not in placed.activations:
-                placed.activations[name] = _activation(calibrated, name, kinds[name])
+                placed.activations[name] = _activation(
+                    calibrated, name, kinds[name], name not in in_two
+                )
         if layer.role in ("linear", "conv"):
             name = reads[1] = node.input[1]
             axis = output_channel_axis(node, ranks[name])
@@ -98,7 +107,9 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
         for index, name in enumerate(node.input):
             if name in integers:
                 if name not in placed.activations:
-                    placed.activations[name] = _activation(calibrated, name, kinds[name])
+                    placed.activations[name] = _activation(
+                        calibrated, name, kinds[name], name not in in_two
+                    )
                 placed.reads.setdefault(node.name, {})[index] = name
     for node in graph.node:  # a weight that products in INT8 read, too, is what those take
         if node.name in layers and layers[node.name].stored:
@@ -108,14 +119,15 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
     return placed
 
 
-def _activation(calibrated: Calibrated, name: str, readers: Set[str]) -> Activation:
+def _activation(calibrated: Calibrated, name: str, readers: Set[str], clipped: bool) -> Activation:
     """The quantizer of an activation that operators of the kinds `readers` read."""
     histogram, target = calibrated.ranges[name], calibrated.target
     unsigned = target.activations == "uint8"
     if target.activations == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly
         unsigned = not histogram.low or "Conv" in readers
     reached = reach(histogram, unsigned=unsigned, affine=readers <= {*target.zero_points})
-    step, low = quantization_range(histogram, calibrated.settings.activations, reached)
+    estimator = calibrated.settings.activations if clipped else "minmax"
+    step, low = quantization_range(histogram, estimator, reached)
     scale = stored_scale(np.array(step, np.float32), target.floats)
     zero = 128 if unsigned else 0
     if reached.levels > 2 * QMAX:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from vitedge.quant.parameters import Calibrated
 from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.weights import quantize_weight, to_integers
 
+IN_TWO = "reads its input in two parts, coarse and rest: one scale ruins its smallest tokens"
 TINY = 1e-30
 BIAS_LEVELS = 2.0**24
 """Steps of an INT32 bias, at most: what float32 tells apart."""
@@ -39,6 +41,12 @@ def quantize(
     layers = [
         policy.in_float(layer, in_float[layer.node]) if layer.node in in_float else layer
         for layer in calibrated.layers
+    ]
+    layers = [
+        msgspec.structs.replace(layer, why=IN_TWO)
+        if layer.node in calibrated.in_two and layer.quantized
+        else layer
+        for layer in layers
     ]
     model = onnx.load(calibrated.path, load_external_data=False)
     graph = model.graph
@@ -58,6 +66,8 @@ def quantize(
         elif node.op_type == "LayerNormalization" and calibrated.target.floats == "fp32":
             emitter.keep_shift(node)
         emitter.nodes.append(node)
+        if node.name in calibrated.in_two and node.name in placed.reads:
+            emitter.add_rest(node)
     used = read_names(emitter.nodes) | {value.name for value in graph.output}
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
@@ -104,6 +114,20 @@ class _Emitter:
             node.input[index] = f"{name}.dequantized"
         if node.name in self._placed.outputs and bias_of(node):
             node.input[2] = self._bias(node)
+
+    def add_rest(self, node: NodeProto) -> None:
+        """Add to what `node` gives the product of what the integers it reads leave of its input."""
+        source, output = self._placed.reads[node.name][0], node.output[0]
+        rest, quantizer = f"{source}.rest", self._placed.activations[source]
+        if rest not in self._done:
+            self._done.add(rest)
+            self._add("Sub", [source, f"{source}.dequantized"], rest, f"{source}/Rest")
+            self._placed.activations[rest] = quantizer.of_rest
+            self._activation(rest)
+        node.output[0] = f"{output}.coarse"
+        inputs = [f"{rest}.dequantized", node.input[1]]
+        self._add("MatMul", inputs, f"{output}.fine", f"{node.name}/Rest")
+        self._add("Add", [node.output[0], f"{output}.fine"], output, f"{node.name}/Sum")
 
     def shift_bias(self, node: NodeProto, index: int, shift: NDArray[np.float32]) -> None:
         """Add `shift`, (channels,), to the bias that is an input of `node`, or give it that."""
