@@ -22,7 +22,7 @@ FLOAT_PRODUCTS = {
 """Further operators that multiply and accumulate, and their role; no runtime's INT8 is for them."""
 INTEGER_PRODUCTS = ("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger")
 # what may stand between a DequantizeLinear and the operator that it serves
-_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def maker(value: ir.Value | None) -> ir.Node | None:
 def dequantize(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear whose values `value` holds, if only moved."""
     node = maker(value)
-    while node is not None and node.op_type in _MOVES:
+    while node is not None and node.op_type in MOVES:
         node = maker(node.inputs[0])
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
@@ -94,7 +94,7 @@ def weight(value: ir.Value | None) -> ir.Value | None:
         node = value.producer()
         if node is not None and (integers := stored_integers(node)):
             return integers
-        if node is None or node.op_type not in (*_MOVES, "QuantizeLinear", "DequantizeLinear"):
+        if node is None or node.op_type not in (*MOVES, "QuantizeLinear", "DequantizeLinear"):
             return None
         value = node.inputs[0]
     return value

@@ -20,6 +20,7 @@ from vitedge.core.manifest import Figures
 from vitedge.core.numerics import fill_batch, sqnr_db
 from vitedge.graph.macs import contracted
 from vitedge.graph.run import Runner
+from vitedge.graph.structure import MOVES
 
 INT8 = "int8:"
 """Prefix of the INT8 graph's names beside the FP32 graph's."""
@@ -90,7 +91,7 @@ def _write(
     compose.add_prefix(other, INT8, rename_inputs=False, inplace=True)
     values = (*graph.value_info, *graph.output)
     tokens = {value.name for value in values if len(value.type.tensor_type.shape.dim) == 3}
-    meter = _Meter(graph.initializer, other.graph, tokens)
+    meter = _Meter(graph, other.graph, tokens)
     by_name = {node.name: node for node in graph.node}
     for name in nodes:
         if name in by_name:
@@ -120,15 +121,16 @@ def equation_of(einsum: NodeProto) -> str:
 class _Meter:
     """Adds, beside two graphs, the nodes that measure how far apart they are."""
 
-    def __init__(self, stored: Sequence[TensorProto], int8: GraphProto, tokens: Set[str]) -> None:
-        """`tokens` are the tensors (n, N, C) of the FP32 graph."""
+    def __init__(self, graph: GraphProto, int8: GraphProto, tokens: Set[str]) -> None:
+        """`tokens` are the tensors (n, N, C) of the FP32 `graph`."""
         self.nodes: list[NodeProto] = []
         self.tensors: list[TensorProto] = []
         self.scales: dict[str, _Scales] = {}
         self.total = ""
         self._rows: list[list[str]] = []
         self._tokens = tokens
-        self._dims = {tensor.name: tuple(tensor.dims) for tensor in stored}
+        self._computed = {name for node in graph.node for name in node.output}
+        self._dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         self._int8 = {tensor.name: tensor for tensor in int8.initializer}
         self._makers = {name: node for node in int8.node for name in node.output}
         self._nothing = self._constant(np.zeros(1, np.float32))
@@ -146,7 +148,7 @@ class _Meter:
         weight_scales = None
         clipped, seen = [], []
         for index, name in enumerate(twin.input[:2]):
-            dequantize = self._makers.get(name)
+            dequantize = self._unmoved(name)
             if dequantize is None:
                 continue
             is_stored = self._is_stored(dequantize)
@@ -159,11 +161,12 @@ class _Meter:
                 weight_scales = (float(steps.min()), float(steps.max()))
                 continue
             activation_scales.append(float(steps))
-            integers = self._add("QuantizeLinear", node.input[index], *dequantize.input[1:])
+            values = self._smoothed(node.input[index], dequantize)
+            integers = self._add("QuantizeLinear", values, *dequantize.input[1:])
             inputs[index] = self._add("DequantizeLinear", integers, *dequantize.input[1:])
             if rest is not None:
-                inputs[index] = self._with_rest(node.input[index], inputs[index], rest)
-            distance = self._add("Abs", self._add("Sub", node.input[index], inputs[index]))
+                inputs[index] = self._with_rest(values, inputs[index], rest)
+            distance = self._add("Abs", self._add("Sub", values, inputs[index]))
             limit = self._constant(np.float32(HALF_STEP * steps))
             beyond = self._float(self._add("Greater", distance, limit))
             clipped.append(self._add("ReduceSum", beyond, keepdims=0))
@@ -200,6 +203,24 @@ class _Meter:
         """Put the sums of all layers into `total`, one layer after another: so they run, too."""
         for flat in self._rows:
             self.total = self._add("Concat", *filter(None, [self.total]), *flat, axis=0)
+
+    def _unmoved(self, name: str) -> NodeProto | None:
+        """The node that makes the tensor `name` of the INT8 graph, before its axes are moved."""
+        node = self._makers.get(name)
+        while node is not None and node.op_type in MOVES:
+            node = self._makers.get(node.input[0])
+        return node
+
+    def _smoothed(self, name: str, dequantize: NodeProto) -> str:
+        """The activation `name` of the FP32 graph as `dequantize` has it: times a constant that
+        its weights are divided by, where the INT8 graph puts one before its QuantizeLinear.
+        """
+        quantize = self._makers[dequantize.input[0]]
+        mul = self._makers.get(quantize.input[0])
+        is_apart = mul is not None and mul.output[0].removeprefix(INT8) not in self._computed
+        if mul is None or mul.op_type != "Mul" or not is_apart or mul.input[1] not in self._int8:
+            return name
+        return self._add("Mul", name, mul.input[1])
 
     def _is_stored(self, scale: NodeProto) -> bool:
         """Whether the node `scale` gives a weight its scales that a Cast makes float."""
