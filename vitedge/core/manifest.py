@@ -263,8 +263,10 @@ class QuantizationRecord(Spec, frozen=True, kw_only=True):
     scheme: str = INT8_SCHEME
     layers: tuple[Layer, ...]
     calibration: CalibrationSet
-    settled: Settled
-    equalization: Equalization
+    settled: Settled | None
+    """None where another engine than ours decided."""
+    equalization: Equalization | None
+    """None likewise."""
     lint: tuple[Finding, ...] = ()
     """What the target does not take well in this graph."""
     control: Control | None = None

@@ -41,6 +41,8 @@ MEANING: dict[Task, str] = {
 }
 """What a main output of a task is, in a word."""
 Estimator = Literal["minmax", "percentile", "mse", "entropy"]
+Engine = Literal["vitedge", "nncf"]
+"""Who quantizes."""
 Floats = Literal["fp32", "fp16"]
 WeightEstimator = Literal["minmax", "mse"]
 WeightBits = Literal[4, 8]
@@ -234,6 +236,8 @@ class Calibration(Spec, frozen=True, kw_only=True):
 
     name: Name
     description: str
+    engine: Engine = "vitedge"
+    """Who quantizes: `nncf` is NNCF's own PTQ, which has its own ways where a field says "nncf"."""
     num_samples: Positive
     """Calibration images drawn from the data given."""
     selection: Literal["first", "random", "stratified", "diverse"] = "random"
@@ -241,10 +245,10 @@ class Calibration(Spec, frozen=True, kw_only=True):
     alike (`vitedge.data.calibration`)."""
     seed: Count = 0
     """Seed of that draw; `first` draws nothing."""
-    activations: Estimator | Literal["auto"]
+    activations: Estimator | Literal["auto", "nncf"]
     """Range of an activation: the largest magnitude seen, the 99.99th percentile, the clip of least
     squared error or of least KL divergence; `auto` takes the one with the best output."""
-    weights: WeightEstimator
+    weights: WeightEstimator | Literal["nncf"]
     """Range of a weight's output channel: the largest magnitude, or the clip of least squared
     error."""
     weight_bits: WeightBits = 8
@@ -257,10 +261,34 @@ class Calibration(Spec, frozen=True, kw_only=True):
     many as it takes."""
     bias_correction: bool = False
     """Add to each layer's bias what quantization takes from its mean output (Nagel 2019)."""
-    equalize: Equalize | Literal["auto"] = 0.5
+    equalize: Equalize | Literal["auto", "nncf"] = 0.5
     """Rescale channels first, without changing what the model computes, so that outliers do not
     take the range of the others: SmoothQuant's α, from flat weights (0) to flat activations (1);
     `auto` takes the one with the best output."""
+
+    def __post_init__(self) -> None:
+        for name in ("activations", "weights", "equalize"):
+            value = getattr(self, name)
+            if self.engine == "nncf" and value != "nncf":
+                raise ValueError(
+                    f"`{name}` {value} does not apply with `engine` nncf, which has its own way; "
+                    f'write `{name} = "nncf"`'
+                )
+            if self.engine != "nncf" and value == "nncf":
+                raise ValueError(f'`{name}` nncf is no way of ours; write `engine = "nncf"`, too')
+        if self.engine == "vitedge":
+            return
+        ours = {
+            "weight_bits": self.weight_bits != 8,
+            "rounding": self.rounding != "nearest",
+            "rounding_budget_s": self.rounding_budget_s != 0,
+        }
+        for name, is_set in ours.items():
+            if is_set:
+                raise ValueError(
+                    f"`{name}` {getattr(self, name)} does not apply with `engine` nncf; "
+                    "take it out, or quantize with `engine` vitedge"
+                )
 
 
 class Training(Spec, frozen=True, kw_only=True):

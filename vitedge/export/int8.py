@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,12 +15,13 @@ from vitedge.core import manifest
 from vitedge.core.bundle import Bundle, amend
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Target
-from vitedge.export.accuracy_control import Probe, control_accuracy
+from vitedge.export.accuracy_control import Probe
+from vitedge.export.engines import GraphQuantizer, engine_of
 from vitedge.export.request import Job
 from vitedge.export.result import ExportResult
 from vitedge.export.stage import Source, stage
 from vitedge.measure.accuracy.validation import predict_all
-from vitedge.quant.int8 import Int8, Quantizer, Train
+from vitedge.quant.int8 import Int8, Train
 
 
 def stage_int8(
@@ -37,31 +37,16 @@ def stage_int8(
             f"`max_drop_pp` cannot be checked: {target.name} does not run here",
             fix="drop `max_drop_pp`, and validate on the device",
         )
-    assert job.calibration is not None
-    quantizer = Quantizer(
-        source.exported,
-        target,
-        job.calibration,
-        job.steps,
-        (lambda ptq: train(ptq, source.golden)) if train else None,
-        spare=limit_pp is None,
-    )
-    int8 = quantizer.write(job.work / f"int8-{target.name}", {})
-    examined: manifest.QuantizationRecord | None = quantizer.examine(int8)
-    if examined and quantizer.read_in_two(examined):
-        shutil.rmtree(int8.path.parent)
-        int8, examined = quantizer.write(job.work / f"int8-{target.name}", {}), None
+    engine = engine_of(job, target, source, fp32, train)
+    quantizer = engine.quantizer
+    int8 = quantizer.write(job.work / f"int8-{target.name}")
     full = Probe(stage(job, target, source, int8, fp32), int8)
     chosen: Probe = full
     control: manifest.Control | None = None
     notes: Sequence[str] = ()
     if limit_pp is not None and full.result.drop_pp > limit_pp:
-        chosen, control, notes = control_accuracy(
-            job, target, source, fp32, quantizer, full, limit_pp
-        )
-    if chosen is not full or examined is None:
-        examined = quantizer.examine(chosen.int8)
-    record = msgspec.structs.replace(_linted(examined, chosen.int8, target), control=control)
+        chosen, control, notes = engine.control(full, limit_pp)
+    record = msgspec.structs.replace(_examined(quantizer, chosen.int8, target), control=control)
     if control is None and quantizer.trained is not None:
         error = training_parity(chosen.result.bundle, quantizer.trained.outputs)
         training = msgspec.structs.replace(quantizer.trained.record, parity=error)
@@ -82,12 +67,11 @@ def training_parity(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
     return float(np.linalg.norm(predicted - outputs) / np.linalg.norm(outputs))
 
 
-def _linted(
-    record: manifest.QuantizationRecord, int8: Int8, target: Target
-) -> manifest.QuantizationRecord:
-    """The record of `int8`, with what `target` does not take well."""
+def _examined(quantizer: GraphQuantizer, int8: Int8, target: Target) -> manifest.QuantizationRecord:
+    """The record of `int8`, with what its layers lose and what `target` does not take well."""
     import onnx
 
     from vitedge.runtimes.lint import lint
 
+    record = quantizer.examine(int8)
     return msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))

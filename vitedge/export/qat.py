@@ -104,6 +104,12 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
 
     try:
         plan = plan_export(request.export)
+        if plan.recipe and plan.recipe.engine != "vitedge":
+            raise InputError(
+                f"calibration recipe '{plan.recipe.name}' has `engine` {plan.recipe.engine}, and "
+                "training goes on from our own PTQ",
+                fix="pass `calibration='default'`",
+            )
         model = load_model(plan, steps)
         training_set = check(request, plan, model.identity, accelerator.num_processes, steps)
         results = export_model(plan, model, steps, train)

@@ -136,6 +136,10 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="drop it, or pass `precision='int8'`",
         )
     recipe = catalog.find_calibration(request.calibration) if measuring else None
+    if recipe and recipe.engine == "nncf" and quantizing:
+        from vitedge.quant import nncf_package
+
+        nncf_package.check(targets)
     if recipe and request.num_samples is not None:
         recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
     return Plan(request, targets, recipe, calib_data, eval_data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -170,12 +170,18 @@ def _build(
         reference=manifest.Reference(bundle=fp32.path.name, files=fp32.model_files)
         if fp32
         else None,
-        tools=tool_versions(target),
+        tools=tool_versions(target, *_engines(lowered)),
         files={},
         build=build,
     )
     sealed = seal(folder, description)
     return amend(sealed, golden=parity.at_export(sealed))
+
+
+def _engines(lowered: Lowered | None) -> Iterator[str]:
+    """The package that quantized it, where that is not ours."""
+    if isinstance(lowered, Int8) and lowered.record.calibration.recipe.engine != "vitedge":
+        yield lowered.record.calibration.recipe.engine
 
 
 def _not_measurable(model: ModelIdentity, lowered: Lowered | None) -> str:

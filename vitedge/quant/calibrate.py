@@ -34,6 +34,7 @@ def calibrate(
     the manifest says, are matched with FP32's. Raises InputError when an activation is NaN
     or infinite, or nothing can be quantized.
     """
+    assert recipe.activations != "nncf" and recipe.weights != "nncf" and recipe.equalize != "nncf"
     observed = observe(fp32, batches, recipe, target, progress, orders)
     strengths = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)

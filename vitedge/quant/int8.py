@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -87,9 +88,23 @@ class Quantizer:
         self._exported, self._target = exported, target
         self._images, self._steps, self._train = images, steps, train
         self._in_two: frozenset[str] = frozenset()
+        self._examined: tuple[Int8, manifest.QuantizationRecord] | None = None
 
-    def write(self, folder: Path, in_float: Mapping[str, str]) -> Int8:
-        """Write `folder/model.onnx`; the nodes in `in_float` stay so for the reason given."""
+    def write(self, folder: Path, in_float: Mapping[str, str] = {}) -> Int8:
+        """Write `folder/model.onnx`; the nodes in `in_float` stay so for the reason given.
+
+        Where one scale ruins a token for a Linear, and the target takes that, it is read in two
+        parts.
+        """
+        int8 = self._write(folder, in_float)
+        if not in_float and not self._in_two:
+            self._in_two = self._ruined(self.examine(int8))
+            if self._in_two:
+                shutil.rmtree(folder)
+                return self._write(folder, in_float)
+        return int8
+
+    def _write(self, folder: Path, in_float: Mapping[str, str]) -> Int8:
         from vitedge.graph import io as files
         from vitedge.quant.qdq import quantize
 
@@ -144,6 +159,8 @@ class Quantizer:
         """The record of `int8`, with what each of its layers loses."""
         from vitedge.quant.layers import examine
 
+        if self._examined and self._examined[0] is int8:
+            return self._examined[1]
         calibrated, layers = self._calibrated, int8.record.layers
         self._steps.say("measuring every layer")
         nodes = [layer.node for layer in layers]
@@ -151,22 +168,20 @@ class Quantizer:
         examined = [
             msgspec.structs.replace(layer, figures=figures.get(layer.node)) for layer in layers
         ]
-        return msgspec.structs.replace(int8.record, layers=tuple(examined))
+        record = msgspec.structs.replace(int8.record, layers=tuple(examined))
+        self._examined = int8, record
+        return record
 
-    def read_in_two(self, examined: manifest.QuantizationRecord) -> bool:
-        """Let Linears read their input in two parts where one scale ruins a token; False: none.
-
-        `examined` has what each layer loses, all of them in INT8.
-        """
+    def _ruined(self, examined: manifest.QuantizationRecord) -> frozenset[str]:
+        """Linears of whose worst token one scale leaves too little, where two parts help."""
         if self._train or not self._target.quantization.rest_products:
-            return False
-        self._in_two = frozenset(
+            return frozenset()
+        return frozenset(
             layer.node
             for layer in examined.layers
             if layer.quantized and (layer.op, layer.role) == ("MatMul", "linear")
             if layer.figures and (layer.figures.token_sqnr_db or TOKEN_DB) < TOKEN_DB
         )
-        return bool(self._in_two)
 
     @property
     def _calibrated(self) -> Calibrated:

@@ -183,13 +183,13 @@ def _explained(runtime: Runtime, what: str, fix: str) -> Iterator[None]:
         raise RuntimeFailure(f"{what}: {complaint(error)}", fix=fix) from error
 
 
-def tool_versions(target: Target) -> dict[str, str]:
-    """The versions of everything that has a hand in an artifact of `target`."""
+def tool_versions(target: Target, *further: str) -> dict[str, str]:
+    """The versions of what has a hand in an artifact of `target`, and of `further` packages."""
     runtime = runtime_of(target)
     packages = [r.packages for r in runtimes().values() if r.processor == "cpu" and is_ours(r)]
     packages += [] if is_ours(runtime) else [runtime.packages]
     tools = {}
-    for name in (*TOOLS, *chain.from_iterable(packages), "numpy", "pillow"):
+    for name in (*TOOLS, *chain.from_iterable(packages), "numpy", "pillow", *further):
         with suppress(metadata.PackageNotFoundError):
             tools[name] = metadata.version(name)
     return tools

@@ -89,7 +89,8 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     if record:
         used = record.calibration
         about["calibration"] = f"{used.recipe.name}, {used.images} images of {used.source}"
-        about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
+        if record.equalization:
+            about["equalized"] = f"{len(record.equalization.pairs)} groups of channels"
     if floats := notes.floats(manifest):
         about["floats"] = floats
     about["tools"] = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
