@@ -62,12 +62,21 @@ class Engine:
 def engine_of(
     job: Job, target: Target, source: Source, fp32: Bundle, train: Train | None
 ) -> Engine:
-    """The engine that the recipe of `job` names; `train` is for ours."""
+    """The engine that the recipe of `job` names; `train` is for ours.
+
+    Raises InputError where NNCF cannot keep to `max_drop_pp`.
+    """
     assert job.calibration is not None
     exported, images, steps = source.exported, job.calibration, job.steps
     if images.recipe.engine == "nncf":
         from vitedge.quant.nncf import NncfQuantizer
 
+        if job.plan.request.max_drop_pp is not None and job.model.task != "classification":
+            raise InputError(
+                "`max_drop_pp` with NNCF is for classifiers: its accuracy control judges images "
+                f"one by one, and {job.model.name} is for {job.model.task}",
+                fix="pass `calibration='default'`, or drop `max_drop_pp`",
+            )
         nncf = NncfQuantizer(exported, target, images, steps)
         return Engine(nncf, partial(_control_by_nncf, job, target, source, fp32, nncf))
     trained = (lambda ptq: train(ptq, source.golden)) if train else None
@@ -87,12 +96,6 @@ def _control_by_nncf(
 ) -> Controlled:
     """What NNCF's accuracy control makes of it, measured as everything is: on its runtime."""
     assert job.evaluation is not None
-    if job.model.task != "classification":
-        raise InputError(
-            f"`max_drop_pp` with NNCF is for classifiers: its accuracy control judges images one "
-            f"by one, and {job.model.name} is for {job.model.task}",
-            fix="pass `calibration='default'`, or drop `max_drop_pp`",
-        )
     job.steps.say("NNCF's accuracy control")
     folder = job.work / f"int8-{target.name}.controlled"
     int8 = quantizer.control(folder, full.int8, job.evaluation, _top1, limit_pp)

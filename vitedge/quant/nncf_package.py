@@ -114,4 +114,7 @@ def _failed(error: Exception) -> InputError:
 
 def title() -> str:
     """Its name and version."""
-    return f"NNCF {metadata.version(PACKAGE)}"
+    try:
+        return f"NNCF {metadata.version(PACKAGE)}"
+    except metadata.PackageNotFoundError:
+        return "NNCF of no known version"
