@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import peers
+from vitedge.core.manifest import Bounds
 from vitedge.core.progress import SILENT
 from vitedge.core.spec import Training
 from vitedge.data.open import open_images
@@ -77,7 +78,9 @@ def _run(folder, seed, options):
     )
     how = Training(epochs=options.epochs, learning_rate=options.learning_rate, seed=seed)
     ptq = job.export(request, SILENT)[-1]
-    asked = qat.QatRequest(request, str(train), how, resume=False, tensorboard=None)
+    asked = qat.QatRequest(
+        request, str(train), how, resume=False, tensorboard=None, bounds=Bounds()
+    )
     return ptq, qat.run(asked, SILENT)[-1]
 
 

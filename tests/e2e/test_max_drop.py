@@ -115,12 +115,12 @@ def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(tmp_path, 
     report = json.loads((bundle.path / "report.json").read_text())
     assert report["accuracy"]["drop_pp"] <= 0.3
     control = bundle.manifest.quantization.control
-    assert control.full_drop_pp > 5
-    assert control.drop_pp == report["accuracy"]["drop_pp"]
+    assert control.full.drop_pp > 5
+    assert control.reached.drop_pp == report["accuracy"]["drop_pp"]
     assert 1 <= len(control.kept) <= 4 < control.layers
-    tried = dict(control.tried)
-    assert tried[len(control.kept)] <= 0.3
-    assert tried.get(len(control.kept) - 1, control.full_drop_pp) > 0.3
+    tried = {0: control.full, **dict(control.tried)}
+    assert tried[len(control.kept)].drop_pp <= 0.3
+    assert tried[len(control.kept) - 1].drop_pp > 0.3
     cost = control.cost
     assert cost.slowdown == pytest.approx(cost.p50_ms / cost.full_int8_p50_ms)
     assert cost.speedup == pytest.approx(cost.fp32_p50_ms / cost.p50_ms)
@@ -132,7 +132,9 @@ def test_a_vit_with_outliers_meets_the_bound_with_few_layers_in_float(tmp_path, 
             in reasons[kept.node]
         )
         assert place or "1st most harmful" in reasons[kept.node]
-    said = f"kept {len(control.kept)} of {control.layers} layers in float to stay within 0.3 points"
+    said = (
+        f"kept {len(control.kept)} of {control.layers} layers in float to lose 0.3 points at most"
+    )
     assert said in ran.stdout
     assert f"{cost.slowdown:.2f}× the latency of full INT8" in ran.stdout
     in_float = {n.name for n in onnx.load(bundle.path / "model.onnx").graph.node}
@@ -182,14 +184,16 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(tmp_path, images, vit
         assert subprocess.run(killed, cwd=ROOT).returncode == -signal.SIGKILL
     assert not (output / NAME).exists()
     state = json.loads((output / STATE).read_text())
-    assert len(state["ranking"]) == LAYERS and list(state["drops_pp"]) == ["6"]
-    state["drops_pp"]["6"] = 1.25  # no 360 images lose that: it shows where it was measured
+    assert len(state["ranking"]) == LAYERS and list(state["losses"]) == ["6"]
+    state["losses"]["6"]["drop_pp"] = (
+        1.25  # no 360 images lose that: it shows where it was measured
+    )
     (output / STATE).write_text(json.dumps(state))
     ran = vitedge(*export)
     assert "went on where an earlier export stopped: the ranking and 1 probe" in ran.stderr
     control = open_bundle(output / NAME).manifest.quantization.control
     assert {kept.node for kept in control.kept} == {f"layer{layer}" for layer in ruined}
-    assert dict(control.tried)[6] == 1.25
+    assert dict(control.tried)[6].drop_pp == 1.25
     assert len(control.tried) == 4
     assert sorted(p.name for p in output.iterdir()) == [f"fragile-{ONNXRUNTIME}-fp32", NAME]
 
@@ -197,7 +201,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(tmp_path, images, vit
 def test_a_search_of_other_data_is_not_gone_on_with(tmp_path, images, vitedge):
     output = tmp_path / "out"
     output.mkdir()
-    (output / STATE).write_text('{"key": "other", "ranking": [["layer0", 1.0]], "drops_pp": {}}')
+    (output / STATE).write_text('{"key": "other", "ranking": [["layer0", 1.0]], "losses": {}}')
     model = write_fragile(tmp_path / "fragile.onnx", {4})
     ran = vitedge(*command(model, images, output, 2))
     assert "is of another export: searched afresh" in ran.stderr

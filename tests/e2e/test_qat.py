@@ -98,6 +98,31 @@ def test_inspect_tells_of_the_training(vitedge, trained, tmp_path):
     assert "Training" in html and "loss" in html
 
 
+def test_a_level_that_is_kept_ends_training(vitedge, onnx_model, images, tmp_path):
+    ran = vitedge(*arguments(onnx_model, images, tmp_path), "--min-sqnr-db", 10)
+    record = open_bundle(tmp_path / NAME).manifest.quantization.training
+    assert record.steps == record.best_step == 0 and record.bounds.min_sqnr_db == 10
+    (look,) = record.looks
+    assert look.sqnr_db > 10
+    assert f"which was to keep 10 dB ({look.sqnr_db:.2f} dB)" in ran.stdout
+    assert "PTQ met the level" in ran.stderr
+
+
+def test_a_level_that_training_never_keeps_is_exit_1(vitedge, onnx_model, images, tmp_path):
+    command = arguments(onnx_model, images, tmp_path)
+    ran = vitedge(*command, "--min-sqnr-db", 300, code=1)
+    assert "after 8 steps the model keeps " in ran.stderr
+    assert "less than --min-sqnr-db 300" in ran.stderr and "--resume" in ran.stderr
+    assert not (tmp_path / NAME).exists() and (tmp_path / RUN).is_dir()
+    ran = vitedge(*command, "--min-sqnr-db", 10, "--resume")
+    assert open_bundle(tmp_path / NAME).manifest.quantization.training.steps == 8
+
+
+def test_tokens_of_a_model_that_has_none_end_no_training(vitedge, onnx_model, images, tmp_path):
+    ran = vitedge(*arguments(onnx_model, images, tmp_path), "--min-token-sqnr-db", 10, code=2)
+    assert "no output of tokens or pixels" in ran.stderr
+
+
 @pytest.mark.heavy
 def test_two_runs_with_one_seed_are_equal(vitedge, onnx_model, trained, images, tmp_path):
     vitedge(*arguments(onnx_model, images, tmp_path))

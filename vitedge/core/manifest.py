@@ -204,20 +204,45 @@ class ControlCost(Spec, frozen=True, kw_only=True):
     speedup_ci: tuple[float, float]
 
 
-class Control(Spec, frozen=True, kw_only=True):
-    """Layers that were kept in float because accuracy dropped too much without."""
+class Bounds(Spec, frozen=True, kw_only=True, omit_defaults=True):
+    """What INT8 may lose against FP32; None: no bound."""
 
-    max_drop_pp: float
-    full_drop_pp: float
-    """With every layer in INT8, percentage points."""
-    drop_pp: float
+    max_drop_pp: float | None = None
+    """Accuracy, percentage points."""
+    min_sqnr_db: float | None = None
+    """Of the worst output."""
+    min_token_sqnr_db: float | None = None
+    """Of the worst token or pixel of any output that has several."""
+
+
+class Losses(Spec, frozen=True, kw_only=True):
+    """What was measured of an artifact against FP32, on the images that its report names."""
+
+    drop_pp: float | None
+    """Percentage points; None without labels."""
+    sqnr_db: float | None
+    """Of the worst output; None if all equal FP32's, -1000 where one is not finite."""
+    token_sqnr_db: float | None
+    """Of the worst token or pixel likewise; None, too, where no output has several."""
+
+
+class Control(Spec, frozen=True, kw_only=True):
+    """Layers that were kept in float because INT8 lost too much without."""
+
+    bounds: Bounds
+    """All of them are met."""
+    full: Losses
+    """With every layer in INT8."""
+    reached: Losses
+    """With layers in float."""
     layers: int
     """In INT8 otherwise."""
     kept: tuple[KeptLayer, ...]
     """Most harmful first."""
-    tried: tuple[tuple[int, float], ...]
-    """Layers in float, and the drop that was measured then, percentage points."""
-    cost: ControlCost
+    tried: tuple[tuple[int, Losses], ...]
+    """Layers in float, and what was measured then."""
+    cost: ControlCost | None
+    """None where it does not run on the machine that exported."""
 
 
 class HeldOut(Spec, frozen=True, kw_only=True):
@@ -228,6 +253,10 @@ class HeldOut(Spec, frozen=True, kw_only=True):
     loss: float
     accuracy: float | None
     """Share of them classified as labelled or, unlabelled, as FP32 does; None of features."""
+    sqnr_db: float | None = None
+    """As in `Losses`; None, too, where no level ends training."""
+    token_sqnr_db: float | None = None
+    """Likewise."""
 
 
 class Trained(Spec, frozen=True, kw_only=True):
@@ -249,6 +278,8 @@ class Trained(Spec, frozen=True, kw_only=True):
     steps: int
     best_step: int
     """Whose weights these are."""
+    bounds: Bounds | None = None
+    """Training ended where these were met; None: after all of its steps."""
     looks: tuple[HeldOut, ...]
     curve: tuple[tuple[int, float], ...]
     """(step, loss): means over stretches of a longer run."""
@@ -270,7 +301,7 @@ class QuantizationRecord(Spec, frozen=True, kw_only=True):
     lint: tuple[Finding, ...] = ()
     """What the target does not take well in this graph."""
     control: Control | None = None
-    """None where every layer in INT8 was accurate enough, or nothing asked."""
+    """None where every layer in INT8 met all bounds, or nothing asked."""
     training: Trained | None = None
     """None after PTQ alone."""
     rounding: Rounding | None = None

@@ -109,6 +109,22 @@ def open_images(
     raise InputError(f"there is no '{path}'", fix=f"{nearest(path, known)}, or give {_ACCEPTED}")
 
 
+def has_labels(source: Source, task: Task) -> bool:
+    """Whether images to evaluate a `task` on have the labels or masks that it takes, if any.
+
+    Raises InputError for a file or a folder that cannot be read.
+    """
+    if isinstance(source, Arrays):
+        return source.labels is not None or task not in WITH_CLASSES
+    location, target = Path(source), "masks" if task == "segmentation" else "labels"
+    if task not in WITH_CLASSES or not location.exists():
+        return True
+    if location.is_dir():
+        folders, files = listing(source)
+        return target in folders if task == "segmentation" else bool(folders) or not files
+    return location.suffix.lower() != ".npz" or read_images(source, target)[1] is not None
+
+
 def _open_digits(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
     if role == "evaluation" and task == "segmentation":
         raise InputError("'digits' has no masks", fix="give a folder with images/ and masks/")

@@ -1,4 +1,4 @@
-"""Accuracy control: which layers to keep in float so that INT8 loses no more than is allowed.
+"""Accuracy control: which layers to keep in float so that INT8 loses no more than its bounds allow.
 
 A search that was stopped goes on where it stopped: every probe may take minutes.
 """
@@ -16,6 +16,14 @@ from typing import TypeVar
 import msgspec
 
 from vitedge.core import manifest
+from vitedge.core.bounds import (
+    aims,
+    breaches,
+    figures,
+    losses,
+    shortfalls,
+    within_reach,
+)
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError
 from vitedge.core.numerics import noise_db
@@ -27,6 +35,7 @@ from vitedge.export.stage import Source, stage
 from vitedge.measure.latency.single_stream import time_in_turn
 from vitedge.measure.latency.summary import LatencyComparison
 from vitedge.quant.int8 import Int8, Quantizer
+from vitedge.runtimes import runs_here
 
 COST_S = 1.0
 """For each of FP32, full INT8 and INT8 with layers in float, timed in turn."""
@@ -41,6 +50,11 @@ class Probe:
     result: ExportResult
     int8: Int8
 
+    @property
+    def losses(self) -> manifest.Losses:
+        """What it lost."""
+        return losses(self.result.report)
+
     def discard(self) -> None:
         """Free the disk of what did not serve."""
         shutil.rmtree(self.result.bundle.path)
@@ -54,11 +68,11 @@ def control_accuracy(
     fp32: Bundle,
     quantizer: Quantizer,
     full: Probe,
-    limit_pp: float,
+    bounds: manifest.Bounds,
 ) -> tuple[Probe, manifest.Control, list[str]]:
-    """The INT8 bundle with the fewest layers in float that loses no more than `limit_pp`.
+    """The INT8 bundle with the fewest layers in float that meets all `bounds`.
 
-    `full` has every layer in INT8, and loses more. Returns also the record of what was kept in
+    `full` has every layer in INT8, and misses one. Returns also the record of what was kept in
     float, and notes for the user. Raises LimitError where no number of layers is enough.
     """
 
@@ -67,19 +81,28 @@ def control_accuracy(
         int8 = quantizer.write(job.work / f"int8-{target.name}{suffix}", kept)
         return Probe(stage(job, target, source, int8, fp32, suffix), int8)
 
-    name = full.result.bundle.manifest.name
+    name, accuracy = full.result.bundle.manifest.name, full.result.report.accuracy
     file = _search_file(job.plan.request.output / name)
-    search = Search(file, job.work, _key(job, target, full), limit_pp, job.steps)
-    search.rank(lambda: quantizer.harm(full.int8))
-    fewest = search.fewest(probe, lambda candidate: candidate.result.drop_pp, Probe.discard)
+    # accuracy is of the main output, levels are of all
+    outputs = len(fp32.manifest.outputs) if bounds != _of_accuracy(bounds) else 1
+    key = _key(job, target, full, outputs)
+    search = Search(file, job.work, key, bounds, job.steps)
+    search.rank(lambda: quantizer.harm(full.int8, outputs))
+    fewest = search.fewest(probe, lambda candidate: candidate.losses, Probe.discard)
     if fewest is None:
-        accuracy = full.result.report.accuracy
-        assert accuracy and accuracy.fp32 is not None
-        raise search.unreachable(name, full.result.drop_pp, accuracy.fp32)
+        raise search.unreachable(name, full.losses, accuracy.fp32 if accuracy else None)
     count, best = fewest
     bundles = [best.result.bundle, full.result.bundle, fp32]
-    timed = time_in_turn(bundles, job.steps, duration_s=COST_S)
-    return best, search.record(count, full.result.drop_pp, timed), search.notes
+    timed = (
+        time_in_turn(bundles, job.steps, duration_s=COST_S)
+        if all(map(runs_here, bundles))
+        else None
+    )
+    return best, search.record(count, full.losses, timed), search.notes
+
+
+def _of_accuracy(bounds: manifest.Bounds) -> manifest.Bounds:
+    return manifest.Bounds(max_drop_pp=bounds.max_drop_pp)
 
 
 def forget(final: Path) -> None:
@@ -92,29 +115,34 @@ def _search_file(final: Path) -> Path:
     return final.with_name(f".{final.name}.control.json")
 
 
-def _key(job: Job, target: Target, full: Probe) -> str:
-    """A digest of everything that decides what keeping a layer in float gives."""
-    model, accuracy = job.model, full.result.report.accuracy
-    assert accuracy is not None
+def _key(job: Job, target: Target, full: Probe, outputs: int) -> str:
+    """A digest of everything that decides what keeping a layer in float gives.
+
+    `outputs` are how many of the model's rank its layers.
+    """
+    model, report = job.model, full.result.report
+    measured = report if report.numerics else report.simulation
+    assert measured is not None and measured.numerics is not None
+    accuracy, numerics = measured.accuracy, measured.numerics
     calibration = full.int8.record.calibration
     decisive = (
         *(model.source, model.weights_sha256, model.preprocess, model.task, model.labels),
         *(calibration.recipe, calibration.digest, target, full.result.bundle.manifest.tools),
-        *(accuracy.data, accuracy.n, accuracy.fp32),
+        *(numerics.data, numerics.n, accuracy and accuracy.fp32, outputs),
     )
     content = msgspec.json.encode(decisive, order="deterministic")
     return hashlib.sha256(content).hexdigest()
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What has been measured of one export, whatever its limit."""
+    """What has been measured of one export, whatever its bounds."""
 
     key: str
     """Names everything that decides a measurement."""
     ranking: list[tuple[str, float]] = []
     """Layers and their noise over signal at the output, most harmful first."""
-    drops_pp: dict[int, float] = {}
-    """Accuracy lost with so many of the most harmful layers in float, percentage points."""
+    losses: dict[int, manifest.Losses] = {}
+    """With so many of the most harmful layers in float."""
 
 
 class Search:
@@ -124,11 +152,11 @@ class Search:
     """
 
     def __init__(
-        self, file: Path, scratch: Path, key: str, max_drop_pp: float, steps: Steps
+        self, file: Path, scratch: Path, key: str, bounds: manifest.Bounds, steps: Steps
     ) -> None:
         self.notes: list[str] = []
         self._file, self._scratch = file, scratch
-        self._limit_pp, self._steps = max_drop_pp, steps
+        self._bounds, self._steps = bounds, steps
         self._state = self._resume(key)
 
     def rank(self, harm: Callable[[], Mapping[str, float]]) -> None:
@@ -140,21 +168,21 @@ class Search:
     def fewest(
         self,
         build: Callable[[Mapping[str, str]], Artifact],
-        drop_pp: Callable[[Artifact], float],
+        measure: Callable[[Artifact], manifest.Losses],
         discard: Callable[[Artifact], None],
     ) -> tuple[int, Artifact] | None:
         """Bisect how many of the most harmful layers must stay in float.
 
         `build` makes the artifact with the layers given in float, and why; probes that are no
         longer needed are discarded. Returns how many, and a probe that this very call measured to
-        meet the limit, even if fewer layers in float lose less than more do; None if none does.
+        meet the bounds, even if fewer layers in float lose less than more do; None if none does.
         """
-        drops, layers = self._state.drops_pp, len(self._state.ranking)
+        known, layers = self._state.losses, len(self._state.ranking)
         best: tuple[int, Artifact] | None = None
         probes = 0
         while True:
-            enough = min((k for k, drop in drops.items() if drop <= self._limit_pp), default=layers)
-            too_few = max((k for k in drops if k < enough), default=0)
+            enough = min((k for k in known if not self._missed(known[k])), default=layers)
+            too_few = max((k for k in known if k < enough), default=0)
             if best is not None and best[0] == enough and enough - too_few == 1:
                 return best
             if enough == layers and enough - too_few <= 1:
@@ -165,65 +193,72 @@ class Search:
             about = probes - 1 + max(1, math.ceil(math.log2(enough - too_few)))
             self._steps.say(f"probe {probes} of about {about}: {_layers(count)} in float")
             probe = build(self._kept(count))
-            drops[count] = drop_pp(probe)
+            known[count] = measure(probe)
             self._save()
-            if drops[count] <= self._limit_pp:
+            if not self._missed(known[count]):
                 if best is not None:
                     discard(best[1])
                 best = count, probe
             else:
                 discard(probe)
 
-    def record(self, count: int, full_drop_pp: float, timed: LatencyComparison) -> manifest.Control:
+    def record(
+        self, count: int, full: manifest.Losses, timed: LatencyComparison | None
+    ) -> manifest.Control:
         """The manifest's record; `timed` are the artifact, full INT8 and FP32, in that order."""
-        controlled, full, fp32 = (latency.p50_ms for latency in timed.latencies)
-        slowdown, slowdown_ci = timed.speedup(1, 0)
-        speedup, speedup_ci = timed.speedup(0, 2)
         ranking = self._state.ranking
         return manifest.Control(
-            max_drop_pp=self._limit_pp,
-            full_drop_pp=full_drop_pp,
-            drop_pp=self._state.drops_pp[count],
+            bounds=self._bounds,
+            full=full,
+            reached=self._state.losses[count],
             layers=len(ranking),
             kept=tuple(
                 manifest.KeptLayer(node=n, noise_db=noise_db(h)) for n, h in ranking[:count]
             ),
-            tried=tuple(sorted(self._state.drops_pp.items())),
-            cost=manifest.ControlCost(
-                p50_ms=controlled,
-                full_int8_p50_ms=full,
-                fp32_p50_ms=fp32,
-                slowdown=slowdown,
-                slowdown_ci=slowdown_ci,
-                speedup=speedup,
-                speedup_ci=speedup_ci,
-            ),
+            tried=tuple(sorted(self._state.losses.items())),
+            cost=None if timed is None else _cost(timed),
         )
 
-    def unreachable(self, name: str, full_drop_pp: float, fp32: float) -> LimitError:
-        """The error that tells what was tried for the artifact `name`, and what to do."""
+    def unreachable(self, name: str, full: manifest.Losses, fp32: float | None) -> LimitError:
+        """The error that tells what was tried for the artifact `name`, and what to do.
+
+        `full` is what INT8 lost; `fp32` is FP32's own accuracy, None without labels.
+        """
         layers = len(self._state.ranking)
-        tried = {0: full_drop_pp, **self._state.drops_pp}
+        tried = {0: full, **self._state.losses}
         most = max(tried)
-        closest = min(tried, key=lambda k: (tried[k], k))
-        what = f"{name} loses {full_drop_pp:.2g} points, more than `max_drop_pp={self._limit_pp:g}`"
+        closest = min(tried, key=lambda k: (max(self._missed(tried[k]).values()), k))
+        what = f"{name} {breaches(self._bounds, full)}"
         if most:
-            what += f", and even with {most} of {layers} layers in float {tried[most]:.2g}"
+            least = figures(self._missed(tried[most]), tried[most])
+            what += f", and even with {most} of {layers} layers in float {least}"
         if closest != most:
-            what += f"; closest came {_layers(closest)} in float, with {tried[closest]:.2g}"
-        return LimitError(
-            f"{what} (FP32 itself scores {fp32:.2%})",
-            fix=f"allow `max_drop_pp={math.ceil(tried[closest] * 100) / 100:g}` with `force=True` "
-            f"(what was measured is kept in {self._file}), try `calibration='thorough'` or more "
-            "calibration images, or ship `precision='fp32'`",
+            least = figures(self._missed(tried[closest]), tried[closest])
+            what += f"; closest came {_layers(closest)} in float, with {least}"
+        if fp32 is not None and self._bounds.max_drop_pp is not None:
+            what += f" (FP32 itself scores {fp32:.2%})"
+        within = within_reach(self._bounds, tried[closest])
+        allow = (
+            f"allow {within} with `force=True` (what was measured is kept in {self._file}), "
+            if within
+            else ""
         )
+        return LimitError(
+            what,
+            fix=f"{allow}try `calibration='thorough'` or more calibration images, or ship "
+            "`precision='fp32'`",
+        )
+
+    def _missed(self, measured: manifest.Losses) -> dict[str, float]:
+        """By how much each bound is."""
+        return shortfalls(self._bounds, measured)
 
     def _kept(self, count: int) -> dict[str, str]:
         """The `count` most harmful layers, and why each stays in float."""
         total = len(self._state.ranking)
         return {
             node: f"kept in float: {_ordinal(place)} most harmful of {total} "
-            f"({noise_db(harm):.1f} dB at the output), to lose {self._limit_pp:g} points at most"
+            f"({noise_db(harm):.1f} dB at the output), to {aims(self._bounds)}"
             for place, (node, harm) in enumerate(self._state.ranking[:count], start=1)
         }
 
@@ -236,10 +271,10 @@ class Search:
             self.notes.append(f"{self._file} cannot be read ({error}): searched afresh")
             return State(key=key)
         layers = len(state.ranking)
-        if state.key != key or not all(0 < k < layers for k in state.drops_pp):
+        if state.key != key or not all(0 < k < layers for k in state.losses):
             self.notes.append(f"{self._file} is of another export: searched afresh")
             return State(key=key)
-        known = len(state.drops_pp)
+        known = len(state.losses)
         self.notes.append(
             f"went on where an earlier export stopped: the ranking and {known} "
             f"{'probe' if known == 1 else 'probes'} were measured then"
@@ -255,6 +290,22 @@ class Search:
             raise InputError(
                 f"cannot write {self._file}: {error.strerror}", fix="free some space, or `output`"
             ) from error
+
+
+def _cost(timed: LatencyComparison) -> manifest.ControlCost:
+    """`timed` are the artifact, full INT8 and FP32, in that order."""
+    controlled, full, fp32 = (latency.p50_ms for latency in timed.latencies)
+    slowdown, slowdown_ci = timed.speedup(1, 0)
+    speedup, speedup_ci = timed.speedup(0, 2)
+    return manifest.ControlCost(
+        p50_ms=controlled,
+        full_int8_p50_ms=full,
+        fp32_p50_ms=fp32,
+        slowdown=slowdown,
+        slowdown_ci=slowdown_ci,
+        speedup=speedup,
+        speedup_ci=speedup_ci,
+    )
 
 
 def _layers(count: int) -> str:

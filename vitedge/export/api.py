@@ -32,6 +32,8 @@ def export(
     num_samples: Positive | None = None,
     eval_data: Data = "",
     max_drop_pp: float | None = None,
+    min_sqnr_db: float | None = None,
+    min_token_sqnr_db: float | None = None,
     duration_s: float = 2.0,
     weights: AnyPath | None = None,
     arch: str = "",
@@ -68,6 +70,9 @@ def export(
         num_samples: Calibration images; default: the recipe's.
         eval_data: Labelled images: folder, .npz, 'digits' or 'shapes'.
         max_drop_pp: Keep layers in float until accuracy drops no more points.
+        min_sqnr_db: Keep layers in float until every output keeps so many dB of FP32's (SQNR);
+            needs no labels.
+        min_token_sqnr_db: Likewise, in the worst token or pixel.
         duration_s: Seconds of timing for each precision; 0: none, and no recommendation.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
@@ -93,7 +98,7 @@ def export(
     Raises, with what was written all the same as the error's `exports`:
         InputError: the model, the data or the parameters are of no use, and how to mend it.
         UnavailableError: a package or a runtime is missing.
-        LimitError: `max_drop_pp` cannot be met.
+        LimitError: `max_drop_pp`, `min_sqnr_db` or `min_token_sqnr_db` cannot be met.
     """
     parameters = {name: value for name, value in locals().items() if name != "progress"}
     from vitedge.export import job
@@ -154,6 +159,8 @@ def qat(
     seed: Count | None = None,
     resume: bool = False,
     tensorboard: AnyPath | None = None,
+    min_sqnr_db: float | None = None,
+    min_token_sqnr_db: float | None = None,
     calib_data: str = "",
     calibration: str = "default",
     num_samples: Positive | None = None,
@@ -187,6 +194,9 @@ def qat(
         seed: Of order and augmentation.
         resume: Go on from the last checkpoint.
         tensorboard: Folder for TensorBoard's event files.
+        min_sqnr_db: End training once every output keeps so many dB of FP32's (SQNR) on training
+            images that were held out; exit 1 where that never happens.
+        min_token_sqnr_db: Likewise, in the worst token or pixel.
 
     The others, what is returned and what is raised are as of `export`; a process that only
     trains along returns nothing.
@@ -205,10 +215,13 @@ def to_qat(
     training: AnyPath | Training | None,
     resume: bool,
     tensorboard: AnyPath | None,
+    min_sqnr_db: float | None,
+    min_token_sqnr_db: float | None,
     calib_data: str,
     **further: Any,
 ) -> QatRequest:
     """The parameters of `qat` as one. Raises InputError."""
+    from vitedge.core.manifest import Bounds
     from vitedge.export import qat as job
 
     changes = {name: further.pop(name) for name in job.SETTINGS}
@@ -220,6 +233,7 @@ def to_qat(
         training=job.settings(training, changes),
         resume=resume,
         tensorboard=None if tensorboard is None else Path(tensorboard),
+        bounds=Bounds(min_sqnr_db=min_sqnr_db, min_token_sqnr_db=min_token_sqnr_db),
     )
 
 

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core import manifest
+from vitedge.core.bounds import asked
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError
+from vitedge.core.manifest import Bounds
 from vitedge.core.spec import Target
 from vitedge.export.accuracy_control import Probe, control_accuracy
 from vitedge.export.request import Job
@@ -54,9 +56,9 @@ class Engine:
     """A quantizer, and how it keeps to a limit on accuracy."""
 
     quantizer: GraphQuantizer
-    control: Callable[[Probe, float], Controlled]
-    """From all in INT8, which loses more, to what loses no more points than given. Raises
-    LimitError where that cannot be."""
+    control: Callable[[Probe, Bounds], Controlled]
+    """From all in INT8, which loses more, to what loses no more than given. Raises LimitError where
+    that cannot be."""
 
 
 def engine_of(
@@ -80,7 +82,7 @@ def engine_of(
         nncf = NncfQuantizer(exported, target, images, steps)
         return Engine(nncf, partial(_control_by_nncf, job, target, source, fp32, nncf))
     trained = (lambda ptq: train(ptq, source.golden)) if train else None
-    spare = job.plan.request.max_drop_pp is None
+    spare = not asked(job.plan.request.bounds)
     ours = Quantizer(exported, target, images, steps, trained, spare=spare)
     return Engine(ours, partial(control_accuracy, job, target, source, fp32, ours))
 
@@ -92,9 +94,15 @@ def _control_by_nncf(
     fp32: Bundle,
     quantizer: NncfQuantizer,
     full: Probe,
-    limit_pp: float,
+    bounds: Bounds,
 ) -> Controlled:
     """What NNCF's accuracy control makes of it, measured as everything is: on its runtime."""
+    limit_pp = bounds.max_drop_pp
+    if limit_pp is None or bounds != Bounds(max_drop_pp=limit_pp):
+        raise InputError(
+            "NNCF's accuracy control knows no bound in dB, and its INT8 keeps less than asked",
+            fix="pass `calibration='default'`, or drop `min_sqnr_db` and `min_token_sqnr_db`",
+        )
     assert job.evaluation is not None
     job.steps.say("NNCF's accuracy control")
     folder = job.work / f"int8-{target.name}.controlled"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitedge import runtimes
 from vitedge.core import manifest
+from vitedge.core.bounds import check_tokens, shortfalls
 from vitedge.core.bundle import Bundle, amend
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Target
@@ -27,15 +28,18 @@ from vitedge.quant.int8 import Int8, Train
 def stage_int8(
     job: Job, target: Target, source: Source, fp32: Bundle, train: Train | None
 ) -> ExportResult:
-    """Stage the INT8 bundle, with as many layers in float as `max_drop_pp` takes.
+    """Stage the INT8 bundle, with as many layers in float as the request's bounds take.
 
-    Raises InputError where `max_drop_pp` cannot be checked here, LimitError where it cannot be met.
+    Raises InputError where a bound cannot be checked here, LimitError where it cannot be met.
     """
-    limit_pp = job.plan.request.max_drop_pp
-    if limit_pp is not None and not runtimes.runs_here(fp32):
+    bounds = job.plan.request.bounds
+    outputs = fp32.manifest.outputs
+    check_tokens(bounds, job.model.name, ((len(o.shape), o.ordered_by) for o in outputs))
+    if bounds.max_drop_pp is not None and not runtimes.runs_here(fp32):
         raise InputError(
             f"`max_drop_pp` cannot be checked: {target.name} does not run here",
-            fix="drop `max_drop_pp`, and validate on the device",
+            fix="drop `max_drop_pp`, and validate on the device, or pass `min_sqnr_db`, which "
+            "is simulated",
         )
     engine = engine_of(job, target, source, fp32, train)
     quantizer = engine.quantizer
@@ -44,8 +48,8 @@ def stage_int8(
     chosen: Probe = full
     control: manifest.Control | None = None
     notes: Sequence[str] = ()
-    if limit_pp is not None and full.result.drop_pp > limit_pp:
-        chosen, control, notes = engine.control(full, limit_pp)
+    if shortfalls(bounds, full.losses):
+        chosen, control, notes = engine.control(full, bounds)
     record = msgspec.structs.replace(_examined(quantizer, chosen.int8, target), control=control)
     if control is None and quantizer.trained is not None:
         error = training_parity(chosen.result.bundle, quantizer.trained.outputs)

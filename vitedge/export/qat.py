@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from vitedge.core import manifest
 from vitedge.core.api import AnyPath
+from vitedge.core.bounds import asked, check_tokens
+from vitedge.core.bounds import check as check_bounds
 from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError, VitedgeError, first_few, missing
 from vitedge.core.numerics import fill_batch
@@ -54,6 +57,8 @@ class QatRequest:
     resume: bool
     tensorboard: Path | None
     """Where TensorBoard's event files go; None: nowhere."""
+    bounds: manifest.Bounds
+    """Levels at which training ends."""
 
 
 def settings(training: AnyPath | Training | None, given: Mapping[str, object]) -> Training:
@@ -71,9 +76,10 @@ def settings(training: AnyPath | Training | None, given: Mapping[str, object]) -
 def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
     """Quantize a model, train it on, and export it; nothing in a process that only trains along.
 
-    Raises what `job.export` does, and InputError for training data, checkpoints and losses
-    that are of no use.
+    Raises what `job.export` does, InputError for training data, checkpoints and losses that are
+    of no use, and LimitError where training never meets its bounds.
     """
+    check_bounds(request.bounds)
     if not request.train_data and not request.export.own_data:
         raise InputError("no images to train on", fix="pass `train_data` with a folder or an .npz")
     try:
@@ -94,6 +100,10 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
 
     def train(calibrated: Calibrated, golden: Golden) -> TrainedGraph:
         nonlocal waiting
+        outputs = (golden.outputs, *golden.further.values())
+        orders = calibrated.orders or ("",) * len(outputs)
+        axes = (output.ndim for output in outputs)
+        check_tokens(request.bounds, model.identity.name, zip(axes, orders, strict=True))
         start = _start(request, training_set, model.identity, calibrated)
         waiting = False
         team.share(accelerator, start)
@@ -245,6 +255,9 @@ class _Start:
     model: ModelIdentity
     training_set: TrainingSet
     settings: Training
+    bounds: manifest.Bounds
+    orders: tuple[str, ...]
+    """What chooses the order of each output."""
 
 
 def _start(
@@ -265,6 +278,8 @@ def _start(
         model=model,
         training_set=training_set,
         settings=request.training,
+        bounds=request.bounds,
+        orders=tuple(calibrated.orders),
     )
 
 
@@ -295,6 +310,7 @@ def _record(
         processes=processes,
         steps=training_run.steps,
         best_step=training_run.best_step,
+        bounds=request.bounds if asked(request.bounds) else None,
         looks=tuple(manifest.HeldOut(step=look["step"], **look["held_out"]) for look in looks),
         curve=_curve([line for line in training_run.log if "loss" in line]),
     )
@@ -303,14 +319,19 @@ def _record(
 def _train(
     start: _Start, accelerator: Accelerator, steps: Steps, listener: LogListener
 ) -> tuple[Network, TrainingRun]:
+    import onnx
     import torch
 
+    from vitedge.measure.accuracy.output_error import OutputErrors
     from vitedge.quant.placement import Placement
     from vitedge.quant.qat.job import TrainingJob
     from vitedge.quant.qat.network import Network
     from vitedge.quant.qat.trainer import train
 
     settings, training_set = start.settings, start.training_set
+    every_output = bool(asked(start.bounds))
+    graph = onnx.load(start.path, load_external_data=False).graph
+    names = [output.name for output in graph.output]
     student = Network(
         start.path,
         start.placed,
@@ -318,8 +339,11 @@ def _train(
         start.floats,
         learned=settings.scales == "learned",
         checkpointing=settings.gradient_checkpointing,
+        every_output=every_output,
     )
-    teacher = Network(start.path, Placement(), {}, start.floats, learned=False)
+    teacher = Network(
+        start.path, Placement(), {}, start.floats, learned=False, every_output=every_output
+    )
     job = TrainingJob(
         student=student,
         teacher=teacher,
@@ -330,6 +354,8 @@ def _train(
         settings=settings,
         folder=training_set.folder,
         fingerprint=training_set.fingerprint,
+        errors=partial(OutputErrors, names, start.model.task, start.orders),
+        bounds=start.bounds,
     )
     return student, train(job, accelerator, steps, listener)
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import msgspec
 
 from vitedge.core import catalog
+from vitedge.core.bounds import asked, check
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine
+from vitedge.core.manifest import Bounds
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import EMBEDDED, Role, Source, open_images
+from vitedge.data.open import EMBEDDED, Role, Source, has_labels, open_images
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
 
 
@@ -34,6 +36,8 @@ class ExportRequest:
     num_samples: int | None = None
     eval_data: Source = ""
     max_drop_pp: float | None = None
+    min_sqnr_db: float | None = None
+    min_token_sqnr_db: float | None = None
     duration_s: float = 2.0
     """Seconds of timing for each precision of a target; 0: none, and no recommendation."""
     batch: Batch | None = None
@@ -43,6 +47,15 @@ class ExportRequest:
     allow_overlap: bool = False
     keep_going: bool = False
     """Whether what a target cannot do is told and not raised, where others can."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What INT8 may lose."""
+        return Bounds(
+            max_drop_pp=self.max_drop_pp,
+            min_sqnr_db=self.min_sqnr_db,
+            min_token_sqnr_db=self.min_token_sqnr_db,
+        )
 
     @property
     def own_data(self) -> str:
@@ -80,7 +93,7 @@ class Job:
     calibration: CalibrationImages | None
     """None where no images are measured."""
     evaluation: ImageSet | None
-    """None where accuracy is not measured."""
+    """None where there are none."""
     work: Path
     """The folder in which everything is built before it is published."""
     steps: Steps
@@ -115,11 +128,7 @@ def plan_export(request: ExportRequest) -> Plan:
             fix="drop `eval_data`, or give real weights and calibration images",
         )
     eval_data = request.eval_data or (embedded if measurable else "")
-    if request.max_drop_pp is not None and not 0 <= request.max_drop_pp < math.inf:
-        raise InputError(
-            f"`max_drop_pp={request.max_drop_pp:g}` is no limit",
-            fix="pass the points of accuracy it may lose: 0 or more",
-        )
+    check(request.bounds)
     if not 0 <= request.duration_s < math.inf:
         raise InputError(
             f"duration is {request.duration_s} s",
@@ -129,6 +138,11 @@ def plan_export(request: ExportRequest) -> Plan:
         raise InputError(
             "`max_drop_pp` compares INT8 with FP32 on evaluation images",
             fix="pass `precision='int8'` and `eval_data` too",
+        )
+    if asked(request.bounds) and not quantizing:
+        raise InputError(
+            f"`{next(iter(asked(request.bounds)))}` is about what INT8 keeps of FP32",
+            fix="drop it, or pass `precision='int8'`",
         )
     if request.only and not quantizing:
         raise InputError(
@@ -214,12 +228,23 @@ def open_image_sets(
 ) -> tuple[CalibrationImages | None, ImageSet | None]:
     """The calibration and evaluation images of `plan`, as `model` takes them. Raises InputError."""
     calibration = evaluation = None
+    role: Role = "evaluation" if labelled(plan, model) else "calibration"
     if plan.recipe and plan.calib_data:
         images = images_of(model, plan.calib_data, "calibration")
         calibration = CalibrationImages(images, plan.recipe, steps)
     if plan.eval_data:
-        evaluation = images_of(model, plan.eval_data, "evaluation")
+        evaluation = images_of(model, plan.eval_data, role)
     return calibration, evaluation
+
+
+def labelled(plan: Plan, model: ModelIdentity) -> bool:
+    """Whether accuracy is measured on the evaluation images: they may have no labels where a level
+    in dB is all that is asked for.
+    """
+    bounds = plan.request.bounds
+    if not asked(bounds) or bounds.max_drop_pp is not None or not plan.eval_data:
+        return True
+    return has_labels(plan.eval_data, model.task)
 
 
 def images_of(model: ModelIdentity, source: Source, role: Role) -> ImageSet:

@@ -142,7 +142,9 @@ def _of_four_bits(opset: int) -> str:
 def _of_training(done: Trained) -> Iterator[str]:
     """What a user should know of how it was trained."""
     yield from (f"skipped {n} training images: {why}" for why, n in done.skipped.items())
-    if not done.best_step:
+    if done.bounds and not done.best_step:
+        yield "PTQ met the level that was to end training: nothing was trained"
+    elif not done.best_step:
         yield "training made it no better on the held-out images: this is what PTQ gave"
     if done.missing_classes:
         shown = first_few(done.missing_classes)

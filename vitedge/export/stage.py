@@ -17,7 +17,7 @@ from vitedge.core.progress import Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import MEANING, Precision, Preprocess, Target
-from vitedge.export.request import Job, images_of
+from vitedge.export.request import Job, images_of, labelled
 from vitedge.export.result import ExportResult
 from vitedge.measure.accuracy import parity
 from vitedge.measure.accuracy.bundle_validation import (
@@ -113,12 +113,16 @@ def _measure(job: Job, bundle: Bundle, fp32: Bundle, graphs: Mapping[Path, Path]
 
     Where it does not run, by the `graphs` of its and FP32's path.
     """
-    images, steps, allow_overlap = job.evaluation, job.steps, job.plan.request.allow_overlap
+    images, steps = job.evaluation, job.steps
+    how = {
+        "allow_overlap": job.plan.request.allow_overlap,
+        "labelled": labelled(job.plan, job.model),
+    }
     if not runs_here(bundle):
-        return simulate_bundle(bundle, graphs, images, steps, allow_overlap=allow_overlap)
+        return simulate_bundle(bundle, graphs, images, steps, **how)
     if images is None:
         return measure_numerics(bundle, fp32)
-    return validate_bundle(bundle, images, steps, allow_overlap=allow_overlap)
+    return validate_bundle(bundle, images, steps, **how)
 
 
 def _build(

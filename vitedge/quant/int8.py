@@ -82,7 +82,7 @@ class Quantizer:
     ) -> None:
         """With `train`, what it makes of PTQ's result is what is written, all of it in INT8.
 
-        Without `spare` so is PTQ's: a bound on accuracy decides what stays in float.
+        Without `spare` so is PTQ's: a user's bound decides what stays in float.
         """
         self._spare = spare and train is None
         self._exported, self._target = exported, target
@@ -141,8 +141,8 @@ class Quantizer:
         _check_planned(fp16.deployed, layers, self._target)
         return Int8(path, fp16.deployed, record, fp16.half)
 
-    def harm(self, int8: Int8) -> dict[str, float]:
-        """Noise over signal at the output with each layer of `int8` alone quantized.
+    def harm(self, int8: Int8, outputs: int = 1) -> dict[str, float]:
+        """Noise over signal at the worst of so many outputs with each layer of `int8` alone in it.
 
         `int8` has every layer quantized; a few calibration images tell.
         """
@@ -153,7 +153,7 @@ class Quantizer:
         calibrated, model = self._calibrated, onnx.load(int8.path)
         layers = [layer.node for layer in int8.record.layers if layer.quantized or layer.stored]
         images, orders = calibrated.images, calibrated.orders
-        return harm(calibrated.path, model, layers, images, self._steps, orders)
+        return harm(calibrated.path, model, layers, images, self._steps, orders, outputs)
 
     def examine(self, int8: Int8) -> manifest.QuantizationRecord:
         """The record of `int8`, with what each of its layers loses."""

@@ -30,8 +30,9 @@ def harm(
     batches: Sequence[NDArray[np.uint8]],
     progress: Progress,
     orders: Sequence[str] = (),
+    count: int = 1,
 ) -> dict[str, float]:
-    """Noise power over signal power at the output, with one operator at a time in INT8.
+    """Noise power over signal power, with one operator at a time in INT8.
 
     One session serves them all: each operator sits in an `If` beside its INT8 self, so that this
     takes one run for each operator and batch, and one for each batch in FP32.
@@ -43,8 +44,10 @@ def harm(
         batches: images (B, H, W, 3) of the graph's own batch size; the first few are run.
         progress: told after every operator.
         orders: what chooses the order of each output, as `Manifest.orders` says.
+        count: how many outputs, the main one first, are looked at.
 
-    Returns the ratio for each operator: 0.01 is an SQNR of 20 dB.
+    Returns for each operator the ratio at the output where that is largest: 0.01 is an SQNR of
+    20 dB.
     """
     batches = batches[: max(1, RUNS // (len(operators) + 1))]
     path = fp32.with_name("switched.onnx")  # shares fp32's external data
@@ -54,25 +57,31 @@ def harm(
     del model  # its weights are in the file
     run = Runner(path)
 
-    def outputs(switch: int) -> list[NDArray[np.float64]]:
+    def outputs(switch: int) -> list[list[NDArray[np.float64]]]:
         index: NDArray[Any] = np.array(switch, np.int64)
-        return [run(images, **{SWITCH: index})[0].astype(np.float64) for images in batches]
+        runs = (run(images, **{SWITCH: index})[:count] for images in batches)
+        return [[output.astype(np.float64) for output in several] for several in runs]
 
     reference = outputs(NONE)
-    signal = max(_power(reference), 1e-30)
+    signals = np.maximum(_powers(reference), 1e-30)
     ratios = {}
     for index, name in enumerate(operators):
-        pairs = zip(reference, outputs(index), strict=True)
-        noise = _power([in_order([a], [b], orders).outputs[0] - a for a, b in pairs])
-        ratios[name] = noise / signal if np.isfinite(noise) else BROKEN
+        errors = [
+            [x - y for x, y in zip(in_order(want, got, orders).outputs, want, strict=True)]
+            for want, got in zip(reference, outputs(index), strict=True)
+        ]
+        worst = float(np.max(_powers(errors) / signals))
+        ratios[name] = worst if np.isfinite(worst) else BROKEN
         progress("ranking layers", index + 1, len(operators))
     path.unlink()
     weights.unlink(missing_ok=True)
     return ratios
 
 
-def _power(outputs: Sequence[NDArray[np.float64]]) -> float:
-    return sum(float(np.vdot(output, output)) for output in outputs)
+def _powers(batches: Sequence[Sequence[NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Of each output, over all batches."""
+    powers = [[float(np.vdot(output, output)) for output in batch] for batch in batches]
+    return np.array([sum(of_one) for of_one in zip(*powers, strict=True)])
 
 
 def _switched(fp32: ModelProto, int8: ModelProto, operators: Sequence[str]) -> ModelProto:

@@ -16,7 +16,7 @@ from PIL import Image
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import open_images
+from vitedge.data.open import Arrays, has_labels, open_images
 
 SIZE_8 = Preprocess(height=8, width=8)
 CATS_AND_DOGS = ("cat", "dog")
@@ -535,3 +535,19 @@ def test_sets_in_memory_need_no_thread():
     before = threading.active_count()
     next(open_images("digits", "evaluation", INPUT_32, ()).batches(1))
     assert threading.active_count() == before
+
+
+def test_labels_are_told_from_their_absence(tmp_path):
+    save(tmp_path / "classes" / "cat" / "a.png")
+    save(tmp_path / "flat" / "a.png")
+    np.savez(tmp_path / "with.npz", images=picture()[None], labels=[0])
+    np.savez(tmp_path / "without.npz", images=picture()[None])
+    expected = {"classes": True, "flat": False, "with.npz": True, "without.npz": False}
+    for name, there in expected.items():
+        assert has_labels(str(tmp_path / name), "classification") == there, name
+        assert has_labels(str(tmp_path / name), "features"), "which takes none"
+    assert has_labels("digits", "classification")
+    assert not has_labels(Arrays(picture()[None]), "classification")
+    (tmp_path / "masked" / "masks").mkdir(parents=True)
+    assert has_labels(str(tmp_path / "masked"), "segmentation")
+    assert not has_labels(str(tmp_path / "flat"), "segmentation")

@@ -11,21 +11,35 @@ import msgspec
 import pytest
 
 from vitedge.core.errors import InputError
+from vitedge.core.manifest import Bounds, Losses
 from vitedge.core.progress import Steps
 from vitedge.export.accuracy_control import Search
 
+Measure = Callable[[int], Losses]
 LAYERS = [1, 2, 3, 16, 18, 48, 74]
 
 
-class Model:
-    """A made model: the points it loses with so many layers in float."""
+def lost(drop_pp: float, sqnr_db: float | None = 40.0) -> Losses:
+    return Losses(drop_pp=drop_pp, sqnr_db=sqnr_db, token_sqnr_db=None)
 
-    def __init__(self, layers: int, drop_pp: Callable[[int], float]) -> None:
+
+def drop(limit_pp: float) -> Bounds:
+    return Bounds(max_drop_pp=limit_pp)
+
+
+def sqnr(limit_db: float) -> Bounds:
+    return Bounds(min_sqnr_db=limit_db)
+
+
+class Model:
+    """A made model: what it loses with so many layers in float."""
+
+    def __init__(self, layers: int, losses: Measure) -> None:
         self.harm = {f"layer {i}": float(i * i) for i in range(layers)}
         self.ranked = 0
         self.built: list[int] = []
         self.there: set[int] = set()
-        self._drop_pp = drop_pp
+        self._losses = losses
 
     def rank(self) -> dict[str, float]:
         self.ranked += 1
@@ -39,14 +53,14 @@ class Model:
         self.there.add(count)
         return count
 
-    def search(self, file: Path, limit_pp: float, key: str = "a key") -> Search:
+    def search(self, file: Path, bounds: Bounds, key: str = "a key") -> Search:
         (file.parent / "scratch").mkdir(exist_ok=True, parents=True)
-        search = Search(file, file.parent / "scratch", key, limit_pp, Steps(None))
+        search = Search(file, file.parent / "scratch", key, bounds, Steps(None))
         search.rank(self.rank)
         return search
 
     def fewest(self, search: Search) -> int | None:
-        found = search.fewest(self.build, self._drop_pp, self.there.remove)
+        found = search.fewest(self.build, self._losses, self.there.remove)
         assert self.there == (set() if found is None else {found[0]}), "one probe is left, or none"
         if found is None:
             return None
@@ -54,16 +68,16 @@ class Model:
         return found[0]
 
 
-def steps_at(enough: int) -> Callable[[int], float]:
+def steps_at(enough: int) -> Measure:
     """Loses 5 points with fewer than `enough` layers in float, else 0.1."""
-    return lambda count: 0.1 if count >= enough else 5.0
+    return lambda count: lost(0.1 if count >= enough else 5.0)
 
 
 @pytest.mark.parametrize("layers", LAYERS)
 def test_the_fewest_layers_are_found_in_few_probes(tmp_path: Path, layers: int) -> None:
     for enough in range(1, layers + 1):
         model = Model(layers, steps_at(enough))
-        found = model.fewest(model.search(tmp_path / f"{enough}.json", 0.3))
+        found = model.fewest(model.search(tmp_path / f"{enough}.json", drop(0.3)))
         assert found == (enough if enough < layers else None)
         assert len(model.built) <= math.ceil(math.log2(layers)) + 1
         assert layers not in model.built and 0 not in model.built
@@ -74,8 +88,8 @@ def test_noise_may_cost_a_layer_but_never_the_limit(tmp_path: Path, seed: int) -
     """Drops that go up and down: what is returned was measured to meet the limit."""
     rng = random.Random(seed)
     drops = [max(0.0, 3 - k / 8 + rng.uniform(-1, 1)) for k in range(48)]
-    model = Model(48, drops.__getitem__)
-    found = model.fewest(model.search(tmp_path / "state.json", 1.0))
+    model = Model(48, lambda k: lost(drops[k]))
+    found = model.fewest(model.search(tmp_path / "state.json", drop(1.0)))
     if found is None:
         assert all(drops[k] > 1.0 for k in model.built)
     else:
@@ -92,7 +106,7 @@ class Killed(Exception):
 def test_a_search_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, probes: int) -> None:
     file = tmp_path / "state.json"
     whole = Model(48, steps_at(18))
-    assert whole.fewest(whole.search(tmp_path / "whole.json", 0.3)) == 18
+    assert whole.fewest(whole.search(tmp_path / "whole.json", drop(0.3))) == 18
 
     first = Model(48, steps_at(18))
 
@@ -102,9 +116,9 @@ def test_a_search_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, probe
         return first.build(kept)
 
     with pytest.raises(Killed):
-        first.search(file, 0.3).fewest(dies, steps_at(18), first.there.remove)
+        first.search(file, drop(0.3)).fewest(dies, steps_at(18), first.there.remove)
     second = Model(48, steps_at(18))
-    search = second.search(file, 0.3)
+    search = second.search(file, drop(0.3))
     assert second.fewest(search) == 18
     assert second.ranked == 0
     assert f"{probes} probe" in search.notes[0]
@@ -115,45 +129,122 @@ def test_a_search_that_was_killed_goes_on_where_it_stopped(tmp_path: Path, probe
 
 def test_another_limit_uses_the_probes_of_the_first(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
-    drop_pp = lambda count: 10.0 - count  # noqa: E731
-    strict = Model(16, drop_pp)
-    assert strict.fewest(strict.search(file, -10)) is None
-    loose = Model(16, drop_pp)
-    assert loose.fewest(loose.search(file, 6)) == 4
+    losses = lambda count: lost(16.0 - count)  # noqa: E731
+    strict = Model(16, losses)
+    assert strict.fewest(strict.search(file, drop(0))) is None
+    loose = Model(16, losses)
+    assert loose.fewest(loose.search(file, drop(12))) == 4
     assert loose.ranked == 0
     assert not set(loose.built) & set(strict.built)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_a_level_is_met_with_the_fewest_layers_in_float(tmp_path: Path, layers: int) -> None:
+    for enough in range(1, layers + 1):
+        model = Model(layers, lambda count, enough=enough: lost(0, 30 + count - enough))  # type: ignore[misc]
+        found = model.fewest(model.search(tmp_path / f"{enough}.json", sqnr(30)))
+        assert found == (enough if enough < layers else None)
+
+
+def test_all_bounds_are_met_together(tmp_path: Path) -> None:
+    def losses(count: int) -> Losses:
+        return Losses(drop_pp=10.0 - count, sqnr_db=20.0 + count, token_sqnr_db=count)
+
+    for bounds, enough in [
+        (Bounds(max_drop_pp=4), 6),
+        (Bounds(max_drop_pp=4, min_sqnr_db=24), 6),
+        (Bounds(max_drop_pp=4, min_sqnr_db=28), 8),
+        (Bounds(max_drop_pp=4, min_sqnr_db=28, min_token_sqnr_db=11), 11),
+    ]:
+        model = Model(16, losses)
+        assert model.fewest(model.search(tmp_path / f"{enough}.json", bounds)) == enough
+
+
+def test_a_bound_of_another_kind_uses_what_was_measured_for_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    losses = lambda count: lost(16.0 - count, 20.0 + count)  # noqa: E731
+    first = Model(16, losses)
+    assert first.fewest(first.search(file, drop(0))) is None
+    second = Model(16, losses)
+    assert second.fewest(second.search(file, sqnr(28))) == 8
+    assert second.ranked == 0
+    # 8 is known to be enough: it is made again, for its artifact is gone
+    assert [k for k in second.built if k in first.built] == [8]
+
+
+@pytest.mark.parametrize(
+    ("full", "best", "fix"),
+    [(18.04, 38.26, "allow `min_sqnr_db=38.2` with"), (-1e3, -1e3, "try `calibration=")],
+)
+def test_an_unreachable_level_says_what_came_closest(
+    tmp_path: Path, full: float, best: float, fix: str
+) -> None:
+    model = Model(8, lambda count: lost(0, best if count == 6 else full))
+    search = model.search(tmp_path / "state.json", sqnr(50))
+    assert model.fewest(search) is None
+    error = search.unreachable("a-bundle", lost(0, full), None)
+    level = "18.04 dB" if full > 0 else "nothing finite"
+    assert error.what.startswith(
+        f"a-bundle keeps {level}, less than `min_sqnr_db=50`, and even with 7 of 8 layers in float "
+        f"{level}"
+    )
+    assert ("closest came 6 layers in float, with 38.26 dB" in error.what) == (best > 0)
+    assert error.fix.startswith(fix)
+    assert error.exit_code == 1
+
+
+def test_of_several_bounds_those_that_are_missed_are_told(tmp_path: Path) -> None:
+    def losses(count: int) -> Losses:
+        return Losses(drop_pp=0.1, sqnr_db=30.0 + count, token_sqnr_db=None)
+
+    bounds = Bounds(max_drop_pp=0.3, min_sqnr_db=90)
+    model = Model(8, losses)
+    search = model.search(tmp_path / "state.json", bounds)
+    assert model.fewest(search) is None
+    error = search.unreachable("a-bundle", lost(2.5, 30), 0.9)
+    assert error.what == (
+        "a-bundle loses 2.5 points, more than `max_drop_pp=0.3`, and keeps 30.00 dB, less than "
+        "`min_sqnr_db=90`, and even with 7 of 8 layers in float 37.00 dB (FP32 itself scores "
+        "90.00%)"
+    )
+    assert error.fix.startswith("allow `min_sqnr_db=37` with")
+
+
+def test_outputs_that_equal_fp32_meet_any_level(tmp_path: Path) -> None:
+    model = Model(8, lambda count: lost(0, None if count >= 3 else 20.0))
+    assert model.fewest(model.search(tmp_path / "state.json", sqnr(500))) == 3
 
 
 def test_a_drop_that_is_larger_this_time_is_believed(tmp_path: Path) -> None:
     """The file says 4 are enough; measured again they are not."""
     file = tmp_path / "state.json"
     before = Model(16, steps_at(4))
-    before.fewest(before.search(file, 0.3))
+    before.fewest(before.search(file, drop(0.3)))
     now = Model(16, steps_at(6))
-    found = now.fewest(now.search(file, 0.3))
+    found = now.fewest(now.search(file, drop(0.3)))
     assert found is not None and found >= 6
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"key": "a key", "ranking": [["layer 0", 1.0]], "drops_pp": {"7": 0.0}}'],
+    [b"", b"{", b"[]", b'{"key": "a key", "ranking": [["layer 0", 1.0]], "losses": {"7": {}}}'],
 )
 def test_a_broken_file_is_replaced_with_a_note(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "state.json"
     file.write_bytes(content)
     model = Model(16, steps_at(3))
-    search = model.search(file, 0.3)
+    search = model.search(file, drop(0.3))
     assert str(file) in search.notes[0] and "afresh" in search.notes[0]
     assert model.fewest(search) == 3
-    assert msgspec.json.decode(file.read_bytes())["drops_pp"]["3"] == 0.1
+    assert msgspec.json.decode(file.read_bytes())["losses"]["3"]["drop_pp"] == 0.1
 
 
 def test_the_file_of_another_export_is_not_used(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     other = Model(16, steps_at(9))
-    other.fewest(other.search(file, 0.3))
+    other.fewest(other.search(file, drop(0.3)))
     model = Model(16, steps_at(3))
-    search = model.search(file, 0.3, key="another")
+    search = model.search(file, drop(0.3), key="another")
     assert "another export" in search.notes[0]
     assert model.fewest(search) == 3 and model.ranked == 1
 
@@ -166,7 +257,7 @@ def test_every_kept_layer_says_its_place_its_noise_and_the_limit(tmp_path: Path)
         reasons.update(kept)
         return model.build(kept)
 
-    model.search(tmp_path / "state.json", 0.3).fewest(build, steps_at(23), model.there.remove)
+    model.search(tmp_path / "state.json", drop(0.3)).fewest(build, steps_at(23), model.there.remove)
     assert reasons["layer 29"] == (
         "kept in float: 1st most harmful of 30 (29.2 dB at the output), to lose 0.3 points at most"
     )
@@ -176,14 +267,15 @@ def test_every_kept_layer_says_its_place_its_noise_and_the_limit(tmp_path: Path)
 
 def test_an_unreachable_limit_says_what_was_tried(tmp_path: Path) -> None:
     drops = {15: 0.9, 14: 0.62, 12: 2.0, 8: 3.0}
-    model = Model(16, drops.__getitem__)
-    search = model.search(tmp_path / "state.json", 0.3)
+    model = Model(16, lambda k: lost(drops[k]))
+    search = model.search(tmp_path / "state.json", drop(0.3))
     assert model.fewest(search) is None
-    error = search.unreachable("a-bundle", 7.1, 0.915)
+    error = search.unreachable("a-bundle", lost(7.1), 0.915)
     assert error.exit_code == 1
     assert error.what == (
         "a-bundle loses 7.1 points, more than `max_drop_pp=0.3`, and even with 15 of 16 layers in "
-        "float 0.9; closest came 14 layers in float, with 0.62 (FP32 itself scores 91.50%)"
+        "float 0.9 points; closest came 14 layers in float, with 0.62 points (FP32 itself scores "
+        "91.50%)"
     )
     assert "`max_drop_pp=0.62`" in error.fix and "`precision='fp32'`" in error.fix
 
@@ -192,4 +284,4 @@ def test_a_file_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> N
     (tmp_path / "state.json").mkdir()
     model = Model(16, steps_at(3))
     with pytest.raises(InputError, match=r"cannot write .*state\.json"):
-        model.search(tmp_path / "state.json", 0.3)
+        model.search(tmp_path / "state.json", drop(0.3))

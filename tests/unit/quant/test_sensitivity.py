@@ -149,3 +149,19 @@ def test_queries_in_another_order_do_no_harm(tmp_path):
         levels.append((quality_db(calibrated), *(-ratio for ratio in harms.values())))
     by_place, matched = np.array(levels)
     assert (matched >= by_place - 1e-9).all() and matched[0] > by_place[0] + 5
+
+
+def test_a_layer_that_harms_another_output_alone_is_seen_where_that_counts(tmp_path):
+    (tmp_path / "model").mkdir()
+    path = several_outputs.write(tmp_path / "model", "logits", "dense")
+    random = np.random.default_rng(0)
+    images = [random.normal(size=(1, 3, 32, 32)).astype(np.float32) for _ in range(4)]
+    dialect = catalog.targets()["openvino-cpu"].quantization
+    calibrated, _ = calibrate(path, iter(images), FAST, dialect, SILENT, ("", ""))
+    model = quantize(calibrated, SILENT, {})[0]
+    layers = [layer.node for layer in calibrated.layers if layer.quantized]
+    main, both = (
+        harm(calibrated.path, model, layers, images, SILENT, ("", ""), count) for count in (1, 2)
+    )
+    assert main["dense"] == 0 < both["dense"]
+    assert all(both[name] >= main[name] for name in layers)

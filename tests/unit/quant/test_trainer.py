@@ -1,6 +1,8 @@
 """The loop: what accumulates, averages and is resumed ends where it should."""
 
+import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,16 +12,18 @@ import torch
 from accelerate import Accelerator
 
 from vitedge.core import catalog
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, LimitError
 from vitedge.core.machine import describe_machine
+from vitedge.core.manifest import Bounds
 from vitedge.core.progress import SILENT
 from vitedge.core.spec import Training
 from vitedge.data.open import open_images
+from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.models.zoo import ZOO
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat import team
-from vitedge.quant.qat.checkpoint import no_listener
+from vitedge.quant.qat.checkpoint import LOG, no_listener
 from vitedge.quant.qat.job import TrainingJob
 from vitedge.quant.qat.network import Network
 from vitedge.quant.qat.trainer import train
@@ -57,6 +61,8 @@ def job(calibrated, **changes):
         settings=HOW,
         folder=Path(),
         fingerprint={"the run": "1"},
+        errors=partial(OutputErrors, ["logits"], "classification"),
+        bounds=Bounds(),
     )
     return replace(plain, **changes)
 
@@ -200,3 +206,47 @@ def test_features_have_no_accuracy(calibrated, tmp_path):
     made = job(calibrated, task="features", training=list(range(16)))
     done = run(made, tmp_path, epochs=1)
     assert [line["held_out"]["accuracy"] for line in done.log if "held_out" in line] == [None, None]
+
+
+def kept(made):
+    return [line["held_out"]["sqnr_db"] for line in made.log if "held_out" in line]
+
+
+@pytest.fixture(scope="module")
+def whole(calibrated, tmp_path_factory):
+    """What each look of a run keeps that no level ends, and that run's own folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.raises(LimitError) as caught:
+        run(job(calibrated, bounds=Bounds(min_sqnr_db=500)), folder, epochs=3)
+    lines = map(json.loads, (folder / LOG).read_text().splitlines())
+    return [line["held_out"]["sqnr_db"] for line in lines if "held_out" in line], folder, caught
+
+
+def test_training_ends_at_the_first_look_that_keeps_the_level(calibrated, whole, tmp_path):
+    levels, _, _ = whole
+    assert len(levels) == 4 and max(levels[1:]) > levels[0]
+    level = (levels[0] + max(levels[1:])) / 2
+    first = next(place for place, reached in enumerate(levels) if reached >= level)
+    made = run(job(calibrated, bounds=Bounds(min_sqnr_db=level)), tmp_path, epochs=3)
+    assert kept(made) == pytest.approx(levels[: first + 1])
+    assert made.steps == made.best_step == 4 * first
+
+
+def test_a_level_that_ptq_keeps_ends_training_before_it_begins(calibrated, whole, tmp_path):
+    student = job(calibrated, bounds=Bounds(min_sqnr_db=whole[0][0] - 0.1))
+    before = weights(student)
+    made = run(student, tmp_path)
+    assert made.steps == made.best_step == 0
+    np.testing.assert_array_equal(weights(student), before)
+
+
+def test_a_level_that_is_never_kept_says_the_best_and_a_lower_one_takes_that(calibrated, whole):
+    levels, folder, caught = whole
+    best = max(levels)
+    error = caught.value
+    assert f"after 12 steps the model keeps {best:.2f} dB, less than `min_sqnr_db=500`" in str(
+        error
+    )
+    assert f"of step {4 * levels.index(best)}" in error.what and "`resume=True`" in error.fix
+    again = run(job(calibrated, bounds=Bounds(min_sqnr_db=best - 0.05)), folder, epochs=3)
+    assert again.best_step == 4 * levels.index(best)

@@ -19,16 +19,23 @@ from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Source, open_images
 from vitedge.measure.accuracy import evidence, reference
 from vitedge.measure.accuracy.parity import against_golden
-from vitedge.measure.accuracy.validation import run_all, validate
+from vitedge.measure.accuracy.validation import compare, run_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate, without_bf16
 
 
 def validate_bundle(
-    bundle: Bundle, images: ImageSet, steps: Steps, *, allow_overlap: bool, threads: int = 0
+    bundle: Bundle,
+    images: ImageSet,
+    steps: Steps,
+    *,
+    allow_overlap: bool,
+    labelled: bool = True,
+    threads: int = 0,
 ) -> Report:
     """Measure a bundle's accuracy and numerics against FP32; returns its merged report.
 
-    `threads`: of inference; 0: every core this process may use.
+    `labelled`: whether `images` have the labels that accuracy takes. `threads`: of inference; 0:
+    every core this process may use.
     Raises InputError when `images` overlap its calibration images, UnavailableError where this
     CPU lacks its BF16, LimitError where FP32 does not give its own golden outputs.
     """
@@ -41,9 +48,12 @@ def validate_bundle(
         )
     fp32 = bundle.reference()
     load = partial(open_session, threads=threads)
-    accuracy, numerics, per_image = _compare(bundle, fp32, load, images, steps, allow_overlap)
+    accuracy, numerics, per_image = _compare(
+        bundle, fp32, load, images, steps, allow_overlap, labelled
+    )
     machine = report.host_of(bundle, describe_machine(usable_cores()))
-    evidence.write(bundle, accuracy.metric, images.name, per_image)
+    if accuracy and per_image:
+        evidence.write(bundle, accuracy.metric, images.name, per_image)
     measured = Report(
         **report.identity(bundle),
         accuracy=accuracy,
@@ -61,11 +71,12 @@ def simulate_bundle(
     steps: Steps,
     *,
     allow_overlap: bool,
+    labelled: bool,
 ) -> Report:
     """Measure what a bundle's ONNX graph loses against FP32's; returns its merged report.
 
     For a target that does not run here. `graphs` are the ONNX files of it and FP32's, by their
-    resolved paths. Without `images`, on the golden ones alone.
+    resolved paths. Without `images`, on the golden ones alone; `labelled`: as above.
     """
     fp32 = bundle.reference()
     accuracy = None
@@ -78,7 +89,7 @@ def simulate_bundle(
         with load(bundle) as session:
             numerics = _against_golden(bundle, session)
     else:
-        accuracy, numerics, _ = _compare(bundle, fp32, load, images, steps, allow_overlap)
+        accuracy, numerics, _ = _compare(bundle, fp32, load, images, steps, allow_overlap, labelled)
     runtime = f"{SIMULATOR.name} {describe_machine(threads=0).runtimes[SIMULATOR.name]}"
     if bundle.manifest.computes_bf16:
         runtime += ", float results rounded to BF16"
@@ -97,8 +108,12 @@ def _compare(
     images: ImageSet,
     steps: Steps,
     allow_overlap: bool,
-) -> tuple[Accuracy, Numerics, evidence.PerImage]:
-    """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`."""
+    labelled: bool,
+) -> tuple[Accuracy | None, Numerics, evidence.PerImage | None]:
+    """Accuracy on `images` and numerics of a bundle against FP32, both opened by `load`.
+
+    Of images that are not `labelled`, numerics alone.
+    """
     manifest = bundle.manifest
     calibration = manifest.quantization.calibration if manifest.quantization else None
     digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
@@ -109,16 +124,29 @@ def _compare(
             if fp32 is not bundle:
                 baseline = stack.enter_context(load(fp32))
             reference.check(bundle, fp32, baseline)
-        accuracy, numerics, per_image = validate(
+        progress = partial(steps, f"validating {manifest.name}", total=len(images))
+        task, orders = manifest.model.task, manifest.orders
+        if not labelled:
+            numerics = compare(
+                session,
+                baseline,
+                images,
+                task,
+                calibration=digests,
+                orders=orders,
+                on_progress=progress,
+            )
+            return None, numerics, None
+        accuracy, measured, per_image = validate(
             session,
             None if fp32 is None else baseline,
             images,
-            manifest.model.task,
+            task,
             calibration=digests,
-            orders=manifest.orders,
-            on_progress=partial(steps, f"validating {manifest.name}", total=len(images)),
+            orders=orders,
+            on_progress=progress,
         )
-        return accuracy, numerics or _against_golden(bundle, session), per_image
+        return accuracy, measured or _against_golden(bundle, session), per_image
 
 
 def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:

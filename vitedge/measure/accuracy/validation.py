@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -57,18 +57,8 @@ def validate(
     `orders` scores choose, as the manifest says, are compared query by query, matched. Without
     `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
     """
-    size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
     scorer = _Scorer(task, [spec.name for spec in artifact.outputs], orders)
-    for batch in images.batches(size):
-        if not calibration.isdisjoint(batch.digests):
-            raise SharedError(
-                f"'{images.name}' holds images the artifact was calibrated on",
-                fix="evaluate on other images, or pass `allow_overlap=True`",
-            )
-        outputs = run(artifact, batch.images)
-        reference = outputs if fp32 is artifact else None
-        if fp32 is not None and reference is None:
-            reference = run(fp32, batch.images)
+    for batch, outputs, reference in _runs(artifact, fp32, images, calibration):
         scorer.add(batch, outputs, reference)
         on_progress(scorer.seen)
     scorer.flush()
@@ -88,6 +78,45 @@ def validate(
     )
     numerics = None if fp32 is None else scorer.numerics(images.name)
     return Validation(accuracy, numerics, scorer.per_image(result))
+
+
+def compare(
+    artifact: Session,
+    fp32: Session,
+    images: ImageSet,
+    task: Task,
+    *,
+    calibration: Set[str],
+    orders: Sequence[str],
+    on_progress: Callable[[int], None],
+) -> Numerics:
+    """The numerics of `validate`, on images that have no labels."""
+    errors = OutputErrors([spec.name for spec in artifact.outputs], task, orders)
+    digests: list[str] = []
+    for batch, outputs, reference in _runs(artifact, fp32, images, calibration):
+        assert reference is not None
+        errors.update(reference, errors.matched(reference, outputs))
+        digests += batch.digests
+        on_progress(len(digests))
+    return errors.result(images.name, len(set(digests)))
+
+
+def _runs(
+    artifact: Session, fp32: Session | None, images: ImageSet, calibration: Set[str]
+) -> Iterator[tuple[Batch, Outputs, Outputs | None]]:
+    """Every batch with the outputs of both; none of FP32's without `fp32`."""
+    size = artifact.inputs[0].shape[0] or DYNAMIC_BATCH
+    for batch in images.batches(size):
+        if not calibration.isdisjoint(batch.digests):
+            raise SharedError(
+                f"'{images.name}' holds images the artifact was calibrated on",
+                fix="evaluate on other images, or pass `allow_overlap=True`",
+            )
+        outputs = run(artifact, batch.images)
+        reference = outputs if fp32 is artifact else None
+        if fp32 is not None and reference is None:
+            reference = run(fp32, batch.images)
+        yield batch, outputs, reference
 
 
 class _Scorer:

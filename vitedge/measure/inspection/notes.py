@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vitedge.core.manifest import Compiled, Control, Manifest, Rounding, Spared, Trained
+from vitedge.core.bounds import aims, asked, figures
+from vitedge.core.manifest import Compiled, Control, Losses, Manifest, Rounding, Spared, Trained
 from vitedge.core.report import Numerics, OutputNumerics
 from vitedge.measure.recommendation import MIN_SQNR_DB, queries, sqnr
 
@@ -117,11 +118,17 @@ def spared(record: Spared) -> str:
 
 def control(record: Control) -> str:
     """What accuracy control did, and what it cost."""
-    cost, lost = record.cost, f"{record.drop_pp:.2g} lost, {record.full_drop_pp:.2g} without"
+    names = asked(record.bounds)
+    text = (
+        f"kept {len(record.kept)} of {record.layers} layers in float to {aims(record.bounds)} "
+        f"({figures(names, record.reached)}; {figures(names, record.full)} without)"
+    )
+    cost = record.cost
+    if cost is None:
+        return text
     faster, slower = f"{cost.speedup:.2f}× faster", f"{1 / cost.speedup:.2f}× slower"
     return (
-        f"kept {len(record.kept)} of {record.layers} layers in float to stay within "
-        f"{record.max_drop_pp:g} points ({lost}): {cost.slowdown:.2f}× the latency of full INT8, "
+        f"{text}: {cost.slowdown:.2f}× the latency of full INT8, "
         f"{faster if cost.speedup >= 1 else slower} than FP32"
     )
 
@@ -133,6 +140,11 @@ def trained(training: Trained) -> str:
     right = ""
     if first.accuracy is not None and best.accuracy is not None:
         right = f", {first.accuracy:.2%} to {best.accuracy:.2%} right"
+    ended = ""
+    if training.bounds:
+        kept = Losses(drop_pp=None, sqnr_db=best.sqnr_db, token_sqnr_db=best.token_sqnr_db)
+        reached = figures(asked(training.bounds), kept)
+        ended = f", which was to {aims(training.bounds)} ({reached})"
     parity = (
         ""
         if training.parity is None
@@ -141,7 +153,7 @@ def trained(training: Trained) -> str:
     return (
         f"trained for {training.steps} steps on {training.images} images of {training.source}: on "
         f"{training.held_out} held out, the loss fell from {first.loss:.3g} to {best.loss:.3g} "
-        f"(step {training.best_step}){right}{parity}"
+        f"(step {training.best_step}){right}{ended}{parity}"
     )
 
 

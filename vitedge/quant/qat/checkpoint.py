@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitedge.core.errors import InputError
+from vitedge.core.manifest import Losses
 
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
 LogListener = Callable[[dict[str, Any]], None]
@@ -33,6 +34,8 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     best_step: int
     best_loss: float
     """On the held-out images."""
+    best_kept: Losses | None = None
+    """Of FP32's outputs on those; None where no level was asked for."""
     of: dict[str, str]
     """What is trained, on what and how: a digest of each, by what it is of."""
 

@@ -20,6 +20,8 @@ class NetworkOutputs(NamedTuple):
     """(B, classes), (B, classes, h, w), or what has no classes, (B, …)."""
     tokens: Tensor
     """What the last LayerNorm gives: (B, tokens, channels) of a ViT."""
+    further: tuple[Tensor, ...] = ()
+    """The other outputs (B, …), of a network that was asked for them."""
 
 
 @dataclass(frozen=True)

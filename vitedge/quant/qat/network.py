@@ -46,11 +46,13 @@ class Network(nn.Module):
         *,
         learned: bool,
         checkpointing: bool = False,
+        every_output: bool = False,
     ) -> None:
         """`path`: an FP32 ONNX file. `scales`: of each weight in `placed`, (channels,).
 
         With `learned` scales are trained, too. `checkpointing` keeps what passes between blocks,
-        and computes what is within them again for the gradients.
+        and computes what is within them again for the gradients. `every_output` gives the
+        graph's other outputs, too.
         Raises InputError where an operator has no counterpart in torch.
         """
         super().__init__()
@@ -62,7 +64,8 @@ class Network(nn.Module):
                     fix=_UNTRAINED,
                 )
         self._input = graph.input[0].name
-        self._outputs = [graph.output[0].name, _tokens(graph)]
+        main, *others = (output.name for output in graph.output)
+        self._outputs = [main, _tokens(graph), *(others if every_output else ())]
         self.batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
         self._reads = placed.reads
         after_preprocessing = graph.node[_first_layer(graph) :]
@@ -102,8 +105,8 @@ class Network(nn.Module):
         live = {self._input: images.unflatten(0, (-1, self.batch))}
         for segment in self._segments:
             live = self._run(segment, live, known)
-        logits, tokens = (live[name].flatten(0, 1) for name in self._outputs)
-        return NetworkOutputs(logits, tokens)
+        logits, tokens, *further = (live[name].flatten(0, 1) for name in self._outputs)
+        return NetworkOutputs(logits, tokens, tuple(further))
 
     def _run(self, segment: _Segment, live: Values, known: Values) -> Values:
         """One segment: `live`, of all images, in and out; `known` is of none, and grows."""

@@ -14,14 +14,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from vitedge.core.errors import InputError
+from vitedge.core.bounds import asked, breaches, shortfalls, within_reach
+from vitedge.core.errors import InputError, LimitError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import Training
 from vitedge.data.imageset import Batch
 from vitedge.quant.qat import checkpoint, team
 from vitedge.quant.qat.checkpoint import BEST, LAST, LOG, LogListener, Place, TrainingLog
 from vitedge.quant.qat.images import deal
-from vitedge.quant.qat.job import TrainingJob, measure, on_device
+from vitedge.quant.qat.job import Look, TrainingJob, measure, on_device
 from vitedge.quant.qat.loss import Mixed, loss, mix
 from vitedge.quant.qat.network import Network
 
@@ -42,8 +43,10 @@ def train(
 ) -> TrainingRun:
     """Train `job.student`, and leave it as it was where the held-out loss was least.
 
-    Goes on from the checkpoint in `job.folder` where there is one. Raises InputError where a
-    checkpoint is not of this run or cannot be written, and where the loss is not finite.
+    With `job.bounds`, as it was where it first met them, and no further. Goes on from the
+    checkpoint in `job.folder` where there is one. Raises InputError where a checkpoint is not of
+    this run or cannot be written, and where the loss is not finite; LimitError where the bounds
+    are never met.
     """
     return _Run(job, accelerator, steps).train(listener)
 
@@ -73,9 +76,10 @@ class _Run:
         if resumed:
             self._restore(*checkpoint.read(self._folder / LAST, self._job.fingerprint))
         log = TrainingLog(self._folder / LOG, self._place.step, listener) if self._main else None
-        if not resumed:
+        bounds = self._job.bounds
+        if not resumed or (asked(bounds) and self._place.best_kept is None):
             self._look(log)
-        while self._place.step < self._total:
+        while self._place.step < self._total and not self._met:
             epoch, first = divmod(self._place.step, self._per_epoch)
             batches = deal(
                 self._job.images,
@@ -91,8 +95,27 @@ class _Run:
                 if self._place.step % self._settings.checkpoint_steps == 0:
                     self._save(LAST)
             self._look(log)
+        if asked(bounds) and not self._met:
+            raise self._unmet()
         self._best()
-        return TrainingRun(self._total, self._place.best_step, log.lines if log else [])
+        return TrainingRun(self._place.step, self._place.best_step, log.lines if log else [])
+
+    @property
+    def _met(self) -> bool:
+        """Whether the best weights meet bounds that were asked for."""
+        bounds, kept = self._job.bounds, self._place.best_kept
+        return bool(asked(bounds)) and kept is not None and not shortfalls(bounds, kept)
+
+    def _unmet(self) -> LimitError:
+        bounds, place = self._job.bounds, self._place
+        assert place.best_kept is not None
+        within = within_reach(bounds, place.best_kept)
+        allow = f"allow {within} with `resume=True`, or " if within else ""
+        return LimitError(
+            f"after {place.step} steps the model {breaches(bounds, place.best_kept)}, on the "
+            f"held-out images; that is its best, of step {place.best_step}",
+            fix=f"{allow}train longer, with more `epochs` and `force=True`",
+        )
 
     @property
     def _main(self) -> bool:
@@ -152,22 +175,46 @@ class _Run:
     def _look(self, log: TrainingLog | None) -> None:
         """Measure on the held-out images, remember the best, and save both."""
         with _holding(self._tensors, self._average):  # the moving average, where there is one
-            value, self._accuracy = measure(self._job, self._accelerator.device)
+            look = measure(self._job, self._accelerator.device)
+            # processes may differ in a last bit, and are to end together
+            look = look._replace(kept=team.share(self._accelerator, look.kept))
+            value, self._accuracy = look.loss, look.accuracy
             if not self._place.step and not math.isfinite(value):
                 raise InputError(
                     f"the loss on the held-out images is {value} at step 0, before any training",
                     fix="export it with `precision='int8'`, to see what it makes of such images",
                 )
             self._check(value, f"on the held-out images after step {self._place.step}")
-            if value < self._place.best_loss:
+            if self._better(look):
                 self._place = msgspec.structs.replace(
-                    self._place, best_step=self._place.step, best_loss=value
+                    self._place,
+                    best_step=self._place.step,
+                    best_loss=value,
+                    best_kept=look.kept,
                 )
                 self._save(BEST)
         if log is not None:
             held_out = {"loss": value, "accuracy": self._accuracy}
+            if look.kept:
+                held_out |= {
+                    "sqnr_db": look.kept.sqnr_db,
+                    "token_sqnr_db": look.kept.token_sqnr_db,
+                }
             log.add(step=self._place.step, held_out=held_out)
         self._save(LAST)
+
+    def _better(self, look: Look) -> bool:
+        """Whether it is the best so far: nearest to the bounds or, without any, of least loss."""
+        best = self._place.best_kept
+        if look.kept is None:
+            return look.loss < self._place.best_loss
+        if best is None:
+            return True
+        now, before = (
+            max(shortfalls(self._job.bounds, kept).values(), default=0.0)
+            for kept in (look.kept, best)
+        )
+        return now < before
 
     def _check(self, value: float, where: str) -> None:
         """Raises InputError where a loss is not finite."""
