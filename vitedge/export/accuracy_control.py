@@ -84,7 +84,8 @@ def control_accuracy(
     name, accuracy = full.result.bundle.manifest.name, full.result.report.accuracy
     file = _search_file(job.plan.request.output / name)
     # accuracy is of the main output, levels are of all
-    outputs = len(fp32.manifest.outputs) if bounds != _of_accuracy(bounds) else 1
+    of_accuracy = manifest.Bounds(max_drop_pp=bounds.max_drop_pp)
+    outputs = 1 if bounds == of_accuracy else len(fp32.manifest.outputs)
     key = _key(job, target, full, outputs)
     search = Search(file, job.work, key, bounds, job.steps)
     search.rank(lambda: quantizer.harm(full.int8, outputs))
@@ -99,10 +100,6 @@ def control_accuracy(
         else None
     )
     return best, search.record(count, full.losses, timed), search.notes
-
-
-def _of_accuracy(bounds: manifest.Bounds) -> manifest.Bounds:
-    return manifest.Bounds(max_drop_pp=bounds.max_drop_pp)
 
 
 def forget(final: Path) -> None:
