@@ -1,8 +1,10 @@
-"""Small QDQ graphs in FP16, written by hand, for TensorRT's compiler. INT8 values are random."""
+"""Small QDQ graphs in FP16, written by hand, for TensorRT's compiler. Stored values are random."""
 
 import numpy as np
 import onnx
 from onnx import numpy_helper, parser
+
+from vitedge.quant import e4m3
 
 WIDTH, TOKENS, HEADS = 64, 32, 2
 
@@ -55,6 +57,19 @@ ATTENTION = f"""
     y = MatMul(dm, o_w)
 """
 """Q, K, V and output projection, all in INT8; nodes are named after what they give."""
+
+
+def fp8_constants():
+    """The constants of a graph that is to be FP8, for `write`."""
+    random = np.random.default_rng(0)
+    return {
+        "zero": np.zeros((), e4m3.DTYPE),
+        **{
+            name: e4m3.encode(random.normal(0, 100, (WIDTH, WIDTH)).astype(np.float32))
+            for name in ("w", "w_query", "w_key", "w_value")
+        },
+        "w_zero": np.zeros(WIDTH, e4m3.DTYPE),
+    }
 
 
 def write(body, path, batch="1", changes=None):

@@ -36,7 +36,7 @@ PANELS = {
     name: panel
     for panel, names in {
         "Model": "weights arch random_weights task preprocess height width model_output",
-        "Precision": "int8 bf16 fp16 fp32 only calibration num_samples max_drop_pp min_sqnr_db "
+        "Precision": "int8 fp8 bf16 fp16 fp32 only calibration num_samples max_drop_pp min_sqnr_db "
         "min_token_sqnr_db",
         "Data": "train_data calib_data eval_data data allow_overlap",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",

@@ -53,6 +53,9 @@ def demo(call: Call[Demo], as_json: Json = False) -> None:
 def export(
     call: Call[Exports],
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8.")] = False,
+    fp8: Annotated[
+        bool, typer.Option("--fp8", help="Quantize to FP8 (E4M3), where the GPU has it.")
+    ] = False,
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Half precision, guarded against overflow.")
     ] = False,
@@ -63,7 +66,7 @@ def export(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    typed = {"int8": int8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
+    typed = {"int8": int8, "fp8": fp8, "fp16": fp16, "bf16": bf16, "fp32": fp32}
     precisions = [name for name, on in typed.items() if on] or ["fp32"]
     if len(precisions) > 1:
         raise InputError(
@@ -98,7 +101,7 @@ def build(call: Call[OpenBundle], as_json: Json = False) -> None:
         return
     typer.echo(f"{bundle.path} has its engine: {bundle.size_bytes / 2**20:.1f} MiB")
     if record and record.compiled:
-        typer.echo(notes.compiled(record.compiled))
+        typer.echo(notes.compiled(record.compiled, bundle.manifest.precision))
     typer.echo(tables.next_commands([bundle.path]))
 
 

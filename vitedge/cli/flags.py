@@ -24,7 +24,7 @@ EXCEPTIONS = {
 
 APPS: list[typer.Typer] = []
 """Those whose flags are known; `cli.main` adds its own."""
-_PRECISIONS = ("int8", "bf16", "fp16", "fp32")
+_PRECISIONS = ("int8", "fp8", "bf16", "fp16", "fp32")
 _MENTION = re.compile(
     r"(?<!field )`(\w+)(?:=([^`]+))?`"
 )  # msgspec's 'unknown field `name`' is TOML

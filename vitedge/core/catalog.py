@@ -70,6 +70,16 @@ def check_options(target: Target) -> None:
             f"target '{target.name}' has one of the precision bf16 and [bf16_options]",
             fix="give both or none: on a CPU an option of the runtime makes BF16 of floats",
         )
+    if "fp8" in target.precisions and runtime.processor != "gpu":
+        raise InputError(
+            f"target '{target.name}' has the precision fp8, which {runtime.title} does not run",
+            fix="take it out of precisions: FP8 takes a GPU",
+        )
+    if target.quantization.number_format != "int8":
+        raise InputError(
+            f"target '{target.name}' sets number_format in [quantization]",
+            fix="take it out: `precision='fp8'` sets it",
+        )
     for option in (*target.options, *target.bf16_options):
         if option not in runtime.options:
             raise InputError(

@@ -20,6 +20,7 @@ from vitedge.core.spec import (
 
 SCHEMA = "vitedge.artifact/1"
 INT8_SCHEME = "symmetric INT8 QDQ: activations per tensor, weights per output channel"
+FP8_SCHEME = "symmetric FP8 (E4M3) QDQ: activations per tensor, weights per output channel"
 
 
 class Model(Spec, frozen=True, kw_only=True):
@@ -370,9 +371,11 @@ class Compiled(Spec, frozen=True, kw_only=True):
     compute_capability: str
     """The GPU it compiled for."""
     planned: int
-    """Products that are INT8 in the graph, attention's included."""
+    """Products that are INT8 or FP8 in the graph, attention's included."""
     int8: int
     """Of those, how many it runs in INT8."""
+    fp8: int = 0
+    """And in FP8."""
     attention: int
     """Attentions (Q·Kᵀ, softmax, P·V) in the graph."""
     fused: int

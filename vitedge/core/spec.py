@@ -5,7 +5,7 @@ Frozen and strict: an unknown key or a value of the wrong type is an error that 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -25,8 +25,12 @@ Spread = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Share = Annotated[float, msgspec.Meta(ge=0)]
 Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 """Most exact first."""
+NumberFormat = Literal["int8", "fp8"]
+"""What quantized products read: integers, or floats of 8 bits (E4M3)."""
+QUANTIZED: frozenset[Precision] = frozenset(get_args(NumberFormat))
+"""Those that are calibrated."""
 Task = Literal["classification", "segmentation", "dense", "features"]
 """What a model's main output is: logits (B, classes), logits (B, classes, h, w), maps of values
 (B, C, h, w) or (B, h, w), or anything (B, …) else."""
@@ -161,6 +165,8 @@ class Quantization(Spec, frozen=True, kw_only=True):
     them float once, when it loads the graph."""
     floats: Floats = "fp32"
     """What the rest is computed in, and scales are stored in."""
+    number_format: NumberFormat = "int8"
+    """What products read. No file sets it: an export does, by its precision."""
     fused_attention: bool = False
     """Whether its compiler fuses INT8 attention, and so needs it in a form that it knows: a Linear
     each for Q, K and V, the scale on Q."""

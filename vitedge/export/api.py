@@ -62,8 +62,8 @@ def export(
             hf:ID-or-directory, torchvision:NAME, FILE.onnx, or FILE.safetensors / .pt / .npz with
             `arch`.
         targets: A target, or a runtime for the target that fits here.
-        precision: 'fp32', 'fp16', guarded against overflow, 'bf16' or 'int8'. With 'int8' comes
-            every float that the target computes in, to compare with.
+        precision: 'fp32', 'fp16', guarded against overflow, 'bf16', 'fp8' or 'int8'. With 'fp8' and
+            'int8' comes every float that the target computes in, to compare with.
         only: FP32 and that precision alone.
         calib_data: Calibration images: folder, .npz, 'digits', 'shapes' or 'random'.
         calibration: Calibration recipe, or a .toml.

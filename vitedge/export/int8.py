@@ -1,4 +1,4 @@
-"""The INT8 step: PTQ, trained on where asked, with layers in float where a limit needs them."""
+"""The INT8 or FP8 step: PTQ, trained on where asked, with layers in float where a limit needs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from vitedge.measure.accuracy.validation import predict_all
 from vitedge.quant.int8 import Int8, Train
 
 
-def stage_int8(
+def stage_quantized(
     job: Job, target: Target, source: Source, fp32: Bundle, train: Train | None
 ) -> ExportResult:
-    """Stage the INT8 bundle, with as many layers in float as the request's bounds take.
+    """Stage the INT8 or FP8 bundle, with as many layers in float as the request's bounds take.
 
     Raises InputError where a bound cannot be checked here, LimitError where it cannot be met.
     """

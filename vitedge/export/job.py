@@ -10,10 +10,10 @@ from vitedge import runtimes
 from vitedge.core.bundle import publish, workspace
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
-from vitedge.core.spec import Batch, Precision, Target
+from vitedge.core.spec import QUANTIZED, Batch, Precision, Target
 from vitedge.export import accuracy_control
 from vitedge.export.failures import Failures
-from vitedge.export.int8 import stage_int8
+from vitedge.export.int8 import stage_quantized
 from vitedge.export.request import (
     ExportRequest,
     Job,
@@ -135,10 +135,11 @@ def _bundles(
             if besides is not failures:
                 no = f"no {kind.upper()} to compare with"
                 notes += [f"{no}: {failed.error.what}" for failed in besides]
-        if precision == "int8":
-            with failures.of(target, precision="int8"):
-                int8 = stage_int8(job, target, source, fp32.bundle, train)
-                results.append(replace(int8, further_notes=(*notes, *int8.further_notes)))
+        if precision in QUANTIZED:
+            with failures.of(target, precision=precision):
+                quantized = stage_quantized(job, target, source, fp32.bundle, train)
+                further_notes = (*notes, *quantized.further_notes)
+                results.append(replace(quantized, further_notes=further_notes))
     return results
 
 

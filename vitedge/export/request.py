@@ -11,11 +11,12 @@ import msgspec
 from vitedge.core import catalog
 from vitedge.core.bounds import asked, check
 from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.fp8 import fp8_target
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Bounds
 from vitedge.core.progress import Steps
-from vitedge.core.spec import Batch, Calibration, Precision, Target
+from vitedge.core.spec import QUANTIZED, Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Role, Source, has_labels, open_images
@@ -30,7 +31,7 @@ class ExportRequest:
     targets: tuple[str, ...]
     precision: Precision = "fp32"
     only: bool = False
-    """Whether INT8 is compared with FP32 alone, and no other precision is built."""
+    """Whether INT8 or FP8 is compared with FP32 alone, and no other precision is built."""
     calib_data: Source = ""
     calibration: str = "default"
     num_samples: int | None = None
@@ -106,7 +107,7 @@ def plan_export(request: ExportRequest) -> Plan:
     names = [target.name for target in targets]
     if len(set(names)) < len(names):
         raise InputError(f"targets share a name: {', '.join(names)}", fix="name each one once")
-    quantizing = request.precision == "int8"
+    quantizing = request.precision in QUANTIZED
     measuring = request.precision != "fp32"
     embedded = request.own_data
     if not measuring and (request.calib_data or request.num_samples):
@@ -117,7 +118,7 @@ def plan_export(request: ExportRequest) -> Plan:
     calib_data = request.calib_data or embedded
     if quantizing and not calib_data:
         raise InputError(
-            "INT8 needs calibration images, and none were given",
+            f"{request.precision.upper()} needs calibration images, and none were given",
             fix="pass `calib_data` with a folder of images or an .npz (a few hundred that look "
             "like the real ones), or `calib_data='random'` to measure latency only",
         )
@@ -136,7 +137,7 @@ def plan_export(request: ExportRequest) -> Plan:
         )
     if request.max_drop_pp is not None and not (quantizing and eval_data):
         raise InputError(
-            "`max_drop_pp` compares INT8 with FP32 on evaluation images",
+            "`max_drop_pp` compares INT8 or FP8 with FP32 on evaluation images",
             fix="pass `precision='int8'` and `eval_data` too",
         )
     if asked(request.bounds) and not quantizing:
@@ -146,14 +147,24 @@ def plan_export(request: ExportRequest) -> Plan:
         )
     if request.only and not quantizing:
         raise InputError(
-            "`only` is about what comes beside INT8",
+            "`only` is about what comes beside INT8 or FP8",
             fix="drop it, or pass `precision='int8'`",
         )
     recipe = catalog.find_calibration(request.calibration) if measuring else None
     if recipe and recipe.engine == "nncf" and quantizing:
         from vitedge.quant import nncf_package
 
+        if request.precision == "fp8":
+            raise InputError(
+                f"calibration recipe '{recipe.name}' has NNCF quantize, which makes INT8 here",
+                fix="take another `calibration`, or `precision='int8'`",
+            )
         nncf_package.check(targets)
+    if recipe and recipe.weight_bits == 4 and request.precision == "fp8":
+        raise InputError(
+            f"calibration recipe '{recipe.name}' is of 4-bit weights, and FP8's are of 8 bits",
+            fix="take another `calibration`, or `precision='int8'`",
+        )
     if recipe and request.num_samples is not None:
         recipe = msgspec.structs.replace(recipe, num_samples=request.num_samples)
     return Plan(request, targets, recipe, calib_data, eval_data)
@@ -162,7 +173,8 @@ def plan_export(request: ExportRequest) -> Plan:
 def target_of(name: str, machine: Host, request: ExportRequest) -> Target:
     """The target `name`, adapted to `request`.
 
-    Raises UnavailableError where a runtime `name` computes in BF16 on other machines than this.
+    Raises UnavailableError where a runtime `name` computes in BF16 on other machines than this,
+    InputError where FP8 is for other GPUs.
     """
     target = catalog.find_target(name, machine)
     others = [
@@ -181,6 +193,8 @@ def target_of(name: str, machine: Host, request: ExportRequest) -> Target:
             f"fastest here is INT8, and of floats {_floats(target)}",
             fix=f"pass {names} to build for such a machine, or `precision='int8'` for this one",
         )
+    if request.precision == "fp8":
+        target = fp8_target(target, machine)
     return _adapt(target, request)
 
 
@@ -213,12 +227,12 @@ def _adapt(target: Target, request: ExportRequest) -> Target:
 
 
 def precisions(target: Target, request: ExportRequest) -> tuple[Precision, ...]:
-    """What is built: FP32 to compare with, and beside INT8 the floats that the target computes in.
+    """What is built: FP32 to compare with; beside INT8 or FP8 the floats the target computes in.
 
     None of these with `only`.
     """
     precision = request.precision
-    all_of_them = precision == "int8" and not request.only
+    all_of_them = precision in QUANTIZED and not request.only
     floats = [name for name, has in _computed(target).items() if has and all_of_them]
     return tuple(dict.fromkeys(("fp32", *floats, precision)))
 

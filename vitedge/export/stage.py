@@ -79,7 +79,7 @@ def precision_of(lowered: Lowered | None) -> Precision:
     if lowered is None:
         return "fp32"
     if isinstance(lowered, Int8):
-        return "int8"
+        return lowered.number_format
     return "fp16" if isinstance(lowered, Fp16) else "bf16"
 
 

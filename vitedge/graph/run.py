@@ -137,7 +137,11 @@ def shapes(path: Path, images: NDArray[Any]) -> Shapes:
     None of sequences and of what subgraphs compute.
     """
     names = list(_makers(path))
-    nodes = [helper.make_node("Shape", [name], [f"{name}/shape_of"]) for name in names]
+    graph = onnx.load(path, load_external_data=False).graph  # ONNX Runtime has no Shape of FP8
+    sources = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    nodes = [
+        helper.make_node("Shape", [sources.get(name, name)], [f"{name}/shape_of"]) for name in names
+    ]
     # ONNX Runtime 1.31 inlines an `If` of a constant before what the branch reads
     run = tapped(path, [node.output[0] for node in nodes], nodes, as_written=True)
     return {name: tuple(dims.tolist()) for name, dims in zip(names, run(images), strict=True)}

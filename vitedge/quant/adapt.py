@@ -123,7 +123,12 @@ def _adapt(
         adapted.nearest.append(_nearest(layer, why))
     elif recipe.rounding == "adaptive":
         rounded = round_to_plane(
-            split, steps, moments.second, quantizer.qmax, pair_safe=quantizer.pair_safe
+            split,
+            steps,
+            moments.second,
+            quantizer.qmax,
+            pair_safe=quantizer.pair_safe,
+            fp8=quantizer.fp8,
         )
         integers = columns.join(rounded)
         adapted.integers[layer.weight] = integers, scales

@@ -1,4 +1,4 @@
-"""An FP32 export and calibration images into INT8 ONNX files, and the manifest's record of how."""
+"""An FP32 export and calibration images into INT8 or FP8 ONNX files, and the record of how."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitedge.core import manifest
 from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
-from vitedge.core.spec import INT4_OPSET, Calibration, Target
+from vitedge.core.spec import INT4_OPSET, Calibration, NumberFormat, Target
 from vitedge.data.calibration import CalibrationImages, batched
 from vitedge.quant.bfloat16 import int8_rest
 from vitedge.quant.half import lower
@@ -40,6 +40,7 @@ class Int8:
     deployed: Path
     """As the target takes it: the same file, or one with its floats in float16."""
     record: manifest.QuantizationRecord
+    number_format: NumberFormat
     half: manifest.Half | None = None
     """None unless floats are in float16."""
     bf16: manifest.Bf16 | None = None
@@ -130,16 +131,17 @@ class Quantizer:
             spared=calibrated.spared,
         )
         images, source = calibrated.images, self._images.images.name
+        number_format = self._target.quantization.number_format
         if self._target.bf16_options:
             rounded, bf16 = int8_rest(path, calibrated.path, images, source, calibrated.orders)
-            return Int8(path, path, record, bf16=bf16, rounded=rounded)
+            return Int8(path, path, record, number_format, bf16=bf16, rounded=rounded)
         if self._target.quantization.floats == "fp32":
-            return Int8(path, path, record)
+            return Int8(path, path, record, number_format)
         total = sum(map(len, images))  # few
         half_folder, batches = folder / "fp16", partial(iter, images)
         fp16 = lower(path, calibrated.path, half_folder, batches, total, source, self._steps)
         _check_planned(fp16.deployed, layers, self._target)
-        return Int8(path, fp16.deployed, record, fp16.half)
+        return Int8(path, fp16.deployed, record, number_format, fp16.half)
 
     def harm(self, int8: Int8, outputs: int = 1) -> dict[str, float]:
         """Noise over signal at the worst of so many outputs with each layer of `int8` alone in it.
@@ -229,7 +231,7 @@ class Quantizer:
 
 
 def _check_planned(deployed: Path, layers: Sequence[manifest.Layer], target: Target) -> None:
-    """Refuse a graph in which a product that was placed in INT8 reads floats after all.
+    """Refuse a graph in which a product that was quantized reads floats after all.
 
     A compiler says nothing of it: it computes what stands there, in float.
     """
@@ -242,8 +244,9 @@ def _check_planned(deployed: Path, layers: Sequence[manifest.Layer], target: Tar
     placed = [layer for layer in layers if layer.quantized]
     lost = [layer for layer in placed if layer.node not in planned]
     if lost:
+        kind = target.quantization.number_format.upper()
         raise InputError(
-            f"{len(lost)} of {len(placed)} products that are to be INT8 on {target.name} read "
+            f"{len(lost)} of {len(placed)} products that are to be {kind} on {target.name} read "
             f"floats in the graph it gets, {lost[0].op} '{lost[0].node}' first: Casts stand "
             "between it and its DequantizeLinear",
             fix=f"export it with opset {target.opset_min} or later, and report the model",
@@ -252,6 +255,8 @@ def _check_planned(deployed: Path, layers: Sequence[manifest.Layer], target: Tar
 
 def _scheme(recipe: Calibration, target: Target) -> str:
     """What is quantized to what, in words."""
+    if target.quantization.number_format == "fp8":
+        return manifest.FP8_SCHEME
     if recipe.weight_bits == 8:
         return manifest.INT8_SCHEME
     stored = "INT4" if target.opset >= INT4_OPSET else "INT8"

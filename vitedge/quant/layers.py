@@ -21,11 +21,14 @@ from vitedge.core.numerics import fill_batch, sqnr_db
 from vitedge.graph.macs import contracted
 from vitedge.graph.run import Runner
 from vitedge.graph.structure import MOVES
+from vitedge.quant import e4m3
 
 INT8 = "int8:"
 """Prefix of the INT8 graph's names beside the FP32 graph's."""
 HALF_STEP = 0.51
 """Steps that rounding alone can be off, and float's own rounding."""
+FP8_HALF_STEP = HALF_STEP * float(e4m3.spacing(np.array(e4m3.LARGEST)))
+"""Likewise of E4M3, where the steps are widest."""
 _SUMS = ("signal", "own_noise", "noise", "clipped", "seen", "macs")
 """Of each layer, and one number more: noise over signal of a run's worst token, of own rounding."""
 
@@ -167,7 +170,9 @@ class _Meter:
             if rest is not None:
                 inputs[index] = self._with_rest(values, inputs[index], rest)
             distance = self._add("Abs", self._add("Sub", values, inputs[index]))
-            limit = self._constant(np.float32(HALF_STEP * steps))
+            is_fp8 = self._int8[dequantize.input[2]].data_type == TensorProto.FLOAT8E4M3FN
+            half_step = FP8_HALF_STEP if is_fp8 else HALF_STEP
+            limit = self._constant(np.float32(half_step * steps))
             beyond = self._float(self._add("Greater", distance, limit))
             clipped.append(self._add("ReduceSum", beyond, keepdims=0))
             seen.append(self._size(node.input[index]))

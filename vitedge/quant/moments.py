@@ -40,7 +40,7 @@ class Moments:
     def __init__(self, columns: Columns) -> None:
         groups, inputs = columns.groups, columns.inputs
         self.second = np.zeros((groups, inputs, inputs), np.float32)
-        """Σ x̂ x̂ᵀ of the values as INT8."""
+        """Σ x̂ x̂ᵀ of the values as they are stored."""
         self.first = np.zeros((groups, inputs))
         """Σ x̂."""
         self.first_float = np.zeros((groups, inputs))
@@ -51,21 +51,13 @@ class Moments:
 
     def update(self, rows: Array, total: int, quantizer: Activation | None) -> None:
         """Add (groups, rows, inputs), drawn from `total` rows."""
-        read = fake_quantized(rows, quantizer) if quantizer else rows
+        read = quantizer.rounded(rows) if quantizer else rows
         for group, values in enumerate(read):
             self.second[group] += values.T @ values
         self.first += read.sum(axis=1, dtype=np.float64)
         self.first_float += rows.sum(axis=1, dtype=np.float64)
         self.rows += rows.shape[1]
         self.rows_seen += total
-
-
-def fake_quantized(values: Array, quantizer: Activation) -> Array:
-    """`values` as INT8 holds them."""
-    steps: Array = np.rint(values / quantizer.scale)
-    np.clip(steps, *quantizer.levels, out=steps)
-    steps *= quantizer.scale
-    return steps
 
 
 def collect(

@@ -1,4 +1,4 @@
-"""Weights to integers so that their rounding errors cancel in what a layer gives.
+"""Weights to integers, or to FP8, so that their rounding errors cancel in what a layer gives.
 
 The nearest plane (Babai 1986): every weight is rounded to make up for the errors of those rounded
 before it, as far as their inputs go together. GPTQ (Frantar 2023) does the same from the other end,
@@ -7,9 +7,12 @@ through the inverse of the moments.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.quant import e4m3
 from vitedge.quant.weights import PAIR_SUM_MAX
 
 Array = NDArray[np.float32]
@@ -26,9 +29,12 @@ def round_to_plane(
     qmax: int,
     *,
     pair_safe: bool = False,
+    fp8: bool = False,
     damping: float = DAMPING,
-) -> NDArray[np.int8]:
+) -> NDArray[Any]:
     """Integers for `columns` (groups, inputs, channels) with `scales` (groups, channels).
+
+    E4M3 numbers with `fp8`.
 
     `moments` (groups, inputs, inputs) are Σ x xᵀ over the rows that the columns multiply. The
     squared error of the products over these rows is what is made small.
@@ -46,13 +52,14 @@ def round_to_plane(
         for k in range(end - 1, start - 1, -1):
             within = (upper[:, k, None, k + 1 : end] @ errors[:, k + 1 : end])[:, 0]
             shift = (beyond[:, k - start] + within) / upper[:, k, k, None]
-            rounded = np.clip(np.rint((weights[:, k] + shift) / scales), -qmax, qmax)
+            steps = (weights[:, k] + shift) / scales
+            rounded = e4m3.rounded(steps) if fp8 else np.clip(np.rint(steps), -qmax, qmax)
             if neighbours[k] > k:
                 other = integers[:, neighbours[k]]
                 rounded = np.clip(rounded, -PAIR_SUM_MAX - other, PAIR_SUM_MAX - other)
             integers[:, k] = rounded
             errors[:, k] = weights[:, k] - rounded * scales
-    result = np.empty(weights.shape, np.int8)
+    result = np.empty(weights.shape, e4m3.DTYPE if fp8 else np.int8)
     result[:, order] = integers
     return result
 

@@ -186,12 +186,12 @@ class NncfQuantizer:
             equalization=None,
         )
         if not self._target.bf16_options:
-            return Int8(path, path, record)
+            return Int8(path, path, record, "int8")
         exported = self._exported
         specs = (exported.output, *exported.further)
         orders = [exported.orders.get(spec.name, "") for spec in specs]
         rounded, bf16 = int8_rest(path, exported.path, self._first, calibration.source, orders)
-        return Int8(path, path, record, bf16=bf16, rounded=rounded)
+        return Int8(path, path, record, "int8", bf16=bf16, rounded=rounded)
 
 
 def _decisions(

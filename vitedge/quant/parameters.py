@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,8 @@ class Learned:
     """(channels,)."""
 
 
-Integers = tuple[NDArray[np.int8], NDArray[np.float32]]
-"""A weight as INT8, shaped as it is, and its scales, (channels,)."""
+Integers = tuple[NDArray[Any], NDArray[np.float32]]
+"""A weight as INT8 (or E4M3), shaped as it is, and its scales, (channels,)."""
 
 
 @dataclass(frozen=True)

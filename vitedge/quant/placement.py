@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from onnx import GraphProto
 
 from vitedge.core.manifest import Layer
+from vitedge.quant import e4m3
 from vitedge.quant.kernels import output_channel_axis, quantized_outputs
 from vitedge.quant.observe import activations
 from vitedge.quant.parameters import Calibrated
-from vitedge.quant.ranges import QMAX, quantization_range, reach, stored_scale
+from vitedge.quant.ranges import QMAX, fp8_reach, quantization_range, reach, stored_scale
 from vitedge.quant.weights import PAIR_SUM_MAX
 
 Array = NDArray[np.float32]
@@ -31,11 +32,26 @@ class Activation:
     """Whether it is stored as uint8, not int8."""
     zero: int
     """The stored integer that means 0."""
+    fp8: bool = False
+    """Whether it is stored as E4M3, `scale` being what 1 stands for."""
 
     @property
     def stored_zero(self) -> NDArray[Any]:
         """The zero point as the graph stores it, ()."""
+        if self.fp8:
+            return np.array(self.zero, e4m3.DTYPE)
         return np.array(self.zero, np.uint8 if self.unsigned else np.int8)
+
+    def rounded(self, values: Array) -> Array:
+        """`values` as they are stored."""
+        steps = np.asarray(values / self.scale)
+        if self.fp8:
+            steps = e4m3.rounded(steps)
+        else:
+            np.rint(steps, out=steps)
+            np.clip(steps, *self.levels, out=steps)
+        steps *= self.scale
+        return steps
 
     @property
     def of_rest(self) -> Activation:
@@ -56,11 +72,13 @@ class Weight:
     axis: int
     """The output channel's."""
     qmax: int
-    """The largest integer, and minus the least."""
+    """The largest number stored, and minus the least."""
     pair_safe: bool
     """Whether neighbours are bounded together, as `vitedge.quant.weights` says."""
     stored: bool = False
     """Whether it is INT8 in the file alone, and float from when that is loaded."""
+    fp8: bool = False
+    """Whether it is E4M3."""
 
 
 @dataclass
@@ -122,6 +140,12 @@ def place(graph: GraphProto, calibrated: Calibrated, layers: Mapping[str, Layer]
 def _activation(calibrated: Calibrated, name: str, readers: Set[str], clipped: bool) -> Activation:
     """The quantizer of an activation that operators of the kinds `readers` read."""
     histogram, target = calibrated.ranges[name], calibrated.target
+    if target.number_format == "fp8":
+        step, _ = quantization_range(
+            histogram, calibrated.settings.activations, fp8_reach(histogram)
+        )
+        scale = stored_scale(np.array(step, np.float32), target.floats)
+        return Activation(scale, unsigned=False, zero=0, fp8=True)
     unsigned = target.activations == "uint8"
     if target.activations == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly
         unsigned = not histogram.low or "Conv" in readers
@@ -138,6 +162,8 @@ def _activation(calibrated: Calibrated, name: str, readers: Set[str], clipped: b
 
 
 def _weight(calibrated: Calibrated, axis: int, role: str) -> Weight:
+    if calibrated.target.number_format == "fp8":
+        return Weight(axis, int(e4m3.LARGEST), pair_safe=False, fp8=True)
     qmax = 2 ** (calibrated.settings.weight_bits - 1) - 1
     safe = calibrated.target.weights == "pair_safe"
     if safe and role == "conv":  # its kernels choose their own order: bound every pair

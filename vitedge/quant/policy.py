@@ -1,4 +1,4 @@
-"""Which operators of a ViT run in INT8 on a target, and why: the one place that decides."""
+"""Which operators of a ViT run in INT8 or FP8 on a target, and why: the one place that decides."""
 
 from __future__ import annotations
 
@@ -52,11 +52,12 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
     }
     layers: list[Layer] = []
     role: str
+    eight_bit = target.number_format.upper()
     for node in graph.node:
         op = node.op_type
         layers += _carried(node)
         if op in FLOAT_PRODUCTS:
-            role, why = FLOAT_PRODUCTS[op], f"no INT8 {op}"
+            role, why = FLOAT_PRODUCTS[op], f"no {eight_bit} {op}"
             layer = Layer(node=node.name, op=op, role=role, quantized=False, why=why)
             constant = stored.get(node.input[1], ()) if len(node.input) > 1 else ()
             layers.append(_stored(layer, node, constant, target))
@@ -176,14 +177,15 @@ def _carried(outer: NodeProto) -> Iterator[Layer]:
 
 
 def _verdict(op: str, role: str, target: Quantization) -> tuple[bool, str]:
+    eight_bit = target.number_format.upper()
     if role in ("linear", "conv"):
         if op in target.operators:
             return True, "constant weights"
-        return False, f"the target has no INT8 {op} with a float bias and output"
+        return False, f"the target has no {eight_bit} {op} with a float bias and output"
     if role == "heads":
-        return False, "mixes the heads of an attention: too few channels to gain by INT8"
+        return False, f"mixes the heads of an attention: too few channels to gain by {eight_bit}"
     if role in target.attention:
-        return True, "attention product, INT8 on this target"
+        return True, f"attention product, {eight_bit} on this target"
     if role == "product":
         return False, "product of two activations outside attention"
     return False, "attention product, float on this target"

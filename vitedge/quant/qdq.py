@@ -1,4 +1,4 @@
-"""Post-training quantization: an FP32 ONNX graph and images into a symmetric INT8 QDQ graph.
+"""Post-training quantization: an FP32 ONNX graph and images into a symmetric INT8 or FP8 QDQ graph.
 
 NNCF's ONNX path does the same job in twice the time and memory; `benchmarks/` compares them.
 """
@@ -21,7 +21,7 @@ from vitedge.graph.constants import read_names
 from vitedge.graph.run import Progress
 from vitedge.quant import policy
 from vitedge.quant.kernels import bias_of, readers_of
-from vitedge.quant.parameters import Calibrated
+from vitedge.quant.parameters import Calibrated, Integers
 from vitedge.quant.placement import Placement, Weight, place
 from vitedge.quant.weights import quantize_weight, to_integers
 
@@ -296,8 +296,8 @@ def quantizers(calibrated: Calibrated) -> tuple[Placement, dict[str, NDArray[np.
 
 def weight_integers(
     calibrated: Calibrated, name: str, placed: Weight, weight: NDArray[np.float32]
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """The weight called `name` as INT8, shaped as it is, and its scales, (channels,)."""
+) -> Integers:
+    """The weight called `name` as it is stored, and its scales."""
     if name in calibrated.integers:
         return calibrated.integers[name]
     if name in calibrated.learned.weights:
@@ -310,4 +310,5 @@ def weight_integers(
         qmax=placed.qmax,
         pair_safe=placed.pair_safe,
         floats=calibrated.target.floats,
+        fp8=placed.fp8,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.spec import Estimator, Floats
+from vitedge.quant import e4m3
 from vitedge.quant.statistics import Array, MagnitudeHistogram
 
 QMAX = 127
@@ -23,16 +24,33 @@ _KL_LEVELS = 128
 
 @dataclass(frozen=True)
 class Reach:
-    """How far below and above zero the integers of an activation have to reach."""
+    """How far below and above zero the numbers stored of an activation have to reach."""
 
     low: float
     high: float
     levels: int
     """Steps from the least to the largest."""
+    fp8: bool = False
+    """Whether they are E4M3's, whose distances grow with them; a step is what 1 stands for."""
 
     def steps(self, clips: Array) -> Array:
         """The quantization step where magnitudes above `clips` are clipped."""
         return (np.minimum(self.low, clips) + np.minimum(self.high, clips)) / self.levels
+
+    def noise(self, clips: Array, magnitudes: Array) -> Array:
+        """Mean squared error of rounding each of `magnitudes`, (clips, magnitudes) or (clips, 1).
+
+        That is a twelfth of the squared distance between the numbers around it.
+        """
+        widths = self.steps(clips)[:, None]
+        if self.fp8:
+            widths = widths * e4m3.spacing(magnitudes / widths)
+        return np.asarray(widths**2 / 12)
+
+
+def fp8_reach(histogram: MagnitudeHistogram) -> Reach:
+    """From the least E4M3 number to the largest."""
+    return Reach(histogram.amax, histogram.amax, 2 * int(e4m3.LARGEST), fp8=True)
 
 
 def reach(histogram: MagnitudeHistogram, *, unsigned: bool, affine: bool) -> Reach:
@@ -72,10 +90,10 @@ def _percentile(histogram: MagnitudeHistogram, reached: Reach) -> float:
 
 
 def _mse(histogram: MagnitudeHistogram, reached: Reach) -> float:
-    """The clip c that minimises Σ (|x| − c)² over |x| > c plus s²/12 for everything below it."""
+    """The clip c that minimises Σ (|x| − c)² over |x| > c plus the rounding of what is below it."""
     clips = histogram.amax * _CLIPS
     excess = np.maximum(histogram.magnitudes - clips[:, None], 0.0)
-    noise = reached.steps(clips)[:, None] ** 2 / 12
+    noise = reached.noise(clips, histogram.magnitudes)
     error = np.where(excess > 0, excess**2, np.minimum(noise, histogram.magnitudes**2))
     return float(clips[int((error * histogram.counts).sum(axis=1).argmin())])
 

@@ -91,8 +91,10 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
 
 def _spared(calibrated: Calibrated, kept: list[tuple[str, float]], whole_db: float) -> Calibrated:
     """`calibrated` with the layers `kept` in float, the most harmful first."""
+    eight_bit = calibrated.target.number_format.upper()
     whys = {
-        node: f"kept in float, its INT8 alone makes noise of {noise_db(ratio):.1f} dB: INT8 "
+        node: f"kept in float, its {eight_bit} alone makes noise of {noise_db(ratio):.1f} dB: "
+        f"{eight_bit} "
         f"leaves the model's output {whole_db:.1f} dB on calibration images, less than {LEAST_DB:g}"
         for node, ratio in kept
     }

@@ -1,14 +1,16 @@
-"""Weights to symmetric INT8, a scale for each output channel."""
+"""Weights to symmetric INT8 or FP8, a scale for each output channel."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.machine import usable_cores
 from vitedge.core.spec import Floats, WeightEstimator
+from vitedge.quant import e4m3
 from vitedge.quant.ranges import QMAX, stored_scale
 
 PAIR_SUM_MAX = 128  # 255 · 128 ≤ 32,767: two products of one sign stay within 16 bits
@@ -28,24 +30,27 @@ def quantize_weight(
     qmax: int = QMAX,
     pair_safe: bool = False,
     floats: Floats = "fp32",
-) -> tuple[NDArray[np.int8], Array]:
+    fp8: bool = False,
+) -> tuple[NDArray[Any], Array]:
     """Quantize to INT8 with one symmetric scale for each index of `axis`, the output channel.
 
-    Returns the integers, shaped as `weight`, and the scales, (channels,) float32, which can be
-    stored as `floats`. With
-    `pair_safe`, no two neighbours along the first reduced axis have integers of one sign whose
-    sum exceeds 128: x86 CPUs without VNNI add two u8×s8 products in 16 bits and saturate.
+    To E4M3 with `fp8`. Returns the integers (or E4M3 numbers), shaped as `weight`, and the scales,
+    (channels,) float32, which can be stored as `floats`. With `pair_safe`, no two neighbours along
+    the first reduced axis have integers of one sign whose sum exceeds 128: x86 CPUs without VNNI
+    add two u8×s8 products in 16 bits and saturate.
     """
     moved = np.moveaxis(weight, axis, -1)
     columns = moved.reshape(-1, weight.shape[axis])  # (K, channels)
-    integers = np.empty(columns.shape, np.int8)
+    integers = np.empty(columns.shape, e4m3.DTYPE if fp8 else np.int8)
     scales = np.empty(columns.shape[1], np.float32)
     clips = _MSE_CLIPS if estimator == "mse" else np.ones(1)
 
     def block(start: int) -> None:
         part = slice(start, start + _BLOCK)
         values = np.ascontiguousarray(columns[:, part])
-        integers[:, part], scales[part] = _quantize_block(values, clips, qmax, pair_safe, floats)
+        integers[:, part], scales[part] = _quantize_block(
+            values, clips, qmax, pair_safe, floats, fp8
+        )
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # NumPy lets go of the lock in each step
         list(pool.map(block, range(0, columns.shape[1], _BLOCK)))
@@ -65,8 +70,13 @@ def to_integers(
 
 
 def _quantize_block(
-    columns: Array, clips: NDArray[np.float64], qmax: int, pair_safe: bool, floats: Floats
-) -> tuple[NDArray[np.int8], Array]:
+    columns: Array,
+    clips: NDArray[np.float64],
+    qmax: int,
+    pair_safe: bool,
+    floats: Floats,
+    fp8: bool,
+) -> tuple[NDArray[Any], Array]:
     """Of every clip, the one with the least squared error in each column."""
     limit = np.maximum(np.abs(columns).max(axis=0), _SMALLEST)
     if pair_safe:
@@ -74,14 +84,17 @@ def _quantize_block(
         rows = len(columns) // 2 * 2
         sums = np.abs(columns[0:rows:2] + columns[1:rows:2]).max(axis=0, initial=0.0)
         limit = np.maximum(limit, sums * (qmax / PAIR_SUM_MAX))
-    best = np.empty(columns.shape, np.int8)
+    best = np.empty(columns.shape, e4m3.DTYPE if fp8 else np.int8)
     scales = np.empty_like(limit)
     least = np.full(limit.shape, np.inf)
     for clip in clips:
         scale = stored_scale((limit * clip / qmax).astype(np.float32), floats)
         rounded = columns / scale
-        np.rint(rounded, out=rounded)
-        np.clip(rounded, -qmax, qmax, out=rounded)
+        if fp8:
+            rounded = e4m3.rounded(rounded)
+        else:
+            np.rint(rounded, out=rounded)
+            np.clip(rounded, -qmax, qmax, out=rounded)
         if pair_safe:
             _shrink_pairs(rounded)
         difference = rounded * scale

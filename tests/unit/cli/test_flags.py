@@ -23,7 +23,7 @@ from vitedge.core.progress import steps
         ("`output='a b # c'`, `data='ж'`", "--output 'a b # c', --data 'ж'"),
         ("`batch='dynamic'`, `batch=4`", "--batch dynamic, --batch 4"),
         ("`precision='int8'`, `precision='fp16'`", "--int8, --fp16"),
-        ("`precision`", "--int8 or --bf16 or --fp16 or --fp32"),
+        ("`precision`", "--int8 or --fp8 or --bf16 or --fp16 or --fp32"),
         ("`target`, `targets`", "--target, --target"),
         ("`targets=['openvino', 'a.toml']`", "--target openvino --target a.toml"),
         ("`scenarios=['offline']`, `sweeps`", "--scenario offline, --sweep"),

@@ -150,6 +150,35 @@ def test_bf16_is_shipped_where_int8_is_not_clearly_faster(p50_ms, level_db, ship
         assert advice.reason.startswith("1.41× faster than BF16 (1.35 to 1.47), 5.25× than FP32")
 
 
+@pytest.mark.parametrize(
+    ("fp8_gain", "int8_gain", "fp8_db", "shipped"),
+    [
+        (2.4, 1.8, 31.0, "fp8"),
+        (1.8, 2.4, 31.0, "int8"),
+        (2.4, 2.4, 31.0, "fp8"),  # the more exact of two that are as fast
+        (1.5, 1.5, 31.0, "fp16"),
+        (2.4, 1.8, 12.0, "int8"),
+    ],
+)
+def test_among_fp16_int8_and_fp8_the_fastest_exact_one_is_shipped(
+    fp8_gain, int8_gain, fp8_db, shipped
+):
+    def timed(name, gain, level_db):
+        unlabelled = {"drop_pp": None, "drop_ci_pp": None}
+        return candidate(name, 0.98 * gain, gain, 1.02 * gain, **unlabelled, sqnr_db=level_db)
+
+    few = [
+        *(timed("fp16", 1.5, 60.0), timed("int8", int8_gain, 28.0), timed("fp8", fp8_gain, fp8_db)),
+    ]
+    advice = recommend([FP32, *few], 0.5)
+    assert (advice.precision, advice.best_float) == (shipped, "fp16")
+    by_name = {c.precision: c for c in advice.candidates}
+    assert by_name["fp8"].speedup_over_float == pytest.approx(fp8_gain / 1.5)
+    assert by_name["fp16"].speedup_over_float is None
+    if shipped == "fp8":
+        assert "× faster than FP16" in advice.reason and "INT8 is" in advice.reason
+
+
 def test_candidates_stand_in_the_order_of_their_error():
     """INT8 of one target may be more exact than FP16 of it, whose sums overflow."""
     int8 = candidate("int8", 1.5, 1.6, 1.7, sqnr_db=40.0)

@@ -32,14 +32,14 @@ def error(columns, integers, scales, rows):
     return np.square(rows.astype(np.float64) @ off).sum()
 
 
-@pytest.mark.parametrize("qmax", [127, 7])
+@pytest.mark.parametrize(("qmax", "fp8"), [(127, False), (7, False), (448, True)])
 @pytest.mark.parametrize(("groups", "inputs", "channels"), [(1, 300, 24), (32, 9, 1), (2, 18, 5)])
-def test_errors_cancel_on_rows_that_were_not_seen(groups, inputs, channels, qmax):
+def test_errors_cancel_on_rows_that_were_not_seen(groups, inputs, channels, qmax, fp8):
     seen, unseen = np.split(correlated(16 * inputs, groups, inputs), 2, axis=1)
     columns = weights(groups, inputs, channels)
-    plain, scales = nearest(columns, qmax)
-    integers = round_to_plane(columns, scales, seen.transpose(0, 2, 1) @ seen, qmax)
-    assert integers.dtype == np.int8 and np.abs(integers.astype(int)).max() <= qmax
+    plain, scales = nearest(columns, qmax, fp8=fp8)
+    integers = round_to_plane(columns, scales, seen.transpose(0, 2, 1) @ seen, qmax, fp8=fp8)
+    assert integers.dtype == plain.dtype and np.abs(integers.astype(int)).max() <= qmax
     before, after = (error(columns, i, scales, unseen) for i in (plain, integers))
     assert after < 0.4 * before
 

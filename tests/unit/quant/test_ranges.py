@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from vitedge.quant.ranges import ESTIMATORS, QMAX, Reach, quantization_range, reach, stored_scale
+from vitedge.quant import e4m3
+from vitedge.quant.ranges import (
+    ESTIMATORS,
+    QMAX,
+    Reach,
+    fp8_reach,
+    quantization_range,
+    reach,
+    stored_scale,
+)
 from vitedge.quant.statistics import ChannelStatistics
 
 BIN = 2 ** (1 / 16)
@@ -150,3 +159,20 @@ def test_a_scale_that_is_stored_in_float16_is_exact_there_positive_and_finite():
     assert (stored > 0).all() and np.isfinite(stored).all()
     np.testing.assert_allclose(stored[3:5], scales[3:5], rtol=2**-11)
     np.testing.assert_array_equal(stored_scale(scales, "fp32"), scales)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fp8_is_clipped_where_its_own_rounding_is_least(kind):
+    """E4M3's steps grow with what they round: clipping gains little, and INT8's clip would cost."""
+    values = draw(kind)
+    histogram = distribution(values)
+    step, _ = quantization_range(histogram, "mse", fp8_reach(histogram))
+
+    def error(step):
+        rounded = e4m3.rounded((values / step).astype(np.float32)) * step
+        return float(np.square(rounded - values).sum())
+
+    largest = histogram.amax / e4m3.LARGEST
+    least = min(map(error, largest * np.geomspace(0.05, 1, 97)))
+    assert error(step) <= 1.1 * least
+    assert quantization_range(histogram, "minmax", fp8_reach(histogram))[0] == largest

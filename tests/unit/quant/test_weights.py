@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vitedge.quant import e4m3
 from vitedge.quant.ranges import QMAX
 from vitedge.quant.weights import PAIR_SUM_MAX, quantize_weight
 
@@ -104,3 +105,20 @@ def test_scales_in_float16_cost_next_to_nothing(unit, factor):
         return float(np.square(integers * scales - weight).sum())
 
     assert noise("fp16") <= factor * noise("fp32")
+
+
+@pytest.mark.parametrize("estimator", ["minmax", "mse"])
+@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_fp8_has_a_scale_for_each_channel_and_nothing_beyond_the_largest(weight, estimator, axis):
+    limits = np.abs(weight).max(axis=1 - axis)
+    numbers, scales = quantize_weight(weight, axis, estimator, qmax=448, fp8=True)
+    assert (numbers.dtype, scales.shape) == (e4m3.DTYPE, limits.shape)
+    steps = numbers.astype(np.float32)
+    assert np.isfinite(steps).all()
+    read = steps * np.expand_dims(scales, 1 - axis)
+    error = np.abs(read - weight)
+    if estimator == "minmax":  # to three bits, or a part of the channel's largest value
+        least = 2.0**-10 * scales
+        bound = np.maximum(np.abs(weight) / 15, np.expand_dims(least, 1 - axis))
+        assert (error <= bound * 1.001 + 1e-20).all()

@@ -10,7 +10,7 @@ from vitedge.core import catalog
 from vitedge.core.progress import SILENT
 from vitedge.runtimes.tensorrt.build_log import layers
 from vitedge.runtimes.tensorrt.compiler import compile_model
-from vitedge.runtimes.tensorrt.coverage import compile_check, int8_plan
+from vitedge.runtimes.tensorrt.coverage import compile_check, quantized_plan
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -46,13 +46,13 @@ def test_attention_of_split_linears_is_all_int8_and_one_kernel(tmp_path, batch, 
 
 
 def test_what_is_planned_is_read_from_the_graph(tmp_path):
-    plan = int8_plan(write(ATTENTION, tmp_path / "attention.onnx"))
+    plan = quantized_plan(write(ATTENTION, tmp_path / "attention.onnx"))
     linears = ("query_linear", "key_linear", "value_linear")
-    assert plan.products == (*linears, "scores", "context", "y")
+    assert plan.products == dict.fromkeys((*linears, "scores", "context", "y"), "Int8")
     (attention,) = plan.attentions
     assert (attention.qk, attention.softmax, attention.pv) == ("scores", "probabilities", "context")
-    nothing = int8_plan(write(ONE_OPERAND, tmp_path / "one.onnx"))
-    assert (nothing.products, nothing.attentions) == ((), ())
+    nothing = quantized_plan(write(ONE_OPERAND, tmp_path / "one.onnx"))
+    assert (nothing.products, nothing.attentions) == ({}, ())
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def digits(tmp_path_factory, digits_graph, calibration_batches):
 def test_attention_of_digits_is_fused_in_int8(digits):
     compiled = check(digits)
     assert compiled.attention == compiled.fused == 4
-    plan = int8_plan(digits)
+    plan = quantized_plan(digits)
     assert compiled.planned == len(plan.products) >= 24
     products = {name for nodes in plan.attentions for name in (nodes.qk, nodes.pv)}
-    assert products <= set(plan.products)
+    assert products <= plan.products.keys()
     assert not products & set(compiled.lost)
     assert compiled.int8 == compiled.planned - len(compiled.lost) >= 20
 

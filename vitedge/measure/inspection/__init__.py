@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from vitedge.core.manifest import Finding, Layer, Tensor, Trained
-from vitedge.core.spec import Preprocess, Task
+from vitedge.core.spec import NumberFormat, Preprocess, Task
 
 SCHEMA = "vitedge.inspection/1"
 
@@ -125,6 +125,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What it is and where it came from, for people."""
     target: str | None
     notes: tuple[str, ...]
+    number_format: NumberFormat = "int8"
+    """What `quantized` layers read."""
     planned: bool = False
     """Whether `quantized` is what the target would do with a float graph."""
     summary: Summary

@@ -98,6 +98,7 @@ def _inspect_artifact(bundle: Bundle, requested: Target | None) -> Inspection:
     return Inspection(
         name=manifest.name,
         kind="artifact",
+        number_format="fp8" if manifest.precision == "fp8" else "int8",
         about=about,
         target=target.name,
         notes=tuple(remarks),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vitedge.core.bounds import aims, asked, figures
 from vitedge.core.manifest import Compiled, Control, Losses, Manifest, Rounding, Spared, Trained
 from vitedge.core.report import Numerics, OutputNumerics
+from vitedge.core.spec import Precision
 from vitedge.measure.recommendation import MIN_SQNR_DB, queries, sqnr
 
 
@@ -15,9 +16,9 @@ def facts(manifest: Manifest) -> Iterator[str]:
     if manifest.quantization and manifest.quantization.rounding:
         yield rounded(manifest.quantization.rounding)
     if manifest.quantization and manifest.quantization.spared:
-        yield spared(manifest.quantization.spared)
+        yield spared(manifest.quantization.spared, manifest.precision)
     if manifest.quantization and manifest.quantization.control:
-        yield control(manifest.quantization.control)
+        yield control(manifest.quantization.control, manifest.precision)
     if manifest.quantization and manifest.quantization.training:
         yield trained(manifest.quantization.training)
     yield from compilation(manifest)
@@ -84,9 +85,9 @@ def hidden(numerics: Numerics) -> Iterator[str]:
 
 
 def compilation(manifest: Manifest) -> Iterator[str]:
-    """What the compiler made of an artifact's INT8, where one was at hand."""
+    """What the compiler made of an artifact's INT8 or FP8, where one was at hand."""
     if manifest.build and manifest.build.compiled and manifest.build.compiled.planned:
-        yield compiled(manifest.build.compiled)
+        yield compiled(manifest.build.compiled, manifest.precision)
 
 
 def rounded(record: Rounding) -> str:
@@ -108,15 +109,15 @@ def rounded(record: Rounding) -> str:
     return f"{' and '.join(parts)}: {gain}{few}"
 
 
-def spared(record: Spared) -> str:
+def spared(record: Spared, precision: Precision) -> str:
     """What stays in float for the model's output, and what that gives."""
     return (
-        f"kept {len(record.kept)} of {record.layers} layers in float: INT8 left the output "
-        f"{record.full_sqnr_db:.1f} dB on calibration images, now {record.sqnr_db:.1f}"
+        f"kept {len(record.kept)} of {record.layers} layers in float: {precision.upper()} left "
+        f"the output {record.full_sqnr_db:.1f} dB on calibration images, now {record.sqnr_db:.1f}"
     )
 
 
-def control(record: Control) -> str:
+def control(record: Control, precision: Precision) -> str:
     """What accuracy control did, and what it cost."""
     names = asked(record.bounds)
     text = (
@@ -128,7 +129,7 @@ def control(record: Control) -> str:
         return text
     faster, slower = f"{cost.speedup:.2f}× faster", f"{1 / cost.speedup:.2f}× slower"
     return (
-        f"{text}: {cost.slowdown:.2f}× the latency of full INT8, "
+        f"{text}: {cost.slowdown:.2f}× the latency of full {precision.upper()}, "
         f"{faster if cost.speedup >= 1 else slower} than FP32"
     )
 
@@ -157,10 +158,11 @@ def trained(training: Trained) -> str:
     )
 
 
-def compiled(record: Compiled) -> str:
-    """What a compiler made of a graph, one line; and one more for each product that lost INT8."""
+def compiled(record: Compiled, precision: Precision) -> str:
+    """What a compiler made of a graph, one line; and one more for each product it made float."""
+    kept, kind = (record.fp8, "FP8") if precision == "fp8" else (record.int8, "INT8")
     line = (
-        f"{record.int8} of {record.planned} planned products in INT8, {record.fused} of "
+        f"{kept} of {record.planned} planned products in {kind}, {record.fused} of "
         f"{record.attention} attentions fused ({record.compiler}, {record.compute_capability})"
     )
     return "\n".join([line, *(f"  {node} is not: {why}" for node, why in record.lost.items())])

@@ -16,7 +16,7 @@ _SUFFIX = re.compile(r"_myl\d+_\d+$")
 
 @dataclass(frozen=True)
 class CompiledLayer:
-    """One kernel of an engine. Data types are as TensorRT names them: `Int8`, `Half`, `Float`."""
+    """One kernel of an engine. Data types are as TensorRT names them: `Int8`, `FP8`, `Half`, …"""
 
     name: str
     kind: str

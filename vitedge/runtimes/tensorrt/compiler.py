@@ -1,6 +1,6 @@
 """One code path from an ONNX file to an engine, for TensorRT 10.3 … 11 and TensorRT-RTX.
 
-Strongly typed: FP16 and INT8 are what the graph says, and no builder flag changes that.
+Strongly typed: FP16, FP8 and INT8 are what the graph says, and no builder flag changes that.
 """
 
 from __future__ import annotations

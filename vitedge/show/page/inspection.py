@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRIANGLE = 1
 LEGEND = (
-    (key("line c0") + symbol("dot c0"), "so far: INT8 graph against FP32"),
+    (key("line c0") + symbol("dot c0"), "so far: quantized graph against FP32"),
     (symbol("ring c0"), "likewise, layer in float"),
     (symbol("own-dot", TRIANGLE), "own: this layer's rounding alone"),
 )
@@ -32,10 +32,11 @@ LOOKS = (
 
 def render(inspection: Inspection) -> str:
     """The whole page."""
+    eight_bit = inspection.number_format.upper()
     return render_template(
         "inspection.html",
         inspection=inspection,
-        title=f"{inspection.name}: what {'it is' if inspection.model else 'INT8 costs'}",
+        title=f"{inspection.name}: what {'it is' if inspection.model else f'{eight_bit} costs'}",
         facts=sentences.facts(inspection.model) if inspection.model else None,
         missing=list(sentences.missing(inspection)),
         summary=sentences.summary(inspection),

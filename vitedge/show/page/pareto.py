@@ -12,7 +12,7 @@ from vitedge.show.page.chart import Chart, key, linear, logarithmic, series, sym
 from vitedge.show.table import PAGE, Column, Table
 from vitedge.show.text import number
 
-SERIES = {"fp32": 0, "int8": 1, "fp16": 2, "bf16": 3}
+SERIES = {"fp32": 0, "int8": 1, "fp16": 2, "bf16": 3, "fp8": 4}
 """By precision; others are the next."""
 
 

@@ -46,9 +46,9 @@ def manifest(manifest: Manifest) -> Mapping[str, str]:
         "parity": f"FP32 graph against its source: {manifest.parity.max_rel_error:.1e} relative",
     }
     if record:
-        images, in_int8 = record.calibration, sum(layer.quantized for layer in record.layers)
+        images, quantized = record.calibration, sum(layer.quantized for layer in record.layers)
         about["scheme"] = record.scheme
-        about["in INT8"] = f"{in_int8} of {len(record.layers)} operators"
+        about[f"in {manifest.precision.upper()}"] = f"{quantized} of {len(record.layers)} operators"
         about["calibration"] = f"{images.recipe.name}, {images.images} images of {images.source}"
         about["calibration images"] = f"SHA-256 {images.digest}"
     if floats := notes.floats(manifest):

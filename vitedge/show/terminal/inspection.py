@@ -74,9 +74,11 @@ def contents(inspection: Inspection) -> Iterator[Table[Any]]:
     order = ", worst first" if inspection.summary.worst else ""
     shares = inspection.model.targets if inspection.model else ()
     layers = () if shares and not inspection.planned else inspection.worst_first()
+    eight_bit = inspection.number_format.upper()
+    columns = [replace(c, title=eight_bit) if c.key == "quantized" else c for c in LAYERS]
     for table in (
         Table("What a target would run in INT8", SHARES, shares, keeps_empty=True),
-        Table(f"Layers{order}", LAYERS, layers, keeps_empty=True),
+        Table(f"Layers{order}", columns, layers, keeps_empty=True),
         Table("Tensors with a scale", TENSORS, inspection.quantizers, keeps_empty=True),
         Table("Lint", FINDINGS, inspection.lint or (), keeps_empty=True),
     ):
@@ -161,7 +163,8 @@ def summary(inspection: Inspection) -> str:
     total = inspection.summary
     if not total.operators or (inspection.model and not inspection.planned):
         return ""
-    verb = "operators would be in INT8" if inspection.planned else "operators in INT8"
+    verb = "operators would be in" if inspection.planned else "operators in"
+    verb = f"{verb} {inspection.number_format.upper()}"
     parts = [f"{total.quantized} of {total.operators} {verb}"]
     if total.quantized_macs_share is not None:
         parts[0] += f" ({number(100 * total.quantized_macs_share, '.1f')}% of the MACs)"
