@@ -212,8 +212,10 @@ class Quantizer:
         calibrated, tried = calibrate(
             self._source(), batches, images.recipe, target.quantization, self._steps, orders
         )
-        again = partial(batched, images, target.batch_size)
-        calibrated = spare_outputs(adapt(calibrated, images.recipe, again, self._steps))
+        if not self._train:  # training finds its own rounding
+            again = partial(batched, images, target.batch_size)
+            calibrated = adapt(calibrated, images.recipe, again, self._steps)
+        calibrated = spare_outputs(calibrated)
         return (spare_layers(calibrated, self._steps) if self._spare else calibrated), tried
 
     def _source(self) -> Path:
