@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from vitedge.core import catalog, manifest
+from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.open import open_images
@@ -14,13 +15,13 @@ DIGITS = ZOO["digits"]
 IMAGES = 16
 
 
-def written(digits_graph, folder, recipe, opset=20):
+def written(digits_graph, folder, recipe, opset=20, train=None):
     images = open_images("digits", "calibration", DIGITS.preprocess, DIGITS.labels)
     target = catalog.targets()["onnxruntime-cpu"]
     target = msgspec.structs.replace(target, batch="dynamic", opset=opset)
     exported = digits_graph("dynamic")
     chosen = CalibrationImages(images, recipe, Steps(None))
-    return Quantizer(exported, target, chosen, Steps(None)).write(folder / "int8", {})
+    return Quantizer(exported, target, chosen, Steps(None), train).write(folder / "int8", {})
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,20 @@ def test_a_recipe_with_nothing_open_tries_nothing(digits_graph, tmp_path):
     used = made.record.calibration
     assert (used.images, len(set(used.image_digests))) == (IMAGES, IMAGES)
     assert made.record.scheme == manifest.INT8_SCHEME
+
+
+def test_what_is_trained_is_not_rounded_before(digits_graph, tmp_path):
+    recipe = msgspec.structs.replace(catalog.calibrations()["adaptive"], num_samples=IMAGES)
+    given = []
+
+    def train(calibrated):
+        given.append(calibrated)
+        raise InputError("seen", fix="")
+
+    with pytest.raises(InputError):
+        written(digits_graph, tmp_path, recipe, train=train)
+    assert (given[0].integers, given[0].bias_shifts, given[0].rounding) == ({}, {}, None)
+    assert written(digits_graph, tmp_path, recipe).record.rounding.adaptive > 0
 
 
 def test_the_record_says_how_many_bits_weights_have_and_take(digits_graph, tmp_path):
