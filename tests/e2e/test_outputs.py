@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ from tests.support import several_outputs as small
 from tests.support.machine import ONNXRUNTIME
 from vitedge.core.bundle import open_bundle
 
+TARGETS = Path(__file__).parents[2] / "targets"
 INT8 = ("--int8", "--calibration", "fast", "--num-samples", 8)
 
 
@@ -250,10 +253,18 @@ def test_predicted_maps_are_written(depth, vitedge, tmp_path):
 
 @pytest.fixture(scope="module")
 def ruined(tmp_path_factory, vitedge):
-    """The INT8 bundle of dense features in which one token is 100 times larger than the others."""
+    """The INT8 bundle of dense features in which one token is 100 times larger than the others.
+
+    Its target reads no activation in two parts.
+    """
     folder = tmp_path_factory.mktemp("ruined")
+    text = (TARGETS / f"{ONNXRUNTIME}.toml").read_text()
+    assert "rest_products = true\n" in text
+    target = folder / "target.toml"
+    target.write_text(text.replace("rest_products = true\n", ""))
     flags = (*INT8, "--task", "features", "--calib-data", small.images(folder, 32))
-    exported(vitedge, folder, "dense", flags=(*flags, "--duration", 0.05), large=100.0)
+    timed = (*flags, "--duration", 0.05)
+    exported(vitedge, folder, "dense", flags=timed, targets=(target,), large=100.0)
     return folder / "out" / f"model-{ONNXRUNTIME}-int8"
 
 

@@ -68,7 +68,7 @@ def test_what_is_trained_is_not_rounded_before(digits_graph, tmp_path):
     with pytest.raises(InputError):
         written(digits_graph, tmp_path, recipe, train=train)
     assert (given[0].integers, given[0].bias_shifts, given[0].rounding) == ({}, {}, None)
-    assert written(digits_graph, tmp_path, recipe).record.rounding.adaptive > 0
+    assert written(digits_graph, tmp_path, recipe).record.rounding.layers == 16
 
 
 def test_the_record_says_how_many_bits_weights_have_and_take(digits_graph, tmp_path):
