@@ -54,6 +54,8 @@ def adapt(
     graph = onnx.load(calibrated.path, load_external_data=False).graph
     placed = place(graph, calibrated, {layer.node: layer for layer in calibrated.layers})
     layers = list(_layers(graph, placed))
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    folder = str(calibrated.path.parent)
     adapted = _Adapted({}, {}, [])
     start = time.monotonic()
     for part in _parts(layers):
@@ -64,8 +66,7 @@ def adapt(
             continue
         moments = collect(calibrated.path, part, batches(), recipe.num_samples, steps)
         for layer in part:
-            tensor = next(t for t in graph.initializer if t.name == layer.weight)
-            weight = numpy_helper.to_array(tensor, str(calibrated.path.parent)).astype(np.float32)
+            weight = numpy_helper.to_array(stored[layer.weight], folder).astype(np.float32)
             _adapt(calibrated, recipe, layer, weight, moments[layer.weight], placed, adapted)
     return _better(calibrated, adapted, len(layers), steps)
 

@@ -98,12 +98,17 @@ class Quantizer:
         parts.
         """
         int8 = self._write(folder, in_float)
-        if not in_float and not self._in_two:
-            self._in_two = self._ruined(self.examine(int8))
+        if not in_float and not self._in_two and self._reads_in_two():
+            self._in_two = _ruined(self.examine(int8))
             if self._in_two:
                 shutil.rmtree(folder)
                 return self._write(folder, in_float)
         return int8
+
+    def _reads_in_two(self) -> bool:
+        """Whether Linears may read in two parts: with 4-bit weights that saves no token."""
+        eight_bits = self._images.recipe.weight_bits == 8
+        return self._target.quantization.rest_products and eight_bits and self._train is None
 
     def _write(self, folder: Path, in_float: Mapping[str, str]) -> Int8:
         from vitedge.graph import io as files
@@ -174,17 +179,6 @@ class Quantizer:
         self._examined = int8, record
         return record
 
-    def _ruined(self, examined: manifest.QuantizationRecord) -> frozenset[str]:
-        """Linears of whose worst token one scale leaves too little, where two parts help."""
-        if self._train or not self._target.quantization.rest_products:
-            return frozenset()
-        return frozenset(
-            layer.node
-            for layer in examined.layers
-            if layer.quantized and (layer.op, layer.role) == ("MatMul", "linear")
-            if layer.figures and (layer.figures.token_sqnr_db or TOKEN_DB) < TOKEN_DB
-        )
-
     @property
     def _calibrated(self) -> Calibrated:
         """What is written: PTQ's result, trained on where that was asked."""
@@ -230,6 +224,17 @@ class Quantizer:
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         prepare(self._exported.path, path, images)
         return path
+
+
+def _ruined(examined: manifest.QuantizationRecord) -> frozenset[str]:
+    """Linears of whose worst token one scale leaves too little."""
+    return frozenset(
+        layer.node
+        for layer in examined.layers
+        if layer.quantized and (layer.op, layer.role) == ("MatMul", "linear")
+        if layer.figures and layer.figures.token_sqnr_db is not None
+        if layer.figures.token_sqnr_db < TOKEN_DB
+    )
 
 
 def _check_planned(deployed: Path, layers: Sequence[manifest.Layer], target: Target) -> None:
