@@ -185,7 +185,7 @@ class NoTensor(TinyViT):
         (TinyViT(), {"preprocess": ve.Preprocess(height=7, width=7)}, "(1, 3, 7, 7)"),
         (NoTensor(), {"preprocess": SMALL}, "gives dict, and no tensor"),
         (TinyViT(), {"preprocess": SMALL, "model_output": "logits"}, "gives one tensor"),
-        ("", {"task": "detection"}, "unknown `task` 'detection'"),
+        ("", {"task": "tracking"}, "unknown `task` 'tracking'"),
     ],
     ids=["no preprocess", "arch", "labels", "size", "dictionary", "output", "task"],
 )

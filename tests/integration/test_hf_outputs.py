@@ -92,7 +92,10 @@ HEADS = {
                 ),
             },
         ),
-        *("features", {"logits": (1, 5, 4), "pred_boxes": (1, 5, 4), "pred_masks": (1, 5, 16, 16)}),
+        *(
+            "detection",
+            {"logits": (1, 5, 4), "pred_boxes": (1, 5, 4), "pred_masks": (1, 5, 16, 16)},
+        ),
     ),
     "EomtForUniversalSegmentation": (
         *("EomtConfig", {**VIT, "num_blocks": 1, "num_queries": 5, "num_upscale_blocks": 1}),
@@ -156,7 +159,7 @@ def test_a_head_gives_all_that_its_user_needs_by_name(folder, architecture):
     model = read(folder(architecture, config, **settings))
     assert model.identity.task == task
     assert shapes(model) == outputs and list(shapes(model)) == list(outputs)
-    assert len(model.identity.labels) == (5 if task == "classification" else 0)
+    assert len(model.identity.labels) == {"classification": 5, "detection": 3}.get(task, 0)
 
 
 def test_what_is_left_out_is_named(folder):

@@ -267,7 +267,7 @@ def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path
 def test_a_detectors_logits_and_boxes_are_two_outputs(saved):
     folder = saved("YolosForObjectDetection", "YolosConfig", image_size=[32, 32])
     model = resolve(ModelRequest(f"hf:{folder}"))
-    assert model.outputs == ("logits", "pred_boxes") and model.identity.task == "features"
+    assert model.outputs == ("logits", "pred_boxes") and model.identity.task == "detection"
     main, left = model.identity.notes
     assert "'logits' is its main output" in main and "last_hidden_state" in left
     want = peer_of(folder, "YolosForObjectDetection")(PIXELS)

@@ -8,6 +8,7 @@ from msgspec import field
 
 from vitedge.core.spec import (
     Calibration,
+    Detection,
     Equalize,
     Estimator,
     Precision,
@@ -32,6 +33,8 @@ class Model(Spec, frozen=True, kw_only=True):
     num_classes: int
     """0 of what has none."""
     weights_sha256: str
+    detection: Detection | None = None
+    """How the outputs of a detector are read; None of any other."""
 
 
 class Tensor(Spec, frozen=True, kw_only=True, omit_defaults=True):

@@ -31,15 +31,19 @@ NumberFormat = Literal["int8", "fp8"]
 """What quantized products read: integers, or floats of 8 bits (E4M3)."""
 QUANTIZED: frozenset[Precision] = frozenset(get_args(NumberFormat))
 """Those that are calibrated."""
-Task = Literal["classification", "segmentation", "dense", "features"]
-"""What a model's main output is: logits (B, classes), logits (B, classes, h, w), maps of values
+Task = Literal["classification", "segmentation", "detection", "dense", "features"]
+"""What a model's main output is: logits (B, classes), logits (B, classes, h, w), logits
+(B, queries, classes) with boxes (B, queries, 4) as the output after it, maps of values
 (B, C, h, w) or (B, h, w), or anything (B, …) else."""
-WITH_CLASSES: frozenset[Task] = frozenset(("classification", "segmentation"))
+WITH_CLASSES: frozenset[Task] = frozenset(("classification", "segmentation", "detection"))
 """Those that give a score of each class, and have labels; what others give is compared with
 FP32's alone."""
+ONE_CLASS: frozenset[Task] = frozenset(("classification", "segmentation"))
+"""Those that choose one class of an image or of a pixel: axis 1 of their logits is the classes."""
 MEANING: dict[Task, str] = {
     "classification": "logits",
     "segmentation": "logits",
+    "detection": "logits",
     "dense": "maps",
     "features": "features",
 }
@@ -129,6 +133,24 @@ class Preprocess(Spec, frozen=True, kw_only=True):
             )
         if self.resize in ("inside", "shorter_then_inside") and not inside:
             raise ValueError(f"`resize` {self.resize} leaves a margin; set `pad`")
+
+
+class Detection(Spec, frozen=True, kw_only=True):
+    """How a detector's outputs are read: logits (B, queries, classes), and boxes (B, queries, 4)
+    relative to the sides of its input."""
+
+    scores: Literal["softmax", "sigmoid"]
+    """`softmax`: over the classes and, as the last one, no object; a query has its best class.
+    `sigmoid`: of each class by itself; a query may have several."""
+    boxes: Literal["center", "corners"] = "center"
+    """`center`: x and y of the centre, width and height. `corners`: left, top, right, bottom."""
+    most: Count = 0
+    """Detections of an image that `sigmoid` keeps, the best first; 0: as many as queries."""
+
+    @property
+    def no_object(self) -> int:
+        """Columns of its logits that are no class, 0 or 1."""
+        return int(self.scores == "softmax")
 
 
 class Quantization(Spec, frozen=True, kw_only=True):

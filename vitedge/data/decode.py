@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,22 @@ def listing(folder: str) -> tuple[list[str], list[str]]:
 def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:
     """The arrays `images`, (n, H, W, 3) uint8, and `target` of an .npz; None where that is absent.
 
+    Raises InputError as `read_arrays` does.
+    """
+    arrays = read_arrays(path, (target,))
+    return arrays["images"], arrays.get(target)
+
+
+def read_arrays(path: str, targets: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays `images`, (n, H, W, 3) uint8, of an .npz and those of `targets` that are there.
+
     Read without unpickling, and checked before they are believed.
     Raises InputError for a file that cannot be read, and images of any other kind.
     """
-    fix = f"save it as numpy.savez(path, images=..., {target}=...)"
+    fix = f"save it as numpy.savez(path, images=..., {', '.join(f'{t}=...' for t in targets)})"
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("images", target) if key in file}
+            arrays = {key: file[key] for key in ("images", *targets) if key in file}
     except MemoryError as error:
         raise InputError(f"'{path}' does not fit in memory", fix="give an image folder") from error
     except Exception as error:  # zip, zlib and npy readers raise anything
@@ -111,7 +121,7 @@ def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any]
     if "images" not in arrays:
         raise InputError(f"'{path}' has no array 'images'", fix=fix)
     check_images(arrays["images"], f"'images' of '{path}'")
-    return arrays["images"], arrays.get(target)
+    return arrays
 
 
 def check_images(images: NDArray[Any], where: str) -> None:

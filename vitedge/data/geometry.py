@@ -121,11 +121,16 @@ def _prepared(image: Image.Image, preprocess: Preprocess, color: Color) -> Image
             raise Skip("too large")
         return _canvas(image, (side, side), (0, 0), color)
     if preprocess.pad == "mirror":  # as ZoeDepth
-        y, x = (int(math.sqrt(side / 2) * 3) for side in (image.height, image.width))
+        y, x = (mirrored(side) for side in (image.height, image.width))
         pixels = np.asarray(image)
-        margins = ((y, y), (x, x), (0, 0))[: pixels.ndim]
-        return Image.fromarray(np.pad(pixels, margins, mode="reflect"))
+        around = ((y, y), (x, x), (0, 0))[: pixels.ndim]
+        return Image.fromarray(np.pad(pixels, around, mode="reflect"))
     return image
+
+
+def mirrored(side: int) -> int:
+    """Pixels that are mirrored beyond each end of a side, as ZoeDepth has it."""
+    return int(math.sqrt(side / 2) * 3)
 
 
 def _resized(image: Image.Image, size: tuple[int, int], preprocess: Preprocess) -> Image.Image:
@@ -181,16 +186,22 @@ def _bytes(pixels: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.uint8]
 def _placed(image: Image.Image, preprocess: Preprocess, color: Color) -> Image.Image:
     """Crop the centre of what is too large, pad what is too small."""
     size = (preprocess.width, preprocess.height)
-    half = round if preprocess.crop_rounding == "even" else math.floor
-    at_end = preprocess.pad == "end"
-    offsets = [
-        0 if at_end and new > old else -half((old - new) / 2) if old > new else (new - old) // 2
-        for old, new in zip(image.size, size, strict=True)
-    ]
+    offsets = margins(image.size, preprocess)
     if size[0] > image.width or size[1] > image.height:
-        return _canvas(image, size, (offsets[0], offsets[1]), color)
+        return _canvas(image, size, offsets, color)
     left, top = -offsets[0], -offsets[1]
     return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def margins(resized: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """Left and top of an image of the width and height `resized` in the input; negative: cut."""
+    half = round if preprocess.crop_rounding == "even" else math.floor
+    at_end = preprocess.pad == "end"
+    left, top = (
+        0 if at_end and new > old else -half((old - new) / 2) if old > new else (new - old) // 2
+        for old, new in zip(resized, (preprocess.width, preprocess.height), strict=True)
+    )
+    return left, top
 
 
 def _canvas(

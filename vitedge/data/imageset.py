@@ -15,12 +15,32 @@ from numpy.typing import NDArray
 from vitedge.core.errors import SharedError
 from vitedge.core.machine import usable_cores
 from vitedge.data.decode import Skip
+from vitedge.data.placement import Placement
 
 UNLABELLED = -1
 
-Sample = tuple[NDArray[np.uint8], NDArray[np.int16] | int]
-"""One image (H, W, 3) RGB, and its class index or its mask (H, W) of class indices."""
-_Item = tuple[NDArray[np.uint8], NDArray[np.int16] | int, str]
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What is on one image, in pixels of the photograph."""
+
+    boxes: NDArray[np.float32]
+    """(g, 4) left, top, right, bottom."""
+    classes: NDArray[np.int64]
+    """(g,) the model's class indices."""
+    areas: NDArray[np.float32]
+    """(g,) pixels, by which an object is small, medium or large."""
+    crowds: NDArray[np.bool_]
+    """(g,) whether a box is around many of a class: detections inside it count for nothing."""
+    placement: Placement
+    """Where the photograph lies in the model's input."""
+
+
+Label = NDArray[np.int16] | int | Objects
+Sample = tuple[NDArray[np.uint8], Label]
+"""One image (H, W, 3) RGB, and its class index, its mask (H, W) of class indices, or its objects.
+"""
+_Item = tuple[NDArray[np.uint8], Label, str]
 """The same, and the image's digest."""
 
 
@@ -30,8 +50,8 @@ class Batch:
 
     images: NDArray[np.uint8]
     """(n, H, W, 3), RGB, resized and cropped."""
-    labels: NDArray[np.int64] | NDArray[np.int16]
-    """Class indices, (n,) or, of masks, (n, H, W); -1 where unlabelled."""
+    labels: NDArray[np.int64] | NDArray[np.int16] | NDArray[np.object_]
+    """Class indices, (n,) or, of masks, (n, H, W); -1 where unlabelled. Or (n,) of `Objects`."""
     digests: tuple[str, ...]
     """First 16 hex digits of the SHA-256 of each image's (H, W, 3) bytes."""
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from vitedge.core.errors import InputError, first_few, nearest
 from vitedge.core.spec import WITH_CLASSES, Preprocess, Task
-from vitedge.data import masks, shapes
+from vitedge.data import boxes, masks, shapes
 from vitedge.data.decode import Skip, check_images, decode, listing, read_images
 from vitedge.data.geometry import fit, unchanged
 from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
@@ -34,6 +34,12 @@ EMBEDDED = ("digits", "shapes")
 NUM_RANDOM = 1000
 """Images in the set `random`."""
 _DIGITS = Path(__file__).with_name("digits.npz")
+_TRUTHS: dict[Task, str] = {"segmentation": "masks", "detection": "boxes"}
+"""What tasks are evaluated on that is more than a class for each image."""
+_BESIDE: dict[Task, str] = {
+    "segmentation": "give a folder with images/ and masks/, or an .npz",
+    "detection": "give a folder with images/ and annotations.json, or an .npz",
+}
 _ACCEPTED = "an image folder (class_name/*.png|jpg|jpeg|webp) or an .npz with 'images' and 'labels'"
 
 
@@ -75,12 +81,13 @@ def open_images(
     """Open `digits`, `shapes`, `random`, an .npz or an image folder, without decoding anything yet.
 
     `labels` are the model's class names, in the order of its outputs. Segmentation needs masks to
-    evaluate on (`vitedge.data.masks`); dense maps and features need no labels. Raises InputError
-    when there is nothing usable at `path`, or, for evaluation, when its labels are not the model's.
+    evaluate on (`vitedge.data.masks`), detection boxes (`vitedge.data.boxes`); dense maps and
+    features need no labels. Raises InputError when there is nothing usable at `path`, or, for
+    evaluation, when its labels are not the model's.
     """
     if isinstance(path, Arrays):
-        if role == "evaluation" and task == "segmentation":
-            raise InputError("masks are not taken from memory", fix="give a folder or an .npz")
+        if role == "evaluation" and task in _TRUTHS:
+            raise InputError(f"{_TRUTHS[task]} are not taken from memory", fix=_BESIDE[task])
         role = role if task in WITH_CLASSES else "calibration"
         return _of_arrays(path, path.images, path.labels, role, preprocess, labels)
     if path == "random":
@@ -90,18 +97,22 @@ def open_images(
     if path == "shapes":
         return _open_shapes(role, preprocess, labels, task)
     location = Path(path)
-    masked = task == "segmentation" and role == "evaluation"
+    truth = _TRUTHS.get(task, "") if role == "evaluation" else ""
     if task not in WITH_CLASSES:
         role = "calibration"  # no labels needed
     if location.is_dir():
-        if masked:
+        if truth == "masks":
             return masks.open_folder(path, preprocess, len(labels))
-        if task == "segmentation" and (location / "images").is_dir():
+        if truth == "boxes":
+            return boxes.open_folder(path, preprocess, labels)
+        if task in _TRUTHS and (location / "images").is_dir():
             path = str(location / "images")
         return _open_folder(path, role, preprocess, labels)
     if location.is_file() and location.suffix.lower() == ".npz":
-        if masked:
+        if truth == "masks":
             return masks.open_npz(path, preprocess, len(labels))
+        if truth == "boxes":
+            return boxes.open_npz(path, preprocess, len(labels))
         return _of_arrays(path, *read_images(path, "labels"), role, preprocess, labels)
     if location.exists():
         raise InputError(f"'{path}' is not a data set", fix=f"give {_ACCEPTED}")
@@ -116,18 +127,20 @@ def has_labels(source: Source, task: Task) -> bool:
     """
     if isinstance(source, Arrays):
         return source.labels is not None or task not in WITH_CLASSES
-    location, target = Path(source), "masks" if task == "segmentation" else "labels"
+    location, target = Path(source), _TRUTHS.get(task, "labels")
     if task not in WITH_CLASSES or not location.exists():
         return True
     if location.is_dir():
+        if task == "detection":
+            return (location / boxes.ANNOTATIONS).exists()
         folders, files = listing(source)
         return target in folders if task == "segmentation" else bool(folders) or not files
     return location.suffix.lower() != ".npz" or read_images(source, target)[1] is not None
 
 
 def _open_digits(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
-    if role == "evaluation" and task == "segmentation":
-        raise InputError("'digits' has no masks", fix="give a folder with images/ and masks/")
+    if role == "evaluation" and task in _TRUTHS:
+        raise InputError(f"'digits' has no {_TRUTHS[task]}", fix=_BESIDE[task])
     images, classes, held_out = _digits()
     if role == "evaluation" and labels:
         _check_classes("digits", 10, labels)
@@ -155,6 +168,8 @@ def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task
     masked = role == "evaluation" and task == "segmentation"
     if role == "evaluation" and task == "classification":
         raise InputError("'shapes' has masks and no labels", fix="give images of one class each")
+    if role == "evaluation" and task == "detection":
+        raise InputError("'shapes' has masks and no boxes", fix=_BESIDE[task])
     if masked:
         _check_classes("shapes", len(shapes.CLASSES), labels)
     nearest = msgspec.structs.replace(preprocess, interpolation="nearest")

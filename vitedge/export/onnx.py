@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from vitedge.core import matching
+from vitedge.core.detections import check_shapes
 from vitedge.core.errors import InputError
 from vitedge.core.numerics import EXPORT_PARITY, REWRITE_PARITY, absolute_error, relative_error
 from vitedge.core.runtime import TensorSpec
@@ -42,7 +43,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
         reference = lower(model, path, batch, opset)
         outputs, wanted = Runner(path)(images), reference(images)
         orders = selection.ordered_by(path, images, outputs)
-    _check_output(outputs[0], model.identity)
+    _check_output(outputs, model.identity)
     lead = None if batch == "dynamic" else batch
     graph = onnx.load(path, load_external_data=False).graph
     specs, errors = [], []
@@ -100,9 +101,12 @@ def _check_rows(name: str, output: NDArray[Any], count: int, model: ModelIdentit
         )
 
 
-def _check_output(output: NDArray[Any], model: ModelIdentity) -> None:
+def _check_output(outputs: Sequence[NDArray[Any]], model: ModelIdentity) -> None:
     """Refuse what is not one float32 row for each image, with one column for each class."""
-    classes = len(model.labels)
+    output, rule, classes = outputs[0], model.detection, len(model.labels)
+    if rule:
+        check_shapes(outputs, rule, classes, model.name)
+        return
     if output.dtype != np.float32 or output.ndim < 2:
         raise InputError(
             f"{model.name} gives {output.dtype} {output.shape}, not a float32 row for each image",

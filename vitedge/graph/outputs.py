@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.runtime import TensorSpec
-from vitedge.core.spec import WITH_CLASSES, Task
+from vitedge.core.spec import ONE_CLASS, WITH_CLASSES, Task
 
 _BY_RANK: dict[int, Task] = {2: "classification", 4: "segmentation"}
 _RANKS: dict[Task, tuple[int, ...]] = {
     "classification": (2,),
     "segmentation": (4,),
+    "detection": (3,),
     "dense": (3, 4),
     "features": tuple(range(2, 9)),
 }
@@ -25,7 +26,7 @@ class Outputs(NamedTuple):
     """The main one first."""
     task: Task
     classes: int
-    """Of the main one; 0 of what has none."""
+    """Of the main one, a detector's no-object with them; 0 of what has none."""
     notes: tuple[str, ...]
     """What is kept beside the main one, and what is left out."""
 
@@ -55,14 +56,22 @@ def choose(
             )
     floats = [spec for spec in available if spec.dtype == "float32"]
     candidates = [by_name[requested[0]]] if requested else floats
-    main = next((spec for spec in candidates if _task(spec, task)), None)
+    fits = [spec for spec in candidates if _task(spec, task)]
+    if task == "detection" and not requested:
+        fits.sort(key=_named_as_boxes)
+    main = next(iter(fits), None)
     if main is None:
         raise _unfit(candidates or available, task, source)
     kept = requested or [spec.name for spec in floats if spec is main or _per_image(spec, main)]
-    names = tuple(dict.fromkeys((main.name, *kept)))
+    first: tuple[str, ...] = (main.name,)
+    if task == "detection":
+        among = [by_name[name] for name in kept if name != main.name]
+        first = (main.name, _boxes(main, among, source))
+    names = tuple(dict.fromkeys((*first, *kept)))
     fitting = _task(main, task)
     assert fitting is not None
-    classes = main.shape[1] or 0 if fitting in WITH_CLASSES else 0
+    axis = 2 if fitting == "detection" else 1
+    classes = main.shape[axis] or 0 if fitting in WITH_CLASSES else 0
     return Outputs(names, fitting, classes, tuple(_notes(names, available)))
 
 
@@ -71,11 +80,28 @@ def _task(spec: TensorSpec, requested: Task | None) -> Task | None:
     task = requested or _BY_RANK.get(len(spec.shape))
     if task is None or len(spec.shape) not in _RANKS[task]:
         return None
-    if task in WITH_CLASSES and not spec.shape[1]:
+    if task in ONE_CLASS and not spec.shape[1]:
         return None
     if not requested and task == "segmentation" and spec.shape[1] == 1:
         return "dense"  # one map: depth, or a probability
     return task
+
+
+def _boxes(logits: TensorSpec, others: Sequence[TensorSpec], source: str) -> str:
+    """The name of the boxes (B, queries, 4) that go with `logits`. Raises InputError."""
+    queries = logits.shape[1]
+    fits = [spec for spec in others if len(spec.shape) == 3 and spec.shape[1:] == (queries, 4)]
+    if not fits:
+        raise InputError(
+            f"{source}: beside '{logits.name}' no output is boxes (B, {queries or 'queries'}, 4): "
+            f"{_listing(others) or 'there is no other'}",
+            fix="name logits and boxes with `model_output`, or pass `task='features'`",
+        )
+    return min(fits, key=lambda spec: not _named_as_boxes(spec)).name
+
+
+def _named_as_boxes(spec: TensorSpec) -> bool:
+    return "box" in spec.name.lower()
 
 
 def _per_image(spec: TensorSpec, main: TensorSpec) -> bool:

@@ -15,7 +15,7 @@ from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import GoldenParity
 from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Numerics, OutputNumerics, Parity, Report
-from vitedge.core.spec import WITH_CLASSES, Precision, Task
+from vitedge.core.spec import ONE_CLASS, Precision, Task
 from vitedge.measure.accuracy import ties
 from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.validation import run_all
@@ -51,7 +51,7 @@ def compare(
             broken = f"output '{name}': {why}" if len(outputs) > 1 else why
     finite = numerics.max_abs_error is not None
     agreement: float | None = None
-    if finite and task in WITH_CLASSES:
+    if finite and task in ONE_CLASS:
         agreement = float(ties.agreement(want[main], got).mean())
     return Parity(
         n=len(got),

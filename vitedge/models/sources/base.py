@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
-from vitedge.core.spec import Preprocess, Task
+from vitedge.core.spec import Detection, Preprocess, Task
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,10 +63,12 @@ class ModelIdentity:
     preprocess: Preprocess
     task: Task
     labels: tuple[str, ...]
-    """One for each class; empty for features."""
+    """One for each class, no-object left out; empty for features."""
     trained: bool
     notes: tuple[str, ...] = ()
     """What was assumed, and a user should know."""
+    detection: Detection | None = None
+    """How a detector's outputs, logits and then boxes, are read; None of any other."""
 
 
 Missing: TypeAlias = Mapping[Literal["weights", "preprocess"], VitedgeError]

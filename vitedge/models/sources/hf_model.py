@@ -24,6 +24,7 @@ from vitedge.models.sources.base import (
     not_here,
     stay_offline_if_unreachable,
 )
+from vitedge.models.sources.detectors import rule_of
 from vitedge.models.sources.imports import import_transformers, unimportable
 from vitedge.models.sources.labels import check_counts, class_names
 from vitedge.models.sources.outputs import ChosenOutputs, specs
@@ -102,23 +103,25 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
     checkpoints.require_finite(state, source)
     tensors = _answer(model, preprocess, source)
     usual = hf_outputs.usual(tensors, module, None if part else head, request.task)
-    outputs = choose(
-        specs(tensors), request.model_output or usual.names, request.task or usual.task, source
-    )
+    task, requested = request.task or usual.task, request.model_output
+    if task == "detection" and not request.task and requested and requested[:2] != usual.names[:2]:
+        task = "features"  # who keeps the logits alone has no detections
+    outputs = choose(specs(tensors), requested or usual.names, task, source)
     model.names = outputs.names
+    rule = rule_of(config.model_type, source) if outputs.task == "detection" else None
+    classes = outputs.classes - (rule.no_object if rule else 0)
     identity = ModelIdentity(
         name=bundle_name(name.rstrip("/").rpartition("/")[2]),
         source=source,
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=outputs.task,
-        labels=class_names(
-            request.labels, config.id2label, outputs.classes, f"{source}: config.json"
-        )
+        labels=class_names(request.labels, config.id2label, classes, f"{source}: config.json")
         if outputs.classes
         else (),
         trained=not request.random_weights,
         notes=(*assumed, *_left_out(kind, part, request.task, module), *outputs.notes),
+        detection=rule,
     )
     return ReferenceModel(identity, model, outputs.names, missing)
 

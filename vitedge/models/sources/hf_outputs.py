@@ -18,6 +18,8 @@ MAPS = (
     "fpn_hidden_states",
 )
 """Fields of values for each pixel. Of several levels the last, deepest one is the main output."""
+BOXES = "pred_boxes"
+"""Of detectors, beside their `logits`: queries' boxes by centre and size."""
 HEADS = ("class_queries_logits", "logits")
 """Of an image, or of queries, characters and whatever else is no pixel."""
 ENCODERS = (
@@ -71,11 +73,19 @@ def usual(
     maps = [name for name in own if name.startswith(MAPS) or name in _stages(module)]
     heads = [name for field in HEADS for name in own if name.startswith(field)]
     encoders = [name for name in ENCODERS if name in whole]
+    kind = type(module).__name__
+    if requested in (None, "detection") and {"logits", BOXES} <= {*own}:
+        further = (name for name in own if name not in ("logits", BOXES, *ENCODERS))
+        return Usual(("logits", BOXES, *further), "detection")
+    if requested == "detection":
+        raise InputError(
+            f"{kind} gives {', '.join(own) or 'no tensor'}, not `logits` and `{BOXES}`",
+            fix="drop `task`: it is no detector as transformers has them",
+        )
     order = [*maps[-1:], *heads, *encoders, *own]
     if requested == "dense":
         order = [name for name in order if whole[name].ndim == 4] or order
     main = next((name for name in order if whole[name].ndim >= 2), None)
-    kind = type(module).__name__
     if "keypoints" in tensors:
         raise InputError(
             f"{kind} gives as many keypoints as an image has, and an artifact's outputs have a "

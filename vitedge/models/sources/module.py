@@ -18,6 +18,7 @@ from vitedge.models.sources.base import (
     bundle_name,
     refuse,
 )
+from vitedge.models.sources.detectors import guessed
 from vitedge.models.sources.labels import class_names
 from vitedge.models.sources.outputs import ALONE, ChosenOutputs, named, specs
 
@@ -46,6 +47,10 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
     if single and request.model_output:
         raise InputError(f"{kind} gives one tensor, which has no name", fix="drop `model_output`")
     outputs = choose(specs(tensors), request.model_output, request.task, kind)
+    notes, rule = list[str](), None
+    if outputs.task == "detection":
+        rule = guessed(outputs.classes, len(request.labels), "", notes)
+    classes = outputs.classes - (rule.no_object if rule else 0)
     state = own.state_dict()
     checkpoints.require_finite(state, kind)
     identity = ModelIdentity(
@@ -54,9 +59,10 @@ def load(module: nn.Module, request: ModelRequest) -> ReferenceModel:
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=outputs.task,
-        labels=class_names(request.labels, None, outputs.classes, kind) if outputs.classes else (),
+        labels=class_names(request.labels, None, classes, kind) if outputs.classes else (),
         trained=True,
-        notes=outputs.notes,
+        notes=(*notes, *outputs.notes),
+        detection=rule,
     )
     if single:
         return ReferenceModel(identity, own)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import onnx_ir as ir
 
 from vitedge.core.errors import InputError
-from vitedge.core.spec import Preprocess
+from vitedge.core.spec import Detection, Preprocess
 from vitedge.graph.foreign.dimensions import bind, image_input
 from vitedge.graph.io import image_model, read
 from vitedge.models.sources import settings
 from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, bundle_name
+from vitedge.models.sources.detectors import guessed
 from vitedge.models.sources.labels import by_index, class_names
 from vitedge.models.zoo import numbered
 
@@ -24,15 +26,20 @@ def load(path: Path, request: ModelRequest) -> ReferenceModel:
     size = (given.height, given.width) if given else (request.height, request.width)
     bind(model, path, *size)
     preprocess, outputs = image_model(model, path, given, request.task, request.model_output)
+    rule = None
+    if outputs.task == "detection":
+        rule = _rule(model, path, outputs.classes, request, notes)
+    classes = outputs.classes - (rule.no_object if rule else 0)
     identity = ModelIdentity(
         name=bundle_name(path.stem),
         source=path.name,
         weights_sha256=file.sha256,
         preprocess=preprocess,
         task=outputs.task,
-        labels=_labels(model, path, outputs.classes, request, notes),
+        labels=_labels(model, path, classes, request, notes),
         trained=True,
         notes=(*notes, *outputs.notes),
+        detection=rule,
     )
     return ReferenceModel(identity, model)
 
@@ -62,6 +69,17 @@ def _preprocess(
         if preprocess is not None:
             return settings.of_size(preprocess, *asked)
     return preprocess and settings.of_size(preprocess, request.height, request.width)
+
+
+def _rule(
+    model: ir.Model, path: Path, columns: int, request: ModelRequest, notes: list[str]
+) -> Detection:
+    """How a detector with so many `columns` of logits is read."""
+    names: object = request.labels
+    with contextlib.suppress(InputError):  # of a file that nobody asked for: `_labels` says so
+        names = names or settings.labels_of(path, model.metadata_props)[0]
+        return guessed(columns, len(by_index(names, "")), settings.model_type(path), notes)
+    return guessed(columns, 0, "", notes)
 
 
 def _labels(

@@ -43,8 +43,17 @@ def read_preprocess(
     if not _PROCESSOR_KEYS & set(settings):
         return convert(settings, Preprocess, str(path))
     config = path.with_name(CONFIG)
-    kind = str(_read_json(config).get("model_type", "")) if config.is_file() else ""
-    return from_hf(settings, kind, image_size, notes)
+    return from_hf(settings, _model_type(config), image_size, notes)
+
+
+def model_type(path: Path) -> str:
+    """What the config.json beside a model says that it is; empty where it does not."""
+    config = beside(path, CONFIG)
+    return _model_type(config) if config else ""
+
+
+def _model_type(config: Path) -> str:
+    return str(_read_json(config).get("model_type", "")) if config.is_file() else ""
 
 
 def processor_beside(path: Path) -> Path | None:

@@ -98,8 +98,9 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
         labels=class_names(request.labels, names, count, arch) if count else (),
         trained=weights is not None,
         notes=tuple(notes),
+        detection=card.detection if task == card.task else None,
     )
-    return ReferenceModel(identity, module)
+    return ReferenceModel(identity, module, ("logits", "boxes") if identity.detection else ())
 
 
 def _notes(card: ZooModel, request: ModelRequest, interpolated: bool) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from vitedge.core.spec import Preprocess, Task
+from vitedge.core.spec import Detection, Preprocess, Task
 from vitedge.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vitedge.models.zoo.configs import (
     BiTConfig,
@@ -50,6 +50,8 @@ class ZooModel:
     task: Task = "classification"
     class_names: tuple[str, ...] = ()
     """In the order of the outputs; empty where the weights do not say."""
+    detection: Detection | None = None
+    """How the outputs of a detector are read: its module gives logits and boxes."""
 
     def card(self) -> dict[str, object]:
         """What `vitedge models show` prints."""

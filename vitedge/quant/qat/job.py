@@ -16,7 +16,7 @@ from vitedge.core.bounds import asked, levels
 from vitedge.core.manifest import Bounds, Losses
 from vitedge.core.numerics import fill_batch
 from vitedge.core.report import Numerics
-from vitedge.core.spec import WITH_CLASSES, Task, Training
+from vitedge.core.spec import ONE_CLASS, Task, Training
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.quant.qat.loss import Mixed, NetworkOutputs, loss
 from vitedge.quant.qat.network import Network
@@ -82,7 +82,7 @@ def measure(job: TrainingJob, device: torch.device) -> Look:
         outputs, reference = (_first(network(filled), n) for network in (job.student, job.teacher))
         whole = Mixed(images, labels, labels, 1.0)
         total += n * float(loss(outputs, reference, whole, job.task, job.settings))
-        if job.task in WITH_CLASSES:
+        if job.task in ONE_CLASS:
             right += _right(outputs.logits, reference.logits, labels)
         if errors:
             fp32, student = _arrays(reference), _arrays(outputs)
@@ -90,7 +90,7 @@ def measure(job: TrainingJob, device: torch.device) -> Look:
         count += n
     return Look(
         total / count,
-        right / count if job.task in WITH_CLASSES else None,
+        right / count if job.task in ONE_CLASS else None,
         levels(errors.result("held out")) if errors else None,
     )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitedge.core.spec import WITH_CLASSES, Task, Training
+from vitedge.core.spec import ONE_CLASS, Task, Training
 from vitedge.data.imageset import UNLABELLED
 
 
@@ -62,7 +62,7 @@ def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: floa
     Of what has no classes: the squared error relative to the teacher's power.
     """
     student, teacher = student.float(), teacher.float()
-    if task not in WITH_CLASSES:
+    if task not in ONE_CLASS:
         return (student - teacher).square().mean() / teacher.square().mean()
     log_student, log_teacher = (
         F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)
