@@ -52,7 +52,7 @@ def test_detections_are_those_of_the_librarys_own_post_processing(folder, archit
         whole, threshold=0.0, target_sizes=[(SIZE[1], SIZE[0])]
     )
     got = detections(logits, boxes, rule)
-    in_pixels = placement(SIZE, identity.preprocess).in_pixels(got.boxes, identity.preprocess)
+    in_pixels = placement(SIZE, identity.preprocess).in_pixels(got.boxes)
     order = torch.argsort(want["scores"], descending=True, stable=True)
     assert identity.task == "detection" and identity.labels == ("circle", "square", "star")
     assert np.array_equal(got.classes, want["labels"][order].numpy())

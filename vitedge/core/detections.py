@@ -55,6 +55,18 @@ def detections(
     )
 
 
+def rows(outputs: Sequence[NDArray[np.float32]], rule: Detection) -> NDArray[np.float32]:
+    """Detections of logits (n, queries, classes) and boxes (n, queries, 4) as (n, k, 6): score,
+    class, left, top, right, bottom. An image with fewer than k has scores of -1 at its end."""
+    of_images = [detections(*pair, rule) for pair in zip(outputs[0], outputs[1], strict=True)]
+    most = max((len(image.scores) for image in of_images), default=0)
+    table = np.full((len(of_images), most, 6), -1, np.float32)
+    for place, image in zip(table, of_images, strict=True):
+        count = len(image.scores)
+        place[:count, 0], place[:count, 1], place[:count, 2:] = image[:3]
+    return table
+
+
 def class_scores(logits: NDArray[np.float32], rule: Detection) -> NDArray[np.float64]:
     """How sure each class of logits (…, classes) is, 0-1, no-object left out."""
     exact = logits.astype(np.float64)

@@ -28,7 +28,7 @@ from vitedge.core.spec import Count, Positive, Precision
 
 SCHEMA = "vitedge.report/1"
 
-Metric = Literal["top1", "miou", "pixel_error", "knn_agreement"]
+Metric = Literal["top1", "miou", "map", "pixel_error", "knn_agreement"]
 LIKENESS: frozenset[Metric] = frozenset(("pixel_error", "knn_agreement"))
 """Those of how like FP32's outputs are, which are right by definition, not of how good."""
 
@@ -51,9 +51,11 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     confidence: float
     agreement: float | None
     """Share of images (of pixels, in segmentation) on which both choose the same class; of
-    features, share of images with the same nearest neighbour; None of dense maps."""
+    features, share of images with the same nearest neighbour; None of dense maps and detections.
+    """
     also: dict[str, Compared]
-    """Further metrics: `top5`, `pixel_accuracy`, `pixel_error_p99`."""
+    """Further metrics: `top5`, `pixel_accuracy`, `pixel_error_p99`, `map_50`, `map_75` and, of
+    objects of a size that there are, `map_small`, `map_medium`, `map_large`."""
     n: Positive
     data: str
     skipped: dict[str, int]
@@ -98,6 +100,18 @@ class OutputNumerics(Measurement, frozen=True, kw_only=True):
         return self.token_sqnr_db.p5 if self.token_sqnr_db else None
 
 
+class DetectionError(Measurement, frozen=True, kw_only=True):
+    """Detections of the artifact against FP32's, query by query."""
+
+    box_iou: float
+    """Mean intersection over union of each query's box with FP32's, 0-1, a query counting by how
+    sure FP32 is that it shows anything."""
+    top_overlap: float
+    """Share of FP32's best detections, query and class, that are among the artifact's, 0-1."""
+    top: int
+    """How many of an image those are."""
+
+
 class Numerics(OutputNumerics, frozen=True, kw_only=True):
     """The main output of the artifact against FP32's."""
 
@@ -109,6 +123,8 @@ class Numerics(OutputNumerics, frozen=True, kw_only=True):
     kept_queries: float | None = None
     """Share of FP32's queries that the artifact gives, too, of a model that orders them by its
     own scores: there outputs are compared query by query, matched. None of any other."""
+    detections: DetectionError | None = None
+    """None of what is no detector."""
     degenerate: str = ""
     """Why these figures prove nothing: FP32's output hardly varies; empty where it does."""
 

@@ -10,23 +10,30 @@ from numpy.typing import NDArray
 from vitedge.core.spec import Preprocess
 from vitedge.data.geometry import margins, mirrored, resized_sizes
 
+Pair = tuple[float, float]
+"""Along x and y."""
+
 
 class Placement(NamedTuple):
-    """Coordinate x of a photograph is `scale · x + offset` in the input; both count pixels from the
-    left or upper edge, not from a pixel's centre."""
+    """Pixel x of a photograph is `scale · x + offset` of the input, whose sides are 1.
+
+    It counts from the left or upper edge, not from the first pixel's centre.
+    """
 
     scale: tuple[float, float]
     """Along x and y."""
     offset: tuple[float, float]
-    """Pixels of the input, along x and y."""
     size: tuple[int, int]
     """Width and height of the photograph, pixels."""
 
-    def in_pixels(self, boxes: NDArray[Any], preprocess: Preprocess) -> NDArray[np.float32]:
+    @property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Both scales, and both offsets."""
+        return *self.scale, *self.offset
+
+    def in_pixels(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
         """Corners (…, 4) relative to the input's sides, as pixels of the photograph."""
-        sides = np.array((preprocess.width, preprocess.height) * 2, np.float64)
-        offset, scale = np.array(self.offset * 2), np.array(self.scale * 2)
-        return np.asarray((boxes * sides - offset) / scale, np.float32)
+        return np.asarray((boxes - self.offset * 2) / np.array(self.scale * 2), np.float32)
 
 
 def placement(size: tuple[int, int], preprocess: Preprocess) -> Placement:
@@ -39,7 +46,7 @@ def placement(size: tuple[int, int], preprocess: Preprocess) -> Placement:
     after = margins(resized, preprocess)
     scale = (resized[0] / framed[0], resized[1] / framed[1])
     offset = (after[0] + before[0] * scale[0], after[1] + before[1] * scale[1])
-    return Placement(scale, offset, size)
+    return _of_input(scale, offset, size, new)
 
 
 def _framed(
@@ -64,4 +71,10 @@ def _boxed(size: tuple[int, int], new: tuple[int, int]) -> Placement:
     steps = [larger * side / (side - 1) for side in new]
     starts = [(old - larger * side) / 2 for old, side in zip(size, new, strict=True)]
     x, y = (0.5 - (0.5 + at) / step for at, step in zip(starts, steps, strict=True))
-    return Placement((1 / steps[0], 1 / steps[1]), (x, y), size)
+    return _of_input((1 / steps[0], 1 / steps[1]), (x, y), size, new)
+
+
+def _of_input(scale: Pair, offset: Pair, size: tuple[int, int], new: tuple[int, int]) -> Placement:
+    """Of a scale and an offset in pixels of the input."""
+    (width, height), (x, y), (left, top) = new, scale, offset
+    return Placement((x / width, y / height), (left / width, top / height), size)

@@ -84,6 +84,14 @@ def between(metric: Metric, paired: PairedPredictions, confidence: float) -> Dro
     if metric == "top1":
         return of_pairs(*discordant(first == labels, second == labels), len(labels), confidence)
     n = len(first)
+    if metric == "map":
+        from vitedge.measure.accuracy import average_precision
+
+        models = [average_precision.Evaluation(labels, found) for found in (first, second)]
+        points = 100 * (models[0].summary()["map"] - models[1].summary()["map"])
+        bounds = average_precision.drop_pp(models[0], models[1], 2 * confidence - 1)
+        interval = bounds or (-100.0, 100.0)
+        return Drop(points, interval, n, _variance(interval, confidence, n))
 
     def measure(sums: NDArray[Any]) -> NDArray[Any]:
         if metric in LIKENESS:
@@ -117,9 +125,10 @@ def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> PairedPre
             f"{len(a.digests):,} and {len(b.digests):,}, of which {shared:,} are the same",
             fix=fix,
         )
-    if a.artifact.shape != b.artifact.shape:
+    boxes = a.labels.ndim == b.labels.ndim == 3
+    if not boxes and a.artifact.shape != b.artifact.shape:
         raise InputError(f"{names[0]} and {names[1]} have not the same classes", fix=fix)
-    masks = a.artifact.ndim == 3  # of which the third row counts pixels labelled
+    masks = a.artifact.ndim == 3 and not boxes  # of which the third row counts pixels labelled
     if not np.array_equal(a.labels, b.labels) or (
         masks and (a.artifact[:, 2] != b.artifact[:, 2]).any()
     ):
@@ -130,8 +139,6 @@ def pair(first: PerImage, second: PerImage, names: tuple[str, str]) -> PairedPre
 def _ordered(per_image: PerImage) -> PerImage:
     """The artifact's part, images by digest; the same image twice, by label."""
     digests, labels, artifact = per_image.digests, per_image.labels, per_image.artifact
-    if len(labels):
-        order = np.lexsort((labels, digests))
-        return PerImage(digests[order], labels[order], artifact[order])
-    order = np.argsort(digests, kind="stable")
-    return PerImage(digests[order], labels, artifact[order])
+    keys = (labels, digests) if labels.ndim == 1 and len(labels) else (digests,)
+    order = np.lexsort(keys)
+    return PerImage(digests[order], labels[order] if len(labels) else labels, artifact[order])

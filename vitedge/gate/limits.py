@@ -242,7 +242,7 @@ class Limits(Spec, frozen=True, kw_only=True):
             "Largest accuracy lost, percentage points.", "drop_pp", " pp", _drop, _drop_since
         ),
     ] = None
-    """Accuracy (top-1, mIoU, k-NN agreement, or pixel error gained) lost against FP32 and the
+    """Accuracy (top-1, mIoU, mAP, k-NN agreement, or pixel error gained) lost against FP32 and the
     baseline, points."""
     min_speedup: Annotated[
         Ratio | None, _in_turn("Least speed-up over FP32.", "speedup", "×", _speedup)
@@ -293,6 +293,8 @@ class Limits(Spec, frozen=True, kw_only=True):
         None
     )
     min_miou: Annotated[Level | None, _on_outputs("Least mIoU, 0-1.", "miou", "", _accuracy)] = None
+    min_map: Annotated[Level | None, _on_outputs("Least mAP, 0-1.", "map", "", _accuracy)] = None
+    """COCO's, over IoU from 0.50 to 0.95."""
 
 
 LIMITS: dict[str, Limit] = {

@@ -103,20 +103,38 @@ def resampled_drop_pp(
     drop = float(metric(totals[0]) - metric(totals[1]))
     without = metric(totals[0] - fp32) - metric(totals[1] - artifact)  # each image left out once
     differ = (fp32 != artifact).reshape(n, -1).any(axis=1)
-    if (count := int(differ.sum())) < 10:
+    return pseudo_values_drop_pp(drop, without, int(differ.sum()), n, confidence)
+
+
+def pseudo_values_drop_pp(
+    drop: float, without: NDArray[np.float64], differ: int, n: int, confidence: float
+) -> tuple[float, float]:
+    """Bound a drop of n images, percentage points, as `resampled_drop_pp` has it.
+
+    Args:
+        drop: of all images, 0-1.
+        without: (groups,) the same with one group of images left out; groups are as large as each
+            other, a single image where that is cheap.
+        differ: images of which the two models make different things.
+        n: all images.
+        confidence: two-sided.
+    """
+    groups = len(without)
+    if differ < 10:
         pulls = n * np.abs(without - drop)  # together they may pull where none alone does
-        pull = max(1.0, float(pulls.max()), n * abs(drop) / max(count, 1))
-        low, high = drop_pp(0, count, n, confidence)[0], drop_pp(count, 0, n, confidence)[1]
+        pull = max(1.0, float(pulls.max()), n * abs(drop) / max(differ, 1))
+        low, high = drop_pp(0, differ, n, confidence)[0], drop_pp(differ, 0, n, confidence)[1]
         return max(-100.0, pull * low), min(100.0, pull * high)
-    weights = np.random.default_rng(0).multinomial(n, [1 / n] * n, RESAMPLES).astype(np.float64)
-    values = n * drop - (n - 1) * without
-    means = weights @ values / n
+    weights = np.random.default_rng(0).multinomial(groups, [1 / groups] * groups, RESAMPLES)
+    weights = weights.astype(np.float64)
+    values = groups * drop - (groups - 1) * without
+    means = weights @ values / groups
     variances = np.maximum(
-        weights @ (values - values.mean()) ** 2 / n - (means - values.mean()) ** 2, 0
+        weights @ (values - values.mean()) ** 2 / groups - (means - values.mean()) ** 2, 0
     )
-    t = (means - values.mean()) / np.sqrt(np.maximum(variances / (n - 1), 1e-30))
+    t = (means - values.mean()) / np.sqrt(np.maximum(variances / (groups - 1), 1e-30))
     below, above = np.quantile(t, [(1 - confidence) / 2, (1 + confidence) / 2])
-    error = float(np.std(values, ddof=1)) / sqrt(n)
+    error = float(np.std(values, ddof=1)) / sqrt(groups)
     low, high = drop - float(above) * error, drop - float(below) * error
     return 100 * max(-1.0, low), 100 * min(1.0, high)
 

@@ -166,5 +166,5 @@ def test_a_box_in_the_input_lies_where_its_pixels_came_from(rule, size):
     rows, columns = (np.flatnonzero(bright.any(axis=axis)) for axis in (1, 0))
     edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / 72
     place = placement(size, preprocess)
-    tolerance = 0.75 / min(place.scale)
-    assert np.abs(place.in_pixels(edges, preprocess) - box).max() <= tolerance
+    tolerance = 0.75 / min(place.scale) / 72
+    assert np.abs(place.in_pixels(edges) - box).max() <= tolerance

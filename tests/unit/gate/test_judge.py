@@ -28,6 +28,7 @@ MEASURED = {
     "min_token_sqnr_db": ("numerics", "validate"),
     "min_top1": ("accuracy", "validate"),
     "min_miou": ("accuracy", "validate"),
+    "min_map": ("accuracy", "validate"),
 }
 """The section of the report that a limit reads, and the command that measures it."""
 

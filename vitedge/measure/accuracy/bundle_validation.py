@@ -125,7 +125,7 @@ def _compare(
                 baseline = stack.enter_context(load(fp32))
             reference.check(bundle, fp32, baseline)
         progress = partial(steps, f"validating {manifest.name}", total=len(images))
-        task, orders = manifest.model.task, manifest.orders
+        task, orders, rule = manifest.model.task, manifest.orders, manifest.model.detection
         if not labelled:
             numerics = compare(
                 session,
@@ -134,6 +134,7 @@ def _compare(
                 task,
                 calibration=digests,
                 orders=orders,
+                detection=rule,
                 on_progress=progress,
             )
             return None, numerics, None
@@ -144,6 +145,7 @@ def _compare(
             task,
             calibration=digests,
             orders=orders,
+            detection=rule,
             on_progress=progress,
         )
         return accuracy, measured or _against_golden(bundle, session), per_image
@@ -159,9 +161,9 @@ def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:
 
 def _against_golden(bundle: Bundle, session: Session) -> Numerics:
     golden = bundle.golden()
-    names = [spec.name for spec in session.outputs]
+    names, model = [spec.name for spec in session.outputs], bundle.manifest.model
     outputs = dict(zip(names, run_all(session, golden.images), strict=True))
-    return against_golden(golden, outputs, bundle.manifest.model.task, bundle.manifest.orders)
+    return against_golden(golden, outputs, model.task, bundle.manifest.orders, model.detection)
 
 
 def has_own_images(bundle: Bundle) -> bool:

@@ -53,18 +53,22 @@ class PerImage:
 
     digests: NDArray[np.uint64]
     """(n,) first 8 bytes of the SHA-256 of each image's input pixels."""
-    labels: NDArray[np.int32]
-    """(n,) class indices; (0,) but in classification."""
+    labels: NDArray[Any]
+    """(n,) class indices; detection: (n, g, 7) objects, as `average_precision.Table` has them; (0,)
+    of any other task."""
     artifact: NDArray[Any]
     """What each image adds to the artifact's metric: `top1`: (n,) the class chosen; `miou`:
-    (n, 3, classes) pixels in both, predicted, labelled; `pixel_error`: (n,) the mean error
-    of its pixels; `knn_agreement`: (n,) the share of neighbours kept."""
+    (n, 3, classes) pixels in both, predicted, labelled; `map`: (n, k, 6) its detections, in
+    pixels; `pixel_error`: (n,) the mean error of its pixels; `knn_agreement`: (n,) the share of
+    neighbours kept."""
     fp32: NDArray[Any] | None = None
     """The same of FP32; None where it was not run, or the artifact alone is kept."""
     worst: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """(k,) positions of the images on which the two differ most, worst first; k ≤ 24."""
     thumbnails: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
-    """(k, h, w, 3) of these, RGB; h, w ≤ 64."""
+    """(k, h, w, 3) of these, RGB; h, w ≤ 64, of detectors 160."""
+    frames: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """(k, 4) of these, of detectors: `Placement.frame`, from pixels to thumbnails."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,23 +129,39 @@ def arrays(per_image: PerImage) -> dict[str, NDArray[Any]]:
 def per_image(named: Mapping[str, NDArray[Any]], metric: Metric) -> PerImage:
     """The reverse of `arrays`. Raises KeyError where one is missing, ValueError if they differ."""
     whole = {name: named[name] for name in _ARRAYS}
-    return checked(PerImage(fp32=named.get("fp32"), **whole), metric)
+    frames = named.get("frames", np.zeros((0, 4), np.float32))
+    return checked(PerImage(fp32=named.get("fp32"), frames=frames, **whole), metric)
 
 
 def checked(per_image: PerImage, metric: Metric) -> PerImage:
     """`per_image`, where its arrays are of `metric` and of the same images. Raises ValueError."""
     n, shape = per_image.digests.shape, per_image.artifact.shape
     models = [array for array in (per_image.artifact, per_image.fp32) if array is not None]
-    whole = (per_image.digests, per_image.labels, per_image.worst, per_image.thumbnails)
+    whole: list[NDArray[Any]] = [per_image.digests, per_image.worst, per_image.thumbnails]
+    whole += [] if metric == "map" else [per_image.labels]
     if any(array.dtype.kind not in "iu" for array in whole):
         raise ValueError("its arrays are not of whole numbers")
+    labels = per_image.labels.shape
+    if metric == "map":
+        k = per_image.worst.shape
+        fits = (
+            len(labels) == 3
+            and (labels[:1], labels[2]) == (n, 7)
+            and per_image.labels.dtype.kind == "f"
+            and all(array.ndim == 3 and array.shape[2] == 6 for array in models)
+            and per_image.frames.shape == (*k, 4)
+        )
+    else:
+        fits = (
+            labels in ((n,) if metric == "top1" else (n, (0,)))
+            and (shape[1:2] == (3,) and len(shape) == 3 if metric == "miou" else len(shape) == 1)
+            and len({array.shape for array in models}) == 1
+        )
     fits = (
-        len(n) == 1
-        and per_image.labels.shape in ((n,) if metric == "top1" else (n, (0,)))
-        and (shape[1:2] == (3,) and len(shape) == 3 if metric == "miou" else len(shape) == 1)
+        fits
+        and len(n) == 1
         and per_image.thumbnails.shape[3:] == (3,)
         and all(array.shape[:1] == n and array.dtype.kind in "iuf" for array in models)
-        and len({array.shape for array in models}) == 1
         and per_image.worst.shape == per_image.thumbnails.shape[:1]
         and bool(((per_image.worst >= 0) & (per_image.worst < n[0])).all())
     )

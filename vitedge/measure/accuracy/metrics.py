@@ -13,6 +13,7 @@ from vitedge.core.report import Compared
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
 from vitedge.measure.accuracy import ties
+from vitedge.measure.accuracy.detection_score import MeanAveragePrecision
 from vitedge.measure.accuracy.likeness import Neighbours, PixelError
 from vitedge.measure.accuracy.metric import MetricResult, Outputs, Score, compared
 from vitedge.measure.statistics import discordant, drop_pp, resampled_drop_pp
@@ -23,6 +24,7 @@ def score(task: Task) -> Score:
     scores: dict[Task, Callable[[], Score]] = {
         "classification": TopK,
         "segmentation": MeanIoU,
+        "detection": MeanAveragePrecision,
         "dense": PixelError,
         "features": Neighbours,
     }

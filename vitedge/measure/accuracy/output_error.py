@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from vitedge.core.matching import in_order
 from vitedge.core.numerics import as_maps, by_position, cosines, decibels, sqnr_db
 from vitedge.core.report import Numerics, OutputNumerics, TokenSqnr
-from vitedge.core.spec import Task
+from vitedge.core.spec import Detection, Task
+from vitedge.measure.accuracy.detection_error import DetectionErrors
 from vitedge.measure.accuracy.variation import Variation
 
 Output = NDArray[np.float32]
@@ -93,15 +94,23 @@ class OutputError:
 class OutputErrors:
     """The error of each output by its name, the main one first.
 
-    Queries whose `orders` scores choose, as `Manifest.orders` says, are matched with FP32's.
+    Queries whose `orders` scores choose, as `Manifest.orders` says, are matched with FP32's. Of a
+    detector, `detection` says how the first two are read.
     """
 
-    def __init__(self, names: Iterable[str], task: Task, orders: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        task: Task,
+        orders: Sequence[str] = (),
+        detection: Detection | None = None,
+    ) -> None:
         names = tuple(names)
         self._orders = orders or ("",) * len(names)
         pairs = zip(names, self._orders, strict=True)
         self._errors = {name: OutputError(matched=bool(order)) for name, order in pairs}
         self._task = task
+        self._detections = DetectionErrors(detection) if detection else None
         self._queries = self._kept = 0
 
     @property
@@ -116,8 +125,10 @@ class OutputErrors:
         self._kept += int(kept.sum())
         return outputs
 
-    def update(self, fp32: Iterable[Output], artifact: Iterable[Output]) -> None:
+    def update(self, fp32: Sequence[Output], artifact: Sequence[Output]) -> None:
         """Add the outputs of one batch, `matched`, in the order of the names."""
+        if self._detections:
+            self._detections.update(fp32, artifact)
         outputs = zip(self._errors.values(), fp32, artifact, strict=True)
         for place, (error, want, got) in enumerate(outputs):
             maps = self._task == "dense" and not place
@@ -127,7 +138,8 @@ class OutputErrors:
         """The error over everything seen, as `numerics` says."""
         result = numerics(self._errors, data, distinct)
         kept = self._kept / self._queries if self._queries else None
-        return msgspec.structs.replace(result, kept_queries=kept)
+        found = self._detections.result() if self._detections else None
+        return msgspec.structs.replace(result, kept_queries=kept, detections=found)
 
 
 def numerics(errors: Mapping[str, OutputError], data: str, distinct: int | None = None) -> Numerics:

@@ -15,7 +15,7 @@ from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import GoldenParity
 from vitedge.core.numerics import EXPORT_PARITY
 from vitedge.core.report import Numerics, OutputNumerics, Parity, Report
-from vitedge.core.spec import ONE_CLASS, Precision, Task
+from vitedge.core.spec import ONE_CLASS, Detection, Precision, Task
 from vitedge.measure.accuracy import ties
 from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.validation import run_all
@@ -34,14 +34,16 @@ def compare(
     task: Task,
     at_export: GoldenParity | None,
     orders: Sequence[str] = (),
+    detection: Detection | None = None,
 ) -> Parity:
     """Compare `outputs` (k, …) for the golden images with FP32's, and with those `at_export`.
 
-    The main one comes first; one that is broken breaks them all. `orders` are the manifest's.
+    The main one comes first; one that is broken breaks them all. `orders` and
+    `detection` are the manifest's.
     """
     main, got = next(iter(outputs.items()))
     want = golden.by_name(main)
-    numerics = against_golden(golden, outputs, task, orders)
+    numerics = against_golden(golden, outputs, task, orders, detection)
     before_db = {} if at_export is None else {main: at_export.sqnr_db, **at_export.further}
     broken = ""
     for name, error in (numerics.outputs or {main: numerics}).items():
@@ -81,9 +83,11 @@ def against_golden(
     outputs: Mapping[str, NDArray[np.float32]],
     task: Task,
     orders: Sequence[str] = (),
+    detection: Detection | None = None,
 ) -> Numerics:
     """The error of `outputs` (k, …) for the golden images, the main one first, against FP32's."""
-    by_name, errors = golden.by_name(next(iter(outputs))), OutputErrors(outputs, task, orders)
+    by_name = golden.by_name(next(iter(outputs)))
+    errors = OutputErrors(outputs, task, orders, detection)
     want = [by_name[name] for name in outputs]
     errors.update(want, errors.matched(want, list(outputs.values())))
     return errors.result("golden", len({image.tobytes() for image in golden.images}))
@@ -95,8 +99,9 @@ def _on_golden(bundle: Bundle, threads: int = 0) -> Parity:
     with open_session(bundle, threads) as session:
         names = [spec.name for spec in session.outputs]
         outputs = dict(zip(names, run_all(session, golden.images), strict=True))
-    task, orders = manifest.model.task, manifest.orders
-    return compare(golden, outputs, manifest.precision, task, manifest.golden, orders)
+    model, orders = manifest.model, manifest.orders
+    before, precision = manifest.golden, manifest.precision
+    return compare(golden, outputs, precision, model.task, before, orders, model.detection)
 
 
 def at_export(bundle: Bundle) -> GoldenParity | None:

@@ -70,5 +70,6 @@ def _difference(fp32: Bundle, golden: Golden, session: Session) -> str:
         if outputs[name].shape != want.shape:
             return f"it gives {outputs[name].shape}, not {want.shape}"
     manifest = fp32.manifest
-    task, orders = manifest.model.task, manifest.orders
-    return compare(golden, outputs, manifest.precision, task, None, orders).broken
+    model, orders = manifest.model, manifest.orders
+    precision, rule = manifest.precision, model.detection
+    return compare(golden, outputs, precision, model.task, None, orders, rule).broken

@@ -9,13 +9,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.detections import rows
 from vitedge.core.errors import SharedError
 from vitedge.core.numerics import fill_batch
 from vitedge.core.report import Accuracy, Numerics
 from vitedge.core.runtime import Session
-from vitedge.core.spec import Task
+from vitedge.core.spec import Detection, Task
 from vitedge.data.imageset import Batch, ImageSet
 from vitedge.measure.accuracy import metrics
+from vitedge.measure.accuracy.detection_score import objects_table
 from vitedge.measure.accuracy.evidence import PerImage
 from vitedge.measure.accuracy.metric import MetricResult
 from vitedge.measure.accuracy.output_error import OutputErrors
@@ -48,16 +50,18 @@ def validate(
     *,
     calibration: Set[str],
     orders: Sequence[str] = (),
+    detection: Detection | None = None,
     on_progress: Callable[[int], None] = lambda seen: None,
 ) -> Validation:
     """Run `artifact` and `fp32` over `images` and compare with the labels and with each other.
 
     `calibration` are the digests of images the artifact was calibrated on: meeting one is an
     InputError, because accuracy on images that shaped the artifact proves nothing. Outputs whose
-    `orders` scores choose, as the manifest says, are compared query by query, matched. Without
+    `orders` scores choose, as the manifest says, are compared query by query, matched; `detection`
+    says how those of a detector are read. Without
     `fp32` only the artifact's own accuracy is measured; where both are one session, it runs once.
     """
-    scorer = _Scorer(task, [spec.name for spec in artifact.outputs], orders)
+    scorer = _Scorer(task, [spec.name for spec in artifact.outputs], orders, detection)
     for batch, outputs, reference in _runs(artifact, fp32, images, calibration):
         scorer.add(batch, outputs, reference)
         on_progress(scorer.seen)
@@ -88,10 +92,11 @@ def compare(
     *,
     calibration: Set[str],
     orders: Sequence[str],
+    detection: Detection | None = None,
     on_progress: Callable[[int], None],
 ) -> Numerics:
     """The numerics of `validate`, on images that have no labels."""
-    errors = OutputErrors([spec.name for spec in artifact.outputs], task, orders)
+    errors = OutputErrors([spec.name for spec in artifact.outputs], task, orders, detection)
     digests: list[str] = []
     for batch, outputs, reference in _runs(artifact, fp32, images, calibration):
         assert reference is not None
@@ -122,10 +127,17 @@ def _runs(
 class _Scorer:
     """What the outputs say, worked out for many images at a time: the runtimes have the cores."""
 
-    def __init__(self, task: Task, outputs: Sequence[str], orders: Sequence[str]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        outputs: Sequence[str],
+        orders: Sequence[str],
+        detection: Detection | None,
+    ) -> None:
         self.seen = 0
         self.score = metrics.score(task)
-        self.error = OutputErrors(outputs, task, orders)
+        self.error = OutputErrors(outputs, task, orders, detection)
+        self._detection = detection
         self._worst = WorstImages(task)
         self._digests: list[int] = []
         self._labels: list[NDArray[Any]] = []
@@ -140,7 +152,13 @@ class _Scorer:
             self._labels.append(labels)
         if fp32 is not None:
             artifact = self.error.matched(fp32, artifact)
-            self._worst.add(batch.images, labels, artifact[0], fp32[0])
+        main, reference = artifact[0], fp32[0] if fp32 else None
+        if self._detection:
+            main = rows(artifact, self._detection)
+            reference = rows(fp32, self._detection) if fp32 else None
+            self.score.add(labels, main, reference)
+        if reference is not None:
+            self._worst.add(batch.images, labels, main, reference)
         self._waiting.append((labels, *artifact, *(fp32 or ())))
         size_bytes = max(1, sum(output.nbytes for output in artifact))
         if len(self._waiting) >= min(FLUSH_RUNS, max(1, FLUSH_BYTES // size_bytes)):
@@ -153,7 +171,8 @@ class _Scorer:
         labels, *outputs = (np.concatenate(p) for p in zip(*self._waiting, strict=True))
         self._waiting.clear()
         artifact, fp32 = outputs[: self.error.count], outputs[self.error.count :]
-        self.score.add(labels, artifact[0], fp32[0] if fp32 else None)
+        if self._detection is None:
+            self.score.add(labels, artifact[0], fp32[0] if fp32 else None)
         if fp32:
             self.error.update(fp32, artifact)
 
@@ -165,9 +184,14 @@ class _Scorer:
         """What each image came to, once everything is scored."""
         worst, thumbnails = self._worst.result()
         labels = np.concatenate(self._labels) if self._labels else np.zeros(0)
+        frames = np.zeros((0, 4))
+        if self._detection:
+            frames = np.array([labels[place].placement.frame for place in worst]).reshape(-1, 4)
+            labels = objects_table(labels)
         return PerImage(
             digests=np.array(self._digests, np.uint64),
-            labels=labels.astype(np.int32),
+            labels=labels if self._detection else labels.astype(np.int32),
+            frames=frames.astype(np.float32),
             artifact=result.artifact,
             fp32=result.fp32,
             worst=worst,

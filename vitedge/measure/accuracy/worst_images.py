@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.detections import iou
 from vitedge.core.numerics import by_position, cosines
 from vitedge.core.spec import Task
 from vitedge.measure.accuracy import ties
 
 WORST_COUNT = 24
 SIDE_PX = 64
+SCENE_PX = 160
+"""Of what boxes are drawn on."""
 
 Outputs = NDArray[np.float32]
 
@@ -23,6 +26,7 @@ class WorstImages:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self._side_px = SCENE_PX if task == "detection" else SIDE_PX
         self._heap: list[tuple[float, int, NDArray[np.uint8]]] = []  # the least bad on top
         self._seen = 0
 
@@ -32,7 +36,11 @@ class WorstImages:
         """Take the images (n, H, W, 3), labels and outputs (n, …) of one run."""
         for offset, badness in enumerate(_difference(self._task, labels, artifact, fp32)):
             if badness > (self._heap[0][0] if len(self._heap) == WORST_COUNT else 0):
-                entry = (float(badness), -self._seen - offset, _thumbnail(images[offset]))
+                entry = (
+                    float(badness),
+                    -self._seen - offset,
+                    _thumbnail(images[offset], self._side_px),
+                )
                 push = heapq.heappushpop if len(self._heap) == WORST_COUNT else heapq.heappush
                 push(self._heap, entry)
         self._seen += len(images)
@@ -52,9 +60,12 @@ def _difference(
 
     Classes: how much more probable the artifact finds its choice than FP32's, and 1 more where
     that is another and FP32's was right. Segmentation: share of pixels. Dense maps: mean
-    difference. Features: 1 - cosine.
+    difference. Features: 1 - cosine. Detections (n, k, 6): what part of them, each counting by its
+    score, has no like in the other's.
     """
     n = len(artifact)
+    if task == "detection":
+        return np.array([_changed(*pair) for pair in zip(fp32, artifact, strict=True)])
     if task == "segmentation":
         return np.asarray((artifact.argmax(1) != fp32.argmax(1)).reshape(n, -1).mean(1))
     if task == "dense":
@@ -73,9 +84,25 @@ def _difference(
     return difference
 
 
-def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """At most SIDE_PX a side: means of squares of pixels."""
-    step = -(-max(image.shape[:2]) // SIDE_PX)
+def _changed(fp32: Outputs, artifact: Outputs) -> float:
+    """The part of the detections (k, 6) of one image that has no like in the other's.
+
+    Two are alike by their IoU, times the smaller of their scores over the larger.
+    """
+    first, second = (rows[rows[:, 0] >= 0].astype(np.float64) for rows in (fp32, artifact))
+    if not len(first) or not len(second):
+        return float(len(first) != len(second))
+    pairs = iou(first[:, None, 2:], second[None, :, 2:])
+    scores = np.maximum(first[:, None, 0], 1e-9), np.maximum(second[None, :, 0], 1e-9)
+    alike = np.where(first[:, None, 1] == second[None, :, 1], pairs, 0)
+    alike = alike * np.minimum(*scores) / np.maximum(*scores)
+    kept = first[:, 0] @ alike.max(axis=1) + second[:, 0] @ alike.max(axis=0)
+    return float(1 - kept / max(first[:, 0].sum() + second[:, 0].sum(), 1e-9))
+
+
+def _thumbnail(image: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """At most `side_px` a side: means of squares of pixels."""
+    step = -(-max(image.shape[:2]) // side_px)
     height, width = (size // step for size in image.shape[:2])
     squares = image[: height * step, : width * step].reshape(height, step, width, step, 3)
     return np.asarray(squares.mean(axis=(1, 3)), np.uint8)

@@ -1,0 +1,55 @@
+"""How far an artifact's detections are from FP32's, query by query: what SQNR of boxes hides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.detections import as_corners, class_scores, detections, iou
+from vitedge.core.report import DetectionError
+from vitedge.core.spec import Detection
+
+MOST = 100
+"""Detections of an image that are compared, the best first; fewer of a model with fewer queries."""
+
+
+class DetectionErrors:
+    """Accumulated over batches of logits and boxes whose queries are in one order."""
+
+    def __init__(self, rule: Detection) -> None:
+        self._rule = rule
+        self._overlap = self._iou = self._weight = 0.0
+        self._images = self._most = 0
+
+    def update(
+        self, fp32: Sequence[NDArray[np.float32]], artifact: Sequence[NDArray[np.float32]]
+    ) -> None:
+        """Add the outputs, logits (n, queries, classes) and then boxes (n, queries, 4)."""
+        weights = class_scores(fp32[0], self._rule).max(axis=-1)
+        both = (as_corners(outputs[1], self._rule) for outputs in (fp32, artifact))
+        shared = np.nan_to_num(iou(*both))
+        self._iou += float((weights * shared).sum())
+        self._weight += float(weights.sum())
+        for place in range(len(fp32[0])):
+            want, got = (
+                detections(outputs[0][place], outputs[1][place], self._rule)
+                for outputs in (fp32, artifact)
+            )
+            most = min(MOST, len(want.scores))
+            best = [
+                set(zip(found.queries[:most].tolist(), found.classes[:most].tolist(), strict=True))
+                for found in (want, got)
+            ]
+            self._overlap += len(best[0] & best[1]) / max(most, 1)
+            self._most = max(self._most, most)
+            self._images += 1
+
+    def result(self) -> DetectionError:
+        """Over everything seen."""
+        return DetectionError(
+            box_iou=self._iou / max(self._weight, 1e-30),
+            top_overlap=self._overlap / max(self._images, 1),
+            top=self._most,
+        )
