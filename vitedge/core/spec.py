@@ -171,6 +171,9 @@ class Quantization(Spec, frozen=True, kw_only=True):
     16-bit accumulation (x86 without VNNI) cannot saturate."""
     attention: tuple[Literal["qk", "pv"], ...]
     """Which attention products run in INT8: Q·Kᵀ, P·V, both or none."""
+    pv_within_db: Share = 0.0
+    """What P·V in INT8 may cost the model's output on calibration images, dB: beyond, it stays
+    float; 0: it costs what it costs."""
     attention_head_sizes: tuple[Positive, ...] = ()
     """Head sizes for which it has fused INT8 attention; empty: any."""
     attention_max_tokens: Count = 0
@@ -190,8 +193,8 @@ class Quantization(Spec, frozen=True, kw_only=True):
     number_format: NumberFormat = "int8"
     """What products read. No file sets it: an export does, by its precision."""
     fused_attention: bool = False
-    """Whether its compiler fuses INT8 attention, and so needs it in a form that it knows: a Linear
-    each for Q, K and V, the scale on Q."""
+    """Whether it fuses INT8 attention in one form alone: a Linear each for Q, K and V, the scale on
+    Q."""
 
 
 class Compile(Spec, frozen=True, kw_only=True):

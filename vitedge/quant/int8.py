@@ -196,7 +196,7 @@ class Quantizer:
         """What was measured on the calibration images, and the recipes tried on them."""
         from vitedge.quant.adapt import adapt
         from vitedge.quant.calibrate import calibrate
-        from vitedge.quant.spare import spare_layers, spare_outputs
+        from vitedge.quant.spare import spare_layers, spare_outputs, spare_values
 
         images, target = self._images, self._target
         batches = batched(images, target.batch_size)
@@ -209,7 +209,7 @@ class Quantizer:
         if not self._train:  # training finds its own rounding
             again = partial(batched, images, target.batch_size)
             calibrated = adapt(calibrated, images.recipe, again, self._steps)
-        calibrated = spare_outputs(calibrated)
+        calibrated = spare_values(spare_outputs(calibrated))
         return (spare_layers(calibrated, self._steps) if self._spare else calibrated), tried
 
     def _source(self) -> Path:

@@ -5,6 +5,7 @@ A user who has labels bounds what is lost by accuracy control instead: this need
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from vitedge.core import manifest
@@ -46,6 +47,26 @@ def spare_outputs(calibrated: Calibrated) -> Calibrated:
         for layer in calibrated.layers
     )
     return replace(calibrated, layers=tuple(layers))
+
+
+def spare_values(calibrated: Calibrated) -> Calibrated:
+    """`calibrated`, P·V of every attention in float where its INT8 costs more than the target lets.
+
+    Few tokens, or probabilities of one large and many small, leave too much to their rounding.
+    """
+    limit_db = calibrated.target.pv_within_db
+    products = {x.node for x in calibrated.layers if x.quantized and x.role == "pv"}
+    if not limit_db or not products:
+        return calibrated
+    whole_db = quality_db(calibrated)
+    cost_db = quality_db(_in_float(calibrated, dict.fromkeys(products, ""))) - whole_db
+    if cost_db <= limit_db:
+        return calibrated
+    why = (
+        f"INT8 P·V costs the model's output {cost_db:.1f} dB on calibration images, more than "
+        f"{limit_db:g}"
+    )
+    return _in_float(calibrated, dict.fromkeys(products, why))
 
 
 def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
@@ -98,6 +119,11 @@ def _spared(calibrated: Calibrated, kept: list[tuple[str, float]], whole_db: flo
         f"leaves the model's output {whole_db:.1f} dB on calibration images, less than {LEAST_DB:g}"
         for node, ratio in kept
     }
+    return _in_float(calibrated, whys)
+
+
+def _in_float(calibrated: Calibrated, whys: Mapping[str, str]) -> Calibrated:
+    """`calibrated` with the layers that `whys` names in float, for the reasons given."""
     layers = (
         in_float(layer, whys[layer.node]) if layer.node in whys else layer
         for layer in calibrated.layers

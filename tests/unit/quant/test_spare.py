@@ -1,5 +1,7 @@
 """Layers whose INT8 ruins the output stay in float, and no more of them than that takes."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import onnx
@@ -11,7 +13,7 @@ from vitedge.core import catalog
 from vitedge.core.progress import SILENT
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.quality import quality_db
-from vitedge.quant.spare import LEAST_DB, spare_layers
+from vitedge.quant.spare import LEAST_DB, spare_layers, spare_values
 
 FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=4, equalize="off")
 
@@ -69,3 +71,21 @@ def test_where_all_would_have_to_stay_float_it_is_int8_as_before(tmp_path):
     assert quality_db(whole) < LEAST_DB
     spared = spare_layers(whole, SILENT)
     assert np.isfinite(quality_db(spared))
+
+
+def test_values_stay_float_where_their_int8_costs_more_than_the_target_lets(
+    digits_graph, calibration_batches
+):
+    """A digit has few tokens: what rounding their probabilities costs is not averaged away."""
+    dialect = catalog.targets()["openvino-vnni"].quantization
+    path, batches = digits_graph(1).path, calibration_batches(8, 1)
+    whole, _ = calibrate(path, iter(batches), FAST, dialect, SILENT)
+    spared = spare_values(whole)
+    products = [layer for layer in spared.layers if layer.role == "pv"]
+    assert products
+    assert not any(layer.quantized for layer in products)
+    assert all("costs the model's output" in layer.why for layer in products)
+    assert all(x.quantized for x in spared.layers if x.role == "qk")
+    assert quality_db(spared) > quality_db(whole) + dialect.pv_within_db
+    generous = msgspec.structs.replace(dialect, pv_within_db=20.0)
+    assert all(x.quantized for x in spare_values(replace(whole, target=generous)).layers)

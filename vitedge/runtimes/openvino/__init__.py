@@ -15,6 +15,7 @@ from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
+from vitedge.runtimes.openvino import attention
 from vitedge.runtimes.package import load
 
 PACKAGE = "openvino"
@@ -82,7 +83,7 @@ class OpenVINO:
         """Read the ONNX file and save it as IR, weights as they are."""
         ov = load(PACKAGE)
         converted = ov.Core().read_model(model)
-        _keep_transposes(converted, ov)
+        attention.fit(converted, ov)
         try:
             ov.save_model(converted, out / XML, compress_to_fp16=False)
         except RuntimeError as error:  # a stream's, which does not say why
@@ -160,32 +161,6 @@ class _OpenVINOSession:
             spec.name: _shaped(self._request.get_output_tensor(i).data.copy(), spec)
             for i, spec in enumerate(self.outputs)
         }
-
-
-def _keep_transposes(model: Any, ov: Any) -> None:
-    """Give every Transpose of heads and as many tokens an axis of 1 between them, in place.
-
-    OpenVINO 2026.4 computes attention wrongly (by 100%) where it fuses one such Transpose, before Q
-    or after the product with V, without the other: it tells by the shapes whether there is one.
-    """
-    operators = ov.opset13
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "Transpose":
-            continue
-        source, order = node.input_value(0), node.input_value(1).get_node()
-        dims = source.get_partial_shape()
-        if order.get_type_name() != "Constant" or order.data.tolist() != [0, 2, 1, 3]:
-            continue
-        if dims[1].is_dynamic or dims[1] != dims[2]:
-            continue
-        readers, name = node.output(0).get_target_inputs(), node.get_friendly_name()
-        axis = operators.constant([1], np.int64)
-        apart = operators.unsqueeze(source, axis)
-        turned = operators.transpose(apart, operators.constant([0, 1, 3, 2, 4], np.int64))
-        turned.set_friendly_name(name)
-        kept = operators.squeeze(turned, axis)
-        for reader in readers:
-            reader.replace_source_output(kept.output(0))
 
 
 def _shaped(output: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
