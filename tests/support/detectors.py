@@ -122,7 +122,9 @@ def _vary(module: Any) -> None:
         with torch.no_grad():
             for layer, weight in zip(heads, started, strict=True):
                 layer.weight.copy_(gain * weight)
-            return float(module(pixel_values=pixels).pred_boxes.std(dim=1).mean())
+            boxes = module(pixel_values=pixels).pred_boxes
+        sound = (boxes[..., 2:].min(dim=-1).values > 0.05).float().mean()
+        return float(boxes.std(dim=1).mean() * sound)
 
     spread(max((0.1, 0.3, 1.0, 3.0), key=spread))
     torch.manual_seed(0)

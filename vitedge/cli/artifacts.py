@@ -16,6 +16,7 @@ from vitedge.core.errors import InputError
 from vitedge.measure import api
 
 if TYPE_CHECKING:
+    from vitedge.core.bundle import Bundle
     from vitedge.core.report import Report
     from vitedge.measure.inspection import Inspection
     from vitedge.measure.open_bundle import Prediction
@@ -58,7 +59,10 @@ def predict(
     call: Call[list[Prediction]],
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for masks, as PNG of class indices, or dense maps, as .npy."),
+        typer.Option(
+            help="Folder for masks, as PNG of class indices, images with boxes drawn, as PNG, or "
+            "dense maps, as .npy."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -67,8 +71,8 @@ def predict(
 
     bundle = verified(call.arguments["artifact"])
     task, labels = bundle.manifest.model.task, bundle.labels()
-    if output and task not in ("segmentation", "dense"):
-        raise InputError(f"{bundle.path} makes no masks or maps", fix="drop --output")
+    if output and task not in _WRITTEN:
+        raise InputError(f"{bundle.path} makes no masks, boxes or maps", fix="drop --output")
     images = [str(path) for path in call.arguments["images"]]
     if output:
         _refuse_namesakes(images)
@@ -78,9 +82,9 @@ def predict(
         for image, prediction in zip(images, predictions, strict=True)
     ]
     if output:
-        kind = "mask" if task == "segmentation" else "map"
         for document, prediction in zip(documents, predictions, strict=True):
-            document[kind] = str(_write(prediction, output, Path(document["image"])))
+            path = _write(prediction, output, Path(document["image"]), bundle)
+            document[_WRITTEN[task]] = str(path)
     if as_json:
         print_json({"predictions": documents})
         return
@@ -92,8 +96,14 @@ def predict(
     if rows:
         figure = "score" if task == "classification" else "share of pixels"
         tables.show(tables.listing(("image", "class", figure), rows))
+    if task == "detection":
+        head = ("image", "class", "score", "left", "top", "right", "bottom")
+        tables.show(tables.listing(head, _object_rows(documents)))
     for document, prediction in zip(documents, predictions, strict=True):
         image, features = document["image"], prediction.features
+        if prediction.objects == ():
+            least = call.complete("min_score")["min_score"]
+            typer.echo(f"{image}: no object of which it is {least:.0%} sure")
         if features is not None:
             size = "×".join(map(str, features.shape))
             typer.echo(f"{image}: {size} features, which --json has")
@@ -102,9 +112,24 @@ def predict(
             size = "×".join(map(str, document["shape"]))
             advice = "" if output else "; --output FOLDER writes them"
             typer.echo(f"{image}: {size} values from {low:.4g} to {high:.4g}{advice}")
-        for kind in ("mask", "map"):
+        for kind in _WRITTEN.values():
             if kind in document:
                 typer.echo(f"{image}: {kind} in {document[kind]}")
+
+
+_WRITTEN = {"segmentation": "mask", "detection": "drawing", "dense": "map"}
+"""What `--output` writes, by task."""
+
+
+def _object_rows(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            *(document["image"], found["label"], f"{found['score']:.1%}"),
+            *(f"{edge:.1f}" for edge in found["box"]),
+        )
+        for document in documents
+        for found in document["objects"]
+    ]
 
 
 def _said(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
@@ -115,6 +140,8 @@ def _said(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
 
     if prediction.features is not None:
         return {"features": prediction.features.tolist()}
+    if prediction.objects is not None:
+        return {"objects": msgspec.to_builtins(prediction.objects)}
     if (maps := prediction.maps) is not None:
         return {"shape": maps.shape, "range": [float(maps.min()), float(maps.max())]}
     if prediction.mask is None:
@@ -138,15 +165,16 @@ def _refuse_namesakes(images: Sequence[str]) -> None:
             )
 
 
-def _write(prediction: Prediction, folder: Path, image: Path) -> Path:
-    """Write what `image` came to: a mask as a PNG of class indices, maps as .npy.
+def _write(prediction: Prediction, folder: Path, image: Path, bundle: Bundle) -> Path:
+    """Write what `image` came to: a mask as a PNG of class indices, the image with boxes drawn on
+    it, maps as .npy.
 
     Raises InputError.
     """
     import numpy as np
     from PIL import Image
 
-    path = folder / f"{image.stem}{'.npy' if prediction.mask is None else '.png'}"
+    path = folder / f"{image.stem}{'.npy' if prediction.maps is not None else '.png'}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.samefile(image):
@@ -156,6 +184,12 @@ def _write(prediction: Prediction, folder: Path, image: Path) -> Path:
         if prediction.mask is not None:
             kind = np.uint8 if prediction.mask.max() < 2**8 else np.uint16
             Image.fromarray(prediction.mask.astype(kind)).save(path)
+        elif prediction.objects is not None:
+            from vitedge.data.decode import decode
+            from vitedge.show.drawn_boxes import drawn
+
+            photograph = decode(str(image), bundle.manifest.preprocessing.host.exif)
+            drawn(photograph, prediction.objects).save(path)
         elif prediction.maps is not None:
             np.save(path, prediction.maps)
     except OSError as error:

@@ -91,12 +91,40 @@ def areas(boxes: NDArray[Any]) -> NDArray[Any]:
 
 
 def iou(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """Intersection over union of corners (…, 4), pair by pair; 0 where both are empty."""
+    """Intersection over union of corners (…, 4), pair by pair; of two empty ones 1 if equal."""
     a, b = first.astype(np.float64), second.astype(np.float64)
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=-1)
     union = areas(a) + areas(b) - shared
-    return np.asarray(shared / np.maximum(union, 1e-30))
+    same = (a == b).all(axis=-1)
+    shares = np.where(union > 0, shared / np.maximum(union, 1e-30), same)
+    return np.asarray(shares, np.float64)
+
+
+class BoxLikeness(NamedTuple):
+    """How alike the boxes of two models are: sums over queries, to be added up over images."""
+
+    shared: float
+    """Of intersections over union, times weights."""
+    weight: float
+    """How sure the first model is that queries show anything."""
+
+    @property
+    def iou(self) -> float:
+        """Their mean, 0-1."""
+        return self.shared / max(self.weight, 1e-30)
+
+
+def box_likeness(
+    fp32: Sequence[NDArray[np.float32]], artifact: Sequence[NDArray[np.float32]], rule: Detection
+) -> BoxLikeness:
+    """Of logits (n, queries, classes) and boxes (n, queries, 4), the queries in one order.
+
+    A box that is not finite is like none.
+    """
+    weights = class_scores(fp32[0], rule).max(axis=-1)
+    shared = iou(*(as_corners(outputs[1], rule) for outputs in (fp32, artifact)))
+    return BoxLikeness(float((weights * np.nan_to_num(shared)).sum()), float(weights.sum()))
 
 
 def check_shapes(outputs: Sequence[NDArray[Any]], rule: Detection, classes: int, name: str) -> None:

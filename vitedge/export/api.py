@@ -77,7 +77,7 @@ def export(
         weights: Weights of a named model.
         arch: Architecture of a weights file.
         random_weights: Untrained weights: latency only.
-        task: classification, segmentation, dense or features; default: the source's.
+        task: classification, segmentation, detection, dense or features; default: the source's.
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         height: Pixels, where an ONNX file leaves them open.
         width: Likewise.

@@ -66,6 +66,7 @@ def export(model: ReferenceModel, folder: Path, batch: Batch, opset: int) -> Fp3
         max_rel_error=max(relatives),
         further=tuple(specs[1:]),
         orders=orders,
+        detection=model.identity.detection,
     )
 
 

@@ -21,6 +21,7 @@ from vitedge.core.errors import SharedError
 from vitedge.core.machine import usable_cores
 from vitedge.core.numerics import fill_batch
 from vitedge.core.runtime import TensorSpec
+from vitedge.core.spec import Detection
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, steps done, steps in all."""
@@ -192,6 +193,8 @@ class Fp32Graph:
     max_rel_error: float
     further: tuple[TensorSpec, ...] = ()
     """The other outputs."""
+    detection: Detection | None = None
+    """How the first two outputs of a detector are read; None of any other."""
     orders: Mapping[str, str] = field(default_factory=dict)
     """The outputs whose order scores choose, and the node that does, as `graph.selection`."""
 

@@ -20,7 +20,7 @@ from vitedge.core.api import (
 )
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
-from vitedge.core.spec import Positive
+from vitedge.core.spec import Level, Positive
 from vitedge.models.api import AnyModel
 
 if TYPE_CHECKING:
@@ -51,16 +51,19 @@ def open(path: AnyBundle) -> OpenBundle:
     return bundle if isinstance(bundle, OpenBundle) else OpenBundle(bundle.path, bundle.manifest)
 
 
-def predict(artifact: AnyBundle, images: AnyImages, *, top: Positive = 5) -> list[Prediction]:
-    """Say what an artifact makes of images: classes, a mask, maps or features.
+def predict(
+    artifact: AnyBundle, images: AnyImages, *, top: Positive = 5, min_score: Level = 0.5
+) -> list[Prediction]:
+    """Say what an artifact makes of images: classes, a mask, objects, maps or features.
 
     Args:
         artifact: An artifact's folder.
         images: PNG, JPEG or WebP files.
         top: How many classes of each image, of a classifier.
+        min_score: Least score of an object, 0-1, of a detector.
     """
     with open(artifact) as bundle:
-        return bundle.predict(several(images), top=top)
+        return bundle.predict(several(images), top=top, min_score=min_score)
 
 
 def check_data(
@@ -84,7 +87,7 @@ def check_data(
         model: Whose labels and input size: a model as `vitedge export` takes it, or an artifact.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
-        task: classification, segmentation, dense or features; default: the model's.
+        task: classification, segmentation, detection, dense or features; default: the model's.
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         against: Another set, which must share no image with this one.
         progress: Where to show it; None: bars on stderr where that is a terminal.
@@ -238,7 +241,7 @@ def inspect(
         target: Check against this target; default: the artifact's own, and every one of a model.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
-        task: classification, segmentation, dense or features; default: the source's.
+        task: classification, segmentation, detection, dense or features; default: the source's.
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         height: Pixels, where an ONNX file leaves them open.
         width: Likewise.

@@ -44,7 +44,8 @@ def load(
         weights: A file of weights for a named model.
         arch: Architecture of a file of weights.
         random_weights: Untrained weights: latency only.
-        task: classification, segmentation, dense or features; default: what the source says.
+        task: classification, segmentation, detection, dense or features; default: what the source
+            says.
         preprocess: How images become its input: a Preprocess, a .toml or .json, or a
             preprocessor_config.json. A module needs one.
         height: Pixels, where an ONNX file leaves them open; default: what `preprocess` says.

@@ -159,8 +159,8 @@ class Quantizer:
 
         calibrated, model = self._calibrated, onnx.load(int8.path)
         layers = [layer.node for layer in int8.record.layers if layer.quantized or layer.stored]
-        images, orders = calibrated.images, calibrated.orders
-        return harm(calibrated.path, model, layers, images, self._steps, orders, outputs)
+        images, orders, rule = calibrated.images, calibrated.orders, calibrated.detection
+        return harm(calibrated.path, model, layers, images, self._steps, orders, outputs, rule)
 
     def examine(self, int8: Int8) -> manifest.QuantizationRecord:
         """The record of `int8`, with what each of its layers loses."""
@@ -204,7 +204,13 @@ class Quantizer:
         specs = (exported.output, *exported.further)
         orders = tuple(exported.orders.get(spec.name, "") for spec in specs)
         calibrated, tried = calibrate(
-            self._source(), batches, images.recipe, target.quantization, self._steps, orders
+            self._source(),
+            batches,
+            images.recipe,
+            target.quantization,
+            self._steps,
+            orders,
+            exported.detection,
         )
         if not self._train:  # training finds its own rounding
             again = partial(batched, images, target.batch_size)

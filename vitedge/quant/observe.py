@@ -14,7 +14,7 @@ from onnx import GraphProto, NodeProto
 
 from vitedge.core.errors import InputError, SharedError
 from vitedge.core.manifest import Layer
-from vitedge.core.spec import Calibration, Quantization
+from vitedge.core.spec import Calibration, Detection, Quantization
 from vitedge.graph import trace
 from vitedge.graph.channel_ids import Ids
 from vitedge.graph.channels import Channels
@@ -50,6 +50,10 @@ class Observed:
     """Of the FP32 graph on them."""
     orders: Sequence[str] = ()
     """What chooses the order of each output, as `Manifest.orders` says."""
+    boxes: tuple[NDArray[np.float32], ...] = ()
+    """Of a detector's FP32 graph on them."""
+    detection: Detection | None = None
+    """How a detector's logits and boxes are read."""
 
 
 def observe(
@@ -59,6 +63,7 @@ def observe(
     target: Quantization,
     progress: Progress,
     orders: Sequence[str] = (),
+    detection: Detection | None = None,
 ) -> Observed:
     """Run the ONNX file `fp32` (uint8 NHWC input) on every batch (B, H, W, 3) of its own size.
 
@@ -73,13 +78,14 @@ def observe(
         channels = trace.find(load(fp32), shapes(fp32, first))
     free = {name: ids for name, ids in channels.read.items() if channels.root[ids].any()}
     statistics = {name: ChannelStatistics() for name in taps}
-    main = model.graph.output[0].name
-    run = tapped(fp32, list(dict.fromkeys([*taps, main])), often=True)
+    kept = [output.name for output in model.graph.output[: 2 if detection else 1]]
+    names = list(dict.fromkeys([*taps, *kept]))
+    run = tapped(fp32, names, often=True)
     images: list[Images] = []
-    outputs: list[NDArray[np.float32]] = []
+    outputs: list[list[NDArray[np.float32]]] = []
     seen = 0
     for batch, values in run.stream(chain([first], batches)):
-        for name, value in zip(taps, values, strict=False):  # the main output comes last
+        for name, value in zip(taps, values, strict=False):  # outputs come last
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))
             except FloatingPointError:
@@ -91,7 +97,7 @@ def observe(
                 ) from None
         if seen < KEPT_IMAGES:
             images.append(batch)
-            outputs.append(values[taps.index(main) if main in taps else -1])
+            outputs.append([values[names.index(name)] for name in kept])
         seen += len(batch)
         progress("calibrating", seen, recipe.num_samples)
     return Observed(
@@ -101,8 +107,10 @@ def observe(
         layout={name: ids.reshape(-1) for name, ids in free.items() if name in statistics},
         statistics=statistics,
         images=tuple(images),
-        outputs=tuple(outputs),
+        outputs=tuple(main for main, *_ in outputs),
         orders=orders,
+        boxes=tuple(boxes for _, *further in outputs for boxes in further),
+        detection=detection,
     )
 
 

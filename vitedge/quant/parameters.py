@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.manifest import Layer, Pair, Rounding, Spared
-from vitedge.core.spec import Equalize, Estimator, Quantization, WeightBits, WeightEstimator
+from vitedge.core.spec import (
+    Detection,
+    Equalize,
+    Estimator,
+    Quantization,
+    WeightBits,
+    WeightEstimator,
+)
 from vitedge.graph import equalize
 from vitedge.graph.channels import Channels
 from vitedge.quant.observe import Images, Observed
@@ -74,6 +81,10 @@ class Calibrated:
     """What takes the place of the ranges."""
     orders: Sequence[str] = ()
     """What chooses the order of each output, as `Manifest.orders` says."""
+    boxes: tuple[NDArray[np.float32], ...] = ()
+    """Of a detector's FP32 graph on the images."""
+    detection: Detection | None = None
+    """How a detector's logits and boxes are read; None of any other."""
 
 
 def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -> Calibrated:
@@ -103,6 +114,8 @@ def fit(observed: Observed, settings: QuantizerSettings, target: Quantization) -
         images=observed.images,
         outputs=observed.outputs,
         orders=observed.orders,
+        boxes=observed.boxes,
+        detection=observed.detection,
     )
 
 

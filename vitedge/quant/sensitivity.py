@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from vitedge.core.matching import in_order
+from vitedge.core.spec import Detection
 from vitedge.graph.run import Progress, Runner
+from vitedge.quant.quality import box_noise
 
 RUNS = 300
 """At most, to rank layers: what a calibration takes. A model of more layers gets fewer images."""
@@ -31,6 +33,7 @@ def harm(
     progress: Progress,
     orders: Sequence[str] = (),
     count: int = 1,
+    detection: Detection | None = None,
 ) -> dict[str, float]:
     """Noise power over signal power, with one operator at a time in INT8.
 
@@ -45,11 +48,14 @@ def harm(
         progress: told after every operator.
         orders: what chooses the order of each output, as `Manifest.orders` says.
         count: how many outputs, the main one first, are looked at.
+        detection: how a detector's logits and boxes are read: its boxes count as `quality` says,
+            not as the numbers they are.
 
     Returns for each operator the ratio at the output where that is largest: 0.01 is an SQNR of
     20 dB.
     """
     batches = batches[: max(1, RUNS // (len(operators) + 1))]
+    count = max(count, 2) if detection else count
     path = fp32.with_name("switched.onnx")  # shares fp32's external data
     weights = path.with_name(path.name + ".data")
     model = _switched(onnx.load(fp32, load_external_data=False), int8, operators)
@@ -66,11 +72,18 @@ def harm(
     signals = np.maximum(_powers(reference), 1e-30)
     ratios = {}
     for index, name in enumerate(operators):
-        errors = [
-            [x - y for x, y in zip(in_order(want, got, orders).outputs, want, strict=True)]
+        matched = [
+            in_order(want, got, orders).outputs
             for want, got in zip(reference, outputs(index), strict=True)
         ]
-        worst = float(np.max(_powers(errors) / signals))
+        errors = [
+            [x - y for x, y in zip(got, want, strict=True)]
+            for want, got in zip(reference, matched, strict=True)
+        ]
+        noise = _powers(errors) / signals
+        if detection:
+            noise[1] = box_noise(reference, matched, detection)
+        worst = float(np.max(noise))
         ratios[name] = worst if np.isfinite(worst) else BROKEN
         progress("ranking layers", index + 1, len(operators))
     path.unlink()

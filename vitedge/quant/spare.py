@@ -14,13 +14,11 @@ from vitedge.graph.run import Progress
 from vitedge.quant.parameters import Calibrated
 from vitedge.quant.policy import in_float
 from vitedge.quant.qdq import quantize
-from vitedge.quant.quality import quality_db
+from vitedge.quant.quality import LEAST_DB, quality_db
 from vitedge.quant.sensitivity import harm
 
 OUTPUTS_DB = 25.0
 """Of the model's output, what products that put out INT8 must leave."""
-LEAST_DB = 22.0
-"""What INT8 as a whole must leave: below, choices change sides."""
 RANKED_ON = 2
 """Batches: what is left is measured on all of them."""
 
@@ -37,7 +35,7 @@ def spare_outputs(calibrated: Calibrated) -> Calibrated:
     if level_db >= OUTPUTS_DB:
         return calibrated
     why = (
-        f"INT8 products leave the model's output {level_db:.1f} dB on calibration images, less "
+        f"INT8 products leave {_what(calibrated)} {level_db:.1f} dB on calibration images, less "
         f"than {OUTPUTS_DB:g}"
     )
     layers = (
@@ -82,8 +80,8 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
     if whole_db >= LEAST_DB:
         return calibrated
     rounded = [layer.node for layer in calibrated.layers if layer.quantized or layer.stored]
-    images, orders = calibrated.images[:RANKED_ON], calibrated.orders
-    ratios = harm(calibrated.path, model, rounded, images, progress, orders)
+    images, orders, rule = calibrated.images[:RANKED_ON], calibrated.orders, calibrated.detection
+    ratios = harm(calibrated.path, model, rounded, images, progress, orders, detection=rule)
     ranking = sorted(ratios.items(), key=lambda item: -item[1])
     too_few, enough, best = 0, len(ranking), None
     while enough - too_few > 1:
@@ -110,13 +108,18 @@ def spare_layers(calibrated: Calibrated, progress: Progress) -> Calibrated:
     return replace(spared, spared=record)
 
 
+def _what(calibrated: Calibrated) -> str:
+    """What is left of that is measured."""
+    return "the model's logits and boxes" if calibrated.detection else "the model's output"
+
+
 def _spared(calibrated: Calibrated, kept: list[tuple[str, float]], whole_db: float) -> Calibrated:
     """`calibrated` with the layers `kept` in float, the most harmful first."""
     eight_bit = calibrated.target.number_format.upper()
     whys = {
         node: f"kept in float, its {eight_bit} alone makes noise of {noise_db(ratio):.1f} dB: "
-        f"{eight_bit} "
-        f"leaves the model's output {whole_db:.1f} dB on calibration images, less than {LEAST_DB:g}"
+        f"{eight_bit} leaves {_what(calibrated)} {whole_db:.1f} dB on calibration images, less "
+        f"than {LEAST_DB:g}"
         for node, ratio in kept
     }
     return _in_float(calibrated, whys)

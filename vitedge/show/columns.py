@@ -17,12 +17,15 @@ from vitedge.core.measurements import (
     Memory,
     Timing,
 )
-from vitedge.core.report import Accuracy, Numerics, OutputNumerics, Report, Size
+from vitedge.core.report import Accuracy, DetectionError, Numerics, OutputNumerics, Report, Size
 from vitedge.gate.compare import Side
 from vitedge.show.table import Column, Part, Table, lift, only
 from vitedge.show.text import plain
 
-METRICS = {"top1": "top-1", "miou": "mIoU", "pixel_error": "pixel error", "knn_agreement": "k-NN"}
+METRICS = {
+    **{"top1": "top-1", "miou": "mIoU", "map": "mAP", "pixel_error": "pixel error"},
+    "knn_agreement": "k-NN",
+}
 PAGE, CSV, TABLES = ("page",), ("csv",), ("terminal", "page", "markdown")
 
 
@@ -56,6 +59,12 @@ def telling(report: Report) -> Numerics | None:
     """The same; None where they prove nothing."""
     measured = numerics(report)
     return None if measured and measured.degenerate else measured
+
+
+def detections(report: Report) -> DetectionError | None:
+    """Those of a detector against FP32's, likewise."""
+    measured = telling(report)
+    return measured.detections if measured else None
 
 
 def rival(latency: Latency) -> Timing | None:
@@ -93,11 +102,25 @@ IDENTITY = only(
 _Accuracy = Column[Accuracy]
 METRIC = _Accuracy("accuracy", "accuracy", "%", lambda a: a.artifact, ".2f")
 DROP = _Accuracy("drop_pp", "drop", "pp", lambda a: a.drop_pp, "+.2f", lambda a: a.drop_ci_pp)
-P99_PIXEL = _Accuracy(
-    *("pixel_error_p99", "p99 pixel", "%"),
-    lambda a: a.also["pixel_error_p99"].artifact if "pixel_error_p99" in a.also else None,
-    ".2f",
-    sparse=True,
+
+
+def _also(key: str, title: str) -> Column[Accuracy]:
+    """A further metric, where a report has it."""
+    return _Accuracy(
+        *(key, title, "%"),
+        lambda a: a.also[key].artifact if key in a.also else None,
+        ".2f",
+        sparse=True,
+    )
+
+
+P99_PIXEL = _also("pixel_error_p99", "p99 pixel")
+MAPS = tuple(
+    _also(f"map_{part}", f"mAP {said}")
+    for part, said in (
+        *(("50", "at IoU 0.50"), ("75", "at IoU 0.75")),
+        *((size, f"of {size} objects") for size in ("small", "medium", "large")),
+    )
 )
 AGREEMENT = _Accuracy("agreement", "agree", "%", lambda a: a.agreement, ".4g")
 _Numerics = Column[OutputNumerics]
@@ -105,9 +128,17 @@ SQNR = _Numerics("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
 TOKEN_SQNR = _Numerics(
     "token_sqnr_db", "worst token", "dB", lambda n: n.worst_token_db, ".1f", sparse=True
 )
+_Detections = Column[DetectionError]
+BOX_IOU = _Detections("box_iou", "boxes' IoU", "%", lambda d: d.box_iou, ".1f", sparse=True)
+TOP_OVERLAP = _Detections(
+    "top_overlap", "same best", "%", lambda d: d.top_overlap, ".4g", sparse=True
+)
 ACCURACY = (
-    *only(TABLES, *_section(accuracy, METRIC), *_section(compared, P99_PIXEL, DROP, AGREEMENT)),
+    *only(TABLES, *_section(accuracy, METRIC)),
+    *only(PAGE, *_section(accuracy, *MAPS)),
+    *only(TABLES, *_section(compared, P99_PIXEL, DROP, AGREEMENT)),
     *_section(telling, SQNR, TOKEN_SQNR),
+    *_section(detections, BOX_IOU, TOP_OVERLAP),
 )
 _Timing = Column[Timing]
 P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)

@@ -12,8 +12,8 @@ from tests.support.graphs import IMAGES, PAIRS, build
 from vitedge.core import catalog
 from vitedge.core.progress import SILENT
 from vitedge.quant.calibrate import calibrate
-from vitedge.quant.quality import quality_db
-from vitedge.quant.spare import LEAST_DB, spare_layers, spare_values
+from vitedge.quant.quality import LEAST_DB, quality_db
+from vitedge.quant.spare import spare_layers, spare_values
 
 FAST = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=4, equalize="off")
 

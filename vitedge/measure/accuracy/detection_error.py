@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.detections import as_corners, class_scores, detections, iou
+from vitedge.core.detections import BoxLikeness, box_likeness, detections
 from vitedge.core.report import DetectionError
 from vitedge.core.spec import Detection
 
@@ -20,18 +20,15 @@ class DetectionErrors:
 
     def __init__(self, rule: Detection) -> None:
         self._rule = rule
-        self._overlap = self._iou = self._weight = 0.0
+        self._likeness: list[BoxLikeness] = []
+        self._overlap = 0.0
         self._images = self._most = 0
 
     def update(
         self, fp32: Sequence[NDArray[np.float32]], artifact: Sequence[NDArray[np.float32]]
     ) -> None:
         """Add the outputs, logits (n, queries, classes) and then boxes (n, queries, 4)."""
-        weights = class_scores(fp32[0], self._rule).max(axis=-1)
-        both = (as_corners(outputs[1], self._rule) for outputs in (fp32, artifact))
-        shared = np.nan_to_num(iou(*both))
-        self._iou += float((weights * shared).sum())
-        self._weight += float(weights.sum())
+        self._likeness.append(box_likeness(fp32, artifact, self._rule))
         for place in range(len(fp32[0])):
             want, got = (
                 detections(outputs[0][place], outputs[1][place], self._rule)
@@ -49,7 +46,7 @@ class DetectionErrors:
     def result(self) -> DetectionError:
         """Over everything seen."""
         return DetectionError(
-            box_iou=self._iou / max(self._weight, 1e-30),
+            box_iou=BoxLikeness(*map(sum, zip(*self._likeness, strict=True))).iou,
             top_overlap=self._overlap / max(self._images, 1),
             top=self._most,
         )

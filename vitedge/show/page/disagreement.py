@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from vitedge.show.page import boxes
 from vitedge.show.page.chart import Chart, key, linear, strips
 from vitedge.show.table import Table, Value, listed
 
@@ -125,15 +126,20 @@ def _moves(
 
 def thumbnails(per_image: PerImage, labels: Sequence[str]) -> list[dict[str, Any]]:
     """The worst disagreeing images, worst first, as their template takes them."""
+    drawn = [boxes.overlay(per_image, number, labels) for number in range(len(per_image.worst))]
     return [
         {
-            "caption": f"image {place + 1:,}{_chosen(per_image, place, labels)}",
+            "caption": f"image {place + 1:,}"
+            f"{overlay.get('said') or _chosen(per_image, place, labels)}",
+            "frames": overlay.get("frames"),
             "height": image.shape[0],
             "width": image.shape[1],
             "tiny": max(image.shape[:2]) <= TINY_PX,
             "uri": _data_uri(image),
         }
-        for place, image in zip(per_image.worst.tolist(), per_image.thumbnails, strict=True)
+        for place, image, overlay in zip(
+            per_image.worst.tolist(), per_image.thumbnails, drawn, strict=True
+        )
     ]
 
 
