@@ -228,3 +228,26 @@ def test_the_api_gives_the_same(photos, capfd):
     noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     assert [f.severity for f in ve.check_data(noise).findings] == ["info"]  # it has no labels
     assert capfd.readouterr().out == ""
+
+
+def test_a_coco_set_is_checked_by_its_own_categories_or_a_models(vitedge, tmp_path):
+    import json
+
+    for seed in range(4):
+        save(tmp_path / "images" / f"{seed}.png", tile(seed))
+    sides = {"width": 96, "height": 96}
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", **sides} for i in range(5)],
+        "annotations": [{"id": 0, "image_id": 1, "category_id": 9, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 9, "name": "cat"}, {"id": 4, "name": "dog"}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    check = vitedge("check-data", tmp_path, "--json").document
+    assert (check["task"], check["used_as"], check["usable"]) == ("detection", "evaluation", 4)
+    assert check["classes"] == [{"name": "cat", "images": 1}]
+    assert check["skipped"] == {"listed and missing": 1}
+    content["annotations"][0]["bbox"] = [1, 1, 0, 9]
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    check = vitedge("check-data", tmp_path, "--json", code=2).document
+    (error,) = [f for f in check["findings"] if f["severity"] == "error"]
+    assert "boxes are empty or reversed: annotation 0 of image 1" in error["what"]

@@ -72,6 +72,31 @@ def read_annotations(path: str, labels: Sequence[str]) -> Annotations:
     Raises InputError, naming the annotation, for what is not COCO's format, categories that are
     none of the model's classes, and boxes that no object can have.
     """
+    content = _read(path)
+    images = {image.id: place for place, image in enumerate(content.images)}
+    classes = _classes(path, content, labels)
+    _check(path, content.annotations, images, classes)
+    sizes = tuple((image.width, image.height) for image in content.images)
+    by_image: list[list[_Annotation]] = [[] for _ in images]
+    for annotation in content.annotations:
+        by_image[images[annotation.image_id]].append(annotation)
+    of_image = [sizes[images[annotation.image_id]] for annotation in content.annotations]
+    names = [_said(annotation) for annotation in content.annotations]
+    check_boxes(_stated(content.annotations), of_image, names, path)
+    return Annotations(
+        tuple(image.file_name for image in content.images),
+        sizes,
+        tuple(_drawn(drawn, classes) for drawn in by_image),
+    )
+
+
+def categories(path: str) -> tuple[str, ...]:
+    """Their names in the order of their ids. Raises InputError as `read_annotations` does."""
+    listed = sorted(_read(path).categories, key=lambda category: category.id)
+    return tuple(category.name for category in listed)
+
+
+def _read(path: str) -> _Coco:
     try:
         content = msgspec.json.decode(Path(path).read_bytes(), type=_Coco)
     except OSError as error:
@@ -92,21 +117,7 @@ def read_annotations(path: str, labels: Sequence[str]) -> Annotations:
             raise InputError(
                 f"'{path}': {name} share an id: {first_few(twice)}", fix="give each its own"
             )
-    images = {image.id: place for place, image in enumerate(content.images)}
-    classes = _classes(path, content, labels)
-    _check(path, content.annotations, images, classes)
-    sizes = tuple((image.width, image.height) for image in content.images)
-    by_image: list[list[_Annotation]] = [[] for _ in images]
-    for annotation in content.annotations:
-        by_image[images[annotation.image_id]].append(annotation)
-    of_image = [sizes[images[annotation.image_id]] for annotation in content.annotations]
-    names = [_said(annotation) for annotation in content.annotations]
-    check_boxes(_stated(content.annotations), of_image, names, path)
-    return Annotations(
-        tuple(image.file_name for image in content.images),
-        sizes,
-        tuple(_drawn(drawn, classes) for drawn in by_image),
-    )
+    return content
 
 
 def _said(annotation: _Annotation) -> str:

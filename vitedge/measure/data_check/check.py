@@ -17,7 +17,7 @@ from vitedge.data import header
 from vitedge.data.decode import listing
 from vitedge.data.header import Header
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import Source
+from vitedge.data.open import Source, has_labels
 from vitedge.measure.data_check import DataCheck, DataFinding
 from vitedge.measure.data_check.classes import classes_of, of_labels
 from vitedge.measure.data_check.images import (
@@ -85,7 +85,8 @@ def _used_as(
     images: ImageSet, reader: Reader, source: Source
 ) -> Literal["evaluation", "calibration"]:
     masked = isinstance(source, str) and (source == "shapes" or (Path(source) / "masks").is_dir())
-    labelled = images.strata or (reader.task == "segmentation" and masked)
+    boxed = reader.task == "detection" and has_labels(source, reader.task)
+    labelled = images.strata or (reader.task == "segmentation" and masked) or boxed
     return "evaluation" if labelled or reader.task not in WITH_CLASSES else "calibration"
 
 

@@ -28,6 +28,8 @@ _MENDING = {
     "animated": "save one frame",
     "too large": "make them smaller",
     "too thin": "cut them into pieces",
+    "listed and missing": "put them into images/, or take them off the list",
+    "of another size than annotated": "annotate them as they are",
     "outside the class folders": "move them into the folder of their class",
 }
 
@@ -41,7 +43,7 @@ class Seen:
     blank: list[int]
     """Images of one colour all over."""
     shown: Counter[int]
-    """Class index -> images that show it, of masks."""
+    """Class index -> images that show it, of masks and of boxes."""
     error: InputError | None = None
 
 
@@ -55,6 +57,8 @@ def look(images: ImageSet, steps: Steps, step: str) -> Seen:
                 seen.blank.append(index)
             if batch.labels.ndim == 3:
                 seen.shown.update(np.unique(batch.labels[batch.labels != UNLABELLED]).tolist())
+            for objects in batch.labels if batch.labels.dtype == object else ():
+                seen.shown.update(np.unique(objects.classes).tolist())
             steps(step, index + 1, len(images))
     except InputError as error:
         seen.error = error

@@ -12,6 +12,8 @@ from vitedge.core.api import verified
 from vitedge.core.bundle import MANIFEST, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess, Task
+from vitedge.data.annotations import categories
+from vitedge.data.boxes import ANNOTATIONS
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import Source, open_images
 from vitedge.models.api import request, shapes_of
@@ -27,7 +29,7 @@ class Reader:
     model: str | None
     preprocess: Preprocess
     labels: tuple[str, ...]
-    """Of nobody, those that masks may have; they are not a model's."""
+    """Of nobody, those that masks or boxes may have; they are not a model's."""
     task: Task
 
     def open(self, source: Source, role: Literal["calibration", "evaluation"]) -> ImageSet:
@@ -67,6 +69,10 @@ def _is_artifact(model: str | os.PathLike[str]) -> bool:
 def _nobody(source: Source, task: Task | None) -> Reader:
     """Any class, at a size of its own."""
     path = Path(source) if isinstance(source, str) else None
+    if path and task in (None, "detection") and (path / ANNOTATIONS).is_file():
+        names = categories(str(path / ANNOTATIONS))
+        preprocess = Preprocess(height=224, width=224, resize="exact")
+        return Reader(None, preprocess, names, "detection")
     masked = source == "shapes" or bool(path and all((path / p).is_dir() for p in _MASKED))
     task = task or ("segmentation" if masked else "classification")
     labels = tuple(map(str, range(6 if source == "shapes" else 255)))
