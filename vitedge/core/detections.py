@@ -36,6 +36,7 @@ def detections(
     scores = class_scores(logits, rule)
     corners = as_corners(boxes, rule)
     sound: NDArray[np.bool_] = np.isfinite(np.hstack([scores, corners])).all(axis=1)
+    sound &= (logits < np.inf).all(axis=1)  # -∞ is a class that cannot be
     scores = np.where(sound[:, None], scores, -1.0)
     count, classes_count = scores.shape
     if rule.scores == "softmax":

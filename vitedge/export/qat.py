@@ -329,7 +329,7 @@ def _train(
     from vitedge.quant.qat.trainer import train
 
     settings, training_set = start.settings, start.training_set
-    every_output = bool(asked(start.bounds))
+    every_output = bool(asked(start.bounds)) or start.model.task == "detection"
     graph = onnx.load(start.path, load_external_data=False).graph
     names = [output.name for output in graph.output]
     student = Network(

@@ -20,6 +20,7 @@ from vitedge.core.spec import QUANTIZED, Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Role, Source, has_labels, open_images
+from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
 
 
@@ -247,6 +248,8 @@ def open_image_sets(
         images = images_of(model, plan.calib_data, "calibration")
         calibration = CalibrationImages(images, plan.recipe, steps)
     if plan.eval_data:
+        if role == "evaluation":
+            check_installed(model.task)
         evaluation = images_of(model, plan.eval_data, role)
     return calibration, evaluation
 

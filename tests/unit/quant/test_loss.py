@@ -91,3 +91,18 @@ def test_the_rate_rises_and_falls_to_nothing():
     assert rates[9] == rates[10] == 1 and rates[0] == pytest.approx(0.1)
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[55] == pytest.approx(0.5) and 0 < rates[99] < 1e-3
+
+
+def test_a_detectors_boxes_are_distilled_beside_its_logits():
+    logits = torch.randn(2, 5, 4)
+    boxes = torch.rand(2, 5, 4)
+    moved = (boxes + 0.1).requires_grad_()
+    tokens = torch.zeros(2, 1, 1)
+    teacher = NetworkOutputs(logits, tokens, (boxes,))
+    whole = Mixed(torch.zeros(2, 1, 1, 3), torch.zeros(2), torch.zeros(2), 1.0)
+    same = loss(teacher, teacher, whole, "detection", Training())
+    value = loss(NetworkOutputs(logits, tokens, (moved,)), teacher, whole, "detection", Training())
+    value.backward()
+    spread = (boxes - boxes.mean(dim=1, keepdim=True)).square().mean()
+    assert same == 0 and torch.isclose(value, 0.01 / spread)
+    assert (moved.grad > 0).all()

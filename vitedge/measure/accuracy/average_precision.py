@@ -92,13 +92,21 @@ def padded(tables: Sequence[Table]) -> Table:
     return whole
 
 
-def _match(objects: Table, detections: Table) -> Any:
-    """The library's evaluation, with its matches made, of the classes that objects are of."""
+def library() -> tuple[Any, Any]:
+    """What stands for a set of annotations, and what evaluates one against another.
+
+    Raises UnavailableError where faster-coco-eval is not installed.
+    """
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise missing("faster-coco-eval", "detection") from error
+    return COCO, COCOeval_faster
 
+
+def _match(objects: Table, detections: Table) -> Any:
+    """The library's evaluation, with its matches made, of the classes that objects are of."""
+    coco, evaluation = library()
     classes = np.unique(objects[..., 0][objects[..., 0] >= 0])
     truth = [
         {"area": float(row[5]), "iscrowd": int(row[6]), **annotation}
@@ -112,7 +120,7 @@ def _match(objects: Table, detections: Table) -> Any:
     ]
     sides = []
     for listed in (truth, answers):
-        side = COCO(print_function=_silent)
+        side = coco(print_function=_silent)
         side.dataset = {
             "images": [{"id": place} for place in range(1, len(objects) + 1)],
             "categories": [{"id": int(index), "name": str(int(index))} for index in classes],
@@ -120,7 +128,7 @@ def _match(objects: Table, detections: Table) -> Any:
         }
         side.createIndex()
         sides.append(side)
-    matched = COCOeval_faster(*sides, "bbox", print_function=_silent, separate_eval=True)
+    matched = evaluation(*sides, "bbox", print_function=_silent, separate_eval=True)
     matched.evaluate()
     return matched
 

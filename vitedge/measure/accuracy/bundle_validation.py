@@ -18,6 +18,7 @@ from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import EMBEDDED, Source, open_images
 from vitedge.measure.accuracy import evidence, reference
+from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.measure.accuracy.parity import against_golden
 from vitedge.measure.accuracy.validation import compare, run_all, validate
 from vitedge.runtimes import SIMULATOR, open_session, simulate, without_bf16
@@ -187,4 +188,5 @@ def evaluation_images(bundle: Bundle, data: Source) -> ImageSet:
         raise InputError("no images to validate on", fix="pass `data=FOLDER` or `data=FILE.npz`")
     host_part = manifest.preprocessing.host
     task = manifest.model.task
+    check_installed(task)
     return open_images(data or source, "evaluation", host_part, bundle.labels(), task)

@@ -13,10 +13,17 @@ from vitedge.core.report import Compared
 from vitedge.core.spec import Task
 from vitedge.data.imageset import UNLABELLED
 from vitedge.measure.accuracy import ties
+from vitedge.measure.accuracy.average_precision import library
 from vitedge.measure.accuracy.detection_score import MeanAveragePrecision
 from vitedge.measure.accuracy.likeness import Neighbours, PixelError
 from vitedge.measure.accuracy.metric import MetricResult, Outputs, Score, compared
 from vitedge.measure.statistics import discordant, drop_pp, resampled_drop_pp
+
+
+def check_installed(task: Task) -> None:
+    """Raise UnavailableError where what scores a task is not installed, before anything runs."""
+    if task == "detection":
+        library()
 
 
 def score(task: Task) -> Score:

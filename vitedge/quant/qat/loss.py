@@ -21,7 +21,7 @@ class NetworkOutputs(NamedTuple):
     tokens: Tensor
     """What the last LayerNorm gives: (B, tokens, channels) of a ViT."""
     further: tuple[Tensor, ...] = ()
-    """The other outputs (B, …), of a network that was asked for them."""
+    """The other outputs (B, …), of a network that was asked for them; a detector's boxes first."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ def loss(
         total = total + settings.distillation * distillation(
             student.logits, teacher.logits, task, settings.temperature
         )
+        if task == "detection":
+            error = _of_boxes(student.further[0], teacher.further[0])
+            total = total + settings.distillation * error
     if settings.features:
         error = (student.tokens.float() - teacher.tokens.float()).square().mean()
         total = total + settings.features * error / teacher.tokens.float().square().mean()
@@ -69,6 +72,13 @@ def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: floa
     )
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
     return divergence * temperature**2
+
+
+def _of_boxes(student: Tensor, teacher: Tensor) -> Tensor:
+    """The squared error of boxes (B, queries, 4), relative to how far apart the teacher's are."""
+    student, teacher = student.float(), teacher.float()
+    spread = (teacher - teacher.mean(dim=1, keepdim=True)).square().mean()
+    return (student - teacher).square().mean() / spread.clamp(min=1e-12)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
