@@ -114,8 +114,9 @@ def _unfit(candidates: Sequence[TensorSpec], task: Task | None, source: str) -> 
     return InputError(
         f"{source}: {which} neither float32 (B, classes) logits nor (B, classes, h, w): "
         f"{_listing(candidates)}",
-        fix="export it with its head and a fixed number of classes, or pass `task='dense'` "
-        "for maps of values, `task='features'` for anything else"
+        fix="export it with its head and a fixed number of classes, or pass `task='detection'` "
+        "for queries' logits and boxes, `task='dense'` for maps of values, `task='features'` for "
+        "anything else"
         if task is None
         else f"name an output for {task} with `model_output`, or pass another `task`",
     )

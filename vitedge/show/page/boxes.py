@@ -16,6 +16,8 @@ SURE = 0.5
 """Of the surest score of FP32 on an image: what is less is not drawn."""
 MOST = 10
 """Of an image, and of a model."""
+NAMED = 3
+"""Of these, in the caption."""
 
 
 def overlay(per_image: PerImage, number: int, labels: Sequence[str]) -> dict[str, Any]:
@@ -42,12 +44,14 @@ def overlay(per_image: PerImage, number: int, labels: Sequence[str]) -> dict[str
 
 
 def _listed(rows: NDArray[np.float32], labels: Sequence[str]) -> str:
-    """`star 83%, ring 40%`."""
-    names = (
+    """`star 83%, ring 40% and 2 more`."""
+    pairs = zip(rows[:, 0].tolist(), rows[:, 1].astype(int).tolist(), strict=True)
+    names = [
         f"{labels[index] if index < len(labels) else f'class {index}'} {score:.0%}"
-        for score, index in zip(rows[:, 0].tolist(), rows[:, 1].astype(int).tolist(), strict=True)
-    )
-    return ", ".join(names) or "nothing"
+        for score, index in pairs
+    ]
+    more = len(names) - NAMED
+    return (", ".join(names[:NAMED]) or "nothing") + (f" and {more} more" if more > 0 else "")
 
 
 def _rectangles(
