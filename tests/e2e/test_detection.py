@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -125,6 +126,12 @@ def test_a_gate_holds_map_and_its_drop_to_limits(int8, vitedge, tmp_path):
     assert "its metric is map" in vitedge("gate", int8, "--min-top1", 0.5, code=1).stdout
 
 
+def test_without_the_library_nothing_is_run(int8, detector, vitedge, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    done = vitedge("validate", int8, "--data", detector / "coco", code=3)
+    assert "pip install 'vitedge[detection]'" in done.stderr
+
+
 def test_two_artifacts_are_compared_box_by_box(detector, int8, vitedge):
     other = detector / "out" / f"tiny-yolos-{OPENVINO}-int8"
     document = vitedge("compare", int8, other, "--json").document
@@ -156,6 +163,28 @@ def test_predict_draws_boxes(int8, detector, vitedge, tmp_path):
     assert (np.abs(drawing - np.asarray(Image.open(file))).max(axis=2) > 40).mean() > 0.02
     nothing = vitedge("predict", int8, file, "--min-score", 1).stdout
     assert "no object of which it is 100% sure" in nothing
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("target", [ONNXRUNTIME, OPENVINO])
+@pytest.mark.parametrize(
+    "architecture",
+    [name for name in detectors.DETECTORS if name != ARCHITECTURE],
+)
+def test_int8_keeps_the_boxes_of_a_family(detector, tmp_path, peers, architecture, target):
+    model = detectors.save(architecture, tmp_path / "model")
+    *_, made = ve.export(
+        f"hf:{model}",
+        targets=[target],
+        precision="int8",
+        only=True,
+        calib_data=detector / "calib",
+        output=tmp_path / "out",
+        duration_s=0,
+    )
+    found = made.report.numerics.detections
+    assert found.box_iou >= 0.9 and found.top_overlap > 0.8
+    assert any(layer.quantized for layer in made.bundle.manifest.quantization.layers)
 
 
 @pytest.mark.heavy
