@@ -165,7 +165,8 @@ def test_a_head_gives_all_that_its_user_needs_by_name(folder, architecture):
 def test_what_is_left_out_is_named(folder):
     config, settings, *_ = HEADS["DetrForSegmentation"]
     notes = read(folder("DetrForSegmentation", config, **settings)).identity.notes
-    assert "beside it: pred_boxes, pred_masks" in notes[0]
+    assert notes[0].startswith("'logits' and 'pred_boxes' are what accuracy")
+    assert "beside them: pred_masks" in notes[0]
     assert "left out: last_hidden_state" in notes[1]
     mae = read(folder("ViTMAEForPreTraining", "ViTMAEConfig", **VIT)).identity
     assert mae.task == "features"

@@ -269,7 +269,7 @@ def test_a_detectors_logits_and_boxes_are_two_outputs(saved):
     model = resolve(ModelRequest(f"hf:{folder}"))
     assert model.outputs == ("logits", "pred_boxes") and model.identity.task == "detection"
     main, left = model.identity.notes
-    assert "'logits' is its main output" in main and "last_hidden_state" in left
+    assert "'logits' and 'pred_boxes' are what accuracy" in main and "last_hidden_state" in left
     want = peer_of(folder, "YolosForObjectDetection")(PIXELS)
     for got, expected in zip(answer(folder), (want.logits, want.pred_boxes), strict=True):
         assert same(got, expected)

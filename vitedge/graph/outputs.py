@@ -72,7 +72,7 @@ def choose(
     assert fitting is not None
     axis = 2 if fitting == "detection" else 1
     classes = main.shape[axis] or 0 if fitting in WITH_CLASSES else 0
-    return Outputs(names, fitting, classes, tuple(_notes(names, available)))
+    return Outputs(names, fitting, classes, tuple(_notes(names, len(first), available)))
 
 
 def _task(spec: TensorSpec, requested: Task | None) -> Task | None:
@@ -122,13 +122,15 @@ def _unfit(candidates: Sequence[TensorSpec], task: Task | None, source: str) -> 
     )
 
 
-def _notes(names: Sequence[str], available: Sequence[TensorSpec]) -> Iterator[str]:
-    main, *others = names
-    if others:
-        yield (
-            f"'{main}' is its main output, which accuracy, limits and predictions are of; "
-            f"beside it: {', '.join(others)}"
-        )
+def _notes(names: Sequence[str], count: int, available: Sequence[TensorSpec]) -> Iterator[str]:
+    """`count`: the outputs that the task is about."""
+    main, others = names[:count], names[count:]
+    which = "accuracy, limits and predictions are of"
+    if len(main) > 1:
+        beside = f"; beside them: {', '.join(others)}" if others else ""
+        yield f"'{main[0]}' and '{main[1]}' are what {which}{beside}"
+    elif others:
+        yield f"'{main[0]}' is its main output, which {which}; beside it: {', '.join(others)}"
     if left := [spec for spec in available if spec.name not in names]:
         yield f"outputs left out: {_listing(left)}"
 
