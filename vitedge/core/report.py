@@ -180,6 +180,8 @@ class Candidate(Measurement, frozen=True, kw_only=True):
     """Of the worst token or pixel; None likewise, and where the output has none."""
     kept_queries: float | None = None
     """As in `Numerics`."""
+    box_iou: float | None = None
+    """As in `DetectionError`; None of what is no detector."""
     pixel_error: float | None = None
     """Of dense maps, relative to the spread of FP32's values; None where it was not measured."""
     max_abs_error: float | None = None

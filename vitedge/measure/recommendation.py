@@ -35,6 +35,8 @@ MIN_SQNR_DB = 20.0
 """What it must keep where accuracy was not measured: below, choices start to change sides."""
 MIN_KEPT_QUERIES = 0.9
 """Share of FP32's queries that it must give, likewise."""
+MIN_BOX_IOU = 0.95
+"""Mean IoU of a detector's boxes with FP32's that it must keep, likewise."""
 MAX_PIXEL_ERROR = 0.1
 """What the error of dense maps may be, relative to the spread of FP32's values, likewise."""
 SAME_SIZE = 1.05
@@ -75,6 +77,7 @@ def candidates_of(reports: Sequence[Report]) -> list[Candidate]:
                 token_sqnr_db=numerics.worst_token_db if numerics else None,
                 pixel_error=pixel_error,
                 kept_queries=numerics.kept_queries if numerics else None,
+                box_iou=numerics.detections.box_iou if numerics and numerics.detections else None,
                 max_abs_error=numerics.max_abs_error if numerics else None,
                 bytes=size.bytes,
             )
@@ -96,7 +99,7 @@ def recommend(
     with intervals over FP32 that do not touch, and exact enough: it loses at most `max_drop_pp`
     points or, where accuracy was not measured, keeps 20 dB SQNR, in its worst token or pixel, too;
     dense maps a pixel error of 10%. Of queries that a model orders by its own scores it gives 90%,
-    too.
+    too, and a detector's boxes keep an IoU of 95% with FP32's.
     """
     if len(candidates) < 2:
         return None
@@ -173,6 +176,8 @@ def _exact_enough(candidate: Candidate, max_drop_pp: float) -> bool:
     if candidate.sqnr_db is not None:
         if candidate.kept_queries is not None and candidate.kept_queries < MIN_KEPT_QUERIES:
             return False
+        if candidate.box_iou is not None and candidate.box_iou < MIN_BOX_IOU:
+            return False
         worst_db = candidate.token_sqnr_db
         return min(candidate.sqnr_db, math.inf if worst_db is None else worst_db) >= MIN_SQNR_DB
     return candidate.max_abs_error == 0
@@ -232,6 +237,8 @@ def _loss(candidate: Candidate, max_drop_pp: float) -> str:
             fidelity = sqnr(candidate)
             if candidate.kept_queries is not None:
                 fidelity += f" with {candidate.kept_queries:.0%} of FP32's queries"
+            if candidate.box_iou is not None:
+                fidelity += f", boxes' IoU {candidate.box_iou:.1%}"
         return f"{fidelity} (accuracy was not measured)"
     lost = f"{abs(candidate.drop_pp):.2f} points {'lost' if candidate.drop_pp >= 0 else 'gained'}"
     if candidate.drop_ci_pp is None:
@@ -250,7 +257,10 @@ def _too_much(candidate: Candidate, max_drop_pp: float) -> str:
     if candidate.sqnr_db is not None:
         if candidate.kept_queries is not None:
             least = f"{MIN_KEPT_QUERIES:.0%} and {MIN_SQNR_DB:g} dB"
-            return f"{queries(candidate.kept_queries)} at {sqnr(candidate)}, not {least}"
+            if candidate.kept_queries < MIN_KEPT_QUERIES or candidate.sqnr_db < MIN_SQNR_DB:
+                return f"{queries(candidate.kept_queries)} at {sqnr(candidate)}, not {least}"
+        if candidate.box_iou is not None and candidate.box_iou < MIN_BOX_IOU:
+            return f"moves boxes: their IoU is {candidate.box_iou:.1%}, not {MIN_BOX_IOU:.0%}"
         return f"keeps {sqnr(candidate)}, less than {MIN_SQNR_DB:g}"
     return "its error is not known"
 

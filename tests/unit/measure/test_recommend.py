@@ -315,3 +315,16 @@ def test_what_was_not_timed_with_fp32_is_no_candidate():
     assert candidates_of([alone]) == []
     precisions = [candidate.precision for candidate in candidates_of([alone, report()])]
     assert precisions == ["fp32", "int8"]
+
+
+def test_a_detector_that_moves_boxes_is_not_shipped_however_well_its_logits_keep():
+    unlabelled = {"drop_pp": None, "drop_ci_pp": None, "sqnr_db": 33.0}
+    moving = candidate("int8", 1.9, 2.0, 2.1, **unlabelled, box_iou=0.88)
+    advice = chosen(moving)
+    assert advice.precision == "fp32"
+    assert "moves boxes: their IoU is 88.0%, not 95%" in advice.reason
+    steady = chosen(replace(moving, box_iou=0.97))
+    assert steady.precision == "int8" and "boxes' IoU 97.0%" in steady.reason
+    assert chosen(replace(moving, drop_pp=0.1)).precision == "int8"  # what counts was measured
+    few = chosen(replace(moving, kept_queries=0.95))
+    assert "moves boxes" in few.reason and "queries" not in few.reason
