@@ -32,8 +32,15 @@ def cells(row, result):
     """A row of the table."""
     cells = [row.source, row.model, f"{result.params / 1e6:.1f}", f"{result.parity:.0e}"]
     for int8 in result.int8.values():
-        cells += [f"{int8.sqnr_db:.1f}", kept(int8)]
+        cells += [level(int8), kept(int8)]
     return cells
+
+
+def level(int8):
+    """SQNR, in brackets that of the worst token or pixel; of a detector its boxes' IoU, too."""
+    worst = "" if int8.worst_db is None else f" ({int8.worst_db:.1f})"
+    boxes = "" if int8.box_iou is None else f", boxes {int8.box_iou:.1%}"
+    return f"{int8.sqnr_db:.1f}{worst}{boxes}"
 
 
 def kept(int8):

@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
 from vitedge.core.progress import Steps
+from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
 from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
-from vitedge.measure.accuracy.output_error import OutputError
-from vitedge.measure.accuracy.validation import predict_all
+from vitedge.measure.accuracy.output_error import OutputErrors
+from vitedge.measure.accuracy.validation import run_all
 from vitedge.models.sources import ModelRequest
 from vitedge.runtimes import open_session
 
@@ -50,6 +51,8 @@ class Row:
     """Whether CI has a row of the same parts, from elsewhere or of another training."""
     slow: bool = False
     """Whether it cannot be made small enough."""
+    spared: bool = False
+    """Whether its random weights leave so little in INT8 that layers stay in float."""
 
     @property
     def fits_ci(self):
@@ -134,6 +137,27 @@ ROWS = (
         small_input=True,
         slow=True,
     ),
+    Row(
+        "hf",
+        "YolosForObjectDetection",
+        {"num_hidden_layers": 2, "image_size": [128, 128], "num_detection_tokens": 20, **DEEP},
+        "YolosImageProcessor",
+        small_input=True,
+        like_another=True,
+    ),
+    Row(
+        "hf",
+        "RTDetrForObjectDetection",
+        {
+            **{"decoder_layers": 1, "num_queries": 20, "encoder_hidden_dim": 64, "d_model": 64},
+            **{"encoder_ffn_dim": 128, "decoder_ffn_dim": 128},
+            "decoder_in_channels": [64, 64, 64],
+        },
+        "RTDetrImageProcessor",
+        small_input=True,
+        spared=True,
+        slow=True,
+    ),
 )
 
 
@@ -142,6 +166,10 @@ class Quantized:
     """One INT8 artifact of a row."""
 
     sqnr_db: float
+    worst_db: float | None
+    """SQNR of the worst token or pixel; None of an output that has none, or matched queries."""
+    box_iou: float | None
+    """Of a detector's boxes with FP32's."""
     quantized: int
     """Operators with multiply-accumulates that run in INT8."""
     kept: dict[str, int]
@@ -170,12 +198,18 @@ def run(row, folder, *, shallow):
         spec = bundle.manifest.preprocessing.host
         others = open_images(str(folder / "others.npz"), "calibration", spec, ())
         (batch,) = others.batches(EVALUATION_IMAGES)
-        error = OutputError()
+        model, orders = bundle.manifest.model, bundle.manifest.orders
+        names = [output.name for output in bundle.manifest.outputs]
+        errors = OutputErrors(names, model.task, orders, model.detection)
         with open_session(bundle) as artifact, open_session(reference) as fp32:
-            error.update(predict_all(fp32, batch.images), predict_all(artifact, batch.images))
+            want = run_all(fp32, batch.images)
+            errors.update(want, errors.matched(want, run_all(artifact, batch.images)))
+        numerics = errors.result("photographs")
         layers = bundle.manifest.quantization.layers
         int8[bundle.manifest.target.name] = Quantized(
-            sqnr_db=error.result("photographs").sqnr_db,
+            sqnr_db=numerics.sqnr_db,
+            worst_db=numerics.worst_token_db,
+            box_iou=numerics.detections and numerics.detections.box_iou,
             quantized=sum(layer.quantized for layer in layers),
             kept=Counter(
                 layer.op
@@ -231,7 +265,10 @@ def request(row, folder, shallow):
         return ModelRequest(f"timm:local-dir:{folder}"), _params(module)
     import transformers
 
-    kind = getattr(transformers, row.model)
+    from vitedge.models.sources import random_weights
+    from vitedge.models.sources.hf_model import ImageModel
+
+    kind, side = getattr(transformers, row.model), 128 if shallow else 640
     arguments = {**row.config, **(row.shallow if shallow else {})}
     if row.processor == "DetrImageProcessor":
         depths = [1, 1] if shallow else [3, 4, 6, 3]
@@ -240,9 +277,13 @@ def request(row, folder, shallow):
             hidden_sizes=[256, 512, 1024, 2048][: len(depths)],
             out_features=[f"stage{len(depths)}"],
         )
-    module = kind(kind.config_class(**arguments))
+    module = kind(kind.config_class(**arguments)).eval()
+    if row.spared:  # as they start, all tokens have one score, and rounding chooses the queries
+        model = ImageModel(module, Preprocess(height=side, width=side))
+        model.names = ("logits", "pred_boxes")
+        random_weights.spread(model, Preprocess(height=side, width=side))
     module.save_pretrained(folder)
-    sizes = {"size": {"height": 128, "width": 128}} if shallow and row.small_input else {}
+    sizes = {"size": {"height": side, "width": side}} if shallow and row.small_input else {}
     getattr(transformers, row.processor)(**sizes).save_pretrained(folder)
     return ModelRequest(f"hf:{folder}"), _params(module)
 
