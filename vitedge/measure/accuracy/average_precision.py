@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitedge.core.errors import SharedError, missing
 from vitedge.measure.statistics import pseudo_values_drop_pp
 
-GROUPS = 100
+GROUPS = 50
 """Parts of a set left out one at a time, for an interval; its images where these are fewer."""
 FEW = 10
 """Images below which there is no interval."""
