@@ -248,6 +248,7 @@ def small_bundle() -> Callable[..., Path]:
             reference=None,
             tools={},
             files={},
+            sizes={},
         )
         bundle.seal(folder, msgspec.structs.replace(plain, **changes))
         return folder

@@ -6,23 +6,32 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.bounded import read
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.manifest import SCHEMA, Manifest
+from vitedge.core.npz import arrays
+from vitedge.core.private_copy import CHANGED, PrivateCopy, copy_verified
 from vitedge.core.runtime import runtime_of
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
 EVIDENCE = "evidence.npz"
 MODEL, ENGINE = "model.onnx", "model.engine"
+_MADE = re.compile(r"report(-[\w.-]+)?\.json|evidence\.npz|signature\.json")
+"""Names of what measuring and signing make anew."""
+_LEFT = re.compile(r"\.(report(-[\w.-]+)?\.json|evidence\.npz)\.\d+")
+"""Likewise of what a killed process leaves of it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,26 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    is_private: bool = False
+    """Whether nobody else can write to `path`: a workspace in which it was just sealed."""
+
+    @property
+    def checked(self) -> Path:
+        """The folder of its files as they were checked: read these, and not those in `path`.
+
+        Raises InputError where they are not what the manifest says.
+        """
+        return self.path if self.is_private else self._copy.path
+
+    @cached_property
+    def _copy(self) -> PrivateCopy:
+        content = _manifest_bytes(self.path)
+        if _manifest(content, self.path) != self.manifest:
+            raise InputError(f"{self.path / MANIFEST} was changed since it was read", fix=CHANGED)
+        _check_names(self.path, self.manifest)
+        copy = copy_verified(self.path, self.manifest.files, self.manifest.sizes)
+        copy.write(MANIFEST, content)
+        return copy
 
     @property
     def model_files(self) -> dict[str, str]:
@@ -72,16 +101,17 @@ class Bundle:
     def size_bytes(self) -> int:
         """Size of the files that its runtime loads."""
         names = runtime_of(self.manifest.target).files(self.manifest)
-        return sum((self.path / name).stat().st_size for name in names)
+        return sum(self.manifest.sizes[name] for name in names)
 
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
-        return tuple((self.path / LABELS).read_text(encoding="utf-8").splitlines())
+        file = self.checked / LABELS
+        return tuple(read(file).decode("utf-8").splitlines())
 
     def golden(self) -> Golden:
         """The golden images and outputs."""
         names = [output.name for output in self.manifest.outputs[1:]]
-        with np.load(self.path / GOLDEN, allow_pickle=False) as stored:
+        with arrays(self.checked / GOLDEN) as stored:
             further = {name: stored[_key(place)] for place, name in enumerate(names, 1)}
             return Golden(stored["images"], stored["logits"], stored["labels"], further)
 
@@ -130,17 +160,34 @@ def open_bundle(path: Path) -> Bundle:
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
-    manifest = read_manifest(path)
-    for name, sha in manifest.files.items():
-        file = path / name
-        if Path(name).name != name or not file.is_file() or file.is_symlink():
-            raise InputError(f"{path}: its file '{name}' is missing", fix="export it again")
-        if sha256(file) != sha:
-            raise InputError(
-                f"{path}: '{name}' is not the file the manifest describes (SHA-256 differs)",
-                fix="it was changed or damaged: copy or export the artifact again",
-            )
-    return Bundle(path, manifest)
+    bundle = Bundle(path, read_manifest(path))
+    assert bundle.checked  # now, and not when it is first used
+    return bundle
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """Raise InputError unless the folder holds what the manifest lists, and what measuring makes.
+
+    Whatever else lies there might be read by a runtime, or written to.
+    """
+    for name in manifest.files:
+        plain = Path(name).name == name and name not in ("", ".", "..", MANIFEST)
+        if not plain or _MADE.fullmatch(name):
+            raise InputError(f"{path}: {name!r} is no name of a file in it", fix="export it again")
+    if manifest.sizes.keys() != manifest.files.keys():
+        raise InputError(f"{path / MANIFEST} says no size of some file", fix="export it again")
+    with os.scandir(path) as entries:
+        for entry in entries:
+            known = entry.name in manifest.files or entry.name == MANIFEST
+            if not known and not _MADE.fullmatch(entry.name) and not _LEFT.fullmatch(entry.name):
+                raise InputError(
+                    f"{path}: {entry.name!r} is not listed in its {MANIFEST}",
+                    fix="take it out: an artifact holds its own files alone",
+                )
+            if not entry.is_file(follow_symlinks=False):
+                raise InputError(
+                    f"{path}: {entry.name!r} is a link, or no regular file", fix="export it again"
+                )
 
 
 def bundles_in(folder: Path) -> list[Path]:
@@ -152,16 +199,26 @@ def bundles_in(folder: Path) -> list[Path]:
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest in the folder `path`, whose files are not looked at. Raises InputError."""
+    return _manifest(_manifest_bytes(path), path)
+
+
+def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
-    again = "export it again"
-    if not file.is_file():
-        raise InputError(f"{path} has no {MANIFEST}: it is no vitedge artifact", fix=again)
+    if not os.path.lexists(file):
+        raise InputError(
+            f"{path} has no {MANIFEST}: it is no vitedge artifact", fix="export it again"
+        )
+    return read(file, follow=False)
+
+
+def _manifest(content: bytes, path: Path) -> Manifest:
+    file, again = path / MANIFEST, "export it again"
     try:
-        content = msgspec.json.decode(file.read_bytes())
-        schema = content.get("schema") if isinstance(content, dict) else None
+        document = msgspec.json.decode(content)
+        schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
-            raise InputError(f"{file} has schema {schema!r}, not '{SCHEMA}'", fix=again)
-        manifest = msgspec.convert(content, Manifest)
+            raise InputError(f"{file} has schema {schema!r:.60}, not '{SCHEMA}'", fix=again)
+        manifest = msgspec.convert(document, Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}", fix=again) from error
     if not _model_files(manifest):
@@ -179,13 +236,18 @@ def sha256(path: Path) -> str:
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:
-    """Hash the files in `folder` into `manifest` and write it there: the folder is a bundle."""
-    files = {
-        path.name: sha256(path)
+    """Hash the files in `folder` into `manifest` and write it there: the folder is a bundle.
+
+    It is nobody else's to write to, as a workspace is.
+    """
+    paths = [
+        path
         for path in sorted(folder.iterdir())
-        if path.name not in (MANIFEST, REPORT, EVIDENCE)
-    }
-    return _write_manifest(folder, msgspec.structs.replace(manifest, files=files))
+        if path.name != MANIFEST and not _MADE.fullmatch(path.name)
+    ]
+    files = {path.name: sha256(path) for path in paths}
+    sizes = {path.name: path.stat().st_size for path in paths}
+    return _write_manifest(folder, msgspec.structs.replace(manifest, files=files, sizes=sizes))
 
 
 def amend(bundle: Bundle, **facts: object) -> Bundle:
@@ -196,7 +258,7 @@ def amend(bundle: Bundle, **facts: object) -> Bundle:
 def _write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (folder / MANIFEST).write_bytes(content + b"\n")
-    return Bundle(folder, manifest)
+    return Bundle(folder, manifest, is_private=True)
 
 
 @contextlib.contextmanager

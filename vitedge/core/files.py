@@ -27,11 +27,21 @@ def write(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes, fix: str) -> None:
-    """Write `content` in one rename; a link stays one. Raises InputError, mended by `fix`."""
-    place, temporary = _places(path)
+    """As `replace`, but a link stays one. Raises InputError, mended by `fix`."""
+    replace(_places(path)[0], content, fix)
+
+
+def replace(path: Path, content: bytes, fix: str) -> None:
+    """Write `content` in the place of whatever is called `path`, in one rename: follows no link.
+
+    Raises InputError, mended by `fix`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(place)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+        temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", fix=fix) from error
     finally:

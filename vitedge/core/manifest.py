@@ -444,7 +444,9 @@ class Manifest(Spec, frozen=True, kw_only=True):
     reference: Reference | None
     tools: dict[str, str]
     files: dict[str, str]
-    """SHA-256 of every file but the manifest, the report and its evidence."""
+    """SHA-256 of every file but the manifest, and what measuring makes: no others may lie there."""
+    sizes: dict[str, int]
+    """Bytes of each of `files`."""
     half: Half | None = None
     """None unless floats are computed in FP16."""
     bf16: Bf16 | None = None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from vitedge.core import files
+from vitedge.core import bounded, files
 from vitedge.core.bundle import REPORT, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.host import Host, fingerprint
@@ -355,11 +355,11 @@ def check_writable(bundle: Bundle) -> None:
 
 def read(path: Path) -> Report | None:
     """The report at `path`; None where there is none. Raises InputError."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     again = "delete it, then measure again"
     try:
-        content = msgspec.json.decode(path.read_bytes())
+        content = msgspec.json.decode(bounded.read(path))
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise InputError(f"{path} is not of schema '{SCHEMA}'", fix=again)
         return msgspec.convert(content, Report)
@@ -370,4 +370,4 @@ def read(path: Path) -> Report | None:
 def write(report: Report, path: Path) -> None:
     """Write a report in one rename. Raises InputError where the folder cannot be written to."""
     content = msgspec.json.format(msgspec.json.encode(report), indent=2)
-    files.write_bytes(path, content + b"\n", fix="make the artifact's folder writable")
+    files.replace(path, content + b"\n", fix="make the artifact's folder writable")

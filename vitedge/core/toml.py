@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from vitedge.core import bounded
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Spec
 
@@ -18,6 +19,10 @@ else:
     import tomli as tomllib
 
 SpecT = TypeVar("SpecT", bound=Spec)
+LIMIT_BYTES = 2**20
+DEPTH = 64
+"""Parts of a dotted key: each makes a table, in a parser whose memory grows with their square."""
+_DEEP = re.compile(rf"(?:[\w\"'-]{{1,99}}[ \t]*\.[ \t]*){{{DEPTH}}}")
 
 
 def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
@@ -31,10 +36,15 @@ def load_toml(path: Path, kind: type[SpecT]) -> SpecT:
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises InputError where there is no TOML."""
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = bounded.read(path, LIMIT_BYTES).decode("utf-8")
+        if _DEEP.search(text):
+            raise InputError(
+                f"{path}: a key of more than {DEPTH} parts", fix="is it the right file?"
+            )
+        content: dict[str, Any] = tomllib.loads(text)
+    except UnicodeDecodeError as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
     return content
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from vitedge.core import npz
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Exif
 
@@ -111,8 +113,10 @@ def read_arrays(path: str, targets: Sequence[str]) -> dict[str, NDArray[Any]]:
     """
     fix = f"save it as numpy.savez(path, images=..., {', '.join(f'{t}=...' for t in targets)})"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with npz.arrays(Path(path), fix) as file:
             arrays = {key: file[key] for key in ("images", *targets) if key in file}
+    except InputError:
+        raise
     except MemoryError as error:
         raise InputError(f"'{path}' does not fit in memory", fix="give an image folder") from error
     except Exception as error:  # zip, zlib and npy readers raise anything

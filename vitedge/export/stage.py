@@ -180,6 +180,7 @@ def _build(
         else None,
         tools=tool_versions(target, *_engines(lowered)),
         files={},
+        sizes={},
         build=build,
     )
     sealed = seal(folder, description)

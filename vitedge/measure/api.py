@@ -48,7 +48,11 @@ def open(path: AnyBundle) -> OpenBundle:
     from vitedge.measure.open_bundle import OpenBundle
 
     bundle = verified(path)
-    return bundle if isinstance(bundle, OpenBundle) else OpenBundle(bundle.path, bundle.manifest)
+    if isinstance(bundle, OpenBundle):
+        return bundle
+    opened = OpenBundle(bundle.path, bundle.manifest)
+    vars(opened).update(vars(bundle))  # what was checked is what runs
+    return opened
 
 
 def predict(

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vitedge.core import catalog
-from vitedge.core.bundle import bundles_in, open_bundle, publish, seal, sha256, workspace
+from vitedge.core.bundle import Bundle, bundles_in, open_bundle, publish, seal, sha256, workspace
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Reference
 
@@ -64,6 +65,56 @@ def test_a_link_in_the_place_of_a_file_is_refused(bundle, tmp_path):
     (bundle / "model.onnx").rename(tmp_path / "elsewhere.onnx")
     (bundle / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
     assert "model.onnx" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.so", "model.onnx.data", "..hidden", "report", "x\n\x1b[31m"]
+)
+def test_a_file_that_is_not_listed_is_refused(bundle, name):
+    (bundle / name).write_bytes(b"\x7fELF")
+    said = refusal(bundle)
+    assert f"{name!r} is not listed" in said
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("name", ["report.json", "report-ssh-orin.json", "evidence.npz", "sub"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: path.symlink_to("/etc/hostname"), Path.mkdir, os.mkfifo],
+    ids=["link", "folder", "FIFO"],
+)
+def test_nothing_in_it_is_a_link_or_a_device(bundle, name, make):
+    make(bundle / name)
+    assert repr(name) in refusal(bundle)
+
+
+def test_what_measuring_makes_and_a_killed_process_leaves_is_no_part_of_it(bundle):
+    for name in ("report.json", "report-orin.json", "evidence.npz", ".report.json.17"):
+        (bundle / name).write_bytes(b"anything")
+    assert set(open_bundle(bundle).manifest.files) == {"model.onnx", "golden.npz", "labels.txt"}
+
+
+def test_sizes_are_of_the_files_that_are_listed(bundle):
+    edit(bundle, sizes={"model.onnx": 7})
+    assert "says no size" in refusal(bundle)
+
+
+def test_what_was_checked_is_what_is_read(bundle):
+    opened = open_bundle(bundle)
+    (bundle / "labels.txt").write_text("dog\ncat\nbird\n")
+    with (bundle / "model.onnx").open("r+b") as file:
+        file.write(b"changed")
+    (bundle / "golden.npz").unlink()
+    assert opened.labels() == ("cat", "dog", "zèbre")
+    assert opened.golden().images.shape == (2, 8, 8, 3)
+    assert (opened.checked / "model.onnx").read_bytes() == b"weights"
+
+
+def test_one_that_was_changed_before_it_is_first_read_is_refused(bundle):
+    exported = Bundle(bundle, open_bundle(bundle).manifest)
+    edit(bundle, name="another")
+    with pytest.raises(InputError, match="was changed"):
+        exported.labels()
 
 
 @pytest.mark.parametrize("name", ["../secret", "sub/secret", "/etc/hostname", "..", ".", ""])
@@ -164,8 +215,9 @@ def test_an_engine_built_on_the_device_leaves_the_reference_what_it_was(tmp_path
     files = {**open_bundle(fp32).model_files, "model.engine": "of the machine that exported"}
     reference = Reference(bundle=fp32.name, files=files)
     int8 = open_bundle(small_bundle(tmp_path / "small-int8", b"int8", reference=reference))
+    manifest = open_bundle(fp32).manifest
     (fp32 / "model.engine").write_bytes(b"built here")
-    seal(fp32, open_bundle(fp32).manifest)
+    seal(fp32, manifest)
     reference_bundle = int8.reference()
     assert reference_bundle.path == fp32
     assert reference_bundle.size_bytes == len(b"built here")

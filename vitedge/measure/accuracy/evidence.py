@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core import files
+from vitedge.core import files, npz
 from vitedge.core.bundle import EVIDENCE, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Metric
@@ -96,7 +96,7 @@ def read(folder: Path) -> Evidence | None:
     Raises InputError for a file that cannot be read, or of another schema.
     """
     path = folder / EVIDENCE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     fix = "validate the artifact again"
     header, stored = load(path, SCHEMA, fix)
@@ -175,7 +175,7 @@ def save(path: Path, header: msgspec.Struct, named: Mapping[str, NDArray[Any]]) 
     about = np.frombuffer(msgspec.json.encode(header), np.uint8)
     content = io.BytesIO()
     np.savez_compressed(content, **{_ABOUT: about}, **named)  # type: ignore[arg-type]
-    files.write_bytes(path, content.getvalue(), fix="choose a folder you can write to")
+    files.replace(path, content.getvalue(), fix="choose a folder you can write to")
 
 
 def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -184,14 +184,14 @@ def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, N
     Raises InputError for a file that cannot be read, or of another schema.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            named = {name: file[name] for name in file.files}
+        with npz.arrays(path, fix) as stored:
+            named = dict(stored)
         header = msgspec.json.decode(named.pop(_ABOUT).tobytes())
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}", fix=fix) from error
     except Exception as error:  # zip, zlib and npy readers raise anything
-        if not zipfile.is_zipfile(path):
-            raise InputError(f"{path} is no such file as vitedge writes", fix=fix) from error
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
     stored_schema = header.get("schema") if isinstance(header, dict) else None
     if stored_schema != schema:

@@ -116,4 +116,4 @@ def _lint(bundle: Bundle, target: Target) -> tuple[Finding, ...]:
             f"{bundle.path} holds no ONNX graph to check against another target",
             fix="drop `target`, or give the artifact of ONNX Runtime or the ONNX file",
         )
-    return lint_file(bundle.path / "model.onnx", target)
+    return lint_file(bundle.checked / "model.onnx", target)

@@ -90,7 +90,7 @@ def _bench(
         energy = measure_energy(bundle, request, ROOT, on_progress=show)
         steps.say(f"cold start and memory of {name}")
         share_s = request.duration_s * COLD_SHARE
-        cold_start, memory = cold_starts(bundle.path, request.threads, share_s)
+        cold_start, memory = cold_starts(bundle.checked, request.threads, share_s)
         artifact_parity, numerics = parity.measure(bundle, request.threads)
         reports.append(
             Report(

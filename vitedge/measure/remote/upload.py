@@ -27,9 +27,9 @@ class File(NamedTuple):
 
 def bundle_files(bundle: Bundle) -> dict[str, File]:
     """The manifest, and the files that it names."""
-    manifest = bundle.path / MANIFEST
+    manifest = bundle.checked / MANIFEST
     hashes = {**bundle.manifest.files, MANIFEST: sha256(manifest)}
-    return {name: File(bundle.path / name, sha) for name, sha in hashes.items()}
+    return {name: File(bundle.checked / name, sha) for name, sha in hashes.items()}
 
 
 def send(files: Mapping[str, File], device: Connection, steps: Steps) -> int:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vitedge.core import npz
 from vitedge.core.errors import InputError, error_line
 from vitedge.models.sources.layouts import to_timm
 from vitedge.models.sources.misfit import problems, refuse_misfit
@@ -91,8 +91,8 @@ def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return {name: tensor.to(device) for name, tensor in load_file(path).items()}
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays.files}
+        with npz.arrays(path) as arrays:
+            return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays}
     with torch.serialization.safe_globals([Namespace]):  # timm's and torchvision's training `args`
         return torch.load(path, map_location=device, weights_only=True)
 

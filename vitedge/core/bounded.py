@@ -1,0 +1,50 @@
+"""The one reader of files that may come from strangers: no device, and nothing endless.
+
+Sizes are looked at before a byte is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+from vitedge.core.errors import InputError
+
+TEXT_BYTES = 64 * 2**20
+"""Of a JSON document or labels, at most."""
+AGAIN = "give the file itself, as it was written"
+
+
+def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
+    """Open a regular file to read, never a FIFO or a device; a link only where `follow` says so.
+
+    Raises InputError.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags |= getattr(os, "O_BINARY", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if not follow and path.is_symlink():  # where the system has no O_NOFOLLOW
+            raise InputError(f"{path} is a link", fix=AGAIN)
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {path}: {why}", fix="check the path") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise InputError(f"cannot read {path}: it is no regular file", fix=AGAIN)
+
+
+def read(path: Path, limit_bytes: int = TEXT_BYTES, *, follow: bool = True) -> bytes:
+    """All of a file of at most `limit_bytes`. Raises InputError, as `open_regular` does."""
+    with open_regular(path, follow=follow) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit_bytes + 1) if size <= limit_bytes else b""
+    if size > limit_bytes or len(content) > limit_bytes:  # it may have grown
+        raise InputError(
+            f"{path} has {size / 2**20:.0f} MiB, and {limit_bytes / 2**20:.0f} are read at most",
+            fix="is it the right file?",
+        )
+    return content

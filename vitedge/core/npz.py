@@ -1,0 +1,78 @@
+"""Arrays of an .npz file that may come from a stranger: no objects, no bomb.
+
+Memory is at most a stated multiple of the file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitedge.core.bounded import AGAIN, open_regular
+from vitedge.core.errors import InputError, error_line
+
+EXPANSION = 128
+"""How many times its file's size the arrays may be, beside `EXPANSION_FREE`: deflate reaches 1,032
+on zeros, photographs and masks 1 to 50."""
+EXPANSION_FREE = 64 * 2**20
+ARRAYS = 4096
+_RAISED = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError)
+
+
+@contextmanager
+def arrays(path: Path, fix: str = AGAIN) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """The arrays of the .npz file `path`, read when they are asked for; no objects.
+
+    Raises InputError for a file whose arrays are not what their sizes say, or far larger than it.
+    OSError, ValueError, KeyError, EOFError and BadZipFile may come of reading an array.
+    """
+    with open_regular(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                _check(path, archive, os.fstat(file.fileno()).st_size, fix)
+        except (
+            zipfile.BadZipFile,
+            ValueError,
+            NotImplementedError,
+            RuntimeError,
+            EOFError,
+        ) as error:
+            raise InputError(f"{path} is no .npz file: {error_line(error)}", fix=fix) from error
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as stored:
+            yield stored
+
+
+def _check(path: Path, archive: zipfile.ZipFile, size_bytes: int, fix: str) -> None:
+    """Raise InputError unless every member is an array of the size it says, and all fit."""
+    members = archive.infolist()
+    declared = sum(member.file_size for member in members)
+    if len(members) > ARRAYS or declared > EXPANSION * size_bytes + EXPANSION_FREE:
+        raise InputError(
+            f"{path} says of itself that its {len(members)} arrays are {declared / 2**20:.0f} MiB, "
+            f"of a file of {size_bytes / 2**20:.1f}: that is not read",
+            fix="save it with less compression; or is it the right file?",
+        )
+    for member in members:
+        with archive.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(stream)
+            expected = stream.tell() + math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or expected != member.file_size:
+            what = (
+                "objects" if dtype.hasobject else f"{shape} of {dtype}, which it is too small for"
+            )
+            raise InputError(f"{path}: {member.filename!r} says it holds {what}", fix=fix)

@@ -1,0 +1,160 @@
+"""A bundle's files as they were when they were checked: copied while they are hashed.
+
+Whoever can write to a bundle can change it between check and use. Nobody else can write here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+from vitedge.core.bounded import open_regular
+from vitedge.core.errors import InputError
+
+BLOCK_BYTES = 4 * 2**20
+PREFIX = "vitedge-verified-"
+CHANGED = "it was changed or damaged: copy or export the artifact again"
+
+
+class PrivateCopy:
+    """A folder of this user's alone (mode 0700) that goes with the object, or after its process.
+
+    `path` is where it lies. A lock on it says that it is in use, whatever became of the process.
+    """
+
+    def __init__(self) -> None:
+        """Raises InputError where there is no room for a folder."""
+        place = _place()
+        _remove_stale(place)
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+        except OSError as error:
+            raise _no_room(place, error) from error
+        self._finalizer = weakref.finalize(self, _remove, self.path, _lock(self.path), os.getpid())
+
+    def add(self, source: Path, size_bytes: int, sha256: str) -> None:
+        """Copy the file `source` here, under its name, if it is of that size and hash.
+
+        Raises InputError where it is not, or is a link or no regular file.
+        """
+        name, folder = source.name, source.parent
+        if not os.path.lexists(source):
+            raise InputError(f"{folder}: its file {name!r} is missing", fix="export it again")
+        differs = InputError(
+            f"{folder}: {name!r} is not the file the manifest describes (SHA-256 differs)",
+            fix=CHANGED,
+        )
+        with open_regular(source, follow=False) as file:
+            if os.fstat(file.fileno()).st_size != size_bytes:
+                raise differs
+            try:
+                with (self.path / name).open("xb", buffering=0) as copy:
+                    digest = _copy(file, copy, size_bytes)
+            except OSError as error:
+                raise _no_room(self.path.parent, error) from error
+        if digest != sha256:
+            raise differs
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put `content` there, too."""
+        (self.path / name).write_bytes(content)
+
+
+def copy_verified(folder: Path, hashes: Mapping[str, str], sizes: Mapping[str, int]) -> PrivateCopy:
+    """The files of `folder` that `hashes` and `sizes` (bytes) name, several at a time.
+
+    Raises InputError where one is not what they say.
+    """
+    copy = PrivateCopy()
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(copy.add, folder / name, sizes[name], hashes[name]) for name in hashes]
+        for job in jobs:
+            job.result()
+    return copy
+
+
+def _copy(file: IO[bytes], copy: IO[bytes], size_bytes: int) -> str:
+    """Copy at most `size_bytes` and one more; returns the SHA-256 of all that was read.
+
+    One thread hashes a block while another writes it.
+    """
+    digest = hashlib.sha256()
+    left = size_bytes + 1  # it may have grown since
+    with ThreadPoolExecutor(1) as hasher:
+        pending: Future[None] | None = None
+        while left and (block := file.read(min(left, BLOCK_BYTES))):
+            if pending:
+                pending.result()
+            pending = hasher.submit(digest.update, block)
+            view = memoryview(block)
+            while view:
+                view = view[copy.write(view) :]
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _place() -> Path:
+    """A folder for large temporary files: TMPDIR, or one that is no memory."""
+    lasting = Path("/var/tmp")
+    if "TMPDIR" not in os.environ and os.access(lasting, os.W_OK):
+        return lasting
+    return Path(tempfile.gettempdir())
+
+
+def _no_room(place: Path, error: OSError) -> InputError:
+    fix = f"free some space in {place}, or let TMPDIR name a folder that has some"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        fix = f"make {place} writable, or let TMPDIR name a folder that is"
+    return InputError(f"no copy of the artifact in {place}: {error.strerror}", fix=fix)
+
+
+def _lock(folder: Path) -> int:
+    """An open descriptor that holds the lock of `folder`; -1 where the system has none."""
+    if sys.platform == "win32":
+        return -1
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _remove(folder: Path, lock: int, owner: int) -> None:
+    if os.getpid() != owner:  # a fork: its parent still reads them
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock >= 0:
+        os.close(lock)
+
+
+def _remove_stale(place: Path) -> None:
+    """Remove what killed processes of this user left in `place`."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    for folder in place.glob(f"{PREFIX}*"):
+        try:
+            if folder.lstat().st_uid != os.getuid():
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            pass  # in use
+        finally:
+            os.close(descriptor)
