@@ -179,7 +179,8 @@ def connected(address):
 
 
 def test_a_copy_goes_on_where_it_stopped(device, user, small_bundle, tmp_path):
-    files = bundle_files(open_bundle(small_bundle(tmp_path / "large", os.urandom(3 * 2**20))))
+    bundle = open_bundle(small_bundle(tmp_path / "large", os.urandom(3 * 2**20)))
+    files = bundle_files(bundle)
     model = files["model.onnx"]
     half, size = model.path.read_bytes()[: 2 * 2**20], 3 * 2**20
     with connected(device.address) as connection:

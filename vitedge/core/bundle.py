@@ -28,9 +28,9 @@ from vitedge.core.runtime import runtime_of
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
 EVIDENCE = "evidence.npz"
 MODEL, ENGINE = "model.onnx", "model.engine"
-_MADE = re.compile(r"report(-[\w.-]+)?\.json|evidence\.npz|signature\.json")
+_MADE = re.compile(r"report(-[^/\x00-\x1f]+)?\.json|evidence\.npz|signature\.json")
 """Names of what measuring and signing make anew."""
-_LEFT = re.compile(r"\.(report(-[\w.-]+)?\.json|evidence\.npz)\.\d+")
+_LEFT = re.compile(rf"\.({_MADE.pattern})\.\d+")
 """Likewise of what a killed process leaves of it."""
 
 

@@ -45,7 +45,8 @@ def arrays(path: Path, fix: str = AGAIN) -> Iterator[Mapping[str, NDArray[Any]]]
             RuntimeError,
             EOFError,
         ) as error:
-            raise InputError(f"{path} is no .npz file: {error_line(error)}", fix=fix) from error
+            what = f"cannot read {path}: no .npz file ({error_line(error)})"
+            raise InputError(what, fix=fix) from error
         file.seek(0)
         with np.load(file, allow_pickle=False) as stored:
             yield stored

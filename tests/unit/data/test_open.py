@@ -410,7 +410,7 @@ def test_calibration_takes_an_npz_without_labels(tmp_path):
         ({"images": PAIR, "labels": [0.0, 1.0]}, "float64 (2,), not integer (2,)"),
         ({"images": PAIR, "labels": [0, 2]}, "has 2, and the model's classes are 0 to 1"),
         ({"images": PAIR, "labels": [-1, 0]}, "has -1, and the model's classes are 0 to 1"),
-        ({"images": PAIR, "labels": np.array(["cat", None])}, "Object arrays cannot be loaded"),
+        ({"images": PAIR, "labels": np.array(["cat", None])}, "says it holds objects"),
     ],
 )
 def test_an_npz_that_is_not_what_it_should_be_is_refused(tmp_path, arrays, complaint):
