@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -259,73 +255,3 @@ def _write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (folder / MANIFEST).write_bytes(content + b"\n")
     return Bundle(folder, manifest, is_private=True)
-
-
-@contextlib.contextmanager
-def workspace(output: Path) -> Iterator[Path]:
-    """A scratch folder inside `output`, removed at the end; those of killed runs go too.
-
-    Raises InputError when `output` cannot be written to.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        _remove_stale(output)
-        work = Path(tempfile.mkdtemp(prefix=f".vitedge-{os.getpid()}-", dir=output))
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {output}: {error.strerror}", fix="choose another `output` folder"
-        ) from error
-    try:
-        yield work
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            raise
-        raise InputError(
-            f"cannot write to {output}: {error.strerror}", fix="free some space, or use `output`"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _remove_stale(output: Path) -> None:
-    for path in output.glob(".vitedge-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def publish(staged: Path, final: Path) -> None:
-    """Move the complete bundle `staged` to `final` by renaming; an old bundle there is replaced.
-
-    Killed at any moment this leaves the old bundle, the new one, or none: never half of one.
-    """
-    _sync(staged)
-    old = staged.with_name(staged.name + ".old")
-    if final.exists():
-        final.rename(old)
-    try:
-        staged.rename(final)
-    except BaseException:  # Ctrl-C between the two renames, too
-        if old.exists() and not final.exists():
-            old.rename(final)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's files to disk, so that a rename never outlives their content."""
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

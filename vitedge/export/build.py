@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 
 from vitedge.core import report
-from vitedge.core.bundle import ENGINE, MODEL, REPORT, amend, open_bundle, publish, seal, workspace
+from vitedge.core.bundle import ENGINE, MODEL, REPORT, amend, open_bundle, seal
 from vitedge.core.commands import command
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
+from vitedge.core.publication import publish, workspace
 from vitedge.measure.accuracy import parity
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.runtimes import lower

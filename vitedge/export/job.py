@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitedge import runtimes
-from vitedge.core.bundle import publish, workspace
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
+from vitedge.core.publication import check_replaceable, publish, workspace
 from vitedge.core.spec import QUANTIZED, Batch, Precision, Target
 from vitedge.export import accuracy_control
 from vitedge.export.failures import Failures
@@ -75,6 +75,7 @@ def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
             raise InputError(
                 f"{final} exists already", fix="pass `force=True` to replace it, or `output=DIR`"
             )
+        check_replaceable(final)
     return model
 
 

@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vitedge.core import catalog
-from vitedge.core.bundle import Bundle, bundles_in, open_bundle, publish, seal, sha256, workspace
+from vitedge.core.bundle import Bundle, bundles_in, open_bundle, seal, sha256
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Reference
+from vitedge.core.publication import publish, workspace
 
 
 @pytest.fixture
@@ -243,10 +246,47 @@ def test_publishing_replaces_the_old_bundle_whole(tmp_path, small_bundle):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs renameat2")
+def test_a_reader_finds_the_old_or_the_new_at_every_moment(tmp_path, small_bundle):
+    final = small_bundle(tmp_path / "x", b"old")
+    done, seen = threading.Event(), set()
+
+    def read():
+        while not done.is_set():
+            seen.add((final / "model.onnx").read_bytes())
+
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(read)
+        for turn in range(100):
+            with workspace(tmp_path) as work:
+                publish(small_bundle(work / "x", b"even" if turn % 2 else b"odd"), final)
+        done.set()
+        reader.result()
+    assert {b"even", b"odd"} <= seen <= {b"old", b"even", b"odd"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: (path.mkdir(), (path / "thesis.tex").write_text("mine")),
+        lambda path: path.write_text("mine"),
+        lambda path: path.symlink_to("elsewhere"),
+    ],
+    ids=["folder", "file", "link"],
+)
+def test_only_a_bundle_is_replaced(tmp_path, small_bundle, make):
+    final = tmp_path / "out" / "x"
+    final.parent.mkdir()
+    make(final)
+    with workspace(tmp_path) as work, pytest.raises(InputError, match="no artifact"):
+        publish(small_bundle(work / "x"), final)
+    assert os.path.lexists(final)
+
+
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from vitedge.core.bundle import publish, workspace
+from vitedge.core.publication import publish, workspace
 
 final, staged, moment, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 seen = 0
