@@ -17,7 +17,7 @@ TEXT_BYTES = 64 * 2**20
 AGAIN = "give the file itself, as it was written"
 
 
-def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
+def open_regular(path: Path, *, follow: bool = True, fix: str = "check the path") -> IO[bytes]:
     """Open a regular file to read, never a FIFO or a device; a link only where `follow` says so.
 
     Raises InputError.
@@ -30,16 +30,22 @@ def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {path}: {why}", fix="check the path") from error
+        raise InputError(f"cannot read {path}: {why}", fix=fix) from error
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise InputError(f"cannot read {path}: it is no regular file", fix=AGAIN)
 
 
-def read(path: Path, limit_bytes: int = TEXT_BYTES, *, follow: bool = True) -> bytes:
+def read(
+    path: Path,
+    limit_bytes: int = TEXT_BYTES,
+    *,
+    follow: bool = True,
+    fix: str = "check the path",
+) -> bytes:
     """All of a file of at most `limit_bytes`. Raises InputError, as `open_regular` does."""
-    with open_regular(path, follow=follow) as file:
+    with open_regular(path, follow=follow, fix=fix) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit_bytes + 1) if size <= limit_bytes else b""
     if size > limit_bytes or len(content) > limit_bytes:  # it may have grown

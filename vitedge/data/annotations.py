@@ -101,7 +101,8 @@ def categories(path: str) -> tuple[str, ...]:
 
 def _read(path: str) -> _Coco:
     try:
-        content = msgspec.json.decode(bounded.read(Path(path), LIMIT_BYTES), type=_Coco)
+        fix = "put COCO's annotations.json beside images/"
+        content = msgspec.json.decode(bounded.read(Path(path), LIMIT_BYTES, fix=fix), type=_Coco)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(
             f"'{path}' is not as COCO's are: {error}",
