@@ -121,6 +121,7 @@ CASES = [
     ("Conv", [IMAGE, KERNEL], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
     ("Conv", [IMAGE, KERNEL], {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
     ("Conv", [IMAGE, KERNEL[:3, :1]], {"group": 3}),
+    ("Conv", [IMAGE, KERNEL[:, :, :1, :1], BIAS], {"strides": [3, 2]}),
     ("Conv", [IMAGE[..., 0], KERNEL[..., 0]], {}),
     ("ConvTranspose", [IMAGE[:, :3], KERNEL[:3], BIAS[:3]], {"strides": [2, 2]}),
     ("MaxPool", [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
