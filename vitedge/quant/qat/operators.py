@@ -98,8 +98,9 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **a: Any) -> Te
         x, before = F.pad(x, widths(before, after)), none
     if weight[0, 0].numel() == 1 and not any(before):
         # torch 2.13 on CPUs (oneDNN) corrupts its memory in the gradient of a strided 1×1
-        spans = (slice(None, None, stride) for stride in strides)
-        x, strides = x[(..., *spans)], [1] * len(strides)
+        for axis, stride in enumerate(strides, x.ndim - len(strides)):
+            x = x.movedim(axis, 0)[::stride].movedim(0, axis)
+        strides = [1] * len(strides)
     return torch.convolution(x, weight, bias, strides, before, dilations, False, none, groups)
 
 
