@@ -122,6 +122,10 @@ def weights():
         "c": normal(4, WIDTH, 3, 3) / grown[:, None, None],
         "c_groups": normal(4, WIDTH // 2, 3, 3)
         / np.repeat(grown.reshape(2, -1), 2, axis=0)[:, :, None, None],
+        "c_depthwise": normal(WIDTH, 1, 3, 3),
+        "c_mixing": normal(WIDTH, WIDTH, 1, 1) / grown[:, None, None],
+        "mean": normal(WIDTH),
+        "variance": np.abs(normal(WIDTH)) + 0.1,
         "scale": np.float32(HEAD**-0.5),
         "heads": np.array([1, TOKENS, HEADS, HEAD]),
         "split_heads": np.array([1, TOKENS, 3, HEADS, HEAD]),

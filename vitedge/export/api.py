@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from vitedge.core.spec import Batch, Precision, Preprocess, Task, Training
     from vitedge.data.open import Data
     from vitedge.export.demo import Demo
-    from vitedge.export.qat import QatRequest
     from vitedge.export.request import ExportRequest
     from vitedge.export.result import ExportResult, Exports
+    from vitedge.export.training_set import QatRequest
     from vitedge.measure.open_bundle import OpenBundle
 
 
@@ -223,9 +223,10 @@ def to_qat(
     """The parameters of `qat` as one. Raises InputError."""
     from vitedge.core.manifest import Bounds
     from vitedge.export import qat as job
+    from vitedge.export.training_set import QatRequest
 
     changes = {name: further.pop(name) for name in job.SETTINGS}
-    return job.QatRequest(
+    return QatRequest(
         export=to_export(
             targets=target, precision="int8", calib_data=calib_data or train_data, **further
         ),

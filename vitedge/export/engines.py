@@ -81,6 +81,8 @@ def engine_of(
             )
         nncf = NncfQuantizer(exported, target, images, steps)
         return Engine(nncf, partial(_control_by_nncf, job, target, source, fp32, nncf))
+    if train:
+        train.check(exported, source.golden)
     trained = (lambda ptq: train(ptq, source.golden)) if train else None
     spare = not asked(job.plan.request.bounds)
     ours = Quantizer(exported, target, images, steps, trained, spare=spare)

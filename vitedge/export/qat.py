@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,46 +18,31 @@ from vitedge.core.api import AnyPath
 from vitedge.core.bounds import asked, check_tokens
 from vitedge.core.bounds import check as check_bounds
 from vitedge.core.bundle import Golden
-from vitedge.core.errors import InputError, VitedgeError, first_few, missing
+from vitedge.core.errors import InputError, VitedgeError, missing
 from vitedge.core.numerics import fill_batch
 from vitedge.core.progress import SILENT, Steps
-from vitedge.core.spec import Floats, Target, Training
+from vitedge.core.spec import Floats, Training
 from vitedge.core.toml import load_toml
 from vitedge.export.job import export_model, load_model
-from vitedge.export.request import ExportRequest, Plan, images_of, plan_export
+from vitedge.export.request import images_of, plan_export
 from vitedge.export.result import ExportResult
-from vitedge.export.stage import bundle_name
+from vitedge.export.training_set import QatRequest, TrainingSet, checked
 from vitedge.models.sources import ModelIdentity
 from vitedge.quant.int8 import TrainedGraph
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from vitedge.graph.run import Fp32Graph
     from vitedge.quant.parameters import Calibrated
     from vitedge.quant.placement import Placement
     from vitedge.quant.qat.checkpoint import LogListener
-    from vitedge.quant.qat.images import Scanned
     from vitedge.quant.qat.network import Network
     from vitedge.quant.qat.trainer import TrainingRun
 
 SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")
 """Of training, those that are parameters of `qat`, too."""
 _CURVE_POINTS = 200
-
-
-@dataclass(frozen=True)
-class QatRequest:
-    """What `vitedge qat` was asked to do."""
-
-    export: ExportRequest
-    """In INT8, for one target."""
-    train_data: str
-    training: Training
-    resume: bool
-    tensorboard: Path | None
-    """Where TensorBoard's event files go; None: nowhere."""
-    bounds: manifest.Bounds
-    """Levels at which training ends."""
 
 
 def settings(training: AnyPath | Training | None, given: Mapping[str, object]) -> Training:
@@ -96,22 +80,7 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
         except VitedgeError as error:  # the first process says what it is
             raise SystemExit(error.exit_code) from error
         return []
-    waiting = True  # the other processes, to be told what to train
-
-    def train(calibrated: Calibrated, golden: Golden) -> TrainedGraph:
-        nonlocal waiting
-        outputs = (golden.outputs, *golden.further.values())
-        orders = calibrated.orders or ("",) * len(outputs)
-        axes = (output.ndim for output in outputs)
-        check_tokens(request.bounds, model.identity.name, zip(axes, orders, strict=True))
-        start = _start(request, training_set, model.identity, calibrated)
-        waiting = False
-        team.share(accelerator, start)
-        with tensorboard.watching(request.tensorboard) as listener:
-            student, training_run = _train(start, accelerator, steps, listener)
-        record = _record(request, training_set, training_run, accelerator.num_processes)
-        return TrainedGraph(_learned(calibrated, student), record, _outputs(student, golden.images))
-
+    training: _Training | None = None
     try:
         plan = plan_export(request.export)
         if plan.recipe and plan.recipe.engine != "vitedge":
@@ -121,125 +90,47 @@ def run(request: QatRequest, steps: Steps) -> list[ExportResult]:
                 fix="pass `calibration='default'`",
             )
         model = load_model(plan, steps)
-        training_set = check(request, plan, model.identity, accelerator.num_processes, steps)
-        results = export_model(plan, model, steps, train)
+        images = checked(request, plan, model.identity, accelerator.num_processes, steps)
+        training = _Training(request, images, model.identity, accelerator, steps)
+        results = export_model(plan, model, steps, training)
     except VitedgeError as error:
-        if waiting:
+        if training is None or training.others_wait:
             team.share(accelerator, error)
         raise
-    shutil.rmtree(training_set.folder, ignore_errors=True)  # the artifact is there
+    shutil.rmtree(images.folder, ignore_errors=True)  # the artifact is there
     return results
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """The images of a run, checked and split, and where its checkpoints lie."""
+@dataclass
+class _Training:
+    """The part of an export that trains: `vitedge.quant.int8.Train`."""
 
-    source: str
-    digest: str
-    """SHA-256 over those of all images in order."""
-    skipped: dict[str, int]
-    """Images left out, by reason."""
-    training: list[int]
-    """Indices of the images to train on."""
-    held_out: list[int]
-    """Of those kept apart, to choose the best step."""
-    missing_classes: list[str]
-    """The model's classes that no image shows."""
-    fingerprint: dict[str, str]
-    """A digest of everything that decides the outcome, by what it is of."""
-    folder: Path
-    """Of the checkpoints."""
+    request: QatRequest
+    images: TrainingSet
+    model: ModelIdentity
+    accelerator: Accelerator
+    steps: Steps
+    others_wait: bool = True
+    """The other processes, to be told what to train."""
 
+    def check(self, exported: Fp32Graph, golden: Golden) -> None:
+        from vitedge.quant.qat import trainable
 
-def check(
-    request: QatRequest, plan: Plan, model: ModelIdentity, processes: int, steps: Steps
-) -> TrainingSet:
-    """Check all that needs no export, and split the training images. Raises InputError."""
-    from vitedge.quant.qat import checkpoint, images
+        ranks = (golden.outputs.ndim, *(output.ndim for output in golden.further.values()))
+        check_tokens(self.request.bounds, self.model.name, ((rank, "") for rank in ranks))
+        trainable.check(exported, golden, self.request.training)
 
-    settings = request.training
-    (target,) = plan.targets
-    folder = request.export.output / f".{bundle_name(model, target, 'int8')}.qat"
-    _check_folder(request, folder)
-    source = request.train_data or model.source  # an embedded one has its own
-    opened = images_of(model, source, "calibration")
-    forbidden: set[str] = set()
-    if plan.eval_data:
-        evaluation = images_of(model, plan.eval_data, "evaluation")
-        if not request.export.allow_overlap:
-            for batch in evaluation.batches(64):
-                forbidden.update(batch.digests)
-    scanned = images.scan(opened, forbidden, steps)
-    training, held_out = images.split(scanned, settings.held_out, settings.seed)
-    images.check_batches(len(training), settings, target.batch_size, processes)
-    missing_classes = images.missing_classes(scanned, model.labels)
-    if settings.labels:
-        _check_labels(source, scanned.labels, missing_classes, model)
-    fingerprint = _fingerprint(request, scanned, model, target)
-    if request.resume and (folder / checkpoint.LAST).exists():
-        checkpoint.read(folder / checkpoint.LAST, fingerprint)
-    return TrainingSet(
-        source=source,
-        digest=hashlib.sha256("".join(scanned.digests).encode()).hexdigest(),
-        skipped=scanned.skipped,
-        training=training,
-        held_out=held_out,
-        missing_classes=missing_classes,
-        fingerprint=fingerprint,
-        folder=folder.resolve(),
-    )
+    def __call__(self, calibrated: Calibrated, golden: Golden) -> TrainedGraph:
+        from vitedge.quant.qat import team, tensorboard
 
-
-def _check_folder(request: QatRequest, folder: Path) -> None:
-    if request.resume and not folder.is_dir():
-        raise InputError(
-            f"there is no run to resume in {folder.parent}: {folder.name} is not there",
-            fix="drop `resume` to start one, or give the `output` it was started with",
-        )
-    if folder.is_dir() and not (request.resume or request.export.force):
-        raise InputError(
-            f"{folder} holds a run that was not finished",
-            fix="pass `resume=True` to go on, or `force=True` to start anew",
-        )
-
-
-def _check_labels(
-    source: str, labels: Sequence[int], missing_classes: Sequence[str], model: ModelIdentity
-) -> None:
-    """The cross-entropy with labels needs one for every image, and every class."""
-    if model.task != "classification":
-        raise InputError(
-            f"`labels` trains classifiers, and {model.name} is for {model.task}",
-            fix="set `labels` to 0 and train by distillation",
-        )
-    unlabelled = sum(label < 0 for label in labels)
-    if unlabelled:
-        raise InputError(
-            f"{unlabelled} of {len(labels)} images of '{source}' have no label of the model's",
-            fix="name their folders as the model's classes, or set `labels` to 0",
-        )
-    if missing_classes:
-        raise InputError(
-            f"'{source}' has no image of {len(missing_classes)} of the model's classes: "
-            f"{first_few(missing_classes)}",
-            fix="add some, or set `labels` to 0 and train by distillation",
-        )
-
-
-def _fingerprint(
-    request: QatRequest, scanned: Scanned, model: ModelIdentity, target: Target
-) -> dict[str, str]:
-    """A digest of everything that decides the outcome, by what it is of."""
-    return {
-        "the model": _digest(model.source, model.weights_sha256, model.preprocess),
-        "the target": _digest(target),
-        "the calibration": _digest(
-            request.export.calib_data, request.export.calibration, request.export.num_samples
-        ),
-        "the training images": _digest(scanned.digests),
-        "the training settings": _digest(_decisive(request.training)),
-    }
+        request = self.request
+        start = _start(request, self.images, self.model, calibrated)
+        self.others_wait = False
+        team.share(self.accelerator, start)
+        with tensorboard.watching(request.tensorboard) as listener:
+            student, run = _train(start, self.accelerator, self.steps, listener)
+        record = _record(request, self.images, run, self.accelerator.num_processes)
+        return TrainedGraph(_learned(calibrated, student), record, _outputs(student, golden.images))
 
 
 @dataclass(frozen=True)
@@ -256,8 +147,6 @@ class _Start:
     training_set: TrainingSet
     settings: Training
     bounds: manifest.Bounds
-    orders: tuple[str, ...]
-    """What chooses the order of each output."""
 
 
 def _start(
@@ -279,7 +168,6 @@ def _start(
         training_set=training_set,
         settings=request.training,
         bounds=request.bounds,
-        orders=tuple(calibrated.orders),
     )
 
 
@@ -329,7 +217,6 @@ def _train(
     from vitedge.quant.qat.trainer import train
 
     settings, training_set = start.settings, start.training_set
-    every_output = bool(asked(start.bounds)) or start.model.task == "detection"
     graph = onnx.load(start.path, load_external_data=False).graph
     names = [output.name for output in graph.output]
     student = Network(
@@ -339,11 +226,8 @@ def _train(
         start.floats,
         learned=settings.scales == "learned",
         checkpointing=settings.gradient_checkpointing,
-        every_output=every_output,
     )
-    teacher = Network(
-        start.path, Placement(), {}, start.floats, learned=False, every_output=every_output
-    )
+    teacher = Network(start.path, Placement(), {}, start.floats, learned=False)
     job = TrainingJob(
         student=student,
         teacher=teacher,
@@ -354,7 +238,7 @@ def _train(
         settings=settings,
         folder=training_set.folder,
         fingerprint=training_set.fingerprint,
-        errors=partial(OutputErrors, names, start.model.task, start.orders),
+        errors=partial(OutputErrors, names, start.model.task),
         bounds=start.bounds,
     )
     return student, train(job, accelerator, steps, listener)
@@ -369,17 +253,6 @@ def _outputs(student: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]
     with torch.no_grad():
         logits = student(filled).logits[: len(images)]
     return np.asarray(logits.double().numpy())
-
-
-def _decisive(settings: Training) -> Training:
-    """`settings` without what may change from one part of a run to the next."""
-    return msgspec.structs.replace(
-        settings, learning_rate=1.0, scale_learning_rate=1.0, clip_norm=1.0
-    )
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
 def _curve(lines: Sequence[dict[str, Any]]) -> tuple[tuple[int, float], ...]:

@@ -27,8 +27,12 @@ def narrow(ids: Ids) -> Ids:
     return ids
 
 
-def join(count: int, ties: list[tuple[Ids, Ids]], fixed: list[Ids]) -> tuple[Ids, Ids]:
-    """Root and sign of each id, where scale[a] · scale[b] = 1 for every tie (a, b)."""
+def join(
+    count: int, ties: list[tuple[Ids, Ids]], equal: list[tuple[Ids, Ids]], fixed: list[Ids]
+) -> tuple[Ids, Ids]:
+    """Root and sign of each id, where scale[a] · scale[b] = 1 for every tie (a, b), and scale[a] =
+    scale[b] for every pair that is `equal`.
+    """
     parent, sign = list(range(count)), [1] * count
 
     def find_root(channel: int) -> tuple[int, int]:
@@ -41,13 +45,14 @@ def join(count: int, ties: list[tuple[Ids, Ids]], fixed: list[Ids]) -> tuple[Ids
     fixed_ids = {0}
     for ids in fixed:
         fixed_ids.update(ids.tolist())
-    for left, right in ties:
-        for a, b in np.unique(np.stack([left, right], axis=1), axis=0).tolist():
-            (ra, sa), (rb, sb) = find_root(a), find_root(b)
-            if ra != rb:
-                parent[rb], sign[rb] = ra, -sa * sb
-            elif sa == sb:  # scale² = 1
-                fixed_ids.add(ra)
+    for power, pairs in ((-1, ties), (1, equal)):  # scale[a] = scale[b] ** power
+        for left, right in pairs:
+            for a, b in np.unique(np.stack([left, right], axis=1), axis=0).tolist():
+                (ra, sa), (rb, sb) = find_root(a), find_root(b)
+                if ra != rb:
+                    parent[rb], sign[rb] = ra, power * sa * sb
+                elif sa * sb != power:  # scale² = 1
+                    fixed_ids.add(ra)
     roots = [find_root(channel) for channel in range(count)]
     fixed_roots = {roots[channel][0] for channel in fixed_ids}
     root = np.array([0 if r in fixed_roots else r for r, _ in roots], np.int64)

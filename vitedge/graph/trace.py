@@ -41,6 +41,7 @@ class _Tracer:
         self._read: Counter[ir.Value | None] = Counter()
         self._fixed: list[Ids] = []
         self._ties: list[tuple[Ids, Ids]] = []
+        self._equal: list[tuple[Ids, Ids]] = []
         self._count = 1
         self._channels = Channels()
 
@@ -74,6 +75,8 @@ class _Tracer:
             return self._conv(node)
         if op == "LayerNormalization":
             return self._layer_norm(node)
+        if op == "BatchNormalization":
+            return self._batch_norm(node)
         if op == "Mul" and not labelled:
             return self._affine(node)
         if not labelled:
@@ -82,6 +85,8 @@ class _Tracer:
         if op == "MatMul":
             return self._product(node)
         if op in ("Mul", "Div", "Add", "Sub"):
+            if not any(map(is_constant, node.inputs)):
+                return self._joined(node)
             return self._constant(node)
         if op == "Concat" and any(value not in self._ids for value in node.inputs):
             return None
@@ -127,6 +132,25 @@ class _Tracer:
         for index in vectors:
             self._scale(node, index, new, -1)
         return [self._spread(new, node)]
+
+    def _batch_norm(self, node: ir.Node) -> list[Ids] | None:
+        """γ·(x − mean)/σ + β: γ and the mean undo the scales of x, γ and β take new ones.
+
+        Of maps: of a vector an image is too few for the largest of each channel to hold on others.
+        """
+        if len(self._shape(node)) < 3 or not all(map(is_vector, node.inputs[1:])):
+            return None
+        vector = (-1, *(1,) * (len(self._shape(node)) - 2))
+        if (ids := self._ids.get(node.inputs[0])) is not None:
+            channel = along(ids, [1])
+            if channel is None:
+                return None
+            self._scale(node, 1, channel.reshape(-1), 1)
+            self._scale(node, 3, channel.reshape(-1), -1)
+        new = self._new(node, self._shape(node)[1])
+        for index in (1, 2):
+            self._scale(node, index, new, -1)
+        return [self._spread(new.reshape(vector), node)]
 
     def _affine(self, node: ir.Node) -> list[Ids] | None:
         """A product with one constant a channel: the γ of a norm that is spelled out."""
@@ -214,6 +238,25 @@ class _Tracer:
         self._channels.products.append(Product(node, (a, b)))
         return []
 
+    def _joined(self, node: ir.Node) -> list[Ids] | None:
+        """A sum shares the scales of both; a factor without any, a gate, passes the other's on."""
+        left, right = (self._ids.get(value) for value in node.inputs)
+        if node.op_type in ("Add", "Sub"):
+            if left is None or right is None:
+                return None
+            a, b = self._spread(left, node), self._spread(right, node)
+            if left.shape != right.shape or ((a == 0) | (b == 0)).any():
+                return None
+            self._equal.append((a.reshape(-1), b.reshape(-1)))
+            return [a]
+        if left is not None and right is not None:
+            return None
+        if left is None and node.op_type == "Div":
+            return None
+        ids = right if left is None else left
+        assert ids is not None
+        return [self._spread(ids, node)]
+
     def _constant(self, node: ir.Node) -> list[Ids] | None:
         """A constant that is added takes its channel's scale; one that multiplies does nothing."""
         index = 0 if is_constant(node.inputs[0]) else 1
@@ -260,7 +303,7 @@ class _Tracer:
 
     def finish(self) -> Channels:
         channels = self._channels
-        channels.root, channels.sign = join(self._count, self._ties, self._fixed)
+        channels.root, channels.sign = join(self._count, self._ties, self._equal, self._fixed)
         return channels
 
 

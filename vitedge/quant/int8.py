@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -64,8 +64,14 @@ class TrainedGraph:
     """What was trained gives for the golden images."""
 
 
-Train = Callable[["Calibrated", Golden], TrainedGraph]
-"""QAT: what goes on from PTQ's result, where a user asks for it."""
+class Train(Protocol):
+    """QAT: what goes on from PTQ's result, where a user asks for it."""
+
+    def check(self, exported: Fp32Graph, golden: Golden) -> None:
+        """Raises InputError where the graph cannot be trained: before it is calibrated."""
+        ...
+
+    def __call__(self, calibrated: Calibrated, golden: Golden) -> TrainedGraph: ...
 
 
 class Quantizer:

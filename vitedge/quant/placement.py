@@ -16,7 +16,7 @@ from vitedge.quant import e4m3
 from vitedge.quant.kernels import output_channel_axis, quantized_outputs
 from vitedge.quant.observe import activations
 from vitedge.quant.parameters import Calibrated
-from vitedge.quant.ranges import QMAX, fp8_reach, quantization_range, reach, stored_scale
+from vitedge.quant.ranges import QMAX, fp8_reach, one_sided, quantization_range, reach, stored_scale
 from vitedge.quant.weights import PAIR_SUM_MAX
 
 Array = NDArray[np.float32]
@@ -149,7 +149,8 @@ def _activation(calibrated: Calibrated, name: str, readers: Set[str], clipped: b
     unsigned = target.activations == "uint8"
     if target.activations == "mixed":  # OpenVINO 2026.4 convolves int8 wrongly
         unsigned = not histogram.low or "Conv" in readers
-    reached = reach(histogram, unsigned=unsigned, affine=readers <= {*target.zero_points})
+    affine = readers <= {*target.zero_points} and ("Conv" not in readers or one_sided(histogram))
+    reached = reach(histogram, unsigned=unsigned, affine=affine)
     estimator = calibrated.settings.activations if clipped else "minmax"
     step, low = quantization_range(histogram, estimator, reached)
     scale = stored_scale(np.array(step, np.float32), target.floats)

@@ -43,6 +43,26 @@ FREE = {
         "\n y = Gemm(m, w, b)",
         {("LayerNormalization_n", "Gemm_y")},
     ),
+    "a gate multiplies it": (
+        f"{NORM}\n t = Mul(n, x)\n y = MatMul(t, w)",
+        {("LayerNormalization_n", "MatMul_y")},
+    ),
+    "a residual joins Convs": (
+        "h = Conv(pixels, c_grown, b_grown)\n k = Conv <group = 12, pads = [1, 1, 1, 1]> "
+        "(h, c_depthwise)\n s = Add(h, k)\n r = Relu(s)\n y = Conv(r, c)",
+        {("Conv_h", "Conv_k"), ("Conv_h", "Conv_y")},
+    ),
+    "squeeze-and-excite": (
+        "h = Conv(pixels, c_grown, b_grown)\n m = GlobalAveragePool(h)\n e = Conv(m, c_mixing)"
+        "\n g = Sigmoid(e)\n s = Mul(g, h)\n y = Conv(s, c)",
+        {("Conv_h", "Conv_e"), ("Conv_h", "Conv_y")},
+    ),
+    "a BatchNorm undoes a sum's scales and takes its own": (
+        "h = Conv(pixels, c_grown, b_grown)\n k = Conv <group = 12, pads = [1, 1, 1, 1]> "
+        "(h, c_depthwise)\n s = Add(h, k)"
+        "\n n = BatchNormalization(s, gamma, beta, mean, variance)\n y = Conv(n, c)",
+        {("Conv_h", "Conv_k"), ("BatchNormalization_n", "Conv_y")},
+    ),
     "attention, fused": (
         FUSED,
         {
@@ -109,7 +129,16 @@ UNTOUCHED = {
     "a residual reads the norm": f"{NORM}\n p = MatMul(n, w)\n y = Add(p, n)",
     "a GELU lies between": f"{NORM}\n g = Gelu(n)\n y = MatMul(g, w)",
     "two layers share one weight": f"{NORM}\n p = MatMul(n, w)\n o = MatMul(p, w)\n y = Gelu(o)",
-    "it multiplies another activation": f"{NORM}\n t = Mul(n, x)\n y = MatMul(t, w)",
+    "two activations with scales are multiplied": (
+        f"{NORM}\n h = MatMul(x, w_grown)\n t = Mul(n, h)\n y = MatMul(t, w)"
+    ),
+    "one side of a sum has no scale": (
+        "h = MatMul(x, w_grown)\n e = Sigmoid(x)\n s = Add(h, e)\n y = MatMul(s, w)"
+    ),
+    "a BatchNorm gives a vector an image": (
+        "h = Conv(pixels, c_grown, b_grown)\n m = GlobalAveragePool(h)\n v = Flatten(m)"
+        "\n n = BatchNormalization(v, gamma, beta, mean, variance)\n y = MatMul(n, w)"
+    ),
     "one consumer is no linear layer": (
         f"{NORM}\n p = MatMul(n, w)\n e = Sigmoid(n)\n y = Add(p, e)"
     ),

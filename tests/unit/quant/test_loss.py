@@ -36,6 +36,15 @@ def test_segmentation_is_distilled_pixel_by_pixel_and_features_by_their_relative
     assert float(distillation(2 * TEACHER, TEACHER, "features", 1.0)) == pytest.approx(1)
 
 
+def test_every_output_is_distilled():
+    student, teacher = (
+        NetworkOutputs(maps, maps, (maps * share,))
+        for maps, share in ((TEACHER, 1.5), (TEACHER, 1.0))
+    )
+    total = loss(student, teacher, batch(), "classification", Training(distillation=2.0))
+    assert float(total) == pytest.approx(2 * 0.5**2)
+
+
 def test_losses_are_weighed_and_unlabelled_images_count_for_nothing():
     how = Training(distillation=0.0, features=0.5, labels=2.0)
     total = loss(outputs(STUDENT, 3.0), outputs(TEACHER, 2.0), batch(), "classification", how)

@@ -27,11 +27,26 @@ def scalar(value):
 
 
 UNARY = (
-    *("Abs", "Cos", "Erf", "Exp", "Floor", "Gelu", "HardSwish", "Identity", "Mish", "Neg"),
-    *("Relu", "Sigmoid", "Sin", "Softplus", "Tanh", "HardSigmoid", "Elu", "LeakyRelu"),
+    *("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Gelu", "HardSwish", "Identity", "Mish", "Neg"),
+    *("Relu", "Sigmoid", "Sin", "Softplus", "Tanh", "HardSigmoid", "Elu", "LeakyRelu", "Selu"),
+    *("GlobalMaxPool", "Round", "Sign"),
     *("LogSoftmax", "Softmax", "GlobalAveragePool", "Flatten", "Transpose", "Shape", "Dropout"),
 )
-BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "MatMul", "Equal", "Greater", "Less")
+BINARY = (
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Max",
+    "Min",
+    "Sum",
+    "MatMul",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+)
 CASES = [
     *((op, [A], {}) for op in UNARY),
     *((op, [A, A[..., ::-1].copy() if op != "MatMul" else A.swapaxes(2, 3)], {}) for op in BINARY),
@@ -41,6 +56,7 @@ CASES = [
     ("Div", [ints(7, -7, 8), ints(2, 2, -3)], {}),
     ("Mod", [ints(7, -7, 8), ints(2, 2, -3)], {}),
     ("And", [A > 0, A < 1], {}),
+    ("Or", [A > 1, A < -1], {}),
     ("Not", [A > 0], {}),
     ("Where", [A > 0, A, A * 2], {}),
     ("PRelu", [A, np.full((3, 1, 1), 0.3, np.float32)], {}),
@@ -57,6 +73,18 @@ CASES = [
     ("Gather", [A, np.array(1, np.int64)], {"axis": 1}),
     ("Gather", [A, np.array([[0, 2], [1, 1]], np.int64)], {"axis": 1}),
     ("GatherND", [A, np.array([[0, 1], [1, 2]], np.int64)], {}),
+    ("GatherElements", [A, np.array([[[[1, -1]]]], np.int64)], {"axis": 3}),
+    ("ScatterND", [A, np.array([[0, 1], [1, 2]], np.int64), A[0, :2] * 2], {}),
+    ("ScatterND", [A, np.array([[0, 1], [0, 1]], np.int64), A[0, :2]], {"reduction": "add"}),
+    ("DepthToSpace", [IMAGE[:1, :, :4].reshape(1, 4, 6, 4)], {"blocksize": 2}),
+    ("DepthToSpace", [IMAGE[:, :, :8].reshape(2, 8, 6, 4)], {"blocksize": 2, "mode": "CRD"}),
+    ("SpaceToDepth", [IMAGE[:, :, :8]], {"blocksize": 2}),
+    ("GridSample", [IMAGE, ROWS[:5, :4].reshape(2, 5, 1, 2) / 2], {}),
+    (
+        "GridSample",
+        [IMAGE, ROWS[:5, :4].reshape(2, 5, 1, 2)],
+        {"align_corners": 1, "padding_mode": "border"},
+    ),
     ("Gemm", [ROWS, ROWS.T.copy(), BIAS[:1]], {"alpha": 0.5, "beta": 2.0}),
     ("Gemm", [ROWS, ROWS], {"transB": 1}),
     ("Gemm", [ROWS, ROWS], {"transA": 1}),
@@ -64,12 +92,13 @@ CASES = [
     ("LayerNormalization", [A, A[0, 0]], {"axis": 2}),
     ("BatchNormalization", [A, *(POSITIVE[0, :, 0, i] for i in range(4))], {}),
     ("InstanceNormalization", [A, A[0, :, 0, 0], A[0, :, 0, 1]], {}),
+    ("GroupNormalization", [A[:, :2], BIAS[1:3], BIAS[2:]], {"num_groups": 2}),
     ("Pad", [A, ints(0, 1, 2, 0), scalar(0.5), ints(2, 3)], {}),
     ("Pad", [A, ints(0, 0, 1, 2, 0, 0, 1, 0)], {"mode": "reflect"}),
     ("Pad", [A, ints(0, 0, 1, 2, 0, 0, 1, 0)], {"mode": "edge"}),
     *(
         (f"Reduce{how}", [A, ints(1, -1)], {"keepdims": keep})
-        for how in ("L2", "Max", "Mean", "Min", "Sum")
+        for how in ("L1", "L2", "Max", "Mean", "Min", "Sum")
         for keep in (0, 1)
     ),
     ("ReduceMean", [A], {}),
@@ -92,6 +121,7 @@ CASES = [
     ("Conv", [IMAGE, KERNEL], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
     ("Conv", [IMAGE, KERNEL], {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
     ("Conv", [IMAGE, KERNEL[:3, :1]], {"group": 3}),
+    ("Conv", [IMAGE, KERNEL[:, :, :1, :1], BIAS], {"strides": [3, 2]}),
     ("Conv", [IMAGE[..., 0], KERNEL[..., 0]], {}),
     ("ConvTranspose", [IMAGE[:, :3], KERNEL[:3], BIAS[:3]], {"strides": [2, 2]}),
     ("MaxPool", [IMAGE], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),

@@ -9,6 +9,7 @@ from vitedge.quant.ranges import (
     QMAX,
     Reach,
     fp8_reach,
+    one_sided,
     quantization_range,
     reach,
     stored_scale,
@@ -176,3 +177,11 @@ def test_fp8_is_clipped_where_its_own_rounding_is_least(kind):
     least = min(map(error, largest * np.geomspace(0.05, 1, 97)))
     assert error(step) <= 1.1 * least
     assert quantization_range(histogram, "minmax", fp8_reach(histogram))[0] == largest
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.17, 3.3, True), (3.3, 0.17, True), (0.7, 1, True), (0.8, 1, False), (1, 1, False)],
+)
+def test_a_range_is_one_sided_where_a_zero_point_gains_enough(low, high, expected):
+    assert one_sided(distribution(np.array([-low, high]))) == expected

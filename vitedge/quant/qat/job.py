@@ -25,10 +25,6 @@ from vitedge.quant.qat.network import Network
 class OutputErrors(Protocol):
     """Error of every output (n, …) against FP32's, over batches."""
 
-    def matched(
-        self, fp32: Sequence[NDArray[Any]], artifact: Sequence[NDArray[Any]]
-    ) -> list[NDArray[Any]]: ...
-
     def update(self, fp32: Sequence[NDArray[Any]], artifact: Sequence[NDArray[Any]]) -> None: ...
 
     def result(self, data: str) -> Numerics: ...
@@ -85,8 +81,7 @@ def measure(job: TrainingJob, device: torch.device) -> Look:
         if job.task in ONE_CLASS:
             right += _right(outputs.logits, reference.logits, labels)
         if errors:
-            fp32, student = _arrays(reference), _arrays(outputs)
-            errors.update(fp32, errors.matched(fp32, student))
+            errors.update(_arrays(reference), _arrays(outputs))
         count += n
     return Look(
         total / count,
@@ -103,7 +98,7 @@ def _first(outputs: NetworkOutputs, n: int) -> NetworkOutputs:
 
 def _arrays(outputs: NetworkOutputs) -> list[NDArray[np.float32]]:
     """Every output of the graph, the main one first."""
-    return [output.float().cpu().numpy() for output in (outputs.logits, *outputs.further)]
+    return [output.detach().float().cpu().numpy() for output in (outputs.logits, *outputs.further)]
 
 
 def on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:

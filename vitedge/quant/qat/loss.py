@@ -21,7 +21,7 @@ class NetworkOutputs(NamedTuple):
     tokens: Tensor
     """What the last LayerNorm gives: (B, tokens, channels) of a ViT."""
     further: tuple[Tensor, ...] = ()
-    """The other outputs (B, …), of a network that was asked for them; a detector's boxes first."""
+    """The other outputs (B, …); a detector's boxes first."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,21 @@ class Mixed:
 def loss(
     student: NetworkOutputs, teacher: NetworkOutputs, batch: Mixed, task: Task, settings: Training
 ) -> Tensor:
-    """The weighted sum of the losses that `settings` ask for, a mean over the batch."""
+    """The weighted sum of the losses that `settings` ask for, a mean over the batch.
+
+    Every output is distilled; what the further ones are is not known, so none has classes.
+    """
     total = student.logits.new_zeros(())
     if settings.distillation:
-        total = total + settings.distillation * distillation(
-            student.logits, teacher.logits, task, settings.temperature
-        )
+        distance = distillation(student.logits, teacher.logits, task, settings.temperature)
+        errors = [_relative_error] * len(student.further)
         if task == "detection":
-            error = _of_boxes(student.further[0], teacher.further[0])
-            total = total + settings.distillation * error
+            errors[0] = _of_boxes
+        for error, output, wanted in zip(errors, student.further, teacher.further, strict=True):
+            distance = distance + error(output, wanted)
+        total = total + settings.distillation * distance
     if settings.features:
-        error = (student.tokens.float() - teacher.tokens.float()).square().mean()
-        total = total + settings.features * error / teacher.tokens.float().square().mean()
+        total = total + settings.features * _relative_error(student.tokens, teacher.tokens)
     if settings.labels:
         entropy = batch.share * _cross_entropy(student.logits, batch.labels)
         if batch.share < 1:
@@ -64,11 +67,10 @@ def distillation(student: Tensor, teacher: Tensor, task: Task, temperature: floa
 
     Of what has no classes: the squared error relative to the teacher's power.
     """
-    student, teacher = student.float(), teacher.float()
     if task not in ONE_CLASS:
-        return (student - teacher).square().mean() / teacher.square().mean()
+        return _relative_error(student, teacher)
     log_student, log_teacher = (
-        F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)
+        F.log_softmax(logits.float() / temperature, dim=1) for logits in (student, teacher)
     )
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
     return divergence * temperature**2
@@ -79,6 +81,13 @@ def _of_boxes(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = student.float(), teacher.float()
     spread = (teacher - teacher.mean(dim=1, keepdim=True)).square().mean()
     return (student - teacher).square().mean() / spread.clamp(min=1e-12)
+
+
+def _relative_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Power of the error relative to the teacher's."""
+    student, teacher = student.float(), teacher.float()
+    power = teacher.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    return (student - teacher).square().mean() / power
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from onnx import GraphProto, NodeProto, numpy_helper
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, error_line
 from vitedge.core.spec import Floats
 from vitedge.quant.placement import Placement
 from vitedge.quant.policy import LINEAR_OPS
@@ -26,11 +26,11 @@ from vitedge.quant.qat.operators import OPERATORS, attributes
 
 Values = dict[str, Tensor]
 Array = NDArray[np.float32]
-_UNTRAINED = "quantize the model with 'vitedge export' and `precision='int8'`"
+UNTRAINED = "quantize the model with 'vitedge export' and `precision='int8'`"
 
 
 class Network(nn.Module):
-    """Images (B, H, W, 3) uint8 -> the graph's output (B, …) float32, and its last LayerNorm's.
+    """Images (B, H, W, 3) uint8 -> the graph's outputs (B, …) float32, and its last LayerNorm's.
 
     The graph runs at its own batch size under `torch.vmap`, so that one made for a single image
     trains on as many as there are: B is a multiple of that size. `train()` and `eval()` change
@@ -46,13 +46,11 @@ class Network(nn.Module):
         *,
         learned: bool,
         checkpointing: bool = False,
-        every_output: bool = False,
     ) -> None:
         """`path`: an FP32 ONNX file. `scales`: of each weight in `placed`, (channels,).
 
         With `learned` scales are trained, too. `checkpointing` keeps what passes between blocks,
-        and computes what is within them again for the gradients. `every_output` gives the
-        graph's other outputs, too.
+        and computes what is within them again for the gradients.
         Raises InputError where an operator has no counterpart in torch.
         """
         super().__init__()
@@ -61,15 +59,16 @@ class Network(nn.Module):
             if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
                 raise InputError(
                     f"'{node.name}' is an operator that cannot be trained here: {node.op_type}",
-                    fix=_UNTRAINED,
+                    fix=UNTRAINED,
                 )
         self._input = graph.input[0].name
-        main, *others = (output.name for output in graph.output)
-        self._outputs = [main, _tokens(graph), *(others if every_output else ())]
+        main, *further = (output.name for output in graph.output)
+        self._outputs = [main, last_norm(graph) or main, *further]
         self.batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
         self._reads = placed.reads
         after_preprocessing = graph.node[_first_layer(graph) :]
         read = {name for node in after_preprocessing for name in node.input}
+        read -= _statistics(graph)
         self._weights: dict[str, nn.Parameter] = {}
         self._constants: dict[str, str] = {}
         for tensor in graph.initializer:
@@ -115,7 +114,8 @@ class Network(nn.Module):
         def run_item(*inputs: Tensor) -> tuple[Tensor, ...]:
             values = dict(zip(segment.reads, inputs, strict=True))
             self._execute(segment, values, known)
-            return tuple(values[name] for name in segment.leaves)
+            of_none = {name: known[name] for name in segment.leaves if name not in values}
+            return tuple({**values, **of_none}[name] for name in segment.leaves)
 
         run_batch = torch.vmap(run_item)
         if len(self._segments) > 1 and torch.is_grad_enabled():
@@ -195,10 +195,10 @@ def _cut(nodes: list[NodeProto], source: str, outputs: list[str], count: int) ->
     return list(map(_Segment, cuts, ends, (alive[start] for start in cuts), leaves))
 
 
-def _tokens(graph: GraphProto) -> str:
-    """What the last LayerNorm gives, or the output where there is none."""
+def last_norm(graph: GraphProto) -> str:
+    """What the last LayerNorm gives: a ViT's tokens; empty where there is none."""
     norms = [node.output[0] for node in graph.node if node.op_type == "LayerNormalization"]
-    return str(norms[-1] if norms else graph.output[0].name)
+    return norms[-1] if norms else ""
 
 
 def _first_layer(graph: GraphProto) -> int:
@@ -212,13 +212,24 @@ def _first_layer(graph: GraphProto) -> int:
     return next(layers, len(graph.node))
 
 
+def _statistics(graph: GraphProto) -> set[str]:
+    """Means and variances that a BatchNormalization divides by: measured, not learned."""
+    norms = (node for node in graph.node if node.op_type == "BatchNormalization")
+    return {name for node in norms for name in node.input[3:5]}
+
+
 def _computed(node: NodeProto, settings: Mapping[str, Any], inputs: list[Tensor | None]) -> Any:
     try:
         outputs = OPERATORS[node.op_type](*inputs, **settings)
     except NotImplementedError as error:
         raise InputError(
             f"'{node.name}' ({node.op_type}) has settings that cannot be trained here: {error}",
-            fix=_UNTRAINED,
+            fix=UNTRAINED,
+        ) from error
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:  # torch's own
+        raise InputError(
+            f"'{node.name}' ({node.op_type}) cannot be computed in training: {error_line(error)}",
+            fix=f"{UNTRAINED}, or lower `batch_size` if memory ran out",
         ) from error
     return (outputs,) if isinstance(outputs, Tensor) else outputs
 

@@ -16,6 +16,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitedge.quant.qat.movement import MOVEMENT, numbers, widths
+
 Operator = Callable[..., Tensor | Sequence[Tensor]]
 """Takes the inputs, None where an optional one is absent, and the attributes by their names."""
 
@@ -29,11 +31,6 @@ def attributes(node: NodeProto) -> dict[str, Any]:
             value = torch.from_numpy(numpy_helper.to_array(value).copy())
         values[attribute.name] = value.decode() if isinstance(value, bytes) else value
     return values
-
-
-def _numbers(values: Tensor | Sequence[int] | None) -> list[int]:
-    """A tensor of shape, axes or indices as Python's integers; none where there is none."""
-    return values.reshape(-1).tolist() if isinstance(values, Tensor) else list(values or ())
 
 
 def _cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
@@ -65,6 +62,16 @@ def _instance_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float = 1e-
     return F.instance_norm(x, weight=weight, bias=bias, eps=epsilon)
 
 
+def _group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5
+) -> Tensor:
+    if len(weight) == x.shape[1]:  # of each channel, since opset 21; before, of each group
+        return F.group_norm(x, num_groups, weight, bias, epsilon)
+    size = x.shape[1] // num_groups
+    weight, bias = (t.repeat_interleave(size) for t in (weight, bias))
+    return F.group_norm(x, num_groups, weight, bias, epsilon)
+
+
 def _window(
     x: Tensor, kernel: Sequence[int], a: Mapping[str, Any]
 ) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -84,17 +91,16 @@ def _window(
     return strides, dilations, large if lower else small, small if lower else large
 
 
-def _widths(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """The padding of each axis as F.pad takes it, the last axis first."""
-    pairs = list(zip(before, after, strict=True))
-    return [size for pair in reversed(pairs) for size in pair]
-
-
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **a: Any) -> Tensor:
     strides, dilations, before, after = _window(x, weight.shape[2:], a)
     none, groups = [0] * len(before), a.get("group", 1)
     if before != after:
-        x, before = F.pad(x, _widths(before, after)), none
+        x, before = F.pad(x, widths(before, after)), none
+    if weight[0, 0].numel() == 1 and not any(before):
+        # torch 2.13 on CPUs (oneDNN) corrupts its memory in the gradient of a strided 1×1
+        for axis, stride in enumerate(strides, x.ndim - len(strides)):
+            x = x.movedim(axis, 0)[::stride].movedim(0, axis)
+        strides = [1] * len(strides)
     return torch.convolution(x, weight, bias, strides, before, dilations, False, none, groups)
 
 
@@ -109,7 +115,7 @@ def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, **a: 
 def _max_pool(x: Tensor, *, kernel_shape: list[int], **a: Any) -> Tensor:
     strides, dilations, before, after = _window(x, kernel_shape, a)
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel_shape) - 1]
-    padded = F.pad(x, _widths(before, after), value=-math.inf)
+    padded = F.pad(x, widths(before, after), value=-math.inf)
     return pool(padded, kernel_shape, strides, 0, dilations, bool(a.get("ceil_mode")))
 
 
@@ -132,7 +138,7 @@ def _resize(
     """Images (B, C, h, w); ViTs resize positions and features so, and nothing else."""
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(a.get("mode", "nearest"), "nearest")
     if sizes is not None and sizes.numel():
-        size = _numbers(sizes)[-2:]
+        size = numbers(sizes)[-2:]
     else:
         assert scales is not None
         size = [math.floor(n * s) for n, s in zip(x.shape[-2:], scales.tolist()[-2:], strict=True)]
@@ -143,83 +149,16 @@ def _resize(
     return F.interpolate(x, size, mode=mode, align_corners=aligned, antialias=antialias)
 
 
-def _reshape(x: Tensor, shape: Tensor, *, allowzero: int = 0) -> Tensor:
-    sizes = _numbers(shape)
-    if not allowzero:
-        sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
-    return x.reshape(sizes)
-
-
-def _squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
-    return x.squeeze(tuple(_numbers(axes) or range(x.ndim)))
-
-
-def _unsqueeze(x: Tensor, axes: Tensor) -> Tensor:
-    rank = x.ndim + axes.numel()
-    for axis in sorted(axis % rank for axis in _numbers(axes)):
-        x = x.unsqueeze(axis)
-    return x
-
-
-def _slice(
-    x: Tensor,
-    starts: Tensor,
-    ends: Tensor,
-    axes: Tensor | None = None,
-    steps: Tensor | None = None,
-) -> Tensor:
-    first, last = _numbers(starts), _numbers(ends)
-    along, step = _numbers(axes) or range(len(first)), _numbers(steps) or [1] * len(first)
-    for axis, start, end, by in zip(along, first, last, step, strict=True):
-        if by > 0:
-            x = x.movedim(axis, 0)[start:end:by].movedim(0, axis)
-        else:  # torch has no such slices
-            size = x.shape[axis]
-            chosen = range(size)[start : None if end < -size else end : by]
-            x = x.index_select(axis, torch.tensor(list(chosen), device=x.device))
-    return x
-
-
-def _split(
-    x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, num_outputs: int = 1
-) -> Sequence[Tensor]:
-    return x.split(-(-x.shape[axis] // num_outputs) if sizes is None else _numbers(sizes), axis)
-
-
-def _gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    axis %= x.ndim
-    index = torch.where(indices < 0, indices + x.shape[axis], indices)
-    picked = x.index_select(axis, index.reshape(-1))
-    return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-
-
-def _gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
-    if batch_dims:
-        raise NotImplementedError("batch_dims")
-    return x[tuple(indices.unbind(-1))]
-
-
-def _pad(
-    x: Tensor,
-    pads: Tensor,
-    value: Tensor | None = None,
-    axes: Tensor | None = None,
-    mode: str = "constant",
-) -> Tensor:
-    before, after = torch.zeros(2, x.ndim, dtype=torch.int64)
-    along = _numbers(axes) or list(range(x.ndim))
-    before[along], after[along] = pads.view(2, -1)
-    widths = _widths(before.tolist(), after.tolist())
-    if mode == "constant":
-        return F.pad(x, widths, mode, 0.0 if value is None else float(value))
-    while widths[-2:] == [0, 0] and len(widths) > 4:  # torch wants the padded axes alone
-        del widths[-2:]
-    return F.pad(x, widths, {"edge": "replicate", "wrap": "circular"}.get(mode, mode))
+def _grid_sample(x: Tensor, grid: Tensor, **a: Any) -> Tensor:
+    """Images (B, C, h, w) at the places (B, H, W, 2)."""
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(a.get("mode", "linear"), "nearest")
+    padding, aligned = a.get("padding_mode", "zeros"), bool(a.get("align_corners"))
+    return F.grid_sample(x, grid, mode, padding, aligned)
 
 
 def _reduce(function: Callable[..., Tensor]) -> Operator:
     def reduced(x: Tensor, axes: Tensor | Sequence[int] | None = None, **a: Any) -> Tensor:
-        chosen = _numbers(axes)
+        chosen = numbers(axes)
         if not chosen and a.get("noop_with_empty_axes"):
             return x
         return function(x, tuple(chosen or range(x.ndim)), bool(a.get("keepdims", 1)))
@@ -231,72 +170,59 @@ def _divide(x: Tensor, y: Tensor) -> Tensor:
     return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
-def _filled(shape: Tensor, *, value: Tensor | None = None) -> Tensor:
-    return (torch.zeros(1) if value is None else value).expand(_numbers(shape))
-
-
-def _range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
-
-
 _SAME_NAME = (
-    *("Abs", "Add", "Cos", "Erf", "Exp", "Floor", "Log", "MatMul", "Mul", "Neg", "Pow"),
-    *("Reciprocal", "Relu", "Sigmoid", "Sin", "Sqrt", "Sub", "Tanh", "Where"),
+    *("Abs", "Add", "Ceil", "Cos", "Erf", "Exp", "Floor", "Log", "MatMul", "Mul", "Neg", "Pow"),
+    *("Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Sqrt", "Sub", "Tanh", "Where"),
 )
+_SAME_FUNCTIONAL = ("Elu", "Gelu", "HardSwish", "Mish", "Selu", "Softplus")
 OPERATORS: Mapping[str, Operator] = {
+    **MOVEMENT,
     **{name: getattr(torch, name.lower()) for name in _SAME_NAME},
-    **{name: getattr(F, name.lower()) for name in ("Elu", "Gelu", "HardSwish", "Mish", "Softplus")},
+    **{
+        name: getattr(F, name.lower())
+        for name in ("Elu", "Gelu", "HardSwish", "Mish", "Selu", "Softplus")
+    },
     "And": torch.logical_and,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
-    "Concat": lambda *x, axis: torch.cat(x, axis),
     "Constant": lambda value: value,
-    "ConstantOfShape": _filled,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Div": _divide,
     "Dropout": lambda x, *unused, **seed: x,
     "Einsum": lambda *x, equation: torch.einsum(equation, *x),
     "Equal": torch.eq,
-    "Expand": lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, _numbers(shape))),
-    "Flatten": lambda x, axis=1: x.reshape(math.prod(x.shape[:axis]), -1),
-    "Gather": _gather,
-    "GatherND": _gather_nd,
     "Gemm": _gemm,
     "GlobalAveragePool": lambda x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True),
+    "GlobalMaxPool": lambda x: x.amax(dim=tuple(range(2, x.ndim)), keepdim=True),
     "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "GridSample": _grid_sample,
+    "GroupNormalization": _group_norm,
     "HardSigmoid": lambda x, alpha=0.2, beta=0.5: (x * alpha + beta).clamp(0, 1),
-    "Identity": lambda x: x,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
     "Less": torch.lt,
+    "LessOrEqual": torch.le,
     "LogSoftmax": lambda x, axis=-1: F.log_softmax(x, axis),
     "Max": lambda *x: reduce(torch.maximum, x),
     "MaxPool": _max_pool,
     "Min": lambda *x: reduce(torch.minimum, x),
     "Mod": lambda x, y, fmod=0: (torch.fmod if fmod else torch.remainder)(x, y),
     "Not": torch.logical_not,
+    "Or": torch.logical_or,
     "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
-    "Pad": _pad,
-    "Range": _range,
+    "ReduceL1": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, 1, axes, keep)),
     "ReduceL2": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin),
     "ReduceSum": _reduce(torch.sum),
-    "Reshape": _reshape,
     "Resize": _resize,
-    "Shape": lambda x, start=0, end=None: torch.tensor(list(x.shape)[start:end]),
-    "Slice": _slice,
     "Softmax": lambda x, axis=-1: F.softmax(x, axis),
-    "Split": _split,
-    "Squeeze": _squeeze,
     "Sum": lambda *x: reduce(torch.add, x),
     "Swish": lambda x, alpha=1.0: x * torch.sigmoid(x * alpha),
-    "Tile": lambda x, repeats: x.repeat(_numbers(repeats)),
-    "Transpose": lambda x, perm=(): x.permute(*(perm or reversed(range(x.ndim)))),
-    "Unsqueeze": _unsqueeze,
 }
