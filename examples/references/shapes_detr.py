@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from examples.references.set_prediction import Truth, dense_loss, set_loss
 from examples.references.training import fit, main
 from vitedge.data.shapes import HELD_OUT, SIDE_PX, TRAINING, draw_objects
+from vitedge.models.sources import ModelRequest, resolve
 from vitedge.models.zoo.dab_detr import DABDETR, PRIOR, Layer, spread_anchors
 from vitedge.models.zoo.detr import MLP
 
@@ -70,11 +71,21 @@ class Pupil(nn.Module):
         return (self.class_embed(memory), boxes), layers
 
 
+def take_encoder(model: DABDETR) -> None:
+    """Begin with the ViT of the embedded SETR, as DETR does with ImageNet's ResNet."""
+    setr = resolve(ModelRequest("shapes-setr")).content
+    assert isinstance(setr, nn.Module)
+    state = {name.replace("norms.0", "norm"): t for name, t in setr.state_dict().items()}
+    own = model.state_dict()
+    model.load_state_dict(own | {name: t for name, t in state.items() if name in own})
+
+
 def train(
     model: nn.Module, epochs: int, random: torch.Generator, indices: Sequence[int] = SCENES
 ) -> None:
     """Fit `model` to the training scenes, each batch turned and mirrored its own way."""
     assert isinstance(model, DABDETR)
+    take_encoder(model)
     images, truth = load(indices)
     pupil = Pupil(model)
 
@@ -88,7 +99,7 @@ def train(
             total = total + set_loss(*layer, objects, GROUPS)
         return total
 
-    fit(pupil, loss, len(images), epochs, batch=32, max_lr=1.5e-3, random=random)
+    fit(pupil, loss, len(images), epochs, batch=12, max_lr=1e-3, random=random)
 
 
 def mirrored(images: Tensor, boxes: Tensor, flips: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -104,4 +115,4 @@ def mirrored(images: Tensor, boxes: Tensor, flips: Sequence[int]) -> tuple[Tenso
 
 
 if __name__ == "__main__":
-    main("shapes-detr", 27, train, lambda model: "")
+    main("shapes-detr", 20, train, lambda model: "")

@@ -13,4 +13,4 @@ from examples.references.training import main
 train = partial(shapes.train, max_lr=2e-3)
 
 if __name__ == "__main__":
-    main("shapes-setr", 20, train, shapes.measure)
+    main("shapes-setr", 5, train, shapes.measure)

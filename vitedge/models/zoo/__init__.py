@@ -218,7 +218,7 @@ _SHAPES = ZooModel(
 _SHAPES_SETR = ZooModel(
     name="shapes-setr",
     config=SETRConfig(
-        *((64, 64), 8, 4, 96, 192, 3),
+        *((64, 64), 8, 4, 96, 384, 3),
         decoder="pup",
         first_width=64,
         decoder_width=48,

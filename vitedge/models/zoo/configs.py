@@ -255,9 +255,9 @@ class DABDETRConfig:
     """A small detector whose queries are boxes (Liu et al. 2022), on a plain ViT."""
 
     image_size: tuple[int, int]
-    """Height and width of the input, pixels; multiples of 8."""
-    stem_width: int = 48
-    """Channels of its two convolutions' first, at a quarter of the size."""
+    """Height and width of the input, pixels."""
+    patch_size: int = 8
+    """Height and width of a patch, pixels; divides both of `image_size`."""
     width: int = 96
     """Channels of the transformer."""
     heads: int = 3
@@ -272,13 +272,13 @@ class DABDETRConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Tokens down and across."""
-        return self.image_size[0] // 8, self.image_size[1] // 8
+        return self.encoder.grid
 
     @property
     def encoder(self) -> ViTConfig:
-        """The shape of its blocks."""
+        """The shape of its ViT, of which it has neither class token nor head."""
         shape = (self.encoder_layers, self.width, self.mlp_width, self.heads)
-        return ViTConfig(self.image_size, 8, *shape)
+        return ViTConfig(self.image_size, self.patch_size, *shape)
 
 
 Config: TypeAlias = (

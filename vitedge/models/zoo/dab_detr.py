@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from vitedge.models.zoo.configs import DABDETRConfig
 from vitedge.models.zoo.detr import MLP, DecoderLayer
-from vitedge.models.zoo.resnet import conv
-from vitedge.models.zoo.vit import Block
+from vitedge.models.zoo.vit import Block, PatchEmbed
 
 FREQUENCIES = 16
 """Of the sines and cosines of each number of a box."""
@@ -36,16 +35,10 @@ class DABDETR(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, config.stem_width, kernel_size=4, stride=4, bias=False),
-            nn.BatchNorm2d(config.stem_width),
-            nn.ReLU(),
-            conv(config.stem_width, width, 3, stride=2),
-            nn.BatchNorm2d(width),
-        )
         rows, columns = config.grid
+        self.patch_embed = PatchEmbed(config.encoder)
         self.pos_embed = nn.Parameter(torch.zeros(1, rows * columns, width))
-        self.blocks = nn.Sequential(*(Block(config.encoder) for _ in range(config.encoder_layers)))
+        self.blocks = nn.ModuleList(Block(config.encoder) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(width)
         self.query_embed = nn.Embedding(config.queries, width)
         self.anchors = nn.Parameter(spread_anchors(config.queries))
@@ -74,8 +67,10 @@ class DABDETR(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Images -> the map, (B, rows · columns, D)."""
-        tokens = self.stem(x).flatten(2).mT + self.pos_embed
-        return self.norm(self.blocks(tokens))
+        z = self.patch_embed(x) + self.pos_embed
+        for block in self.blocks:
+            z = block(z)
+        return self.norm(z)
 
     def decode(
         self, memory: Tensor, queries: Tensor, anchors: Tensor, self_bias: Tensor | None = None
