@@ -92,15 +92,22 @@ class DABDETR(nn.Module):
         return layers
 
     def _bias(self, boxes: Tensor) -> Tensor:
-        """What a box's sides' distances from a position add to its score, (B, heads, Q, H · W)."""
-        columns = self.config.grid[1]
+        """What a box's sides' distances from a position add to its score, (B, heads, Q, H · W).
+
+        They are counted in patches.
+        """
+        rows, columns = self.config.grid
         centre, half = boxes[..., None, :2], boxes[..., None, 2:] / 2
         sides = torch.cat([centre - half, centre + half], dim=-2)  # (B, Q, 2, xy)
         at = self.centres
         by_x, by_y = (
-            mlp(sides[..., None, :, axis] - places[:, None])  # (B, Q, columns or rows, heads)
-            for axis, mlp, places in zip(
-                (0, 1), self.box_bias, (at[:columns], at[columns:]), strict=True
+            mlp(count * (sides[..., None, :, axis] - places[:, None]))  # (B, Q, count, heads)
+            for axis, count, mlp, places in zip(
+                (0, 1),
+                (columns, rows),
+                self.box_bias,
+                (at[:columns], at[columns:]),
+                strict=True,
             )
         )
         bias = by_y[:, :, :, None] + by_x[:, :, None]  # (B, Q, rows, columns, heads)
