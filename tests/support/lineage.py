@@ -171,7 +171,7 @@ ROWS = (
     ),
     Row("zoo", "setr_naive_base_patch16_768", SETR, small_input=True, like_another=True),
     Row("zoo", "setr_pup_base_patch16_768", SETR, small_input=True, like_another=True),
-    Row("zoo", "setr_mla_base_patch16_768", SETR, small_input=True),
+    Row("zoo", "setr_mla_base_patch16_768", SETR, small_input=True, like_another=True),
     Row("hf", "CLIPModel", TOWERS, "CLIPImageProcessor", like_another=True),
     Row("hf", "SiglipModel", TOWERS, "SiglipImageProcessor", like_another=True),
 )

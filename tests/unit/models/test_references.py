@@ -78,6 +78,13 @@ def test_the_embedded_setr_has_at_least_80_percent_miou_on_the_held_out_shapes()
     assert mean >= 0.8
 
 
+def test_the_embedded_detector_has_at_least_60_percent_map_on_the_held_out_shapes():
+    from examples.references.shapes_detr import average_precision
+
+    mean, at_50 = average_precision(resolve(ModelRequest("shapes-detr")).content)
+    assert mean >= 0.6 and at_50 > mean
+
+
 def test_the_embedded_detector_begins_with_the_encoder_of_the_embedded_setr():
     from examples.references.shapes_detr import take_encoder
 
@@ -179,6 +186,13 @@ def test_the_recipe_of_digits_is_deterministic_and_prints_the_accuracy(tmp_path)
     assert first == again and first.startswith("held-out top-1: ")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.heavy
+def test_the_recipe_of_the_detector_prints_average_precision(tmp_path):
+    printed = run_recipe("shapes_detr", tmp_path / "a")
+    match = re.fullmatch(r"held-out mAP: ([\d.]+)%, at an overlap of 0.50: ([\d.]+)%\n", printed)
+    assert match and float(match[2]) > 20
 
 
 @pytest.mark.heavy
