@@ -21,7 +21,7 @@ from vitedge.models.sources.layouts import to_timm
 from vitedge.models.sources.misfit import problems, refuse_misfit
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
-from vitedge.models.zoo.configs import Config, DETRConfig, SETRConfig, ViTConfig
+from vitedge.models.zoo.configs import Config, DABDETRConfig, DETRConfig, SETRConfig, ViTConfig
 from vitedge.models.zoo.costs import COSTS
 
 # keys under which training scripts keep the state dict; averaged weights where there are no others
@@ -164,8 +164,9 @@ def adapt(config: ConfigT, state: Mapping[str, Tensor]) -> ConfigT:
     if isinstance(config, ViTConfig) and "head.weight" not in state:
         pool = "token" if "norm.weight" in state else config.pool
         return replace(config, num_classes=0, pool=pool)
-    if isinstance(config, DETRConfig) and "class_embed.bias" in state:
-        return replace(config, num_classes=len(state["class_embed.bias"]) - 1)  # and no object
+    if isinstance(config, DETRConfig | DABDETRConfig) and "class_embed.bias" in state:
+        no_object = int(isinstance(config, DETRConfig))
+        return replace(config, num_classes=len(state["class_embed.bias"]) - no_object)
     # ViT, ResNet, FPN, SETR
     for name in ("head.weight", "fc.weight", "classifier.weight", "decoder.classifier.weight"):
         if name in state and state[name].ndim > 1:
