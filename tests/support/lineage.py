@@ -290,7 +290,6 @@ def request(row, folder, shallow):
         return ModelRequest(f"timm:local-dir:{folder}"), _params(module)
     import transformers
 
-    from vitedge.models.sources import random_weights
     from vitedge.models.sources.hf_model import ImageModel
 
     kind, side = getattr(transformers, row.model), 128 if shallow else 640
