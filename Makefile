@@ -37,8 +37,9 @@ action: $(VENV)/installed
 	$(BIN)/python .github/actions/gate/limits.py
 
 reference: $(VENV)/installed
-	for name in digits shapes; do \
-		$(BIN)/python -m examples.references.$$name --output vitedge/models/zoo/$$name.safetensors || exit 1; \
+	for name in digits shapes shapes-setr shapes-detr; do \
+		$(BIN)/python -m examples.references.$$(echo $$name | tr - _) \
+			--output vitedge/models/zoo/$$name.safetensors || exit 1; \
 	done
 
 clean:

@@ -13,8 +13,8 @@ from benchmarks import peers
 from tests.support.lineage import ROWS, run
 
 HEADER = """\
-| source | model | M params | export, max rel. error | INT8 ONNX Runtime, SQNR dB | kept in float \
-| INT8 OpenVINO, SQNR dB | kept in float |
+| source | model | M params | export, max rel. error | INT8 ONNX Runtime, SQNR dB (worst token) \
+| kept in float | INT8 OpenVINO, SQNR dB (worst token) | kept in float |
 |---|---|---|---|---|---|---|---|"""
 
 

@@ -25,7 +25,11 @@ def load(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def train(
-    model: nn.Module, epochs: int, random: torch.Generator, indices: Sequence[int] = TRAINING
+    model: nn.Module,
+    epochs: int,
+    random: torch.Generator,
+    indices: Sequence[int] = TRAINING,
+    max_lr: float = 1.2e-2,
 ) -> None:
     """Fit `model` to the training shapes, each batch turned and mirrored its own way."""
     images, masks = load(indices)
@@ -41,7 +45,7 @@ def train(
         logits = F.interpolate(logits, mask.shape[1:], mode="bilinear", align_corners=False)
         return F.cross_entropy(logits, mask)
 
-    fit(model, loss, len(images), epochs, batch=32, max_lr=1.2e-2, random=random)
+    fit(model, loss, len(images), epochs, batch=32, max_lr=max_lr, random=random)
 
 
 @torch.inference_mode()
@@ -55,10 +59,11 @@ def miou(model: nn.Module) -> tuple[float, float]:
     return result.value.artifact, result.also["pixel_accuracy"].artifact
 
 
-def _measure(model: nn.Module) -> str:
+def measure(model: nn.Module) -> str:
     mean, pixels = miou(model)
+    """What is printed of a trained model."""
     return f"held-out mIoU: {mean:.2%}, pixel accuracy: {pixels:.2%}"
 
 
 if __name__ == "__main__":
-    main("shapes", 12, train, _measure)
+    main("shapes", 12, train, measure)

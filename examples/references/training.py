@@ -51,7 +51,7 @@ def main(
     measure: Callable[[nn.Module], str],
 ) -> None:
     """`python -m examples.references.<name>`: train a zoo model, write it, print its measure."""
-    parser = argparse.ArgumentParser(prog=f"python -m examples.references.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m examples.references.{name.replace('-', '_')}")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--epochs", type=int, default=epochs, metavar="N")

@@ -245,22 +245,6 @@ def test_features_of_mae_are_of_the_whole_image(saved, kind):
     assert torch.equal(first, answer(folder))
 
 
-def test_features_of_a_model_of_images_and_text_are_those_of_its_images(tmp_path):
-    import transformers
-
-    torch.manual_seed(0)
-    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
-    config = transformers.CLIPConfig(vision_config=SMALL, text_config=text)
-    peer = transformers.CLIPModel(config).eval()
-    peer.save_pretrained(tmp_path)
-    size = {"height": 32, "width": 32}
-    transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path)
-    said = refusal(tmp_path)
-    assert "CLIPModel" in said and "input_ids" in said and "`task='features'`" in said
-    want = peer.vision_model(PIXELS).pooler_output
-    assert same(answer(tmp_path, task="features"), want)
-
-
 # -- several outputs ----------------------------------------------------------------------------
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -23,11 +24,16 @@ from vitedge.export.job import export
 from vitedge.export.request import ExportRequest
 from vitedge.measure.accuracy.output_error import OutputErrors
 from vitedge.measure.accuracy.validation import run_all
-from vitedge.models.sources import ModelRequest
+from vitedge.models.api import load
+from vitedge.models.sources import ModelRequest, random_weights
+from vitedge.models.zoo import ZOO
+from vitedge.models.zoo.build import build
 from vitedge.runtimes import open_session
 
 TARGETS = ("onnxruntime-cpu", "openvino-cpu")
 CALIBRATION_IMAGES, EVALUATION_IMAGES = 8, 8
+ZOO_PX = 256
+"""Side of the images of our zoo's models at full depth: SETR's own have nine times the pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,12 @@ class Row:
     """One model of the table."""
 
     source: str
-    """`timm`, `torchvision` or `hf`."""
+    """`timm`, `torchvision`, `hf` or `zoo`."""
     model: str
-    """timm's and torchvision's name; transformers' class."""
+    """timm's, torchvision's and our name; transformers' class."""
     shallow: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of timm's model or transformers' config that keep every kind of part, but make it
-    fit for CI."""
+    """Arguments of timm's model, transformers' config or ours that keep every kind of part, but
+    make it fit for CI."""
     processor: str = ""
     """transformers' image processor."""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -70,6 +76,11 @@ SEGFORMER = {
     **{"patch_sizes": [7, 3], "strides": [4, 2], "num_attention_heads": [1, 2]},
     "mlp_ratios": [4, 4],
 }
+SETR = {"depth": 4, "width": 192, "mlp_width": 768, "heads": 3, "first_width": 64}
+SETR["decoder_width"] = 64
+TOWER = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+TOWER["num_hidden_layers"] = 2
+TOWERS = {"vision_config": TOWER, "text_config": {"num_hidden_layers": 1}}
 DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 ROWS = (
     Row("timm", "vit_tiny_patch16_224", {"depth": 2}, like_another=True),
@@ -158,6 +169,11 @@ ROWS = (
         spared=True,
         slow=True,
     ),
+    Row("zoo", "setr_naive_base_patch16_768", SETR, small_input=True, like_another=True),
+    Row("zoo", "setr_pup_base_patch16_768", SETR, small_input=True, like_another=True),
+    Row("zoo", "setr_mla_base_patch16_768", SETR, small_input=True, like_another=True),
+    Row("hf", "CLIPModel", TOWERS, "CLIPImageProcessor", like_another=True),
+    Row("hf", "SiglipModel", TOWERS, "SiglipImageProcessor", like_another=True),
 )
 
 
@@ -253,6 +269,15 @@ def request(row, folder, shallow):
             module.heads.head.reset_parameters()
         save_file(module.state_dict(), folder / "weights.safetensors")
         return ModelRequest(row.name, weights=folder / "weights.safetensors"), _params(module)
+    if row.source == "zoo":
+        card = ZOO[row.model]
+        side = 128 if shallow else ZOO_PX
+        shape = {"image_size": (side, side), **(row.shallow if shallow else {})}
+        module = build(replace(card.config, **shape)).eval()
+        preprocess = msgspec.structs.replace(card.preprocess, height=side, width=side)
+        random_weights.spread(module, preprocess)
+        model = load(module, preprocess=preprocess, task=card.task, name=row.model)
+        return model, _params(module)
     if row.source == "timm":
         import timm
         from timm.models import save_for_hf
@@ -265,7 +290,6 @@ def request(row, folder, shallow):
         return ModelRequest(f"timm:local-dir:{folder}"), _params(module)
     import transformers
 
-    from vitedge.models.sources import random_weights
     from vitedge.models.sources.hf_model import ImageModel
 
     kind, side = getattr(transformers, row.model), 128 if shallow else 640

@@ -77,6 +77,7 @@ def macs(config, part=""):
 
 
 def macs_of(model, images, part=""):
+    model.requires_grad_(False)  # torch's counter follows a parameter that is handed on
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images)
     name = f"{type(model).__name__}.{part}" if part else "Global"

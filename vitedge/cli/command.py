@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 TYPED: dict[str, Any] = {
     **dict.fromkeys(("AnyModel", "Inspected", "Known", "Data", "Task", "Batch", "Rival"), str),
-    **dict.fromkeys(("AnyPath", "AnyBundle", "Preprocess", "Training"), Path),
+    **dict.fromkeys(("AnyPath", "AnyBundle", "Preprocess", "Training", "Classes"), Path),
     **dict.fromkeys(("AnyBundles", "AnyImages"), list[Path]),
     "Names": list[str],
 }
@@ -35,7 +35,8 @@ OTHERWISE = ("precision", "progress")
 PANELS = {
     name: panel
     for panel, names in {
-        "Model": "weights arch random_weights task preprocess height width model_output",
+        "Model": "weights arch random_weights task preprocess height width classes prompt "
+        "model_output",
         "Precision": "int8 fp8 bf16 fp16 fp32 only calibration num_samples max_drop_pp min_sqnr_db "
         "min_token_sqnr_db",
         "Data": "train_data calib_data eval_data data allow_overlap",

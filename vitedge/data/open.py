@@ -25,7 +25,8 @@ from vitedge.core.spec import WITH_CLASSES, Preprocess, Task
 from vitedge.data import boxes, masks, shapes
 from vitedge.data.decode import Skip, check_images, decode, listing, read_images
 from vitedge.data.geometry import fit, unchanged
-from vitedge.data.imageset import UNLABELLED, ImageSet, Sample
+from vitedge.data.imageset import UNLABELLED, ImageSet, Objects, Sample
+from vitedge.data.placement import placement
 
 Role = Literal["calibration", "evaluation"]
 
@@ -163,18 +164,23 @@ def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
 
 
 def _open_shapes(role: Role, preprocess: Preprocess, labels: Sequence[str], task: Task) -> ImageSet:
-    """Held-out images, with masks for segmentation, or unlabelled training images to calibrate."""
+    """Held-out images, with their masks or boxes, or unlabelled training images to calibrate."""
     indices = shapes.HELD_OUT if role == "evaluation" else shapes.TRAINING
-    masked = role == "evaluation" and task == "segmentation"
+    masked, boxed = (role == "evaluation" and task == t for t in ("segmentation", "detection"))
     if role == "evaluation" and task == "classification":
-        raise InputError("'shapes' has masks and no labels", fix="give images of one class each")
-    if role == "evaluation" and task == "detection":
-        raise InputError("'shapes' has masks and no boxes", fix=_BESIDE[task])
-    if masked:
-        _check_classes("shapes", len(shapes.CLASSES), labels)
+        raise InputError(
+            "'shapes' has masks and boxes and no labels", fix="give images of one class each"
+        )
+    if masked or boxed:
+        _check_classes("shapes", len(shapes.CLASSES if masked else shapes.OBJECT_CLASSES), labels)
+    place = placement((shapes.SIDE_PX, shapes.SIDE_PX), preprocess)
     nearest = msgspec.structs.replace(preprocess, interpolation="nearest")
 
     def load(index: int) -> Sample:
+        if boxed:
+            image, seen = shapes.draw_objects(indices[index])
+            crowds = np.zeros(len(seen.boxes), bool)
+            return fit(Image.fromarray(image), preprocess), Objects(*seen, crowds, place)
         image, mask = shapes.draw(indices[index])
         classes = Image.fromarray(mask.astype(np.int32))
         fitted = fit(classes, nearest, UNLABELLED).astype(np.int16) if masked else UNLABELLED

@@ -1,4 +1,4 @@
-"""The embedded segmentation set: textured shapes that overlap, drawn by arithmetic alone.
+"""The embedded set of masks and boxes: textured shapes that overlap, drawn by arithmetic alone.
 
 No rasteriser draws and no library's filter blurs: the pixels are the same on every machine.
 """
@@ -6,6 +6,7 @@ No rasteriser draws and no library's filter blurs: the pixels are the same on ev
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,22 @@ TRAINING = range(3000)
 HELD_OUT = range(3000, 3400)
 """Indices of the images to evaluate on."""
 
+LEAST_SEEN_PX = 40
+"""Pixels of a shape below which it is no object: its class cannot be told."""
+
 Map = NDArray[np.float64]
 """One number a pixel, (64, 64), or one a channel of it, (64, 64, 3)."""
+
+
+class Seen(NamedTuple):
+    """The objects of an image."""
+
+    boxes: NDArray[np.float32]
+    """(g, 4) left, top, right, bottom, pixels."""
+    classes: NDArray[np.int64]
+    """(g,) indices into OBJECT_CLASSES."""
+    areas: NDArray[np.float32]
+    """(g,) pixels that are seen."""
 
 
 def draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -26,10 +41,37 @@ def draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     Two to four shapes, each over those before it, in any place, size, turn and texture. The
     colours of classes overlap, and the background has them all: outlines must be seen too.
     """
+    image, mask, _ = _scene(index)
+    return image, mask
+
+
+def draw_objects(index: int) -> tuple[NDArray[np.uint8], Seen]:
+    """Image `index`, and the shapes that are seen on it, in the order they were drawn.
+
+    A box is around the pixels of a shape that no later one covers; one of fewer than
+    `LEAST_SEEN_PX` of these is no object.
+    """
+    image, mask, owners = _scene(index)
+    boxes, classes, areas = [], [], []
+    for shape in range(1, int(owners.max()) + 1):
+        rows, columns = np.nonzero(owners == shape)
+        if len(rows) >= LEAST_SEEN_PX:
+            boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+            classes.append(int(mask[rows[0], columns[0]]) - 1)
+            areas.append(len(rows))
+    return image, Seen(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(classes, np.int64),
+        np.array(areas, np.float32),
+    )
+
+
+def _scene(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """The image, its mask of classes, and which shape, from 1, each pixel is of."""
     random = np.random.RandomState(index)  # NumPy keeps its streams frozen
     image = _texture(random, random.uniform(40, 215, 3))
-    mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    for _ in range(random.randint(2, 5)):
+    mask, owners = np.zeros((2, SIDE_PX, SIDE_PX), np.uint8)
+    for shape in range(1, random.randint(2, 5) + 1):
         kind = random.randint(len(_FORMS))
         signed_distance, colour = _FORMS[CLASSES[1 + kind]]
         radius = random.uniform(11, 20)
@@ -39,9 +81,10 @@ def draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         texture = _texture(random, colour + random.uniform(-35, 35, 3))
         image = image * (1 - cover) + texture * cover
         mask[distance < 0] = 1 + kind
+        owners[distance < 0] = shape
     noise = random.uniform(-1, 1, image.shape) + random.uniform(-1, 1, image.shape)
     noisy = image + random.uniform(2, 12) * noise
-    return np.clip(np.floor(noisy + 0.5), 0, 255).astype(np.uint8), mask
+    return np.clip(np.floor(noisy + 0.5), 0, 255).astype(np.uint8), mask, owners
 
 
 def _texture(random: np.random.RandomState, colour: Map) -> Map:
@@ -85,3 +128,5 @@ _FORMS: dict[str, tuple[Callable[[Map, Map], Map], Map]] = {
 """Signed distance from the outline of a shape of about radius 1, negative inside; mean RGB."""
 
 CLASSES = ("background", *_FORMS)
+OBJECT_CLASSES = tuple(_FORMS)
+"""Likewise in `Seen`: without the background."""

@@ -9,7 +9,7 @@ from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, Names, folder, sever
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Count, Positive
-from vitedge.models.api import AnyModel, request
+from vitedge.models.api import AnyModel, Classes, request
 
 if TYPE_CHECKING:
     from vitedge.core.spec import Batch, Precision, Preprocess, Task, Training
@@ -42,6 +42,8 @@ def export(
     preprocess: AnyPath | Preprocess | None = None,
     height: Positive | None = None,
     width: Positive | None = None,
+    classes: Classes | None = None,
+    prompt: str = "",
     model_output: Names = (),
     batch: Batch | None = None,
     opset: int | None = None,
@@ -81,6 +83,9 @@ def export(
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         height: Pixels, where an ONNX file leaves them open.
         width: Likewise.
+        classes: A text file with one class a line: a model of images and texts (CLIP, SigLIP)
+            becomes a classifier of them. Without, its image encoder is taken.
+        prompt: The text of one class, {} in its place; default: 'a photo of a {}'.
         model_output: Outputs to keep, the main one first: accuracy and limits are about it;
             repeatable. Default: all in float32.
         batch: Images a run, or 'dynamic'.
@@ -124,7 +129,7 @@ def to_export(
         raise InputError("no target given", fix="pass `targets`; see 'vitedge targets list'")
     of_model = (
         *("model", "weights", "arch", "random_weights"),
-        *("task", "preprocess", "height", "width", "model_output"),
+        *("task", "preprocess", "height", "width", "classes", "prompt", "model_output"),
     )
     return ExportRequest(
         model=request(**{name: further.pop(name) for name in of_model if name in further}),
@@ -172,6 +177,8 @@ def qat(
     preprocess: AnyPath | Preprocess | None = None,
     height: Positive | None = None,
     width: Positive | None = None,
+    classes: Classes | None = None,
+    prompt: str = "",
     model_output: Names = (),
     batch: Batch | None = None,
     opset: int | None = None,

@@ -19,9 +19,10 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import QUANTIZED, Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import EMBEDDED, Role, Source, has_labels, open_images
+from vitedge.data.open import Role, Source, has_labels, open_images
 from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
+from vitedge.models.zoo import OWN_DATA
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ExportRequest:
         """The embedded images of its model; empty where it has none."""
         model = self.model
         name = model.identity.source if isinstance(model, ReferenceModel) else model.model
-        return name or "digits" if name in (*EMBEDDED, "") else ""
+        return OWN_DATA.get(str(name or "digits"), "")
 
     @property
     def random_weights(self) -> bool:

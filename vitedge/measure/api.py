@@ -21,7 +21,7 @@ from vitedge.core.api import (
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Level, Positive
-from vitedge.models.api import AnyModel
+from vitedge.models.api import AnyModel, Classes
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
@@ -78,6 +78,7 @@ def check_data(
     arch: str = "",
     task: Task | None = None,
     preprocess: AnyPath | Preprocess | None = None,
+    classes: Classes | None = None,
     against: Data = "",
     progress: Steps | None = None,
 ) -> DataCheck:
@@ -93,6 +94,7 @@ def check_data(
         arch: Architecture of a weights file.
         task: classification, segmentation, detection, dense or features; default: the model's.
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
+        classes: A text file with one class a line, of a model of images and texts.
         against: Another set, which must share no image with this one.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
@@ -109,7 +111,10 @@ def check_data(
 
     source = source_of(path)
     others = source_of(against)
-    asked = {"weights": weights, "arch": arch, "task": task, "preprocess": preprocess}
+    asked = {
+        **{"weights": weights, "arch": arch, "task": task, "preprocess": preprocess},
+        "classes": classes,
+    }
     with steps(progress) as shown:
         return check(source, reader_of(model, source, asked), others or None, shown)
 
@@ -232,6 +237,8 @@ def inspect(
     preprocess: AnyPath | Preprocess | None = None,
     height: Positive | None = None,
     width: Positive | None = None,
+    classes: Classes | None = None,
+    prompt: str = "",
     model_output: Names = (),
 ) -> Inspection:
     """Show what is quantized and why, what each layer loses, and what the target minds.
@@ -249,6 +256,9 @@ def inspect(
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         height: Pixels, where an ONNX file leaves them open.
         width: Likewise.
+        classes: A text file with one class a line: a model of images and texts (CLIP, SigLIP)
+            becomes a classifier of them. Without, its image encoder is taken.
+        prompt: The text of one class, {} in its place; default: 'a photo of a {}'.
         model_output: Outputs to keep, the main one first; repeatable. Default: all in float32.
 
     Raises:
@@ -270,6 +280,8 @@ def inspect(
         arch=arch,
         height=height,
         width=width,
+        classes=classes,
+        prompt=prompt,
         model_output=model_output,
     )
     return inspection.inspect(asked, target)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitedge.models.sources import ModelRequest, ReferenceModel
 
 AnyModel: TypeAlias = "AnyPath | nn.Module | ReferenceModel"
+Classes: TypeAlias = "AnyPath | Sequence[str]"
 
 
 def load(
@@ -32,6 +33,8 @@ def load(
     height: Positive | None = None,
     width: Positive | None = None,
     labels: Sequence[str] = (),
+    classes: Classes | None = None,
+    prompt: str = "",
     name: str = "",
     model_output: Names = (),
 ) -> ReferenceModel:
@@ -51,6 +54,9 @@ def load(
         height: Pixels, where an ONNX file leaves them open; default: what `preprocess` says.
         width: Likewise.
         labels: Class names, in the order of its outputs; default: what the source says, or numbers.
+        classes: Names, or a text file with one a line: a model of images and texts (CLIP, SigLIP)
+            becomes a classifier of them. Without, its image encoder is taken.
+        prompt: The text of one class, {} in its place; default: 'a photo of a {}'.
         name: What artifacts of a module are called; default: its class.
         model_output: Outputs to keep, the main one first; default: what is float32, and the first
             that fits the task is the main one.
@@ -76,12 +82,14 @@ def request(
     preprocess: AnyPath | Preprocess | None,
     task: Task | None,
     labels: Sequence[str] = (),
+    classes: Classes | None = None,
     model_output: Names = (),
     **further: Any,
 ) -> ModelRequest | ReferenceModel:
     """The parameters of `load` as one, for those that load later. Raises InputError."""
     from vitedge.core.spec import Preprocess, Task
     from vitedge.models.sources.base import ModelRequest, ReferenceModel
+    from vitedge.models.sources.labels import read_classes
 
     if task not in (None, *get_args(Task)):
         raise InputError(f"unknown `task` '{task}'", fix=nearest(str(task), get_args(Task)))
@@ -92,6 +100,7 @@ def request(
         preprocess=preprocess,
         task=task,
         labels=tuple(labels),
+        classes=() if classes is None else read_classes(classes),
         model_output=tuple(several(model_output)),
         **further,
     )

@@ -10,7 +10,15 @@ import pytest
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
 from vitedge.data.open import open_images
-from vitedge.data.shapes import CLASSES, HELD_OUT, TRAINING, draw
+from vitedge.data.shapes import (
+    CLASSES,
+    HELD_OUT,
+    LEAST_SEEN_PX,
+    OBJECT_CLASSES,
+    TRAINING,
+    draw,
+    draw_objects,
+)
 from vitedge.models.zoo import ZOO
 
 SHAPES = ZOO["shapes"]
@@ -81,8 +89,46 @@ def test_images_and_masks_are_resized_alike_and_no_class_is_made_up():
     np.testing.assert_array_equal(batch.labels[0], mask.repeat(2, axis=0).repeat(2, axis=1))
 
 
+def test_boxes_are_around_what_is_seen_of_a_shape():
+    """Tight, of the class of the mask, and no shape is lost that is seen on enough pixels."""
+    covered = 0
+    for index in HELD_OUT[:40]:
+        image, seen = draw_objects(index)
+        drawn, mask = draw(index)
+        np.testing.assert_array_equal(image, drawn)
+        shown = np.zeros_like(mask, bool)
+        for (left, top, right, bottom), kind, area in zip(*seen, strict=True):
+            part = mask[int(top) : int(bottom), int(left) : int(right)] == 1 + kind
+            assert 0 <= left < right <= 64 and 0 <= top < bottom <= 64
+            assert LEAST_SEEN_PX <= area <= part.sum()
+            assert all(edge.any() for edge in (part[0], part[-1], part[:, 0], part[:, -1]))
+            shown[int(top) : int(bottom), int(left) : int(right)] |= part
+        assert ((mask > 0) & ~shown).sum() < 3 * LEAST_SEEN_PX  # what is left is too little to tell
+        covered += len(seen.boxes)
+    assert 2 * 40 <= covered <= 4 * 40
+    assert CLASSES[1:] == OBJECT_CLASSES
+
+
+def test_a_detector_is_evaluated_on_boxes_and_calibrated_on_images_alone():
+    detr = ZOO["shapes-detr"]
+    held_out = open_images("shapes", "evaluation", detr.preprocess, detr.labels, "detection")
+    batch = next(held_out.batches(3))
+    for place, index in enumerate(HELD_OUT[:3]):
+        image, seen = draw_objects(index)
+        np.testing.assert_array_equal(batch.images[place], image)
+        objects = batch.labels[place]
+        np.testing.assert_array_equal(objects.boxes, seen.boxes)
+        np.testing.assert_array_equal(objects.classes, seen.classes)
+        np.testing.assert_array_equal(objects.areas, seen.areas)
+        assert not objects.crowds.any()
+    calibration = open_images("shapes", "calibration", detr.preprocess, detr.labels, "detection")
+    assert next(calibration.batches(1)).labels.tolist() == [-1]
+    with pytest.raises(InputError, match="'shapes' has 5 classes and the model has 6"):
+        open_images("shapes", "evaluation", detr.preprocess, SHAPES.labels, "detection")
+
+
 def test_a_classifier_and_a_model_of_other_classes_are_not_evaluated_on_shapes():
-    with pytest.raises(InputError, match="'shapes' has masks and no labels"):
+    with pytest.raises(InputError, match="'shapes' has masks and boxes and no labels"):
         open_shapes("evaluation", task="classification")
     with pytest.raises(InputError, match="'shapes' has 6 classes and the model has 2"):
         open_images("shapes", "evaluation", SHAPES.preprocess, ("a", "b"), "segmentation")

@@ -26,6 +26,7 @@ PUBLISHED = {  # millions of parameters, GMACs; of the model's own resolution an
     "resnet34": (21.80, 3.664),
     "resnet50": (25.56, 4.089),
     "resnet101": (44.55, 7.802),
+    "detr_resnet50": (41.5, 86.0),  # at the mean size of COCO's photographs
 }
 
 
@@ -43,8 +44,16 @@ def test_the_torch_module_has_the_parameters_and_macs_the_card_says(name):
     with torch.device("meta"):  # shapes only
         model = build(config).eval()
         images = torch.empty(1, 3, *config.image_size)
-    positions = [side // 4 for side in config.image_size] if task == "segmentation" else []
-    assert model(images).shape == (1, config.num_classes, *positions)
+    if task == "detection":
+        logits, boxes = model(images)
+        classes = config.num_classes + ZOO[name].detection.no_object
+        assert logits.shape == (1, config.queries, classes)
+        assert boxes.shape == (1, config.queries, 4)
+    else:
+        step = getattr(config, "logits_step", None)
+        positions = [side // step for side in config.image_size] if step else []
+        assert (task == "segmentation") == bool(positions)
+        assert model(images).shape == (1, config.num_classes, *positions)
     assert (params(model), macs_of(model, images)) == COSTS[name]
 
 

@@ -16,11 +16,12 @@ from vitedge.core.progress import Steps
 from vitedge.core.report import Accuracy, Numerics, Report, Simulation
 from vitedge.core.runtime import Session
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import EMBEDDED, Source, open_images
+from vitedge.data.open import Source, open_images
 from vitedge.measure.accuracy import evidence, reference
 from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.measure.accuracy.parity import against_golden
 from vitedge.measure.accuracy.validation import compare, run_all, validate
+from vitedge.models.zoo import OWN_DATA
 from vitedge.runtimes import SIMULATOR, open_session, simulate, without_bf16
 
 
@@ -169,7 +170,7 @@ def _against_golden(bundle: Bundle, session: Session) -> Numerics:
 
 def has_own_images(bundle: Bundle) -> bool:
     """Whether a bundle can be validated with no data given, as the embedded references can."""
-    return bundle.manifest.model.source in EMBEDDED
+    return bundle.manifest.model.source in OWN_DATA
 
 
 def evaluation_images(bundle: Bundle, data: Source) -> ImageSet:
@@ -183,10 +184,10 @@ def evaluation_images(bundle: Bundle, data: Source) -> ImageSet:
             f"the accuracy of {bundle.path} is not measurable: {manifest.accuracy_note}",
             fix="export it with real weights and calibration images",
         )
-    source = manifest.model.source
-    if not data and source not in EMBEDDED:
+    own = OWN_DATA.get(manifest.model.source, "")
+    if not (data or own):
         raise InputError("no images to validate on", fix="pass `data=FOLDER` or `data=FILE.npz`")
     host_part = manifest.preprocessing.host
     task = manifest.model.task
     check_installed(task)
-    return open_images(data or source, "evaluation", host_part, bundle.labels(), task)
+    return open_images(data or own, "evaluation", host_part, bundle.labels(), task)

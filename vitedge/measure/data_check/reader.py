@@ -43,7 +43,7 @@ def reader_of(model: Any, source: Source, asked: Mapping[str, Any]) -> Reader:
     Raises InputError and UnavailableError as loading does.
     """
     if isinstance(model, str) and not model:
-        for name in ("weights", "arch", "preprocess"):
+        for name in ("weights", "arch", "preprocess", "classes"):
             if asked[name]:
                 raise InputError(
                     f"`{name}` is of a `model`, and none is given",
@@ -51,7 +51,7 @@ def reader_of(model: Any, source: Source, asked: Mapping[str, Any]) -> Reader:
                 )
         return _nobody(source, asked["task"])
     if isinstance(model, Bundle) or (isinstance(model, (str, os.PathLike)) and _is_artifact(model)):
-        refuse(ModelRequest(**asked), "weights", "arch", "preprocess", "task")
+        refuse(ModelRequest(**asked), "weights", "arch", "preprocess", "classes", "task")
         bundle = verified(model)
         known = bundle.manifest
         return Reader(

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from vitedge.graph.structure import Structure
     from vitedge.models.sources import ModelRequest, ReferenceModel
 
-PARAMETERS = ("weights", "arch", "task", "preprocess", "height", "width", "model_output")
+PARAMETERS = (
+    "weights",
+    "arch",
+    "task",
+    "preprocess",
+    "height",
+    "width",
+    "classes",
+    "prompt",
+    "model_output",
+)
 """Those of a model, which an artifact and a quantized file do not take."""
 
 

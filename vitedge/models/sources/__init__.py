@@ -42,9 +42,32 @@ def resolve(request: ModelRequest) -> ReferenceModel:
     return model
 
 
+def _refuse_classes(request: ModelRequest) -> None:
+    """Raise InputError for classes that no text tower can read."""
+    if request.prompt and not request.classes:
+        raise InputError(
+            "`prompt` is the text of one of `classes`, and there are none",
+            fix="pass `classes`, or drop `prompt`",
+        )
+    if request.prompt and "{}" not in request.prompt:
+        raise InputError(
+            f"`prompt` '{request.prompt}' has no {{}} where the class stands",
+            fix="write it as in 'a photo of a {}'",
+        )
+    name = request.model if isinstance(request.model, str) else "a module"
+    if request.classes and not name.startswith("hf:"):
+        raise InputError(
+            f"`classes` are texts, and '{name or 'digits'}' has no text tower",
+            fix="drop `classes`, or give a CLIP or SigLIP as hf:ID-or-directory",
+        )
+    if request.classes and request.labels:
+        raise InputError("`classes` are the labels, too", fix="drop `labels`")
+
+
 def _resolve(request: ModelRequest) -> ReferenceModel:
     if request.weights and request.random_weights:
         raise InputError("`weights` and `random_weights` exclude each other", fix="drop one")
+    _refuse_classes(request)
     if not str(request.model).endswith(".onnx"):
         refuse(request, "height", "width")
     if not isinstance(request.model, str):

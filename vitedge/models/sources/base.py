@@ -36,6 +36,10 @@ class ModelRequest:
     """What to make of the model; None for what its source says."""
     labels: tuple[str, ...] = ()
     """One for each class; empty: what the model's source says, else numbers."""
+    classes: tuple[str, ...] = ()
+    """Of a model of images and texts, which becomes a classifier of them."""
+    prompt: str = ""
+    """The text of one of `classes`, `{}` in its place; empty: the usual one."""
     name: str = ""
     """Of a module; empty: its class."""
     model_output: tuple[str, ...] = ()

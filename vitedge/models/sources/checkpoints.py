@@ -21,7 +21,7 @@ from vitedge.models.sources.layouts import to_timm
 from vitedge.models.sources.misfit import problems, refuse_misfit
 from vitedge.models.zoo import ZOO
 from vitedge.models.zoo.build import build
-from vitedge.models.zoo.configs import Config, ViTConfig
+from vitedge.models.zoo.configs import Config, DABDETRConfig, DETRConfig, SETRConfig, ViTConfig
 from vitedge.models.zoo.costs import COSTS
 
 # keys under which training scripts keep the state dict; averaged weights where there are no others
@@ -164,7 +164,11 @@ def adapt(config: ConfigT, state: Mapping[str, Tensor]) -> ConfigT:
     if isinstance(config, ViTConfig) and "head.weight" not in state:
         pool = "token" if "norm.weight" in state else config.pool
         return replace(config, num_classes=0, pool=pool)
-    for name in ("head.weight", "fc.weight", "classifier.weight"):  # ViT, ResNet, FPN
+    if isinstance(config, DETRConfig | DABDETRConfig) and "class_embed.bias" in state:
+        no_object = int(isinstance(config, DETRConfig))
+        return replace(config, num_classes=len(state["class_embed.bias"]) - no_object)
+    # ViT, ResNet, FPN, SETR
+    for name in ("head.weight", "fc.weight", "classifier.weight", "decoder.classifier.weight"):
         if name in state and state[name].ndim > 1:
             return replace(config, num_classes=len(state[name]))
     return config
@@ -228,7 +232,7 @@ def fitting_archs(state: Mapping[str, Tensor]) -> list[str]:
 def at_resolution(config: Config, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`state`; its position embeddings interpolated where those of `config`, a ViT, are others."""
     positions = state.get("pos_embed")
-    if not isinstance(config, ViTConfig) or positions is None:
+    if not isinstance(config, ViTConfig | SETRConfig) or positions is None:
         return state
     tokens, width = config.tokens, config.width
     if positions.ndim != 3 or positions.shape[::2] != (1, width) or positions.shape[1] == tokens:

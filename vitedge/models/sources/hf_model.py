@@ -14,7 +14,14 @@ from vitedge.core.errors import InputError, UnavailableError, VitedgeError, erro
 from vitedge.core.spec import Preprocess, Task
 from vitedge.graph.outputs import choose
 from vitedge.models.preprocessing import FIX
-from vitedge.models.sources import checkpoints, hf_outputs, hf_weights, random_weights, sizes
+from vitedge.models.sources import (
+    checkpoints,
+    hf_outputs,
+    hf_towers,
+    hf_weights,
+    random_weights,
+    sizes,
+)
 from vitedge.models.sources.base import (
     ModelIdentity,
     ModelRequest,
@@ -49,7 +56,7 @@ class ImageModel(ChosenOutputs):
         self.class_token = any(name.endswith("cls_token") for name in module.state_dict())
         size = _image_size(module.config)
         other = size is not None and size != (preprocess.height, preprocess.width)
-        takes = inspect.signature(module.forward).parameters
+        takes = inspect.signature(getattr(module, "of_images", module.forward)).parameters
         name = "interpolate_pos_encoding"  # models without this option always do, or never
         self.options = {name: True} if other and name in takes else {}
 
@@ -81,9 +88,13 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> ReferenceModel:
     source = f"hf:{name}"
     config = _config(name, source)
-    kind, head = hf_weights.architecture(config, request.task, source)
+    kind, head = hf_weights.architecture(config, request, source)
     torch.manual_seed(0)
     module, part = hf_weights.load(kind, config, name, request)
+    if hf_towers.has_towers(kind):
+        module = hf_towers.tower(module, name, request)
+        if request.classes:
+            notes += (hf_towers.note(kind, request),)
     missing: dict[Literal["weights", "preprocess"], VitedgeError] = {}
     assumed = list(notes)
     if request.shapes_only and not (request.weights or any_file(name, _WEIGHTS)):
@@ -116,7 +127,12 @@ def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> Reference
         weights_sha256=checkpoints.digest(state),
         preprocess=preprocess,
         task=outputs.task,
-        labels=class_names(request.labels, config.id2label, classes, f"{source}: config.json")
+        labels=class_names(
+            request.classes or request.labels,
+            config.id2label,
+            classes,
+            f"{source}: config.json",
+        )
         if outputs.classes
         else (),
         trained=not request.random_weights,

@@ -15,6 +15,7 @@ from vitedge.core.errors import InputError, error_line
 from vitedge.core.spec import Task
 from vitedge.models.sources import checkpoints, misfit
 from vitedge.models.sources.base import ModelRequest, unavailable
+from vitedge.models.sources.hf_towers import has_towers, of_texts
 
 TAKEN = "models that make something of one RGB image are supported, and encoders"
 
@@ -35,8 +36,8 @@ class Part(NamedTuple):
     name: str
 
 
-def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any, Task | None]:
-    """The class that config.json names, and what its name says that it does, None if nothing.
+def architecture(config: Any, request: ModelRequest, source: str) -> tuple[Any, Task | None]:
+    """The class that config.json names, and what it is there for, None if its name says nothing.
 
     Raises InputError where that is not what was requested, and where it takes no `pixel_values`.
     """
@@ -61,15 +62,24 @@ def architecture(config: Any, requested: Task | None, source: str) -> tuple[Any,
             f"{source}: {kind.__name__} takes {channels}-channel images, not RGB",
             fix="give a model of RGB images",
         )
+    if request.classes and not has_towers(kind):
+        raise InputError(
+            f"{source}: `classes` are texts, and {kind.__name__} has no text tower",
+            fix="drop `classes`, or give a CLIP or SigLIP",
+        )
     task: Task | None = None
-    if "ForImageClassification" in kind.__name__:
+    if "ForImageClassification" in kind.__name__ or request.classes:
         task = "classification"
     elif kind.__name__.endswith("ForSemanticSegmentation"):
         task = "segmentation"
-    if requested in ("classification", "segmentation") and requested != task:
+    requested = request.task
+    unfit = requested in ("classification", "segmentation") and requested != task
+    if unfit or (request.classes and requested not in (None, task)):
+        fix = "drop `task`"
+        if has_towers(kind) and not request.classes:
+            fix = "drop `task`, or pass `classes`"
         raise InputError(
-            f"{source}: {kind.__name__} does {task or 'something else'}, not {requested}",
-            fix="drop `task`",
+            f"{source}: {kind.__name__} does {task or 'something else'}, not {requested}", fix=fix
         )
     return kind, task
 
@@ -91,7 +101,8 @@ def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Part:
     if poolers and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         model, loading_info = _from_pretrained(kind, config, name, request, add_pooling_layer=False)
     part = ""
-    if needs or request.task == "features" or kind.__name__.endswith(_MASKED):
+    whole = has_towers(kind)
+    if not whole and (needs or request.task == "features" or kind.__name__.endswith(_MASKED)):
         part = encoder(model)
         if needs and not part:
             raise _incomplete(kind, needs, "", f"hf:{name}")
@@ -99,7 +110,8 @@ def load(kind: Any, config: Any, name: str, request: ModelRequest) -> Part:
             raise InputError(
                 f"hf:{name}: {kind.__name__} holds no encoder that stands alone", fix=TAKEN
             )
-    _refuse_misfit(loading_info, part, request.weights or f"hf:{name}")
+    texts = bool(request.classes) or not whole
+    _refuse_misfit(loading_info, part, texts, request.weights or f"hf:{name}")
     module: Any = model.get_submodule(part)
     _settle(module)
     return Part(module.float().eval(), part)
@@ -112,7 +124,8 @@ def beside_an_image(kind: Any, config: Any) -> str:
         return f"a video of {frames} frames"
     if kind.__name__.endswith(_OF_PAIRS):
         return "a pair of images"
-    parameters = inspect.signature(kind.forward).parameters.values()
+    forward = kind.get_image_features if has_towers(kind) else kind.forward
+    parameters = inspect.signature(forward).parameters.values()
     needed = [
         parameter.name
         for parameter in parameters
@@ -138,6 +151,7 @@ def encoder(model: Any) -> str:
         if name
         and isinstance(part, PreTrainedModel)
         and "For" not in type(part).__name__
+        and not has_towers(type(part))
         and "pixel_values" in inspect.signature(part.forward).parameters
         and not beside_an_image(type(part), part.config)
     ]
@@ -229,11 +243,16 @@ def _every_patch(patches: Tensor, noise: Tensor | None = None) -> tuple[Tensor, 
     return patches, None, None
 
 
-def _refuse_misfit(loading_info: dict[str, Any], part: str, source: str | Path) -> None:
-    """Raise InputError for tensors that the exported `part` of a model lacks, or lacks room for."""
+def _refuse_misfit(
+    loading_info: dict[str, Any], part: str, texts: bool, source: str | Path
+) -> None:
+    """Raise InputError for tensors that the exported `part` of a model lacks, or lacks room for.
+
+    Those of its text tower count where `texts` do.
+    """
 
     def counts(key: str) -> bool:
-        return not part or key.startswith(f"{part}.")
+        return key.startswith(f"{part}.") if part else texts or not of_texts(key)
 
     misfit.refuse_misfit(
         {

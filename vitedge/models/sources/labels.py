@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vitedge.core.errors import InputError, first_few
+from vitedge.core.api import AnyPath
+from vitedge.core.errors import InputError, error_line, first_few
 from vitedge.models.zoo import numbered
 
 
@@ -34,6 +36,37 @@ def class_names(labels: Sequence[str], names: object, classes: int, source: str)
             fix=f"number them from 0 to {classes - 1}, or give weights of that many classes",
         )
     return tuple(named[index] for index in range(classes))
+
+
+def read_classes(source: AnyPath | Sequence[str]) -> tuple[str, ...]:
+    """Names of a text file, one a line, or those given; blanks in them single.
+
+    Raises InputError, naming the line, for an empty name and for one that is there twice.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        where, place = f"{os.fspath(source)}: line", Path(source)
+        try:
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read `classes` from {place}: {error_line(error)}",
+                fix="give a text file with one class a line, in UTF-8",
+            ) from error
+    else:
+        where, lines = "`classes`: name", [str(name) for name in source]
+    names: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        name = " ".join(line.split())
+        if not name:
+            raise InputError(f"{where} {number} is empty", fix="drop it: a class has a name")
+        if name in names:
+            raise InputError(
+                f"{where} {number} is '{name}', as {names[name]} is", fix="drop one of the two"
+            )
+        names[name] = number
+    if not names:
+        raise InputError(f"{where.rpartition(':')[0]} names no class", fix="give one a line")
+    return tuple(names)
 
 
 def check_counts(config: Mapping[str, object], source: str) -> None:

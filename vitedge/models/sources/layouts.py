@@ -51,6 +51,45 @@ _TORCHVISION: tuple[_Rule, ...] = (
     (r"^heads\.pre_logits\.", "pre_logits.fc."),
 )
 
+_DETR_OF_BOTH: tuple[_Rule, ...] = (
+    # the ResNet of timm and torchvision, and of transformers
+    (r"^(?:model\.backbone\.(?:conv_encoder\.)?model|backbone\.0\.body)\.", "backbone."),
+    (r"^backbone\.embedder\.embedder\.convolution\.", "backbone.conv1."),
+    (r"^backbone\.embedder\.embedder\.normalization\.", "backbone.bn1."),
+    (
+        r"^backbone\.encoder\.stages\.(\d+)\.layers\.(\d+)\.",
+        lambda at: f"backbone.layer{int(at[1]) + 1}.{at[2]}.",
+    ),
+    (r"(backbone\..*)\.shortcut\.convolution\.", r"\1.downsample.0."),
+    (r"(backbone\..*)\.shortcut\.normalization\.", r"\1.downsample.1."),
+    (
+        r"(backbone\..*)\.layer\.(\d+)\.(convolution|normalization)\.",
+        lambda at: f"{at[1]}.{'conv' if at[3][0] == 'c' else 'bn'}{int(at[2]) + 1}.",
+    ),
+)
+_DETR: tuple[_Rule, ...] = (
+    *_DETR_OF_BOTH,
+    (r"^transformer\.(encoder|decoder)\.layers\.", r"\1."),
+    (r"^transformer\.decoder\.norm\.", "norm."),
+    (r"\.multihead_attn\.", ".cross_attn."),
+)
+_DETR_HUGGING_FACE: tuple[_Rule, ...] = (
+    *_DETR_OF_BOTH,
+    (r"^model\.(encoder|decoder)\.layers\.", r"\1."),
+    (r"^model\.decoder\.layernorm\.", "norm."),
+    (r"^model\.query_position_embeddings\.", "query_embed."),
+    (r"^model\.input_projection\.", "input_proj."),
+    (r"^class_labels_classifier\.", "class_embed."),
+    (r"^bbox_predictor\.", "bbox_embed."),
+    (r"\.encoder_attn\.", ".cross_attn."),
+    (r"\.o_proj\.", ".out_proj."),
+    (r"\.(?:mlp\.)?fc([12])\.", r".linear\1."),
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"^(decoder\..*)\.encoder_attn_layer_norm\.", r"\1.norm2."),
+    (r"^(encoder\..*)\.final_layer_norm\.", r"\1.norm2."),
+    (r"^(decoder\..*)\.final_layer_norm\.", r"\1.norm3."),
+)
+
 _JAX_TARGET = "opt/target/"  # the weights of a file that also holds the optimiser's state
 _JAX: tuple[_Rule, ...] = (
     (r"^embedding/", "patch_embed.proj."),
@@ -86,8 +125,9 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of `state` under timm's names and in timm's shapes.
 
     The layout is told from the names: timm, DeiT and MAE (as they are), Hugging Face ViT, DeiT and
-    ViTMAE, torchvision's vit_*, and the original JAX checkpoints of ViT and hybrids. Anything else
-    comes back as it is, and so does every tensor no layout knows.
+    ViTMAE, torchvision's vit_*, the original JAX checkpoints of ViT and hybrids, and DETR's, the
+    original and Hugging Face's. Anything else comes back as it is, and so does every tensor no
+    layout knows.
 
     Dropped is what takes no part in classification: Hugging Face's pooler, mask tokens, the
     decoder of MAE's pre-training and JAX's optimiser state. A Hugging Face DeiT with one classifier
@@ -99,6 +139,10 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return _from_jax(state)
     if "class_token" in state and "encoder.pos_embedding" in state:
         return _renamed(state, _TORCHVISION)
+    if "class_labels_classifier.weight" in state and "model.input_projection.weight" in state:
+        return _detr(_renamed(state, _DETR_HUGGING_FACE))
+    if "transformer.decoder.norm.weight" in state:
+        return _detr(_renamed(state, _DETR))
     if any(
         f"{prefix}embeddings.patch_embeddings.projection.weight" in state
         for prefix in ("vit.", "deit.", "")
@@ -160,6 +204,22 @@ def _jax_tensor(name: str, tensor: Tensor) -> Tensor:
     if tensor.ndim == 3:  # out: (heads, D_h, D); query, key, value: (D, heads, D_h)
         tensor = tensor.flatten(0, 1) if name.endswith("/out/kernel") else tensor.flatten(1)
     return tensor.mT if tensor.ndim == 2 else tensor
+
+
+def _detr(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With a Linear each for queries, keys and values, and frozen BatchNorms as any others."""
+    split: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        stem, projects, kind = name.partition(".in_proj_")
+        if projects:
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            split |= {f"{stem}.{part}_proj.{kind}": own.contiguous() for part, own in parts}
+            continue
+        split[name] = tensor
+        if name.endswith(".running_mean"):
+            counter = name.replace(".running_mean", ".num_batches_tracked")
+            split.setdefault(counter, state.get(counter, torch.tensor(0)))
+    return split
 
 
 def _fused(state: dict[str, Tensor]) -> dict[str, Tensor]:

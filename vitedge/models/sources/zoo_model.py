@@ -10,7 +10,6 @@ import torch
 
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import Preprocess
-from vitedge.data.open import EMBEDDED
 from vitedge.models import zoo
 from vitedge.models.sources import checkpoints, random_weights
 from vitedge.models.sources.base import (
@@ -21,11 +20,11 @@ from vitedge.models.sources.base import (
     bundle_name,
 )
 from vitedge.models.sources.labels import class_names, numbers_note
-from vitedge.models.zoo import ZOO, ZooModel
+from vitedge.models.zoo import OWN_DATA, ZOO, ZooModel
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import Config, ViTConfig
 
-EMBEDDED_WEIGHTS = {name: Path(zoo.__file__).with_name(f"{name}.safetensors") for name in EMBEDDED}
+EMBEDDED_WEIGHTS = {name: Path(zoo.__file__).with_name(f"{name}.safetensors") for name in OWN_DATA}
 
 
 def load(name: str, request: ModelRequest) -> ReferenceModel:
@@ -105,7 +104,7 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
 
 def _notes(card: ZooModel, request: ModelRequest, interpolated: bool) -> Iterator[str]:
     """What a weights file does not say, and was assumed."""
-    if card.name in EMBEDDED:
+    if card.data:
         return
     if not request.preprocess:
         mean = ", ".join(f"{value:g}" for value in card.preprocess.mean)
@@ -120,7 +119,7 @@ def _notes(card: ZooModel, request: ModelRequest, interpolated: bool) -> Iterato
 def _of_size(config: Config, preprocess: Preprocess) -> Config:
     """`config` for the input size of `preprocess`. Raises InputError unless it is cut evenly."""
     size = (preprocess.height, preprocess.width)
-    step_px = config.patch_size if isinstance(config, ViTConfig) else 32  # a CNN's coarsest map
+    step_px = getattr(config, "patch_size", 32)  # a CNN's coarsest map
     if any(side % step_px for side in size):
         raise InputError(
             f"{size[0]}×{size[1]} pixels cannot be cut into steps of {step_px}",

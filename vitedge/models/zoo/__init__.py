@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from vitedge.core.spec import Detection, Preprocess, Task
+from vitedge.data.shapes import CLASSES, OBJECT_CLASSES
 from vitedge.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vitedge.models.zoo.configs import (
     BiTConfig,
     Config,
+    DABDETRConfig,
+    DETRConfig,
     FPNConfig,
     HybridConfig,
     ResNetConfig,
+    SETRConfig,
     TrunkConfig,
     ViTConfig,
     VTConfig,
@@ -30,6 +34,9 @@ MAE_PAPER = "https://arxiv.org/abs/2111.06377"
 RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
 VT_PAPER = "https://arxiv.org/abs/2006.03677"
 FPN_PAPER = "https://arxiv.org/abs/1612.03144"
+DETR_PAPER = "https://arxiv.org/abs/2005.12872"
+DAB_DETR_PAPER = "https://arxiv.org/abs/2201.12329"
+SETR_PAPER = "https://arxiv.org/abs/2012.15840"
 
 _IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
@@ -50,6 +57,8 @@ class ZooModel:
     task: Task = "classification"
     class_names: tuple[str, ...] = ()
     """In the order of the outputs; empty where the weights do not say."""
+    data: str = ""
+    """The embedded images that it was trained on, of a model whose weights are embedded, too."""
     detection: Detection | None = None
     """How the outputs of a detector are read: its module gives logits and boxes."""
 
@@ -169,12 +178,28 @@ def _vt_fpn(name: str) -> ZooModel:
     return ZooModel(f"vt_fpn_{name}", config, _COCO_STUFF, VT_PAPER, task="segmentation")
 
 
+# Cityscapes at the size that SETR was trained on
+_CITYSCAPES = Preprocess(
+    height=768, width=768, resize="exact", interpolation="bilinear", **_IMAGENET
+)
+_SETR_DECODERS: tuple[Literal["naive", "pup", "mla"], ...] = ("naive", "pup", "mla")
+
+
+def _setr(decoder: Literal["naive", "pup", "mla"], size: str) -> ZooModel:
+    config = SETRConfig((768, 768), 16, *_SIZES[size], decoder=decoder)
+    name = f"setr_{decoder}_{size}_patch16_768"
+    return ZooModel(name, config, _CITYSCAPES, SETR_PAPER, task="segmentation")
+
+
 _DIGITS = ZooModel(
     name="digits",
     config=ViTConfig((32, 32), 4, depth=4, width=96, mlp_width=384, heads=3, num_classes=10),
     preprocess=Preprocess(height=32, width=32, resize="exact"),
     paper=VIT_PAPER,
+    data="digits",
 )
+_SHAPES_INPUT = Preprocess(height=64, width=64, resize="exact")
+_SHAPES_DATA: dict[str, Any] = {"preprocess": _SHAPES_INPUT, "data": "shapes"}
 _SHAPES = ZooModel(
     name="shapes",
     config=VTFPNConfig(
@@ -185,17 +210,59 @@ _SHAPES = ZooModel(
         num_classes=6,
         vt=VTConfig(tokens=8, width=128),
     ),
-    preprocess=Preprocess(height=64, width=64, resize="exact"),
     paper=VT_PAPER,
     task="segmentation",
-    class_names=("background", "circle", "square", "triangle", "star", "ring"),
+    class_names=CLASSES,
+    **_SHAPES_DATA,
 )
+_SHAPES_SETR = ZooModel(
+    name="shapes-setr",
+    config=SETRConfig(
+        *((64, 64), 8, 4, 96, 384, 3),
+        decoder="pup",
+        first_width=64,
+        decoder_width=48,
+        num_classes=6,
+    ),
+    paper=SETR_PAPER,
+    task="segmentation",
+    class_names=CLASSES,
+    **_SHAPES_DATA,
+)
+_SHAPES_DETR = ZooModel(
+    name="shapes-detr",
+    config=DABDETRConfig((64, 64)),
+    paper=DAB_DETR_PAPER,
+    task="detection",
+    class_names=OBJECT_CLASSES,
+    detection=Detection(scores="sigmoid"),
+    **_SHAPES_DATA,
+)
+
+
+def _detr(name: str) -> ZooModel:
+    """At the size of COCO's mean photograph, its shorter side at 800 pixels."""
+    trunk, _, _ = _RESNETS[name]
+    preprocess = Preprocess(
+        height=800, width=1120, resize="exact", interpolation="bilinear", **_IMAGENET
+    )
+    return ZooModel(
+        name=f"detr_{name}",
+        config=DETRConfig((800, 1120), trunk),
+        preprocess=preprocess,
+        paper=DETR_PAPER,
+        task="detection",
+        detection=Detection(scores="softmax"),
+    )
+
 
 ZOO: dict[str, ZooModel] = {
     model.name: model
     for model in (
         _DIGITS,
         _SHAPES,
+        _SHAPES_SETR,
+        _SHAPES_DETR,
         *(_vit(*variant) for variant in _VITS),
         *(_mae(*variant) for variant in (("base", 16), ("large", 16), ("huge", 14))),
         *(_deit(size, distilled) for distilled in (False, True) for size in _DEIT_SIZES),
@@ -204,5 +271,9 @@ ZOO: dict[str, ZooModel] = {
         *(_vt_resnet(name) for name in _RESNETS),
         *(_fpn(name) for name in ("resnet50", "resnet101")),
         *(_vt_fpn(name) for name in ("resnet50", "resnet101")),
+        *(_setr(decoder, size) for size in ("base", "large") for decoder in _SETR_DECODERS),
+        _detr("resnet50"),
     )
 }
+OWN_DATA = {name: model.data for name, model in ZOO.items() if model.data}
+"""Models whose weights are embedded, and the embedded images they were trained on."""

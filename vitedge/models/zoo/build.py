@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
-from vitedge.models.zoo.configs import Config, FPNConfig, HybridConfig, ResNetConfig, VTResNetConfig
+from vitedge.models.zoo.configs import (
+    Config,
+    DABDETRConfig,
+    DETRConfig,
+    FPNConfig,
+    HybridConfig,
+    ResNetConfig,
+    SETRConfig,
+    VTResNetConfig,
+)
+from vitedge.models.zoo.dab_detr import DABDETR
+from vitedge.models.zoo.detr import DETR
 from vitedge.models.zoo.fpn import FPN
 from vitedge.models.zoo.hybrid import HybridEmbed
 from vitedge.models.zoo.resnet import ResNet
+from vitedge.models.zoo.setr import SETR
 from vitedge.models.zoo.visual_transformer import VTResNet
 from vitedge.models.zoo.vit import VisionTransformer
 
@@ -23,5 +35,11 @@ def build(config: Config) -> nn.Module:
             return VTResNet(config)
         case FPNConfig():
             return FPN(config)
+        case SETRConfig():
+            return SETR(config)
+        case DETRConfig():
+            return DETR(config)
+        case DABDETRConfig():
+            return DABDETR(config)
         case _:
             return VisionTransformer(config)

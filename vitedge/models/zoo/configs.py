@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ class FPNConfig:
     head_width: int = 128
     """Channels in which the head sums the levels."""
     num_classes: int = 171
+    logits_step: int = 4
+    """Input pixels from one position of the logits to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,4 +169,118 @@ class VTFPNConfig(FPNConfig):
     """Tokens of one level."""
 
 
-Config: TypeAlias = ViTConfig | ResNetConfig | VTResNetConfig | FPNConfig
+@dataclass(frozen=True)
+class SETRConfig:
+    """A ViT that segments: table 1 of Zheng et al. 2020, and one of its three decoders."""
+
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels."""
+    patch_size: int
+    """Height and width of a patch, pixels: a power of two that divides both of `image_size`."""
+    depth: int
+    """Encoder blocks, L_e."""
+    width: int
+    """Token width, C."""
+    mlp_width: int
+    heads: int
+    decoder: Literal["naive", "pup", "mla"]
+    decoder_width: int = 256
+    """Channels of the decoder's layers; MLA's streams end in half of them."""
+    first_width: int = 1024
+    """Channels of PUP's first layer."""
+    num_classes: int = 19
+    prefix_tokens: ClassVar[int] = 0
+
+    @property
+    def encoder(self) -> ViTConfig:
+        """The shape of its ViT, of which it has neither class token nor head."""
+        return ViTConfig(
+            self.image_size, self.patch_size, self.depth, self.width, self.mlp_width, self.heads
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.encoder.grid
+
+    @property
+    def tokens(self) -> int:
+        """Sequence length: patches alone."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks, from 1, whose tokens the decoder reads: the last; MLA's are four, evenly."""
+        if self.decoder == "mla":
+            return tuple(self.depth * part // 4 for part in range(1, 5))
+        return (self.depth,)
+
+    @property
+    def doublings(self) -> int:
+        """Steps of 2 from patches to pixels."""
+        return self.patch_size.bit_length() - 1
+
+    @property
+    def logits_step(self) -> int:
+        """Input pixels from one position of the logits to the next."""
+        return {"naive": self.patch_size, "pup": 2, "mla": 4}[self.decoder]
+
+
+@dataclass(frozen=True)
+class DETRConfig:
+    """A detector by set prediction (Carion et al. 2020)."""
+
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels; multiples of 32."""
+    trunk: TrunkConfig
+    width: int = 256
+    """Channels of the transformer, d."""
+    heads: int = 8
+    mlp_width: int = 2048
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    queries: int = 100
+    """Objects of an image, at most."""
+    num_classes: int = 91
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Positions of the map down and across."""
+        step = 2 ** (1 + len(self.trunk.depths))
+        return self.image_size[0] // step, self.image_size[1] // step
+
+
+@dataclass(frozen=True)
+class DABDETRConfig:
+    """A small detector whose queries are boxes (Liu et al. 2022), on a plain ViT."""
+
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels."""
+    patch_size: int = 8
+    """Height and width of a patch, pixels; divides both of `image_size`."""
+    width: int = 96
+    """Channels of the transformer."""
+    heads: int = 3
+    mlp_width: int = 384
+    """Of the encoder."""
+    decoder_mlp_width: int = 192
+    encoder_layers: int = 4
+    decoder_layers: int = 2
+    queries: int = 20
+    num_classes: int = 5
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens down and across."""
+        return self.encoder.grid
+
+    @property
+    def encoder(self) -> ViTConfig:
+        """The shape of its ViT, of which it has neither class token nor head."""
+        shape = (self.encoder_layers, self.width, self.mlp_width, self.heads)
+        return ViTConfig(self.image_size, self.patch_size, *shape)
+
+
+Config: TypeAlias = (
+    ViTConfig | ResNetConfig | VTResNetConfig | FPNConfig | SETRConfig | DETRConfig | DABDETRConfig
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 COSTS = {
     "digits": (459_562, 32_294_592),
     "shapes": (308_046, 17_264_640),
+    "shapes-setr": (576_518, 64_782_336),
+    "shapes-detr": (730_847, 40_667_904),
     "vit_tiny_patch16_224": (5_717_416, 1_253_683_200),
     "vit_tiny_patch16_384": (5_790_376, 4_682_219_520),
     "vit_small_patch32_224": (22_878_952, 1_142_909_952),
@@ -50,5 +52,12 @@ COSTS = {
     "fpn_resnet101": (47_047_275, 231_456_358_400),
     "vt_fpn_resnet50": (30_427_755, 112_595_009_536),
     "vt_fpn_resnet101": (49_419_883, 184_566_644_736),
+    "setr_naive_base_patch16_768": (87_618_067, 295_357_317_120),
+    "setr_pup_base_patch16_768": (98_041_363, 442_377_437_184),
+    "setr_mla_base_patch16_768": (92_429_587, 309_445_263_360),
+    "setr_naive_large_patch16_768": (305_725_715, 959_131_090_944),
+    "setr_pup_large_patch16_768": (318_442_771, 1_111_436_034_048),
+    "setr_mla_large_patch16_768": (310_735_379, 973_672_022_016),
+    "detr_resnet50": (41_577_888, 84_544_896_000),
 }
 """Name: parameters; multiply-accumulates of one image's convolutions and matrix products."""

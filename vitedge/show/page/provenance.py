@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from vitedge.core.commands import command
 from vitedge.core.report import Report
-from vitedge.data.open import EMBEDDED
 from vitedge.measure.inspection import notes
+from vitedge.models.zoo import OWN_DATA
 from vitedge.show.columns import CONDITIONS, HOST
 from vitedge.show.table import facts
 from vitedge.show.text import plain
@@ -66,7 +66,7 @@ def commands(manifest: Manifest, path: str, data: str) -> list[str]:
     record, source = manifest.quantization, manifest.model.source
     training = record.training if record else None
     options: dict[str, object] = {"target": manifest.target.name}
-    embedded = source in EMBEDDED and source == manifest.model.name
+    embedded = source in OWN_DATA and source == manifest.model.name
     if ":" not in source and not source.endswith(".onnx") and not embedded:
         options = {"weights": "FILE"} | options
     options |= {"train_data": training.source} if training else {manifest.precision: True}
