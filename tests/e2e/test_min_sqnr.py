@@ -204,6 +204,7 @@ def test_tokens_of_a_model_that_has_none_are_refused(tmp_path, vitedge):
     assert not list(tmp_path.glob("digits*"))
 
 
+@pytest.mark.heavy
 def test_the_api_takes_the_gates_names(tmp_path):
     with pytest.raises(LimitError, match="min_sqnr_db=190"):
         ve.export(

@@ -192,9 +192,14 @@ class AdvancedQuantizationParameters:
     ("parameters", "rest", "says"),
     [
         ("**options", "", "has no attribute 'quantize'"),
-        ("**options", "def quantize(model, data): ...", "unexpected keyword argument"),
-        ("preset", "def quantize(model, data, **options): ...", "missing a required argument"),
-        ("**options", "import torch.absent", "No module named 'torch.absent'"),
+        *(
+            pytest.param(*case, marks=pytest.mark.heavy)
+            for case in (
+                ("**options", "def quantize(model, data): ...", "unexpected keyword argument"),
+                ("preset", "def quantize(model, data, **options): ...", "missing a required"),
+                ("**options", "import torch.absent", "No module named 'torch.absent'"),
+            )
+        ),
     ],
 )
 def test_another_nncf_than_the_one_we_know(vitedge_process, tmp_path, parameters, rest, says):

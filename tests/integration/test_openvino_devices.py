@@ -63,6 +63,7 @@ def test_a_machine_runs_what_its_devices_take(listed, runs):
         assert catalog.runs_on(target, replace(X86, intel_devices=None))  # opening it tells
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("device", ["gpu", "npu"])
 @pytest.mark.parametrize(("precision", "least_db"), [("fp32", 110), ("fp16", 55), ("int8", 40)])
 def test_an_artifact_is_right_on_another_device_of_openvino(artifacts, device, precision, least_db):
