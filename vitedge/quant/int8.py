@@ -218,10 +218,11 @@ class Quantizer:
             orders,
             exported.detection,
         )
+        calibrated = spare_values(calibrated)  # before weights make up for what it costs
         if not self._train:  # training finds its own rounding
             again = partial(batched, images, target.batch_size)
             calibrated = adapt(calibrated, images.recipe, again, self._steps)
-        calibrated = spare_values(spare_outputs(calibrated))
+        calibrated = spare_outputs(calibrated)
         return (spare_layers(calibrated, self._steps) if self._spare else calibrated), tried
 
     def _source(self) -> Path:
