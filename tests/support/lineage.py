@@ -51,6 +51,8 @@ class Row:
     """transformers' image processor."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """transformers: what differs from the defaults of the config class."""
+    model_output: tuple[str, ...] = ()
+    """transformers: what is kept of it; empty: what an export keeps by itself."""
     small_input: bool = False
     """Whether CI gives it 128×128 pixels."""
     like_another: bool = False
@@ -81,6 +83,7 @@ SETR["decoder_width"] = 64
 TOWER = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 TOWER["num_hidden_layers"] = 2
 TOWERS = {"vision_config": TOWER, "text_config": {"num_hidden_layers": 1}}
+OF_TOWERS = ("last_hidden_state", "image_embeds")
 DEEP = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
 ROWS = (
     Row("timm", "vit_tiny_patch16_224", {"depth": 2}, like_another=True),
@@ -172,8 +175,14 @@ ROWS = (
     Row("zoo", "setr_naive_base_patch16_768", SETR, small_input=True, like_another=True),
     Row("zoo", "setr_pup_base_patch16_768", SETR, small_input=True, like_another=True),
     Row("zoo", "setr_mla_base_patch16_768", SETR, small_input=True, like_another=True),
-    Row("hf", "CLIPModel", TOWERS, "CLIPImageProcessor", like_another=True),
-    Row("hf", "SiglipModel", TOWERS, "SiglipImageProcessor", like_another=True),
+    *(
+        Row(
+            *("hf", f"{kind}Model", TOWERS, f"{kind}ImageProcessor"),
+            model_output=OF_TOWERS,
+            like_another=True,
+        )
+        for kind in ("CLIP", "Siglip")
+    ),
 )
 
 
@@ -309,7 +318,7 @@ def request(row, folder, shallow):
     module.save_pretrained(folder)
     sizes = {"size": {"height": side, "width": side}} if shallow and row.small_input else {}
     getattr(transformers, row.processor)(**sizes).save_pretrained(folder)
-    return ModelRequest(f"hf:{folder}"), _params(module)
+    return ModelRequest(f"hf:{folder}", model_output=row.model_output), _params(module)
 
 
 def _params(module):
