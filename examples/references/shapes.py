@@ -60,8 +60,8 @@ def miou(model: nn.Module) -> tuple[float, float]:
 
 
 def measure(model: nn.Module) -> str:
-    mean, pixels = miou(model)
     """What is printed of a trained model."""
+    mean, pixels = miou(model)
     return f"held-out mIoU: {mean:.2%}, pixel accuracy: {pixels:.2%}"
 
 

@@ -24,6 +24,7 @@ EXPANSION = 128
 on zeros, photographs and masks 1 to 50."""
 EXPANSION_FREE = 64 * 2**20
 ARRAYS = 4096
+"""Members, at most."""
 _RAISED = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError)
 
 
@@ -38,13 +39,7 @@ def arrays(path: Path, fix: str = AGAIN) -> Iterator[Mapping[str, NDArray[Any]]]
         try:
             with zipfile.ZipFile(file) as archive:
                 _check(path, archive, os.fstat(file.fileno()).st_size, fix)
-        except (
-            zipfile.BadZipFile,
-            ValueError,
-            NotImplementedError,
-            RuntimeError,
-            EOFError,
-        ) as error:
+        except _RAISED as error:
             what = f"cannot read {path}: no .npz file ({error_line(error)})"
             raise InputError(what, fix=fix) from error
         file.seek(0)
@@ -73,7 +68,5 @@ def _check(path: Path, archive: zipfile.ZipFile, size_bytes: int, fix: str) -> N
             shape, _, dtype = read_header(stream)
             expected = stream.tell() + math.prod(shape) * dtype.itemsize
         if dtype.hasobject or expected != member.file_size:
-            what = (
-                "objects" if dtype.hasobject else f"{shape} of {dtype}, which it is too small for"
-            )
+            what = "objects" if dtype.hasobject else f"{shape} of {dtype}, and has another size"
             raise InputError(f"{path}: {member.filename!r} says it holds {what}", fix=fix)
