@@ -545,3 +545,11 @@ def test_artifacts_that_are_not_there(tmp_path, vitedge, int8):
     refused(vitedge, "validate", misspelt, says=(str(misspelt), f"'{int8.name}'"))
     ran = vitedge("bench", code=2, cwd=tmp_path)
     assert "artifacts/" in ran.stderr and "vitedge export" in ran.stderr
+
+
+def test_a_misspelt_model_is_what_is_said_of_it(vitedge, tmp_path):
+    """And not that it has no images: the one that was meant has its own."""
+    command = ("export", "shapes-dtr", "--target", "onnxruntime", "--int8", "--output", tmp_path)
+    said = vitedge(*command, code=2).stderr
+    assert "unknown model 'shapes-dtr'" in said
+    assert "'shapes-detr'" in said

@@ -21,7 +21,7 @@ from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import Role, Source, has_labels, open_images
 from vitedge.measure.accuracy.metrics import check_installed
-from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
+from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel, check_name
 from vitedge.models.zoo import OWN_DATA
 
 
@@ -117,6 +117,8 @@ def plan_export(request: ExportRequest) -> Plan:
             "`calib_data` and `num_samples` do not apply to FP32",
             fix="add `precision='int8'` or another `precision`, or drop them",
         )
+    if isinstance(request.model, ModelRequest) and isinstance(request.model.model, str):
+        check_name(request.model.model)  # a misspelt reference has no data of its own
     calib_data = request.calib_data or embedded
     if quantizing and not calib_data:
         raise InputError(

@@ -30,6 +30,12 @@ def is_model(text: str) -> bool:
     return text in ("", *ZOO) or library or suffix == ".onnx" or weights
 
 
+def check_name(text: str) -> None:
+    """Raises InputError for a `text` that names no model."""
+    if not is_model(text):
+        raise InputError(f"unknown model '{text}'", fix=f"{nearest(text, ZOO)} {OTHERS}")
+
+
 def resolve(request: ModelRequest) -> ReferenceModel:
     """Find and load the model of `request`.
 
@@ -95,9 +101,5 @@ def _resolve(request: ModelRequest) -> ReferenceModel:
         refuse(request, "weights", "random_weights", "model_output")
         return zoo_model.load_file(path, request)
     refuse(request, "arch", "model_output")
-    if known not in ZOO:
-        raise InputError(
-            f"unknown model '{known}'",
-            fix=f"{nearest(known, ZOO)} {OTHERS}",
-        )
+    check_name(known)
     return zoo_model.load(known, request)

@@ -49,7 +49,8 @@ def read_classes(source: AnyPath | Sequence[str]) -> tuple[str, ...]:
             lines = place.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"cannot read `classes` from {place}: {error_line(error)}",
+                f"cannot read `classes` from {place}: "
+                f"{getattr(error, 'strerror', None) or error_line(error)}",
                 fix="give a text file with one class a line, in UTF-8",
             ) from error
     else:
