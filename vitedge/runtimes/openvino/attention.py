@@ -19,7 +19,7 @@ def fit(model: Any, ov: Any) -> None:
         pass  # what was taken over is gone once nothing here holds it
     model.validate_nodes_and_infer_types()
     for node in _all(model, "MatMul"):
-        _read_transposed(node, operators)
+        _read_transposed(_scale_later(node, operators), operators)
     keep_transposes(model, ov)
 
 
@@ -108,6 +108,27 @@ def _scaled(node: Any) -> tuple[Any, np.float32] | None:
             same = value.get_partial_shape() == node.output(0).get_partial_shape()
             return (value, factor) if factor > 0 and same else None
     return None
+
+
+def _scale_later(product: Any, operators: Any) -> Any:
+    """Multiply what a product gives, not Q, by a scalar: Softmax does it along with its own.
+
+    Returns the product.
+    """
+    scaling = product.input_value(0).get_node()
+    scaled = _scaled(scaling)
+    if scaled is None or len(scaling.output(0).get_target_inputs()) != 1:
+        return product
+    value, factor = scaled
+    if value.get_node().get_type_name() in ("Convert", "Subtract"):
+        return product  # it makes floats of integers, which the product reads
+    readers = product.output(0).get_target_inputs()
+    product.input(0).replace_source_output(value)
+    later = operators.multiply(product.output(0), operators.constant(factor))
+    later.set_friendly_name(scaling.get_friendly_name())
+    for reader in readers:
+        reader.replace_source_output(later.output(0))
+    return product
 
 
 def _read_transposed(product: Any, operators: Any) -> None:
