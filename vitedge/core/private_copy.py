@@ -21,7 +21,7 @@ from typing import IO
 from vitedge.core.bounded import open_regular
 from vitedge.core.errors import InputError
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2**20
 PREFIX = "vitedge-verified-"
 CHANGED = "it was changed or damaged: copy or export the artifact again"
 
@@ -139,16 +139,19 @@ def _hashed(file: IO[bytes], size_bytes: int, copy: IO[bytes] | None = None) -> 
     """
     digest = hashlib.sha256()
     left = size_bytes + 1  # it may have grown since
+    blocks = [memoryview(bytearray(min(left, BLOCK_BYTES))) for _ in range(2)]
     with ThreadPoolExecutor(1) as hasher:
         pending: Future[None] | None = None
-        while left and (block := file.read(min(left, BLOCK_BYTES))):
+        while left and (count := file.readinto(blocks[0][:left])):  # type: ignore[attr-defined]
+            block = blocks[0][:count]
             if pending:
                 pending.result()
             pending = hasher.submit(digest.update, block)
-            view = memoryview(block if copy else b"")
-            while copy and view:
-                view = view[copy.write(view) :]
-            left -= len(block)
+            unwritten = block if copy else block[:0]
+            while copy and unwritten:
+                unwritten = unwritten[copy.write(unwritten) :]
+            left -= count
+            blocks.reverse()  # the other has been hashed
     return digest.hexdigest()
 
 

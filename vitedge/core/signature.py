@@ -23,6 +23,7 @@ from vitedge.core.keys import Key
 SIGNATURE = "signature.json"
 REPORTS = re.compile(r"report(-[^/\x00-\x1f]+)?\.json|evidence\.npz")
 """Names of what measuring makes anew: signed where that is asked for."""
+_MANIFEST = "manifest.json"
 LIMIT_BYTES = 4 * 2**20
 AGAIN = "sign it again, or get it from where it was signed"
 
@@ -53,7 +54,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self, folder: Path, digests: Mapping[str, str], signed: Mapping[str, str]) -> None:
         """Raise InputError, naming the file, unless `digests` of those in `folder` are `signed`."""
-        for name in sorted(digests.keys() | signed.keys()):
+        names = sorted(digests.keys() | signed.keys())
+        for name in sorted(names, key=_MANIFEST.__eq__):  # which tells of the others, last
             if name not in digests:
                 raise InputError(f"{folder}: {name!r} was signed, and is missing", fix=AGAIN)
             if name not in signed:
