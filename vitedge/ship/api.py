@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vitedge.core import bundle, files
 from vitedge.core.api import AnyBundle, AnyPath, folder
 from vitedge.core.errors import InputError
-from vitedge.core.signature import SIGNATURE, Signature
-from vitedge.core.trust import trust_of
-from vitedge.ship import signing
+
+if TYPE_CHECKING:
+    from vitedge.core.signature import Signature
 
 
 def sign(artifact: AnyBundle, *, key: AnyPath, report: bool = False) -> Signature:
@@ -26,6 +26,10 @@ def sign(artifact: AnyBundle, *, key: AnyPath, report: bool = False) -> Signatur
         InputError: no sound artifact, no report, or a key of no use.
         UnavailableError: the package `model-signing` is missing.
     """
+    from vitedge.core import bundle, files
+    from vitedge.core.signature import SIGNATURE
+    from vitedge.ship import signing
+
     path = folder(artifact)
     manifest, digests = bundle.digests(path)
     if report:
@@ -52,6 +56,10 @@ def verify(artifact: AnyBundle, *, trust: AnyPath, accepted: AnyPath | None = No
         InputError: unsigned, signed by another key, changed since, or older than accepted.
         UnavailableError: the package `cryptography` is missing.
     """
+    from vitedge.core import bundle
+    from vitedge.core.trust import trust_of
+    from vitedge.ship import signing
+
     path = folder(artifact)
     keys = trust_of(trust, accepted)
     assert keys is not None
