@@ -263,14 +263,21 @@ def build(artifact: AnyBundle, *, force: bool = False, progress: Steps | None = 
         return job.build(verified(artifact), shown, force=force)
 
 
-def demo(output: AnyPath = ARTIFACTS, *, progress: Steps | None = None) -> Demo:
-    """Run the whole job on the embedded reference model and real images.
+def demo(
+    output: AnyPath = ARTIFACTS, *, model: str = "digits", progress: Steps | None = None
+) -> Demo:
+    """Run the whole job on an embedded model and the images it was trained for.
 
     Args:
         output: Folder that holds the artifacts.
+        model: digits, shapes, shapes-setr or shapes-detr.
         progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Raises:
+        InputError: `model` is another.
+        UnavailableError: what it takes is not installed.
     """
     from vitedge.export import demo as job
 
     with steps(progress) as shown:
-        return job.run(Path(output), shown)
+        return job.run(model, Path(output), shown)
