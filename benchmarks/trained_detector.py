@@ -6,7 +6,6 @@ lie on FP32's, and how far those matched with objects are from them, as a multip
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from pathlib import Path
 
