@@ -33,9 +33,7 @@ def main():
     del options
     identity = resolve(ModelRequest(MODEL)).identity
     recipe = catalog.find_calibration("default")
-    drawn = open_images(
-        *(DATA, "calibration", identity.preprocess, identity.labels, identity.task)
-    )
+    drawn = open_images(*(DATA, "calibration", identity.preprocess, identity.labels, identity.task))
     images = [batch.images for batch in drawn.sample(recipe.num_samples, recipe.seed)]
     print(peers.host(), "\n")
     for runtime in peers.RUNTIMES:
