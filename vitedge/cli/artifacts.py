@@ -26,17 +26,17 @@ class Form(str, Enum):
     """What `inspect` can print in place of its tables."""
 
     trtexec = "trtexec"
+    cyclonedx = "cyclonedx"
 
 
-@command(api.validate)
+@command(api.validate, opens=True)
 def validate(call: Call[Report], as_json: Json = False) -> None:
-    from vitedge.core.api import verified
     from vitedge.measure.accuracy import parity
     from vitedge.measure.accuracy.bundle_validation import has_own_images
     from vitedge.show.terminal import tables
 
     path = call.arguments["artifact"]
-    bundle = verified(path)
+    bundle = call.opened(path)
     report = call(artifact=bundle)
     parity_alone = not call.arguments["data"] and not has_own_images(bundle)
     if as_json:
@@ -54,7 +54,7 @@ def validate(call: Call[Report], as_json: Json = False) -> None:
     raise_first([*errors, *parity.degenerate([report])])
 
 
-@command(api.predict)
+@command(api.predict, opens=True)
 def predict(
     call: Call[list[Prediction]],
     output: Annotated[
@@ -66,10 +66,9 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    from vitedge.core.api import verified
     from vitedge.show.terminal import tables
 
-    bundle = verified(call.arguments["artifact"])
+    bundle = call.opened(call.arguments["artifact"])
     task, labels = bundle.manifest.model.task, bundle.labels()
     if output and task not in _WRITTEN:
         raise InputError(f"{bundle.path} makes no masks, boxes or maps", fix="drop --output")
@@ -207,7 +206,11 @@ def inspect(
     ] = None,
     form: Annotated[
         Form | None,
-        typer.Option("--as", help="Print the commands of NVIDIA's own tools instead."),
+        typer.Option(
+            "--as",
+            help="Print the commands of NVIDIA's own tools, or an artifact's bill of materials "
+            "(CycloneDX, JSON), instead.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -219,7 +222,12 @@ def inspect(
     from vitedge.show.terminal import inspection as table
 
     if form and html:
-        raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
+        raise InputError("--as prints text, --html writes a page", fix="pass one of them")
+    if form is Form.cyclonedx:
+        from vitedge.ship.bom import bom
+
+        print_json(bom(Path(call.complete("source")["source"])))
+        return
     if form:
         from vitedge.core.bundle import MANIFEST
         from vitedge.runtimes.tensorrt import trtexec

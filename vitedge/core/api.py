@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from vitedge.core.bundle import Bundle
+    from vitedge.core.trust import Trust
 
 ARTIFACTS = Path("artifacts")
 """Where artifacts are written and looked for."""
@@ -28,11 +29,16 @@ def several(value: Any) -> list[Any]:
     return [value]
 
 
-def verified(artifact: AnyBundle) -> Bundle:
-    """`artifact` with its schema and hashes checked. Raises InputError."""
+def verified(artifact: AnyBundle, trust: Trust | None = None) -> Bundle:
+    """`artifact` with its schema and hashes checked and, with `trust`, its signature.
+
+    Raises InputError.
+    """
     from vitedge.core.bundle import Bundle, open_bundle
 
-    return artifact if isinstance(artifact, Bundle) else open_bundle(Path(artifact))
+    if not isinstance(artifact, Bundle):
+        return open_bundle(Path(artifact), trust)
+    return artifact.trusted(trust) if trust else artifact
 
 
 def folder(artifact: AnyBundle) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
@@ -18,13 +19,15 @@ from vitedge.core.bounded import read
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.manifest import SCHEMA, Manifest
 from vitedge.core.npz import arrays
-from vitedge.core.private_copy import CHANGED, PrivateCopy, copy_verified
+from vitedge.core.private_copy import CHANGED, PrivateCopy, check_files, copy_verified
 from vitedge.core.runtime import runtime_of
+from vitedge.core.signature import REPORTS, SIGNATURE
+from vitedge.core.trust import Trust
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
 EVIDENCE = "evidence.npz"
 MODEL, ENGINE = "model.onnx", "model.engine"
-_MADE = re.compile(r"report(-[^/\x00-\x1f]+)?\.json|evidence\.npz|signature\.json")
+_MADE = re.compile(rf"{REPORTS.pattern}|{re.escape(SIGNATURE)}")
 """Names of what measuring and signing make anew."""
 _LEFT = re.compile(rf"\.({_MADE.pattern})\.\d+")
 """Likewise of what a killed process leaves of it."""
@@ -69,6 +72,8 @@ class Bundle:
     manifest: Manifest
     is_private: bool = False
     """Whether nobody else can write to `path`: a workspace in which it was just sealed."""
+    trust: Trust | None = None
+    """Whose signature it bears, and what is opened along with it has to bear; None: anybody's."""
 
     @property
     def checked(self) -> Path:
@@ -78,15 +83,27 @@ class Bundle:
         """
         return self.path if self.is_private else self._copy.path
 
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of every file that is listed and of the manifest, as they were checked."""
+        return self._copy.digests
+
     @cached_property
     def _copy(self) -> PrivateCopy:
         content = _manifest_bytes(self.path)
         if _manifest(content, self.path) != self.manifest:
             raise InputError(f"{self.path / MANIFEST} was changed since it was read", fix=CHANGED)
         _check_names(self.path, self.manifest)
-        copy = copy_verified(self.path, self.manifest.files, self.manifest.sizes)
-        copy.write(MANIFEST, content)
-        return copy
+        private = copy_verified(self.path, self.manifest.files, self.manifest.sizes)
+        private.write(MANIFEST, content)
+        return private
+
+    def trusted(self, trust: Trust) -> Bundle:
+        """The same bundle, whose signature is one of those to trust. Raises InputError."""
+        trust.check(self.path, self.digests)
+        bundle = copy.copy(self)  # what was checked with it
+        vars(bundle)["trust"] = trust
+        return bundle
 
     @property
     def model_files(self) -> dict[str, str]:
@@ -124,7 +141,7 @@ class Bundle:
         path = self.path.resolve().parent / reference.bundle
         if not path.is_dir():
             return None
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, self.trust)
         if _without_engine(bundle.model_files) != _without_engine(reference.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
@@ -147,18 +164,36 @@ def _without_engine(files: dict[str, str]) -> dict[str, str]:
     return {name: sha for name, sha in files.items() if name != ENGINE}
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Open the bundle at `path` after checking its schema and the hash of every file.
+def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
+    """Open the bundle at `path` after checking its schema, the hash of every file and, with
+    `trust`, its signature.
 
     Raises InputError before a byte of it reaches a runtime.
     """
+    _check_place(path)
+    bundle = Bundle(path, read_manifest(path))
+    _ = bundle.checked  # now, and not when it is first used
+    return bundle.trusted(trust) if trust else bundle
+
+
+def digests(path: Path) -> tuple[Manifest, dict[str, str]]:
+    """The manifest of the bundle at `path`, and the SHA-256 of each of its files and of itself.
+
+    All is checked as `open_bundle` does, and nothing copied. Raises InputError.
+    """
+    _check_place(path)
+    content = _manifest_bytes(path)
+    manifest = _manifest(content, path)
+    _check_names(path, manifest)
+    check_files(path, manifest.files, manifest.sizes)
+    return manifest, {**manifest.files, MANIFEST: hashlib.sha256(content).hexdigest()}
+
+
+def _check_place(path: Path) -> None:
     if not path.is_dir():
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
-    bundle = Bundle(path, read_manifest(path))
-    _ = bundle.checked  # now, and not when it is first used
-    return bundle
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, Names, folder, several
+from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, Names, several, verified
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Count, Positive
@@ -254,13 +254,13 @@ def build(artifact: AnyBundle, *, force: bool = False, progress: Steps | None = 
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Raises:
-        InputError: nothing to build, or it is built already.
+        InputError: no sound artifact, nothing to build, or it is built already.
         UnavailableError: this machine lacks what it takes.
     """
     from vitedge.export import build as job
 
     with steps(progress) as shown:
-        return job.build(folder(artifact), shown, force=force)
+        return job.build(verified(artifact), shown, force=force)
 
 
 def demo(

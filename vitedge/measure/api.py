@@ -39,15 +39,26 @@ Known: TypeAlias = "AnyBundle | AnyModel"
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
-def open(path: AnyBundle) -> OpenBundle:
+def open(
+    path: AnyBundle, *, trust: AnyPath | None = None, accepted: AnyPath | None = None
+) -> OpenBundle:
     """Open the artifact at `path` after checking its schema and the hash of every file.
 
+    With `trust`, whatever opens it or what lies beside it asks for a signature first.
+
+    Args:
+        path: An artifact's folder.
+        trust: Refuse what none of these keys has signed: a public key in PEM, or a folder of them.
+        accepted: A file of what was accepted before: refuse what is older.
+
     Raises:
-        InputError: it is not there, or not what its manifest says.
+        InputError: it is not there, not what its manifest says, or not to be trusted.
+        UnavailableError: `trust` is given, and the package `cryptography` is missing.
     """
+    from vitedge.core.trust import trust_of
     from vitedge.measure.open_bundle import OpenBundle
 
-    bundle = verified(path)
+    bundle = verified(path, trust_of(trust, accepted))
     if isinstance(bundle, OpenBundle):
         return bundle
     opened = OpenBundle(bundle.path, bundle.manifest)

@@ -54,7 +54,8 @@ def bench_bundles(
     LimitError where FP32 does not give its own golden outputs.
     """
     check(request, bundles)
-    rival = None if request.against == "fp32" else open_bundle(Path(request.against))
+    trust = next((bundle.trust for bundle in bundles if bundle.trust), None)
+    rival = None if request.against == "fp32" else open_bundle(Path(request.against), trust)
     for bundle in bundles:
         report.check_writable(bundle)
         bundle.reference()  # what lies beside it is its FP32 bundle
