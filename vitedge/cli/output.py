@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,10 @@ from vitedge.core.errors import VitedgeError
 if TYPE_CHECKING:
     from vitedge.core.report import Report
 
+_STEERING = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+"""What JSON leaves as it is, and a terminal does not show."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -20,7 +26,8 @@ def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
     import msgspec
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    typer.echo(_STEERING.sub(lambda char: json.dumps(char[0])[1:-1], text))
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -29,8 +36,9 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def say_error(error: VitedgeError) -> None:
-    """What is wrong, and how to mend it, on stderr."""
-    say("\n  fix: ".join(filter(None, [f"error: {error.what}", error.fix])), err=True)
+    """What is wrong, and how to mend it, on stderr, each on one line whatever it names."""
+    what, fix = (" ".join(text.splitlines()) for text in (f"error: {error.what}", error.fix))
+    say("\n  fix: ".join(filter(None, [what, fix])), err=True)
 
 
 def raise_first(errors: Sequence[VitedgeError]) -> None:

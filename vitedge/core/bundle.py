@@ -14,8 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.bounded import read
+from vitedge.core import onnx_outline
+from vitedge.core.bounded import read, read_lines
 from vitedge.core.errors import InputError, nearest
+from vitedge.core.json_document import parse
 from vitedge.core.manifest import SCHEMA, Manifest
 from vitedge.core.npz import arrays
 from vitedge.core.private_copy import CHANGED, PrivateCopy, copy_verified
@@ -88,6 +90,18 @@ class Bundle:
         copy.write(MANIFEST, content)
         return copy
 
+    @cached_property
+    def runnable(self) -> Path:
+        """`checked`, its ONNX files within what a runtime may be given.
+
+        Raises InputError where one has no bounds, or keeps data anywhere else: runtimes follow.
+        """
+        for name in () if self.is_private else self.manifest.files:
+            if name.endswith(".onnx"):
+                where = str(self.path / name)
+                onnx_outline.check(self.checked / name, where, self.manifest.files)
+        return self.checked
+
     @property
     def model_files(self) -> dict[str, str]:
         """The files that hold the model, and their SHA-256."""
@@ -101,8 +115,7 @@ class Bundle:
 
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
-        file = self.checked / LABELS
-        return tuple(read(file).decode("utf-8").splitlines())
+        return read_labels(self.checked / LABELS)
 
     def golden(self) -> Golden:
         """The golden images and outputs."""
@@ -131,6 +144,11 @@ class Bundle:
                 fix="export both again with `force=True`",
             )
         return bundle
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names, one a line. Raises InputError."""
+    return tuple(read_lines(path, fix="export it again"))
 
 
 def _key(place: int) -> str:
@@ -209,13 +227,13 @@ def _manifest_bytes(path: Path) -> bytes:
 
 def _manifest(content: bytes, path: Path) -> Manifest:
     file, again = path / MANIFEST, "export it again"
+    document = parse(content, file, again)
     try:
-        document = msgspec.json.decode(content)
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise InputError(f"{file} has schema {schema!r:.60}, not '{SCHEMA}'", fix=again)
         manifest = msgspec.convert(document, Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.MsgspecError as error:
         raise InputError(f"{file} cannot be read: {error}", fix=again) from error
     if not _model_files(manifest):
         raise InputError(f"{file} lists no model file", fix=again)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vitedge.core.bounded import AGAIN, open_regular
 from vitedge.core.errors import InputError, error_line
+from vitedge.core.zip_file import open_zip
 
 EXPANSION = 128
 """How many times its file's size the arrays may be, beside `EXPANSION_FREE`: deflate reaches 1,032
@@ -37,7 +38,7 @@ def arrays(path: Path, fix: str = AGAIN) -> Iterator[Mapping[str, NDArray[Any]]]
     """
     with open_regular(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with open_zip(file) as archive:
                 _check(path, archive, os.fstat(file.fileno()).st_size, fix)
         except _RAISED as error:
             what = f"cannot read {path}: no .npz file ({error_line(error)})"

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from vitedge.core import bounded, files
+from vitedge.core import files
 from vitedge.core.bundle import REPORT, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.host import Host, fingerprint
+from vitedge.core.json_document import read_json
 from vitedge.core.measurements import (
     ColdStart,
     Conditions,
@@ -358,12 +359,12 @@ def read(path: Path) -> Report | None:
     if not os.path.lexists(path):
         return None
     again = "delete it, then measure again"
+    content = read_json(path, fix=again)
     try:
-        content = msgspec.json.decode(bounded.read(path))
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise InputError(f"{path} is not of schema '{SCHEMA}'", fix=again)
         return msgspec.convert(content, Report)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+    except msgspec.MsgspecError as error:
         raise InputError(f"{path} cannot be read: {error}", fix=again) from error
 
 

@@ -46,7 +46,7 @@ def build(path: Path, steps: Steps, *, force: bool) -> OpenBundle:
         staged.mkdir()
         for name in manifest.files:
             if name != ENGINE:
-                shutil.copy2(bundle.checked / name, staged / name)
+                shutil.copy2(bundle.runnable / name, staged / name)
         steps.say(f"building {manifest.name}")
         try:
             built = lower(staged / MODEL, target, staged, steps)

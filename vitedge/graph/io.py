@@ -14,11 +14,12 @@ import onnx_ir as ir
 from onnx import ModelProto, TensorProto
 from onnx_ir.passes.common import InlinePass
 
+from vitedge.core import onnx_outline
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
-from vitedge.graph import external
+from vitedge.graph import external, limits
 from vitedge.graph.data_files import DataFolder, OpenFile, StoredTensor
 from vitedge.graph.external import INLINE_BYTES
 from vitedge.graph.outputs import Outputs, choose
@@ -53,6 +54,7 @@ def read(path: Path) -> OnnxFile:
     its folder (CVE-2024-27318 and its kin: runtimes do not check), or a weight is not finite.
     """
     file = _opened(path)
+    onnx_outline.check_content(file.content, str(path))
     digest = hashlib.sha256()
     for block in file.blocks(0, file.size_bytes):
         digest.update(block)
@@ -64,6 +66,7 @@ def read(path: Path) -> OnnxFile:
         name = proto.graph.sparse_initializer[0].values.name
         raise InputError(f"{path} keeps '{name}' as a sparse tensor", fix="save it with dense ones")
     folder = DataFolder(path)
+    limits.check_loops(proto, path)
     try:
         onnx.checker.check_model(_outline(proto))
         for tensor in _tensors([*proto.graph.node, *proto.functions]):
@@ -84,6 +87,7 @@ def read(path: Path) -> OnnxFile:
                 )
             if name in stored and stored[name].nbytes < INLINE_BYTES:  # there readers want shapes
                 value.const_value = ir.tensor(stored[name].numpy().copy(), name=name)
+        limits.check_sizes(model, path)
     except InputError:
         raise
     except Exception as error:  # ValidationError, or what onnx_ir raises

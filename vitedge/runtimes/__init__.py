@@ -109,7 +109,7 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     catalog.check_options(target)
     threads = threads or target.threads or usable_cores()
     runtime = runtime_of(target)
-    verified = VerifiedFiles(bundle.checked, runtime.files(bundle.manifest))
+    verified = VerifiedFiles(bundle.runnable, runtime.files(bundle.manifest))
     if needs := without_bf16(bundle):
         _warn_once(f"note: {bundle.path} computes its floats in FP32 here, for want of {needs}")
     elif bundle.manifest.computes_bf16:

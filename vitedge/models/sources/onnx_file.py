@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Detection, Preprocess
+from vitedge.graph import limits
 from vitedge.graph.foreign.dimensions import bind, image_input
 from vitedge.graph.io import image_model, read
 from vitedge.models.sources import settings
@@ -25,6 +26,7 @@ def load(path: Path, request: ModelRequest) -> ReferenceModel:
     given = _preprocess(model, path, request, notes)
     size = (given.height, given.width) if given else (request.height, request.width)
     bind(model, path, *size)
+    limits.check_sizes(model, path)
     preprocess, outputs = image_model(model, path, given, request.task, request.model_output)
     rule = None
     if outputs.task == "detection":

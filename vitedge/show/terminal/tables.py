@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vitedge.core.commands import command
+from vitedge.core.terminal import printable
 from vitedge.show import columns
 from vitedge.show.table import TERMINAL, Row, Table, listed
-from vitedge.show.text import number, one_line, printable
+from vitedge.show.text import number, one_line
 from vitedge.show.text import plain as plain
 
 if TYPE_CHECKING:
