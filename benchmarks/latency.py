@@ -2,7 +2,7 @@
 
 The weights are random, so the SQNR says how well each follows FP32 and nothing of top-1. Factors
 and offsets of LayerNorm are drawn, too: they start at 1 and 0, which a runtime leaves out, and no
-trained model has those. ONNX Runtime's calibrators differ in scales alone: the first stands for all.
+trained model has those. ONNX Runtime's calibrators differ in scales alone: one stands for all.
 """
 
 from __future__ import annotations

@@ -94,9 +94,7 @@ def export(model, targets, folder, precision="int8", **options):
 
 def export_bundles(model, runtime, folder, calib_data, **options):
     """The FP32 and INT8 bundles of `model` for one runtime."""
-    fp32, quantized = export(
-        model, (runtime,), folder, calib_data=calib_data, only=True, **options
-    )
+    fp32, quantized = export(model, (runtime,), folder, calib_data=calib_data, only=True, **options)
     return fp32.bundle, quantized.bundle
 
 

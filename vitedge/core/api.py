@@ -28,11 +28,16 @@ def several(value: Any) -> list[Any]:
     return [value]
 
 
-def verified(artifact: AnyBundle) -> Bundle:
-    """`artifact` with its schema and hashes checked. Raises InputError."""
+def verified(artifact: AnyBundle, *, allow_host_code: bool = False) -> Bundle:
+    """`artifact` with its schema and hashes checked; its engine may run code where that is allowed.
+
+    Raises InputError.
+    """
     from vitedge.core.bundle import Bundle, open_bundle
 
-    return artifact if isinstance(artifact, Bundle) else open_bundle(Path(artifact))
+    if isinstance(artifact, Bundle):
+        return artifact.allowing_host_code() if allow_host_code else artifact
+    return open_bundle(Path(artifact), allow_host_code=allow_host_code)
 
 
 def folder(artifact: AnyBundle) -> Path:

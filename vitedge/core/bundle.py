@@ -6,9 +6,10 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ _MADE = re.compile(r"report(-[^/\x00-\x1f]+)?\.json|evidence\.npz|signature\.jso
 """Names of what measuring and signing make anew."""
 _LEFT = re.compile(rf"\.({_MADE.pattern})\.\d+")
 """Likewise of what a killed process leaves of it."""
+BundleT = TypeVar("BundleT", bound="Bundle")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Bundle:
     manifest: Manifest
     is_private: bool = False
     """Whether nobody else can write to `path`: a workspace in which it was just sealed."""
+    allows_host_code: bool = False
+    """Whether the user lets its engine run code of its own here: no bundle can say so itself."""
 
     @property
     def checked(self) -> Path:
@@ -113,6 +117,12 @@ class Bundle:
         names = runtime_of(self.manifest.target).files(self.manifest)
         return sum(self.manifest.sizes[name] for name in names)
 
+    def allowing_host_code(self: BundleT) -> BundleT:
+        """The same, as it was checked, whose engine may run code of its own."""
+        allowing = replace(self, allows_host_code=True)
+        vars(allowing).update({**vars(self), "allows_host_code": True})
+        return allowing
+
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
         return read_labels(self.checked / LABELS)
@@ -137,7 +147,7 @@ class Bundle:
         path = self.path.resolve().parent / reference.bundle
         if not path.is_dir():
             return None
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, allow_host_code=self.allows_host_code)
         if _without_engine(bundle.model_files) != _without_engine(reference.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
@@ -165,16 +175,17 @@ def _without_engine(files: dict[str, str]) -> dict[str, str]:
     return {name: sha for name, sha in files.items() if name != ENGINE}
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, *, allow_host_code: bool = False) -> Bundle:
     """Open the bundle at `path` after checking its schema and the hash of every file.
 
-    Raises InputError before a byte of it reaches a runtime.
+    With `allow_host_code` its engine may run code of its own. Raises InputError before a byte of
+    it reaches a runtime.
     """
     if not path.is_dir():
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
-    bundle = Bundle(path, read_manifest(path))
+    bundle = Bundle(path, read_manifest(path), allows_host_code=allow_host_code)
     _ = bundle.checked  # now, and not when it is first used
     return bundle
 
@@ -190,18 +201,21 @@ def _check_names(path: Path, manifest: Manifest) -> None:
             raise InputError(f"{path}: {name!r} is no name of a file in it", fix="export it again")
     if manifest.sizes.keys() != manifest.files.keys():
         raise InputError(f"{path / MANIFEST} says no size of some file", fix="export it again")
+    unlisted = ""
     with os.scandir(path) as entries:
         for entry in entries:
             known = entry.name in manifest.files or entry.name == MANIFEST
             if not known and not _MADE.fullmatch(entry.name) and not _LEFT.fullmatch(entry.name):
-                raise InputError(
-                    f"{path}: {entry.name!r} is not listed in its {MANIFEST}",
-                    fix="take it out: an artifact holds its own files alone",
-                )
-            if not entry.is_file(follow_symlinks=False):
+                unlisted = entry.name
+            elif not entry.is_file(follow_symlinks=False):
                 raise InputError(
                     f"{path}: {entry.name!r} is a link, or no regular file", fix="export it again"
                 )
+    if unlisted:
+        raise InputError(
+            f"{path}: {unlisted!r} is not listed in its {MANIFEST}",
+            fix="take it out: an artifact holds its own files alone",
+        )
 
 
 def bundles_in(folder: Path) -> list[Path]:

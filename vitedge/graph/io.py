@@ -65,7 +65,10 @@ def read(path: Path) -> OnnxFile:
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
         raise InputError(f"{path} keeps '{name}' as a sparse tensor", fix="save it with dense ones")
+    if not proto.graph.output:
+        raise InputError(f"{path} gives no output", fix="export it again")
     folder = DataFolder(path)
+    limits.check_opset(proto, path)
     limits.check_loops(proto, path)
     try:
         onnx.checker.check_model(_outline(proto))
@@ -74,6 +77,8 @@ def read(path: Path) -> OnnxFile:
                 data = folder.open(tensor).tobytes()
                 digest.update(data)
                 _embed(tensor, data)
+            if _has_nan(tensor):  # infinity masks
+                raise _damaged(path, tensor.name or "a constant", "NaN")
         outside = [t for t in proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
         stored = {tensor.name: folder.open(tensor) for tensor in outside}
         _name_nodes(proto)
@@ -81,10 +86,7 @@ def read(path: Path) -> OnnxFile:
         for name, value in model.graph.initializers.items():
             value.const_value = stored.get(name, value.const_value)
             if not _is_finite(value.const_value, digest):
-                raise InputError(
-                    f"{path}: tensor '{name}' holds NaN or infinity",
-                    fix="these weights are damaged: export it again from sound ones",
-                )
+                raise _damaged(path, name, "NaN or infinity")
             if name in stored and stored[name].nbytes < INLINE_BYTES:  # there readers want shapes
                 value.const_value = ir.tensor(stored[name].numpy().copy(), name=name)
         limits.check_sizes(model, path)
@@ -181,6 +183,19 @@ def _embed(tensor: TensorProto, data: bytes) -> None:
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
     tensor.raw_data = data
+
+
+def _has_nan(tensor: TensorProto) -> bool:
+    """Whether a tensor of a node's holds a NaN."""
+    own = ir.tensor(tensor)
+    return own.dtype in _FLOATS and bool(np.isnan(own.numpy()).any())
+
+
+def _damaged(path: Path, tensor: str, what: str) -> InputError:
+    return InputError(
+        f"{path}: tensor '{tensor}' holds {what}",
+        fix="these weights are damaged: export it again from sound ones",
+    )
 
 
 def _name_nodes(proto: ModelProto) -> None:

@@ -17,6 +17,8 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 from vitedge.core.errors import InputError
 from vitedge.graph.structure import sizes
 
+OPSETS = (7, 25)
+"""What comes in, first and last."""
 ROUNDS = 2**16
 """Of a loop, times those of the loops that it is in."""
 IMAGE_BYTES = 2**30
@@ -27,6 +29,17 @@ a ViT with patches of 8 pixels has 1,000 times its image of 1,024²."""
 CONSTANT_BYTES, CONSTANT_WEIGHTS = 2**30, 4
 """What is computed of constants alone: so many bytes, and so many times the stored tensors."""
 _FIX = "do not run this file; is it the right one?"
+
+
+def check_opset(model: ModelProto, path: Path) -> None:
+    """Raise InputError where `model` is of an opset that is not read."""
+    own = [known.version for known in model.opset_import if known.domain in ("", "ai.onnx")]
+    version = max(own, default=0)
+    if not OPSETS[0] <= version <= OPSETS[1]:
+        raise InputError(
+            f"{path} has opset {version}; {OPSETS[0]} to {OPSETS[1]} can be read",
+            fix=f"export it again with opset {OPSETS[1] - 5}",
+        )
 
 
 def check_loops(model: ModelProto, path: Path) -> None:
@@ -126,6 +139,9 @@ def check_sizes(model: ir.Model, path: Path) -> None:
         InlinePass()(inferred)
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(inferred)
     images = [value for value in inferred.graph.inputs if value.const_value is None]
+    negative = [value.name for value in images if min(sizes(value), default=0) < 0]
+    if negative:
+        raise InputError(f"{path}: '{negative[0]}' has a negative size", fix=_FIX)
     image_bytes = sum(map(_bytes, images))
     if image_bytes > IMAGE_BYTES:
         raise InputError(f"{path} takes images of {image_bytes / 2**30:,.1f} GiB", fix=_FIX)

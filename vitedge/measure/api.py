@@ -39,15 +39,19 @@ Known: TypeAlias = "AnyBundle | AnyModel"
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
-def open(path: AnyBundle) -> OpenBundle:
+def open(path: AnyBundle, *, allow_host_code: bool = False) -> OpenBundle:
     """Open the artifact at `path` after checking its schema and the hash of every file.
+
+    Args:
+        path: An artifact's folder.
+        allow_host_code: Run an engine that brings code of its own (version_compatible).
 
     Raises:
         InputError: it is not there, or not what its manifest says.
     """
     from vitedge.measure.open_bundle import OpenBundle
 
-    bundle = verified(path)
+    bundle = verified(path, allow_host_code=allow_host_code)
     if isinstance(bundle, OpenBundle):
         return bundle
     opened = OpenBundle(bundle.path, bundle.manifest)
@@ -56,7 +60,12 @@ def open(path: AnyBundle) -> OpenBundle:
 
 
 def predict(
-    artifact: AnyBundle, images: AnyImages, *, top: Positive = 5, min_score: Level = 0.5
+    artifact: AnyBundle,
+    images: AnyImages,
+    *,
+    top: Positive = 5,
+    min_score: Level = 0.5,
+    allow_host_code: bool = False,
 ) -> list[Prediction]:
     """Say what an artifact makes of images: classes, a mask, objects, maps or features.
 
@@ -65,8 +74,9 @@ def predict(
         images: PNG, JPEG or WebP files.
         top: How many classes of each image, of a classifier.
         min_score: Least score of an object, 0-1, of a detector.
+        allow_host_code: Run an engine that brings code of its own (version_compatible).
     """
-    with open(artifact) as bundle:
+    with open(artifact, allow_host_code=allow_host_code) as bundle:
         return bundle.predict(several(images), top=top, min_score=min_score)
 
 
@@ -124,6 +134,7 @@ def validate(
     data: Data = "",
     *,
     allow_overlap: bool = False,
+    allow_host_code: bool = False,
     progress: Steps | None = None,
 ) -> Report:
     """Measure an artifact's accuracy and numerics against FP32; without images, its parity.
@@ -132,6 +143,7 @@ def validate(
         artifact: An artifact's folder.
         data: Images to measure on: folder, .npz, 'digits' or 'shapes'.
         allow_overlap: Accept calibration images.
+        allow_host_code: Run an engine that brings code of its own (version_compatible).
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -150,7 +162,7 @@ def validate(
         validate_bundle,
     )
 
-    bundle, source = verified(artifact), source_of(data)
+    bundle, source = verified(artifact, allow_host_code=allow_host_code), source_of(data)
     if not source and not has_own_images(bundle):
         if bundle.manifest.reference:  # of FP32 itself, parity says it
             reference.raise_for(reference.fault_here(bundle))
@@ -170,6 +182,7 @@ def bench(
     batch: Positive | None = None,
     threads: Threads = 0,
     streams: Threads = 0,
+    allow_host_code: bool = False,
     progress: Steps | None = None,
 ) -> list[Report]:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run.
@@ -183,6 +196,7 @@ def bench(
         batch: Images a run.
         threads: Inference threads; 0: all.
         streams: offline: runs at a time; 0: several, compared.
+        allow_host_code: Run an engine that brings code of its own (version_compatible).
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -197,7 +211,9 @@ def bench(
     parameters = {k: v for k, v in locals().items() if k not in ("artifacts", "progress")}
     from vitedge.measure.latency.bench import bench_bundles
 
-    bundles = [verified(artifact) for artifact in to_bench(artifacts)]
+    bundles = [
+        verified(artifact, allow_host_code=allow_host_code) for artifact in to_bench(artifacts)
+    ]
     with steps(progress) as shown:
         reports, _ = bench_bundles(bundles, shown, bench_request(**parameters))
     return reports
