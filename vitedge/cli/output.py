@@ -11,10 +11,13 @@ import typer
 
 from vitedge.cli.flags import command_line
 from vitedge.core.errors import VitedgeError
+from vitedge.core.terminal import shortened
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
 
+LONGEST = 4000
+"""Characters of a message."""
 _STEERING = re.compile(
     "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
@@ -37,7 +40,8 @@ def say(text: str, *, err: bool = False) -> None:
 
 def say_error(error: VitedgeError) -> None:
     """What is wrong, and how to mend it, on stderr, each on one line whatever it names."""
-    what, fix = (" ".join(text.splitlines()) for text in (f"error: {error.what}", error.fix))
+    texts = (f"error: {error.what}", error.fix)
+    what, fix = (shortened(" ".join(text.splitlines()), LONGEST) for text in texts)
     say("\n  fix: ".join(filter(None, [what, fix])), err=True)
 
 

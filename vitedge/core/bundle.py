@@ -132,7 +132,9 @@ class Bundle:
         names = [output.name for output in self.manifest.outputs[1:]]
         with arrays(self.checked / GOLDEN) as stored:
             further = {name: stored[_key(place)] for place, name in enumerate(names, 1)}
-            return Golden(stored["images"], stored["logits"], stored["labels"], further)
+            golden = Golden(stored["images"], stored["logits"], stored["labels"], further)
+        _check_golden(golden, self.path / GOLDEN)
+        return golden
 
     def reference(self) -> Bundle | None:
         """The FP32 bundle beside this one; itself if it is FP32; None where it was left behind.
@@ -145,7 +147,7 @@ class Bundle:
         if Path(reference.bundle).name != reference.bundle:
             raise InputError(f"{self.path}: '{reference.bundle}' is no name", fix="export it again")
         path = self.path.resolve().parent / reference.bundle
-        if not path.is_dir():
+        if not os.path.isdir(path):  # False of a name that no file can have
             return None
         bundle = open_bundle(path, allow_host_code=self.allows_host_code)
         if _without_engine(bundle.model_files) != _without_engine(reference.files):
@@ -154,6 +156,16 @@ class Bundle:
                 fix="export both again with `force=True`",
             )
         return bundle
+
+
+def _check_golden(golden: Golden, path: Path) -> None:
+    """Raise InputError unless its arrays are of the same images."""
+    images, outputs = golden.images, [golden.outputs, *golden.further.values()]
+    pixels = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+    numbers = all(output.dtype == np.float32 and output.ndim for output in outputs)
+    counts = {len(array) for array in (images, golden.labels, *outputs) if array.ndim}
+    if not (pixels and numbers and golden.labels.dtype.kind == "i" and counts == {len(images)}):
+        raise InputError(f"{path} does not hold images and their outputs", fix="export it again")
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -181,7 +193,7 @@ def open_bundle(path: Path, *, allow_host_code: bool = False) -> Bundle:
     With `allow_host_code` its engine may run code of its own. Raises InputError before a byte of
     it reaches a runtime.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+LONGEST = 1000
+"""Characters of a text that are shown in one place."""
 _BARS = re.compile(r"\r|(\x1b\[A)+$")
 """How other libraries' bars go back to where they stood."""
 
@@ -19,6 +21,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """`text`, cut where it is longer than anybody reads."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class TextOnly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def load(path: Path) -> Subject:
 
     Raises InputError for what is no report, is damaged, or is of another model's bytes.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         bundle = open_bundle(path)
         content = report.read(path / REPORT) or Report(**report.identity(bundle))
         if content.files != bundle.model_files:

@@ -151,6 +151,20 @@ def npz(chance: random.Random, arrays: dict[str, np.ndarray[Any, Any]]) -> bytes
     return bytes_of(chance, data) if chance.randrange(4) == 0 else data
 
 
+def linear(opset: int = 17) -> Any:
+    """A whole model: logits of an image (1, 3, 32, 32)."""
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])
+    logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    weight = numpy_helper.from_array(np.ones((3072, 3), np.float32), "w")
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"], "flatten"),
+        helper.make_node("MatMul", ["f", "w"], ["y"], "head"),
+    ]
+    body = helper.make_graph(nodes, "g", [image], [logits], [weight])
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(body, opset_imports=opsets, ir_version=9)
+
+
 def graph(chance: random.Random, model: Any) -> bytes:
     """An ONNX file like `model` that keeps data elsewhere, never ends, or is far too large."""
     model = copy.deepcopy(model)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.hostile import content
 from tests.support.hostile.bundles import contents, said
@@ -182,16 +181,7 @@ def _onnx(chance: random.Random, folder: Path) -> Read:
     from vitedge.graph.io import read_inlined
 
     path = folder / "m.onnx"
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])
-    logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
-    weight = numpy_helper.from_array(np.ones((3072, 3), np.float32), "w")
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["f"], "flatten"),
-        helper.make_node("MatMul", ["f", "w"], ["y"], "head"),
-    ]
-    opsets = [helper.make_opsetid("", chance.choice((17, 17, 17, 21, 1, 999, -5)))]
-    graph = helper.make_graph(nodes, "g", [image], [logits], [weight])
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    model = content.linear(chance.choice((17, 17, 17, 21, 1, 999, -5)))
     data = content.graph(chance, model)
     path.write_bytes(data if chance.randrange(4) else content.bytes_of(chance, data))
     return lambda: read_inlined(path)
