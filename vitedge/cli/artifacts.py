@@ -28,15 +28,14 @@ class Form(str, Enum):
     trtexec = "trtexec"
 
 
-@command(api.validate)
+@command(api.validate, opens=True)
 def validate(call: Call[Report], as_json: Json = False) -> None:
-    from vitedge.core.api import verified
     from vitedge.measure.accuracy import parity
     from vitedge.measure.accuracy.bundle_validation import has_own_images
     from vitedge.show.terminal import tables
 
     path = call.arguments["artifact"]
-    bundle = verified(path)
+    bundle = call.opened(path)
     report = call(artifact=bundle)
     parity_alone = not call.arguments["data"] and not has_own_images(bundle)
     if as_json:
@@ -54,7 +53,7 @@ def validate(call: Call[Report], as_json: Json = False) -> None:
     raise_first([*errors, *parity.degenerate([report])])
 
 
-@command(api.predict)
+@command(api.predict, opens=True)
 def predict(
     call: Call[list[Prediction]],
     output: Annotated[
@@ -66,10 +65,9 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    from vitedge.core.api import verified
     from vitedge.show.terminal import tables
 
-    bundle = verified(call.arguments["artifact"])
+    bundle = call.opened(call.arguments["artifact"])
     task, labels = bundle.manifest.model.task, bundle.labels()
     if output and task not in _WRITTEN:
         raise InputError(f"{bundle.path} makes no masks, boxes or maps", fix="drop --output")

@@ -17,7 +17,6 @@ from vitedge.cli.output import (
     say_int8_note,
     say_recommendations,
 )
-from vitedge.core.api import verified
 from vitedge.measure import api
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ Devices = Annotated[
 ]
 
 
-@command(api.bench)
+@command(api.bench, opens=True)
 def bench(
     call: Call[list[Report]],
     context: typer.Context,
@@ -59,7 +58,7 @@ def bench(
         files.check_writable(csv, "--csv")
     if html:
         shell.check_writable(html)
-    bundles = [verified(path) for path in paths]
+    bundles = [call.opened(path) for path in paths]
     if device:
         check(request, bundles)
         reports, errors = devices.bench(device, bundles, against, context)

@@ -6,15 +6,19 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args, get_origin
 
 import typer
 
 from vitedge.cli.flags import command_line, flag
 from vitedge.core.progress import steps
+from vitedge.measure import api
+
+if TYPE_CHECKING:
+    from vitedge.measure.open_bundle import OpenBundle
 
 T = TypeVar("T")
 
@@ -42,6 +46,7 @@ PANELS = {
         "Data": "train_data calib_data eval_data data allow_overlap",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams device top",
+        "Trust": "trust accepted allow_host_code",
         "Output": "output force keep_going dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
@@ -56,6 +61,13 @@ class Call(Generic[T]):
 
     function: Callable[..., T]
     arguments: dict[str, Any]
+    trust: dict[str, Any] = field(default_factory=dict)
+    """Of `vitedge.open`, and not of the function: what an artifact has to be to be opened, and may
+    do then."""
+
+    def opened(self, artifact: Any) -> OpenBundle:
+        """The artifact, verified and, where that was typed, trusted. Raises InputError."""
+        return api.open(artifact, **self.trust)
 
     def __call__(self, **others: Any) -> T:
         """Call it, with bars on a terminal; `others` go before what was typed."""
@@ -77,25 +89,30 @@ def command(
     *,
     like: Callable[..., Any] | None = None,
     limits: Mapping[str, str] | None = None,
+    opens: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of the API's `function`; what is decorated calls it and shows what came.
 
     That takes a Call and options of the command line alone. `like` is a function that explains
-    parameters which `function` does not; `limits` are those of its `**limits`, and their help.
+    parameters which `function` does not; `limits` are those of its `**limits`, and their help. With
+    `opens`, the parameters of `vitedge.open` are options, too, and `Call.opened` has them.
     """
 
     def decorate(show: Callable[..., None]) -> Callable[..., None]:
         helps = (_helps(like) if like else {}) | _helps(function)
         own = list(inspect.signature(show).parameters.values())[1:]
+        opening = list(_parameters(api.open, _helps(api.open), {}))[1:] if opens else []
         parameters = [*_parameters(function, helps, limits or {}), *(_own(p, show) for p in own)]
 
         def run(**typed: Any) -> None:
             options = {parameter.name: typed.pop(parameter.name) for parameter in own}
             given = {name: value for name, value in typed.items() if value is not None}
-            show(Call(function, given), **options)
+            trust = {p.name: given.pop(p.name) for p in opening if p.name in given}
+            show(Call(function, given, trust), **options)
 
         run.__name__ = function.__name__
         run.__doc__ = (function.__doc__ or "").partition("Args:")[0].strip()
+        parameters += opening
         parameters.sort(key=lambda parameter: _ORDER.index(PANELS.get(parameter.name)))
         vars(run)["__signature__"] = inspect.Signature(parameters)
         return run

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitedge.core.bundle import Bundle
     from vitedge.core.report import Report
 
-LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json"}
+LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json", "trust", "accepted"}
 """What concerns this machine alone; every other option given goes to the device as it is."""
 
 
@@ -53,7 +53,7 @@ def bench(
     addresses = [parse_address(text) for text in dict.fromkeys(devices)]
     command: list[str | Bundle] = ["bench", *bundles, *forwarded(context), "--json"]
     if against != "fp32":
-        command += ["--against", open_bundle(Path(against))]
+        command += ["--against", open_bundle(Path(against), bundles[0].trust)]
     for bundle in bundles:
         report.check_writable(bundle)
     with steps(wording=command_line) as progress:

@@ -89,12 +89,12 @@ def qat(call: Call[list[ExportResult]], dry_run: DryRun = False, as_json: Json =
         _exported(call, as_json=as_json)
 
 
-@command(api.build)
+@command(api.build, opens=True)
 def build(call: Call[OpenBundle], as_json: Json = False) -> None:
     from vitedge.measure.inspection import notes
     from vitedge.show.terminal import tables
 
-    bundle = call()
+    bundle = call(artifact=call.opened(call.arguments["artifact"]))
     record = bundle.manifest.build
     if as_json:
         print_json({"path": str(bundle.path), "build": record})

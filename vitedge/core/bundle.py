@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -21,13 +22,15 @@ from vitedge.core.errors import InputError, nearest
 from vitedge.core.json_document import parse
 from vitedge.core.manifest import SCHEMA, Manifest
 from vitedge.core.npz import arrays
-from vitedge.core.private_copy import CHANGED, PrivateCopy, copy_verified
+from vitedge.core.private_copy import CHANGED, PrivateCopy, check_files, copy_verified
 from vitedge.core.runtime import runtime_of
+from vitedge.core.signature import REPORTS, SIGNATURE
+from vitedge.core.trust import Trust
 
 MANIFEST, REPORT, GOLDEN, LABELS = "manifest.json", "report.json", "golden.npz", "labels.txt"
 EVIDENCE = "evidence.npz"
 MODEL, ENGINE = "model.onnx", "model.engine"
-_MADE = re.compile(r"report(-[^/\x00-\x1f]+)?\.json|evidence\.npz|signature\.json")
+_MADE = re.compile(rf"{REPORTS.pattern}|{re.escape(SIGNATURE)}")
 """Names of what measuring and signing make anew."""
 _LEFT = re.compile(rf"\.({_MADE.pattern})\.\d+")
 """Likewise of what a killed process leaves of it."""
@@ -75,6 +78,8 @@ class Bundle:
     """Whether nobody else can write to `path`: a workspace in which it was just sealed."""
     allows_host_code: bool = False
     """Whether the user lets its engine run code of its own here: no bundle can say so itself."""
+    trust: Trust | None = None
+    """Whose signature it bears, and what is opened along with it has to bear; None: anybody's."""
 
     @property
     def checked(self) -> Path:
@@ -84,15 +89,27 @@ class Bundle:
         """
         return self.path if self.is_private else self._copy.path
 
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of every file that is listed and of the manifest, as they were checked."""
+        return self._copy.digests
+
     @cached_property
     def _copy(self) -> PrivateCopy:
         content = _manifest_bytes(self.path)
         if _manifest(content, self.path) != self.manifest:
             raise InputError(f"{self.path / MANIFEST} was changed since it was read", fix=CHANGED)
         _check_names(self.path, self.manifest)
-        copy = copy_verified(self.path, self.manifest.files, self.manifest.sizes)
-        copy.write(MANIFEST, content)
-        return copy
+        private = copy_verified(self.path, self.manifest.files, self.manifest.sizes)
+        private.write(MANIFEST, content)
+        return private
+
+    def trusted(self, trust: Trust) -> Bundle:
+        """The same bundle, whose signature is one of those to trust. Raises InputError."""
+        trust.check(self.path, self.digests)
+        bundle = copy.copy(self)  # what was checked with it
+        vars(bundle)["trust"] = trust
+        return bundle
 
     @cached_property
     def runnable(self) -> Path:
@@ -119,8 +136,8 @@ class Bundle:
 
     def allowing_host_code(self: BundleT) -> BundleT:
         """The same, as it was checked, whose engine may run code of its own."""
-        allowing = replace(self, allows_host_code=True)
-        vars(allowing).update({**vars(self), "allows_host_code": True})
+        allowing = copy.copy(self)
+        vars(allowing)["allows_host_code"] = True
         return allowing
 
     def labels(self) -> tuple[str, ...]:
@@ -149,7 +166,7 @@ class Bundle:
         path = self.path.resolve().parent / reference.bundle
         if not os.path.isdir(path):  # False of a name that no file can have
             return None
-        bundle = open_bundle(path, allow_host_code=self.allows_host_code)
+        bundle = open_bundle(path, self.trust, allow_host_code=self.allows_host_code)
         if _without_engine(bundle.model_files) != _without_engine(reference.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
@@ -187,19 +204,37 @@ def _without_engine(files: dict[str, str]) -> dict[str, str]:
     return {name: sha for name, sha in files.items() if name != ENGINE}
 
 
-def open_bundle(path: Path, *, allow_host_code: bool = False) -> Bundle:
-    """Open the bundle at `path` after checking its schema and the hash of every file.
+def open_bundle(path: Path, trust: Trust | None = None, *, allow_host_code: bool = False) -> Bundle:
+    """Open the bundle at `path` after checking its schema, the hash of every file and, with
+    `trust`, its signature.
 
     With `allow_host_code` its engine may run code of its own. Raises InputError before a byte of
     it reaches a runtime.
     """
-    if not os.path.isdir(path):
+    _check_place(path)
+    bundle = Bundle(path, read_manifest(path), allows_host_code=allow_host_code)
+    _ = bundle.checked  # now, and not when it is first used
+    return bundle.trusted(trust) if trust else bundle
+
+
+def digests(path: Path) -> tuple[Manifest, dict[str, str]]:
+    """The manifest of the bundle at `path`, and the SHA-256 of each of its files and of itself.
+
+    All is checked as `open_bundle` does, and nothing copied. Raises InputError.
+    """
+    _check_place(path)
+    content = _manifest_bytes(path)
+    manifest = _manifest(content, path)
+    _check_names(path, manifest)
+    check_files(path, manifest.files, manifest.sizes)
+    return manifest, {**manifest.files, MANIFEST: hashlib.sha256(content).hexdigest()}
+
+
+def _check_place(path: Path) -> None:
+    if not os.path.isdir(path):  # False of a name that no folder can have
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
-    bundle = Bundle(path, read_manifest(path), allows_host_code=allow_host_code)
-    _ = bundle.checked  # now, and not when it is first used
-    return bundle
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:

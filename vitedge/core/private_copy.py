@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -21,7 +21,7 @@ from typing import IO
 from vitedge.core.bounded import open_regular
 from vitedge.core.errors import InputError
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2**20
 PREFIX = "vitedge-verified-"
 CHANGED = "it was changed or damaged: copy or export the artifact again"
 
@@ -29,7 +29,8 @@ CHANGED = "it was changed or damaged: copy or export the artifact again"
 class PrivateCopy:
     """A folder of this user's alone (mode 0700) that goes with the object, or after its process.
 
-    `path` is where it lies. A lock on it says that it is in use, whatever became of the process.
+    `path` is where it lies, `digests` the SHA-256 of each file, as it was copied. A lock on it says
+    that it is in use, whatever became of the process.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class PrivateCopy:
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         except OSError as error:
             raise _no_room(place, error) from error
+        self.digests: dict[str, str] = {}
         self._finalizer = weakref.finalize(self, _remove, self.path, _lock(self.path), os.getpid())
 
     def add(self, source: Path, size_bytes: int, sha256: str) -> None:
@@ -47,27 +49,24 @@ class PrivateCopy:
 
         Raises InputError where it is not, or is a link or no regular file.
         """
-        name, folder = source.name, source.parent
-        if not os.path.lexists(source):
-            raise InputError(f"{folder}: its file {name!r} is missing", fix="export it again")
-        differs = InputError(
-            f"{folder}: {name!r} is not the file the manifest describes (SHA-256 differs)",
-            fix=CHANGED,
-        )
+        self.digests[source.name] = check_file(source, size_bytes, sha256, self.path / source.name)
+
+    def take(self, source: Path, limit_bytes: int) -> None:
+        """Copy a file of at most `limit_bytes`, whatever it holds. Raises InputError likewise."""
         with open_regular(source, follow=False) as file:
-            if os.fstat(file.fileno()).st_size != size_bytes:
-                raise differs
-            try:
-                with (self.path / name).open("xb", buffering=0) as copy:
-                    digest = _copy(file, copy, size_bytes)
-            except OSError as error:
-                raise _no_room(self.path.parent, error) from error
-        if digest != sha256:
-            raise differs
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > limit_bytes:
+                raise InputError(
+                    f"{source} has {size_bytes / 2**20:.0f} MiB, and {limit_bytes / 2**20:.0f} are "
+                    "read at most",
+                    fix="is it the right file?",
+                )
+            self.digests[source.name] = _copied(file, size_bytes, self.path / source.name)
 
     def write(self, name: str, content: bytes) -> None:
         """Put `content` there, too."""
         (self.path / name).write_bytes(content)
+        self.digests[name] = hashlib.sha256(content).hexdigest()
 
 
 def copy_verified(folder: Path, hashes: Mapping[str, str], sizes: Mapping[str, int]) -> PrivateCopy:
@@ -76,30 +75,83 @@ def copy_verified(folder: Path, hashes: Mapping[str, str], sizes: Mapping[str, i
     Raises InputError where one is not what they say.
     """
     copy = PrivateCopy()
-    with ThreadPoolExecutor() as pool:
-        jobs = [pool.submit(copy.add, folder / name, sizes[name], hashes[name]) for name in hashes]
-        for job in jobs:
-            job.result()
+    _at_once(copy.add, folder, hashes, sizes)
     return copy
 
 
-def _copy(file: IO[bytes], copy: IO[bytes], size_bytes: int) -> str:
-    """Copy at most `size_bytes` and one more; returns the SHA-256 of all that was read.
+def check_files(folder: Path, hashes: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+    """As `copy_verified`, where no byte is to be used afterwards: nothing is copied."""
+    _at_once(check_file, folder, hashes, sizes)
 
-    One thread hashes a block while another writes it.
+
+def check_file(source: Path, size_bytes: int, sha256: str, copy: Path | None = None) -> str:
+    """Read a file once, into a new one where `copy` says so; returns its SHA-256: `sha256`.
+
+    Raises InputError where size or hash differ, and for a link or what is no regular file.
+    """
+    name, folder = source.name, source.parent
+    if not os.path.lexists(source):
+        raise InputError(f"{folder}: its file {name!r} is missing", fix="export it again")
+    differs = InputError(
+        f"{folder}: {name!r} is not the file the manifest describes (SHA-256 differs)",
+        fix=CHANGED,
+    )
+    with open_regular(source, follow=False) as file:
+        if os.fstat(file.fileno()).st_size != size_bytes:
+            raise differs
+        digest = _copied(file, size_bytes, copy) if copy else _hashed(file, size_bytes)
+    if digest != sha256:
+        raise differs
+    return digest
+
+
+def digest(source: Path) -> str:
+    """SHA-256 of a regular file, which is no link. Raises InputError."""
+    with open_regular(source, follow=False) as file:
+        return _hashed(file, os.fstat(file.fileno()).st_size)
+
+
+def _at_once(
+    job: Callable[[Path, int, str], object],
+    folder: Path,
+    hashes: Mapping[str, str],
+    sizes: Mapping[str, int],
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(job, folder / name, sizes[name], hashes[name]) for name in hashes]
+        for submitted in jobs:
+            submitted.result()
+
+
+def _copied(file: IO[bytes], size_bytes: int, copy: Path) -> str:
+    """As `_hashed`. Raises InputError where there is no room."""
+    try:
+        with copy.open("xb", buffering=0) as target:
+            return _hashed(file, size_bytes, target)
+    except OSError as error:
+        raise _no_room(copy.parent.parent, error) from error
+
+
+def _hashed(file: IO[bytes], size_bytes: int, copy: IO[bytes] | None = None) -> str:
+    """Read at most `size_bytes` and one more, and copy it; returns the SHA-256 of what was read.
+
+    One thread hashes a block while another reads the next and writes it.
     """
     digest = hashlib.sha256()
     left = size_bytes + 1  # it may have grown since
+    blocks = [memoryview(bytearray(min(left, BLOCK_BYTES))) for _ in range(2)]
     with ThreadPoolExecutor(1) as hasher:
         pending: Future[None] | None = None
-        while left and (block := file.read(min(left, BLOCK_BYTES))):
+        while left and (count := file.readinto(blocks[0][:left])):  # type: ignore[attr-defined]
+            block = blocks[0][:count]
             if pending:
                 pending.result()
             pending = hasher.submit(digest.update, block)
-            view = memoryview(block)
-            while view:
-                view = view[copy.write(view) :]
-            left -= len(block)
+            unwritten = block if copy else block[:0]
+            while copy and unwritten:
+                unwritten = unwritten[copy.write(unwritten) :]
+            left -= count
+            blocks.reverse()  # the other has been hashed
     return digest.hexdigest()
 
 

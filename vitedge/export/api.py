@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, Names, folder, several
+from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, Names, several, verified
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps, steps
 from vitedge.core.spec import Count, Positive
@@ -254,23 +254,30 @@ def build(artifact: AnyBundle, *, force: bool = False, progress: Steps | None = 
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Raises:
-        InputError: nothing to build, or it is built already.
+        InputError: no sound artifact, nothing to build, or it is built already.
         UnavailableError: this machine lacks what it takes.
     """
     from vitedge.export import build as job
 
     with steps(progress) as shown:
-        return job.build(folder(artifact), shown, force=force)
+        return job.build(verified(artifact), shown, force=force)
 
 
-def demo(output: AnyPath = ARTIFACTS, *, progress: Steps | None = None) -> Demo:
-    """Run the whole job on the embedded reference model and real images.
+def demo(
+    output: AnyPath = ARTIFACTS, *, model: str = "digits", progress: Steps | None = None
+) -> Demo:
+    """Run the whole job on an embedded model and the images it was trained for.
 
     Args:
         output: Folder that holds the artifacts.
+        model: digits, shapes, shapes-setr or shapes-detr.
         progress: Where to show it; None: bars on stderr where that is a terminal.
+
+    Raises:
+        InputError: `model` is another.
+        UnavailableError: what it takes is not installed.
     """
     from vitedge.export import demo as job
 
     with steps(progress) as shown:
-        return job.run(Path(output), shown)
+        return job.run(model, Path(output), shown)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import msgspec
 
 from vitedge.core import report
-from vitedge.core.bundle import ENGINE, MODEL, REPORT, amend, open_bundle, seal
+from vitedge.core.bundle import ENGINE, MODEL, REPORT, Bundle, amend, seal
 from vitedge.core.commands import command
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
@@ -18,16 +17,17 @@ from vitedge.measure.open_bundle import OpenBundle
 from vitedge.runtimes import lower
 
 
-def build(path: Path, steps: Steps, *, force: bool) -> OpenBundle:
-    """Compile the engine of the bundle at `path`, check it, and put it there in one move.
+def build(bundle: Bundle, steps: Steps, *, force: bool) -> OpenBundle:
+    """Compile the engine of a bundle, check it, and put it there in one move.
 
-    What was measured of an earlier engine is dropped with it; what the graph computes stays true.
+    What was measured of an earlier engine is dropped with it, as is its signature; what the graph
+    computes stays true.
 
     Raises:
-        InputError: `path` is no sound bundle, has nothing to build, or is built and `force` is off.
+        InputError: it has nothing to build, or is built and `force` is off.
         UnavailableError: this machine lacks what it takes.
     """
-    bundle = open_bundle(path)
+    path = bundle.path
     manifest, target = bundle.manifest, bundle.manifest.target
     if manifest.build is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""`vitedge demo`: the whole job on the embedded reference model and real images."""
+"""`vitedge demo`: the whole job on an embedded model and the images it was trained for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitedge.core import catalog, report
-from vitedge.core.errors import missing
+from vitedge.core.errors import InputError, missing, nearest
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.measurements import Percentiles
 from vitedge.core.progress import Steps
@@ -26,32 +26,48 @@ DURATION_S = 1.5
 class Demo:
     """What the demo measured."""
 
+    model: str
     torch_accuracy: report.Accuracy
     torch_latency: Percentiles
     reports: list[report.Report]
     paths: list[Path]
 
 
-def run(output: Path, steps: Steps) -> Demo:
-    """Export `digits` in INT8 for the CPU runtimes, validate and time everything in one run."""
+def run(name: str, output: Path, steps: Steps) -> Demo:
+    """Export the model `name` in INT8 for the CPU runtimes, validate and time it in one run.
+
+    Raises InputError for a model whose weights and images are not embedded.
+    """
     try:
         from vitedge.models.eager import EagerSession
+        from vitedge.models.zoo import OWN_DATA
     except ImportError as error:
         raise missing(error.name or "torch", "export") from error
+    if name not in OWN_DATA:
+        raise InputError(
+            f"`model={name!r}` is none that images are embedded for", fix=nearest(name, OWN_DATA)
+        )
     untimed = 0.0  # it is timed below, in one run with PyTorch
+    source = ModelRequest(name)
     request = ExportRequest(
-        ModelRequest(), _cpu_runtimes(), "int8", duration_s=untimed, output=output, force=True
+        source, _cpu_runtimes(), "int8", duration_s=untimed, output=output, force=True
     )
     results = export(request, steps)
-    model = resolve(ModelRequest())
+    model = resolve(source)
     eager = EagerSession(model, usable_cores())
     identity = model.identity
-    images = open_images("digits", "evaluation", identity.preprocess, identity.labels)
-    accuracy, *_ = validate(eager, eager, images, identity.task, calibration=frozenset())
+    task = identity.task
+    images = open_images(OWN_DATA[name], "evaluation", identity.preprocess, identity.labels, task)
+    accuracy, *_ = validate(
+        *(eager, eager, images, task),
+        calibration=frozenset(),
+        detection=identity.detection,
+    )
     reports, others = bench_bundles(
         [result.bundle for result in results], steps, BenchRequest(DURATION_S), {"torch": eager}
     )
-    return Demo(accuracy, others["torch"], reports, [result.bundle.path for result in results])
+    paths = [result.bundle.path for result in results]
+    return Demo(name, accuracy, others["torch"], reports, paths)
 
 
 def _cpu_runtimes() -> tuple[str, ...]:

@@ -22,6 +22,8 @@ def gate(
     data: str = "",
     duration_s: float = 0.0,
     config: AnyPath | None = None,
+    trust: AnyPath | None = None,
+    accepted: AnyPath | None = None,
     progress: Steps | None = None,
     **limits: float | None,
 ) -> Verdict:
@@ -35,21 +37,28 @@ def gate(
         data: Validate artifacts on these images first.
         duration_s: Time artifacts for so many seconds first; 0: use the report.
         config: Limits; default: vitedge.toml, else [tool.vitedge.gate].
+        trust: Refuse artifacts, and reports that are not measured first, which none of these keys
+            has signed: a public key in PEM, or a folder of them; default: [trust] of the file.
+        accepted: A file of what was accepted before: refuse what is older.
         progress: Where to show it; None: bars on stderr where that is a terminal.
         limits: `max_drop_pp=1`, `min_speedup=1.2`: a field of `vitedge.gate.limits.Limits` each.
 
     Raises:
-        InputError: nothing to judge, or a limit that is none.
+        InputError: nothing to judge, a limit that is none, or what is not to be trusted.
     """
     from vitedge.gate import config as configuration
     from vitedge.gate.run import run
 
     with steps(progress) as shown:
+        settings = configuration.load(None if config is None else Path(config))
         return run(
             [folder(source) for source in several(sources)],
             configuration.options(limits),
             shown,
-            settings=configuration.load(None if config is None else Path(config)),
+            settings=settings,
+            trust=settings.trusted(
+                None if trust is None else Path(trust), None if accepted is None else Path(accepted)
+            ),
             baseline=None if baseline is None else Path(baseline),
             accept=accept,
             confidence=confidence,

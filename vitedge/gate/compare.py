@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Metric
 from vitedge.gate import drop
@@ -73,11 +74,12 @@ def compare(first: Path, second: Path, confidence: float = 0.95) -> ArtifactComp
 
     Raises InputError where they are of different models, LimitError where FP32 is no baseline.
     """
-    if bundles := [path for path in (first, second) if path.is_dir()]:
+    bundles = {path: open_bundle(path) for path in (first, second) if path.is_dir()}
+    if bundles:
         from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
 
-        measurement.check_references(bundles)
-    subjects = load(first), load(second)
+        measurement.check_references([*bundles.values()])
+    subjects = load(first, bundles.get(first)), load(second, bundles.get(second))
     models = [subject.report.model for subject in subjects]
     if models[0] != models[1]:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import msgspec
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Spec
 from vitedge.core.toml import convert, read_toml
+from vitedge.core.trust import Trust, trust_of
 from vitedge.gate.limits import Limits, active_limits
 
 FILE, PROJECT = "vitedge.toml", "pyproject.toml"
@@ -38,10 +39,20 @@ class Gate(Limits, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
 
 
+class TrustSettings(Spec, frozen=True, kw_only=True):
+    """`[trust]`: whose artifacts and reports count."""
+
+    keys: str = ""
+    """A public key or a folder of them, relative to the file; empty: anybody's."""
+    accepted: str = ""
+    """The file of what was accepted before, likewise; empty: none."""
+
+
 class GateSettings(Spec, frozen=True, kw_only=True):
     """vitedge.toml."""
 
     gate: Gate = Gate()
+    trust: TrustSettings = TrustSettings()
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,15 @@ class Config:
 
     gate: Gate
     folder: Path
+    trust: TrustSettings = field(default_factory=TrustSettings)
+
+    def trusted(self, keys: Path | None, accepted: Path | None) -> Trust | None:
+        """The keys to trust, those given before those of the file. Raises InputError."""
+        if keys is None and self.trust.keys:
+            keys = self.folder / self.trust.keys
+        if accepted is None and self.trust.accepted:
+            accepted = self.folder / self.trust.accepted
+        return trust_of(keys, accepted)
 
     def baseline(self) -> Path | None:
         return self.folder / self.gate.baseline if self.gate.baseline else None
@@ -118,14 +138,14 @@ def load(path: Path | None) -> Config:
     """
     paths = [path] if path else [Path(name) for name in (FILE, PROJECT) if Path(name).is_file()]
     for file in paths:
-        if gate := _gate(file):
-            return Config(gate, file.parent)
+        if settings := _settings(file):
+            return Config(settings.gate, file.parent, settings.trust)
     if path:
         raise InputError(f"{path} has no [tool.vitedge.gate]", fix="put the limits there")
     return Config(Gate(), Path())
 
 
-def _gate(path: Path) -> Gate | None:
+def _settings(path: Path) -> GateSettings | None:
     """None where a pyproject.toml does not mention it."""
     content: Any = read_toml(path)
     where = str(path)
@@ -135,13 +155,14 @@ def _gate(path: Path) -> Gate | None:
         if content is None:
             return None
         where = f"{path}, [tool.vitedge]"
-    gate = convert(content, GateSettings, where).gate
+    settings = convert(content, GateSettings, where)
+    gate = settings.gate
     tables = [("gate", gate), *(("gate.artifacts", artifact) for artifact in gate.artifacts)]
     for table, limits in tables:
         for name, value in active_limits(limits).items():
             if not math.isfinite(value):
                 raise InputError(f"{where}: {table}.{name} {value} is no limit", fix=_NUMBER)
-    return gate
+    return settings
 
 
 def options(values: Mapping[str, float | None]) -> Limits:

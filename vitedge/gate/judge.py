@@ -43,4 +43,5 @@ def judge(
         against=str(accepted.path) if accepted else FP32,
         checks=tuple(checks),
         answer=worst(check.answer for check in checks),
+        signature=subject.signature,
     )

@@ -8,8 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from vitedge.core import report
-from vitedge.core.bundle import Bundle, open_bundle
-from vitedge.core.errors import InputError
+from vitedge.core.bundle import Bundle
 from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT, Steps
 from vitedge.measure.accuracy import bundle_validation, reference
@@ -17,13 +16,12 @@ from vitedge.measure.latency.bench import bench_bundles
 from vitedge.measure.latency.request import BenchRequest
 
 
-def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps) -> None:
+def measure(bundles: Sequence[tuple[Bundle, str]], duration_s: float, steps: Steps) -> None:
     """Validate artifacts, the cores shared out among them; then time them in turn, in one run.
 
     Each has the images to validate it on; empty: do not. Raises InputError before anything runs
-    where one is no artifact or has no such images.
+    where one has no such images.
     """
-    bundles = [(_open(source), data) for source, data in sources]
     for bundle, data in bundles:
         report.check_writable(bundle)
         if data:
@@ -33,22 +31,16 @@ def measure(sources: Sequence[tuple[Path, str]], duration_s: float, steps: Steps
         bench_bundles([bundle for bundle, _ in bundles], steps, BenchRequest(duration_s))
 
 
-def faults(sources: Sequence[Path]) -> dict[Path, str]:
+def faults(bundles: Sequence[Bundle]) -> dict[Path, str]:
     """Of artifacts, why FP32 is no baseline for them: those where it runs here, and is none."""
-    faults = {source: reference.fault_here(open_bundle(source)) for source in sources}
-    return {source: why for source, why in faults.items() if why}
+    faults = {bundle.path: reference.fault_here(bundle) for bundle in bundles}
+    return {path: why for path, why in faults.items() if why}
 
 
-def check_references(sources: Sequence[Path]) -> None:
+def check_references(bundles: Sequence[Bundle]) -> None:
     """Raise LimitError where FP32 is no baseline for one of the artifacts."""
-    for why in faults(sources).values():
+    for why in faults(bundles).values():
         reference.raise_for(why)
-
-
-def _open(source: Path) -> Bundle:
-    if not source.is_dir():
-        raise InputError(f"{source} is no artifact to measure", fix="give the bundle")
-    return open_bundle(source)
 
 
 def _validate_all(validations: Sequence[tuple[Bundle, str]], steps: Steps) -> None:

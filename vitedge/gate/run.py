@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitedge.core import files
+from vitedge.core.bundle import Bundle, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
+from vitedge.core.trust import Trust
 from vitedge.gate import baseline as baselines
 from vitedge.gate.baseline import Baseline
 from vitedge.gate.config import FILE, Config
 from vitedge.gate.judge import judge
 from vitedge.gate.limits import LIMITS, Limits, active_limits
-from vitedge.gate.subject import load
+from vitedge.gate.signed import SignedReport, signature_of
+from vitedge.gate.subject import Subject, load
 from vitedge.gate.verdict import SCHEMA, Answer, Judged, Verdict, worst
 
 EXIT_CODES: dict[Answer, int] = {"passed": 0, "failed": 1, "inconclusive": 4}
@@ -38,10 +41,12 @@ def run(
     confidence: float | None = None,
     data: str = "",
     duration_s: float = 0.0,
+    trust: Trust | None = None,
 ) -> Verdict:
     """Judge artifacts by limits, and accept them into the baseline where that is asked for.
 
-    Parameters are as of `vitedge.gate`; what is empty or None is for `settings` to say.
+    Parameters are as of `vitedge.gate`; what is empty or None is for `settings` to say, but for
+    `trust`: None asks for no signature.
     Raises InputError before anything is measured where that cannot be done.
     """
     tasks = _tasks(sources, limits, data, settings)
@@ -57,17 +62,31 @@ def run(
     asked = [set(active_limits(task.limits)) for task in tasks]
     growing = accept and limits.max_slowdown is None
     _check_limits(asked, path, accepted, accept=accept, growing=growing)
+    for task in tasks:
+        if (task.data or duration_s) and not task.source.is_dir():
+            raise InputError(f"{task.source} is no artifact to measure", fix="give the bundle")
+    folders = dict.fromkeys(task.source for task in tasks if task.source.is_dir())
+    bundles = {folder: open_bundle(folder, trust) for folder in folders}
+    signed = {
+        task.source: SignedReport(task.source, bundles.get(task.source), trust)
+        for task in tasks
+        if trust and _judges_report(task, duration_s)
+    }
     faults: dict[Path, str] = {}
-    compared = [task.source for task in tasks if task.source.is_dir() and _of_fp32(task.limits)]
-    unmeasured = [(task.source, task.data) for task in tasks if task.data or duration_s]
+    compared = [bundles[t.source] for t in tasks if t.source in bundles and _of_fp32(t.limits)]
+    unmeasured = [(bundles[t.source], t.data) for t in tasks if t.data or duration_s]
     if compared or unmeasured:
         from vitedge.gate import measurement  # brings the runtimes' side, which a report needs not
 
         faults = measurement.faults(compared)
-        sound = [(source, data) for source, data in unmeasured if source not in faults]
+        sound = [(bundle, data) for bundle, data in unmeasured if bundle.path not in faults]
         measurement.measure(sound, duration_s, steps)
     subjects = [  # msgspec's first look at a type: no threads
-        replace(load(task.source), fault=faults.get(task.source, "")) for task in tasks
+        replace(
+            _subject(task.source, bundles.get(task.source), signed.get(task.source)),
+            fault=faults.get(task.source, ""),
+        )
+        for task in tasks
     ]
     if accept:
         baselines.check_acceptable(subjects)
@@ -81,6 +100,32 @@ def run(
     if accept and path and answer == "passed":
         baselines.write(path, subjects)
     return Verdict(schema=SCHEMA, answer=answer, confidence=confidence, judged=tuple(judgements))
+
+
+def _subject(source: Path, bundle: Bundle | None, signed: SignedReport | None) -> Subject:
+    """What is judged: of a signed report, the very bytes that are signed."""
+    if signed:
+        return replace(load(source, bundle, signed.file), signature=signed.signature)
+    return replace(load(source, bundle), signature=signature_of(source, bundle))
+
+
+def _judges_report(task: _Task, duration_s: float) -> bool:
+    """Whether limits are on what the report says, not on what this run measures first.
+
+    Raises InputError where some are on either: the report would be signed no more.
+    """
+    commands = {LIMITS[name].measured_by for name in active_limits(task.limits)}
+    measured = {"validate"} if task.data else set()
+    measured |= {"bench"} if duration_s else set()
+    if not measured:
+        return True
+    if commands <= measured:
+        return False
+    raise InputError(
+        f"{task.source}: some of what is judged is not measured in this run, and would have to be "
+        "signed",
+        fix="measure all of it with `data` and `duration_s`, or nothing",
+    )
 
 
 def _of_fp32(limits: Limits) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitedge.core import commands, report
-from vitedge.core.bundle import REPORT, open_bundle
+from vitedge.core.bundle import REPORT, Bundle, open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.report import Report
+from vitedge.gate.verdict import ReportSignature
 from vitedge.measure.accuracy import evidence
 from vitedge.measure.accuracy.evidence import Evidence
 
@@ -27,6 +28,8 @@ class Subject:
     """Of the validation that the report tells of; None where there is none."""
     fault: str = ""
     """Why the FP32 bundle it is compared with is no baseline; empty where it is, or is not here."""
+    signature: ReportSignature = field(default_factory=ReportSignature)
+    """Whether the report is signed."""
 
     @property
     def folder(self) -> Path:
@@ -57,24 +60,27 @@ class Subject:
         return f"it does not compute here what it should: {parity.broken}"
 
 
-def load(path: Path) -> Subject:
+def load(path: Path, bundle: Bundle | None = None, file: Path | None = None) -> Subject:
     """Read an artifact or a report.json, with the evidence beside it.
 
+    `bundle` is the artifact where it is open already, `file` a copy of the report to read instead.
     Raises InputError for what is no report, is damaged, or is of another model's bytes.
     """
     if os.path.isdir(path):
-        bundle = open_bundle(path)
-        content = report.read(path / REPORT) or Report(**report.identity(bundle))
+        bundle = bundle or open_bundle(path)
+        file = file or path / REPORT
+        content = report.read(file) or Report(**report.identity(bundle))
         if content.files != bundle.model_files:
             raise InputError(
                 f"{path / REPORT} is of another model's bytes",
                 fix=commands.command("validate", path),
             )
-        return Subject(path, content, evidence_of(path, content))
-    written = report.read(path)
+        return Subject(path, content, evidence_of(file.parent, content))
+    file = file or path
+    written = report.read(file)
     if written is None:
         raise InputError(f"no artifact and no report at {path}", fix="give a folder or report.json")
-    return Subject(path, written, evidence_of(path.parent, written))
+    return Subject(path, written, evidence_of(file.parent, written))
 
 
 def evidence_of(folder: Path, content: Report) -> Evidence | None:

@@ -15,6 +15,8 @@ Bound = Literal["max", "min"]
 Answer = Literal["passed", "failed", "inconclusive"]
 """`inconclusive`: the limit lies inside the interval, and more images or runs would tell."""
 
+State = Literal["signed", "measured", "unsigned", "unchecked"]
+
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One limit against what was measured."""
@@ -35,6 +37,19 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """Images or runs that would decide an inconclusive one, all told."""
 
 
+class ReportSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the report that was judged is signed, and by whom."""
+
+    state: State = "unchecked"
+    """`measured`: in this run, of a signed artifact; `unchecked`: no keys were given."""
+    key: str = ""
+    """The name of the key's file; empty where it is not known."""
+    fingerprint: str = ""
+    """SHA-256 of the public key in PEM."""
+    signed_at: str = ""
+    """As the signer says."""
+
+
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact and its checks."""
 
@@ -48,6 +63,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     answer: Answer
     """The worst of its checks: failed, then inconclusive."""
+    signature: ReportSignature = ReportSignature()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

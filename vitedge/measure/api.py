@@ -39,19 +39,31 @@ Known: TypeAlias = "AnyBundle | AnyModel"
 Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
-def open(path: AnyBundle, *, allow_host_code: bool = False) -> OpenBundle:
+def open(
+    path: AnyBundle,
+    *,
+    trust: AnyPath | None = None,
+    accepted: AnyPath | None = None,
+    allow_host_code: bool = False,
+) -> OpenBundle:
     """Open the artifact at `path` after checking its schema and the hash of every file.
+
+    With `trust`, whatever opens it or what lies beside it asks for a signature first.
 
     Args:
         path: An artifact's folder.
+        trust: Refuse what none of these keys has signed: a public key in PEM, or a folder of them.
+        accepted: A file of what was accepted before: refuse what is older.
         allow_host_code: Run an engine that brings code of its own (version_compatible).
 
     Raises:
-        InputError: it is not there, or not what its manifest says.
+        InputError: it is not there, not what its manifest says, or not to be trusted.
+        UnavailableError: `trust` is given, and the package `cryptography` is missing.
     """
+    from vitedge.core.trust import trust_of
     from vitedge.measure.open_bundle import OpenBundle
 
-    bundle = verified(path, allow_host_code=allow_host_code)
+    bundle = verified(path, trust_of(trust, accepted), allow_host_code=allow_host_code)
     if isinstance(bundle, OpenBundle):
         return bundle
     opened = OpenBundle(bundle.path, bundle.manifest)
@@ -65,7 +77,6 @@ def predict(
     *,
     top: Positive = 5,
     min_score: Level = 0.5,
-    allow_host_code: bool = False,
 ) -> list[Prediction]:
     """Say what an artifact makes of images: classes, a mask, objects, maps or features.
 
@@ -74,9 +85,8 @@ def predict(
         images: PNG, JPEG or WebP files.
         top: How many classes of each image, of a classifier.
         min_score: Least score of an object, 0-1, of a detector.
-        allow_host_code: Run an engine that brings code of its own (version_compatible).
     """
-    with open(artifact, allow_host_code=allow_host_code) as bundle:
+    with open(artifact) as bundle:
         return bundle.predict(several(images), top=top, min_score=min_score)
 
 
@@ -134,7 +144,6 @@ def validate(
     data: Data = "",
     *,
     allow_overlap: bool = False,
-    allow_host_code: bool = False,
     progress: Steps | None = None,
 ) -> Report:
     """Measure an artifact's accuracy and numerics against FP32; without images, its parity.
@@ -143,7 +152,6 @@ def validate(
         artifact: An artifact's folder.
         data: Images to measure on: folder, .npz, 'digits' or 'shapes'.
         allow_overlap: Accept calibration images.
-        allow_host_code: Run an engine that brings code of its own (version_compatible).
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -162,7 +170,7 @@ def validate(
         validate_bundle,
     )
 
-    bundle, source = verified(artifact, allow_host_code=allow_host_code), source_of(data)
+    bundle, source = verified(artifact), source_of(data)
     if not source and not has_own_images(bundle):
         if bundle.manifest.reference:  # of FP32 itself, parity says it
             reference.raise_for(reference.fault_here(bundle))
@@ -182,7 +190,6 @@ def bench(
     batch: Positive | None = None,
     threads: Threads = 0,
     streams: Threads = 0,
-    allow_host_code: bool = False,
     progress: Steps | None = None,
 ) -> list[Report]:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run.
@@ -196,7 +203,6 @@ def bench(
         batch: Images a run.
         threads: Inference threads; 0: all.
         streams: offline: runs at a time; 0: several, compared.
-        allow_host_code: Run an engine that brings code of its own (version_compatible).
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -211,9 +217,7 @@ def bench(
     parameters = {k: v for k, v in locals().items() if k not in ("artifacts", "progress")}
     from vitedge.measure.latency.bench import bench_bundles
 
-    bundles = [
-        verified(artifact, allow_host_code=allow_host_code) for artifact in to_bench(artifacts)
-    ]
+    bundles = [verified(artifact) for artifact in to_bench(artifacts)]
     with steps(progress) as shown:
         reports, _ = bench_bundles(bundles, shown, bench_request(**parameters))
     return reports

@@ -217,6 +217,8 @@ def _against(candidate: Candidate, best: Candidate, max_drop_pp: float, ahead: A
     """
     name, (_, (low, high)) = candidate.precision.upper(), ahead
     slower = "slower" if low > 1 else "not measurably faster"
+    if best.precision in ("fp16", "bf16"):
+        slower += f" than {best.precision.upper()}"
     speed = f"({candidate.speedup:.2f}× FP32's speed, {_bounds(candidate.speedup_ci)})"
     if not _exact_enough(candidate, max_drop_pp):
         if high < 1:

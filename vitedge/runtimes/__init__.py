@@ -140,8 +140,7 @@ def _check_host_code(bundle: Bundle) -> None:
         raise InputError(
             f"the engine of {bundle.path} runs code of its own on this machine "
             "(version_compatible)",
-            fix="if you trust who built it, pass `allow_host_code=True` to validate, bench or "
-            "predict",
+            fix="if you trust who built it, open it with `allow_host_code=True`",
         )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
+from vitedge.core.errors import LISTED
 from vitedge.gate.limits import LIMITS
-from vitedge.gate.verdict import FP32, Check, Verdict
+from vitedge.gate.verdict import FP32, Check, Judged, Verdict
 from vitedge.show.table import Column, Interval
 from vitedge.show.text import number, one_line
 
@@ -83,6 +86,28 @@ def rows(verdict: Verdict) -> list[NamedCheck]:
     """Every check, in the order of the artifacts."""
     named = zip(names(verdict), verdict.judged, strict=True)
     return [NamedCheck(name, check) for name, judged in named for check in judged.checks]
+
+
+def signature(judged: Judged) -> str:
+    """Whether the report that was judged is signed, and by which key."""
+    signature = judged.signature
+    key = f"{one_line(signature.key)} (SHA-256 {signature.fingerprint[:16]}…)"
+    return {
+        "signed": f"report signed by {key}, {one_line(signature.signed_at) or 'without a date'}",
+        "measured": f"report measured in this run; artifact signed by {key}",
+        "unsigned": "report not signed",
+        "unchecked": "report's signature not checked: no keys given",
+    }[signature.state]
+
+
+def signatures(verdict: Verdict) -> Iterator[str]:
+    """The same of every artifact, once where it is the same of all."""
+    said = {judged.path: signature(judged) for judged in verdict.judged}
+    if len(set(said.values())) == 1:
+        yield next(iter(said.values()))
+        return
+    for path, text in islice(said.items(), LISTED):
+        yield f"{one_line(path)}: {text}"
 
 
 def ruler(row: NamedCheck) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vitedge.core.bundle import open_bundle
 from vitedge.core.commands import command
 from vitedge.core.errors import InputError
 from vitedge.core.progress import SILENT
@@ -26,6 +27,6 @@ def test_a_path_survives_a_shell(name):
 def test_a_fix_with_a_path_is_a_command(small_bundle, tmp_path):
     folder = small_bundle(tmp_path / "a b # c" / "digits")
     with pytest.raises(InputError) as caught:
-        build(folder, SILENT, force=False)
+        build(open_bundle(folder), SILENT, force=False)
     words = shlex.split(caught.value.fix.partition(": ")[2], comments=True)
     assert words == ["vitedge", "bench", str(folder)]

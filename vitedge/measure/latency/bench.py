@@ -54,10 +54,12 @@ def bench_bundles(
     LimitError where FP32 does not give its own golden outputs.
     """
     check(request, bundles)
+    trust = next((bundle.trust for bundle in bundles if bundle.trust), None)
+    allowed = any(bundle.allows_host_code for bundle in bundles)
     rival = (
         None
         if request.against == "fp32"
-        else open_bundle(Path(request.against), allow_host_code=request.allow_host_code)
+        else open_bundle(Path(request.against), trust, allow_host_code=allowed)
     )
     for bundle in bundles:
         report.check_writable(bundle)

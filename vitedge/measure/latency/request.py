@@ -34,8 +34,6 @@ class BenchRequest:
     """0: what the target says, or every core this process may use."""
     streams: int = 0
     """Of `offline`, which alone has them; 0: several, compared."""
-    allow_host_code: bool = False
-    """Also of `against`."""
 
     def threads_of(self, bundle: Bundle, streams: int = 1) -> int:
         """Inference threads of each of so many parallel runs of `bundle`."""

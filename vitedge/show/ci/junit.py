@@ -33,6 +33,7 @@ def _suite(root: ElementTree.Element, name: str, judged: Judged, confidence: flo
     suite.set("skipped", "0")
     about = {"model": judged.model, "target": judged.target, "precision": judged.precision}
     about |= {"against": judged.against, "confidence": f"{confidence:g}"}
+    about["signature"] = checks.signature(judged)
     for check in judged.checks:
         about |= _figures(check)
     properties = ElementTree.SubElement(suite, "properties")

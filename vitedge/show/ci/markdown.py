@@ -32,6 +32,7 @@ def render(verdict: Verdict, room_bytes: int = MOST_BYTES) -> str:
         f"\nEach end of an interval is a one-sided {confidence}% bound; "
         "`●` is what was measured.\n\n"
     )
+    foot += "".join(f"- {escape(line)}\n" for line in checks.signatures(verdict)) + "\n"
     more = "\n{} more checks: no room for them here.\n"
     room = room_bytes - _size(head + more.format(len(rows)) + foot)
     shown: list[str] = []

@@ -33,8 +33,9 @@ def verdict(verdict: Verdict) -> RichTable:
 
 
 def reasons(verdict: Verdict) -> Iterator[str]:
-    """Why not, for each check that did not pass; then the answer."""
+    """Why not, for each check that did not pass; whether reports are signed; then the answer."""
     for row in checks.rows(verdict):
         if row.check.answer != "passed":
             yield f"{row.name}, {row.label}: {one_line(row.check.reason)}"
+    yield from checks.signatures(verdict)
     yield f"gate: {verdict.answer}"

@@ -116,7 +116,8 @@ def demo(result: Demo) -> RichTable:
         memory=None,
         latency=first.latency and msgspec.structs.replace(first.latency, speedup=None, **timing),
     )
-    return reports([eager, *result.reports], "digits: accuracy on held-out images, latency in turn")
+    title = f"{result.model}: accuracy on held-out images, latency in turn"
+    return reports([eager, *result.reports], title)
 
 
 def parity(section: Parity) -> str:

@@ -1,0 +1,39 @@
+"""`vitedge sign` and `vitedge verify`: parse, call one function, render."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from vitedge.cli.command import Call, command
+from vitedge.cli.output import Json, print_json
+from vitedge.ship import api
+
+if TYPE_CHECKING:
+    from vitedge.core.signature import Signature
+
+
+@command(api.sign)
+def sign(call: Call[Signature], as_json: Json = False) -> None:
+    _show("signed", call, as_json)
+
+
+@command(api.verify)
+def verify(call: Call[Signature], as_json: Json = False) -> None:
+    _show("verified", call, as_json)
+
+
+def _show(done: str, call: Call[Signature], as_json: bool) -> None:
+    from vitedge.show.text import one_line
+
+    signature = call()
+    if as_json:
+        print_json(signature)
+        return
+    reports = ", ".join(map(one_line, sorted(signature.reports))) or "no report"
+    typer.echo(
+        f"{call.arguments['artifact']}: {done}, {len(signature.listed)} files and {reports}\n"
+        f"by {one_line(signature.key)} (SHA-256 {signature.fingerprint}), which says "
+        f"{one_line(signature.signed_at) or 'no date'}"
+    )

@@ -1,0 +1,1 @@
+"""What goes with artifacts to whoever runs them: signatures and bills of materials."""
