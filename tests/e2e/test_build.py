@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.support import small_graphs
+from tests.support.keys import pair
 from tests.support.page_reports import measured
 from vitedge.core import catalog, manifest
 from vitedge.core.bundle import open_bundle, seal, sha256
@@ -63,10 +64,14 @@ def test_what_needs_a_gpu_to_run_says_so(exported, vitedge):
         assert "an NVIDIA GPU" in vitedge("bench", exported / name, code=3).stderr
 
 
-def test_building_again_takes_force_and_gives_the_same_engine(rtx, vitedge):
+def test_building_again_takes_force_and_gives_the_same_engine(rtx, tmp_path, vitedge):
     engine = sha256(rtx / "model.engine")
     assert "--force" in vitedge("build", rtx, code=2).stderr
-    ran = vitedge("build", rtx, "--force")
+    keys = pair(tmp_path, "release")
+    vitedge("sign", rtx, "--key", keys.private)
+    ran = vitedge("build", rtx, "--force", "--trust", keys.public)
+    assert f"{rtx} was signed without this engine: sign it again" in ran.stderr
+    assert not (rtx / "signature.json").exists()
     assert "has its engine" in ran.stdout and "4 attentions" in ran.stdout
     assert f"vitedge bench {rtx}" in ran.stdout
     assert sha256(rtx / "model.engine") == engine == open_bundle(rtx).model_files["model.engine"]

@@ -26,6 +26,7 @@ class Form(str, Enum):
     """What `inspect` can print in place of its tables."""
 
     trtexec = "trtexec"
+    cyclonedx = "cyclonedx"
 
 
 @command(api.validate, opens=True)
@@ -205,7 +206,11 @@ def inspect(
     ] = None,
     form: Annotated[
         Form | None,
-        typer.Option("--as", help="Print the commands of NVIDIA's own tools instead."),
+        typer.Option(
+            "--as",
+            help="Print the commands of NVIDIA's own tools, or an artifact's bill of materials "
+            "(CycloneDX, JSON), instead.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -217,7 +222,12 @@ def inspect(
     from vitedge.show.terminal import inspection as table
 
     if form and html:
-        raise InputError("--as prints commands, --html writes a page", fix="pass one of them")
+        raise InputError("--as prints text, --html writes a page", fix="pass one of them")
+    if form is Form.cyclonedx:
+        from vitedge.ship.bom import bom
+
+        print_json(bom(Path(call.complete("source")["source"])))
+        return
     if form:
         from vitedge.core.bundle import MANIFEST
         from vitedge.runtimes.tensorrt import trtexec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import msgspec
@@ -12,6 +13,7 @@ from vitedge.core.commands import command
 from vitedge.core.errors import InputError, UnavailableError
 from vitedge.core.progress import Steps
 from vitedge.core.publication import publish, workspace
+from vitedge.core.signature import SIGNATURE
 from vitedge.measure.accuracy import parity
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.runtimes import lower
@@ -67,5 +69,8 @@ def build(bundle: Bundle, steps: Steps, *, force: bool) -> OpenBundle:
             simulation=before.simulation if before else None,
         )
         report.merge(sealed, measured)
+        was_signed = os.path.lexists(path / SIGNATURE)
         publish(staged, final)
+    if was_signed:
+        steps.note(f"{path} was signed without this engine: sign it again")
     return OpenBundle(path, sealed.manifest)
