@@ -26,7 +26,6 @@ on zeros, photographs and masks 1 to 50."""
 EXPANSION_FREE = 64 * 2**20
 ARRAYS = 4096
 """Members, at most."""
-_RAISED = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError)
 
 
 @contextmanager
@@ -40,11 +39,16 @@ def arrays(path: Path, fix: str = AGAIN) -> Iterator[Mapping[str, NDArray[Any]]]
         try:
             with open_zip(file) as archive:
                 _check(path, archive, os.fstat(file.fileno()).st_size, fix)
-        except _RAISED as error:
+            file.seek(0)
+            stored = np.load(file, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it begins as an array")
+        except InputError:
+            raise
+        except Exception as error:  # zip, zlib and npy readers raise anything
             what = f"cannot read {path}: no .npz file ({error_line(error)})"
             raise InputError(what, fix=fix) from error
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as stored:
+        with stored:
             yield _Arrays(path, stored, fix)
 
 
