@@ -62,11 +62,11 @@ def document(chance: random.Random, content: Any) -> bytes:
             case 0 if isinstance(holder, dict):
                 holder.pop(key, None)
             case 1 if isinstance(holder, dict):
-                holder[chance.choice(TEXTS)] = chance.choice(VALUES)
+                holder[chance.choice(TEXTS)] = copy.deepcopy(chance.choice(VALUES))
             case 2:
-                holder[key] = [holder[key]] * 3 if isinstance(holder, dict) else 0
+                holder[key] = [copy.deepcopy(holder[key])] * 3
             case _:
-                holder[key] = chance.choice(VALUES)
+                holder[key] = copy.deepcopy(chance.choice(VALUES))
     text = json.dumps(content)
     match chance.randrange(12):
         case 0:
