@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def parse(content: bytes, where: str | os.PathLike[str], fix: str, *, strict: bo
     except (ValueError, RecursionError) as error:  # msgspec's and unicode's are ValueErrors
         raise InputError(f"{where} cannot be read: {error_line(error)}", fix=fix) from error
     return document
+
+
+def numbers(document: Any) -> Iterator[float]:
+    """Every number in a document."""
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, (int, float)):
+            yield value
 
 
 def _check_depth(document: Any) -> None:

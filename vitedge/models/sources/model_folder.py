@@ -17,6 +17,7 @@ _SETTINGS = (
     *("config.json", "preprocessor_config.json", "processor_config.json"),
     *("generation_config.json", "tokenizer_config.json"),
 )
+LAYERS = 1024
 _INDEX = ".index.json"
 
 
@@ -32,7 +33,7 @@ def check(place: str) -> None:
         if path.name.endswith(_INDEX):
             _check_shards(path, read_settings(path).get("weight_map"))
         elif path.name in _SETTINGS:
-            read_settings(path)
+            _check_layers(path, read_settings(path))
         elif path.suffix == ".json":  # a tokenizer's is long
             open_regular(path).close()
         elif path.suffix in _WEIGHTS:
@@ -44,6 +45,22 @@ def _folder(place: str) -> Path | None:
         return Path(place)
     found = cached(place, "config.json")
     return found.parent if found else None
+
+
+def _check_layers(path: Path, settings: Any) -> None:
+    """Raise InputError where a model of these `settings` has layers without end."""
+    pending = [settings]
+    while pending:
+        for key, value in pending.pop().items():
+            if isinstance(value, dict):
+                pending.append(value)
+            elif "layers" in key or "depth" in key:
+                counts = value if isinstance(value, list) else [value]
+                if any(isinstance(count, int) and count > LAYERS for count in counts):
+                    raise InputError(
+                        f"{path} says `{key:.80}` {value!s:.80}, and {LAYERS} are built at most",
+                        fix="is it the right file?",
+                    )
 
 
 def _check_shards(index: Path, shards: Any) -> None:
