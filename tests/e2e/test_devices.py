@@ -282,7 +282,7 @@ def test_aliases_and_jump_hosts_of_the_users_configuration_work(other):
     where = f" HostName 127.0.0.1\n Port {other.port}\n"
     other.client(f"Host jump\n{where}Host orin\n{where} ProxyJump jump")
     with connected("ssh://orin") as connection:
-        assert connection.call("hello")["cache"] == str(other.cache / "vitedge")
+        assert connection.call("hello").cache == str(other.cache / "vitedge")
     assert (other.folder / "sshd.log").read_text().count("Accepted publickey") == 2
 
 

@@ -76,3 +76,50 @@ def test_who_waits_goes_on_when_the_other_is_gone(clients):
     first, second = clients
     first.process.kill()
     assert second.answer() == {SHA: 10}
+
+
+def test_the_cache_is_its_users_alone(tmp_path):
+    (tmp_path / "vitedge").mkdir(mode=0o777)
+    (tmp_path / "vitedge").chmod(0o777)
+    client = Client(tmp_path)
+    client.process.communicate(timeout=10)
+    for folder in ("", "files", "jobs"):
+        assert (tmp_path / "vitedge" / folder).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("linked", ["vitedge", "vitedge/files"])
+def test_a_link_in_the_place_of_the_cache_is_refused(linked, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "elsewhere")
+    ran = subprocess.run(
+        [sys.executable, AGENT],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        input=b"hello \n",
+        capture_output=True,
+        timeout=10,
+    )
+    answer = json.loads(ran.stdout.removeprefix(b"hello "))
+    assert "is a link" in answer["what"] and linked in answer["what"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("how", ["changed", "linked"])
+def test_what_lies_in_the_cache_is_hashed_again_before_it_is_used(how, tmp_path):
+    client = Client(tmp_path)
+    client.ask("held", files=[SHA])
+    client.answer()
+    client.ask("write", CONTENT, sha=SHA, offset=0, size=len(CONTENT))
+    assert client.answer()
+    file = tmp_path / "vitedge" / "files" / SHA
+    if how == "linked":
+        (tmp_path / "other").write_bytes(CONTENT)
+        file.unlink()
+        file.symlink_to(tmp_path / "other")
+    else:
+        file.write_bytes(CONTENT[::-1])
+    plan = {"commands": [], "environment": {}, "lease_s": 1}
+    client.ask("start", job="1", venv="", files={"0/model.onnx": SHA}, plan=plan)
+    refused = json.loads(client.answers.readline())
+    assert "was changed" in refused["what"] and not file.is_symlink() and not file.exists()
+    client.process.communicate(timeout=10)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from vitedge.core.machine import ROOT, describe_machine
+from vitedge.measure.latency.conditions import NOT_ALONE, Watch
 from vitedge.measure.latency.lock import exclusive_timing
 
 HOLD = """
@@ -52,14 +54,41 @@ def test_within_itself_it_does_not_wait(tmp_path):
     assert said == []
 
 
-def test_every_user_may_lock_it_whatever_the_umask(tmp_path):
-    before = os.umask(0o077)
+def test_its_owner_alone_may_write_to_it_whatever_the_umask_and_whoever_made_it(tmp_path):
+    path = tmp_path / "bench.lock"
+    path.touch()
+    path.chmod(0o666)  # as it was made once
+    before = os.umask(0)
     try:
-        with exclusive_timing(print, tmp_path / "bench.lock"):
-            pass
+        for _ in range(2):
+            with exclusive_timing(print, path) as alone:
+                assert alone
+            assert path.stat().st_mode & 0o777 == 0o644
+            path.unlink()
     finally:
         os.umask(before)
-    assert (tmp_path / "bench.lock").stat().st_mode & 0o777 == 0o666
+
+
+def test_whoever_keeps_it_is_waited_for_with_a_limit(tmp_path):
+    path, said = tmp_path / "bench.lock", []
+    first = holder(path)
+    try:
+        assert first.stdout.readline() == "mine\n"
+        with exclusive_timing(said.append, path, limit_s=0.5) as alone:
+            assert not alone
+            with exclusive_timing(said.append, path, limit_s=0.5) as inner:
+                assert not inner
+            conditions = Watch(ROOT, alone=alone).conditions(describe_machine(1))
+        assert [line.split()[0] for line in said] == ["waiting", "another"]
+        assert path.read_text() == str(first.pid)  # it is the holder's still
+        assert NOT_ALONE in conditions.warnings
+    finally:
+        first.kill()
+        first.communicate()
+    with exclusive_timing(said.append, path) as alone:
+        assert alone and len(said) == 2
+        assert NOT_ALONE not in Watch(ROOT, alone=alone).conditions(describe_machine(1)).warnings
+    assert path.read_text() == ""
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path):

@@ -59,8 +59,8 @@ def bench_bundles(
     for bundle in bundles:
         report.check_writable(bundle)
         bundle.reference()  # what lies beside it is its FP32 bundle
-    with exclusive_timing(steps.note):
-        return _bench(bundles, rival, steps, request, others)
+    with exclusive_timing(steps.note) as alone:
+        return _bench(bundles, rival, steps, request, others, Watch(ROOT, alone=alone))
 
 
 def _bench(
@@ -69,9 +69,9 @@ def _bench(
     steps: Steps,
     request: BenchRequest,
     others: Mapping[str, Session] | None,
+    watch: Watch,
 ) -> tuple[list[Report], dict[str, Percentiles]]:
     machine = describe_machine(request.threads or usable_cores())
-    watch = Watch(ROOT)
     run: SingleStreamRun | None = None
     single_stream = "single-stream" in request.scenarios
     if rival or not single_stream:  # which otherwise opens FP32 itself

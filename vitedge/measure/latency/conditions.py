@@ -28,6 +28,7 @@ SHORTEST_S = 0.2
 
 NOISE_PERCENT, OTHER_CORES, STEAL_PERCENT = 5.0, 0.1, 1.0
 """More than this is worth a warning."""
+NOT_ALONE = "another process has kept the lock of those that time here, and was not waited for"
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Usage:
 class Watch:
     """Watches this machine from when it is made; `look` at it between timed rounds, too."""
 
-    def __init__(self, root: Path) -> None:
-        """`root` holds proc/ and sys/."""
-        self._root = root
+    def __init__(self, root: Path, *, alone: bool = True) -> None:
+        """`root` holds proc/ and sys/; `alone`: no other vitedge times meanwhile."""
+        self._root, self._alone = root, alone
         self._started = datetime.now(timezone.utc)
         self._throttled = cpu.throttle_count(root)
         self._temperature = cpu.temperature_c(root)
@@ -96,7 +97,10 @@ class Watch:
             other_cores=other,
             steal_percent=steal,
             frequency_mhz=(min(self._mhz), max(self._mhz)) if self._mhz else None,
-            warnings=tuple(warnings(machine, noise, other, steal, self.throttled())),
+            warnings=(
+                *warnings(machine, noise, other, steal, self.throttled()),
+                *(() if self._alone else (NOT_ALONE,)),
+            ),
         )
 
     def _work(self) -> int:

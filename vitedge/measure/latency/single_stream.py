@@ -183,8 +183,8 @@ def time_bundles(bundles: Sequence[Bundle], steps: Steps, *, duration_s: float) 
     for bundle in bundles:
         report.check_writable(bundle)
     machine = describe_machine(usable_cores())
-    with exclusive_timing(steps.note):
-        watch = Watch(ROOT)
+    with exclusive_timing(steps.note) as alone:
+        watch = Watch(ROOT, alone=alone)
         run = run_single_stream(bundles, steps, BenchRequest(duration_s), on_round=watch.look)
         conditions = watch.conditions(machine)
     for index, bundle in enumerate(bundles):

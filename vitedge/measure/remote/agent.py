@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ KEPT_S = 30 * 86400.0
 """What was not used for so long is removed from the cache."""
 CHECK_S = 0.2
 """Between two looks at what is waited for."""
+LOG_BYTES, RESULT_BYTES = 2**20, 2**25
+"""Of what a job has said, in one answer; of its result, at most."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitedge"
 FILES, JOBS = CACHE / "files", CACHE / "jobs"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,7 +48,8 @@ class Gone(Exception):
 
 def hello() -> dict[str, Any]:
     """What this machine is; what was left here and not used for long goes."""
-    CACHE.mkdir(parents=True, exist_ok=True)
+    for folder in (CACHE, FILES, JOBS):
+        _private(folder)
     limits_s = {path: KEPT_S for path in (*CACHE.glob("venv-*"), *FILES.glob("*"))}
     limits_s |= {job: PATIENCE_S for job in JOBS.glob("*") if not _locked(job / "lock")}
     for path, limit_s in limits_s.items():
@@ -53,6 +57,22 @@ def hello() -> dict[str, Any]:
             if time.time() - path.stat().st_mtime > limit_s:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     return {"cache": str(CACHE), "free_bytes": shutil.disk_usage(CACHE).free}
+
+
+def _private(folder: Path) -> None:
+    """Make a folder that nobody else can look into. Raises Refused where another's is in its place.
+
+    What lies in it is this user's alone: others could put links there, or other files.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+        raise Refused(f"{folder} is a link, or another user's", "remove it there")
+    if stat.S_IMODE(state.st_mode) != 0o700:
+        with contextlib.suppress(PermissionError):  # a FAT card has no modes
+            folder.chmod(0o700)
 
 
 def held(files: list[str]) -> dict[str, int]:
@@ -82,7 +102,6 @@ def write(sha: str, offset: int, size: int, payload: bytes) -> bool:
     if file.exists():
         return True
     _take_turn()
-    FILES.mkdir(exist_ok=True)
     part.touch()
     try:
         with part.open("r+b") as stream:
@@ -95,11 +114,7 @@ def write(sha: str, offset: int, size: int, payload: bytes) -> bool:
         raise
     if offset + len(payload) < size:
         return True
-    digest = hashlib.sha256()
-    with part.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    if digest.hexdigest() != sha:
+    if _digest(part) != sha:
         part.unlink()
         return False
     part.rename(file)
@@ -131,7 +146,7 @@ def install(wheel: str, requirement: str, system: bool) -> str:
     wheels = CACHE / "offline"
     if wheels.is_dir():
         pip += ["--no-index", "--find-links", str(wheels)]
-    _link(FILES / wheel, venv / requirement.partition("[")[0])
+    _link(wheel, venv / requirement.partition("[")[0])
     _run(
         [*pip, str(venv / requirement)],
         f"pip could not install {requirement.partition('-')[0]}",
@@ -155,7 +170,7 @@ def start(job: str, venv: str, files: dict[str, str], plan: dict[str, Any]) -> N
         return
     shutil.rmtree(folder, ignore_errors=True)
     for place, sha in files.items():
-        _link(FILES / sha, folder / place)
+        _link(sha, folder / place)
     (folder / "lease").touch()
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -211,16 +226,17 @@ def poll(job: str, offset: int) -> dict[str, Any]:
     running = _locked(folder / "lock")
     with (folder / "log").open("rb") as log:
         log.seek(offset)
-        output = log.read()
+        output = log.read(LOG_BYTES)
     answer = {"log": output.decode(errors="replace"), "offset": offset + len(output), "exit": None}
-    if running:
+    if running or len(output) == LOG_BYTES:  # there may be more
         return answer
     if not (folder / "exit").exists():
         raise Refused(
             "the job ended without a result: the device lost power, or something killed it",
             "start it again; the bundle and the install are still there",
         )
-    result = (folder / "result").read_text(encoding="utf-8")
+    with (folder / "result").open("rb") as file:
+        result = file.read(RESULT_BYTES).decode(errors="replace")
     return {**answer, "exit": int((folder / "exit").read_text()), "result": result}
 
 
@@ -233,13 +249,35 @@ def stop(job: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _link(file: Path, place: Path) -> None:
-    """Let a file be seen in another place, too."""
+def _link(sha: str, place: Path) -> None:
+    """Let a file of the cache be seen in another place, too, if it is still what was sent.
+
+    Raises Refused where it is not; then it is gone.
+    """
+    file = FILES / sha
+    if _digest(file) != sha:
+        file.unlink(missing_ok=True)
+        raise Refused(f"a file in {FILES} was changed", "run the same again: it is sent anew")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, place)
     except PermissionError:  # a FAT card has no links
         shutil.copy2(file, place)
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a regular file, in hex; empty for a link or where there is none."""
+    digest = hashlib.sha256()
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _lock(path: Path) -> int:
@@ -317,8 +355,10 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def main() -> None:
     """Greet with the client's greeting, and answer until it is gone, or silent for too long."""
-    _say(sys.stdin.buffer.readline().strip(b"\n"), {"answer": hello()})
-    while select.select([0], [], [], PATIENCE_S)[0]:
+    greeting = sys.stdin.buffer.readline().strip(b"\n")
+    machine = _answer("hello", {})
+    _say(greeting, machine)
+    while "answer" in machine and select.select([0], [], [], PATIENCE_S)[0]:
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):
             return
@@ -329,15 +369,21 @@ def main() -> None:
             if len(request["payload"]) < count:
                 return
         try:
-            answer = {"answer": VERBS[request.pop("verb")](**request)}
-        except Refused as refused:
-            answer = dict(zip(("what", "fix"), refused.args, strict=True))
+            answer = _answer(request.pop("verb"), request)
         except Gone:
             return
-        except OSError as error:
-            fix = "free some space there" if error.errno in FULL else ""
-            answer = {"what": f"{error.strerror or error} in {CACHE}", "fix": fix}
         _say(b"", answer)
+
+
+def _answer(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What a verb returns, or what is wrong and its fix. Raises Gone."""
+    try:
+        return {"answer": VERBS[verb](**arguments)}
+    except Refused as refused:
+        return dict(zip(("what", "fix"), refused.args, strict=True))
+    except OSError as error:
+        fix = "free some space there" if error.errno in FULL else ""
+        return {"what": f"{error.strerror or error} in {CACHE}", "fix": fix}
 
 
 def _say(prefix: bytes, answer: dict[str, Any]) -> None:

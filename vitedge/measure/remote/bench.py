@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 import uuid
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -21,16 +19,19 @@ from vitedge.core.errors import (
     LimitError,
     UnavailableError,
     VitedgeError,
+    error_line,
 )
 from vitedge.core.progress import LINES, Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import is_ours, runtime_of
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
+from vitedge.measure.remote.answers import Status
 from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
 from vitedge.measure.remote.upload import File, bundle_files, send
 
 ERROR, FIX = "error: ", "  fix: "
+_SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class BenchJob:
     files: dict[str, File]
     """By path in the job's folder."""
     commands: tuple[tuple[str, ...], ...]
+    reports: int
+    """How many the last command prints."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def _job(packed: Path, command: Sequence[str | Bundle]) -> BenchJob:
             for name, file in bundle_files(bundle).items()
         },
         (*builds, words),
+        len(used) - ("--against" in command),  # which is timed, and has no report
     )
 
 
@@ -151,30 +155,42 @@ def _run(device: Connection, job: BenchJob, venv: str, steps: Steps) -> DeviceRe
     steps.say(f"{where}: starting")
     try:
         device.call("start", job=job_id, venv=venv, files=files, plan=plan)
-        status: dict[str, Any] = {"offset": 0, "exit": None}
+        status = Status(log="", offset=0, exit=None)
         rest, messages = "", []
-        while status["exit"] is None:
-            status = device.call("poll", job=job_id, offset=status["offset"])
-            *lines, rest = f"{rest}{status['log']}".split("\n")
+        while status.exit is None:
+            status = device.call("poll", job=job_id, offset=status.offset)
+            *lines, rest = f"{rest}{status.log}".split("\n")
             messages += [line for line in lines if not line.startswith("[")]  # those are steps
             for line in lines:
                 if not line.startswith((ERROR, FIX)):
                     steps.replay(line, where)
-            if status["exit"] is None:
+            if status.exit is None:
                 device.pause()
     finally:
         try:
             device.call("stop", last=True, job=job_id)
         except VitedgeError:
             steps.note(f"{where}: not there to be told to stop; it does so within {lease_s:g} s")
-    error = _error(where, status["exit"], messages) if status["exit"] else None
+    error = _error(where, status.exit, messages) if status.exit else None
     try:
-        document = json.loads(status["result"])
-        reports = msgspec.convert(document.get("reports", [document]), tuple[Report, ...])
-    except (ValueError, msgspec.ValidationError):
-        cut = VitedgeError(f"{where}: what it measured was cut short", fix="is its disk full?")
+        reports = _reports(status.result)
+        if len(reports) != job.reports:
+            raise ValueError(f"{len(reports)} reports for {job.reports} bundles")
+    except (ValueError, RecursionError) as wrong:
+        cut = VitedgeError(
+            f"{where}: what it measured was cut short ({error_line(wrong)})",
+            fix="is its disk full?",
+        )
         raise error or cut from None
     return DeviceResult(device.address, reports, error)
+
+
+def _reports(result: str) -> tuple[Report, ...]:
+    """Those that `vitedge bench --json` printed: one, or several. Raises ValueError."""
+    parts = msgspec.json.decode(result, type=dict[str, msgspec.Raw])
+    if "reports" in parts:
+        return msgspec.json.decode(parts["reports"], type=tuple[Report, ...])
+    return (msgspec.json.decode(result, type=Report),)
 
 
 def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:
@@ -182,7 +198,7 @@ def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:
     what = next((line.removeprefix(ERROR) for line in messages if line.startswith(ERROR)), "")
     fix = next((line.removeprefix(FIX) for line in messages if line.startswith(FIX)), "")
     if code < 0:
-        what = what or f"killed by {signal.Signals(-code).name}; is there memory enough?"
+        what = what or f"killed by {_SIGNALS.get(-code, -code)}; is there memory enough?"
     kinds = (LimitError, InputError, UnavailableError, InconclusiveError)
     kind = next((kind for kind in kinds if what and kind.exit_code == code), VitedgeError)
     last = next((line for line in reversed(messages) if line.strip()), f"exit code {code}")

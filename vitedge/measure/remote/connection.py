@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import select
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +21,7 @@ from typing import Any
 
 from vitedge.core.errors import UnavailableError
 from vitedge.core.progress import Steps
+from vitedge.measure.remote import answers
 from vitedge.measure.remote.address import Address
 
 OPTIONS = {
@@ -92,12 +95,14 @@ class Connection:
 
     def __init__(self, address: Address, steps: Steps, patience: Patience) -> None:
         self.address, self.patience = address, patience
-        self.machine: dict[str, Any] = {}
-        """What the agent said of it: `cache`, `free_bytes`; empty before the first call."""
+        self.machine: answers.Machine | None = None
+        """What the agent said of it; None before the first call."""
         self._steps = steps
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._interruptible = False
+        self._received = bytearray()
+        """What came behind the last line that was read."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
 
     def call(
@@ -106,7 +111,8 @@ class Connection:
         """What the agent's `verb` returns; `last`: even after an interrupt, and tried once.
 
         Raises:
-            UnavailableError: the device refuses, or is gone for longer than we have patience.
+            UnavailableError: the device refuses, is gone for longer than we have patience, does not
+                answer in time, or not what such an agent does.
             Stopped: the user has interrupted.
         """
         if payload is not None:
@@ -115,8 +121,11 @@ class Connection:
         deadline, pause = 0.0, 0.5
         while True:
             try:
-                answer = self._ask(request, last)
+                line = self._ask(verb, request, last)
                 break
+            except UnavailableError:
+                self._let_go()
+                raise
             except OSError as lost:
                 failure = self._close()
                 if self._stop.is_set() and not last:
@@ -136,9 +145,7 @@ class Connection:
                 pause = min(2 * pause, 10.0)
         if deadline:
             self._steps.note(f"{self.address.text}: connected again")
-        if "what" in answer:
-            raise UnavailableError(f"{self.address.text}: {answer['what']}", fix=answer["fix"])
-        return answer["answer"]
+        return self._decoded(verb, line)
 
     def pause(self) -> None:
         """Wait between two looks. Raises Stopped."""
@@ -153,31 +160,61 @@ class Connection:
                 self._process.kill()
 
     def close(self) -> None:
-        """Let go of the device."""
-        if self._process is not None:
-            self._close()
+        """Let go of the device, for good."""
+        self._let_go()
         self._stderr.close()
 
-    def _ask(self, request: bytes, last: bool) -> dict[str, Any]:
-        """Send a request and read its answer. Raises OSError where the connection is lost."""
+    def _let_go(self) -> None:
+        if self._process is not None:
+            self._close()
+
+    def _ask(self, verb: str, request: bytes, last: bool) -> bytes:
+        """Send a request and read its answer, a line.
+
+        Raises OSError where the connection is lost, UnavailableError as `call` does.
+        """
         with self._lock:
             if self._stop.is_set() and not last:
                 raise Stopped
             if opened := self._process is None:
                 self._process = self._open()
+                self._received.clear()
             self._interruptible = not last
         if opened:
-            code = Path(__file__).with_name("agent.py").read_bytes()
-            line = self._exchange(b"%d\n%s%s\n" % (len(code), code, GREETING))
-            while not line.startswith(GREETING):
-                line = self._exchange(b"")
-            self.machine = json.loads(line.removeprefix(GREETING))["answer"]
-        answer: dict[str, Any] = json.loads(self._exchange(request))
+            self.machine = self._greeted()
+        line = self._exchange(verb, request)
         with self._lock:
             self._interruptible = False
             if self._stop.is_set() and not last:
                 raise ConnectionAbortedError
-        return answer
+        return line
+
+    def _greeted(self) -> answers.Machine:
+        """Start the agent, and hear what machine that is; what a login shell prints is skipped."""
+        code = Path(__file__).with_name("agent.py").read_bytes()
+        data = b"%d\n%s%s\n" % (len(code), code, GREETING)
+        printed = 0
+        while not (line := self._exchange("hello", data)).startswith(GREETING):
+            data, printed = b"", printed + len(line)
+            if printed > answers.BANNER_BYTES:
+                raise self._stranger(f"it prints {printed / 2**20:.1f} MiB, and no greeting")
+        machine: answers.Machine = self._decoded("hello", line.removeprefix(GREETING))
+        return machine
+
+    def _decoded(self, verb: str, line: bytes) -> Any:
+        try:
+            return answers.decode(verb, line)
+        except answers.RefusedError as refused:
+            what, fix = refused.args
+            raise UnavailableError(f"{self.address.text}: {what}", fix=fix) from None
+        except ValueError as error:
+            raise self._stranger(f"{error}"[: answers.TEXT_LENGTH]) from error
+
+    def _stranger(self, why: str) -> UnavailableError:
+        return UnavailableError(
+            f"{self.address.text} does not answer as vitedge's agent does: {why}",
+            fix="is it the device that you mean, and does its python3 run what it is given?",
+        )
 
     def _open(self) -> subprocess.Popen[bytes]:
         ssh = shutil.which("ssh")
@@ -192,18 +229,41 @@ class Connection:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            bufsize=0,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
 
-    def _exchange(self, data: bytes) -> bytes:
-        """Send bytes, and read a line."""
+    def _exchange(self, verb: str, data: bytes) -> bytes:
+        """Send bytes, and read a line, in the time that `verb` has."""
         assert self._process is not None and self._process.stdin and self._process.stdout
-        self._process.stdin.write(data)
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise ConnectionResetError
-        return line
+        to, of = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(to, False)
+        limit_s = answers.LIMITS_S[verb]
+        deadline = time.monotonic() + limit_s
+        pending, searched = memoryview(data), 0
+        while True:
+            end = self._received.find(b"\n", searched) + 1
+            if end and not pending:
+                line = bytes(self._received[:end])
+                del self._received[:end]
+                return line
+            searched = len(self._received)
+            if searched > answers.LINE_BYTES:
+                raise self._stranger(f"a line of {searched / 2**20:.0f} MiB")
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise UnavailableError(
+                    f"{self.address.text} has not answered '{verb}' for {limit_s:g} s",
+                    fix="look at the device: is it overloaded, or its disk or network stuck?",
+                )
+            readable, writable, _ = select.select([of], [to] if pending else [], [], left_s)
+            if writable:
+                pending = pending[os.write(to, pending[: 2**16]) :]
+            if readable:
+                block = os.read(of, 2**16)
+                if not block:
+                    raise ConnectionResetError
+                self._received += block
 
     def _close(self) -> _Failure:
         """End the ssh process; returns why it did, where it was not we who closed it."""

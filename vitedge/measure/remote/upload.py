@@ -40,10 +40,14 @@ def send(files: Mapping[str, File], device: Connection, steps: Steps) -> int:
     where = device.address.text
     copied = device.call("held", files=[file.sha256 for file in files.values()])
     missing = {sha: (name, path) for name, (path, sha) in files.items() if sha in copied}
+    for sha, (_, path) in missing.items():
+        if copied[sha] > path.stat().st_size:  # of something else
+            copied[sha] = 0
     needed = sum(path.stat().st_size - copied[sha] for sha, (_, path) in missing.items())
-    if needed > (free := device.machine["free_bytes"]):
+    machine = device.machine
+    if machine is not None and needed > (free := machine.free_bytes):
         raise UnavailableError(
-            f"{where} has {free / 1e6:.1f} MB free in {device.machine['cache']}, and what is to "
+            f"{where} has {free / 1e6:.1f} MB free in {machine.cache}, and what is to "
             f"be copied needs {needed / 1e6:.1f} MB",
             fix="free some space there",
         )
