@@ -84,14 +84,17 @@ def _bundle(place, size_mb):
     key, public = place / "key.pem", place / "key.pub"
     make = f"openssl ecparam -name prime256v1 -genkey -noout -out {key}"
     subprocess.run(make.split(), check=True)
-    subprocess.run(f"openssl ec -in {key} -pubout -out {public}".split(), check=True)
+    publish = f"openssl ec -in {key} -pubout -out {public}"
+    subprocess.run(publish.split(), check=True, capture_output=True)
     return path, key, public
 
 
 def _hash(bundle):
     for path in sorted(bundle.iterdir()):
+        digest = hashlib.sha256()
         with path.open("rb") as file:
-            hashlib.file_digest(file, "sha256")
+            while block := file.read(2**20):
+                digest.update(block)
 
 
 def _start(*words):

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from tests.support import sabotage
+from tests.support.keys import pair
 from tests.support.machine import ONNXRUNTIME
 from tests.support.sshd import SSHD, Device
 from vitedge.core import catalog
@@ -154,7 +155,11 @@ def test_benches_on_every_device_at_once_and_copies_and_installs_once(
     target = tmp_path / "mine.toml"  # a user's own file names the address
     text = (ROOT / "targets" / f"{ONNXRUNTIME}.toml").read_text()
     target.write_text(f'device = "{device.address}"\n{text}')
-    said = vitedge("bench", artifact, "--device", target, *SHORT, **user).stdout
+    keys = pair(tmp_path, "release")
+    for path in (artifact, artifact.with_name(artifact.name.replace("int8", "fp32"))):
+        vitedge("sign", path, "--key", keys.private)
+    trust = ("--trust", keys.public)  # checked here: the device has no such key
+    said = vitedge("bench", artifact, "--device", target, *trust, *SHORT, **user).stdout
     assert f"on {device.address.removeprefix('ssh://')}" in said
     assert f"{device.address}: digits on onnx" in said
     assert before.items() <= stored(device).items()

@@ -230,12 +230,15 @@ def test_a_statement_that_says_something_else_is_refused(signed, trust):
         b'{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json",'
         b'"verificationMaterial":{"certificate":{}},"dsseEnvelope":{"payload":"",'
         b'"payloadType":"application/vnd.in-toto+json","signatures":[{"sig":""}]}}',
+        b'{"mediaType":"\\u001b[31m"}',
         b" " * (5 * 2**20),
     ],
 )
 def test_what_is_no_signature_is_refused(signed, trust, content):
     (signed / SIGNATURE).write_bytes(content)
-    assert SIGNATURE in refusal(signed, trust)
+    said = refusal(signed, trust)
+    assert SIGNATURE in said
+    assert said.isprintable()
 
 
 def test_a_link_or_a_fifo_in_its_place_is_refused(signed, trust, tmp_path):
