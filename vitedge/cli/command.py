@@ -46,7 +46,7 @@ PANELS = {
         "Data": "train_data calib_data eval_data data allow_overlap",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams device top",
-        "Trust": "trust accepted",
+        "Trust": "trust accepted allow_host_code",
         "Output": "output force keep_going dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
@@ -62,7 +62,8 @@ class Call(Generic[T]):
     function: Callable[..., T]
     arguments: dict[str, Any]
     trust: dict[str, Any] = field(default_factory=dict)
-    """Of `vitedge.open`, and not of the function: what an artifact has to be to be opened."""
+    """Of `vitedge.open`, and not of the function: what an artifact has to be to be opened, and may
+    do then."""
 
     def opened(self, artifact: Any) -> OpenBundle:
         """The artifact, verified and, where that was typed, trusted. Raises InputError."""

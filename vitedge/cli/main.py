@@ -16,6 +16,7 @@ from vitedge.cli import artifacts, bench, catalogue, data, export, gate, ship
 from vitedge.cli.flags import APPS
 from vitedge.cli.output import say_error
 from vitedge.core.errors import VitedgeError
+from vitedge.core.terminal import text_only
 
 app = typer.Typer(
     help="Vision Transformers to INT8 on edge runtimes, with accuracy and latency proof.",
@@ -84,5 +85,6 @@ def run() -> None:
     """The `vitedge` command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal and log has every sign
+    text_only()
     with _errors_to_exit_codes():
         app()

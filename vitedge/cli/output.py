@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,10 +11,17 @@ import typer
 
 from vitedge.cli.flags import command_line
 from vitedge.core.errors import VitedgeError
+from vitedge.core.terminal import shortened
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
 
+LONGEST = 4000
+"""Characters of a message."""
+_STEERING = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+"""What JSON leaves as it is, and a terminal does not show."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -20,7 +29,8 @@ def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
     import msgspec
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    typer.echo(_STEERING.sub(lambda char: json.dumps(char[0])[1:-1], text))
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -29,8 +39,10 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def say_error(error: VitedgeError) -> None:
-    """What is wrong, and how to mend it, on stderr."""
-    say("\n  fix: ".join(filter(None, [f"error: {error.what}", error.fix])), err=True)
+    """What is wrong, and how to mend it, on stderr, each on one line whatever it names."""
+    texts = (f"error: {error.what}", error.fix)
+    what, fix = (shortened(" ".join(text.splitlines()), LONGEST) for text in texts)
+    say("\n  fix: ".join(filter(None, [what, fix])), err=True)
 
 
 def raise_first(errors: Sequence[VitedgeError]) -> None:

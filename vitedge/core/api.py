@@ -29,16 +29,21 @@ def several(value: Any) -> list[Any]:
     return [value]
 
 
-def verified(artifact: AnyBundle, trust: Trust | None = None) -> Bundle:
+def verified(
+    artifact: AnyBundle, trust: Trust | None = None, *, allow_host_code: bool = False
+) -> Bundle:
     """`artifact` with its schema and hashes checked and, with `trust`, its signature.
+
+    Its engine may run code of its own where that is allowed.
 
     Raises InputError.
     """
     from vitedge.core.bundle import Bundle, open_bundle
 
     if not isinstance(artifact, Bundle):
-        return open_bundle(Path(artifact), trust)
-    return artifact.trusted(trust) if trust else artifact
+        return open_bundle(Path(artifact), trust, allow_host_code=allow_host_code)
+    bundle = artifact.trusted(trust) if trust else artifact
+    return bundle.allowing_host_code() if allow_host_code else bundle
 
 
 def folder(artifact: AnyBundle) -> Path:

@@ -12,8 +12,8 @@ from typing import IO
 
 from vitedge.core.errors import InputError
 
-TEXT_BYTES = 64 * 2**20
-"""Of a JSON document or labels, at most."""
+TEXT_BYTES = 16 * 2**20
+"""Of a JSON document or labels, at most: a short line or value takes 20 to 40 times its text."""
 AGAIN = "give the file itself, as it was written"
 
 
@@ -54,3 +54,11 @@ def read(
             fix="is it the right file?",
         )
     return content
+
+
+def read_lines(path: Path, *, fix: str) -> list[str]:
+    """The lines of a text in UTF-8, with a byte order mark or without. Raises InputError."""
+    try:
+        return read(path, fix=fix).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}: {error}", fix=fix) from error

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vitedge.core.bounded import read
+from vitedge.core import onnx_outline
+from vitedge.core.bounded import read, read_lines
 from vitedge.core.errors import InputError, nearest
+from vitedge.core.json_document import parse
 from vitedge.core.manifest import SCHEMA, Manifest
 from vitedge.core.npz import arrays
 from vitedge.core.private_copy import CHANGED, PrivateCopy, check_files, copy_verified
@@ -31,6 +34,7 @@ _MADE = re.compile(rf"{REPORTS.pattern}|{re.escape(SIGNATURE)}")
 """Names of what measuring and signing make anew."""
 _LEFT = re.compile(rf"\.({_MADE.pattern})\.\d+")
 """Likewise of what a killed process leaves of it."""
+BundleT = TypeVar("BundleT", bound="Bundle")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Bundle:
     manifest: Manifest
     is_private: bool = False
     """Whether nobody else can write to `path`: a workspace in which it was just sealed."""
+    allows_host_code: bool = False
+    """Whether the user lets its engine run code of its own here: no bundle can say so itself."""
     trust: Trust | None = None
     """Whose signature it bears, and what is opened along with it has to bear; None: anybody's."""
 
@@ -105,6 +111,18 @@ class Bundle:
         vars(bundle)["trust"] = trust
         return bundle
 
+    @cached_property
+    def runnable(self) -> Path:
+        """`checked`, its ONNX files within what a runtime may be given.
+
+        Raises InputError where one has no bounds, or keeps data anywhere else: runtimes follow.
+        """
+        for name in () if self.is_private else self.manifest.files:
+            if name.endswith(".onnx"):
+                where = str(self.path / name)
+                onnx_outline.check(self.checked / name, where, self.manifest.files)
+        return self.checked
+
     @property
     def model_files(self) -> dict[str, str]:
         """The files that hold the model, and their SHA-256."""
@@ -116,17 +134,24 @@ class Bundle:
         names = runtime_of(self.manifest.target).files(self.manifest)
         return sum(self.manifest.sizes[name] for name in names)
 
+    def allowing_host_code(self: BundleT) -> BundleT:
+        """The same, as it was checked, whose engine may run code of its own."""
+        allowing = copy.copy(self)
+        vars(allowing)["allows_host_code"] = True
+        return allowing
+
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
-        file = self.checked / LABELS
-        return tuple(read(file).decode("utf-8").splitlines())
+        return read_labels(self.checked / LABELS)
 
     def golden(self) -> Golden:
         """The golden images and outputs."""
         names = [output.name for output in self.manifest.outputs[1:]]
         with arrays(self.checked / GOLDEN) as stored:
             further = {name: stored[_key(place)] for place, name in enumerate(names, 1)}
-            return Golden(stored["images"], stored["logits"], stored["labels"], further)
+            golden = Golden(stored["images"], stored["logits"], stored["labels"], further)
+        _check_golden(golden, self.path / GOLDEN)
+        return golden
 
     def reference(self) -> Bundle | None:
         """The FP32 bundle beside this one; itself if it is FP32; None where it was left behind.
@@ -139,15 +164,30 @@ class Bundle:
         if Path(reference.bundle).name != reference.bundle:
             raise InputError(f"{self.path}: '{reference.bundle}' is no name", fix="export it again")
         path = self.path.resolve().parent / reference.bundle
-        if not path.is_dir():
+        if not os.path.isdir(path):  # False of a name that no file can have
             return None
-        bundle = open_bundle(path, self.trust)
+        bundle = open_bundle(path, self.trust, allow_host_code=self.allows_host_code)
         if _without_engine(bundle.model_files) != _without_engine(reference.files):
             raise InputError(
                 f"{path} is not the FP32 model that {self.path} was made from",
                 fix="export both again with `force=True`",
             )
         return bundle
+
+
+def _check_golden(golden: Golden, path: Path) -> None:
+    """Raise InputError unless its arrays are of the same images."""
+    images, outputs = golden.images, [golden.outputs, *golden.further.values()]
+    pixels = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+    numbers = all(output.dtype == np.float32 and output.ndim for output in outputs)
+    counts = {len(array) for array in (images, golden.labels, *outputs) if array.ndim}
+    if not (pixels and numbers and golden.labels.dtype.kind == "i" and counts == {len(images)}):
+        raise InputError(f"{path} does not hold images and their outputs", fix="export it again")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names, one a line. Raises InputError."""
+    return tuple(read_lines(path, fix="export it again"))
 
 
 def _key(place: int) -> str:
@@ -164,14 +204,15 @@ def _without_engine(files: dict[str, str]) -> dict[str, str]:
     return {name: sha for name, sha in files.items() if name != ENGINE}
 
 
-def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
+def open_bundle(path: Path, trust: Trust | None = None, *, allow_host_code: bool = False) -> Bundle:
     """Open the bundle at `path` after checking its schema, the hash of every file and, with
     `trust`, its signature.
 
-    Raises InputError before a byte of it reaches a runtime.
+    With `allow_host_code` its engine may run code of its own. Raises InputError before a byte of
+    it reaches a runtime.
     """
     _check_place(path)
-    bundle = Bundle(path, read_manifest(path))
+    bundle = Bundle(path, read_manifest(path), allows_host_code=allow_host_code)
     _ = bundle.checked  # now, and not when it is first used
     return bundle.trusted(trust) if trust else bundle
 
@@ -190,7 +231,7 @@ def digests(path: Path) -> tuple[Manifest, dict[str, str]]:
 
 
 def _check_place(path: Path) -> None:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False of a name that no folder can have
         siblings = [p.name for p in bundles_in(path.parent)]
         hint = nearest(path.name, siblings) if siblings else "make one with 'vitedge export'"
         raise InputError(f"no artifact at {path}", fix=hint)
@@ -207,18 +248,21 @@ def _check_names(path: Path, manifest: Manifest) -> None:
             raise InputError(f"{path}: {name!r} is no name of a file in it", fix="export it again")
     if manifest.sizes.keys() != manifest.files.keys():
         raise InputError(f"{path / MANIFEST} says no size of some file", fix="export it again")
+    unlisted = ""
     with os.scandir(path) as entries:
         for entry in entries:
             known = entry.name in manifest.files or entry.name == MANIFEST
             if not known and not _MADE.fullmatch(entry.name) and not _LEFT.fullmatch(entry.name):
-                raise InputError(
-                    f"{path}: {entry.name!r} is not listed in its {MANIFEST}",
-                    fix="take it out: an artifact holds its own files alone",
-                )
-            if not entry.is_file(follow_symlinks=False):
+                unlisted = entry.name
+            elif not entry.is_file(follow_symlinks=False):
                 raise InputError(
                     f"{path}: {entry.name!r} is a link, or no regular file", fix="export it again"
                 )
+    if unlisted:
+        raise InputError(
+            f"{path}: {unlisted!r} is not listed in its {MANIFEST}",
+            fix="take it out: an artifact holds its own files alone",
+        )
 
 
 def bundles_in(folder: Path) -> list[Path]:
@@ -244,13 +288,13 @@ def _manifest_bytes(path: Path) -> bytes:
 
 def _manifest(content: bytes, path: Path) -> Manifest:
     file, again = path / MANIFEST, "export it again"
+    document = parse(content, file, again)
     try:
-        document = msgspec.json.decode(content)
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise InputError(f"{file} has schema {schema!r:.60}, not '{SCHEMA}'", fix=again)
         manifest = msgspec.convert(document, Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.MsgspecError as error:
         raise InputError(f"{file} cannot be read: {error}", fix=again) from error
     if not _model_files(manifest):
         raise InputError(f"{file} lists no model file", fix=again)

@@ -11,7 +11,7 @@ from vitedge.core.errors import InputError
 
 LONGEST = 300
 _NOISE = re.compile(
-    r"""\[ONNXRuntimeError\]\ :\ \d+\ :\ \w+\ :\ |Load\ model\ from\ \S+\ failed:\s?
+    r"""Fatal\ error:\s|\[ONNXRuntimeError\]\ :\ \d+\ :\ \w+\ :\ |Load\ model\ from\ \S+\ failed:\s?
     |This\ is\ an\ invalid\ model\.\s|Status\ Message:\s
     |/onnxruntime_src/\S+:\d+\ (?:.*?\ was\ false\.\s)?|Exception\ from\ \S+:\d+:
     |(?:Check|Assertion)\ '[^\n]*?'\ failed\ at\ \S+:\d+:|\bat\ src/\S+:\d+:

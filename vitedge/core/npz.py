@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vitedge.core.bounded import AGAIN, open_regular
 from vitedge.core.errors import InputError, error_line
+from vitedge.core.zip_file import open_zip
 
 EXPANSION = 128
 """How many times its file's size the arrays may be, beside `EXPANSION_FREE`: deflate reaches 1,032
@@ -25,26 +26,55 @@ on zeros, photographs and masks 1 to 50."""
 EXPANSION_FREE = 64 * 2**20
 ARRAYS = 4096
 """Members, at most."""
-_RAISED = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError)
 
 
 @contextmanager
 def arrays(path: Path, fix: str = AGAIN) -> Iterator[Mapping[str, NDArray[Any]]]:
     """The arrays of the .npz file `path`, read when they are asked for; no objects.
 
-    Raises InputError for a file whose arrays are not what their sizes say, or far larger than it.
-    OSError, ValueError, KeyError, EOFError and BadZipFile may come of reading an array.
+    Raises InputError for a file whose arrays are not what their sizes say, or far larger than it;
+    so does asking for one that is damaged or not there.
     """
     with open_regular(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with open_zip(file) as archive:
                 _check(path, archive, os.fstat(file.fileno()).st_size, fix)
-        except _RAISED as error:
+            file.seek(0)
+            stored = np.load(file, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it begins as an array")
+        except InputError:
+            raise
+        except Exception as error:  # zip, zlib and npy readers raise anything
             what = f"cannot read {path}: no .npz file ({error_line(error)})"
             raise InputError(what, fix=fix) from error
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as stored:
-            yield stored
+        with stored:
+            yield _Arrays(path, stored, fix)
+
+
+class _Arrays(Mapping[str, NDArray[Any]]):
+    """Arrays of an open file."""
+
+    def __init__(self, path: Path, stored: Mapping[str, NDArray[Any]], fix: str) -> None:
+        self._path, self._stored, self._fix = path, stored, fix
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._stored:
+            raise InputError(f"{self._path} has no array {name!r:.200}", fix=self._fix)
+        try:
+            return self._stored[name]
+        except Exception as error:  # zip, zlib and npy readers raise anything, and MemoryError
+            what = f"cannot read {self._path}: {name!r:.200}: {error_line(error)}"
+            raise InputError(what, fix=self._fix) from error
 
 
 def _check(path: Path, archive: zipfile.ZipFile, size_bytes: int, fix: str) -> None:

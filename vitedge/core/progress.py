@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vitedge.core.terminal import TextOnly, printable, text_only
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -30,8 +32,8 @@ class Steps:
         if self._bars is None:
             return
         if step not in self._tasks:
-            self._tasks[step] = self._bars.add_task(step, total=total)
-        described = f"{step}: {note}" if note else step
+            self._tasks[step] = self._bars.add_task(printable(step), total=total)
+        described = printable(f"{step}: {note}" if note else step)
         self._bars.update(self._tasks[step], completed=done, total=total, description=described)
 
     def say(self, step: str) -> None:
@@ -40,13 +42,13 @@ class Steps:
             for task in self._bars.tasks:
                 if task.total is None:
                     self._bars.update(task.id, total=1, completed=1)
-            self._tasks[step] = self._bars.add_task(step, total=None)
+            self._tasks[step] = self._bars.add_task(printable(step), total=None)
 
     def note(self, text: str) -> None:
         """Print a line that stays, on a terminal or not."""
         text = self._wording(text)
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False)
+            self._bars.console.print(printable(text), markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -114,11 +116,14 @@ def steps(progress: Steps | None = None, wording: Callable[[str], str] = str) ->
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    guarded = isinstance(sys.stderr, TextOnly)
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+        if guarded:
+            text_only()  # rich has put its own streams in place
         yield Steps(bars, wording)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from vitedge.core import bounded, files
+from vitedge.core import files
 from vitedge.core.bundle import REPORT, Bundle
 from vitedge.core.errors import InputError
 from vitedge.core.host import Host, fingerprint
+from vitedge.core.json_document import numbers, read_json
 from vitedge.core.measurements import (
     ColdStart,
     Conditions,
@@ -24,7 +25,7 @@ from vitedge.core.measurements import (
     Sweep,
 )
 from vitedge.core.runtime import runtime_of
-from vitedge.core.spec import Count, Positive, Precision
+from vitedge.core.spec import Positive, Precision
 
 SCHEMA = "vitedge.report/1"
 
@@ -41,6 +42,11 @@ class Compared(Measurement, frozen=True, kw_only=True):
     artifact: float
     drop_pp: float | None
     """FP32 − artifact, of an error artifact − FP32, percentage points."""
+
+
+LARGEST = 1e15
+"""Of all numbers in a report: nothing that is measured comes near."""
+Images = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class Accuracy(Compared, frozen=True, kw_only=True):
@@ -60,9 +66,9 @@ class Accuracy(Compared, frozen=True, kw_only=True):
     data: str
     skipped: dict[str, int]
     """Images left out, by reason."""
-    lost: Count | None
+    lost: Images | None
     """Images that FP32 alone has right; None but for `top1`, and where FP32 was not run."""
-    gained: Count | None
+    gained: Images | None
     """Images that the artifact alone has right; None likewise."""
 
 
@@ -358,12 +364,14 @@ def read(path: Path) -> Report | None:
     if not os.path.lexists(path):
         return None
     again = "delete it, then measure again"
+    content = read_json(path, fix=again)
     try:
-        content = msgspec.json.decode(bounded.read(path))
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise InputError(f"{path} is not of schema '{SCHEMA}'", fix=again)
+        if any(abs(number) > LARGEST for number in numbers(content)):
+            raise InputError(f"{path} holds a number above {LARGEST:g}", fix=again)
         return msgspec.convert(content, Report)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+    except msgspec.MsgspecError as error:
         raise InputError(f"{path} cannot be read: {error}", fix=again) from error
 
 

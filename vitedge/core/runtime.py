@@ -76,6 +76,8 @@ class VerifiedFiles:
 
     folder: Path
     names: tuple[str, ...]
+    allow_host_code: bool = False
+    """Whether the user lets an engine among them run code of its own."""
 
     def path(self, name: str) -> Path:
         """Where the file `name` lies. Raises InputError for a file that was not verified."""

@@ -44,7 +44,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number of many digits
         raise InputError(f"{path} is not valid TOML: {error}") from error
     return content
 

@@ -103,7 +103,7 @@ def _read(path: str) -> _Coco:
     try:
         fix = "put COCO's annotations.json beside images/"
         content = msgspec.json.decode(bounded.read(Path(path), LIMIT_BYTES, fix=fix), type=_Coco)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         raise InputError(
             f"'{path}' is not as COCO's are: {error}",
             fix="give `images`, `annotations` with `bbox`, and `categories`",

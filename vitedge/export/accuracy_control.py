@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vitedge.core import manifest
+from vitedge.core import bounded, manifest
 from vitedge.core.bounds import (
     aims,
     breaches,
@@ -263,8 +263,8 @@ class Search:
         if not self._file.exists():
             return State(key=key)
         try:
-            state = msgspec.json.decode(self._file.read_bytes(), type=State)
-        except (msgspec.MsgspecError, OSError) as error:
+            state = msgspec.json.decode(bounded.read(self._file), type=State)
+        except (msgspec.MsgspecError, InputError) as error:
             self.notes.append(f"{self._file} cannot be read ({error}): searched afresh")
             return State(key=key)
         layers = len(state.ranking)

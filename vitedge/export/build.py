@@ -48,7 +48,7 @@ def build(bundle: Bundle, steps: Steps, *, force: bool) -> OpenBundle:
         staged.mkdir()
         for name in manifest.files:
             if name != ENGINE:
-                shutil.copy2(bundle.checked / name, staged / name)
+                shutil.copy2(bundle.runnable / name, staged / name)
         steps.say(f"building {manifest.name}")
         try:
             built = lower(staged / MODEL, target, staged, steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,11 +98,11 @@ class Config:
         One that asks for nothing of its own where none does.
         """
         named = [
-            (artifact.resolve(), entry)
+            (_real(artifact), entry)
             for entry in self.gate.artifacts
             for artifact in self._paths(entry)
         ]
-        resolved = path.resolve()
+        resolved = _real(path)
         exact = [entry for artifact, entry in named if artifact == resolved]
         beside = [entry for artifact, entry in named if _folder(artifact) == _folder(resolved)]
         return next(iter(exact + beside), Artifact(path=str(path)))
@@ -119,6 +120,11 @@ class Config:
                 f"the gate's artifact '{entry.path}' is no path: {error}",
                 fix="name a folder or a report; * stands for any name",
             ) from error
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; `resolve` raises RuntimeError where links go in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _folder(path: Path) -> Path:

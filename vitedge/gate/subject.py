@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def load(path: Path, bundle: Bundle | None = None, file: Path | None = None) -> 
     `bundle` is the artifact where it is open already, `file` a copy of the report to read instead.
     Raises InputError for what is no report, is damaged, or is of another model's bytes.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         bundle = bundle or open_bundle(path)
         file = file or path / REPORT
         content = report.read(file) or Report(**report.identity(bundle))

@@ -39,6 +39,11 @@ class OpenFile:
         finally:
             os.close(descriptor)
 
+    @property
+    def content(self) -> bytes | mmap.mmap:
+        """All of it, in memory only where it is looked at."""
+        return self._map
+
     def array(self, kind: np.dtype[Any], offset: int, count: int) -> NDArray[Any]:
         """`count` numbers from byte `offset` on, in memory only where they are looked at."""
         return np.frombuffer(self._map, kind, count, offset)

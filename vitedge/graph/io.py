@@ -14,11 +14,12 @@ import onnx_ir as ir
 from onnx import ModelProto, TensorProto
 from onnx_ir.passes.common import InlinePass
 
+from vitedge.core import onnx_outline
 from vitedge.core.errors import InputError, error_line
 from vitedge.core.manifest import Tensor
 from vitedge.core.runtime import TensorSpec
 from vitedge.core.spec import Preprocess, Task
-from vitedge.graph import external
+from vitedge.graph import external, limits
 from vitedge.graph.data_files import DataFolder, OpenFile, StoredTensor
 from vitedge.graph.external import INLINE_BYTES
 from vitedge.graph.outputs import Outputs, choose
@@ -53,6 +54,7 @@ def read(path: Path) -> OnnxFile:
     its folder (CVE-2024-27318 and its kin: runtimes do not check), or a weight is not finite.
     """
     file = _opened(path)
+    onnx_outline.check_content(file.content, str(path))
     digest = hashlib.sha256()
     for block in file.blocks(0, file.size_bytes):
         digest.update(block)
@@ -63,7 +65,11 @@ def read(path: Path) -> OnnxFile:
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
         raise InputError(f"{path} keeps '{name}' as a sparse tensor", fix="save it with dense ones")
+    if not proto.graph.output:
+        raise InputError(f"{path} gives no output", fix="export it again")
     folder = DataFolder(path)
+    limits.check_opset(proto, path)
+    limits.check_loops(proto, path)
     try:
         onnx.checker.check_model(_outline(proto))
         for tensor in _tensors([*proto.graph.node, *proto.functions]):
@@ -71,6 +77,8 @@ def read(path: Path) -> OnnxFile:
                 data = folder.open(tensor).tobytes()
                 digest.update(data)
                 _embed(tensor, data)
+            if _has_nan(tensor):  # infinity masks
+                raise _damaged(path, tensor.name or "a constant", "NaN")
         outside = [t for t in proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
         stored = {tensor.name: folder.open(tensor) for tensor in outside}
         _name_nodes(proto)
@@ -78,12 +86,10 @@ def read(path: Path) -> OnnxFile:
         for name, value in model.graph.initializers.items():
             value.const_value = stored.get(name, value.const_value)
             if not _is_finite(value.const_value, digest):
-                raise InputError(
-                    f"{path}: tensor '{name}' holds NaN or infinity",
-                    fix="these weights are damaged: export it again from sound ones",
-                )
+                raise _damaged(path, name, "NaN or infinity")
             if name in stored and stored[name].nbytes < INLINE_BYTES:  # there readers want shapes
                 value.const_value = ir.tensor(stored[name].numpy().copy(), name=name)
+        limits.check_sizes(model, path)
     except InputError:
         raise
     except Exception as error:  # ValidationError, or what onnx_ir raises
@@ -177,6 +183,19 @@ def _embed(tensor: TensorProto, data: bytes) -> None:
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
     tensor.raw_data = data
+
+
+def _has_nan(tensor: TensorProto) -> bool:
+    """Whether a tensor of a node's holds a NaN."""
+    own = ir.tensor(tensor)
+    return own.dtype in _FLOATS and bool(np.isnan(own.numpy()).any())
+
+
+def _damaged(path: Path, tensor: str, what: str) -> InputError:
+    return InputError(
+        f"{path}: tensor '{tensor}' holds {what}",
+        fix="these weights are damaged: export it again from sound ones",
+    )
 
 
 def _name_nodes(proto: ModelProto) -> None:

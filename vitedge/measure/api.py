@@ -40,7 +40,11 @@ Threads: TypeAlias = Annotated[int, Meta(ge=0, le=1024)]
 
 
 def open(
-    path: AnyBundle, *, trust: AnyPath | None = None, accepted: AnyPath | None = None
+    path: AnyBundle,
+    *,
+    trust: AnyPath | None = None,
+    accepted: AnyPath | None = None,
+    allow_host_code: bool = False,
 ) -> OpenBundle:
     """Open the artifact at `path` after checking its schema and the hash of every file.
 
@@ -50,6 +54,7 @@ def open(
         path: An artifact's folder.
         trust: Refuse what none of these keys has signed: a public key in PEM, or a folder of them.
         accepted: A file of what was accepted before: refuse what is older.
+        allow_host_code: Run an engine that brings code of its own (version_compatible).
 
     Raises:
         InputError: it is not there, not what its manifest says, or not to be trusted.
@@ -58,7 +63,7 @@ def open(
     from vitedge.core.trust import trust_of
     from vitedge.measure.open_bundle import OpenBundle
 
-    bundle = verified(path, trust_of(trust, accepted))
+    bundle = verified(path, trust_of(trust, accepted), allow_host_code=allow_host_code)
     if isinstance(bundle, OpenBundle):
         return bundle
     opened = OpenBundle(bundle.path, bundle.manifest)
@@ -67,7 +72,11 @@ def open(
 
 
 def predict(
-    artifact: AnyBundle, images: AnyImages, *, top: Positive = 5, min_score: Level = 0.5
+    artifact: AnyBundle,
+    images: AnyImages,
+    *,
+    top: Positive = 5,
+    min_score: Level = 0.5,
 ) -> list[Prediction]:
     """Say what an artifact makes of images: classes, a mask, objects, maps or features.
 

@@ -121,8 +121,8 @@ def explained(model: ModelIdentity, batch: Batch) -> Iterator[None]:
                 raise root from None
         spec = model.preprocess
         raise InputError(
-            f"{model.name} cannot be exported at {spec.height}×{spec.width}, batch {batch}: "
-            f"{error_line(root)}",
+            f"{model.source or model.name} cannot be exported at {spec.height}×{spec.width}, "
+            f"batch {batch}: {error_line(root)}",
             fix="try another `batch` or `preprocess`, or export it to ONNX yourself and give that",
         ) from error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vitedge.core import catalog
-from vitedge.core.bundle import Bundle
+from vitedge.core.bundle import ENGINE, Bundle
 from vitedge.core.complaints import RuntimeFailure, complaint
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError, error_line
 from vitedge.core.machine import describe_machine, usable_cores
@@ -91,9 +91,11 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
 
     Raises UnavailableError where this machine lacks what the artifact was built for: kernels
     for other CPUs would run, and compute something else. Raises InputError where the runtime
-    does not take the model or the target's options.
+    does not take the model or the target's options, and where an engine would run code of its
+    own that was not allowed.
     """
     target = bundle.manifest.target
+    _check_host_code(bundle)
     machine = describe_machine(threads=0)
     if needs := catalog.lacks_hardware(target, machine):
         raise UnavailableError(
@@ -109,7 +111,9 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     catalog.check_options(target)
     threads = threads or target.threads or usable_cores()
     runtime = runtime_of(target)
-    verified = VerifiedFiles(bundle.checked, runtime.files(bundle.manifest))
+    verified = VerifiedFiles(
+        bundle.runnable, runtime.files(bundle.manifest), bundle.allows_host_code
+    )
     if needs := without_bf16(bundle):
         _warn_once(f"note: {bundle.path} computes its floats in FP32 here, for want of {needs}")
     elif bundle.manifest.computes_bf16:
@@ -124,6 +128,20 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
             opened = runtime.open(verified, msgspec.structs.replace(target, threads=threads))
             session = stack.enter_context(opened)
         yield _CheckedSession(session, runtime, bundle)
+
+
+def _check_host_code(bundle: Bundle) -> None:
+    """Raise InputError where an engine would run code of its own, and nobody has allowed that.
+
+    Such an engine brings the runtime that it was built with, as a program.
+    """
+    asks = bundle.manifest.target.compile.version_compatible and ENGINE in bundle.manifest.files
+    if asks and not (bundle.allows_host_code or bundle.is_private):
+        raise InputError(
+            f"the engine of {bundle.path} runs code of its own on this machine "
+            "(version_compatible)",
+            fix="if you trust who built it, open it with `allow_host_code=True`",
+        )
 
 
 class _CheckedSession:

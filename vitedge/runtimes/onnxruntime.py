@@ -95,9 +95,10 @@ class ONNXRuntime:
     def open_file(self, model: Path, target: Target) -> Iterator[Session]:
         """Load the ONNX file `model` with the target's session options."""
         ort = load(self.name)
+        ort.set_default_logger_severity(4)  # it logs to the terminal itself
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it raises says as much, and names are made printable
         for key, value in target.options.items():
             options.add_session_config_entry(key, value)
         providers = ["CPUExecutionProvider"]

@@ -40,13 +40,6 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def printable(text: str) -> str:
-    """`text` without what would steer a terminal or a page; lines stay lines."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
-
-
 def one_line(text: str) -> str:
     """`text` without line breaks, control, unpaired or invisible characters, cut at LONGEST."""
     spaced = " ".join(text.split())

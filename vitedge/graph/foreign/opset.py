@@ -14,8 +14,6 @@ from onnxscript.version_converter import ConvertVersionPass
 from vitedge.core.errors import InputError, error_line
 from vitedge.graph.run import Shapes
 
-OPSETS = (7, 25)
-"""What comes in, first and last."""
 _SMALL_BYTES = 1024
 """Constants that an operator's conversion may read: axes, sizes, limits."""
 
@@ -34,11 +32,6 @@ def convert(model: ir.Model, opset: int, sizes: Shapes, name: str) -> None:
     version = version_of(model)
     model.opset_imports.pop("ai.onnx", None)
     model.opset_imports[""] = version
-    if not OPSETS[0] <= version <= OPSETS[1]:
-        raise InputError(
-            f"{name} has opset {version}; {OPSETS[0]} to {OPSETS[1]} can be read",
-            fix=f"export it again with opset {opset}",
-        )
     if version != opset:
         declared = {value.name: value.type for value in _values(model.graph)}
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vitedge.core import files, npz
 from vitedge.core.bundle import EVIDENCE, Bundle
 from vitedge.core.errors import InputError
+from vitedge.core.json_document import parse
 from vitedge.core.report import Metric
 from vitedge.core.spec import Preprocess
 
@@ -186,7 +187,7 @@ def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, N
     try:
         with npz.arrays(path, fix) as stored:
             named = dict(stored)
-        header = msgspec.json.decode(named.pop(_ABOUT).tobytes())
+        header = parse(named.pop(_ABOUT).tobytes(), path, fix)
     except InputError:
         raise
     except OSError as error:

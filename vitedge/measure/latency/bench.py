@@ -55,7 +55,12 @@ def bench_bundles(
     """
     check(request, bundles)
     trust = next((bundle.trust for bundle in bundles if bundle.trust), None)
-    rival = None if request.against == "fp32" else open_bundle(Path(request.against), trust)
+    allowed = any(bundle.allows_host_code for bundle in bundles)
+    rival = (
+        None
+        if request.against == "fp32"
+        else open_bundle(Path(request.against), trust, allow_host_code=allowed)
+    )
     for bundle in bundles:
         report.check_writable(bundle)
         bundle.reference()  # what lies beside it is its FP32 bundle
@@ -91,7 +96,9 @@ def _bench(
         energy = measure_energy(bundle, request, ROOT, on_progress=show)
         steps.say(f"cold start and memory of {name}")
         share_s = request.duration_s * COLD_SHARE
-        cold_start, memory = cold_starts(bundle.checked, request.threads, share_s)
+        cold_start, memory = cold_starts(
+            bundle.checked, request.threads, share_s, allow_host_code=bundle.allows_host_code
+        )
         artifact_parity, numerics = parity.measure(bundle, request.threads)
         reports.append(
             Report(

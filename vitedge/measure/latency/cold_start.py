@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -24,11 +25,14 @@ from vitedge.runtimes import open_session
 
 RUNS = 5
 """Runs after opening: arenas grow with the first few."""
+ALLOW = "--allow-host-code"
 STARTS = 5
 """Processes at most; their median is reported."""
 
 
-def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStart, Memory]:
+def cold_starts(
+    bundle: Path, threads: int, duration_s: float, *, allow_host_code: bool = False
+) -> tuple[ColdStart, Memory]:
     """Start a process that opens `bundle` and runs it, again until `duration_s` is over.
 
     One start at least and 5 at most. Memory counts the Python interpreter, numpy and the runtime:
@@ -38,15 +42,17 @@ def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStar
         bundle: the artifact's folder.
         threads: inference threads; 0: every core this process may use.
         duration_s: seconds to spend.
+        allow_host_code: let its engine run code of its own.
 
     Raises:
         InputError: `bundle` is not a sound artifact.
         UnavailableError: its runtime is missing, or the process was killed, or Windows.
     """
     end = perf_counter() + duration_s
-    processes = [fresh_process(bundle, threads)]
+    start = partial(fresh_process, bundle, threads, allow_host_code=allow_host_code)
+    processes = [start()]
     while len(processes) < STARTS and perf_counter() < end:
-        processes.append(fresh_process(bundle, threads))
+        processes.append(start())
     starts, memories = zip(*processes, strict=True)
     cold = ColdStart(
         load_ms=median(start.load_ms for start in starts),
@@ -58,10 +64,13 @@ def cold_starts(bundle: Path, threads: int, duration_s: float) -> tuple[ColdStar
     return cold, Memory(peak_rss_bytes=peak, device_bytes=memories[0].device_bytes)
 
 
-def fresh_process(bundle: Path, threads: int = 0) -> tuple[ColdStart, Memory]:
+def fresh_process(
+    bundle: Path, threads: int = 0, *, allow_host_code: bool = False
+) -> tuple[ColdStart, Memory]:
     """Open and run `bundle` in one fresh process. Raises as `cold_starts` does."""
     module = "vitedge.measure.latency.cold_start"
     command = [sys.executable, "-m", module, str(bundle), str(threads)]
+    command += [ALLOW] if allow_host_code else []
     start = perf_counter()
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -93,13 +102,13 @@ def fresh_process(bundle: Path, threads: int = 0) -> tuple[ColdStart, Memory]:
     raise VitedgeError(f"{bundle} failed to run while its memory was measured: {reason}")
 
 
-def _run(bundle: Path, threads: int) -> None:
+def _run(bundle: Path, threads: int, *, allow_host_code: bool) -> None:
     """Open `bundle`, run it on its golden images, and print what that took."""
     there = (bundle / MANIFEST).is_file()
     on_gpu = there and runtime_of(read_manifest(bundle).target).processor == "gpu"
     before = _gpu_bytes() if on_gpu else None
     start = perf_counter()
-    artifact = open_bundle(bundle)
+    artifact = open_bundle(bundle, allow_host_code=allow_host_code)
     with open_session(artifact, threads) as session:
         loaded = perf_counter()
         feed = images_feed(artifact, session, session.inputs[0].shape[0] or 1)
@@ -144,7 +153,7 @@ def _peak() -> int:
 
 if __name__ == "__main__":
     try:
-        _run(Path(sys.argv[1]), int(sys.argv[2]))
+        _run(Path(sys.argv[1]), int(sys.argv[2]), allow_host_code=ALLOW in sys.argv[3:])
     except VitedgeError as error:
         print(error.what, error.fix, sep="\n")
         sys.exit(error.exit_code)

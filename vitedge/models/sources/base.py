@@ -127,11 +127,20 @@ def any_file(place: str, names: Sequence[str]) -> bool:
     """Whether one of the files `names` is in the folder `place`, or in the cache of that hub ID."""
     if Path(place).is_dir():
         return any((Path(place) / name).is_file() for name in names)
-    from huggingface_hub import try_to_load_from_cache
+    return any(cached(place, name) for name in names)
 
-    repo, _, revision = place.partition("@")
-    cached = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
-    return any(isinstance(path, str) for path in cached)
+
+def cached(hub_id: str, name: str) -> Path | None:
+    """Where the file `name` of a hub's ID lies on this machine; None where it is not here."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    repo, _, revision = hub_id.partition("@")
+    try:
+        path = try_to_load_from_cache(repo, name, revision=revision or None)
+    except HFValidationError:  # no ID: its library says so
+        return None
+    return Path(path) if isinstance(path, str) else None
 
 
 def downloaded(url: str) -> bool:

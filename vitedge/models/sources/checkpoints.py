@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vitedge.core import npz
+from vitedge.core import npz, safetensors, torch_file
 from vitedge.core.errors import InputError, error_line
+from vitedge.core.torch_file import EXPANSION, EXPANSION_FREE
 from vitedge.models.sources.layouts import to_timm
 from vitedge.models.sources.misfit import problems, refuse_misfit
 from vitedge.models.zoo import ZOO
@@ -65,7 +66,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no weights file at {path}", fix="check the path")
     try:
+        check_file(path)
         state = _content(path)
+    except InputError:
+        raise
     except Exception as error:  # pickle, zip, value, type, memory, safetensors and OS errors alike
         what, fix = _UNREADABLE.get(path.suffix, _UNREADABLE_PICKLE)
         raise InputError(f"{path} {what}: {error_line(error)}", fix=fix) from error
@@ -80,9 +84,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict (names to dense tensors)",
             fix="save model.state_dict() rather than the model",
         )
+    _check_size(state, path)
     require_finite(state, path)
     prefix = min((_TRAINING_PREFIXES.findall(name)[0] for name in state), key=len, default="")
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def check_file(path: Path) -> None:
+    """Raises InputError where a weights file would be far larger in memory than it is.
+
+    Any but .safetensors and .npz is one of torch's.
+    """
+    if path.suffix == ".safetensors":
+        safetensors.check(path)
+    elif path.suffix != ".npz":  # whose reader looks itself
+        torch_file.check(path)
 
 
 def _content(path: Path) -> Any:
@@ -91,10 +107,21 @@ def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return {name: tensor.to(device) for name, tensor in load_file(path).items()}
     if path.suffix == ".npz":
-        with npz.arrays(path) as arrays:
+        with npz.arrays(path, _UNREADABLE[".npz"][1]) as arrays:
             return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays}
     with torch.serialization.safe_globals([Namespace]):  # timm's and torchvision's training `args`
         return torch.load(path, map_location=device, weights_only=True)
+
+
+def _check_size(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise InputError where tensors repeat the bytes of `path` far more often than ties do."""
+    stated = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if stated > EXPANSION * path.stat().st_size + EXPANSION_FREE:
+        raise InputError(
+            f"{path} says that its tensors are {stated / 2**20:.0f} MiB, of a file of "
+            f"{path.stat().st_size / 2**20:.1f}",
+            fix="save its state_dict() as safetensors",
+        )
 
 
 def load_weights(

@@ -19,6 +19,7 @@ from vitedge.models.sources import (
     hf_outputs,
     hf_towers,
     hf_weights,
+    model_folder,
     random_weights,
     sizes,
 )
@@ -87,6 +88,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 
 def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> ReferenceModel:
     source = f"hf:{name}"
+    model_folder.check(name)
     config = _config(name, source)
     kind, head = hf_weights.architecture(config, request, source)
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ def architecture(config: Any, request: ModelRequest, source: str) -> tuple[Any, 
     import transformers
 
     names = getattr(config, "architectures", None) or []
-    is_named = names and isinstance(names[0], str)
+    is_named = isinstance(names, list) and names and isinstance(names[0], str)
     kind: Any = getattr(transformers, names[0], None) if is_named else None
     known = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
     if not known:
@@ -194,6 +195,8 @@ def _from_pretrained(
     weights: dict[str, Any] = {}
     if request.weights and not request.shapes_only:
         weights["state_dict"] = checkpoints.read_tensors(request.weights)
+    if not request.shapes_only:
+        _check_size(kind, config, source, **options)
     try:
         if request.random_weights or request.shapes_only:
             return kind._from_config(config, **shared, **options), _ALL_FITS
@@ -224,6 +227,23 @@ def _from_pretrained(
             fix="save both again with save_pretrained(); pickles with code are never run",
         ) from error
     return model, loading_info
+
+
+def _check_size(kind: Any, config: Any, source: str, **options: bool) -> None:
+    """Raise InputError where a model of `config` would be larger than this machine's memory."""
+    try:
+        with torch.device("meta"):
+            model = kind._from_config(config, **options)
+        size_bytes = 4 * sum(tensor.numel() for tensor in model.parameters())
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except Exception:  # whatever a config lacks: it is made again, and said then
+        return
+    if size_bytes > memory_bytes:
+        raise InputError(
+            f"{source}: its config.json is of a model of {size_bytes / 1e9:,.0f} GB, and this "
+            f"machine has {memory_bytes / 1e9:,.0f}",
+            fix="is it the right config.json?",
+        )
 
 
 def _settle(module: Any) -> None:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vitedge.core import bounded
 from vitedge.core.api import AnyPath
-from vitedge.core.errors import InputError, error_line, first_few
+from vitedge.core.errors import InputError, first_few
 from vitedge.models.zoo import numbered
 
 
@@ -45,14 +46,11 @@ def read_classes(source: AnyPath | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(source, (str, os.PathLike)):
         where, place = f"{os.fspath(source)}: line", Path(source)
+        fix = "give a text file with one class a line, in UTF-8"
         try:
-            lines = place.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"cannot read `classes` from {place}: "
-                f"{getattr(error, 'strerror', None) or error_line(error)}",
-                fix="give a text file with one class a line, in UTF-8",
-            ) from error
+            lines = bounded.read_lines(place, fix=fix)
+        except InputError as error:
+            raise InputError(f"`classes`: {error.what}", fix=fix) from error
     else:
         where, lines = "`classes`: name", [str(name) for name in source]
     names: dict[str, int] = {}

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Detection, Preprocess
+from vitedge.graph import limits
 from vitedge.graph.foreign.dimensions import bind, image_input
 from vitedge.graph.io import image_model, read
 from vitedge.models.sources import settings
@@ -24,7 +25,11 @@ def load(path: Path, request: ModelRequest) -> ReferenceModel:
     model, notes = file.model, list[str]()
     given = _preprocess(model, path, request, notes)
     size = (given.height, given.width) if given else (request.height, request.width)
+    image = image_input(model.graph)
+    was_open = image is not None and 0 in image.size
     bind(model, path, *size)
+    if was_open:  # else its sizes were looked at
+        limits.check_sizes(model, path)
     preprocess, outputs = image_model(model, path, given, request.task, request.model_output)
     rule = None
     if outputs.task == "detection":

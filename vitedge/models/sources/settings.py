@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from vitedge.core.errors import InputError
+from vitedge.core.json_document import read_settings
 from vitedge.core.spec import Preprocess
 from vitedge.core.toml import convert, load_toml
 from vitedge.models.sources.preprocessing_hf import from_hf
@@ -39,7 +37,7 @@ def read_preprocess(
     """
     if path.suffix != ".json":
         return load_toml(path, Preprocess)
-    settings = _read_json(path)
+    settings = read_settings(path)
     if not _PROCESSOR_KEYS & set(settings):
         return convert(settings, Preprocess, str(path))
     config = path.with_name(CONFIG)
@@ -53,23 +51,13 @@ def model_type(path: Path) -> str:
 
 
 def _model_type(config: Path) -> str:
-    return str(_read_json(config).get("model_type", "")) if config.is_file() else ""
+    return str(read_settings(config).get("model_type", "")) if config.is_file() else ""
 
 
 def processor_beside(path: Path) -> Path | None:
     """The file of an image processor beside a model."""
     nested, own = (beside(path, name) for name in (NESTED, PROCESSOR))
-    return nested if nested and "image_processor" in _read_json(nested) else own
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # UnicodeDecodeError and JSONDecodeError, too
-        raise InputError(f"cannot read {path}: {error}", fix="save it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object", fix="save it again")
-    return content
+    return nested if nested and "image_processor" in read_settings(nested) else own
 
 
 def beside(path: Path, name: str) -> Path | None:
@@ -105,7 +93,7 @@ def labels_of(path: Path, metadata: Mapping[str, str]) -> tuple[object, str]:
     config = beside(path, CONFIG)
     if config is None:
         return None, ""
-    return _read_json(config).get("id2label"), str(config)
+    return read_settings(config).get("id2label"), str(config)
 
 
 def of_size(preprocess: Preprocess, height: int | None, width: int | None) -> Preprocess:

@@ -12,7 +12,7 @@ import torch
 
 from vitedge.core.errors import InputError, VitedgeError, error_line, nearest
 from vitedge.models.preprocessing import from_timm
-from vitedge.models.sources import checkpoints, misfit, random_weights, sizes
+from vitedge.models.sources import checkpoints, misfit, model_folder, random_weights, sizes
 from vitedge.models.sources.base import (
     Missing,
     ModelIdentity,
@@ -45,6 +45,8 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     if not name.startswith(LOCAL) and not timm.is_model(name):
         known = timm.list_models()
         raise InputError(f"timm has no model '{name}'", fix=nearest(name.split(".")[0], known))
+    if name.startswith(LOCAL):
+        model_folder.check(name.partition(":")[2])
     if request.task in ("segmentation", "dense"):
         raise InputError("timm's models classify or give features", fix="drop `task`")
     timm.layers.set_fused_attn(False)  # its parts, not one operator, are what gets quantized

@@ -24,6 +24,8 @@ from vitedge.models.zoo import OWN_DATA, ZOO, ZooModel
 from vitedge.models.zoo.build import build
 from vitedge.models.zoo.configs import Config, ViTConfig
 
+CLASSES = 2**20
+"""Of a weights file; no data set has as many."""
 EMBEDDED_WEIGHTS = {name: Path(zoo.__file__).with_name(f"{name}.safetensors") for name in OWN_DATA}
 
 
@@ -63,6 +65,12 @@ def _build(arch: str, name: str, weights: Path | None, request: ModelRequest) ->
     state = checkpoints.read(weights) if weights else {}
     if state:
         config = checkpoints.adapt(config, state)
+        if config.num_classes > CLASSES:
+            raise InputError(
+                f"{weights} has a head of {config.num_classes:,} classes, and {CLASSES:,} are read "
+                "at most",
+                fix="is it the right file?",
+            )
         if not config.num_classes and request.task != "features":
             raise InputError(
                 f"{weights} has no classifier head: it is an encoder",

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitedge.core import bounded, safetensors
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Losses
 
@@ -65,6 +66,7 @@ def read(path: Path, fingerprint: Mapping[str, str]) -> tuple[Place, dict[str, T
 
     Raises InputError where it is damaged, or of another run.
     """
+    safetensors.check(path)
     try:
         with safe_open(path, framework="pt") as file:
             place = msgspec.json.decode((file.metadata() or {})["place"], type=Place)
@@ -91,7 +93,7 @@ class TrainingLog:
         self._path, self._listener = path, listener
         self.lines: list[dict[str, Any]] = []
         if step and path.exists():
-            parsed = (_parsed(line) for line in path.read_text(encoding="utf-8").splitlines())
+            parsed = map(_parsed, bounded.read_lines(path, fix="start anew with `force=True`"))
             self.lines = [line for line in parsed if line and line["step"] <= step]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in self.lines), encoding="utf-8")
         for line in self.lines:

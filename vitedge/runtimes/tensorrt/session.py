@@ -47,8 +47,8 @@ def open_engine(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
     with ExitStack() as stack:
         cuda = Cuda(stack, runtime.extra)
         loader = trt.Runtime(log)
-        if target.compile.version_compatible:
-            loader.engine_host_code_allowed = True  # such an engine brings its own runtime
+        if target.compile.version_compatible:  # such an engine brings its own runtime
+            loader.engine_host_code_allowed = verified.allow_host_code
         engine = loader.deserialize_cuda_engine(verified.path(ENGINE).read_bytes())
         if engine is None:
             raise UnavailableError(

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vitedge.core import bounded
+from vitedge.core.errors import InputError
 from vitedge.core.gpu import gpus
 
 _log = logging.getLogger(__name__)
+LIMIT_BYTES = 256 * 2**20
 
 
 def folder() -> Path:
@@ -33,8 +36,8 @@ def file(version: str) -> Path:
 def read(file: Path, config: Any, log: Any) -> None:
     """Let the builder's `config` start from `file`; one that does not load is ignored, and said."""
     content = b""
-    with contextlib.suppress(OSError):
-        content = file.read_bytes()
+    with contextlib.suppress(InputError):
+        content = bounded.read(file, LIMIT_BYTES)
     earlier = len(log.warnings)
     cache = config.create_timing_cache(content)
     accepted = cache is not None and config.set_timing_cache(cache, False)

@@ -5,6 +5,7 @@ All are checked before the gate does any work.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,9 @@ def plan(
         options.append((junit, "`junit`"))
     for path, option in options:
         files.check_writable(path, option)
-    options_by_path: dict[Path, str] = {}
+    options_by_path: dict[str, str] = {}
     for path, option in (*options, *others):
-        other = options_by_path.setdefault(path.resolve(), option)
+        other = options_by_path.setdefault(os.path.realpath(path), option)
         if other is not option:
             raise InputError(f"{other} and {option} are both {path}", fix="name another file")
     summary = Path(environment[STEP_SUMMARY]) if environment.get(STEP_SUMMARY) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge.core.bundle import LABELS, MANIFEST, read_manifest
+from vitedge.core.bundle import LABELS, MANIFEST, read_labels, read_manifest
 from vitedge.gate.subject import load
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def gather(verdict: Verdict) -> dict[str, ArtifactFiles]:
         artifacts[str(path)] = ArtifactFiles(
             report=subject.report,
             manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
-            labels=tuple(labels.read_text("utf-8").splitlines()) if labels.is_file() else (),
+            labels=read_labels(labels) if labels.is_file() else (),
             per_image=subject.evidence.per_image if subject.evidence else None,
         )
     return artifacts

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.core import files
 from vitedge.core.errors import InputError
+from vitedge.core.terminal import printable
 from vitedge.show.table import PAGE
-from vitedge.show.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment

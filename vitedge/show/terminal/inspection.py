@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from vitedge.core.manifest import Finding, Tensor
 from vitedge.core.spec import Preprocess
+from vitedge.core.terminal import printable
 from vitedge.measure.inspection import ModelFacts, QuantizedTensor, Row, TargetShare
 from vitedge.show.table import Column, Table, Value
 from vitedge.show.terminal import tables
-from vitedge.show.text import number, plain, printable
+from vitedge.show.text import number, plain
 
 if TYPE_CHECKING:
     from vitedge.measure.inspection import Inspection

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vitedge.core.commands import command
+from vitedge.core.terminal import printable, shortened
 from vitedge.show import columns
 from vitedge.show.table import TERMINAL, Row, Table, listed
-from vitedge.show.text import number, one_line, printable
+from vitedge.show.text import number, one_line
 from vitedge.show.text import plain as plain
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def grid(table: Table[Row], *, lined: bool = True, padding: int = 0) -> RichTabl
             no_wrap=kind in ("number", "interval", "code", "answer"),
         )
     for line in lines:
-        cells = zip(map(printable, line), columns, strict=True)
+        cells = zip(map(shortened, map(printable, line)), columns, strict=True)
         drawn.add_row(*(Text(t, ANSWERS[t] if c.kind == "answer" else "") for t, c in cells))
     return drawn
 
