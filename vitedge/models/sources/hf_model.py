@@ -76,6 +76,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     Raises InputError, and UnavailableError for what cannot be fetched or imported.
     """
     stay_offline_if_unreachable()
+    model_folder.check(name)
     try:
         note = import_transformers()
     except (ImportError, RuntimeError) as error:
@@ -88,7 +89,6 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 
 def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> ReferenceModel:
     source = f"hf:{name}"
-    model_folder.check(name)
     config = _config(name, source)
     kind, head = hf_weights.architecture(config, request, source)
     torch.manual_seed(0)
