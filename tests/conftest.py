@@ -93,8 +93,9 @@ def turns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from vitedge.measure.latency.lock import exclusive_timing
 
     place = tmp_path_factory.mktemp("turns") / "bench.lock"
+    timing = exclusive_timing.__wrapped__  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exclusive_timing.__wrapped__, "__defaults__", (place,))  # type: ignore[attr-defined]
+        patch.setattr(timing, "__defaults__", (place, *timing.__defaults__[1:]))
         yield
 
 
