@@ -187,7 +187,7 @@ def _preprocess(name: str, config: Any, notes: list[str]) -> Preprocess:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
         if not isinstance(settings, dict):
             raise ValueError(f"it holds a {type(settings).__name__}, not an object")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         if (Path(name) / PROCESSOR).is_file() or "valid JSON" in str(error):
             raise InputError(
                 f"hf:{name}: its {PROCESSOR} cannot be read: {error_line(error)}",
