@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+import sys
 from pathlib import Path
 
 from vitedge.core.errors import InputError
@@ -38,14 +41,52 @@ def replace(path: Path, content: bytes, fix: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        _remove_stale(path)
         temporary.unlink(missing_ok=True)
         with temporary.open("xb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}", fix=fix) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed processes have left of writing `path`."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = temporary.name.rpartition(".")[2]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number; on Windows, where asking ends it, there is."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush to disk what its files are called."""
+    if sys.platform == "win32":  # which opens none
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _places(path: Path) -> tuple[Path, Path]:

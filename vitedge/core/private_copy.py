@@ -38,11 +38,15 @@ class PrivateCopy:
         place = _place()
         _remove_stale(place)
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+            while True:
+                self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+                lock = _lock(self.path)
+                if lock is not None:
+                    break  # else another process has just taken it for one that was left
         except OSError as error:
             raise _no_room(place, error) from error
         self.digests: dict[str, str] = {}
-        self._finalizer = weakref.finalize(self, _remove, self.path, _lock(self.path), os.getpid())
+        self._finalizer = weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
     def add(self, source: Path, size_bytes: int, sha256: str) -> None:
         """Copy the file `source` here, under its name, if it is of that size and hash.
@@ -170,16 +174,25 @@ def _no_room(place: Path, error: OSError) -> InputError:
     return InputError(f"no copy of the artifact in {place}: {error.strerror}", fix=fix)
 
 
-def _lock(folder: Path) -> int:
-    """An open descriptor that holds the lock of `folder`; -1 where the system has none."""
+def _lock(folder: Path) -> int | None:
+    """An open descriptor that holds the lock of `folder`; -1 where the system has none.
+
+    None where another process has removed it.
+    """
     if sys.platform == "win32":
         return -1
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY)
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if folder.is_dir():
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _remove(folder: Path, lock: int, owner: int) -> None:

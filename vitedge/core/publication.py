@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vitedge.core.bundle import MANIFEST
 from vitedge.core.errors import InputError
+from vitedge.core.files import is_alive, sync_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Of renameat2(2)."""
@@ -48,18 +49,8 @@ def workspace(output: Path) -> Iterator[Path]:
 def _remove_stale(output: Path) -> None:
     for path in output.glob(".vitedge-*"):
         pid = path.name.split("-")[1]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not is_alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def check_replaceable(final: Path) -> None:
@@ -90,7 +81,7 @@ def publish(staged: Path, final: Path) -> None:
             if not final.exists():
                 old.rename(final)
             raise
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def _exchange(left: Path, right: Path) -> bool:
@@ -117,14 +108,4 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # which opens none
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)

@@ -121,3 +121,19 @@ def test_a_fork_that_ends_takes_nothing_with_it(place):
         os._exit(0)
     os.waitpid(child, 0)
     assert copy.path.is_dir()
+
+
+def test_processes_that_begin_at_once_do_not_take_each_others_folder_for_a_left_one(place):
+    """Each removes what is not locked; between making a folder and locking it there is a moment."""
+    code = (
+        "from vitedge.core.private_copy import PrivateCopy\n"
+        "for _ in range(150):\n"
+        "    copy = PrivateCopy(); copy.write('name', b'content'); assert copy.path.is_dir()\n"
+        "    copy._finalizer()\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(4)
+    ]
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, errors
+    assert not list(place.iterdir())

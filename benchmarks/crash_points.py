@@ -1,0 +1,86 @@
+"""Every place where a job changes its output, and the job dies there or the disk is full or broken.
+
+python -m benchmarks.crash_points [JOB…]     (export, validate, accept; some minutes)
+
+Nothing may be lost: each artifact, report and baseline is the old or the new one, whole; an INT8
+beside another FP32 is refused; and the next run leaves what it should, and nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from benchmarks import peers
+from tests.support import crash, crash_jobs
+from tests.support.warm import Warm
+
+
+def main():
+    names = sys.argv[1:] or list(crash_jobs.JOBS)
+    rows, wrong = [], []
+    with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
+        for name in names:
+            counts = Counter()
+            for site, how, outcome in points(name, Path(folder) / name):
+                counts[how] += 1
+                wrong += [f"{name}, {how}, {site}: {what}" for what in outcome]
+            rows.append((name, *(counts[how] for how in crash.HOW)))
+    peers.table(("", *crash.HOW), rows)
+    for line in wrong:
+        print(line)
+    peers.verdict(f"{len(wrong)} of them lose or mix something (0)", not wrong)
+
+
+def points(name, folder, sample=None, seed=0):
+    """Every site of a job and way to end there, or a `sample` of them, and what was wrong."""
+    folder.mkdir()
+    warm = Warm(crash_jobs.prepare)
+    try:
+        _done(warm.run(_template, str(folder / "old")))
+        old = _done(warm.run(_models, str(folder / "old")))
+        traced = crash_jobs.copy(folder / "old", folder / "new")
+        new = _done(warm.run(crash_jobs.trace, traced, name))
+        pairs = [(site, how) for site in new["sites"] for how in crash.HOW]
+        if sample:
+            pairs = random.Random(seed).sample(pairs, sample)
+        for place, (site, how) in enumerate(pairs):
+            broken = crash_jobs.copy(folder / "old", folder / str(place))
+            ended = warm.run(crash_jobs.strike, broken, name, site, how)
+            examined = warm.run(crash_jobs.examine, broken, name, old["models"], new["models"])
+            yield crash.Site(*site), how, _wrong(how, ended, examined)
+    finally:
+        warm.close()
+
+
+def _wrong(how, ended, examined):
+    """What is not as it should be, of how a job ended and what it left."""
+    if how == "kill":
+        outcome = [] if "died: 9" in ended.get("crashed", "") else [f"it was not killed: {ended}"]
+    else:
+        words = ended.get("ended", "crashed")
+        outcome = [] if words.startswith(("refused", "done")) else [f"{ended}"]
+    return outcome + (examined.get("wrong") or ([str(examined)] if "wrong" not in examined else []))
+
+
+def _done(row):
+    if "crashed" in row:
+        raise RuntimeError(row["crashed"])
+    return row
+
+
+def _template(folder):
+    Path(folder).mkdir()
+    crash_jobs.template(Path(folder))
+    return {}
+
+
+def _models(folder):
+    return {"models": crash_jobs.models(Path(folder))}
+
+
+if __name__ == "__main__":
+    main()
