@@ -18,6 +18,7 @@ import msgspec
 
 from vitedge.core import bounded
 from vitedge.core.errors import InputError, first_few
+from vitedge.core.json_document import parse
 from vitedge.core.keys import Key
 
 SIGNATURE = "signature.json"
@@ -76,15 +77,15 @@ def verified(folder: Path, keys: Sequence[Key]) -> Signature:
     file = folder / SIGNATURE
     if not os.path.lexists(file):
         raise InputError(f"{folder} is not signed: it has no {SIGNATURE}", fix=AGAIN)
-    content = bounded.read(file, LIMIT_BYTES, follow=False)
+    content = parse(bounded.read(file, LIMIT_BYTES, follow=False), file, AGAIN)
     try:
-        document = msgspec.json.decode(content, type=_Document)
+        document = msgspec.convert(content, _Document)
         public, envelope = document.verification_material.public_key, document.dsse_envelope
         if public is None:
             raise ValueError("it was made with no key; see docs/trust.md for Sigstore's identities")
-        statement = msgspec.json.decode(envelope.payload, type=_Statement)
+        statement = msgspec.convert(parse(envelope.payload, file, AGAIN), _Statement)
         digests = statement.digests()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except ValueError as error:  # msgspec's are
         raise InputError(f"{file} cannot be read: {error}", fix=AGAIN) from error
     key = next((key for key in keys if key.fingerprint == public.hint), None)
     if key is None:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from vitedge.core import bounded, files
+from vitedge.core import files
 from vitedge.core.errors import InputError
+from vitedge.core.json_document import read_json
 from vitedge.core.keys import Key, public_key
 from vitedge.core.signature import SIGNATURE, Signature, verified
 
@@ -124,8 +125,8 @@ def _read(path: Path) -> _Record:
         return _Record()
     fix = "is it the right file? A new one is made where there is none"
     try:
-        record = msgspec.json.decode(bounded.read(path), type=_Record)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        record = msgspec.convert(read_json(path, fix=fix), _Record)
+    except msgspec.ValidationError as error:
         raise InputError(f"{path} cannot be read: {error}", fix=fix) from error
     if record.schema != SCHEMA:
         raise InputError(f"{path} is not of schema '{SCHEMA}'", fix=fix)

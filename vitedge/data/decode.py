@@ -91,9 +91,9 @@ def listing(folder: str) -> tuple[list[str], list[str]]:
         raise InputError(
             f"cannot read the folder '{folder}': {error.strerror}", fix="check its permissions"
         ) from error
-    folders = [e.name for e in entries if e.is_dir()]
-    files = [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
-    return folders, files
+    within = {e.name for e in entries if os.path.isdir(e.path)}  # False where links go in a circle
+    images = (e for e in entries if e.name.lower().endswith(SUFFIXES))
+    return sorted(within), [e.path for e in images if e.name not in within]
 
 
 def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:

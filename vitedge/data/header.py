@@ -73,7 +73,7 @@ def others(folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
     for entry in entries:
         if entry.name[0] == ".":
             yield entry.path
-        elif entry.is_dir():
+        elif os.path.isdir(entry.path):  # False where links go in a circle
             yield from others(entry.path, above | {real})
         elif not entry.name.lower().endswith(SUFFIXES):
             yield entry.path

@@ -132,9 +132,11 @@ def any_file(place: str, names: Sequence[str]) -> bool:
 
 def cached(hub_id: str, name: str) -> Path | None:
     """Where the file `name` of a hub's ID lies on this machine; None where it is not here."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:  # then nothing is cached
+        return None
     repo, _, revision = hub_id.partition("@")
     try:
         path = try_to_load_from_cache(repo, name, revision=revision or None)

@@ -76,6 +76,7 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
     Raises InputError, and UnavailableError for what cannot be fetched or imported.
     """
     stay_offline_if_unreachable()
+    model_folder.check(name)
     try:
         note = import_transformers()
     except (ImportError, RuntimeError) as error:
@@ -88,7 +89,6 @@ def load(name: str, request: ModelRequest) -> ReferenceModel:
 
 def _load(name: str, request: ModelRequest, notes: tuple[str, ...]) -> ReferenceModel:
     source = f"hf:{name}"
-    model_folder.check(name)
     config = _config(name, source)
     kind, head = hf_weights.architecture(config, request, source)
     torch.manual_seed(0)
@@ -187,7 +187,7 @@ def _preprocess(name: str, config: Any, notes: list[str]) -> Preprocess:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
         if not isinstance(settings, dict):
             raise ValueError(f"it holds a {type(settings).__name__}, not an object")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         if (Path(name) / PROCESSOR).is_file() or "valid JSON" in str(error):
             raise InputError(
                 f"hf:{name}: its {PROCESSOR} cannot be read: {error_line(error)}",

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitedge.core.bounded import open_regular
+from vitedge.core.bounded import open_regular, read
 from vitedge.core.errors import InputError
 from vitedge.core.json_document import read_settings
 from vitedge.models.sources.base import cached
 from vitedge.models.sources.checkpoints import check_file
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-_SETTINGS = (
-    *("config.json", "preprocessor_config.json", "processor_config.json"),
-    *("generation_config.json", "tokenizer_config.json"),
-)
+_SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 LAYERS = 1024
 _INDEX = ".index.json"
 
@@ -32,6 +30,8 @@ def check(place: str) -> None:
     for path in sorted(folder.iterdir()):
         if path.name.endswith(_INDEX):
             _check_shards(path, read_settings(path).get("weight_map"))
+        elif path.name in _PROCESSORS:  # parsed where it is asked for: a user may give another
+            read(path)
         elif path.name in _SETTINGS:
             _check_layers(path, read_settings(path))
         elif path.suffix == ".json":  # a tokenizer's is long
