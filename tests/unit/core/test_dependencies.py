@@ -20,7 +20,7 @@ HOLES = {
     "onnx": ("1.21", "CVE-2026-27489, CVE-2026-34446: external data outside the model's folder"),
     "onnxruntime": (
         "1.24.1",
-        "reads external data outside the model's folder (tried up to 1.23.2)",
+        "reads external data outside the model's folder (up to 1.23.2)",
     ),
     "protobuf": ("6.31.1", "CVE-2025-4565: recursion of a nested message in its Python parser"),
     "jinja2": ("3.1.6", "CVE-2025-27516: a template leaves its sandbox"),
