@@ -185,7 +185,7 @@ def test_every_model_has_a_card(vitedge):
     [
         ("shapes", "miou", 0.85, "background"),
         pytest.param("shapes-setr", "miou", 0.80, "background", marks=pytest.mark.heavy),
-        ("shapes-detr", "map", 0.60, "circle"),
+        pytest.param("shapes-detr", "map", 0.60, "circle", marks=pytest.mark.heavy),  # as the demo
     ],
 )
 def test_the_embedded_models_of_scenes_need_no_flags(
