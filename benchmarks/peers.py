@@ -23,12 +23,12 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import VerifiedFiles, runtime_of
-from vitedge.data.open import EMBEDDED, open_images
+from vitedge.data.open import open_images
 from vitedge.export import job
 from vitedge.export.request import ExportRequest
 from vitedge.measure.accuracy.validation import predict_all
 from vitedge.models.sources import ModelRequest
-from vitedge.models.zoo import ZOO
+from vitedge.models.zoo import OWN_DATA, ZOO
 from vitedge.quant import int8
 from vitedge.runtimes import open_session
 
@@ -85,7 +85,7 @@ def export(model, targets, folder, precision="int8", **options):
     `options` are fields of ExportRequest.
     """
     if isinstance(model, str):
-        model = ModelRequest(model, random_weights=model not in EMBEDDED)
+        model = ModelRequest(model, random_weights=model not in OWN_DATA)
     request = ExportRequest(
         model, tuple(targets), precision, duration_s=0, output=folder, force=True, **options
     )

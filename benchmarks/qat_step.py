@@ -21,9 +21,9 @@ from torch import nn
 from benchmarks import peers
 from vitedge.core import catalog
 from vitedge.core.machine import describe_machine
-from vitedge.data.open import EMBEDDED
 from vitedge.export.onnx import export
 from vitedge.models.sources import ModelRequest, resolve
+from vitedge.models.zoo import OWN_DATA
 from vitedge.quant.calibrate import calibrate
 from vitedge.quant.placement import Placement
 from vitedge.quant.qat.network import Network
@@ -89,7 +89,7 @@ def _peak_mib(model, way, options):
 
 def _steps(name, target, batch, ways):
     """One step of training, for each way."""
-    model = resolve(ModelRequest(name, random_weights=name not in EMBEDDED))
+    model = resolve(ModelRequest(name, random_weights=name not in OWN_DATA))
     found = catalog.find_target(target, describe_machine(threads=0))
     height, width = model.identity.preprocess.height, model.identity.preprocess.width
     images = peers.photographs(max(batch, 8), height, width, seed=0)
