@@ -1,13 +1,14 @@
 # make demo   install and run the whole job    make test   every test CI runs
 # make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
 # make arm    artifacts for Arm, run by QEMU  (Debian, Ubuntu; may ask for sudo)
+# make audit  known holes of the pins (needs pypi.org's advisories)
 # make action write the limits of `vitedge gate` into the GitHub action
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench arm action reference clean
+.PHONY: install demo test lint bench arm audit action reference clean
 
 install: $(VENV)/installed
 
@@ -32,6 +33,10 @@ bench: $(VENV)/installed-dev
 arm: $(VENV)/installed-dev
 	command -v qemu-aarch64-static >/dev/null || apt-get install -y -qq qemu-user-static || sudo apt-get install -y -qq qemu-user-static
 	$(BIN)/pytest -n 0 -m heavy -rs tests/e2e/test_arm.py
+
+audit: $(VENV)/installed-dev
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --disable-pip --no-deps -r constraints.txt
 
 action: $(VENV)/installed
 	$(BIN)/python .github/actions/gate/limits.py

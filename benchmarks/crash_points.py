@@ -27,11 +27,11 @@ def main():
             counts = Counter()
             for site, how, outcome in points(name, Path(folder) / name):
                 counts[how] += 1
-                wrong += [f"{name}, {how}, {site}: {what}" for what in outcome]
+                lines = [f"{name}, {how}, {site}: {what}" for what in outcome]
+                print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+                wrong += lines
             rows.append((name, *(counts[how] for how in crash.HOW)))
     peers.table(("", *crash.HOW), rows)
-    for line in wrong:
-        print(line)
     peers.verdict(f"{len(wrong)} of them lose or mix something (0)", not wrong)
 
 

@@ -25,6 +25,8 @@ HOW = ("kill", "ENOSPC", "EIO")
 FRAMES = 3
 """Of ours, innermost first, that tell one site from another."""
 _OURS = str(Path(vitedge.__file__).parent)
+_RANDOM = r"(?<=[.-])[a-z0-9_]{8}(?=\.|$)|\d+"
+"""What differs from run to run in the names of temporary files."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _PATHS = {"os.rename": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1}
 """Audit events, and how many paths they begin with."""
@@ -61,7 +63,7 @@ class Watch:
         try:
             text = os.path.abspath(os.fsdecode(path))
             if text.startswith(self._folder):
-                name = re.sub(r"\d+|-[a-z0-9_]{8}(?=/|$)", "", os.path.basename(text))
+                name = re.sub(_RANDOM, "", os.path.basename(text))
                 name = "" if text == self._folder else name
                 self._told(Site(call, name, _frames()))
         finally:

@@ -37,10 +37,11 @@ def workspace(output: Path) -> Iterator[Path]:
     try:
         yield work
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise
+        fix = "look at the disk" if error.errno == errno.EIO else "free some space"
         raise InputError(
-            f"cannot write to {output}: {error.strerror}", fix="free some space, or use `output`"
+            f"cannot write to {output}: {error.strerror}", fix=f"{fix}, or use `output`"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
