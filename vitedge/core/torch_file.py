@@ -19,6 +19,8 @@ from vitedge.core.zip_file import open_zip
 MEMBERS = 2**16
 PICKLE_BYTES = 8 * 2**20
 """Names, shapes and settings; every opcode of it may make an object."""
+OPERATIONS = 2_000_000
+"""Of a pickle: a tensor takes 25."""
 EXPANSION, EXPANSION_FREE = 8, 64 * 2**20
 """How many times its file's size the members, or its tensors, may be, and bytes beside that."""
 WEIGHT = 2**20
@@ -88,7 +90,9 @@ def _operations(stream: IO[bytes]) -> Iterator[tuple[str, object]]:
     """Every operation of a pickle, and its argument. Raises ValueError for endless tuples."""
     stack: list[int] = []  # how many values each holds; -1: a mark
     memo: dict[object, int] = {}
-    for operation, argument, _ in pickletools.genops(stream):
+    for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+        if count > OPERATIONS:
+            raise ValueError("its pickle is too long for names and shapes")
         name, before = operation.name, operation.stack_before
         yield name, argument
         if name in ("BINGET", "LONG_BINGET", "GET"):

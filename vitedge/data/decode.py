@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from vitedge.core.spec import Exif
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
 
+FOLDERS = 50_000
+"""In a data set, at most."""
 MAX_PIXELS = 64_000_000
 """A larger image is skipped, before it is decoded and before it is resized."""
 
@@ -94,6 +96,28 @@ def listing(folder: str) -> tuple[list[str], list[str]]:
     within = {e.name for e in entries if os.path.isdir(e.path)}  # False where links go in a circle
     images = (e for e in entries if e.name.lower().endswith(SUFFIXES))
     return sorted(within), [e.path for e in images if e.name not in within]
+
+
+def folders_below(folder: str, outside: str = "") -> Iterator[str]:
+    """`folder` and those in it, links followed, but none twice: links may lead round and round.
+
+    Where one leads to the folder `outside`, it is not followed. Raises InputError where there is
+    no end of them.
+    """
+    seen = {os.path.realpath(outside)} if outside else set[str]()
+    pending = [folder]
+    while pending:
+        path = pending.pop()
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        if len(seen) > FOLDERS:
+            raise InputError(
+                f"'{folder}' holds more than {FOLDERS:,} folders", fix="is it the right one?"
+            )
+        yield path
+        pending += [os.path.join(path, name) for name in reversed(listing(path)[0])]
 
 
 def read_images(path: str, target: str) -> tuple[NDArray[np.uint8], NDArray[Any] | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from vitedge.core.spec import Exif
-from vitedge.data.decode import FORMATS, SUFFIXES
+from vitedge.data.decode import FORMATS, SUFFIXES, folders_below
 
 _ORIENTATION = 0x0112
 _MAGIC = {
@@ -63,17 +63,12 @@ def content(path: str) -> str:
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
 
 
-def others(folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+def others(folder: str) -> Iterator[str]:
     """Paths below `folder` that are not read as images: hidden ones, and other kinds of files."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as scan:
-        entries = sorted(scan, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name[0] == ".":
-            yield entry.path
-        elif os.path.isdir(entry.path):  # False where links go in a circle
-            yield from others(entry.path, above | {real})
-        elif not entry.name.lower().endswith(SUFFIXES):
-            yield entry.path
+    for below in folders_below(folder):
+        with os.scandir(below) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        for entry in entries:
+            image = entry.name.lower().endswith(SUFFIXES)
+            if entry.name[0] == "." or not (image or os.path.isdir(entry.path)):
+                yield entry.path

@@ -23,7 +23,14 @@ from PIL import Image
 from vitedge.core.errors import InputError, first_few, nearest
 from vitedge.core.spec import WITH_CLASSES, Preprocess, Task
 from vitedge.data import boxes, masks, shapes
-from vitedge.data.decode import Skip, check_images, decode, listing, read_images
+from vitedge.data.decode import (
+    Skip,
+    check_images,
+    decode,
+    folders_below,
+    listing,
+    read_images,
+)
 from vitedge.data.geometry import fit, unchanged
 from vitedge.data.imageset import UNLABELLED, ImageSet, Objects, Sample
 from vitedge.data.placement import placement
@@ -275,7 +282,8 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
     classes = [UNLABELLED] * len(files)
     strata = list(classes)
     for number, folder in enumerate(folders):
-        class_files = _images_below(os.path.join(path, folder), frozenset({os.path.realpath(path)}))
+        below = folders_below(os.path.join(path, folder), outside=path)
+        class_files = [file for place in below for file in listing(place)[1]]
         files += class_files
         classes += [index_of.get(folder, UNLABELLED)] * len(class_files)
         strata += [number] * len(class_files)
@@ -288,17 +296,6 @@ def _open_folder(path: str, role: Role, preprocess: Preprocess, labels: Sequence
         return fit(decode(files[index], preprocess.exif), preprocess), classes[index]
 
     return ImageSet(path, len(files), load, decodes=True, strata=strata, paths=files)
-
-
-def _images_below(folder: str, above: frozenset[str]) -> list[str]:
-    """Paths of all images in `folder`, links followed unless to one of the folders `above`."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return []
-    folders, files = listing(folder)
-    for name in folders:
-        files += _images_below(os.path.join(folder, name), above | {real})
-    return files
 
 
 def class_indices(
