@@ -124,7 +124,8 @@ def _scale_later(product: Any, operators: Any) -> Any:
         return product  # it makes floats of integers, which the product reads
     readers = product.output(0).get_target_inputs()
     product.input(0).replace_source_output(value)
-    later = operators.multiply(product.output(0), operators.constant(factor))
+    scalar = operators.constant(factor.astype(value.get_element_type().to_dtype()))
+    later = operators.multiply(product.output(0), scalar)
     later.set_friendly_name(scaling.get_friendly_name())
     for reader in readers:
         reader.replace_source_output(later.output(0))
