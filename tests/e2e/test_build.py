@@ -6,6 +6,7 @@ import os
 import shutil
 
 import msgspec
+import onnx
 import pytest
 
 from tests.support import small_graphs
@@ -124,7 +125,11 @@ def test_a_cpu_runtime_and_no_artifact_have_nothing_to_build(small_bundle, tmp_p
 def test_a_version_out_of_range_is_not_built_with(small_bundle, tmp_path, vitedge):
     target = msgspec.structs.replace(catalog.targets()["rtx-40"], versions=("99", "100"))
     waiting = manifest.Build(state="on the device", why="exported elsewhere")
-    path = small_bundle(tmp_path / "later", target=target, build=waiting)
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20]> g (float[1] x) => (float[1] y) { y = Relu(x) }'
+    )
+    content = model.SerializeToString()
+    path = small_bundle(tmp_path / "later", content, target=target, build=waiting)
     ran = vitedge("build", path, code=3)
     assert "out of range" in ran.stderr and "tensorrt-rtx>=99" in ran.stderr
 

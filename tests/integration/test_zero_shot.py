@@ -127,7 +127,7 @@ def test_it_is_looked_at_by_its_shapes_alone(hub, family):
         ("", "names no class"),
         ("cat\nCat\n", "classes 'cat' and 'Cat' are the same text to its tokenizer"),
         ("cat\n" + "dog " * 50 + "\n", "takes texts of 48 tokens, and these classes are longer"),
-        (b"\xff\xfe", "cannot read `classes` from"),
+        (b"\xff\xfe", "`classes`: cannot read"),
     ],
 )
 def test_classes_that_are_none(hub, tmp_path, text, says):
@@ -140,7 +140,7 @@ def test_a_file_of_classes_may_come_from_anywhere(hub, tmp_path):
     file = tmp_path / "labels.txt"
     file.write_bytes("\ufeffcircle\r\nwhite   ring".encode())
     assert load(f"hf:{hub['clip']}", classes=file).identity.labels == ("circle", "white ring")
-    assert "cannot read `classes` from" in refusal(hub["clip"], classes=tmp_path / "none.txt")
+    assert "`classes`: cannot read" in refusal(hub["clip"], classes=tmp_path / "none.txt")
 
 
 @pytest.mark.parametrize(

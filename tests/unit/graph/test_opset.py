@@ -55,20 +55,9 @@ def test_it_computes_the_same(opset, tmp_path):
     np.testing.assert_allclose(Runner(path)(X)[0], Runner(source)(X)[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("opset", "to", "body", "named"),
-    [
-        (
-            18,
-            17,
-            "s = Shape(x) b = BitwiseNot(s) c = BitwiseNot(b) y = Reshape(x, c)",
-            "BitwiseNot",
-        ),
-        (6, 20, "y = Relu(x)", "opset 6; 7 to 25"),
-    ],
-)
-def test_what_stands_in_the_way_is_named(opset, to, body, named, tmp_path):
-    source = model(body, opset, tmp_path / "a.onnx")
-    with pytest.raises(InputError, match=named) as caught:
-        canonical(source, tmp_path / "b.onnx", to, X, "mine.onnx")
-    assert f"opset {to}" in caught.value.fix
+def test_what_stands_in_the_way_is_named(tmp_path):
+    body = "s = Shape(x) b = BitwiseNot(s) c = BitwiseNot(b) y = Reshape(x, c)"
+    source = model(body, 18, tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="BitwiseNot") as caught:
+        canonical(source, tmp_path / "b.onnx", 17, X, "mine.onnx")
+    assert "opset 17" in caught.value.fix

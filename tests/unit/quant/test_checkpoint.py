@@ -34,8 +34,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     path = tmp_path / "last.safetensors"
     write(path, TENSORS, PLACE)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match="is no checkpoint that can be read"):
+    with pytest.raises(InputError, match="is not a whole safetensors file") as caught:
         read(path, OF)
+    assert "start anew" in caught.value.fix
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):

@@ -61,12 +61,18 @@ def write(path: Path, tensors: Mapping[str, Tensor], place: Place) -> None:
         ) from error
 
 
+_ANEW = "start anew with `force=True`"
+
+
 def read(path: Path, fingerprint: Mapping[str, str]) -> tuple[Place, dict[str, Tensor]]:
     """Place and tensors of the checkpoint at `path` of the run with this `fingerprint`.
 
     Raises InputError where it is damaged, or of another run.
     """
-    safetensors.check(path)
+    try:
+        safetensors.check(path)
+    except InputError as error:
+        raise InputError(error.what, fix=_ANEW) from error
     try:
         with safe_open(path, framework="pt") as file:
             place = msgspec.json.decode((file.metadata() or {})["place"], type=Place)
@@ -74,7 +80,7 @@ def read(path: Path, fingerprint: Mapping[str, str]) -> tuple[Place, dict[str, T
     except (OSError, SafetensorError, KeyError, msgspec.DecodeError) as error:
         raise InputError(
             f"{path} is no checkpoint that can be read: {_reason(error)}",
-            fix="start anew with `force=True`",
+            fix=_ANEW,
         ) from error
     differs = [name for name, digest in fingerprint.items() if place.of.get(name) != digest]
     if differs:
