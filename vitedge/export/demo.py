@@ -45,7 +45,7 @@ def run(name: str, output: Path, steps: Steps) -> Demo:
         raise missing(error.name or "torch", "export") from error
     if name not in OWN_DATA:
         raise InputError(
-            f"`model={name!r}` is none that images are embedded for", fix=nearest(name, OWN_DATA)
+            f"no images are embedded for `model={name!r}`", fix=nearest(name, OWN_DATA)
         )
     untimed = 0.0  # it is timed below, in one run with PyTorch
     source = ModelRequest(name)
