@@ -1,4 +1,4 @@
-"""What is run and broken off: export, validate, gate --accept and qat, of a small classifier."""
+"""What is run and broken off: export, validate and gate --accept, of a small classifier."""
 
 from __future__ import annotations
 
