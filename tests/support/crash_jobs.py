@@ -1,4 +1,4 @@
-"""What is run and broken off: export, validate and gate --accept, of a small classifier."""
+"""What is run and broken off: export, qat, validate and gate --accept, of a small classifier."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from tests.support import crash
 from vitedge.core import report
 from vitedge.core.bundle import bundles_in, open_bundle
 from vitedge.core.errors import InputError
-from vitedge.core.spec import Preprocess
+from vitedge.core.spec import Preprocess, Training
 from vitedge.gate import baseline
 from vitedge.measure.accuracy import evidence
 
 SIDE, CLASSES = 16, ("a", "b", "c", "d")
 INT8 = "small-onnxruntime-cpu-int8"
 PREPROCESS = Preprocess(height=SIDE, width=SIDE)
+TRAINING = Training(epochs=2, batch_size=4, held_out=0.25, checkpoint_steps=2, floats="fp32")
 
 
 def prepare() -> object:
@@ -40,12 +41,42 @@ def template(folder: Path) -> None:
     labels = np.arange(24) % len(CLASSES)
     np.savez(folder / "calib.npz", images=images[:8], labels=labels[:8])
     np.savez(folder / "eval.npz", images=images[8:], labels=labels[8:])
+    np.savez(folder / "train.npz", images=images[8:])
     _export(folder, seed=0)
     _validate(folder)
     _accept(folder)
 
 
 def _export(folder: Path, seed: int = 1) -> None:
+    ve.export(
+        _model(seed),
+        targets=["onnxruntime-cpu"],
+        precision="int8",
+        only=True,
+        calib_data=folder / "calib.npz",
+        output=folder / "artifacts",
+        duration_s=0,
+        force=True,
+    )
+
+
+def _qat(folder: Path) -> None:
+    """Train; where a run was broken off, go on with it."""
+    resume = any((folder / "artifacts").glob(".*.qat"))
+    ve.qat(
+        _model(seed=1),
+        target="onnxruntime-cpu",
+        train_data=str(folder / "train.npz"),
+        training=TRAINING,
+        calib_data=str(folder / "calib.npz"),
+        output=folder / "artifacts",
+        duration_s=0,
+        resume=resume,
+        force=True,
+    )
+
+
+def _model(seed: int) -> ve.ReferenceModel:
     torch.manual_seed(seed)
     module = nn.Sequential(
         nn.Conv2d(3, 8, 4, 4),
@@ -55,16 +86,7 @@ def _export(folder: Path, seed: int = 1) -> None:
         nn.GELU(),
         nn.Linear(64, len(CLASSES)),
     )
-    ve.export(
-        ve.load(module, preprocess=PREPROCESS, labels=CLASSES, name="small"),
-        targets=["onnxruntime-cpu"],
-        precision="int8",
-        only=True,
-        calib_data=folder / "calib.npz",
-        output=folder / "artifacts",
-        duration_s=0,
-        force=True,
-    )
+    return ve.load(module, preprocess=PREPROCESS, labels=CLASSES, name="small")
 
 
 def _validate(folder: Path) -> None:
@@ -78,6 +100,7 @@ def _accept(folder: Path) -> None:
 
 JOBS: dict[str, Callable[[Path], None]] = {
     "export": _export,
+    "qat": _qat,
     "validate": _validate,
     "accept": _accept,
 }

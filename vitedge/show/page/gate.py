@@ -58,6 +58,7 @@ def render(verdict: Verdict, artifacts: Mapping[str, ArtifactFiles], command: st
         "artifacts": _artifacts([*zip(answers.values(), reports, strict=True)]),
         "intervals": intervals(rows),
         "limits": Table("Limits", checks.COLUMNS, rows),
+        "signatures": list(checks.signatures(verdict)),
         "pareto": pareto.pictures(measured),
         "distribution": latency.distributions(reports),
         "series": latency.series(reports),
