@@ -1,6 +1,6 @@
 """Every place where a job changes its output, and the job dies there or the disk is full or broken.
 
-python -m benchmarks.crash_points [JOB…]     (export, validate, accept; some minutes)
+python -m benchmarks.crash_points [JOB…]     (export, qat, validate, accept; half an hour)
 
 Nothing may be lost: each artifact, report and baseline is the old or the new one, whole; an INT8
 beside another FP32 is refused; and the next run leaves what it should, and nothing else.
@@ -8,11 +8,15 @@ beside another FP32 is refused; and the next run leaves what it should, and noth
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from benchmarks import peers
 from tests.support import crash, crash_jobs
@@ -25,7 +29,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="vitedge-bench-") as folder:
         for name in names:
             counts = Counter()
-            for site, how, outcome in points(name, Path(folder) / name):
+            for site, how, outcome in points(name, Path(folder) / name, workers=os.cpu_count()):
                 counts[how] += 1
                 lines = [f"{name}, {how}, {site}: {what}" for what in outcome]
                 print(*lines, sep="\n", end="\n" if lines else "", flush=True)
@@ -35,25 +39,36 @@ def main():
     peers.verdict(f"{len(wrong)} of them lose or mix something (0)", not wrong)
 
 
-def points(name, folder, sample=None, seed=0):
+def points(name, folder, sample=None, seed=0, workers=1):
     """Every site of a job and way to end there, or a `sample` of them, and what was wrong."""
     folder.mkdir()
-    warm = Warm(crash_jobs.prepare)
+    warm = [Warm(crash_jobs.prepare) for _ in range(workers)]
+    idle = SimpleQueue()
     try:
-        _done(warm.run(_template, str(folder / "old")))
-        old = _done(warm.run(_models, str(folder / "old")))
+        _done(warm[0].run(_template, str(folder / "old")))
+        old = _done(warm[0].run(_models, str(folder / "old")))["models"]
         traced = crash_jobs.copy(folder / "old", folder / "new")
-        new = _done(warm.run(crash_jobs.trace, traced, name))
+        new = _done(warm[0].run(crash_jobs.trace, traced, name))
         pairs = [(site, how) for site in new["sites"] for how in crash.HOW]
         if sample:
             pairs = random.Random(seed).sample(pairs, sample)
-        for place, (site, how) in enumerate(pairs):
+
+        def break_off(place, site, how):
             broken = crash_jobs.copy(folder / "old", folder / str(place))
-            ended = warm.run(crash_jobs.strike, broken, name, site, how)
-            examined = warm.run(crash_jobs.examine, broken, name, old["models"], new["models"])
-            yield crash.Site(*site), how, _wrong(how, ended, examined)
+            process = idle.get()
+            ended = process.run(crash_jobs.strike, broken, name, site, how)
+            examined = process.run(crash_jobs.examine, broken, name, old, new["models"])
+            idle.put(process)
+            shutil.rmtree(broken)
+            return crash.Site(*site), how, _wrong(how, ended, examined)
+
+        for process in warm:
+            idle.put(process)
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(break_off, range(len(pairs)), *zip(*pairs, strict=True))
     finally:
-        warm.close()
+        for process in warm:
+            process.close()
 
 
 def _wrong(how, ended, examined):
