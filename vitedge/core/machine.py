@@ -13,6 +13,7 @@ from vitedge.core.cpu import clocking, identify
 from vitedge.core.gpu import gpus
 from vitedge.core.host import LIBRARIES, Host
 from vitedge.core.intel import intel_devices
+from vitedge.core.jetson import jetson
 from vitedge.core.runtime import runtimes
 
 ROOT = Path("/")
@@ -40,6 +41,7 @@ def describe_machine(threads: int) -> Host:
         cpu_quota=container.cpu_quota(ROOT),
         memory_limit_bytes=container.memory_limit_bytes(ROOT),
         container=container.kind(ROOT),
+        jetson=jetson(ROOT),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from vitedge.core.jetson import Jetson
 from vitedge.core.spec import Precision
 
 StandardError = Annotated[float, msgspec.Meta(ge=0, le=10)]
@@ -178,6 +179,13 @@ class Conditions(Measurement, frozen=True, kw_only=True):
     """Of all CPU time, what the hypervisor gave to other machines."""
     frequency_mhz: tuple[float, float] | None
     """Lowest and highest seen of the fastest core; None where the kernel does not tell."""
+    throttled: bool | None = None
+    """Whether heat or over-current slowed the machine down meanwhile; None where it has no
+    counters."""
+    temperatures_c: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
+    """Of each thermal zone that can be read, before timing and after."""
+    jetson: Jetson | None = None
+    """A Jetson's power mode and clocks when timing was over; `host` has them from before."""
     fp32_floats: bool = False
     """Whether floats were computed in FP32, for want of the BF16 that the artifact is for."""
     warnings: tuple[str, ...]

@@ -57,6 +57,12 @@ def doctor() -> Diagnosis:
     ]
     isa = " ".join(machine.isa or ()) or "no INT8 features known"
     summary = f"{machine.cpu}, {machine.cores} cores, {isa}; {machine.os}"
+    if state := machine.jetson:
+        mode = state.power_mode.name if state.power_mode else "unknown"
+        varying = " and ".join(state.unlocked)
+        summary += f"; {state.board or 'Jetson'}, power mode {mode}, " + (
+            f"clocks of {varying} vary" if varying else "no clock known to vary"
+        )
     return Diagnosis(machine=summary, host=machine, checks=tuple(checks))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from vitedge.core.host import Host
+from vitedge.core.jetson import Clock, Jetson
 from vitedge.core.measurements import (
     ColdStart,
     Conditions,
@@ -20,7 +21,7 @@ from vitedge.core.measurements import (
 from vitedge.core.report import Accuracy, DetectionError, Numerics, OutputNumerics, Report, Size
 from vitedge.gate.compare import Side
 from vitedge.show.table import Column, Part, Table, lift, only
-from vitedge.show.text import plain
+from vitedge.show.text import number, plain
 
 METRICS = {
     **{"top1": "top-1", "miou": "mIoU", "map": "mAP", "pixel_error": "pixel error"},
@@ -86,6 +87,41 @@ def named(reports: Sequence[Report]) -> list[Report]:
     names = [f"{report.artifact} on {machine(report)}" for report in reports]
     pairs = zip(reports, names, strict=True)
     return [msgspec.structs.replace(report, artifact=name) for report, name in pairs]
+
+
+def temperatures(conditions: Conditions) -> str | None:
+    """Of each zone, before and after; None where there is none."""
+    pairs = conditions.temperatures_c.items()
+    return ", ".join(f"{name} {low:.0f} → {high:.0f}" for name, (low, high) in pairs) or None
+
+
+def board(jetson: Jetson | None) -> str | None:
+    """A Jetson's, with its Jetson Linux."""
+    if jetson is None:
+        return None
+    return f"{jetson.board or 'Jetson'}, Jetson Linux {jetson.l4t or 'unknown'}"
+
+
+def power_mode(jetson: Jetson | None) -> str | None:
+    """A Jetson's; None of other machines."""
+    if jetson is None:
+        return None
+    return jetson.power_mode.name if jetson.power_mode else "unknown"
+
+
+def locked(jetson: Jetson | None) -> str | None:
+    """Whether each clock of a Jetson is; None of other machines."""
+    if jetson is None:
+        return None
+    clocks = {"CPU": jetson.cpu, "GPU": jetson.gpu, "memory": jetson.memory}
+    return ", ".join(f"{name} {_clock(clock)}" for name, clock in clocks.items())
+
+
+def _clock(clock: Clock | None) -> str:
+    if clock is None:
+        return "unknown"
+    highest = number(clock.max_mhz, ",.0f")
+    return f"at {highest} MHz" if clock.locked else f"no, up to {highest} MHz"
 
 
 # -- columns of reports -------------------------------------------------------------------------
@@ -207,11 +243,15 @@ CONDITIONS = (
         _State("other_cores", "busy with other work", "cores", lambda c: c.other_cores, ".2g"),
         _State("steal", "stolen by others", "% of CPU time", lambda c: c.steal_percent, ".2g"),
         _State("clocks", "clocks seen", "MHz", lambda c: c.frequency_mhz, ",.0f", kind="interval"),
+        _State("throttled", "slowed down by heat or power", "", lambda c: c.throttled),
+        _State("temperatures", "temperatures, before and after", "°C", temperatures),
     ),
 )
 _Host = Column[Host]
 HOST = (
     _Host("cpu", "processor", "", lambda h: h.cpu),
+    _Host("power_mode", "power mode", "", lambda h: power_mode(h.jetson)),
+    _Host("clocks_locked", "clocks locked", "", lambda h: locked(h.jetson)),
     *only(
         PAGE,
         _Host("isa", "INT8 and vector instructions", "", lambda h: ", ".join(h.isa or ())),
@@ -219,6 +259,7 @@ HOST = (
         _Host("cores", "cores, threads used", "", lambda h: f"{h.cores}, {h.threads}"),
         _Host("memory", "memory", "GB", lambda h: h.memory_bytes),
         _Host("governor", "frequency governor", "", lambda h: h.governor),
+        _Host("board", "board", "", lambda h: board(h.jetson)),
         _Host("container", "container", "", lambda h: h.container),
         _Host("cpu_quota", "cores allowed", "", lambda h: h.cpu_quota),
         _Host("memory_limit", "memory allowed", "GB", lambda h: h.memory_limit_bytes),

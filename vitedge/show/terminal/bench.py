@@ -12,6 +12,7 @@ from vitedge.show.text import number
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vitedge.core.jetson import Jetson
     from vitedge.core.measurements import Conditions, Drift
     from vitedge.core.report import Report
 
@@ -33,6 +34,8 @@ def facts(measured: Sequence[Report]) -> Iterator[str]:
     notes = [report.energy.note for report in measured if report.energy]
     yield from dict.fromkeys(f"energy: {note}" for note in notes if note)
     yield from dict.fromkeys(_noise(r.conditions) for r in measured if r.conditions)
+    states = [(r.host.jetson, r.conditions) for r in measured if r.host and r.host.jetson]
+    yield from dict.fromkeys(_jetson(jetson, conditions) for jetson, conditions in states)
 
 
 def warnings(measured: Sequence[Report]) -> list[str]:
@@ -54,6 +57,14 @@ def _drift(drift: Drift) -> str:
     if drift.temperature_c:
         line += f", {' to '.join(number(end, '.0f') for end in drift.temperature_c)} °C"
     return line
+
+
+def _jetson(jetson: Jetson | None, conditions: Conditions | None) -> str:
+    """Power mode, clocks and temperatures; and of what cannot be read, that it is unknown."""
+    mode, clocks = columns.power_mode(jetson), columns.locked(jetson)
+    line = f"{columns.board(jetson)}: power mode {mode}; clocks locked: {clocks}"
+    heat = columns.temperatures(conditions) if conditions else None
+    return f"{line}; {heat or 'temperatures unknown'}{' °C' if heat else ''}"
 
 
 def _noise(conditions: Conditions) -> str:
