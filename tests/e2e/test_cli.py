@@ -221,9 +221,17 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
     (path,) = proven["folder"].glob("digits-onnxruntime-*-int8")
     before = json.loads((path / "report.json").read_text())
     asked = ("--scenario", "offline", "--sweep", "threads", "--duration", 0.3)
-    ran = vitedge("bench", path, *asked, "--csv", tmp_path / "x.csv")
+    for side in (300, 400):
+        Image.new("RGB", (side, 300), "teal").save(tmp_path / f"{side}.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"broken")
+    asked += ("--end-to-end", tmp_path)
+    outputs = ("--csv", tmp_path / "x.csv", "--html", tmp_path / "x.html")
+    ran = vitedge("bench", path, *asked, *outputs)
+    assert "warning: 1 of the images drawn left out: corrupt or truncated" in ran.stderr
     for title in ("throughput of settings in turn", "offline", "sweep-threads", "cold start"):
         assert title in ran.stdout
+    assert "end to end of 2 images of 0.09 to 0.12 megapixels" in ran.stdout
+    assert "End to end, from image files to outputs" in (tmp_path / "x.html").read_text()
     assert "in turn, against" not in ran.stdout  # single-stream was not asked for
     report = json.loads((path / "report.json").read_text())
     assert report["latency"] == before["latency"]  # and is still there
@@ -234,7 +242,11 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
     assert (report["energy"]["joules_per_inference"] is None) == bool(report["energy"]["note"])
     assert report["conditions"]["noise_percent"] >= 0
     rows = list(csv.DictReader((tmp_path / "x.csv").open()))
-    assert {row["scenario"] for row in rows} == {"offline", "sweep-threads"}
+    parts = ("decode", "resize", "run", "sum", "whole", "run-alone")
+    end_to_end = {f"end-to-end-{part}" for part in parts}
+    assert {row["scenario"] for row in rows} == {"offline", "sweep-threads", *end_to_end}
+    (whole,) = (row for row in rows if row["scenario"] == "end-to-end-whole")
+    assert float(whole["p50_ms"]) == report["end_to_end"]["whole"]["p50_ms"]
     single = next(row for row in rows if row["scenario"] == "sweep-threads")
     assert float(single["p50_ms"]) == report["sweep_threads"][0]["p50_ms"]
     assert single["artifact"] == path.name and single["images_per_s_low"] == ""
@@ -247,6 +259,8 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
         (("--scenario", "server"), "choose one of: offline, single-stream"),
         (("--streams", 2), "--scenario offline"),
         (("--csv", "nowhere/x.csv"), "nowhere"),
+        (("--end-to-end", "nowhere.jpg"), "--end-to-end: there is no 'nowhere.jpg'"),
+        (("--end-to-end", __file__), "no usable image: corrupt"),
         *((("--duration", seconds), "duration") for seconds in (0, *NO_SECONDS)),
     ],
     ids=str,
