@@ -7,6 +7,8 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
+from benchmarks.end_to_end import main as benchmark
+from benchmarks.end_to_end import photograph
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Tensor
@@ -21,13 +23,7 @@ from vitedge.measure.remote.upload import image_files
 @pytest.fixture(scope="module")
 def jpeg(tmp_path_factory):
     """12 megapixels, with as much detail as a phone's."""
-    rng = np.random.default_rng(0)
-    scene = Image.fromarray(rng.integers(0, 256, (150, 200, 3), dtype=np.uint8))
-    pixels = np.asarray(scene.resize((4000, 3000), Image.Resampling.BICUBIC))
-    grain = rng.integers(0, 16, (3000, 4000, 1), dtype=np.uint8)
-    path = tmp_path_factory.mktemp("photo") / "twelve.jpg"
-    Image.fromarray(pixels // 17 * 16 + grain).save(path, quality=90)
-    return path
+    return photograph(tmp_path_factory.mktemp("photo") / "twelve.jpg")
 
 
 def small(path, size=(20, 10)):
@@ -100,12 +96,12 @@ def test_parts_of_a_large_photograph_add_up_to_the_whole(bundles, jpeg):
     bundle, images = open_bundle(bundles["onnxruntime", "int8"]), photographs(jpeg)
     assert images.megapixels == (12, 12)
     seen, gaps = [], []
-    for _ in range(4):  # other work on this machine may hit the one and not the other
-        measured = end_to_end(bundle, BenchRequest(0.5), images, seen.append)
+    for _ in range(6):  # other work on this machine may hit the one and not the other
+        measured = end_to_end(bundle, BenchRequest(0.3), images, seen.append)
         gaps.append(abs(measured.gap))
-        if gaps[-1] <= 0.03:
+        if gaps[-1] <= 0.1:  # 3%, of many runs: the heavy test below
             break
-    assert min(gaps) <= 0.03, gaps
+    assert min(gaps) <= 0.1, gaps
     assert seen[-1] == 1
     parts = (measured.decode, measured.resize, measured.run)
     assert measured.decode.p50_ms > measured.run_alone.p50_ms > 0
@@ -114,6 +110,12 @@ def test_parts_of_a_large_photograph_add_up_to_the_whole(bundles, jpeg):
     assert len(counts) == 1 and counts.pop() >= 3
     assert measured.whole.p90_ms is None  # of so few
     assert (measured.data, measured.images, measured.batch) == ("twelve.jpg", 1, 1)
+
+
+@pytest.mark.heavy
+def test_parts_of_a_large_photograph_add_up_to_the_whole_within_3_percent(bundles, jpeg):
+    artifact = str(bundles["onnxruntime", "int8"])
+    assert any(benchmark(artifact, str(jpeg), "30") == 0 for _ in range(3))
 
 
 class Sleeper:
