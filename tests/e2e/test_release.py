@@ -1,4 +1,4 @@
-"""What a release uploads, sdist and wheel, in a clean environment of every Python that we promise."""
+"""What a release uploads, sdist and wheel, in a clean environment of each Python promised."""
 
 from __future__ import annotations
 

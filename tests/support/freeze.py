@@ -20,8 +20,8 @@ from vitedge.core.bundle import MANIFEST, REPORT
 from vitedge.data import open as open_set
 
 FROZEN = Path(__file__).parents[1] / "frozen"
-RUNNABLE = "tiny-onnxruntime-cpu-int8"
-"""A whole bundle, beside that of FP32: it is opened and run."""
+RUNNABLE, FLOAT = "tiny-onnxruntime-cpu-int8", "tiny-onnxruntime-cpu-fp32"
+"""Two whole bundles: they are opened and run."""
 ELSEWHERE = {"tensorrt": "digits", "openvino-cpu": "shapes"}
 """Of these the manifest and the report alone are kept: a simulation, and masks."""
 EVERYTHING = {"scenarios": ("single-stream", "offline"), "sweeps": ("threads",)}
@@ -69,7 +69,8 @@ def write(folder: Path) -> None:
         ve.bench([bundle], duration_s=10, end_to_end=photograph, **EVERYTHING)
         ve.gate([bundle], max_drop_pp=5, baseline=folder / "baseline.npz", accept=True)
         keys = pair(Path(scratch), "release")
-        ve.sign(bundle, key=keys.private, report=True)
+        for signed in (bundle, folder / FLOAT):
+            ve.sign(signed, key=keys.private, report=True)
         shutil.copy(keys.public, folder / "release.pub")
         for target, name in ELSEWHERE.items():
             *_, int8 = ve.export(name, targets=[target], precision="int8", output=scratch)
