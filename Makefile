@@ -3,12 +3,13 @@
 # make arm    artifacts for Arm, run by QEMU  (Debian, Ubuntu; may ask for sudo)
 # make audit  known holes of the pins (needs pypi.org's advisories)
 # make action write the limits of `vitedge gate` into the GitHub action
+# make frozen write tests/frozen/VERSION, at a release: see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench arm audit action reference clean
+.PHONY: install demo test lint bench arm audit action frozen reference clean
 
 install: $(VENV)/installed
 
@@ -40,6 +41,9 @@ audit: $(VENV)/installed-dev
 
 action: $(VENV)/installed
 	$(BIN)/python .github/actions/gate/limits.py
+
+frozen: $(VENV)/installed-dev
+	$(BIN)/python -m tests.support.freeze
 
 reference: $(VENV)/installed
 	for name in digits shapes shapes-setr shapes-detr; do \

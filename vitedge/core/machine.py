@@ -29,7 +29,7 @@ def describe_machine(threads: int) -> Host:
         accelerator=None,
         os=_os(),
         python=platform.python_version(),
-        runtimes=_versions(),
+        runtimes=versions(),
         threads=threads,
         cores=usable_cores(),
         memory_bytes=_memory_bytes(),
@@ -61,7 +61,7 @@ def _os() -> str:
         return f"macOS {version}, {kernel}" if (version := platform.mac_ver()[0]) else kernel
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Version of each runtime and of each of `LIBRARIES` that is installed; none is imported."""
     packages = {name: runtime.packages for name, runtime in runtimes().items()}
     packages |= {name: (name,) for name in LIBRARIES}

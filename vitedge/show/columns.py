@@ -16,6 +16,7 @@ from vitedge.core.measurements import (
     Energy,
     Latency,
     Memory,
+    Percentiles,
     Timing,
 )
 from vitedge.core.report import Accuracy, DetectionError, Numerics, OutputNumerics, Report, Size
@@ -176,7 +177,7 @@ ACCURACY = (
     *_section(telling, SQNR, TOKEN_SQNR),
     *_section(detections, BOX_IOU, TOP_OVERLAP),
 )
-_Timing = Column[Timing]
+_Timing = Column[Percentiles]
 P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)
 P90 = _Timing("p90_ms", "p90", "ms", lambda t: t.p90_ms)
 P99 = _Timing("p99_ms", "p99", "ms", lambda t: t.p99_ms, sparse=True)
@@ -270,9 +271,14 @@ HOST = (
 )
 
 
-# -- settings: one run at a time, Offline and sweeps as one series ------------------------------
+# -- settings: one run at a time, Offline, sweeps and parts of a run end to end as one series ----
 
 SINGLE = "single-stream"
+PARTS = {
+    **{"decode": "decode", "resize": "resize", "run": "run", "sum": "sum of these"},
+    **{"whole": "the whole", "run_alone": "run alone"},
+}
+"""Of a run from image files to outputs: fields of `EndToEnd`."""
 
 
 @dataclass(frozen=True)
@@ -286,19 +292,21 @@ class Setting:
     threads: int | None
     n: int
     """Timed runs."""
-    timing: Timing | None = None
+    timing: Percentiles | None = None
     """None of Offline, where only throughput counts."""
     images_per_s: float = 0.0
     """Not of one run at a time."""
     images_per_s_ci: tuple[float, float] | None = None
     best: bool = False
     """Of Offline's."""
+    part: str = ""
+    """Of a run from image files to outputs, as people name it."""
 
 
 def settings(report: Report) -> Iterator[Setting]:
-    """One run at a time, then Offline's and each sweep's points."""
+    """One run at a time, then Offline's and each sweep's points, and a run's parts end to end."""
+    threads = report.host.threads if report.host else None
     if single := report.latency:
-        threads = report.host.threads if report.host else None
         yield Setting(report, SINGLE, single.batch, 1, threads, single.n, single)
     if offline := report.offline:
         for p in offline.points:
@@ -307,11 +315,18 @@ def settings(report: Report) -> Iterator[Setting]:
     for what, sweep in (("threads", report.sweep_threads), ("batch", report.sweep_batch)):
         for s in sweep or ():
             yield Setting(report, f"sweep-{what}", s.batch, 1, s.threads, s.n, s, s.images_per_s)
+    if of_files := report.end_to_end:
+        for name, said in PARTS.items():
+            timing: Percentiles = getattr(of_files, name)
+            scenario = f"end-to-end-{name.replace('_', '-')}"
+            about = (report, scenario, of_files.batch, 1, threads, timing.n, timing)
+            yield Setting(*about, part=said)
 
 
 def points(reports: Iterable[Report]) -> list[Setting]:
     """All settings of Offline and sweeps."""
-    return [s for report in reports for s in settings(report) if s.scenario != SINGLE]
+    every = (s for report in reports for s in settings(report))
+    return [s for s in every if s.scenario != SINGLE and not s.part]
 
 
 _Setting = Column[Setting]
@@ -366,6 +381,23 @@ def throughput(reports: Sequence[Report], title: str) -> Table[Setting]:
     timing = (p50, p90, *only(PAGE, *others, RUNS))
     columns = (*_of_reports(ARTIFACT), SCENARIO, BATCH, THREADS, STREAMS, *RATE, *timing)
     return Table(title, columns, points(reports))
+
+
+def end_to_end(reports: Sequence[Report], title: str) -> Table[Setting]:
+    """From image files to outputs, a row for each part, the sum, the whole and the run alone."""
+
+    def share(setting: Setting) -> float | None:
+        of_files, timing = setting.report.end_to_end, setting.timing
+        if of_files is None or timing is None or setting.part == PARTS["run_alone"]:
+            return None
+        return timing.p50_ms / of_files.whole.p50_ms
+
+    rows = [s for report in reports for s in settings(report) if s.part]
+    part = Column[Setting]("part", "part", "", lambda s: s.part, kind="word")
+    of_whole = Column[Setting]("share", "of whole", "%", share, ".3g", on=TABLES)
+    p50, p90, *others = _timing()
+    columns = (*_of_reports(ARTIFACT), part, p50, p90, of_whole, *only(PAGE, *others, BATCH, RUNS))
+    return Table(title, columns, rows)
 
 
 def costs(reports: Sequence[Report], title: str) -> Table[Report]:
