@@ -185,6 +185,8 @@ class Quantization(Spec, frozen=True, kw_only=True):
     pays_from: Share = 0.0
     """Of those, the MACs for each value read and written from which INT8 is faster; a layer with
     fewer stays float."""
+    pays_from_macs: Count = 0
+    """Of those, likewise the MACs of an image: what is around a small layer costs more."""
     stored: tuple[Literal["Gemm", "Conv", "ConvTranspose"], ...] = ()
     """Whose constant weights are stored in INT8 where their products are float: the runtime makes
     them float once, when it loads the graph."""
