@@ -29,7 +29,7 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
 	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
-		latency signing roofline lineage hybrids vt_vs_resnet bench_clock bench_repeat bench_start; do \
+		latency rare_tokens signing roofline lineage hybrids vt_vs_resnet bench_clock bench_repeat bench_start; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 arm: $(VENV)/installed-dev
