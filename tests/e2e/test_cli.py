@@ -402,6 +402,7 @@ def test_demo_ends_with_one_table_and_the_next_command(tmp_path, vitedge, monkey
     assert any(str(path.relative_to(tmp_path)) in next_command for path in paths)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("openvino")
 def test_demo_of_the_embedded_detector(tmp_path, vitedge, monkeypatch):
     monkeypatch.setattr("vitedge.export.demo.DURATION_S", 0.1)

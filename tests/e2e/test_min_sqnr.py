@@ -41,6 +41,7 @@ def full_db(tmp_path_factory, vitedge):
     return report_of(output / DIGITS)["numerics"]["sqnr_db"]
 
 
+@pytest.mark.heavy
 def test_the_embedded_reference_keeps_the_level_with_few_layers_in_float(
     tmp_path, vitedge, full_db
 ):
