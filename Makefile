@@ -2,13 +2,15 @@
 # make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
 # make arm    artifacts for Arm, run by QEMU  (Debian, Ubuntu; may ask for sudo)
 # make audit  known holes of the pins (needs pypi.org's advisories)
+# make gate   export digits and shapes, and gate them: .ci/vitedge.toml   make accept  accept them
 # make action write the limits of `vitedge gate` into the GitHub action
+# make frozen write tests/frozen/VERSION, at a release: see CONTRIBUTING.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench arm audit action reference clean
+.PHONY: install demo test lint bench arm audit gate accept own action frozen reference clean
 
 install: $(VENV)/installed
 
@@ -27,12 +29,25 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
 	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
-		latency signing roofline lineage hybrids vt_vs_resnet bench_clock bench_repeat bench_start; do \
+		latency rare_tokens signing roofline lineage hybrids vt_vs_resnet bench_clock bench_repeat bench_start; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 arm: $(VENV)/installed-dev
 	command -v qemu-aarch64-static >/dev/null || apt-get install -y -qq qemu-user-static || sudo apt-get install -y -qq qemu-user-static
 	$(BIN)/pytest -n 0 -m heavy -rs tests/e2e/test_arm.py
+
+gate: own
+	$(BIN)/vitedge gate --config .ci/vitedge.toml
+
+accept: own
+	rm -f .ci/baseline.npz
+	$(BIN)/vitedge gate --config .ci/vitedge.toml --baseline .ci/baseline.npz --accept
+
+own: $(VENV)/installed-dev
+	for model in digits shapes; do \
+		$(BIN)/vitedge export $$model --target onnxruntime-cpu --int8 --duration 0 --force \
+			--output artifacts/gate >/dev/null || exit 1; \
+	done
 
 audit: $(VENV)/installed-dev
 	$(PIP) pip-audit
@@ -40,6 +55,9 @@ audit: $(VENV)/installed-dev
 
 action: $(VENV)/installed
 	$(BIN)/python .github/actions/gate/limits.py
+
+frozen: $(VENV)/installed-dev
+	$(BIN)/python -m tests.support.freeze
 
 reference: $(VENV)/installed
 	for name in digits shapes shapes-setr shapes-detr; do \

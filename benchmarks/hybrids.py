@@ -30,7 +30,7 @@ def main():
     parser = peers.arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--duration", type=float, default=5.0, help="seconds for each session")
-    parser.add_argument("--samples", type=int, default=8, help="calibration images")
+    parser.add_argument("--samples", type=int, default=64, help="calibration images")
     options = parser.parse_args()
     declared = peers.declare_torchvision_ops()
     print(peers.host())

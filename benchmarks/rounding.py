@@ -7,9 +7,11 @@ trained here, and the references, have accuracy, too.
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 import vitedge as ve
@@ -26,6 +28,7 @@ HYBRIDS = (
     *("timm:efficientvit_b0", "timm:levit_conv_128s", "timm:repvit_m0_9"),
 )
 TRAINED = ("digits", "shapes")
+ROUNDINGS = ("nearest", "adaptive")
 HELD_OUT, SQNR_DB, SHARE, SLOWER, DROP_PP = 16, 26.0, 0.85, 1.05, 0.3
 COLUMNS = ("", "nearest dB", "adaptive dB", "MACs in INT8", "× its time", "PTQ, × nearest's s")
 
@@ -59,14 +62,14 @@ def _hybrid(model, folder, options):
     calib = str(peers.save_npz(folder / "calib.npz", calibration))
     seconds = []
     ours = {}
-    for recipe in ("default", "adaptive"):
+    for rounding in ROUNDINGS:
         with peers.within_ptq(lambda: peers.timed(seconds)):
-            fp32, ours[recipe] = peers.export_bundles(
+            fp32, ours[rounding] = peers.export_bundles(
                 model,
                 "openvino",
-                folder / recipe,
+                folder / rounding,
                 calib,
-                calibration=recipe,
+                calibration=_recipe(folder, rounding, 8),
                 num_samples=options.samples,
             )
     onnx = peers.export(model, ("onnxruntime",), folder / "onnx", precision="fp32")[0].bundle
@@ -79,7 +82,7 @@ def _hybrid(model, folder, options):
     levels = {name: peers.sqnr_db(want, logits) for name, logits in got.items()}
     slower = 1 / timed.speedup(1, 0)[0]
     share = _share(ours["adaptive"])
-    row = (model, f"{levels['default']:.1f}", f"{levels['adaptive']:.1f}", f"{share:.0%}")
+    row = (model, f"{levels['nearest']:.1f}", f"{levels['adaptive']:.1f}", f"{share:.0%}")
     peers.table(COLUMNS, [(*row, f"{slower:.2f}", f"{seconds[1] / seconds[0]:.1f}")])
     batches = np.split(calibration, len(calibration))
     rivals = {}
@@ -119,7 +122,7 @@ def _trained(folder, seeds):
     for name, zoo, module in models:
         for bits in (8, 4):
             drops = {}
-            for rounding in ("nearest", "adaptive"):
+            for rounding in ROUNDINGS:
                 drops[rounding] = _loss(name, zoo, module, bits, rounding, folder)
             met[bits].append(drops["adaptive"][0])
             cells = [f"{value:.2f}" for pair in drops.values() for value in pair]
@@ -131,25 +134,23 @@ def _trained(folder, seeds):
         peers.verdict(f"W{bits}A8 loses {worst:.2f} points at most (≤ {DROP_PP})", worst <= DROP_PP)
 
 
+def _recipe(folder, rounding, bits):
+    """A file with the recipe `adaptive`, or the same with weights to the nearest."""
+    recipe = msgspec.structs.replace(
+        catalog.calibrations()["adaptive"],
+        name=f"{rounding}{bits}",
+        rounding=rounding,
+        bias_correction=rounding == "adaptive",
+        weight_bits=bits,
+    )
+    file = folder / f"{recipe.name}.toml"
+    lines = (f"{k} = {json.dumps(v)}" for k, v in msgspec.structs.asdict(recipe).items())
+    file.write_text("\n".join(lines))
+    return str(file)
+
+
 def _loss(name, zoo, module, bits, rounding, folder):
     """Points lost, SQNR and seconds of PTQ."""
-    recipe = catalog.calibrations()["adaptive" if rounding == "adaptive" else "default"]
-    file = folder / f"{rounding}{bits}.toml"
-    lines = [
-        f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {str(value).lower()}"
-        for key, value in (
-            ("name", f"{rounding}{bits}"),
-            ("description", "of a benchmark"),
-            ("num_samples", recipe.num_samples),
-            ("activations", recipe.activations),
-            ("weights", recipe.weights),
-            ("equalize", recipe.equalize),
-            ("rounding", recipe.rounding),
-            ("bias_correction", recipe.bias_correction),
-            ("weight_bits", bits),
-        )
-    ]
-    file.write_text("\n".join(lines))
     data = "shapes" if "shapes" in name else "digits"
     model = (
         data
@@ -168,7 +169,7 @@ def _loss(name, zoo, module, bits, rounding, folder):
             model,
             ("openvino",),
             folder / f"{name}-{rounding}{bits}",
-            calibration=str(file),
+            calibration=_recipe(folder, rounding, bits),
             calib_data=data,
             eval_data=data,
         )

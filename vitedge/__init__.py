@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vitedge.ship.api import sign as sign
     from vitedge.ship.api import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "core.bundle": "Bundle",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from PIL import Image
 from tests.support import machine
 from tests.support.command import call
 from tests.support.machine import ONNXRUNTIME
+from vitedge import __version__
 from vitedge.core import catalog
 from vitedge.core.bundle import bundles_in, open_bundle
 from vitedge.models.zoo import ZOO
@@ -67,17 +69,22 @@ def test_help_and_an_import_load_nothing_heavy():
 import sys, vitedge
 print(sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)
 from vitedge.cli.main import run
-for arguments in (["--version"], ["--help"], ["export", "--help"]):
+for arguments in (["--help"], ["export", "--help"], ["--version"]):
     sys.argv = ["vitedge", *arguments]
     try:
         run()
     except SystemExit as stop:
         assert not stop.code
-    print(sorted(set({HEAVY[:9]}) & set(sys.modules)), file=sys.stderr)
+    heavy = {{*{HEAVY[:9]}}} - ({{"numpy"}} if "--version" in arguments else set())
+    print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines() == ["[]"] * 4
-    assert done.stdout.startswith(version("vitedge")) and done.stdout.count("Usage:") == 2
+    assert done.stdout.count("Usage:") == 2
+    said = done.stdout.rpartition("╯")[2].split("\n")
+    assert __version__ in said and f"ONNX Runtime {version('onnxruntime')}" in said
+    assert f"Python {platform.python_version()} on Linux {platform.machine()}" in said
+    assert not any("Intel" in line for line in said)  # OpenVINO is named once
 
 
 def test_help_lists_every_command_in_the_order_of_the_work(vitedge):
@@ -221,9 +228,17 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
     (path,) = proven["folder"].glob("digits-onnxruntime-*-int8")
     before = json.loads((path / "report.json").read_text())
     asked = ("--scenario", "offline", "--sweep", "threads", "--duration", 0.3)
-    ran = vitedge("bench", path, *asked, "--csv", tmp_path / "x.csv")
+    for side in (300, 400):
+        Image.new("RGB", (side, 300), "teal").save(tmp_path / f"{side}.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"broken")
+    asked += ("--end-to-end", tmp_path)
+    outputs = ("--csv", tmp_path / "x.csv", "--html", tmp_path / "x.html")
+    ran = vitedge("bench", path, *asked, *outputs)
+    assert "warning: 1 of the images drawn left out: corrupt or truncated" in ran.stderr
     for title in ("throughput of settings in turn", "offline", "sweep-threads", "cold start"):
         assert title in ran.stdout
+    assert "end to end of 2 images of 0.09 to 0.12 megapixels" in ran.stdout
+    assert "End to end, from image files to outputs" in (tmp_path / "x.html").read_text()
     assert "in turn, against" not in ran.stdout  # single-stream was not asked for
     report = json.loads((path / "report.json").read_text())
     assert report["latency"] == before["latency"]  # and is still there
@@ -234,7 +249,11 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
     assert (report["energy"]["joules_per_inference"] is None) == bool(report["energy"]["note"])
     assert report["conditions"]["noise_percent"] >= 0
     rows = list(csv.DictReader((tmp_path / "x.csv").open()))
-    assert {row["scenario"] for row in rows} == {"offline", "sweep-threads"}
+    parts = ("decode", "resize", "run", "sum", "whole", "run-alone")
+    end_to_end = {f"end-to-end-{part}" for part in parts}
+    assert {row["scenario"] for row in rows} == {"offline", "sweep-threads", *end_to_end}
+    (whole,) = (row for row in rows if row["scenario"] == "end-to-end-whole")
+    assert float(whole["p50_ms"]) == report["end_to_end"]["whole"]["p50_ms"]
     single = next(row for row in rows if row["scenario"] == "sweep-threads")
     assert float(single["p50_ms"]) == report["sweep_threads"][0]["p50_ms"]
     assert single["artifact"] == path.name and single["images_per_s_low"] == ""
@@ -247,6 +266,8 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
         (("--scenario", "server"), "choose one of: offline, single-stream"),
         (("--streams", 2), "--scenario offline"),
         (("--csv", "nowhere/x.csv"), "nowhere"),
+        (("--end-to-end", "nowhere.jpg"), "--end-to-end: there is no 'nowhere.jpg'"),
+        (("--end-to-end", __file__), "no usable image: corrupt"),
         *((("--duration", seconds), "duration") for seconds in (0, *NO_SECONDS)),
     ],
     ids=str,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from PIL import Image
 
 from tests.support import sabotage
 from tests.support.keys import pair
@@ -159,7 +160,11 @@ def test_benches_on_every_device_at_once_and_copies_and_installs_once(
     for path in (artifact, artifact.with_name(artifact.name.replace("int8", "fp32"))):
         vitedge("sign", path, "--key", keys.private)
     trust = ("--trust", keys.public)  # checked here: the device has no such key
-    said = vitedge("bench", artifact, "--device", target, *trust, *SHORT, **user).stdout
+    photograph = tmp_path / "a cat.jpg"
+    Image.new("RGB", (900, 600), "teal").save(photograph)
+    files = ("--end-to-end", photograph)
+    said = vitedge("bench", artifact, "--device", target, *trust, *SHORT, *files, **user).stdout
+    assert "end to end of 1 image of 0.54 megapixels (a cat.jpg)" in said
     assert f"on {device.address.removeprefix('ssh://')}" in said
     assert f"{device.address}: digits on onnx" in said
     assert before.items() <= stored(device).items()

@@ -70,6 +70,15 @@ def outputs_times(factor, shift=0.0):
     return change
 
 
+def logit_raised(index, by):
+    """The logit of class `index`, of a classifier, by a constant."""
+
+    def change(graph, rng):
+        _instead_of_output(graph, "Add", np.float32(by) * (np.arange(_classes(graph)) == index))
+
+    return change
+
+
 def no_normalisation(graph, rng):
     """Pixels of 0-1, as if the mean and the deviation had been forgotten."""
     _change(graph, "image.scale", lambda scale: np.full_like(scale, 1 / 255))

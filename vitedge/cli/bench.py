@@ -53,6 +53,9 @@ def bench(
     parameters = call.complete()
     artifacts, against = parameters.pop("artifacts"), str(parameters["against"])
     request = api.bench_request(**parameters)
+    if request.photographs:
+        for reason, count in request.photographs.skipped.items():
+            say(f"warning: {count} of the images drawn left out: {reason}", err=True)
     paths = api.to_bench(artifacts)
     if csv:
         files.check_writable(csv, "--csv")
@@ -61,7 +64,7 @@ def bench(
     bundles = [call.opened(path) for path in paths]
     if device:
         check(request, bundles)
-        reports, errors = devices.bench(device, bundles, against, context)
+        reports, errors = devices.bench(device, bundles, against, request.photographs, context)
     else:
         reports = call(artifacts=bundles)
         errors = [*parity.broken(reports), *parity.degenerate(reports)]

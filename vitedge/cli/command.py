@@ -45,7 +45,7 @@ PANELS = {
         "min_token_sqnr_db",
         "Data": "train_data calib_data eval_data data allow_overlap",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
-        "Measurement": "against scenarios sweeps duration_s threads streams device top",
+        "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
         "Trust": "trust accepted allow_host_code",
         "Output": "output force keep_going dry_run csv html junit write form as_json",
     }.items()

@@ -15,8 +15,12 @@ from vitedge.core.progress import steps
 if TYPE_CHECKING:
     from vitedge.core.bundle import Bundle
     from vitedge.core.report import Report
+    from vitedge.measure.latency.photographs import Photographs
 
-LOCAL = {"artifacts", "against", "device", "csv", "html", "as_json", "trust", "accepted"}
+LOCAL = {
+    *("artifacts", "against", "end_to_end", "device"),
+    *("csv", "html", "as_json", "trust", "accepted"),
+}
 """What concerns this machine alone; every other option given goes to the device as it is."""
 
 
@@ -39,7 +43,11 @@ def forwarded(context: typer.Context) -> list[str]:
 
 
 def bench(
-    devices: Sequence[str], bundles: Sequence[Bundle], against: str, context: typer.Context
+    devices: Sequence[str],
+    bundles: Sequence[Bundle],
+    against: str,
+    images: Photographs | None,
+    context: typer.Context,
 ) -> tuple[list[Report], list[VitedgeError]]:
     """Bench on every device and keep each one's reports beside this machine's.
 
@@ -51,9 +59,11 @@ def bench(
     from vitedge.measure.remote.address import parse_address
 
     addresses = [parse_address(text) for text in dict.fromkeys(devices)]
-    command: list[str | Bundle] = ["bench", *bundles, *forwarded(context), "--json"]
+    command: list[str | Bundle | Photographs] = ["bench", *bundles, *forwarded(context), "--json"]
     if against != "fp32":
         command += ["--against", open_bundle(Path(against), bundles[0].trust)]
+    if images:
+        command += ["--end-to-end", images]
     for bundle in bundles:
         report.check_writable(bundle)
     with steps(wording=command_line) as progress:

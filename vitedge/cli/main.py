@@ -31,10 +31,16 @@ INTERRUPTED = 128 + signal.SIGINT  # the shell's code for a command stopped by C
 @app.callback(invoke_without_command=True)
 def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and those of runtimes here.")
+    ] = False,
 ) -> None:
     if version:
+        from vitedge.runtimes.doctor import versions
+
         typer.echo(__version__)
+        for name, installed in versions().items():
+            typer.echo(f"{name} {installed}")
         raise typer.Exit
     _Debug.on = debug
 

@@ -64,15 +64,15 @@ def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...] | None]:
 def clocking(root: Path) -> Clocking:
     """What cpufreq says. `root` holds proc/ and sys/."""
     cpus = root / "sys/devices/system/cpu"
-    governors = {read(policy / "scaling_governor") for policy in _policies(root)} - {None}
+    governors = {read(policy / "scaling_governor") for policy in policies(root)} - {None}
     current = frequencies_mhz(root)
-    lowest = [_mhz(policy / "cpuinfo_min_freq") for policy in _policies(root)]
-    highest = [_mhz(policy / "scaling_max_freq") for policy in _policies(root)]
+    lowest = [mhz(policy / "cpuinfo_min_freq") for policy in policies(root)]
+    highest = [mhz(policy / "scaling_max_freq") for policy in policies(root)]
     return Clocking(
         governor=", ".join(sorted(str(governor) for governor in governors)) or None,
         current_mhz=max(current, default=None),
-        min_mhz=min((mhz for mhz in lowest if mhz), default=None),
-        max_mhz=max((mhz for mhz in highest if mhz), default=None),
+        min_mhz=min(filter(None, lowest), default=None),
+        max_mhz=max(filter(None, highest), default=None),
         turbo=_turbo(cpus),
         smt=_flag(cpus / "smt/active"),
     )
@@ -80,32 +80,11 @@ def clocking(root: Path) -> Clocking:
 
 def frequencies_mhz(root: Path) -> list[float]:
     """What each core, or group of cores that share one, runs at now; none where it is not told."""
-    readings = [_mhz(policy / "scaling_cur_freq") for policy in _policies(root)]
-    if frequencies := [mhz for mhz in readings if mhz]:
+    readings = [mhz(policy / "scaling_cur_freq") for policy in policies(root)]
+    if frequencies := [reading for reading in readings if reading]:
         return frequencies
     lines = (read(root / "proc/cpuinfo") or "").splitlines()
     return [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-
-
-def throttle_count(root: Path) -> int | None:
-    """How often heat has slowed this machine down since it was started; None: no counters.
-
-    Intel's thermal_throttle, or on arm boards the state of the cooling devices that cap cpufreq.
-    """
-    cpus = root / "sys/devices/system/cpu"
-    counters = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
-    for cooler in sorted((root / "sys/class/thermal").glob("cooling_device*")):
-        if "cpufreq" in (read(cooler / "type") or ""):
-            counters.append(cooler / "cur_state")
-    counts = [int(text) for counter in counters if (text := read(counter)) and text.isdigit()]
-    return sum(counts) if counts else None
-
-
-def temperature_c(root: Path) -> float | None:
-    """Of the hottest thermal zone; None where there is none."""
-    zones = (root / "sys/class/thermal").glob("thermal_zone*/temp")
-    readings = [text for zone in zones if (text := read(zone)) and text.lstrip("-").isdigit()]
-    return max((int(text) / 1000 for text in readings), default=None)
 
 
 def read(path: Path) -> str | None:
@@ -116,12 +95,13 @@ def read(path: Path) -> str | None:
         return None
 
 
-def _policies(root: Path) -> Iterator[Path]:
+def policies(root: Path) -> Iterator[Path]:
+    """The folders of cpufreq, of each core or group of cores that share a clock."""
     yield from sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy[0-9]*"))
 
 
-def _mhz(file: Path) -> float | None:
-    """cpufreq counts in kHz."""
+def mhz(file: Path) -> float | None:
+    """MHz, of a file of cpufreq, which counts in kHz."""
     text = read(file)
     return int(text) / 1000 if text and text.isdigit() else None
 

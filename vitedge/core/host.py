@@ -8,6 +8,7 @@ import msgspec
 
 from vitedge.core.cpu import Clocking
 from vitedge.core.gpu import Gpu
+from vitedge.core.jetson import Jetson
 
 INT8_DOT_PRODUCT = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 LIBRARIES = ("cuda-bindings", "torch", "onnx")
@@ -46,14 +47,17 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the cgroup allows of `memory_bytes`; None where it does not limit it."""
     container: str | None
     """`docker`, `podman`, `kubernetes`, `lxc`, …; None: no container."""
+    jetson: Jetson | None = None
+    """None: no Jetson."""
 
 
 def fingerprint(host: Host) -> str:
     """12 hex digits that are equal where latencies can be compared.
 
     Of the CPU and its instructions, its cores, quota and inference threads, governor, highest
-    frequency, turbo and SMT, the GPUs, and the versions of the inference runtimes. Not of the
-    kernel, Python, container or memory: those change with every image of a CI, and latency hardly.
+    frequency, turbo and SMT, the GPUs, and the versions of the inference runtimes; of a Jetson its
+    power mode and locked clocks, too. Not of the kernel, Python, container or memory: those change
+    with every image of a CI, and latency hardly.
     """
     versions = host.runtimes.items()
     runtimes = {name: version for name, version in versions if name not in LIBRARIES}
@@ -61,8 +65,19 @@ def fingerprint(host: Host) -> str:
     parts = (
         (host.machine, host.cpu, host.isa, host.cores, host.cpu_quota, host.threads),
         (host.governor, clocks, host.accelerator, host.gpus, runtimes),
+        *((host.jetson.state,) if host.jetson else ()),
     )
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]
+
+
+def states(first: Host | None, second: Host | None) -> tuple[str, str] | None:
+    """Of one Jetson that differs in its state; None of what differs otherwise."""
+    if first is None or second is None or not first.jetson or not second.jetson:
+        return None
+    if fingerprint(first) == fingerprint(second) or first.gpus != second.gpus:
+        return None
+    pair = str(first.jetson), str(second.jetson)
+    return pair if pair[0] != pair[1] else None
 
 
 def int8_note(host: Host) -> str | None:

@@ -13,6 +13,7 @@ from vitedge.core.cpu import clocking, identify
 from vitedge.core.gpu import gpus
 from vitedge.core.host import LIBRARIES, Host
 from vitedge.core.intel import intel_devices
+from vitedge.core.jetson import jetson
 from vitedge.core.runtime import runtimes
 
 ROOT = Path("/")
@@ -28,7 +29,7 @@ def describe_machine(threads: int) -> Host:
         accelerator=None,
         os=_os(),
         python=platform.python_version(),
-        runtimes=_versions(),
+        runtimes=versions(),
         threads=threads,
         cores=usable_cores(),
         memory_bytes=_memory_bytes(),
@@ -40,6 +41,7 @@ def describe_machine(threads: int) -> Host:
         cpu_quota=container.cpu_quota(ROOT),
         memory_limit_bytes=container.memory_limit_bytes(ROOT),
         container=container.kind(ROOT),
+        jetson=jetson(ROOT),
     )
 
 
@@ -59,7 +61,7 @@ def _os() -> str:
         return f"macOS {version}, {kernel}" if (version := platform.mac_ver()[0]) else kernel
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Version of each runtime and of each of `LIBRARIES` that is installed; none is imported."""
     packages = {name: runtime.packages for name, runtime in runtimes().items()}
     packages |= {name: (name,) for name in LIBRARIES}

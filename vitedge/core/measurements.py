@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from vitedge.core.jetson import Jetson
 from vitedge.core.spec import Precision
 
 StandardError = Annotated[float, msgspec.Meta(ge=0, le=10)]
@@ -110,6 +111,37 @@ class SweepPoint(Timing, frozen=True, kw_only=True):
     """batch / p50."""
 
 
+class EndToEnd(Measurement, frozen=True, kw_only=True):
+    """From image files, in the page cache, to outputs on the host, as `predict` goes: one run after
+    the other, of `batch` images."""
+
+    data: str
+    """Name of the image, or of the folder."""
+    images: int
+    """Different ones, in turn."""
+    megapixels: tuple[float, float]
+    """Of the smallest and of the largest, as they lie in the files."""
+    skipped: dict[str, int]
+    """Images left out, by reason."""
+    batch: int
+    decode: Percentiles
+    """Reading, decoding, and turning as EXIF says: pixels in RGB."""
+    resize: Percentiles
+    """Resizing, cropping and padding to the model's input."""
+    run: Percentiles
+    sum: Percentiles
+    """Of the three, of each run."""
+    whole: Percentiles
+    """From files to outputs with no look at the clock in between, of as many runs in turn."""
+    run_alone: Percentiles
+    """Behind another run, in turn with these: caches are warm."""
+
+    @property
+    def gap(self) -> float:
+        """What the parts leave of the whole, a share of it: p50 of the whole less that of sums."""
+        return 1 - self.sum.p50_ms / self.whole.p50_ms
+
+
 class ColdStart(Measurement, frozen=True, kw_only=True):
     """A fresh process that opens the artifact and runs it once, its files already in the page
     cache. Medians over `n` processes, milliseconds."""
@@ -178,6 +210,13 @@ class Conditions(Measurement, frozen=True, kw_only=True):
     """Of all CPU time, what the hypervisor gave to other machines."""
     frequency_mhz: tuple[float, float] | None
     """Lowest and highest seen of the fastest core; None where the kernel does not tell."""
+    throttled: bool | None = None
+    """Whether heat or over-current slowed the machine down meanwhile; None where it has no
+    counters."""
+    temperatures_c: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
+    """Of each thermal zone that can be read, before timing and after."""
+    jetson: Jetson | None = None
+    """A Jetson's power mode and clocks when timing was over; `host` has them from before."""
     fp32_floats: bool = False
     """Whether floats were computed in FP32, for want of the BF16 that the artifact is for."""
     warnings: tuple[str, ...]

@@ -17,6 +17,7 @@ from vitedge.core.measurements import (
     ColdStart,
     Conditions,
     Drift,
+    EndToEnd,
     Energy,
     Latency,
     Measurement,
@@ -234,6 +235,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     offline: Offline | None = None
     sweep_threads: Sweep | None = None
     sweep_batch: Sweep | None = None
+    end_to_end: EndToEnd | None = None
     cold_start: ColdStart | None = None
     drift: Drift | None = None
     energy: Energy | None = None
@@ -246,7 +248,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 TIMED = (
-    *("latency", "offline", "sweep_threads", "sweep_batch"),
+    *("latency", "offline", "sweep_threads", "sweep_batch", "end_to_end"),
     *("cold_start", "drift", "energy", "memory", "conditions", "recommendation"),
 )
 """Sections that are of the machine which measured them, and no other."""

@@ -185,6 +185,8 @@ class Quantization(Spec, frozen=True, kw_only=True):
     pays_from: Share = 0.0
     """Of those, the MACs for each value read and written from which INT8 is faster; a layer with
     fewer stays float."""
+    pays_from_macs: Count = 0
+    """Of those, likewise the MACs of an image: what is around a small layer costs more."""
     stored: tuple[Literal["Gemm", "Conv", "ConvTranspose"], ...] = ()
     """Whose constant weights are stored in INT8 where their products are float: the runtime makes
     them float once, when it loads the graph."""
@@ -284,9 +286,10 @@ class Calibration(Spec, frozen=True, kw_only=True):
     error."""
     weight_bits: WeightBits = 8
     """Bits of a weight; 4 are stored in 8 below opset 21, and make nothing faster there."""
-    rounding: Literal["nearest", "adaptive"] = "nearest"
+    rounding: Literal["nearest", "adaptive", "auto"] = "nearest"
     """`adaptive` rounds each weight so that the errors cancel in what its layer gives on the
-    calibration images (GPTQ, Frantar 2023): another pass or a few over them, and no labels."""
+    calibration images (GPTQ, Frantar 2023): another pass or a few over them, and no labels. `auto`
+    does so, and corrects biases, where the nearest leave less than 25 dB of the model's output."""
     rounding_budget_s: Count = 0
     """Seconds after which no further pass is begun, and what is left rounded to the nearest; 0: as
     many as it takes."""

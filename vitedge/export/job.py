@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from vitedge import runtimes
-from vitedge.core.errors import InputError
+from vitedge.core.errors import InputError, SharedError
 from vitedge.core.progress import Steps
 from vitedge.core.publication import check_replaceable, publish, workspace
 from vitedge.core.spec import QUANTIZED, Batch, Precision, Target
@@ -27,7 +28,7 @@ from vitedge.export.stage import Source, bundle_name, golden_images, stage
 from vitedge.measure.latency.single_stream import recommend_among, time_bundles
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.models.api import loaded
-from vitedge.models.sources import ModelIdentity, ReferenceModel
+from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
 from vitedge.quant.bfloat16 import Bf16, to_bfloat16
 from vitedge.quant.half import Fp16, to_float16
 from vitedge.quant.int8 import Train
@@ -106,11 +107,24 @@ def _fp32_graphs(
             job.steps.say("exporting to ONNX")
             folder = job.work / f"onnx-{batch}-{opset}"
             folder.mkdir()
-            exported = onnx.export(model, folder, batch, opset)
+            with _named(job.plan.request.model):
+                exported = onnx.export(model, folder, batch, opset)
             sources[batch, opset] = Source(exported, golden_images(job, exported))
     if model is not job.plan.request.model:  # which its owner may need again
         onnx.release(model)
     return sources
+
+
+@contextmanager
+def _named(asked: ModelRequest | ReferenceModel) -> Iterator[None]:
+    """Says of what is wrong with a model which file or name was asked for."""
+    try:
+        yield
+    except SharedError as error:
+        source = "" if isinstance(asked, ReferenceModel) else asked.weights or asked.model
+        if not isinstance(source, (str, Path)) or not str(source):
+            raise
+        raise SharedError(f"{source}: {error.what}", fix=error.fix) from error
 
 
 def _bundles(

@@ -8,6 +8,7 @@ import msgspec
 
 from vitedge.core.bundle import open_bundle
 from vitedge.core.errors import InputError
+from vitedge.core.host import states
 from vitedge.core.report import Metric
 from vitedge.gate import drop
 from vitedge.gate.speed import Speed, speed_of
@@ -161,6 +162,8 @@ def _latency(first: Subject, second: Subject, confidence: float) -> LatencyDiffe
     if first.fingerprint is None or second.fingerprint is None:
         return "latency is not compared: it is not known where both were timed"
     if first.fingerprint != second.fingerprint:
+        if changed := states(first.report.host, second.report.host):
+            return f"latency is not compared: timed in {changed[0]} and in {changed[1]}"
         return "latency is not compared: the two were timed on different machines"
     if a.against == b.against == FP32 and speed_a and speed_b:
         how = "each timed in turn with FP32, on this kind of machine"

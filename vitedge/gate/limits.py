@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from vitedge.core.errors import InputError
+from vitedge.core.host import states
 from vitedge.core.spec import Level, Spec
 from vitedge.gate.decision import Criterion, more_needed
 from vitedge.gate.verdict import FP32, Bound, Check
@@ -139,6 +140,8 @@ def _slowdown_since(
         where = "without being timed by 'bench'"
     elif accepted.fingerprint != subject.fingerprint:
         where = "on another machine"
+        if changed := states(accepted.report.host, subject.report.host):
+            where = f"in {changed[0]}, and timed in {changed[1]}"
     elif before.batch != latency.batch:
         where = f"at batch {before.batch}, and timed at {latency.batch}"
     if before is None or where:

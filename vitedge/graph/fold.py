@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with as replace_uses
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules.common import slice_split_rule
 
 from vitedge.graph import gather, pads, pools
 from vitedge.graph.constants import evaluate
@@ -16,6 +18,8 @@ from vitedge.graph.external import constant
 NO_LIMIT = 2**40
 _OF_SEVERAL_OUTPUTS = ("Split", "LayerNormalization", "BatchNormalization", "MaxPool", "TopK")
 """What onnxscript 0.7 never folds: operators that may give several outputs."""
+_ROUNDS = 2
+"""Of folding and rewriting, each of which gives the other something to do."""
 
 
 def constants(model: ir.Model) -> None:
@@ -23,7 +27,7 @@ def constants(model: ir.Model) -> None:
     _fold(model)
     if _fold_of_several(model.graph) | bool(gather.SIZES.apply_to_model(model)):
         _fold(model)
-    rewriter.rewrite(model)
+    _rewrite(model)
     rewriter.rewrite(model, gather.ROWS)
     _store(model.graph)
     _flatten_weights(model.graph)
@@ -32,12 +36,28 @@ def constants(model: ir.Model) -> None:
 
 
 def _fold(model: ir.Model) -> None:
-    optimizer.optimize_ir(
-        model,
-        input_size_limit=NO_LIMIT,
-        output_size_limit=NO_LIMIT,
-        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
-    )
+    optimizer.inline(model)
+    for _ in range(_ROUNDS):
+        folded = optimizer.fold_constants_ir(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=NO_LIMIT,
+            output_size_limit=NO_LIMIT,
+            should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+        )
+        if not (_rewrite(model) | folded.modified):
+            break
+    optimizer.optimize_ir(model, num_iterations=0)
+
+
+def _rewrite(model: ir.Model) -> bool:
+    """Apply onnxscript's rules to `model`, in place; whether that changed it."""
+    rules = rewriter._DEFAULT_REWRITE_RULES
+    if sum(node.op_type == "Slice" for node in model.graph) < 2:
+        # the rule for two Slices goes through the whole graph for every node of any kind
+        rules = tuple(rule for rule in rules if rule is not slice_split_rule)
+    rewritten = rewriter.RewritePass(rules)(model)
+    return rewritten.modified | RemoveUnusedNodesPass()(model).modified
 
 
 def _store(graph: ir.Graph) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from msgspec import Meta
@@ -190,6 +191,7 @@ def bench(
     batch: Positive | None = None,
     threads: Threads = 0,
     streams: Threads = 0,
+    end_to_end: AnyPath | None = None,
     progress: Steps | None = None,
 ) -> list[Report]:
     """Time artifacts in turn with FP32, so that a speed-up is a ratio of one run.
@@ -203,6 +205,7 @@ def bench(
         batch: Images a run.
         threads: Inference threads; 0: all.
         streams: offline: runs at a time; 0: several, compared.
+        end_to_end: An image, or a folder of them: time decoding, resizing and run of it, too.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -234,15 +237,17 @@ def to_bench(artifacts: AnyBundles) -> list[AnyBundle]:
 
 
 def bench_request(
-    *, against: Rival, scenarios: Names, sweeps: Names, **further: Any
+    *, against: Rival, scenarios: Names, sweeps: Names, end_to_end: AnyPath | None, **further: Any
 ) -> BenchRequest:
-    """The parameters of `bench` but for the artifacts."""
+    """The parameters of `bench` but for the artifacts. Raises InputError for what is no image."""
+    from vitedge.measure.latency.photographs import photographs
     from vitedge.measure.latency.request import BenchRequest
 
     return BenchRequest(
         against=against if isinstance(against, str) else str(folder(against)),
         scenarios=tuple(dict.fromkeys(several(scenarios))),
         sweeps=tuple(dict.fromkeys(several(sweeps))),
+        photographs=photographs(Path(end_to_end)) if end_to_end is not None else None,
         **further,
     )
 

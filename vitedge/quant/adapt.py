@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ MOMENT_BYTES = 2**28
 """Of second moments that are in memory together; a pass over the images for each such part."""
 LEAST_ROWS = 1
 """Rows for each input of a layer, at least: fewer say too little of which errors cancel."""
+ENOUGH_DB = 25.0
+"""Of the model's output: where nearest rounding leaves so much, `auto` is content."""
 
 Batches = Callable[[], Iterator[NDArray[np.uint8]]]
 
@@ -49,6 +52,10 @@ def adapt(
     `batches` gives the calibration images again, (B, H, W, 3) of the graph's own batch size. It is
     as it was where that leaves more of the model's output on some of them.
     """
+    if recipe.rounding == "auto":
+        if quality_db(calibrated) >= ENOUGH_DB:
+            return calibrated
+        recipe = msgspec.structs.replace(recipe, rounding="adaptive", bias_correction=True)
     if recipe.rounding == "nearest" and not recipe.bias_correction:
         return calibrated
     graph = onnx.load(calibrated.path, load_external_data=False).graph

@@ -76,7 +76,9 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
             continue
         quantized, why = _verdict(op, role, target)
         if quantized and role in ("linear", "conv"):
-            quantized, why = _pays(node, weight, readers, target)
+            sizes = dims.get(node.output[0], [])[2:]
+            positions = math.prod(sizes) if sizes else 0
+            quantized, why = _pays(node, weight, positions, readers, target)
             if quantized and op in target.quantized_outputs and bias_of(node) not in ("", *stored):
                 quantized, why = False, f"its bias is computed: no INT8 {op} here adds that"
         if role == "product" and (weight_dims or node.input[0] in stored):
@@ -86,12 +88,12 @@ def decide(model: ModelProto, target: Quantization) -> list[Layer]:
         layer = Layer(node=node.name, op=op, role=role, quantized=quantized, why=why)
         layers.append(_stored(layer, node, weight, target))
     layers = _joined(graph, layers, readers, target)
-    sizes = {
+    weights = {
         node.name: math.prod(stored.get(node.input[1], (0,)))
         for node in graph.node
         if len(node.input) > 1
     }
-    return _worth_storing(layers, sizes)
+    return _worth_storing(layers, weights)
 
 
 def _worth_storing(layers: list[Layer], sizes: Mapping[str, int]) -> list[Layer]:
@@ -192,15 +194,24 @@ def _verdict(op: str, role: str, target: Quantization) -> tuple[bool, str]:
 
 
 def _pays(
-    node: NodeProto, weight: Sequence[int], readers: Readers, target: Quantization
+    node: NodeProto, weight: Sequence[int], positions: int, readers: Readers, target: Quantization
 ) -> tuple[bool, str]:
-    """Whether INT8 makes a layer faster, one that the target has a kernel for."""
+    """Whether INT8 makes a layer faster, one that the target has a kernel for.
+
+    `positions` are those of its output, 0 where they are not known.
+    """
     if node.op_type not in target.quantized_outputs:
         return True, "constant weights"
     density, enough = macs_per_value(node, weight), target.pays_from
     if density < enough:
         return False, (
             f"{density:.2g} MACs for each value it reads and writes: INT8 pays from {enough:g} on"
+        )
+    macs = positions * math.prod(weight)
+    if 0 < macs < target.pays_from_macs:
+        return False, (
+            f"{macs / 1e6:.2g} million MACs an image: INT8 pays from "
+            f"{target.pays_from_macs / 1e6:g} on"
         )
     if weight[1] <= IMAGE_CHANNELS and groups_of(node) > 1:
         return False, f"groups of {weight[1]}: INT8 is no faster, however much they multiply"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import suppress
 from importlib import metadata
 
@@ -10,6 +11,7 @@ import msgspec
 from vitedge.core import builds, catalog, host
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine, usable_cores
+from vitedge.core.machine import versions as machine_versions
 from vitedge.core.runtime import Runtime, requirement, runtime_of, runtimes
 from vitedge.core.spec import Target
 
@@ -57,7 +59,25 @@ def doctor() -> Diagnosis:
     ]
     isa = " ".join(machine.isa or ()) or "no INT8 features known"
     summary = f"{machine.cpu}, {machine.cores} cores, {isa}; {machine.os}"
+    if state := machine.jetson:
+        mode = state.power_mode.name if state.power_mode else "unknown"
+        varying = " and ".join(state.unlocked)
+        summary += f"; {state.board or 'Jetson'}, power mode {mode}, " + (
+            f"clocks of {varying} vary" if varying else "no clock known to vary"
+        )
     return Diagnosis(machine=summary, host=machine, checks=tuple(checks))
+
+
+def versions() -> dict[str, str]:
+    """Version of each runtime that is installed, by its title, and of Python; none is imported."""
+    installed = machine_versions()
+    lines = {"Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}"}
+    seen: set[tuple[str, ...]] = set()
+    for name, runtime in runtimes().items():
+        if name in installed and runtime.packages not in seen:
+            seen.add(runtime.packages)
+            lines[runtime.title] = installed[name]
+    return lines
 
 
 def _requirement(name: str, present: str, absent: str) -> Requirement:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from vitedge.core.host import Host
+from vitedge.core.jetson import Clock, Jetson
 from vitedge.core.measurements import (
     ColdStart,
     Conditions,
@@ -15,12 +16,13 @@ from vitedge.core.measurements import (
     Energy,
     Latency,
     Memory,
+    Percentiles,
     Timing,
 )
 from vitedge.core.report import Accuracy, DetectionError, Numerics, OutputNumerics, Report, Size
 from vitedge.gate.compare import Side
 from vitedge.show.table import Column, Part, Table, lift, only
-from vitedge.show.text import plain
+from vitedge.show.text import number, plain
 
 METRICS = {
     **{"top1": "top-1", "miou": "mIoU", "map": "mAP", "pixel_error": "pixel error"},
@@ -88,6 +90,41 @@ def named(reports: Sequence[Report]) -> list[Report]:
     return [msgspec.structs.replace(report, artifact=name) for report, name in pairs]
 
 
+def temperatures(conditions: Conditions) -> str | None:
+    """Of each zone, before and after; None where there is none."""
+    pairs = conditions.temperatures_c.items()
+    return ", ".join(f"{name} {low:.0f} → {high:.0f}" for name, (low, high) in pairs) or None
+
+
+def board(jetson: Jetson | None) -> str | None:
+    """A Jetson's, with its Jetson Linux."""
+    if jetson is None:
+        return None
+    return f"{jetson.board or 'Jetson'}, Jetson Linux {jetson.l4t or 'unknown'}"
+
+
+def power_mode(jetson: Jetson | None) -> str | None:
+    """A Jetson's; None of other machines."""
+    if jetson is None:
+        return None
+    return jetson.power_mode.name if jetson.power_mode else "unknown"
+
+
+def locked(jetson: Jetson | None) -> str | None:
+    """Whether each clock of a Jetson is; None of other machines."""
+    if jetson is None:
+        return None
+    clocks = {"CPU": jetson.cpu, "GPU": jetson.gpu, "memory": jetson.memory}
+    return ", ".join(f"{name} {_clock(clock)}" for name, clock in clocks.items())
+
+
+def _clock(clock: Clock | None) -> str:
+    if clock is None:
+        return "unknown"
+    highest = number(clock.max_mhz, ",.0f")
+    return f"at {highest} MHz" if clock.locked else f"no, up to {highest} MHz"
+
+
 # -- columns of reports -------------------------------------------------------------------------
 
 _Report = Column[Report]
@@ -140,7 +177,7 @@ ACCURACY = (
     *_section(telling, SQNR, TOKEN_SQNR),
     *_section(detections, BOX_IOU, TOP_OVERLAP),
 )
-_Timing = Column[Timing]
+_Timing = Column[Percentiles]
 P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)
 P90 = _Timing("p90_ms", "p90", "ms", lambda t: t.p90_ms)
 P99 = _Timing("p99_ms", "p99", "ms", lambda t: t.p99_ms, sparse=True)
@@ -207,11 +244,15 @@ CONDITIONS = (
         _State("other_cores", "busy with other work", "cores", lambda c: c.other_cores, ".2g"),
         _State("steal", "stolen by others", "% of CPU time", lambda c: c.steal_percent, ".2g"),
         _State("clocks", "clocks seen", "MHz", lambda c: c.frequency_mhz, ",.0f", kind="interval"),
+        _State("throttled", "slowed down by heat or power", "", lambda c: c.throttled),
+        _State("temperatures", "temperatures, before and after", "°C", temperatures),
     ),
 )
 _Host = Column[Host]
 HOST = (
     _Host("cpu", "processor", "", lambda h: h.cpu),
+    _Host("power_mode", "power mode", "", lambda h: power_mode(h.jetson)),
+    _Host("clocks_locked", "clocks locked", "", lambda h: locked(h.jetson)),
     *only(
         PAGE,
         _Host("isa", "INT8 and vector instructions", "", lambda h: ", ".join(h.isa or ())),
@@ -219,6 +260,7 @@ HOST = (
         _Host("cores", "cores, threads used", "", lambda h: f"{h.cores}, {h.threads}"),
         _Host("memory", "memory", "GB", lambda h: h.memory_bytes),
         _Host("governor", "frequency governor", "", lambda h: h.governor),
+        _Host("board", "board", "", lambda h: board(h.jetson)),
         _Host("container", "container", "", lambda h: h.container),
         _Host("cpu_quota", "cores allowed", "", lambda h: h.cpu_quota),
         _Host("memory_limit", "memory allowed", "GB", lambda h: h.memory_limit_bytes),
@@ -229,9 +271,14 @@ HOST = (
 )
 
 
-# -- settings: one run at a time, Offline and sweeps as one series ------------------------------
+# -- settings: one run at a time, Offline, sweeps and parts of a run end to end as one series ----
 
 SINGLE = "single-stream"
+PARTS = {
+    **{"decode": "decode", "resize": "resize", "run": "run", "sum": "sum of these"},
+    **{"whole": "the whole", "run_alone": "run alone"},
+}
+"""Of a run from image files to outputs: fields of `EndToEnd`."""
 
 
 @dataclass(frozen=True)
@@ -245,19 +292,21 @@ class Setting:
     threads: int | None
     n: int
     """Timed runs."""
-    timing: Timing | None = None
+    timing: Percentiles | None = None
     """None of Offline, where only throughput counts."""
     images_per_s: float = 0.0
     """Not of one run at a time."""
     images_per_s_ci: tuple[float, float] | None = None
     best: bool = False
     """Of Offline's."""
+    part: str = ""
+    """Of a run from image files to outputs, as people name it."""
 
 
 def settings(report: Report) -> Iterator[Setting]:
-    """One run at a time, then Offline's and each sweep's points."""
+    """One run at a time, then Offline's and each sweep's points, and a run's parts end to end."""
+    threads = report.host.threads if report.host else None
     if single := report.latency:
-        threads = report.host.threads if report.host else None
         yield Setting(report, SINGLE, single.batch, 1, threads, single.n, single)
     if offline := report.offline:
         for p in offline.points:
@@ -266,11 +315,18 @@ def settings(report: Report) -> Iterator[Setting]:
     for what, sweep in (("threads", report.sweep_threads), ("batch", report.sweep_batch)):
         for s in sweep or ():
             yield Setting(report, f"sweep-{what}", s.batch, 1, s.threads, s.n, s, s.images_per_s)
+    if of_files := report.end_to_end:
+        for name, said in PARTS.items():
+            timing: Percentiles = getattr(of_files, name)
+            scenario = f"end-to-end-{name.replace('_', '-')}"
+            about = (report, scenario, of_files.batch, 1, threads, timing.n, timing)
+            yield Setting(*about, part=said)
 
 
 def points(reports: Iterable[Report]) -> list[Setting]:
     """All settings of Offline and sweeps."""
-    return [s for report in reports for s in settings(report) if s.scenario != SINGLE]
+    every = (s for report in reports for s in settings(report))
+    return [s for s in every if s.scenario != SINGLE and not s.part]
 
 
 _Setting = Column[Setting]
@@ -325,6 +381,23 @@ def throughput(reports: Sequence[Report], title: str) -> Table[Setting]:
     timing = (p50, p90, *only(PAGE, *others, RUNS))
     columns = (*_of_reports(ARTIFACT), SCENARIO, BATCH, THREADS, STREAMS, *RATE, *timing)
     return Table(title, columns, points(reports))
+
+
+def end_to_end(reports: Sequence[Report], title: str) -> Table[Setting]:
+    """From image files to outputs, a row for each part, the sum, the whole and the run alone."""
+
+    def share(setting: Setting) -> float | None:
+        of_files, timing = setting.report.end_to_end, setting.timing
+        if of_files is None or timing is None or setting.part == PARTS["run_alone"]:
+            return None
+        return timing.p50_ms / of_files.whole.p50_ms
+
+    rows = [s for report in reports for s in settings(report) if s.part]
+    part = Column[Setting]("part", "part", "", lambda s: s.part, kind="word")
+    of_whole = Column[Setting]("share", "of whole", "%", share, ".3g", on=TABLES)
+    p50, p90, *others = _timing()
+    columns = (*_of_reports(ARTIFACT), part, p50, p90, of_whole, *only(PAGE, *others, BATCH, RUNS))
+    return Table(title, columns, rows)
 
 
 def costs(reports: Sequence[Report], title: str) -> Table[Report]:

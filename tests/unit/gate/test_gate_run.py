@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
+from tests.support import jetsons
+from tests.unit.core.test_host import PI
 from tests.unit.gate.conftest import ELSEWHERE, KEPT, N, changed, gate, per_image
 from vitedge.core.errors import InputError
+from vitedge.core.host import fingerprint
+from vitedge.core.jetson import jetson
 from vitedge.core.machine import describe_machine
 from vitedge.core.report import Parity
 from vitedge.gate.compare import compare
@@ -110,6 +115,25 @@ def test_a_baseline_of_something_else_cannot_speak(write, accepted, artifact, li
     with pytest.raises(InputError, match=said) as raised:
         gate(write(**({"kept": KEPT} | artifact)), baseline=accepted, **limits)
     assert raised.value.fix
+
+
+def of_jetson(root):
+    """Timed on a Jetson with the files under `root`."""
+    machine = msgspec.structs.replace(PI, jetson=jetson(root))
+    return {"host": machine, **changed("conditions", fingerprint=fingerprint(machine))}
+
+
+def test_latency_of_another_power_mode_is_not_compared(tree, write, tmp_path):
+    locked = of_jetson(tree(jetsons.ORIN_NANO | jetsons.ORIN_LOCKED))
+    capped = of_jetson(tree(jetsons.ORIN_NANO | {"var/lib/nvpmodel/status": "pmode:0003"}))
+    before, now = write("before", kept=KEPT, **locked), write("now", kept=KEPT, **capped)
+    file = tmp_path / "baseline.npz"
+    gate(before, max_drop_pp=2, baseline=file, accept=True)
+    assert gate(before, max_slowdown=1.1, baseline=file).answer == "passed"
+    with pytest.raises(InputError, match=r"in power mode MAXN_SUPER .* timed in power mode 7W"):
+        gate(now, max_slowdown=1.1, baseline=file)
+    comparison = compare(before, now)
+    assert comparison.latency is None and "power mode 7W" in comparison.notes[0]
 
 
 def test_a_baseline_of_another_machine_speaks_for_accuracy(write, accepted):

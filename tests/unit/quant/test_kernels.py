@@ -1,5 +1,7 @@
 """What ONNX Runtime makes of a convolution: INT8 where it pays, else its weights in INT8 alone."""
 
+import re
+
 import msgspec
 import numpy as np
 import onnx
@@ -13,7 +15,8 @@ from vitedge.core import catalog
 from vitedge.graph.structure import Structure, stored_integers
 
 RECIPE = msgspec.structs.replace(catalog.calibrations()["fast"], num_samples=4)
-CPU, VNNI = (catalog.targets()[f"onnxruntime-{kind}"].quantization for kind in ("cpu", "vnni"))
+CPU, SHIPPED = (catalog.targets()[f"onnxruntime-{k}"].quantization for k in ("cpu", "vnni"))
+VNNI = msgspec.structs.replace(SHIPPED, pays_from_macs=0)  # layers here are small
 WIDTH, SIZE = 160, 12
 REST = ("shifted", "deep", "last")
 """All but the stem."""
@@ -115,6 +118,13 @@ def test_convolutions_with_enough_to_multiply_run_in_int8(graph, images, tmp_pat
     assert decibels(graph, path, images) > 25
     operators = loaded(path, images)[1]
     assert operators.count("QLinearConv") == 3 and "Relu" not in operators
+
+
+def test_a_layer_of_few_macs_does_not_pay_for_the_layout_around_it(graph, images):
+    _, layers = ptq(graph, images, RECIPE, SHIPPED)
+    assert not any(layer.quantized for layer in layers)
+    (why,) = {layer.why for layer in layers if layer.node == "Conv_last"}
+    assert re.search(r"[\d.]+ million MACs an image: INT8 pays from 8 on$", why)
 
 
 def test_where_products_cost_too_much_weights_alone_are_in_int8(graph, images):

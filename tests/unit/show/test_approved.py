@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as change
 
+from tests.support import jetsons
 from tests.support import page_artifacts as gates
 from tests.support.page_reports import distribution, measured, with_part
 from tests.support.verdicts import check, judged
+from vitedge.core.jetson import jetson
 from vitedge.core.manifest import Finding, HeldOut, Trained
 from vitedge.core.spec import Training
 from vitedge.gate import compare
@@ -117,6 +119,27 @@ def test_a_bench_on_the_terminal_and_as_csv(capsys, tmp_path):
     csv.write(reports, tmp_path / "bench.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["bench.csv"]
     approve("bench.csv", (tmp_path / "bench.csv").read_text())
+
+
+def test_a_bench_on_a_jetson(tree, capsys, tmp_path):
+    state = jetson(tree(jetsons.ORIN_NANO))
+    report = small("vit-int8", "int8", 1.2, 0.836)
+    report = with_part(report, "host", jetson=state, governor="schedutil")
+    report = with_part(report, "conditions", jetson=state, throttled=False)
+    report = with_part(report, "conditions", temperatures_c={"gpu-thermal": (52.03, 61.7)})
+    (line,) = [line for line in bench_tables.facts([report]) if "Jetson" in line]
+    assert line == (
+        "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super, Jetson Linux 36.4.3: "
+        "power mode 25W; clocks locked: CPU no, up to 1,344 MHz, GPU no, up to 918 MHz, memory "
+        "unknown; gpu-thermal 52 → 62 °C"
+    )
+    csv.write([report], tmp_path / "bench.csv")
+    text = (tmp_path / "bench.csv").read_text()
+    assert "power_mode,clocks_locked" in text and ',25W,"CPU no, up to 1,344 MHz' in text
+    page = bench.render([report], "vitedge bench --html bench.html")
+    assert "25W" in page and "gpu-thermal 52 → 62 °C" in page and "Jetson Linux 36.4.3" in page
+    without = with_part(report, "conditions", temperatures_c={})
+    assert "temperatures unknown" in [*bench_tables.facts([without])][-1]
 
 
 def test_a_comparison_on_the_terminal(capsys):

@@ -23,6 +23,7 @@ from vitedge.measure.accuracy import parity, reference
 from vitedge.measure.latency import scenarios
 from vitedge.measure.latency.cold_start import cold_starts
 from vitedge.measure.latency.conditions import Watch
+from vitedge.measure.latency.end_to_end import end_to_end
 from vitedge.measure.latency.energy import measure_energy
 from vitedge.measure.latency.lock import exclusive_timing
 from vitedge.measure.latency.request import BenchRequest, check
@@ -108,6 +109,7 @@ def _bench(
                 offline=scenario_report.offline,
                 sweep_threads=scenario_report.sweep_threads,
                 sweep_batch=scenario_report.sweep_batch,
+                end_to_end=scenario_report.end_to_end,
                 energy=energy,
                 cold_start=cold_start,
                 memory=memory,
@@ -129,12 +131,14 @@ def _scenarios(bundle: Bundle, request: BenchRequest, steps: Steps, watch: Watch
         show = _looking(steps, f"{what} of {name}", watch)
         return scenario(bundle, request, on_progress=show) if on else None
 
-    swept = request.sweeps
+    swept, images = request.sweeps, request.photographs
+    looking = _looking(steps, f"end to end of {name}", watch)
     return Report(
         **report.identity(bundle),
         offline=measured(scenarios.offline, "offline", "offline" in request.scenarios),
         sweep_threads=measured(scenarios.sweep_threads, "threads", "threads" in swept),
         sweep_batch=measured(scenarios.sweep_batch, "batch sizes", "batch" in swept),
+        end_to_end=end_to_end(bundle, request, images, looking) if images else None,
     )
 
 

@@ -14,7 +14,10 @@ import numpy as np
 
 from vitedge.core import cpu
 from vitedge.core.host import Host, fingerprint
+from vitedge.core.jetson import jetson
 from vitedge.core.measurements import Conditions
+from vitedge.core.thermal import slowing, zones
+from vitedge.measure.latency.device_state import jetson_warnings, zone_warnings
 
 WORK = bytes(2**14)
 WORK_MS = 1.0
@@ -47,8 +50,7 @@ class Watch:
         """`root` holds proc/ and sys/; `alone`: no other vitedge times meanwhile."""
         self._root, self._alone = root, alone
         self._started = datetime.now(timezone.utc)
-        self._throttled = cpu.throttle_count(root)
-        self._temperature = cpu.temperature_c(root)
+        self._slowing, self._zones = slowing(root), zones(root)
         self._repeat = 1
         self._repeat = max(1, round(WORK_MS * 1e6 / min(self._work() for _ in range(LOOKS))))
         self._work_ns: list[int] = []
@@ -67,19 +69,36 @@ class Watch:
             self._frequency_read_s = perf_counter()
 
     def throttled(self) -> bool | None:
-        """Whether heat has slowed the machine down since; None where it has no counters."""
-        now = cpu.throttle_count(self._root)
-        return None if now is None or self._throttled is None else now > self._throttled
+        """Whether heat or over-current has slowed the machine down since, or does so now.
+
+        None where it has no counters.
+        """
+        before, now = self._slowing, slowing(self._root)
+        if before is None or now is None:
+            return None
+        return now.events > before.events or before.active or now.active
+
+    def temperatures_c(self) -> dict[str, tuple[float, float]]:
+        """Of each thermal zone, at the beginning and now."""
+        now, before = zones(self._root), self._zones
+        return {
+            name: (before[name].temperature_c, zone.temperature_c)
+            for name, zone in now.items()
+            if name in before
+        }
 
     def temperature_c(self) -> tuple[float, float] | None:
         """Of the hottest sensor, at the beginning and now."""
-        now = cpu.temperature_c(self._root)
-        return None if now is None or self._temperature is None else (self._temperature, now)
+        pairs = self.temperatures_c().values()
+        hottest = (max(readings) for readings in zip(*pairs, strict=True))
+        return (next(hottest), next(hottest)) if pairs else None
 
     def conditions(self, machine: Host) -> Conditions:
         """All that was seen, on `machine`; call it when timing is over."""
         now, wall_s = usage(self._root), perf_counter() - self._began
         own_s = process_time() - self._own
+        throttled, temperatures_c = self.throttled(), self.temperatures_c()
+        state = jetson(self._root)
         for _ in range(LOOKS):
             self.look()
         low, middle, high = np.percentile(self._work_ns, [25, 50, 75])
@@ -97,8 +116,13 @@ class Watch:
             other_cores=other,
             steal_percent=steal,
             frequency_mhz=(min(self._mhz), max(self._mhz)) if self._mhz else None,
+            throttled=throttled,
+            temperatures_c=temperatures_c,
+            jetson=state,
             warnings=(
-                *warnings(machine, noise, other, steal, self.throttled()),
+                *warnings(machine, noise, other, steal, throttled),
+                *jetson_warnings(machine.jetson, state),
+                *zone_warnings(self._zones, zones(self._root)),
                 *(() if self._alone else (NOT_ALONE,)),
             ),
         )
@@ -120,7 +144,8 @@ def warnings(
 ) -> Sequence[str]:
     """Why not to trust numbers of `machine`, a line each."""
     reasons = []
-    if machine.governor not in (None, "performance"):
+    jetson_clocks = machine.jetson is not None and machine.jetson.cpu is not None
+    if machine.governor not in (None, "performance") and not jetson_clocks:
         reasons.append(
             f"the CPU governor is '{machine.governor}', so latency depends on what ran before: "
             "sudo cpupower frequency-set -g performance"
@@ -132,7 +157,7 @@ def warnings(
             f"the hypervisor gave {steal_percent:.2g}% of the CPU time to other machines"
         )
     if throttled:
-        reasons.append("the machine was too hot, and the kernel slowed it down")
+        reasons.append("the machine was too hot, or drew too much power, and was slowed down")
     if noise_percent > NOISE_PERCENT:
         reasons.append(
             f"this machine is noisy: the same work took {noise_percent:.0f}% more or less time, "

@@ -14,6 +14,7 @@ from vitedge.core.machine import usable_cores
 from vitedge.core.report import Report
 from vitedge.core.runtime import runtime_of
 from vitedge.measure.latency.clock import check_duration
+from vitedge.measure.latency.photographs import Photographs
 
 Scenario = Literal["single-stream", "offline"]
 Swept = Literal["threads", "batch"]
@@ -34,6 +35,8 @@ class BenchRequest:
     """0: what the target says, or every core this process may use."""
     streams: int = 0
     """Of `offline`, which alone has them; 0: several, compared."""
+    photographs: Photographs | None = None
+    """What to time from file to outputs."""
 
     def threads_of(self, bundle: Bundle, streams: int = 1) -> int:
         """Inference threads of each of so many parallel runs of `bundle`."""
@@ -52,6 +55,7 @@ class BenchRequest:
             offline=merged.offline if "offline" in self.scenarios else None,
             sweep_threads=merged.sweep_threads if "threads" in swept else None,
             sweep_batch=merged.sweep_batch if "batch" in swept else None,
+            end_to_end=merged.end_to_end if self.photographs else None,
         )
 
 
@@ -92,7 +96,15 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
                 "so `sweeps=['threads']` says nothing of it",
                 fix="drop `sweeps=['threads']`",
             )
-        fixed = bundle.manifest.inputs[0].shape[0] if bundle.manifest.inputs else None
+        image = bundle.manifest.inputs[0] if bundle.manifest.inputs else None
+        if request.photographs and not (
+            image and image.dtype == "uint8" and len(image.shape) == 4 and image.shape[3] == 3
+        ):
+            raise InputError(
+                f"{bundle.path} takes no images, so there is nothing to decode for it",
+                fix="drop `end_to_end`",
+            )
+        fixed = image.shape[0] if image else None
         if "batch" in request.sweeps and isinstance(fixed, int):
             raise InputError(
                 f"{bundle.path} is fixed at batch {fixed}, so there is nothing to sweep",

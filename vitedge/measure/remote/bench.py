@@ -24,12 +24,17 @@ from vitedge.core.errors import (
 from vitedge.core.progress import LINES, Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import is_ours, runtime_of
+from vitedge.measure.latency.photographs import Photographs
 from vitedge.measure.remote import wheel
 from vitedge.measure.remote.address import Address
 from vitedge.measure.remote.answers import Status
 from vitedge.measure.remote.connection import PATIENCE, Connection, Patience, Stopped
-from vitedge.measure.remote.upload import File, bundle_files, send
+from vitedge.measure.remote.upload import File, bundle_files, image_files, send
 
+Word = str | Bundle | Photographs
+"""Of a command; a bundle or images stand for where they lie on the device."""
+IMAGES = "images"
+"""Where those lie in the job's folder; bundles lie in folders named by numbers."""
 ERROR, FIX = "error: ", "  fix: "
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 
@@ -62,14 +67,14 @@ class DeviceResult:
 
 def bench(
     addresses: Sequence[Address],
-    command: Sequence[str | Bundle],
+    command: Sequence[Word],
     steps: Steps,
     patience: Patience = PATIENCE,
 ) -> list[DeviceResult]:
     """Run `vitedge` with the words of `command` on every device at once, in the order given.
 
-    It prints reports as a JSON document. Its bundles go to the device, and their FP32 bundles with
-    them. A device that fails does not disturb the others. Interrupted, what was started on the
+    It prints reports as a JSON document. Its bundles and images go to the device, and FP32 bundles
+    with them. A device that fails does not disturb the others. Interrupted, what was started on the
     devices ends. Raises InputError for a runtime that is no device's to have.
     """
     with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
@@ -87,7 +92,7 @@ def bench(
         return [future.result() for future in running]
 
 
-def _job(packed: Path, command: Sequence[str | Bundle]) -> BenchJob:
+def _job(packed: Path, command: Sequence[Word]) -> BenchJob:
     """Lay out the job's folder: bundles that lie beside each other here do so there."""
     parents: dict[Path, int] = {}
     bundles: dict[str, Bundle] = {}
@@ -101,7 +106,14 @@ def _job(packed: Path, command: Sequence[str | Bundle]) -> BenchJob:
                 place(reference)
         return where
 
-    words = tuple(place(word) if isinstance(word, Bundle) else word for word in command)
+    words: list[str] = []
+    photographs: dict[str, File] = {}
+    for word in command:
+        if isinstance(word, Photographs):
+            words.append(f"{IMAGES}/{word.name}")
+            photographs |= image_files(word, words[-1])
+        else:
+            words.append(place(word) if isinstance(word, Bundle) else word)
     used = [runtime_of(word.manifest.target) for word in command if isinstance(word, Bundle)]
     for runtime in used:
         if not is_ours(runtime):
@@ -122,8 +134,9 @@ def _job(packed: Path, command: Sequence[str | Bundle]) -> BenchJob:
             f"{place}/{name}": file
             for place, bundle in bundles.items()
             for name, file in bundle_files(bundle).items()
-        },
-        (*builds, words),
+        }
+        | photographs,
+        (*builds, tuple(words)),
         len(used) - ("--against" in command),  # which is timed, and has no report
     )
 

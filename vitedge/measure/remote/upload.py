@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vitedge.core.bundle import MANIFEST, Bundle, sha256
 from vitedge.core.errors import UnavailableError
 from vitedge.core.progress import Steps
+from vitedge.measure.latency.photographs import Photographs
 from vitedge.measure.remote.connection import Connection
 
 BLOCK_BYTES = 2**20
@@ -30,6 +31,16 @@ def bundle_files(bundle: Bundle) -> dict[str, File]:
     manifest = bundle.checked / MANIFEST
     hashes = {**bundle.manifest.files, MANIFEST: sha256(manifest)}
     return {name: File(bundle.checked / name, sha) for name, sha in hashes.items()}
+
+
+def image_files(images: Photographs, place: str) -> dict[str, File]:
+    """An image at `place`, or several in a folder there, in their order."""
+    if len(images.paths) == 1 and images.paths[0].name == images.name:
+        return {place: File(images.paths[0], sha256(images.paths[0]))}
+    return {
+        f"{place}/{index:02}{path.suffix.lower()}": File(path, sha256(path))
+        for index, path in enumerate(images.paths)
+    }
 
 
 def send(files: Mapping[str, File], device: Connection, steps: Steps) -> int:

@@ -38,7 +38,11 @@ def render(measured: Sequence[Report], command: str) -> str:
         pareto=pareto.pictures(measured),
         throughput=_throughput(reports),
         settings=columns.throughput(reports, "Throughput"),
-        tables=[columns.outputs(reports, "Every output against FP32's"), *columns.bench(reports)],
+        tables=[
+            columns.outputs(reports, "Every output against FP32's"),
+            columns.end_to_end(reports, "End to end, from image files to outputs"),
+            *columns.bench(reports),
+        ],
         energy_notes=dict.fromkeys(r.energy.note for r in reports if r.energy and r.energy.note),
         machines=provenance.machines(reports),
         command=command,

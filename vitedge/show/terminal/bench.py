@@ -12,7 +12,8 @@ from vitedge.show.text import number
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vitedge.core.measurements import Conditions, Drift
+    from vitedge.core.jetson import Jetson
+    from vitedge.core.measurements import Conditions, Drift, EndToEnd
     from vitedge.core.report import Report
 
 
@@ -21,6 +22,8 @@ def tables(measured: Sequence[Report]) -> Iterator[Table]:
     title = "throughput of settings in turn, offline's best marked *"
     if (throughput := columns.throughput(measured, title)).rows:
         yield grid(throughput)
+    if (end_to_end := columns.end_to_end(measured, "end to end, from image files to outputs")).rows:
+        yield grid(end_to_end)
     if (costs := columns.costs(measured, "cold start and cost")).rows:
         yield grid(costs)
 
@@ -30,9 +33,13 @@ def facts(measured: Sequence[Report]) -> Iterator[str]:
     for report in measured:
         if report.drift:
             yield f"{report.artifact}: {_drift(report.drift)}"
+        if report.end_to_end:
+            yield f"{report.artifact}: {_end_to_end(report.end_to_end)}"
     notes = [report.energy.note for report in measured if report.energy]
     yield from dict.fromkeys(f"energy: {note}" for note in notes if note)
     yield from dict.fromkeys(_noise(r.conditions) for r in measured if r.conditions)
+    states = [(r.host.jetson, r.conditions) for r in measured if r.host and r.host.jetson]
+    yield from dict.fromkeys(_jetson(jetson, conditions) for jetson, conditions in states)
 
 
 def warnings(measured: Sequence[Report]) -> list[str]:
@@ -54,6 +61,25 @@ def _drift(drift: Drift) -> str:
     if drift.temperature_c:
         line += f", {' to '.join(number(end, '.0f') for end in drift.temperature_c)} °C"
     return line
+
+
+def _jetson(jetson: Jetson | None, conditions: Conditions | None) -> str:
+    """Power mode, clocks and temperatures; and of what cannot be read, that it is unknown."""
+    mode, clocks = columns.power_mode(jetson), columns.locked(jetson)
+    line = f"{columns.board(jetson)}: power mode {mode}; clocks locked: {clocks}"
+    heat = columns.temperatures(conditions) if conditions else None
+    return f"{line}; {heat or 'temperatures unknown'}{' °C' if heat else ''}"
+
+
+def _end_to_end(of_files: EndToEnd) -> str:
+    """What was read, and how well the parts account for the whole."""
+    sizes = dict.fromkeys(number(size) for size in of_files.megapixels)
+    images = "image" if of_files.images == 1 else "images"
+    return (
+        f"end to end of {of_files.images} {images} of {' to '.join(sizes)} megapixels "
+        f"({of_files.data}); by p50 the parts sum to {number(100 * (1 - of_files.gap), '.4g')}% of "
+        "the whole, which is timed in turn with them"
+    )
 
 
 def _noise(conditions: Conditions) -> str:
