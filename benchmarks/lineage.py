@@ -37,10 +37,16 @@ def cells(row, result):
 
 
 def level(int8):
-    """SQNR, in brackets that of the worst token or pixel; of a detector its boxes' IoU, too."""
-    worst = "" if int8.worst_db is None else f" ({int8.worst_db:.1f})"
-    boxes = "" if int8.box_iou is None else f", boxes {int8.box_iou:.1%}"
-    return f"{int8.sqnr_db:.1f}{worst}{boxes}"
+    """SQNR, in brackets that of the worst token, pixel or query; of a detector its boxes', too."""
+    level = f"{int8.sqnr_db:.1f}{worst(int8.worst_db)}"
+    if int8.box_iou is None:
+        return level
+    return f"{level}, boxes {int8.box_iou:.1%}{worst(int8.worst_box_db)}"
+
+
+def worst(level_db):
+    """A level in brackets, where there is one."""
+    return "" if level_db is None else f" ({level_db:.1f})"
 
 
 def kept(int8):

@@ -159,8 +159,9 @@ def test_predict_draws_boxes(int8, detector, vitedge, tmp_path):
     shown = vitedge(*arguments, "--output", tmp_path / "drawn").stdout
     assert "drawing in" in shown and f"{surest['score']:.1%}" in shown
     drawing = np.asarray(Image.open(tmp_path / "drawn" / "3000.png")).astype(int)
-    assert drawing.shape == (SIZE[1], SIZE[0], 3)
-    assert (np.abs(drawing - np.asarray(Image.open(file))).max(axis=2) > 40).mean() > 0.02
+    assert drawing.shape == (5 * SIZE[1], 5 * SIZE[0], 3)  # 480 pixels, for names to be legible
+    photograph = Image.open(file).resize((5 * SIZE[0], 5 * SIZE[1]), Image.Resampling.NEAREST)
+    assert 0.02 < (np.abs(drawing - np.asarray(photograph)).max(axis=2) > 40).mean() < 0.5
     nothing = vitedge("predict", int8, file, "--min-score", 1).stdout
     assert "no object of which it is 100% sure" in nothing
 

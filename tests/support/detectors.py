@@ -49,6 +49,18 @@ _VIT = {
     **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     **{"intermediate_size": 64, "image_size": [SIDE_PX, SIDE_PX], "patch_size": 8},
 }
+_DINO = (
+    "RfDetrDinov2Config",
+    {
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_windows": 2},
+        **{"image_size": SIDE_PX, "patch_size": 16, "out_features": ["stage1", "stage2"]},
+    },
+)
+_RF = {
+    **{"d_model": 32, "num_queries": QUERIES, "decoder_layers": 2, "decoder_ffn_dim": 64},
+    **{"decoder_self_attention_heads": 4, "decoder_cross_attention_heads": 4, "group_detr": 1},
+    "c2f_num_blocks": 1,
+}
 DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "DetrForObjectDetection": ("DetrConfig", {**_DETR, "backbone_config": _LAST}),
     "ConditionalDetrForObjectDetection": (
@@ -61,6 +73,7 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     "RTDetrV2ForObjectDetection": ("RTDetrV2Config", {**_RT, "backbone_config": _OF_RT}),
     "DFineForObjectDetection": ("DFineConfig", {**_RT, "backbone_config": _HGNET}),
     "YolosForObjectDetection": ("YolosConfig", {**_VIT, "num_detection_tokens": QUERIES}),
+    "RfDetrForObjectDetection": ("RfDetrConfig", {**_RF, "backbone_config": _DINO}),
 }
 PROCESSORS = {
     "DFineForObjectDetection": "RTDetr",
@@ -70,11 +83,12 @@ PROCESSORS = {
 
 
 def processor_of(architecture: str) -> Any:
-    """The library's own image processor, on Pillow."""
+    """The library's own image processor, on Pillow; RF-DETR's, which is on torchvision alone."""
     import transformers
 
     name = PROCESSORS.get(architecture, architecture.removesuffix("ForObjectDetection"))
-    kind = getattr(transformers, f"{name}ImageProcessorPil")
+    backend = "" if name == "RfDetr" else "Pil"
+    kind = getattr(transformers, f"{name}ImageProcessor{backend}")
     return kind(size={"height": SIDE_PX, "width": SIDE_PX}, do_pad=False)
 
 

@@ -172,6 +172,7 @@ ROWS = (
         spared=True,
         slow=True,
     ),
+    Row("zoo", "detr_resnet50", {"encoder_layers": 1, "decoder_layers": 1}, like_another=True),
     Row("zoo", "setr_naive_base_patch16_768", SETR, small_input=True, like_another=True),
     Row("zoo", "setr_pup_base_patch16_768", SETR, small_input=True, like_another=True),
     Row("zoo", "setr_mla_base_patch16_768", SETR, small_input=True, like_another=True),
@@ -192,9 +193,12 @@ class Quantized:
 
     sqnr_db: float
     worst_db: float | None
-    """SQNR of the worst token or pixel; None of an output that has none, or matched queries."""
+    """SQNR of the worst token, pixel or query; None of an output that has none. A query that
+    scores order is counted by its place in FP32's order."""
     box_iou: float | None
     """Of a detector's boxes with FP32's."""
+    worst_box_db: float | None
+    """SQNR of the worst query's box."""
     quantized: int
     """Operators with multiply-accumulates that run in INT8."""
     kept: dict[str, int]
@@ -226,15 +230,20 @@ def run(row, folder, *, shallow):
         model, orders = bundle.manifest.model, bundle.manifest.orders
         names = [output.name for output in bundle.manifest.outputs]
         errors = OutputErrors(names, model.task, orders, model.detection)
+        by_place = OutputErrors(names, model.task)  # of queries in FP32's order, too
         with open_session(bundle) as artifact, open_session(reference) as fp32:
             want = run_all(fp32, batch.images)
-            errors.update(want, errors.matched(want, run_all(artifact, batch.images)))
-        numerics = errors.result("photographs")
+            got = errors.matched(want, run_all(artifact, batch.images))
+        for part in (errors, by_place):
+            part.update(want, got)
+        numerics, places = errors.result("photographs"), by_place.result("photographs")
+        boxes = numerics.detections and places.outputs[names[1]]
         layers = bundle.manifest.quantization.layers
         int8[bundle.manifest.target.name] = Quantized(
             sqnr_db=numerics.sqnr_db,
-            worst_db=numerics.worst_token_db,
+            worst_db=places.worst_token_db,
             box_iou=numerics.detections and numerics.detections.box_iou,
+            worst_box_db=boxes and boxes.worst_token_db,
             quantized=sum(layer.quantized for layer in layers),
             kept=Counter(
                 layer.op

@@ -49,12 +49,17 @@ class Model(NamedTuple):
 
 
 def data(folder: Path) -> tuple[Path, Path]:
-    """Crops of photographs to calibrate and to compare on, with labels and masks of zeros."""
+    """Crops of photographs to calibrate and to compare on, with labels and masks of zeros, and a
+    box around each."""
     crops = photographs(CALIBRATION + EVALUATION)
     paths = folder / "calibration.npz", folder / "evaluation.npz"
     for path, images in zip(paths, (crops[:CALIBRATION], crops[CALIBRATION:]), strict=True):
-        masks = np.zeros(images.shape[:3], np.uint8)
-        np.savez(path, images=images, labels=np.zeros(len(images), np.int64), masks=masks)
+        count, height, width, _ = images.shape
+        classes = np.zeros(count, np.int64)
+        boxes = np.tile(np.array([0, 0, width, height]), (count, 1))
+        truth = {"labels": classes, "masks": np.zeros((count, height, width), np.uint8)}
+        objects = {"boxes": boxes, "box_classes": classes, "box_images": np.arange(count)}
+        np.savez(path, images=images, **truth, **objects)
     return paths
 
 

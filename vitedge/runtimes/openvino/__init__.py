@@ -15,7 +15,7 @@ from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
 from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
-from vitedge.runtimes.openvino import attention
+from vitedge.runtimes.openvino import attention, convolution
 from vitedge.runtimes.package import load
 
 PACKAGE = "openvino"
@@ -84,6 +84,7 @@ class OpenVINO:
         ov = load(PACKAGE)
         converted = ov.Core().read_model(model)
         attention.fit(converted, ov)
+        convolution.keep_scales(converted, ov)
         try:
             ov.save_model(converted, out / XML, compress_to_fp16=False)
         except RuntimeError as error:  # a stream's, which does not say why
