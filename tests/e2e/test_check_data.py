@@ -250,4 +250,4 @@ def test_a_coco_set_is_checked_by_its_own_categories_or_a_models(vitedge, tmp_pa
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     check = vitedge("check-data", tmp_path, "--json", code=2).document
     (error,) = [f for f in check["findings"] if f["severity"] == "error"]
-    assert "boxes are empty or reversed: annotation 0 of image 1" in error["what"]
+    assert "1 box is empty or reversed: annotation 0 of image 1" in error["what"]

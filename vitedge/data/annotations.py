@@ -197,8 +197,9 @@ def check_boxes(
                 f"{names[place]} {boxes[place].tolist()}"
                 for place in np.flatnonzero(which).tolist()
             ]
+            told = "1 box is" if len(listed) == 1 else f"{len(listed)} boxes are"
             raise InputError(
-                f"'{path}': {len(listed)} boxes are {what}: {first_few(listed)}",
+                f"'{path}': {told} {what}: {first_few(listed)}",
                 fix="correct or remove them: left, top, width and height in pixels of the image",
             )
 

@@ -86,9 +86,9 @@ def test_categories_without_names_go_by_order_or_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("annotation", "says"),
     [
-        ({"bbox": [1, 2, 0, 5]}, "1 boxes are empty or reversed: annotation 0 of image 0"),
+        ({"bbox": [1, 2, 0, 5]}, "1 box is empty or reversed: annotation 0 of image 0"),
         ({"bbox": [9, 9, -3, 5]}, "empty or reversed"),
-        ({"bbox": [40, 2, 5, 5]}, "1 boxes are outside the image"),
+        ({"bbox": [40, 2, 5, 5]}, "1 box is outside the image"),
         ({"bbox": [1, -9, 5, 5]}, "outside the image"),
         ({"bbox": [1, 2, 3]}, "$.annotations[0].bbox"),
         ({"image_id": 5}, "1 annotations are of no image that it lists"),

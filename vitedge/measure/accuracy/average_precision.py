@@ -33,7 +33,7 @@ class Evaluation:
         if not ((objects[..., 0] >= 0) & (objects[..., 6] == 0)).any():
             raise SharedError(
                 "no image has an object that is no crowd: there is nothing to measure",
-                fix="give images whose annotations have boxes",
+                fix="give images whose annotations have boxes; check-data names those it skips",
             )
         self.detections = detections
         self._matched = _match(objects, detections)
