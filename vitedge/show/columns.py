@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -21,7 +21,7 @@ from vitedge.core.measurements import (
 )
 from vitedge.core.report import Accuracy, DetectionError, Numerics, OutputNumerics, Report, Size
 from vitedge.gate.compare import Side
-from vitedge.show.table import Column, Part, Table, lift, only
+from vitedge.show.table import Column, Part, lift, only
 from vitedge.show.text import number, plain
 
 METRICS = {
@@ -31,7 +31,7 @@ METRICS = {
 PAGE, CSV, TABLES = ("page",), ("csv",), ("terminal", "page", "markdown")
 
 
-def _section(
+def section(
     of: Callable[[Report], Part | None], *columns: Column[Part]
 ) -> tuple[Column[Report], ...]:
     """Columns of a section of the reports."""
@@ -160,9 +160,9 @@ MAPS = tuple(
     )
 )
 AGREEMENT = _Accuracy("agreement", "agree", "%", lambda a: a.agreement, ".4g")
-_Numerics = Column[OutputNumerics]
-SQNR = _Numerics("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
-TOKEN_SQNR = _Numerics(
+NumericsColumn = Column[OutputNumerics]
+SQNR = NumericsColumn("sqnr_db", "SQNR", "dB", lambda n: n.sqnr_db, ".1f")
+TOKEN_SQNR = NumericsColumn(
     "token_sqnr_db", "worst token", "dB", lambda n: n.worst_token_db, ".1f", sparse=True
 )
 _Detections = Column[DetectionError]
@@ -171,11 +171,11 @@ TOP_OVERLAP = _Detections(
     "top_overlap", "same best", "%", lambda d: d.top_overlap, ".4g", sparse=True
 )
 ACCURACY = (
-    *only(TABLES, *_section(accuracy, METRIC)),
-    *only(PAGE, *_section(accuracy, *MAPS)),
-    *only(TABLES, *_section(compared, P99_PIXEL, DROP, AGREEMENT)),
-    *_section(telling, SQNR, TOKEN_SQNR),
-    *_section(detections, BOX_IOU, TOP_OVERLAP),
+    *only(TABLES, *section(accuracy, METRIC)),
+    *only(PAGE, *section(accuracy, *MAPS)),
+    *only(TABLES, *section(compared, P99_PIXEL, DROP, AGREEMENT)),
+    *section(telling, SQNR, TOKEN_SQNR),
+    *section(detections, BOX_IOU, TOP_OVERLAP),
 )
 _Timing = Column[Percentiles]
 P50 = _Timing("p50_ms", "p50", "ms", lambda t: t.p50_ms)
@@ -195,14 +195,14 @@ RIVAL = (
 """Of one run at a time alone."""
 SIZE = Column[Size]("size_bytes", "size", "MB", lambda s: s.bytes)
 RSS = Column[Memory]("peak_rss_bytes", "RSS", "MB", lambda m: m.peak_rss_bytes)
-SIZES = _section(
+SIZES = section(
     lambda r: r.size, SIZE, Column("fp32_bytes", "FP32 size", "MB", lambda s: s.fp32_bytes, on=PAGE)
 )
-MEMORY = _section(
+MEMORY = section(
     lambda r: r.memory, RSS, Column("device_bytes", "GPU", "MB", lambda m: m.device_bytes)
 )
 _Cold = Column[ColdStart]
-COLD_START = _section(
+COLD_START = section(
     lambda r: r.cold_start,
     _Cold("load_ms", "load", "ms", lambda c: c.load_ms),
     _Cold("first_inference_ms", "first run", "ms", lambda c: c.first_inference_ms),
@@ -210,7 +210,7 @@ COLD_START = _section(
     _Cold("processes", "processes", "", lambda c: c.n, on=PAGE),
 )
 _Energy = Column[Energy]
-ENERGY = _section(
+ENERGY = section(
     lambda r: r.energy,
     _Energy("joules_per_inference", "energy\na run", "mJ", lambda e: e.joules_per_inference),
     _Energy("watts", "power", "W", lambda e: e.watts, on=TABLES),
@@ -223,7 +223,7 @@ ENERGY = _section(
 )
 _Drift = Column[Drift]
 SLOPE = _Drift("slope", "change", "% a minute", lambda d: d.slope_percent_per_minute, "+.2f")
-DRIFT = _section(
+DRIFT = section(
     lambda r: r.drift,
     *only(
         PAGE,
@@ -269,209 +269,6 @@ HOST = (
         _Host("runtimes", "runtimes", "", lambda h: plain(h.runtimes)),
     ),
 )
-
-
-# -- settings: one run at a time, Offline, sweeps and parts of a run end to end as one series ----
-
-SINGLE = "single-stream"
-PARTS = {
-    **{"decode": "decode", "resize": "resize", "run": "run", "sum": "sum of these"},
-    **{"whole": "the whole", "run_alone": "run alone"},
-}
-"""Of a run from image files to outputs: fields of `EndToEnd`."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One scenario of a report, or one point of it."""
-
-    report: Report
-    scenario: str
-    batch: int
-    streams: int
-    threads: int | None
-    n: int
-    """Timed runs."""
-    timing: Percentiles | None = None
-    """None of Offline, where only throughput counts."""
-    images_per_s: float = 0.0
-    """Not of one run at a time."""
-    images_per_s_ci: tuple[float, float] | None = None
-    best: bool = False
-    """Of Offline's."""
-    part: str = ""
-    """Of a run from image files to outputs, as people name it."""
-
-
-def settings(report: Report) -> Iterator[Setting]:
-    """One run at a time, then Offline's and each sweep's points, and a run's parts end to end."""
-    threads = report.host.threads if report.host else None
-    if single := report.latency:
-        yield Setting(report, SINGLE, single.batch, 1, threads, single.n, single)
-    if offline := report.offline:
-        for p in offline.points:
-            rate = p.images_per_s, p.images_per_s_ci, p == offline.best
-            yield Setting(report, "offline", p.batch, p.streams, p.threads, p.n, None, *rate)
-    for what, sweep in (("threads", report.sweep_threads), ("batch", report.sweep_batch)):
-        for s in sweep or ():
-            yield Setting(report, f"sweep-{what}", s.batch, 1, s.threads, s.n, s, s.images_per_s)
-    if of_files := report.end_to_end:
-        for name, said in PARTS.items():
-            timing: Percentiles = getattr(of_files, name)
-            scenario = f"end-to-end-{name.replace('_', '-')}"
-            about = (report, scenario, of_files.batch, 1, threads, timing.n, timing)
-            yield Setting(*about, part=said)
-
-
-def points(reports: Iterable[Report]) -> list[Setting]:
-    """All settings of Offline and sweeps."""
-    every = (s for report in reports for s in settings(report))
-    return [s for s in every if s.scenario != SINGLE and not s.part]
-
-
-_Setting = Column[Setting]
-SCENARIO = _Setting("scenario", "scenario", "", lambda s: s.scenario, kind="word")
-BATCH = _Setting("batch", "batch", "", lambda s: s.batch)
-THREADS = _Setting("threads", "threads", "", lambda s: s.threads)
-STREAMS = _Setting("streams", "streams", "", lambda s: s.streams)
-RUNS = _Setting("n", "runs", "", lambda s: s.n, on=("page", "csv"))
-IMAGES_PER_S = _Setting("images_per_s", "images/s", "", lambda s: s.images_per_s or None, ".4g")
-RATE_CI = replace(IMAGES_PER_S, ci=lambda s: s.images_per_s_ci, on=CSV)
-RATE = (
-    replace(IMAGES_PER_S, on=TABLES),
-    _Setting("best", "best", "", lambda s: "*" if s.best else "", kind="word", on=TABLES),
-    _Setting("ci", "95% CI", "", lambda s: s.images_per_s_ci, ".4g", kind="interval", on=TABLES),
-    RATE_CI,
-)
-
-
-def _of_reports(*columns: Column[Report]) -> tuple[Column[Setting], ...]:
-    return lift(lambda setting: setting.report, *columns)
-
-
-def _timing() -> tuple[Column[Setting], ...]:
-    return lift(lambda setting: setting.timing, *TIMING)
-
-
-def _single(report: Report) -> Setting | None:
-    return next(settings(report), None) if report.latency else None
-
-
-# -- tables -------------------------------------------------------------------------------------
-
-
-def proof(
-    reports: Sequence[Report], title: str, failures: Mapping[str, str] | None = None
-) -> Table[Report]:
-    """Accuracy, latency and size, a row for each report; and why artifacts failed, by name."""
-    metrics = {METRICS[measured.metric] for report in reports if (measured := accuracy(report))}
-    first, *others = ACCURACY
-    columns = (
-        *(ARTIFACT, replace(first, title=metrics.pop() if len(metrics) == 1 else "accuracy")),
-        *(*others, *lift(_single, *_timing(), RUNS, *only(PAGE, BATCH))),
-        *(*_section(lambda r: r.latency, SPEEDUP, RIVAL[0]), *SIZES[:1], *MEMORY[:1]),
-        *([replace(FAILED, of=lambda r: failures.get(r.artifact))] if failures else []),
-    )
-    return Table(title, columns, reports, keeps_empty=True)
-
-
-def throughput(reports: Sequence[Report], title: str) -> Table[Setting]:
-    """Offline and sweeps, a row for each setting."""
-    p50, p90, *others = _timing()
-    timing = (p50, p90, *only(PAGE, *others, RUNS))
-    columns = (*_of_reports(ARTIFACT), SCENARIO, BATCH, THREADS, STREAMS, *RATE, *timing)
-    return Table(title, columns, points(reports))
-
-
-def end_to_end(reports: Sequence[Report], title: str) -> Table[Setting]:
-    """From image files to outputs, a row for each part, the sum, the whole and the run alone."""
-
-    def share(setting: Setting) -> float | None:
-        of_files, timing = setting.report.end_to_end, setting.timing
-        if of_files is None or timing is None or setting.part == PARTS["run_alone"]:
-            return None
-        return timing.p50_ms / of_files.whole.p50_ms
-
-    rows = [s for report in reports for s in settings(report) if s.part]
-    part = Column[Setting]("part", "part", "", lambda s: s.part, kind="word")
-    of_whole = Column[Setting]("share", "of whole", "%", share, ".3g", on=TABLES)
-    p50, p90, *others = _timing()
-    columns = (*_of_reports(ARTIFACT), part, p50, p90, of_whole, *only(PAGE, *others, BATCH, RUNS))
-    return Table(title, columns, rows)
-
-
-def costs(reports: Sequence[Report], title: str) -> Table[Report]:
-    """What a fresh process costs, a row for each report that says so."""
-    timed = [report for report in reports if report.cold_start]
-    return Table(title, (ARTIFACT, *COLD_START, *MEMORY, *ENERGY), timed)
-
-
-@dataclass(frozen=True)
-class NamedOutput:
-    """One of several outputs of an artifact."""
-
-    report: Report
-    name: str
-    numerics: OutputNumerics
-
-
-_Output = Column[NamedOutput]
-OUTPUTS: tuple[Column[NamedOutput], ...] = (
-    *lift(lambda output: output.report, ARTIFACT),
-    _Output("output", "output", "", lambda output: output.name, kind="name"),
-    _Output(
-        *("kept_queries", "queries", "%"),
-        lambda output: getattr(numerics(output.report), "kept_queries", None),
-        ".4g",
-        sparse=True,
-    ),
-    *lift(
-        lambda output: output.numerics,
-        SQNR,
-        TOKEN_SQNR,
-        _Numerics("p5", "5% of tokens", "dB", lambda n: n.p5_token_db, ".1f"),
-        _Numerics("max_abs_error", "max error", "", lambda n: n.max_abs_error, ".2g"),
-        _Numerics("cosine", "cosine", "", lambda n: n.cosine, ".4f"),
-    ),
-)
-
-
-def outputs(reports: Sequence[Report], title: str) -> Table[NamedOutput]:
-    """Every output against FP32's, of reports that have several; the main one first."""
-    measured = ((report, numerics(report)) for report in reports)
-    rows = [
-        NamedOutput(report, name, output)
-        for report, section in measured
-        for name, output in (section.outputs if section else {}).items()
-    ]
-    return Table(title, OUTPUTS, rows)
-
-
-def bench(reports: Sequence[Report]) -> list[Table[Report]]:
-    """What a page has of `bench` beside `proof`, a table for each kind of run."""
-    groups = {
-        "Cold start": COLD_START,
-        "Drift under load": DRIFT,
-        "Energy": ENERGY,
-        "Size and memory": (*SIZES, *MEMORY),
-    }
-    return [Table(title, (ARTIFACT, *group), reports) for title, group in groups.items()]
-
-
-def csv(reports: Sequence[Report]) -> Table[Setting]:
-    """All that is in CSV: a row for each scenario and setting."""
-    single: tuple[Column[Setting], ...] = lift(
-        lambda s: s.report.latency if s.scenario == SINGLE else None, *RIVAL
-    )
-    conditions = _section(lambda r: r.conditions, *CONDITIONS)
-    host = _section(lambda r: r.host, *HOST)
-    cost = (*SIZES, *MEMORY, *COLD_START, *ENERGY, *DRIFT, *conditions, *host)
-    columns = (
-        *(*_of_reports(ARTIFACT, *IDENTITY, *ACCURACY), SCENARIO, BATCH, STREAMS, THREADS),
-        *(*_timing(), RUNS, *RATE, *single, *_of_reports(*cost)),
-    )
-    shown = [column for column in columns if "csv" in column.on]
-    return Table("", shown, [setting for report in reports for setting in settings(report)])
 
 
 # -- two artifacts side by side -----------------------------------------------------------------

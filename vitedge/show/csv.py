@@ -9,12 +9,12 @@ from pathlib import Path
 
 from vitedge.core import files
 from vitedge.core.report import Report
-from vitedge.show import columns
+from vitedge.show import report_tables
 
 
 def write(reports: Sequence[Report], file: Path) -> None:
     """Write the rows of `reports` to `file`, all or nothing. Raises InputError."""
-    table = columns.csv(reports)
+    table = report_tables.csv(reports)
     text = io.StringIO()
     keys = [key for column in table.columns for key in column.keys]
     rows = csv.DictWriter(text, keys, lineterminator="\n")

@@ -12,7 +12,7 @@ from tests.support.page_reports import measured, with_part
 from tests.support.verdicts import check, judged, verdict
 from vitedge.core.report import Report
 from vitedge.gate.verdict import worst
-from vitedge.show import columns
+from vitedge.show import report_tables
 from vitedge.show.checks import NamedCheck
 from vitedge.show.ci import markdown
 from vitedge.show.csv import write
@@ -33,13 +33,13 @@ def test_a_figure_that_is_declared_is_on_every_surface(monkeypatch, tmp_path):
         *("votes_per_s", "votes", "1/s", lambda r: r.accuracy.n / 10, ".4g"),
         ci=lambda r: (499.0, 501.0),
     )
-    monkeypatch.setattr(columns, "SIZES", (votes, *columns.SIZES))
+    monkeypatch.setattr(report_tables, "SIZES", (votes, *report_tables.SIZES))
     report = measured("vit-int8", "int8", 1.2, 0.83)
     text = printed(tables.reports([report], "title"))
     assert "votes" in text and "1/s, 95% CI" in text and "499…501" in text
     html = page.render([report], "vitedge bench")
     assert "votes 1/s, 95% CI</th>" in html and ">500 (499 … 501)</td>" in html
-    head, _, row = markdown.table(columns.proof([report], "title"))
+    head, _, row = markdown.table(report_tables.proof([report], "title"))
     assert "|votes 1/s, 95% CI|" in head and "|500 (499 to 501)|" in row
     write([report], tmp_path / "numbers.csv")
     rows = list(csv.DictReader((tmp_path / "numbers.csv").open()))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vitedge.core.report import Report
-from vitedge.show import columns
-from vitedge.show.columns import RATE_CI, Setting, points
+from vitedge.show import columns, report_tables
 from vitedge.show.page import latency, pareto, provenance
 from vitedge.show.page.chart import SHAPES, Axis, Chart, linear, series, symbol
 from vitedge.show.page.shell import render as render_template
+from vitedge.show.settings import RATE_CI, Setting, points
 from vitedge.show.table import PAGE
 from vitedge.show.terminal import tables
 from vitedge.show.text import number
@@ -32,16 +32,16 @@ def render(measured: Sequence[Report], command: str) -> str:
         when=_when(reports),
         warnings=dict.fromkeys(line for state in conditions for line in state.warnings),
         recommended=tables.recommendations(measured),
-        proof=columns.proof(reports, "Accuracy and latency"),
+        proof=report_tables.proof(reports, "Accuracy and latency"),
         distribution=latency.distributions(reports),
         series=latency.series(reports),
         pareto=pareto.pictures(measured),
         throughput=_throughput(reports),
-        settings=columns.throughput(reports, "Throughput"),
+        settings=report_tables.throughput(reports, "Throughput"),
         tables=[
-            columns.outputs(reports, "Every output against FP32's"),
-            columns.end_to_end(reports, "End to end, from image files to outputs"),
-            *columns.bench(reports),
+            report_tables.outputs(reports, "Every output against FP32's"),
+            report_tables.end_to_end(reports, "End to end, from image files to outputs"),
+            *report_tables.bench(reports),
         ],
         energy_notes=dict.fromkeys(r.energy.note for r in reports if r.energy and r.energy.note),
         machines=provenance.machines(reports),

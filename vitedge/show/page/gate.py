@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from vitedge.gate.verdict import worst
 from vitedge.measure.inspection import rows_of
-from vitedge.show import checks, columns
+from vitedge.show import checks, columns, report_tables
 from vitedge.show.page import disagreement, inspection, latency, pareto, provenance
 from vitedge.show.page.chart import Chart, key, linear, strips, symbol
 from vitedge.show.page.shell import LARGEST_BYTES, answer
@@ -88,7 +88,7 @@ def _answers(verdict: Verdict) -> dict[str, Answer]:
 
 def _artifacts(decided: Sequence[Decided]) -> Table[Decided]:
     """Each artifact's answer beside what a terminal has of it."""
-    proof = columns.proof([report for _, report in decided], "Artifacts")
+    proof = report_tables.proof([report for _, report in decided], "Artifacts")
     brief = [column for column in proof.columns if "terminal" in column.on]
     name, *figures = lift(_report, *brief)
     outcome = Column[Decided]("answer", "answer", "", lambda row: row[0], kind="answer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vitedge.show import columns
+from vitedge.show import columns, report_tables
 from vitedge.show.terminal.tables import grid
 from vitedge.show.text import number
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 def tables(measured: Sequence[Report]) -> Iterator[Table]:
     """A table for each kind of run that is in any of the reports."""
     title = "throughput of settings in turn, offline's best marked *"
-    if (throughput := columns.throughput(measured, title)).rows:
+    if (throughput := report_tables.throughput(measured, title)).rows:
         yield grid(throughput)
-    if (end_to_end := columns.end_to_end(measured, "end to end, from image files to outputs")).rows:
+    if (
+        end_to_end := report_tables.end_to_end(measured, "end to end, from image files to outputs")
+    ).rows:
         yield grid(end_to_end)
-    if (costs := columns.costs(measured, "cold start and cost")).rows:
+    if (costs := report_tables.costs(measured, "cold start and cost")).rows:
         yield grid(costs)
 
 

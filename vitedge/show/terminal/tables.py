@@ -11,7 +11,7 @@ import msgspec
 
 from vitedge.core.commands import command
 from vitedge.core.terminal import printable, shortened
-from vitedge.show import columns
+from vitedge.show import report_tables
 from vitedge.show.table import TERMINAL, Row, Table, listed
 from vitedge.show.text import number, one_line
 from vitedge.show.text import plain as plain
@@ -72,7 +72,7 @@ def grid(table: Table[Row], *, lined: bool = True, padding: int = 0) -> RichTabl
 
 def reports(measured: Sequence[Report], title: str) -> RichTable:
     """One row for each report, of what it holds."""
-    return grid(columns.proof(measured, title))
+    return grid(report_tables.proof(measured, title))
 
 
 def exports(exported: Exports, title: str, reasons: Mapping[str, str]) -> RichTable:
@@ -94,12 +94,12 @@ def exports(exported: Exports, title: str, reasons: Mapping[str, str]) -> RichTa
     rows = [*(result.report for result in exported), *unwritten]
     targets = list(dict.fromkeys(row.target for row in rows))
     rows.sort(key=lambda row: targets.index(row.target))
-    return grid(columns.proof(rows, title, shown))
+    return grid(report_tables.proof(rows, title, shown))
 
 
 def show_outputs(measured: Sequence[Report]) -> None:
     """Print one row for each output, of artifacts that have several."""
-    table = columns.outputs(measured, "each output against FP32's")
+    table = report_tables.outputs(measured, "each output against FP32's")
     if table.rows:
         show(grid(table))
 
