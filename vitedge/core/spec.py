@@ -289,7 +289,8 @@ class Calibration(Spec, frozen=True, kw_only=True):
     rounding: Literal["nearest", "adaptive", "auto"] = "nearest"
     """`adaptive` rounds each weight so that the errors cancel in what its layer gives on the
     calibration images (GPTQ, Frantar 2023): another pass or a few over them, and no labels. `auto`
-    does so, and corrects biases, where the nearest leave less than 25 dB of the model's output."""
+    does so, and corrects biases, where the nearest leave less than 25 dB of the model's output, but
+    for detectors."""
     rounding_budget_s: Count = 0
     """Seconds after which no further pass is begun, and what is left rounded to the nearest; 0: as
     many as it takes."""

@@ -53,7 +53,9 @@ def adapt(
     as it was where that leaves more of the model's output on some of them.
     """
     if recipe.rounding == "auto":
-        if quality_db(calibrated) >= ENOUGH_DB:
+        # boxes look better on the images that rounding is fitted to than on others, and layers that
+        # harm them would not be spared
+        if calibrated.detection or quality_db(calibrated) >= ENOUGH_DB:
             return calibrated
         recipe = msgspec.structs.replace(recipe, rounding="adaptive", bias_correction=True)
     if recipe.rounding == "nearest" and not recipe.bias_correction:
