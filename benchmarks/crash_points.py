@@ -56,9 +56,11 @@ def points(name, folder, sample=None, seed=0, workers=1):
         def break_off(place, site, how):
             broken = crash_jobs.copy(folder / "old", folder / str(place))
             process = idle.get()
-            ended = process.run(crash_jobs.strike, broken, name, site, how)
-            examined = process.run(crash_jobs.examine, broken, name, old, new["models"])
-            idle.put(process)
+            try:
+                ended = process.run(crash_jobs.strike, broken, name, site, how)
+                examined = process.run(crash_jobs.examine, broken, name, old, new["models"])
+            finally:
+                idle.put(process)  # else the next point would wait for it, and say nothing
             shutil.rmtree(broken)
             return crash.Site(*site), how, _wrong(how, ended, examined)
 

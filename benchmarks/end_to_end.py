@@ -33,8 +33,10 @@ def photograph(path: Path) -> Path:
 
 def main(artifact: str = "", image: str = "", seconds: str = "60") -> int:
     with tempfile.TemporaryDirectory() as folder:
-        made = artifact or vitedge.export(targets=["onnxruntime"], precision="int8", output=folder)
-        path = artifact or made[-1].bundle
+        path = artifact
+        if not path:
+            exports = vitedge.export(targets=["onnxruntime"], precision="int8", output=folder)
+            path = exports[-1].bundle
         file = Path(image) if image else photograph(Path(folder) / "twelve.jpg")
         (report,) = vitedge.bench([path], end_to_end=file, duration_s=float(seconds))
     measured = report.end_to_end

@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--duration", type=float, default=10.0, help="seconds for each session")
     options = parser.parse_args()
     print(peers.host())
+    torch.manual_seed(0)
     reference = ve.load(MODEL)
     spec, module = reference.identity.preprocess, Neck(reference.content).eval()
     with torch.no_grad():

@@ -47,7 +47,7 @@ def _fold(model: ir.Model) -> None:
         )
         if not (_rewrite(model) | folded.modified):
             break
-    optimizer.optimize_ir(model, num_iterations=0)
+    optimizer.optimize_ir(model, num_iterations=0)  # what follows its rounds: equal nodes, names
 
 
 def _rewrite(model: ir.Model) -> bool:
