@@ -39,10 +39,11 @@ def main():
         folder = Path(name)
         (folder / "w4.toml").write_text(FRAGILE)
         for model, recipe in ASKED:
-            output = folder / f"{model}-{Path(recipe).stem}"
+            output = folder / f"{Path(recipe).stem}-{model}"
             options = ("--int8", "--only", "--calibration", recipe, "--output", output)
             assert vitedge(folder, "export", model, "--target", "onnxruntime", *options) == 0
-        assert vitedge(folder, "gate", *sorted(folder.glob("*/*-int8")), *LIMITS) == 1
+        bundles = sorted(path.relative_to(folder) for path in folder.glob("*/*-int8"))
+        assert vitedge(folder, "gate", *bundles, *LIMITS) == 1
         whole = folder / "whole.png"
         picture(folder / "gate.html", whole, (WIDTH, 4000), "light")
         OUT.parent.mkdir(parents=True, exist_ok=True)
