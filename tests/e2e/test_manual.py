@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
+from docs.tools import outputs
 from docs.tools.pages import DOCS, generated
 from tests.support.lineage import photographs
 
@@ -92,6 +93,14 @@ def test_every_bash_block_of_a_page_runs(page, yours, models):
         ["bash", "-c", f"set -e\n{script}"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    if page.name != "README.md":  # which shows what the demo prints
+        assert outputs.missing(page.read_text(), done.stdout) == []
+
+
+@pytest.mark.heavy
+def test_the_table_of_readme_is_what_the_demo_prints(tmp_path, vitedge):
+    ran = vitedge("demo", cwd=tmp_path)
+    assert outputs.missing((ROOT / "README.md").read_text(), ran.stdout) == []
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))
