@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 import vitedge as ve
+from tests.support.hostile import content
 from tests.unit.ship.test_package import photograph
 from vitedge.core.spec import Preprocess
 from vitedge.data.geometry import fit
 from vitedge.data.placement import placement
+from vitedge.ship.packages.cpp import rows_first
 
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("g++")), reason="no cmake, or no g++"
@@ -26,8 +28,8 @@ CONFIG = """
 inline std::string RESIZE, RESIZE_ROUNDING, INTERPOLATION, SAMPLING, PAD, CROP_ROUNDING;
 inline int WIDTH, HEIGHT, RESIZE_PX, RESIZE_LIMIT_PX;
 inline double CROP_SHARE;
-inline bool EXIF = true;
-inline uint8_t PAD_COLOR[3] = {1, 128, 250};
+inline bool EXIF = true, ROWS_FIRST = {rows_first};
+inline uint8_t PAD_COLOR[3] = {{1, 128, 250}};
 """
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 RULES = [
@@ -55,7 +57,7 @@ RULES = [
 
 @needs_compiler
 def test_its_pixels_are_ours(tmp_path):
-    (tmp_path / "config.h").write_text(CONFIG)
+    (tmp_path / "config.h").write_text(CONFIG.format(rows_first=str(rows_first()).lower()))
     header = files("vitedge.ship.packages") / "templates" / "image.h.in"
     (tmp_path / "image.h").write_text(header.read_text())
     source = Path(__file__).parents[2] / "support" / "fit.cpp"
@@ -151,6 +153,7 @@ def test_it_builds_and_its_outputs_are_python_s(bundles, vitedge, tmp_path):
 
 @needs_compiler
 def test_every_file_stays_short(small_bundle, tmp_path):
-    ve.package(small_bundle(tmp_path / "b"), form="cpp", output=tmp_path / "out")
+    bundle = small_bundle(tmp_path / "b", content.linear().SerializeToString())
+    ve.package(bundle, form="cpp", output=tmp_path / "out")
     for name in ("main.cpp", "image.h", "config.h", "CMakeLists.txt"):
         assert len((tmp_path / "out" / name).read_text().splitlines()) < 300

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from PIL import Image
 
 import vitedge as ve
+from tests.support.hostile import content
 from vitedge.core import catalog
 from vitedge.core.errors import InputError
 from vitedge.core.manifest import Build, Model, Tensor
@@ -19,6 +20,7 @@ from vitedge.core.spec import Detection
 from vitedge.ship.package import kinds
 from vitedge.ship.packages.cpp import quoted
 
+ONNX = content.linear().SerializeToString()
 HOSTILE = 'a "b" {c} \\d\n[e]: \x07é'
 IMAGE = Tensor(name="image", shape=(1, 8, 8, 3), dtype="uint8", layout="NHWC")
 LOGITS = Tensor(name="logits", shape=(1, 3), dtype="float32", layout="NC")
@@ -66,7 +68,7 @@ def test_a_python_file_of_any_task_has_all_it_names(task, small_bundle, tmp_path
     rule = Detection(scores="softmax") if task == "detection" else None
     source = Model(name="x", source="", task=task, num_classes=3, weights_sha256="", detection=rule)
     named = {"model": source, "name": HOSTILE, "outputs": (LOGITS,)}
-    bundle = small_bundle(tmp_path / "bundle", **named)
+    bundle = small_bundle(tmp_path / "bundle", ONNX, **named)
     ve.package(bundle, form="python", output=tmp_path / "out")
     check = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F8"]
     subprocess.run([*check, tmp_path / "out" / "predict.py"], check=True)
@@ -105,7 +107,7 @@ def test_a_dynamic_batch_is_triton_s_to_fill(small_bundle, tmp_path):
     ]
     target = msgspec.structs.replace(catalog.targets()["onnxruntime-cpu"], threads=3)
     bundle = small_bundle(
-        tmp_path / "small", inputs=(batched[0],), outputs=tuple(batched[1:]), target=target
+        tmp_path / "small", ONNX, inputs=(batched[0],), outputs=tuple(batched[1:]), target=target
     )
     model = config(bundle, tmp_path / "out", "small")
     assert model.max_batch_size == 32 and model.HasField("dynamic_batching")
@@ -140,10 +142,10 @@ def test_an_engine_runs_on_a_gpu_in_the_batch_it_is_tuned_for(small_bundle, tmp_
 def test_names_that_would_end_a_string_stay_in_it(small_bundle, tmp_path):
     name = HOSTILE.replace("\n", " ")
     outputs = (msgspec.structs.replace(LOGITS, name=HOSTILE),)
-    bundle = small_bundle(tmp_path / "small", name=name, inputs=(IMAGE,), outputs=outputs)
+    bundle = small_bundle(tmp_path / "small", ONNX, name=name, inputs=(IMAGE,), outputs=outputs)
     model = config(bundle, tmp_path / "out", name)
     assert (model.name, model.output[0].name) == (name, HOSTILE)
-    slashed = small_bundle(tmp_path / "slashed", name="../up", outputs=outputs)
+    slashed = small_bundle(tmp_path / "slashed", ONNX, name="../up", outputs=outputs)
     with pytest.raises(InputError, match="no name of a folder"):
         ve.package(slashed, form="triton", output=tmp_path / "up")
     assert quoted('a"\\\né??/') == r'"a\042\134\012\303\251\077\077/"'
