@@ -19,6 +19,7 @@ from vitedge.core.manifest import Build, Consequence, Manifest
 from vitedge.core.spec import Target
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from vitedge.core.host import Host
@@ -51,6 +52,15 @@ class Session(Protocol):
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; returns when the outputs are on the host."""
+        ...
+
+
+@runtime_checkable
+class SelfTimed(Protocol):
+    """A session that computes elsewhere and times its runs there: the way to it is not theirs."""
+
+    def time(self, feed: Mapping[str, NDArray[Any]], runs: int) -> NDArray[np.float64]:
+        """Run `runs` times, one after the other; the latency of each, milliseconds."""
         ...
 
 
@@ -132,6 +142,19 @@ class Runtime(Protocol):
 
     def open(self, verified: VerifiedFiles, target: Target) -> AbstractContextManager[Session]:
         """Load the model in `verified` on `target.threads` threads, with the target's options."""
+        ...
+
+
+@runtime_checkable
+class SelfInstalled(Protocol):
+    """A runtime of which pip does not bring all."""
+
+    def version(self) -> str:
+        """Its version; empty where something that it takes is not here."""
+        ...
+
+    def lacking(self) -> UnavailableError | None:
+        """What it takes that is not here, and how to get it; None where all is."""
         ...
 
 
