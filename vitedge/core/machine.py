@@ -14,7 +14,7 @@ from vitedge.core.gpu import gpus
 from vitedge.core.host import LIBRARIES, Host
 from vitedge.core.intel import intel_devices
 from vitedge.core.jetson import jetson
-from vitedge.core.runtime import SelfInstalled, runtimes
+from vitedge.core.runtime import runtimes
 
 ROOT = Path("/")
 
@@ -63,13 +63,9 @@ def _os() -> str:
 
 def versions() -> dict[str, str]:
     """Version of each runtime and of each of `LIBRARIES` that is installed; none is imported."""
-    packages: dict[str, tuple[str, ...]] = {name: (name,) for name in LIBRARIES}
+    packages = {name: runtime.packages for name, runtime in runtimes().items()}
+    packages |= {name: (name,) for name in LIBRARIES}
     versions: dict[str, str] = {}
-    for name, runtime in runtimes().items():
-        if not isinstance(runtime, SelfInstalled):
-            packages[name] = runtime.packages
-        elif version := runtime.version():
-            versions[name] = version
     for name, distributions in packages.items():
         for distribution in distributions:
             with contextlib.suppress(metadata.PackageNotFoundError):

@@ -149,10 +149,6 @@ class Runtime(Protocol):
 class SelfInstalled(Protocol):
     """A runtime of which pip does not bring all."""
 
-    def version(self) -> str:
-        """Its version; empty where something that it takes is not here."""
-        ...
-
     def lacking(self) -> UnavailableError | None:
         """What it takes that is not here, and how to get it; None where all is."""
         ...

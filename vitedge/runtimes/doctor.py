@@ -92,9 +92,7 @@ def _runtime(runtime: Runtime, machine: Host) -> Requirement:
     if isinstance(runtime, SelfInstalled):
         lacking = runtime.lacking()
         absent = f"to {purpose}: {lacking.what}; {lacking.fix}" if lacking else ""
-        return _requirement(
-            runtime.name, f"{version} in {runtime.accelerator(machine)}" if version else "", absent
-        )
+        return _requirement(runtime.name, runtime.accelerator(machine), absent)
     if needs := runtime.probe(machine):
         purpose += f" (it needs {needs})"
     return _requirement(

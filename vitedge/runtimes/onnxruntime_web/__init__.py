@@ -19,7 +19,8 @@ class ONNXRuntimeWeb:
 
     name = install.PACKAGE
     title = "ONNX Runtime Web"
-    packages: tuple[str, ...] = ("playwright",)
+    packages: tuple[str, ...] = ()
+    """npm brings it."""
     extra = install.EXTRA
     processor: Processor = "browser"
     options = frozenset(
@@ -40,13 +41,12 @@ class ONNXRuntimeWeb:
         """What it takes that is not here, and how to get it; None where all is."""
         return install.lacking()[1]
 
-    def version(self) -> str:
-        """Of onnxruntime-web; empty where something that it takes is not here."""
-        return "" if self.lacking() else install.ort_web().version
-
     def accelerator(self, host: Host) -> str:
-        """The browser and its version."""
-        return "" if self.lacking() else install.browser_version(install.browser())
+        """`ONNX Runtime Web 1.30.0 in Chromium 156.0.8078.114`."""
+        if self.lacking():
+            return ""
+        browser = install.browser_version(install.browser())
+        return f"{self.title} {install.ort_web().version} in {browser}"
 
     def rules(self) -> tuple[Rule, ...]:
         """Traps of INT8 and FP16 in a browser."""

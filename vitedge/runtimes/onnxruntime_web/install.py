@@ -12,6 +12,7 @@ from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 
+from vitedge.core.catalog import in_range
 from vitedge.core.errors import InputError, UnavailableError, missing
 from vitedge.core.json_document import read_settings
 
@@ -19,6 +20,8 @@ ORT_WEB, BROWSER = "VITEDGE_ORT_WEB", "VITEDGE_BROWSER"
 """Variables of the environment: a folder, and a program."""
 EXTRA = "browser"
 PACKAGE = "onnxruntime-web"
+SINCE = "1.22"
+"""The first version that says what a model's inputs and outputs are."""
 _PROGRAMS = (
     *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
     *("chrome", "microsoft-edge", "msedge"),
@@ -82,6 +85,11 @@ def _package(folder: Path) -> OrtWeb:
     if name != PACKAGE or not isinstance(version, str):
         raise UnavailableError(
             f"{folder} holds {name!r} and not {PACKAGE}", fix=f"let {ORT_WEB} name its folder"
+        )
+    if not in_range(version, (SINCE, "")):
+        raise UnavailableError(
+            f"{PACKAGE} {version} in {folder} is too old: it must be {SINCE} or newer",
+            fix=f"npm install {PACKAGE}@latest",
         )
     if not (folder / "dist").is_dir():
         raise UnavailableError(f"{folder} has no dist/, where its scripts are", fix=again)
