@@ -139,7 +139,7 @@ def served(tmp_path):
     (tmp_path / "code.mjs").write_text("export {}")
     (tmp_path / "secret.txt").write_text("secret")
     files = {"": tmp_path / "page.html", "ort/code.mjs": tmp_path / "code.mjs"}
-    with serve(files) as url:
+    with serve(files, HEADERS) as url:
         yield url
 
 

@@ -19,10 +19,10 @@ def cpu_s(root: Path) -> float:
     """CPU time of this process, of those it started and of theirs, seconds."""
     times = os.times()
     spent = process_time() + times.children_user + times.children_system
-    if not (descendants := list(_descendants(root))):
+    if not (started := list(descendants(root))):
         return spent
     second = os.sysconf("SC_CLK_TCK")
-    return spent + sum(sum(map(int, _stat(folder)[11:15])) for folder in descendants) / second
+    return spent + sum(sum(map(int, _stat(folder)[11:15])) for folder in started) / second
 
 
 def peak_bytes(root: Path) -> int:
@@ -30,7 +30,7 @@ def peak_bytes(root: Path) -> int:
 
     What several of them share is counted once, where the kernel tells how much that is.
     """
-    return sum(map(_peak_bytes, _descendants(root)))
+    return sum(map(_peak_bytes, descendants(root)))
 
 
 def _peak_bytes(folder: Path) -> int:
@@ -43,7 +43,7 @@ def _peak_bytes(folder: Path) -> int:
     return 1024 * max(0, kib.get("VmHWM", 0) - shared)
 
 
-def _descendants(root: Path) -> Iterator[Path]:
+def descendants(root: Path) -> Iterator[Path]:
     """The folder in /proc of each process that this one started, and of theirs."""
     children: dict[str, list[Path]] = {}
     for folder in (root / "proc").glob("[0-9]*"):

@@ -32,7 +32,7 @@ _TYPES = {
 
 
 @contextmanager
-def serve(files: Mapping[str, Path], headers: Mapping[str, str] = HEADERS) -> Iterator[str]:
+def serve(files: Mapping[str, Path], headers: Mapping[str, str]) -> Iterator[str]:
     """Serve `files`, by their paths below the URL that this gives; nothing else is there.
 
     On a port of its own of 127.0.0.1, to whoever knows the URL's token.

@@ -20,7 +20,7 @@ from vitedge.core.runtime import Session, TensorSpec, VerifiedFiles
 from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime_web import install
 from vitedge.runtimes.onnxruntime_web.chromium import Page, open_page
-from vitedge.runtimes.onnxruntime_web.server import serve
+from vitedge.runtimes.onnxruntime_web.server import HEADERS, serve
 
 _log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
@@ -43,17 +43,22 @@ def open_model(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
             fix=f"set it to {' or '.join(SCRIPTS)}",
         )
     program, package = install.browser(), install.ort_web()
+    script = package.dist / SCRIPTS[provider]
+    if not script.is_file():
+        raise UnavailableError(
+            f"{package.dist} has no {script.name}", fix=f"npm install {install.PACKAGE} again"
+        )
     files = {
         "": HERE / "page.html",
         "page.mjs": HERE / "page.mjs",
         **{f"ort/{path.name}": path for path in package.dist.iterdir()},
         **{name: verified.path(name) for name in verified.names},
     }
-    with serve(files) as url, open_page(program, url) as page:
+    with serve(files, HEADERS) as url, open_page(program, url) as page:
         opened = page.call(
             "argument => vitedge.open(argument)",
             {
-                "script": f"./ort/{SCRIPTS[provider]}",
+                "script": f"./ort/{script.name}",
                 "model": MODEL,
                 "data": [name for name in verified.names if name != MODEL],
                 "threads": target.threads,
