@@ -17,9 +17,9 @@ from vitedge.core.errors import UnavailableError, error_line, missing
 from vitedge.runtimes.onnxruntime_web.install import EXTRA
 
 T = TypeVar("T")
-START_S = 60.0
-"""In which a browser starts and shows an empty page."""
-CLOSE_S = 10.0
+START_S = 120.0
+"""In which a browser starts and shows an empty page, on a busy machine, too."""
+CLOSE_S = 30.0
 ARGUMENTS = (
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -50,9 +50,10 @@ class Page:
         self._within(self._open(url, arguments), START_S)
 
     def close(self) -> None:
-        """End the browser, whatever became of it."""
+        """End the browser, whatever became of it; with Playwright's driver goes what it started."""
         with suppress(Exception):
             self._wait(self._close(), CLOSE_S)
+        self._wait(self._cancel(), CLOSE_S)
 
     async def _open(self, url: str, arguments: Sequence[str]) -> None:
         try:
@@ -65,8 +66,9 @@ class Page:
             executable_path=self._program, args=[*ARGUMENTS, *arguments]
         )
         context = await self._browser.new_context(service_workers="block")
-        self._page = await context.new_page()
-        await self._page.goto(url)
+        page = await context.new_page()
+        await page.goto(url)
+        self._page = page
 
     async def _close(self) -> None:
         if self._browser is not None:
@@ -75,11 +77,23 @@ class Page:
         if self._playwright is not None:
             await self._playwright.stop()
 
+    async def _cancel(self) -> None:
+        """End what still waits for an answer."""
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
     def _within(self, job: Coroutine[Any, Any, T], limit_s: float) -> T:
         """The result of `job`. Raises as `call` does."""
         try:
             return self._wait(job, limit_s)
         except Expired as error:
+            if self._page is None:
+                raise UnavailableError(
+                    f"{self._program} has not started within {limit_s:.0f} s",
+                    fix="is the machine busy? VITEDGE_BROWSER names another browser",
+                ) from error
             raise UnavailableError(
                 f"the page in {self._program} has not answered for {limit_s:.0f} s",
                 fix="let the target's [options] set a longer timeout_s, or take a smaller model",

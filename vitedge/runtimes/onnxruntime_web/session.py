@@ -54,7 +54,8 @@ def open_model(verified: VerifiedFiles, target: Target) -> Iterator[Session]:
         **{f"ort/{path.name}": path for path in package.dist.iterdir()},
         **{name: verified.path(name) for name in verified.names},
     }
-    with serve(files, HEADERS) as url, open_page(program, url) as page:
+    arguments = () if provider == "webgpu" else ("--disable-gpu",)
+    with serve(files, HEADERS) as url, open_page(program, url, arguments) as page:
         opened = page.call(
             "argument => vitedge.open(argument)",
             {
