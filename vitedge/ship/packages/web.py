@@ -109,8 +109,12 @@ def _config(manifest: Manifest) -> dict[str, object]:
 def _copy_scripts(script: Path, folder: Path) -> None:
     """Copy a script of onnxruntime-web, and what it loads."""
     folder.mkdir()
-    text = script.read_text(encoding="utf-8")
-    for name in (script.name, *sorted(set(_SCRIPT_PARTS.findall(text)))):
-        source = script.parent / name
-        if source.is_file():
-            (folder / name).write_bytes(source.read_bytes())
+    pending = [script.name]
+    while pending:
+        name = pending.pop()
+        source, copy = script.parent / name, folder / name
+        if copy.exists() or not source.is_file():
+            continue
+        copy.write_bytes(source.read_bytes())
+        if source.suffix == ".mjs":
+            pending += _SCRIPT_PARTS.findall(source.read_text(encoding="utf-8"))
