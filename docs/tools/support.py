@@ -1,7 +1,7 @@
 """The support matrix, from the artifacts that tests left behind.
 
-`python -m docs.tools.support FOLDER…`: a folder is pytest's own (`--basetemp`). Every artifact in it
-says what it is of, and its report what was done with it.
+`python -m docs.tools.support FOLDER…`: a folder is pytest's own (`--basetemp`). Every artifact in
+it says what it is of, and its report what was done with it.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ def cell(precisions: dict[str, str]) -> str:
 HEADER = """# Support matrix
 
 What the tests of vitedge {version} did with each kind of model, on each target, in each precision:
-read from the {count:,} artifacts that they left behind (`python -m docs.tools.support FOLDER`), on a
-CPU with {isa}. Where one cell has several kinds of evidence, the strongest is shown.
+read from the {count:,} artifacts that they left behind (`python -m docs.tools.support FOLDER`) on a
+CPU with {isa}.
+Where one cell has several kinds of evidence, the strongest is shown.
 
 | mark | evidence |
 |---|---|

@@ -14,8 +14,8 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.manifest import Manifest
 from vitedge.data import decode, geometry, placement, samples
 from vitedge.measure.accuracy import metrics
-from vitedge.runtimes.openvino import OpenVINO
 from vitedge.ship.package import copy_labels, copy_model, options
+from vitedge.ship.packages.openvino_device import device
 from vitedge.ship.packages.sources import definitions
 
 PROGRAM = "predict.py"
@@ -81,20 +81,12 @@ def _settings(bundle: Bundle, model: str) -> str:
         "THREADS": manifest.target.threads,
     }
     if _SESSIONS[manifest.target.runtime] == "openvino":
-        constants["DEVICE"] = _device(manifest.target.runtime)
+        constants["DEVICE"] = device(manifest.target.runtime)
     lines = [f"{name} = {pformat(value, width=80)}" for name, value in constants.items()]
     lines.append(f"PREPROCESS = SimpleNamespace({_keywords(manifest.preprocessing.host)})")
     if rule:
         lines.append(f"DETECTION = SimpleNamespace({_keywords(rule)})")
     return "\n".join(lines)
-
-
-def _device(runtime: str) -> str:
-    from vitedge.core.runtime import runtimes
-
-    record = runtimes()[runtime]
-    assert isinstance(record, OpenVINO)
-    return record.device
 
 
 def _keywords(spec: msgspec.Struct) -> str:
