@@ -54,7 +54,9 @@ def with_blocks(language: str) -> list[object]:
 @pytest.fixture
 def yours(tmp_path, held_out, monkeypatch):
     """A folder with what the manual takes as the reader's own: images, and a checkpoint."""
-    for index, (image, label) in enumerate(zip(held_out.images[:40], held_out.labels, strict=False)):
+    for index, (image, label) in enumerate(
+        zip(held_out.images[:40], held_out.labels, strict=False)
+    ):
         folder = tmp_path / "val" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{index}.png")
@@ -122,4 +124,3 @@ def test_commands_and_errors_are_those_of_the_code():
 def test_no_page_is_long(name):
     lines = PAGES[name].read_text(encoding="utf-8").splitlines()
     assert len(lines) <= LONGEST.get(name, MOST_LINES)
-
