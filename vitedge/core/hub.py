@@ -62,6 +62,15 @@ def fetch(source: Repository, file: str, folder: Path) -> Path:
         return Path(path)
 
 
+def folder(source: Repository) -> Path:
+    """Where files of that commit are kept for later, in the repository's part of the cache."""
+    with explained(source.name):
+        from huggingface_hub import constants
+
+        cache = Path(constants.HF_HUB_CACHE)
+        return cache / f"models--{source.name.replace('/', '--')}" / "vitedge" / source.commit
+
+
 @contextmanager
 def explained(text: str) -> Iterator[None]:
     """One message for whatever the Hub's client raises about the repository `text`."""

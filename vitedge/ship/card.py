@@ -58,8 +58,8 @@ def card(bundle: Bundle, licence: str) -> str:
 
 def _base(manifest: Manifest) -> str | None:
     """The repository on the Hub that it was made from; None where it was another source."""
-    prefix, _, name = manifest.model.source.partition(":")
-    return name if prefix == "hf" and re.fullmatch(r"[\w.-]+/[\w.-]+", name) else None
+    match = re.match(r"hf:([\w.-]+/[\w.-]+)(?:/.+|@.+)?$", manifest.model.source)
+    return match[1] if match else None
 
 
 def _results(manifest: Manifest, report: Report | None) -> list[Any]:

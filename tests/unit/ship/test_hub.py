@@ -28,7 +28,7 @@ def bundle(bundles, tmp_path):
 
 
 def environment(hub, tmp_path):
-    return {**hub.environment, "HF_HOME": str(tmp_path / "hf")}
+    return {**hub.environment, "HF_HUB_CACHE": str(tmp_path / "hub")}
 
 
 def test_what_is_pushed_is_pulled_and_nothing_else(bundle, hub, vitedge_process, tmp_path):
@@ -161,3 +161,28 @@ def test_a_card_of_what_was_never_validated_says_so(bundle):
     (bundle / "report.json").unlink()
     text = ve.card(bundle)
     assert card.NEVER in text and "model-index" not in text and "Licence: not stated" in text
+
+
+def test_an_onnx_file_of_the_hub_is_a_model(onnx_model, hub, vitedge_process, tmp_path):
+    env = environment(hub, tmp_path)
+    settings = {"do_resize": True, "size": {"height": 32, "width": 32}, "do_rescale": True}
+    graph = onnx_model.read_bytes()
+    hub.commit(
+        "me/digits",
+        {
+            "onnx/model.onnx": graph,
+            "onnx/broken.onnx": graph[: len(graph) // 2],
+            "preprocessor_config.json": json.dumps(settings).encode(),
+            "other.bin": b"x",
+        },
+    )
+    export = ("export", "--target", "onnxruntime-cpu", "--output", tmp_path, "--duration", 0)
+    vitedge_process(*export, "hf:me/digits/onnx/model.onnx", **env)
+    (made,) = tmp_path.glob("model-*")
+    assert open_bundle(made).manifest.model.source == "hf:me/digits/onnx/model.onnx"
+    assert "base_model: me/digits" in ve.card(made)
+    assert not [asked for asked in hub.requested if "other.bin" in asked]
+    said = vitedge_process(*export, "hf:me/digits/onnx/broken.onnx", code=2, **env).stderr
+    assert "is not an ONNX file" in said
+    said = vitedge_process(*export, "hf:me/digits/onnx/modle.onnx", code=2, **env).stderr
+    assert "did you mean 'onnx/model.onnx'" in said
