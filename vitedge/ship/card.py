@@ -70,7 +70,7 @@ def _results(manifest: Manifest, report: Report | None) -> list[Any]:
         return []
     accuracy = report.accuracy
     name = _name(accuracy.data)
-    common = {
+    common: dict[str, Any] = {
         "task_type": _TASKS.get(manifest.model.task, manifest.model.task),
         "dataset_type": re.sub(r"[^\w.-]+", "-", name).strip("-") or "unknown",
         "dataset_name": name,
