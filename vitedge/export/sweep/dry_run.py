@@ -7,6 +7,7 @@ from statistics import mean
 import msgspec
 
 from vitedge.core.errors import VitedgeError
+from vitedge.core.pinned import pinned
 from vitedge.core.progress import SILENT, Steps
 from vitedge.core.spec import Precision
 from vitedge.core.step_cache import StepCache
@@ -59,7 +60,9 @@ def dry_run(request: Request, steps: Steps) -> SweepPlan:
         state = "done"
         seconds: float | None = 0.0
         if not row or row.state != "done" or row.key != key_of(trial, sweep.duration_s):
-            state, seconds = _state(trial, request, cache, models), _estimate(trial, known)
+            with pinned(sweep.trial.cores):  # which keys of what was measured name
+                state = _state(trial, request, cache, models)
+            seconds = _estimate(trial, known)
             if state == "cached":
                 seconds = sweep.duration_s
         planned.append(

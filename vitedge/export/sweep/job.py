@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +69,33 @@ def chosen(request: Request) -> tuple[Sweep, list[Trial]]:
 def run(request: Request, steps: Steps) -> SweepResult:
     """Run a sweep, or what is left of it, and write sweep.json. Raises InputError."""
     sweep, trials = chosen(request)
-    rows, place = Rows(request.output), request.place
+    rows = Rows(request.output)
+    with _alone(request.output):
+        return _run(request, sweep, trials, rows, steps)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Refuse a folder in which another sweep is at work; one that was killed is none."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (output / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another sweep is at work in {output}", fix="wait for it, or pass `output`"
+            ) from error
+        yield
+
+
+def _run(
+    request: Request, sweep: Sweep, trials: Sequence[Trial], rows: Rows, steps: Steps
+) -> SweepResult:
+    place = request.place
     keys = [key_of(trial, sweep.duration_s) for trial in trials]
     known = [rows.read(trial.name) for trial in trials]
     done = [
@@ -148,6 +176,8 @@ def _rows(
         elif tries > 1:
             row = msgspec.structs.replace(row, attempts=tries)
             rows.write(row)
+        for warning in row.warnings if what == "building" else ():
+            steps.note(f"{row.trial}: {warning}")
         steps(f"{what} trials", count, total, trial.name)
         yield place, row
 

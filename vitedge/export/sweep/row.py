@@ -40,6 +40,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     made: dict[str, int] = {}
     """Steps that were made and not taken from the cache, by kind."""
     notes: tuple[str, ...] = ()
+    """What to know of its artifact."""
+    warnings: tuple[str, ...] = ()
+    """Of the cache."""
     artifact: str = ""
     """Its folder, relative to the sweep's; empty where it was dropped, or there is none."""
     report: Report | None = None

@@ -194,7 +194,10 @@ def read(path: Path) -> Sweep:
     models = tuple(
         msgspec.structs.replace(
             model,
-            **{field: placed(getattr(model, field)) for field in SweepModel.__struct_fields__},
+            model=placed(model.model) if Path(model.model).suffix else model.model,
+            weights=placed(model.weights),
+            calib_data=placed(model.calib_data),
+            eval_data=placed(model.eval_data),
         )
         for model in sweep.models
     )

@@ -72,8 +72,8 @@ def request_of(trial: Trial, place: Place, cache: StepCache | None) -> ExportReq
 def build(trial: Trial, key: str, place: Place, sweep: Sweep) -> Row:
     """Export and validate a trial on as many cores as it has. Raises as an export does."""
     began_s = time.monotonic()
-    notes: list[str] = []
-    cache = StepCache(place.cache, round(sweep.cache_gb * 2**30), notes.append)
+    warnings: list[str] = []
+    cache = StepCache(place.cache, round(sweep.cache_gb * 2**30), warnings.append)
     with pinned(sweep.trial.cores):
         plan = plan_export(request_of(trial, place, cache))
         folder = place.artifacts(trial.name)
@@ -87,7 +87,8 @@ def build(trial: Trial, key: str, place: Place, sweep: Sweep) -> Row:
         state="built" if to_time else "done",
         seconds=time.monotonic() - began_s,
         made=dict(cache.made),
-        notes=(*result.notes(), *notes),
+        notes=tuple(result.notes()),
+        warnings=tuple(warnings),
         artifact=result.bundle.path.relative_to(place.output).as_posix(),
         report=result.report,
     )

@@ -62,19 +62,17 @@ class RayWorkers:
 
     def run(self, task: Task, calls: Sequence[tuple[Any, ...]]) -> Iterator[Outcome]:
         """As `Workers` says; a worker that dies, or a host, is a try that failed."""
-        remote = self.cluster.ray.remote(
-            num_cpus=self.resources.cores,
-            memory=round(self.resources.memory_gb * 2**30),
-            max_retries=0,
-        )(task)
-        yield from self._collected(remote, calls, lambda: {})
+        share = {
+            "num_cpus": self.resources.cores,
+            "memory": round(self.resources.memory_gb * 2**30),
+        }
+        yield from self._collected(task, calls, lambda: share)
 
     def time(self, task: Task, calls: Sequence[tuple[Any, ...]]) -> Iterator[Outcome]:
         """As `Workers` says: with all cores of a host, and the one thing that it has to time with.
 
         Raises InputError where no host has it.
         """
-        remote = self.cluster.ray.remote(max_retries=0)(task)
         turns: dict[str, int] = {}
 
         def options() -> dict[str, Any]:
@@ -88,7 +86,7 @@ class RayWorkers:
             turns[node.id] = turns.get(node.id, 0) + 1
             return self._alone(node)
 
-        yield from self._collected(remote, calls, options)
+        yield from self._collected(task, calls, options)
 
     def _alone(self, node: Node) -> dict[str, Any]:
         return {
@@ -99,14 +97,15 @@ class RayWorkers:
 
     def _collected(
         self,
-        remote: Any,
+        task: Task,
         calls: Sequence[tuple[Any, ...]],
         options: Callable[[], Mapping[str, Any]],
     ) -> Iterator[Outcome]:
         ray = self.cluster.ray
+        remote = ray.remote(max_retries=0)(_call)
 
         def submit(place: int) -> Any:
-            return remote.options(**options()).remote(*calls[place])
+            return remote.options(**options()).remote(task, calls[place])
 
         running = {submit(place): (place, 1) for place in range(len(calls))}
         while running:
@@ -121,6 +120,11 @@ class RayWorkers:
                     continue
                 outcome = cause
             yield place, outcome, tries
+
+
+def _call(task: Task, arguments: tuple[Any, ...]) -> Any:
+    """What a worker of Ray's does."""
+    return task(*arguments)
 
 
 @contextmanager
@@ -138,9 +142,16 @@ def workers(
         raise InputError("`workers` are of this machine, and `address` has its own", fix="drop one")
     with cluster.cluster(address, (count or 0) * resources.cores) as connected:
         connected.check(output)
-        if not any(node.cores >= resources.cores for node in connected.nodes()):
+        needed_bytes = resources.memory_gb * 2**30
+        fits = [
+            node
+            for node in connected.nodes()
+            if node.cores >= resources.cores and node.memory_bytes >= needed_bytes
+        ]
+        if not fits:
             raise UnavailableError(
-                f"no host has the {resources.cores} cores that a trial takes",
-                fix="set fewer in [trial] of the sweep's file",
+                f"no host has the {resources.cores} cores and {resources.memory_gb:g} GB that a "
+                "trial takes",
+                fix="set less in [trial] of the sweep's file",
             )
         yield RayWorkers(connected, resources)
