@@ -3,6 +3,7 @@
 # make arm    artifacts for Arm, run by QEMU  (Debian, Ubuntu; may ask for sudo)
 # make audit  known holes of the pins (needs pypi.org's advisories)
 # make gate   export digits and shapes, and gate them: .ci/vitedge.toml   make accept  accept them
+# make docs   build the manual as a site, into site/   make manual write the pages that are read from the code
 # make action write the limits of `vitedge gate` into the GitHub action
 # make frozen write tests/frozen/VERSION, at a release: see CONTRIBUTING.md
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench arm audit gate accept own action frozen reference clean
+.PHONY: install demo test lint docs manual bench arm audit gate accept own action frozen reference clean
 
 install: $(VENV)/installed
 
@@ -25,6 +26,12 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+manual: $(VENV)/installed-dev
+	$(BIN)/python -m docs.tools
 
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vitedge.models.api import models as models
     from vitedge.models.sources import ReferenceModel as ReferenceModel
     from vitedge.runtimes.doctor import doctor as doctor
+    from vitedge.ship.api import package as package
     from vitedge.ship.api import sign as sign
     from vitedge.ship.api import verify as verify
 
@@ -66,7 +67,7 @@ _HOMES = {
     "models.api": "load models",
     "models.sources": "ReferenceModel",
     "runtimes.doctor": "doctor",
-    "ship.api": "sign verify",
+    "ship.api": "package sign verify",
 }
 """Module -> the public names it holds; they are imported when they are first asked for."""
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -54,7 +54,7 @@ class _Debug:
 for command in (
     *(export.demo, data.check_data, export.export, export.qat, export.build),
     *(artifacts.validate, artifacts.predict, bench.bench, sweep.sweep, gate.gate, gate.compare),
-    *(ship.sign, ship.verify, artifacts.inspect, *catalogue.COMMANDS),
+    *(ship.sign, ship.verify, ship.package, artifacts.inspect, *catalogue.COMMANDS),
 ):
     app.command()(command)
 APPS.append(app)

@@ -42,7 +42,7 @@ def decode(path: str, exif: Exif) -> Image.Image:
     except PermissionError:
         raise Skip("not a readable file") from None
     except Exception:
-        raise Skip("corrupt or truncated") from None
+        raise Skip("corrupt, truncated or no image") from None
 
 
 def as_rgb(image: Image.Image, exif: Exif) -> Image.Image:
