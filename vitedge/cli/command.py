@@ -48,7 +48,7 @@ PANELS = {
         "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
         "Trust": "trust accepted allow_host_code",
         "Workers": "workers address limit",
-        "Output": "output cache force keep_going dry_run csv html junit write form as_json",
+        "Output": "output cache force keep_going quick dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
 }
