@@ -39,11 +39,11 @@ def site(tmp_path_factory):
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_scrolls_sideways(site, scheme):
-    from playwright.sync_api import sync_playwright
+    play_api = pytest.importorskip("playwright.sync_api", reason="vitedge[browser] is not here")
 
     address, folder = site
     pages = sorted(path.parent.relative_to(folder) for path in folder.rglob("index.html"))
-    with sync_playwright() as play:
+    with play_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         wide = []
         for width in WIDTHS:
