@@ -74,6 +74,15 @@ def yours(tmp_path, held_out, monkeypatch):
 
 
 @pytest.fixture
+def settings(page, yours):
+    """The files of settings that the page shows: blocks of TOML that begin with their name."""
+    for name, text in re.findall(
+        r"^```toml\n# (\S+\.toml)\n(.*?)^```", page.read_text(), re.M | re.S
+    ):
+        (yours / name).write_text(text)
+
+
+@pytest.fixture
 def models(request, page, yours):
     """Folders of Hugging Face's layout, where the page speaks of them."""
     if "./my-vit" in page.read_text():
@@ -87,7 +96,7 @@ def models(request, page, yours):
 
 
 @pytest.mark.parametrize("page", with_blocks("bash"))
-def test_every_bash_block_of_a_page_runs(page, yours, models):
+def test_every_bash_block_of_a_page_runs(page, settings, models):
     script = "\n".join(
         block.text for block in blocks(page) if block.language == "bash" and not block.needs
     )
