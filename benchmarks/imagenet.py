@@ -196,7 +196,7 @@ def run(models: list[Model], targets: list[str], settings: Settings) -> tuple[li
 
 HEADER = """\
 | model | target | precision | top-1 % | drop, points (95%, paired) | agree % | SQNR dB | p50 ms \
-| speed-up | images | published |
+| speed-up | images | published, INT8 − FP32, points |
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 
