@@ -19,7 +19,8 @@ from vitedge.core.progress import Steps
 from vitedge.core.spec import QUANTIZED, Batch, Calibration, Precision, Target
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import Role, Source, has_labels, open_images
+from vitedge.data.open import Source, has_labels, open_images
+from vitedge.data.role import Role
 from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel, check_name
 from vitedge.models.zoo import OWN_DATA

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -13,14 +12,8 @@ from pathlib import Path
 import msgspec
 
 from vitedge.core.bundle import Bundle, sha256
-from vitedge.core.errors import (
-    InconclusiveError,
-    InputError,
-    LimitError,
-    UnavailableError,
-    VitedgeError,
-    error_line,
-)
+from vitedge.core.errors import InputError, VitedgeError, error_line
+from vitedge.core.process_error import ERROR, FIX, process_error
 from vitedge.core.progress import LINES, Steps
 from vitedge.core.report import Report
 from vitedge.core.runtime import is_ours, runtime_of
@@ -35,8 +28,6 @@ Word = str | Bundle | Photographs
 """Of a command; a bundle or images stand for where they lie on the device."""
 IMAGES = "images"
 """Where those lie in the job's folder; bundles lie in folders named by numbers."""
-ERROR, FIX = "error: ", "  fix: "
-_SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 @dataclass(frozen=True)
@@ -184,7 +175,7 @@ def _run(device: Connection, job: BenchJob, venv: str, steps: Steps) -> DeviceRe
             device.call("stop", last=True, job=job_id)
         except VitedgeError:
             steps.note(f"{where}: not there to be told to stop; it does so within {lease_s:g} s")
-    error = _error(where, status.exit, messages) if status.exit else None
+    error = process_error(where, status.exit, messages) if status.exit else None
     try:
         reports = _reports(status.result)
         if len(reports) != job.reports:
@@ -204,15 +195,3 @@ def _reports(result: str) -> tuple[Report, ...]:
     if "reports" in parts:
         return msgspec.json.decode(parts["reports"], type=tuple[Report, ...])
     return (msgspec.json.decode(result, type=Report),)
-
-
-def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:
-    """The error that a job ended with, of the kind that its exit code says."""
-    what = next((line.removeprefix(ERROR) for line in messages if line.startswith(ERROR)), "")
-    fix = next((line.removeprefix(FIX) for line in messages if line.startswith(FIX)), "")
-    if code < 0:
-        what = what or f"killed by {_SIGNALS.get(-code, -code)}; is there memory enough?"
-    kinds = (LimitError, InputError, UnavailableError, InconclusiveError)
-    kind = next((kind for kind in kinds if what and kind.exit_code == code), VitedgeError)
-    last = next((line for line in reversed(messages) if line.strip()), f"exit code {code}")
-    return kind(f"{where}: {what or last}", fix=fix)
