@@ -1,8 +1,10 @@
 # make demo   install and run the whole job    make test   every test CI runs
 # make lint   ruff, mypy, layers of imports    make bench  slow comparisons with peers
 # make arm    artifacts for Arm, run by QEMU  (Debian, Ubuntu; may ask for sudo)
+# make web    artifacts in a real Chromium  (npm install onnxruntime-web: docs/browser.md)
 # make audit  known holes of the pins (needs pypi.org's advisories)
 # make gate   export digits and shapes, and gate them: .ci/vitedge.toml   make accept  accept them
+# make docs   build the manual as a site, into site/   make manual write the pages that are read from the code
 # make action write the limits of `vitedge gate` into the GitHub action
 # make frozen write tests/frozen/VERSION, at a release: see CONTRIBUTING.md
 PYTHON ?= python3
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint bench arm audit gate accept own action frozen reference clean
+.PHONY: install demo test lint docs manual bench arm web audit gate accept own action frozen reference clean
 
 install: $(VENV)/installed
 
@@ -26,6 +28,12 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+manual: $(VENV)/installed-dev
+	$(BIN)/python -m docs.tools
+
 bench: $(VENV)/installed-dev
 	$(PIP) -e '.[bench]'
 	for name in help_time validate_throughput saturation recipes outliers ordinary export_cost qat_step \
@@ -35,6 +43,11 @@ bench: $(VENV)/installed-dev
 arm: $(VENV)/installed-dev
 	command -v qemu-aarch64-static >/dev/null || apt-get install -y -qq qemu-user-static || sudo apt-get install -y -qq qemu-user-static
 	$(BIN)/pytest -n 0 -m heavy -rs tests/e2e/test_arm.py
+
+web: $(VENV)/installed-dev
+	$(PIP) -e '.[browser]'
+	$(BIN)/pytest -n 0 -m 'heavy or not heavy' -rs -k 'onnxruntime-web or browser or web' \
+		tests/contract/test_runtimes.py tests/e2e/test_browser.py tests/unit/runtimes/test_onnxruntime_web.py
 
 gate: own
 	$(BIN)/vitedge gate --config .ci/vitedge.toml

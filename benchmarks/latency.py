@@ -142,7 +142,7 @@ def _row(index, name, timed, logits):
 
 
 def _verdicts(names, timed, runtime, vnni):
-    """What issue and README promise, each against its peer where that one ran."""
+    """What is promised, each against its peer where that one ran."""
     rivals = [place for place, name in enumerate(names) if name not in ("ours", PLAIN, "fp32")]
     rivals = [place for place in rivals if not names[place].startswith("fp32, ")]
     if rivals:

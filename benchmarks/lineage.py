@@ -1,4 +1,4 @@
-"""The README's table: every lineage model at full depth, exported and quantized.
+"""The table of docs/measured/lineage.md: every lineage model at full depth, exported and quantized.
 
 python -m benchmarks.lineage [NAME…]     (random weights, real photographs)
 """

@@ -1,6 +1,6 @@
-"""The tables of docs/models.md, from the files that the sweeps write.
+"""The tables of docs/measured, from the files that the sweeps write.
 
-`python -m benchmarks.models_table [transformers.jsonl] [timm.jsonl]`: between the page's markers.
+`python -m benchmarks.models_table [transformers.jsonl] [timm.jsonl]`: between the markers of the page of the same name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.sweep import read
 from tests.support.sweep import NEEDS, TARGETS, excluded, figures, shortfall, summary
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGES = Path(__file__).parents[1] / "docs" / "measured"
 _LONGEST = 140
 """Characters of a reason."""
 
@@ -52,17 +52,16 @@ def _short(why: str, row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    page = PAGE.read_text()
     for name in sys.argv[1:] or ("transformers.jsonl", "timm.jsonl"):
         file = Path(name)
+        path = PAGES / f"{file.stem}.md"
         rows = sorted(read(file).values(), key=lambda row: row["row"])
         start, end = (f"<!-- {word} {file.stem} -->" for word in ("begin", "end"))
-        before, found, rest = page.partition(start)
+        before, found, rest = path.read_text().partition(start)
         _, closed, after = rest.partition(end)
         if not (found and closed):
-            sys.exit(f"{PAGE}: no markers for {file.stem}")
-        page = f"{before}{start}\n{table(rows)}\n{end}{after}"
-    PAGE.write_text(page)
+            sys.exit(f"{path}: no markers for {file.stem}")
+        path.write_text(f"{before}{start}\n{table(rows)}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _hybrid(model, folder, options):
                 "openvino",
                 folder / rounding,
                 calib,
-                calibration=_recipe(folder, rounding, 8),
+                calibration=recipe(folder, rounding, 8),
                 num_samples=options.samples,
             )
     onnx = peers.export(model, ("onnxruntime",), folder / "onnx", precision="fp32")[0].bundle
@@ -134,7 +134,7 @@ def _trained(folder, seeds):
         peers.verdict(f"W{bits}A8 loses {worst:.2f} points at most (≤ {DROP_PP})", worst <= DROP_PP)
 
 
-def _recipe(folder, rounding, bits):
+def recipe(folder, rounding, bits):
     """A file with the recipe `adaptive`, or the same with weights to the nearest."""
     recipe = msgspec.structs.replace(
         catalog.calibrations()["adaptive"],
@@ -169,7 +169,7 @@ def _loss(name, zoo, module, bits, rounding, folder):
             model,
             ("openvino",),
             folder / f"{name}-{rounding}{bits}",
-            calibration=_recipe(folder, rounding, bits),
+            calibration=recipe(folder, rounding, bits),
             calib_data=data,
             eval_data=data,
         )

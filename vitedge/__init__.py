@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vitedge.export.result import ExportFailure as ExportFailure
     from vitedge.export.result import ExportResult as ExportResult
     from vitedge.export.result import Exports as Exports
+    from vitedge.export.selftest.api import selftest as selftest
+    from vitedge.export.selftest.record import Selftest as Selftest
     from vitedge.gate.api import compare as compare
     from vitedge.gate.api import gate as gate
     from vitedge.gate.verdict import Verdict as Verdict
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from vitedge.models.api import models as models
     from vitedge.models.sources import ReferenceModel as ReferenceModel
     from vitedge.runtimes.doctor import doctor as doctor
+    from vitedge.ship.api import package as package
     from vitedge.ship.api import sign as sign
     from vitedge.ship.api import verify as verify
 
@@ -54,6 +57,8 @@ _HOMES = {
     "core.spec": "Preprocess Training",
     "export.api": "build demo export qat",
     "export.result": "ExportFailure ExportResult Exports",
+    "export.selftest.api": "selftest",
+    "export.selftest.record": "Selftest",
     "gate.api": "compare gate",
     "gate.verdict": "Verdict",
     "measure.api": "bench check_data inspect open predict validate",
@@ -62,7 +67,7 @@ _HOMES = {
     "models.api": "load models",
     "models.sources": "ReferenceModel",
     "runtimes.doctor": "doctor",
-    "ship.api": "sign verify",
+    "ship.api": "package sign verify",
 }
 """Module -> the public names it holds; they are imported when they are first asked for."""
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

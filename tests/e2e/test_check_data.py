@@ -82,7 +82,7 @@ def test_every_file_that_is_not_read_as_it_is_has_its_reason(vitedge, photos):
     os.symlink(cats / "nowhere.png", cats / "broken.png")
     check = vitedge("check-data", photos, "--json").document
     found = findings(check)
-    assert found["skipped: corrupt or truncated"] == (
+    assert found["skipped: corrupt, truncated or no image"] == (
         *("warning", 3),
         ["cut.jpg", "empty.png (0 bytes)", "page.jpg (GIF)"],
     )

@@ -92,7 +92,8 @@ def test_help_lists_every_command_in_the_order_of_the_work(vitedge):
     commands = re.findall(r"^│ (\w+) ", listed, re.MULTILINE)
     assert commands == [
         *("demo", "export", "qat", "build", "validate", "predict", "bench", "gate", "compare"),
-        *("sign", "verify", "inspect", "targets", "calibrations", "models", "doctor"),
+        *("selftest", "sign", "verify", "package", "inspect"),
+        *("targets", "calibrations", "models", "doctor"),
     ]
     for command in commands:
         assert "--json" in vitedge(command, "--help").stdout
@@ -234,7 +235,7 @@ def test_every_scenario_is_in_the_report_and_in_the_csv(proven, vitedge, tmp_pat
     asked += ("--end-to-end", tmp_path)
     outputs = ("--csv", tmp_path / "x.csv", "--html", tmp_path / "x.html")
     ran = vitedge("bench", path, *asked, *outputs)
-    assert "warning: 1 of the images drawn left out: corrupt or truncated" in ran.stderr
+    assert "warning: 1 of the images drawn left out: corrupt, truncated or no image" in ran.stderr
     for title in ("throughput of settings in turn", "offline", "sweep-threads", "cold start"):
         assert title in ran.stdout
     assert "end to end of 2 images of 0.09 to 0.12 megapixels" in ran.stdout

@@ -1,4 +1,4 @@
-"""The gate as CI runs it: the GitHub Action's own steps, and the README's examples."""
+"""The gate as CI runs it: the GitHub Action's own steps, and the manual's examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.machine import ONNXRUNTIME
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "gate"
 INT8 = f"digits-{ONNXRUNTIME}-int8"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "gate-ci.md").read_text(encoding="utf-8")
 
 
 class Job(NamedTuple):
@@ -96,13 +96,13 @@ def run_action(workspace, **inputs):
 
 
 def example(name):
-    """The README's example of a YAML file called `name`, parsed."""
-    (text,) = re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", README, re.DOTALL)
+    """The manual's example of a YAML file called `name`, parsed."""
+    (text,) = re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", PAGE, re.DOTALL)
     return yaml.safe_load(text)
 
 
 def test_the_action_passes_and_hands_on_answer_verdict_summary_and_files(workspace):
-    """With the inputs of the README's workflow, and more."""
+    """With the inputs of the manual's workflow, and more."""
     steps = example(".github/workflows/gate.yml")["jobs"]["gate"]["steps"]
     (step,) = [step for step in steps if "actions/gate@" in step.get("uses", "")]
     job = run_action(

@@ -1,4 +1,4 @@
-"""Every family of the lineage exports and quantizes; shallow here, at full depth in the README."""
+"""Every family of the lineage exports and quantizes; shallow here, at full depth in the manual."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The numbers the README promises: the embedded reference, and what INT8 costs it."""
+"""The numbers the manual promises: the embedded reference, and what INT8 costs it."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """Every lineage model through the product's own pipeline: random weights, real photographs.
 
 tests/integration/test_lineage.py runs each family shallow; `python -m benchmarks.lineage` at
-full depth prints the README's table.
+full depth prints the table of docs/measured/lineage.md.
 """
 
 from __future__ import annotations

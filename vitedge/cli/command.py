@@ -48,7 +48,7 @@ PANELS = {
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
         "Trust": "trust accepted allow_host_code",
-        "Output": "output force keep_going dry_run csv html junit write form as_json",
+        "Output": "output force keep_going quick dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
 }

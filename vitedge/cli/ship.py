@@ -1,4 +1,4 @@
-"""`vitedge sign` and `vitedge verify`: parse, call one function, render."""
+"""The commands that sign, verify and package an artifact: parse, call one function, render."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vitedge.ship import api
 
 if TYPE_CHECKING:
     from vitedge.core.signature import Signature
+    from vitedge.ship.package import Package
 
 
 @command(api.sign)
@@ -22,6 +23,20 @@ def sign(call: Call[Signature], as_json: Json = False) -> None:
 @command(api.verify)
 def verify(call: Call[Signature], as_json: Json = False) -> None:
     _show("verified", call, as_json)
+
+
+@command(api.package, opens=True)
+def package(call: Call[Package], as_json: Json = False) -> None:
+    from vitedge.show.text import one_line
+
+    package = call(artifact=call.opened(call.arguments["artifact"]))
+    if as_json:
+        print_json(package)
+        return
+    size = sum(package.sizes.values()) / 2**20
+    typer.echo(f"{package.path}: {len(package.sizes)} files, {size:.1f} MiB")
+    for line in package.commands:
+        typer.echo(f"  {one_line(line)}")
 
 
 def _show(done: str, call: Call[Signature], as_json: bool) -> None:

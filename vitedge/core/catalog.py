@@ -186,6 +186,8 @@ def _best(runtime: str, host: Host) -> Target:
     if not fitting:
         gpus = ", ".join(f"{gpu.name} {gpu.compute_capability}" for gpu in host.gpus) or "no GPU"
         machine = host.machine + (f", {gpus}" if runtimes()[runtime].processor == "gpu" else "")
+        if runtimes()[runtime].processor == "browser":
+            machine += f", without {runtimes()[runtime].probe(host)}"
         names = ", ".join(target.name for target in candidates)
         raise UnavailableError(
             f"no target of the runtime '{runtime}' fits this machine ({machine})",

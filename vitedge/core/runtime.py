@@ -19,6 +19,7 @@ from vitedge.core.manifest import Build, Consequence, Manifest
 from vitedge.core.spec import Target
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from vitedge.core.host import Host
@@ -51,6 +52,15 @@ class Session(Protocol):
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once; returns when the outputs are on the host."""
+        ...
+
+
+@runtime_checkable
+class SelfTimed(Protocol):
+    """A session that computes elsewhere and times its runs there: the way to it is not theirs."""
+
+    def time(self, feed: Mapping[str, NDArray[Any]], runs: int) -> NDArray[np.float64]:
+        """Run `runs` times, one after the other; the latency of each, milliseconds."""
         ...
 
 
@@ -132,6 +142,42 @@ class Runtime(Protocol):
 
     def open(self, verified: VerifiedFiles, target: Target) -> AbstractContextManager[Session]:
         """Load the model in `verified` on `target.threads` threads, with the target's options."""
+        ...
+
+
+class Executed(NamedTuple):
+    """What a runtime executes of a graph, after its own fusions."""
+
+    quantized: int
+    """Operators with multiply-accumulates that it runs in INT8 or FP8."""
+    products: int
+    """All of them; attention that is one kernel of floats is not counted by every runtime."""
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A runtime that can tell what it executes. None has to."""
+
+    def executed(self, verified: VerifiedFiles, target: Target) -> Executed:
+        """Load the model in `verified` as `Runtime.open` does, and count."""
+        ...
+
+
+@runtime_checkable
+class Occupiable(Protocol):
+    """A runtime whose processor has memory of its own that can be taken. None has to."""
+
+    def occupied(self) -> AbstractContextManager[None]:
+        """Take all of that memory that is free while the block runs."""
+        ...
+
+
+@runtime_checkable
+class SelfInstalled(Protocol):
+    """A runtime of which pip does not bring all."""
+
+    def lacking(self) -> UnavailableError | None:
+        """What it takes that is not here, and how to get it; None where all is."""
         ...
 
 

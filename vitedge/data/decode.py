@@ -52,7 +52,7 @@ def _decoded(source: str | io.BytesIO, exif: Exif) -> Image.Image:
     except PermissionError:
         raise Skip("not a readable file") from None
     except Exception:
-        raise Skip("corrupt or truncated") from None
+        raise Skip("corrupt, truncated or no image") from None
 
 
 def as_rgb(image: Image.Image, exif: Exif) -> Image.Image:

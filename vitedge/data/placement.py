@@ -40,7 +40,7 @@ def placement(size: tuple[int, int], preprocess: Preprocess) -> Placement:
     """Where `geometry.fit` puts a photograph of that width and height."""
     new = (preprocess.width, preprocess.height)
     if preprocess.resize == "box":
-        return _boxed(size, new)
+        return _in_box(size, new)
     before, framed = _framed(size, preprocess)
     resized = resized_sizes(*framed, preprocess)[-1]
     after = margins(resized, preprocess)
@@ -65,7 +65,7 @@ def _framed(
     return (0, 0), size
 
 
-def _boxed(size: tuple[int, int], new: tuple[int, int]) -> Placement:
+def _in_box(size: tuple[int, int], new: tuple[int, int]) -> Placement:
     """As ViTPose samples: corner pixels of the input on those of 1.25 times the photograph."""
     larger = 1.25 * max(size[0] / new[0], size[1] / new[1])
     steps = [larger * side / (side - 1) for side in new]

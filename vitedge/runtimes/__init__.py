@@ -20,8 +20,12 @@ from vitedge.core.errors import InputError, UnavailableError, VitedgeError, erro
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Build
 from vitedge.core.runtime import (
+    Examinable,
+    Executed,
     Progress,
     Runtime,
+    SelfInstalled,
+    SelfTimed,
     Session,
     TensorSpec,
     VerifiedFiles,
@@ -34,6 +38,7 @@ from vitedge.core.spec import Target
 from vitedge.runtimes.onnxruntime import ONNXRuntime
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
@@ -97,6 +102,9 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
     target = bundle.manifest.target
     _check_host_code(bundle)
     machine = describe_machine(threads=0)
+    runtime = runtime_of(target)
+    if isinstance(runtime, SelfInstalled) and (lacking := runtime.lacking()):
+        raise lacking
     if needs := catalog.lacks_hardware(target, machine):
         raise UnavailableError(
             f"{bundle.path} was built for '{target.name}' ({needs}); this machine "
@@ -110,7 +118,6 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
         )
     catalog.check_options(target)
     threads = threads or target.threads or usable_cores()
-    runtime = runtime_of(target)
     verified = VerifiedFiles(
         bundle.runnable, runtime.files(bundle.manifest), bundle.allows_host_code
     )
@@ -127,7 +134,25 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
         ):
             opened = runtime.open(verified, msgspec.structs.replace(target, threads=threads))
             session = stack.enter_context(opened)
-        yield _CheckedSession(session, runtime, bundle)
+        checked = _CheckedTimedSession if isinstance(session, SelfTimed) else _CheckedSession
+        yield checked(session, runtime, bundle)
+
+
+def executed(bundle: Bundle) -> Executed | None:
+    """What the runtime of `bundle` executes of it here; None where it does not tell.
+
+    Raises as `open_session` does.
+    """
+    target, runtime = bundle.manifest.target, runtime_of(bundle.manifest.target)
+    if not isinstance(runtime, Examinable):
+        return None
+    if bundle.manifest.computes_bf16 and not without_bf16(bundle):
+        target = msgspec.structs.replace(target, options=target.options | target.bf16_options)
+    verified = VerifiedFiles(
+        bundle.runnable, runtime.files(bundle.manifest), bundle.allows_host_code
+    )
+    with _explained(runtime, f"{runtime.title} cannot load {bundle.path}", _ANOTHER):
+        return runtime.executed(verified, target)
 
 
 def _check_host_code(bundle: Bundle) -> None:
@@ -159,6 +184,19 @@ class _CheckedSession:
         except Exception:
             with _explained(self._runtime, self._what, _ANOTHER):
                 raise
+
+
+class _CheckedTimedSession(_CheckedSession):
+    """The same of a session that times itself."""
+
+    def __init__(self, session: Any, runtime: Runtime, bundle: Bundle) -> None:
+        super().__init__(session, runtime, bundle)
+        self._time = session.time
+
+    def time(self, feed: Mapping[str, NDArray[Any]], runs: int) -> NDArray[np.float64]:
+        with _explained(self._runtime, self._what, _ANOTHER):
+            times: NDArray[np.float64] = self._time(feed, runs)
+            return times
 
 
 def _in_order(session: Session, bundle: Bundle) -> tuple[TensorSpec, ...]:

@@ -12,7 +12,7 @@ from vitedge.core import builds, catalog, host
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.machine import versions as machine_versions
-from vitedge.core.runtime import Runtime, requirement, runtime_of, runtimes
+from vitedge.core.runtime import Runtime, SelfInstalled, requirement, runtime_of, runtimes
 from vitedge.core.spec import Target
 
 _LIBRARIES = {  # package -> (what it is for, the extra that brings it)
@@ -89,6 +89,10 @@ def _runtime(runtime: Runtime, machine: Host) -> Requirement:
     """Whether a runtime is installed; one that needs no package always is."""
     version = machine.runtimes.get(runtime.name)
     purpose = f"run {runtime.title} artifacts"
+    if isinstance(runtime, SelfInstalled):
+        lacking = runtime.lacking()
+        absent = f"to {purpose}: {lacking.what}; {lacking.fix}" if lacking else ""
+        return _requirement(runtime.name, runtime.accelerator(machine), absent)
     if needs := runtime.probe(machine):
         purpose += f" (it needs {needs})"
     return _requirement(

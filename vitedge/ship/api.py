@@ -1,15 +1,16 @@
-"""The API's part on shipping: sign artifacts, and verify whose they are."""
+"""The API's part on shipping: sign artifacts, verify whose they are, and package them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge.core.api import AnyBundle, AnyPath, folder
+from vitedge.core.api import AnyBundle, AnyPath, folder, verified
 from vitedge.core.errors import InputError
 
 if TYPE_CHECKING:
     from vitedge.core.signature import Signature
+    from vitedge.ship.package import Package
 
 
 def sign(artifact: AnyBundle, *, key: AnyPath, report: bool = False) -> Signature:
@@ -65,3 +66,22 @@ def verify(artifact: AnyBundle, *, trust: AnyPath, accepted: AnyPath | None = No
     assert keys is not None
     _, digests = bundle.digests(path)
     return keys.check(path, digests, signing.reports(path))
+
+
+def package(artifact: AnyBundle, *, form: str, output: AnyPath) -> Package:
+    """Write an artifact as something that runs without vitedge, verified first.
+
+    Its model, and a program, a project or settings that are made from its manifest alone.
+
+    Args:
+        artifact: An artifact's folder.
+        form: The kind of package: python, triton, cpp, or what a plug-in adds.
+        output: The folder to write, which must not be there.
+
+    Raises:
+        InputError: no sound artifact, one for a runtime that the kind does not take, or an `output`
+            that is there already.
+    """
+    from vitedge.ship.package import write
+
+    return write(verified(artifact), form, Path(output))

@@ -51,7 +51,7 @@ def numbered(classes, bad=(), used=id):
     def load(index):
         used(index)
         if index in bad:
-            raise Skip("corrupt or truncated")
+            raise Skip("corrupt, truncated or no image")
         return noise(index), classes[index]
 
     return ImageSet("numbered", len(classes), load, decodes=True, strata=classes)
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_digest_and_another_another(selection):
 def test_a_set_that_is_too_small_is_used_whole(selection):
     images = chosen(numbered([0, 0, 0, 1, 1, -1, 2], bad=[3]), selection, 50)
     assert sorted(indices(images)) == [0, 1, 2, 4, 5, 6]
-    assert images.record().skipped == {"corrupt or truncated": 1}
+    assert images.record().skipped == {"corrupt, truncated or no image": 1}
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)

@@ -202,7 +202,7 @@ def large(width, height):
     return lambda file: Image.new("1", (width, height)).save(file)
 
 
-CORRUPT, TRANSPARENT = "corrupt or truncated", "transparent"
+CORRUPT, TRANSPARENT = "corrupt, truncated or no image", "transparent"
 UNUSABLE = {
     "no image": ("a.jpg", lambda file: file.write_bytes(b"not an image at all"), CORRUPT),
     "empty": ("a.png", Path.touch, CORRUPT),
@@ -252,7 +252,7 @@ def test_a_folder_where_every_image_is_unusable_is_refused(tmp_path):
     Image.new("CMYK", (8, 8)).save(tmp_path / "cat" / "c.jpg")
     error = refusal(tmp_path)
     assert "none of the 3 images" in error.what
-    assert "2 CMYK, 1 corrupt or truncated" in error.what
+    assert "2 CMYK, 1 corrupt, truncated or no image" in error.what
 
 
 # -- folders and their labels -------------------------------------------------------------------

@@ -37,9 +37,9 @@ def test_the_action_has_an_input_for_each_option():
     assert OPTIONS.keys() - inputs.keys() <= {"sources", "json", "help"}
 
 
-def test_the_readme_tells_of_each():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in DESCRIPTIONS if f"`--{name}" not in readme] == []
+def test_the_manual_tells_of_each():
+    page = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    assert [name for name in DESCRIPTIONS if f"`--{name}" not in page] == []
 
 
 @pytest.mark.parametrize(

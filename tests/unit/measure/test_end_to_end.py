@@ -49,7 +49,7 @@ def test_what_of_a_folder_cannot_be_used_is_counted(tmp_path):
     Image.new("CMYK", (4, 4)).save(tmp_path / "d.jpg")
     images = photographs(tmp_path)
     assert images.paths == (tmp_path / "a.jpg",)
-    assert images.skipped == {"corrupt or truncated": 2, "CMYK": 1}
+    assert images.skipped == {"corrupt, truncated or no image": 2, "CMYK": 1}
 
 
 def test_on_a_device_names_are_those_here(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vitedge.core.errors import first_few
 from vitedge.core.spec import WITH_CLASSES
-from vitedge.data.imageset import UNLABELLED, ImageSet
 from vitedge.data.folder import class_indices
+from vitedge.data.imageset import UNLABELLED, ImageSet
 from vitedge.data.open import Source
 from vitedge.measure.data_check import ClassCount, DataFinding
 from vitedge.measure.data_check.images import EXAMPLES, Seen

@@ -18,9 +18,11 @@ from time import perf_counter
 
 from vitedge.core.bundle import MANIFEST, open_bundle, read_manifest
 from vitedge.core.errors import InputError, UnavailableError, VitedgeError
+from vitedge.core.machine import ROOT
 from vitedge.core.measurements import ColdStart, Memory
 from vitedge.core.runtime import runtime_of
 from vitedge.measure.latency.clock import images_feed
+from vitedge.measure.latency.processes import peak_bytes
 from vitedge.runtimes import open_session
 
 RUNS = 5
@@ -35,8 +37,8 @@ def cold_starts(
 ) -> tuple[ColdStart, Memory]:
     """Start a process that opens `bundle` and runs it, again until `duration_s` is over.
 
-    One start at least and 5 at most. Memory counts the Python interpreter, numpy and the runtime:
-    what the device must have free.
+    One start at least and 5 at most. Memory counts the Python interpreter, numpy and the runtime,
+    a browser's processes, too: what the device must have free.
 
     Args:
         bundle: the artifact's folder.
@@ -120,8 +122,10 @@ def _run(bundle: Path, threads: int, *, allow_host_code: bool) -> None:
         for _ in range(RUNS):
             session.run(feed)
         after = _gpu_bytes() if on_gpu else None
+        started_bytes = peak_bytes(ROOT)
     gpu_bytes = None if before is None or after is None else max(0, after - before)
-    print(json.dumps({"peak_rss_bytes": _peak(), "device_bytes": gpu_bytes}))
+    peak = _peak() + started_bytes
+    print(json.dumps({"peak_rss_bytes": peak, "device_bytes": gpu_bytes}))
 
 
 def _gpu_bytes() -> int | None:

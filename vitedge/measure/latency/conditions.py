@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from time import perf_counter, perf_counter_ns, process_time
+from time import perf_counter, perf_counter_ns
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from vitedge.core.jetson import jetson
 from vitedge.core.measurements import Conditions
 from vitedge.core.thermal import slowing, zones
 from vitedge.measure.latency.device_state import jetson_warnings, zone_warnings
+from vitedge.measure.latency.processes import cpu_s
 
 WORK = bytes(2**14)
 WORK_MS = 1.0
@@ -58,7 +59,7 @@ class Watch:
         self._frequency_read_s = -ASK_S
         for _ in range(LOOKS):
             self.look()
-        self._usage, self._own, self._began = usage(root), process_time(), perf_counter()
+        self._usage, self._own, self._began = usage(root), cpu_s(root), perf_counter()
 
     def look(self) -> None:
         """Time the fixed piece of work, about 1 ms of it; at times, ask for the cores' clocks."""
@@ -96,7 +97,7 @@ class Watch:
     def conditions(self, machine: Host) -> Conditions:
         """All that was seen, on `machine`; call it when timing is over."""
         now, wall_s = usage(self._root), perf_counter() - self._began
-        own_s = process_time() - self._own
+        own_s = cpu_s(self._root) - self._own
         throttled, temperatures_c = self.throttled(), self.temperatures_c()
         state = jetson(self._root)
         for _ in range(LOOKS):

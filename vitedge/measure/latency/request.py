@@ -96,6 +96,11 @@ def check(request: BenchRequest, bundles: Sequence[Bundle]) -> None:
                 "so `sweeps=['threads']` says nothing of it",
                 fix="drop `sweeps=['threads']`",
             )
+        if request.photographs and processor == "browser":
+            raise InputError(
+                f"{bundle.path} runs in a browser, where the page decodes its images",
+                fix="drop `end_to_end`",
+            )
         image = bundle.manifest.inputs[0] if bundle.manifest.inputs else None
         if request.photographs and not (
             image and image.dtype == "uint8" and len(image.shape) == 4 and image.shape[3] == 3

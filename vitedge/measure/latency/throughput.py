@@ -11,7 +11,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from vitedge.core.measurements import Throughput
-from vitedge.core.runtime import Session
+from vitedge.core.runtime import SelfTimed, Session
 from vitedge.measure.latency.clock import BLOCK_MS, Feed, no_gc, rounds_for, runs_in, warm_up
 from vitedge.measure.statistics import students_t
 
@@ -21,8 +21,11 @@ ROUNDS = 5
 CONFIDENCE = 0.95
 
 
-def _run_all(session: Session, feeds: Sequence[Feed]) -> None:
-    for feed in feeds:
+def _run_all(session: Session, feed: Feed, runs: int) -> None:
+    if isinstance(session, SelfTimed):
+        session.time(feed, runs)
+        return
+    for _ in range(runs):
         session.run(feed)
 
 
@@ -66,12 +69,12 @@ def _runs(setting: Setting, pool: ThreadPoolExecutor, burst_ms: float) -> int:
 
 def _burst(setting: Setting, runs: int, pool: ThreadPoolExecutor) -> float:
     """Time until every stream has made `runs` runs, seconds."""
-    feeds = [setting.feed] * runs
     start = perf_counter_ns()
     if len(setting.streams) == 1:
-        _run_all(setting.streams[0], feeds)
+        _run_all(setting.streams[0], setting.feed, runs)
     else:
-        list(pool.map(_run_all, setting.streams, [feeds] * len(setting.streams)))
+        streams = len(setting.streams)
+        list(pool.map(_run_all, setting.streams, [setting.feed] * streams, [runs] * streams))
     return (perf_counter_ns() - start) / 1e9
 
 

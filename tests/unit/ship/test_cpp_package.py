@@ -1,0 +1,159 @@
+"""A package of kind `cpp`: its pixels are ours, it builds, and its outputs are Python's."""
+
+import itertools
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vitedge as ve
+from tests.support.hostile import content
+from tests.unit.ship.test_package import photograph
+from vitedge.core.spec import Preprocess
+from vitedge.data.geometry import fit
+from vitedge.data.placement import placement
+from vitedge.ship.packages.cpp import rows_first
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("cmake") and shutil.which("g++")), reason="no cmake, or no g++"
+)
+CONFIG = """
+#include <cstdint>
+#include <string>
+inline std::string RESIZE, RESIZE_ROUNDING, INTERPOLATION, SAMPLING, PAD, CROP_ROUNDING;
+inline int WIDTH, HEIGHT, RESIZE_PX, RESIZE_LIMIT_PX;
+inline double CROP_SHARE;
+inline bool EXIF = true, ROWS_FIRST = {rows_first};
+inline uint8_t PAD_COLOR[3] = {{1, 128, 250}};
+"""
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+RULES = [
+    *({"interpolation": name} for name in FILTERS),
+    *({"interpolation": name, "resize": "exact"} for name in FILTERS),
+    *(
+        {"interpolation": name, "sampling": sampling, "resize": "exact"}
+        for name in ("bilinear", "bicubic", "nearest")
+        for sampling in ("points", "corners")
+    ),
+    {"resize_px": 70},
+    {"resize_px": 71, "crop_rounding": "down", "resize_rounding": "nearest"},
+    {"resize_px": 64, "resize_limit_px": 70, "pad": "end"},
+    *(
+        {"resize": "inside", "pad": pad, "resize_rounding": rounding}
+        for pad in ("end", "center", "square")
+        for rounding in ("down", "nearest", "up")
+        if pad != "square"
+    ),
+    {"pad": "square"},
+    {"crop_share": 0.875, "resize": "exact"},
+    {"resize": "shorter_then_inside", "resize_px": 80, "pad": "center"},
+]
+
+
+@needs_compiler
+def test_its_pixels_are_ours(tmp_path):
+    (tmp_path / "config.h").write_text(CONFIG.format(rows_first=str(rows_first()).lower()))
+    header = files("vitedge.ship.packages") / "templates" / "image.h.in"
+    (tmp_path / "image.h").write_text(header.read_text())
+    source = Path(__file__).parents[2] / "support" / "fit.cpp"
+    build = ["g++", "-std=c++17", "-O1", "-I", tmp_path, source, "-o", tmp_path / "fit"]
+    subprocess.run(build, check=True)
+    words, cases = [], []
+    sizes = ((221, 150), (97, 160), (40, 41), (64, 64))
+    for (width, height), rule in itertools.product(sizes, RULES):
+        spec = Preprocess(height=48, width=64, pad_color=(1, 128, 250), **rule)
+        image = Image.open(photograph(tmp_path / "a.png")).resize((width, height))
+        name = f"{width}x{height}.ppm"
+        image.save(tmp_path / name)
+        out = f"{len(cases)}.rgb"
+        cases.append((image, spec, out))
+        words.append(
+            f"{name} {out} {spec.width} {spec.height} {spec.resize} {spec.resize_px} "
+            f"{spec.resize_limit_px} {spec.resize_rounding} {spec.interpolation} {spec.sampling} "
+            f"{spec.pad} {spec.crop_rounding} {spec.crop_share}"
+        )
+    text = "\n".join(words)
+    ran = subprocess.run(
+        [tmp_path / "fit"], input=text, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    equal = 0
+    for (image, spec, out), line in zip(cases, ran.stdout.splitlines(), strict=True):
+        expected = fit(image, spec).astype(int)
+        pixels = np.fromfile(tmp_path / out, np.uint8).reshape(expected.shape)
+        assert np.abs(pixels - expected).max() <= 1, spec
+        equal += np.array_equal(pixels, expected)
+        place = placement(image.size, spec)
+        scale = np.array(line.split(), float) / ([spec.width, spec.height] * 2)
+        np.testing.assert_allclose(scale, place.frame, atol=1e-7)
+    assert equal > 0.9 * len(cases)
+
+
+def built(bundle, folder):
+    """The program that a package of `bundle` in `folder` builds."""
+    openvino = pytest.importorskip("openvino")
+    package = ve.package(bundle, form="cpp", output=folder)
+    assert package.commands[0].startswith("cmake -B build -DOpenVINO_DIR=")
+    cmake = Path(openvino.__file__).parent / "cmake"
+    subprocess.run(
+        ["cmake", "-B", "build", f"-DOpenVINO_DIR={cmake}", "-DCMAKE_BUILD_TYPE=Debug"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    subprocess.run(["cmake", "--build", "build"], cwd=folder, check=True, capture_output=True)
+    return folder / "build" / "predict"
+
+
+def compare(program, bundle, folder, vitedge):
+    """Its outputs on the golden images within 1e-4 of Python's, its labels those of `predict`."""
+    with ve.open(bundle) as opened:
+        golden = opened.golden().images
+        from vitedge.measure.accuracy.validation import run_all
+
+        expected = run_all(opened._session, golden)
+    images = [folder / f"{index}.ppm" for index in range(len(golden))]
+    for path, pixels in zip(images, golden, strict=True):
+        Image.fromarray(pixels).save(path)
+    ran = subprocess.run(
+        [program, *images, "--outputs", folder / "outputs"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    joined = np.concatenate([part.reshape(len(golden), -1) for part in expected], axis=1)
+    outputs = np.fromfile(folder / "outputs", np.float32).reshape(joined.shape)
+    np.testing.assert_allclose(outputs, joined, atol=1e-4, rtol=1e-4)
+    return ran.stdout
+
+
+@needs_compiler
+def test_it_builds_and_its_outputs_are_python_s(bundles, vitedge, tmp_path):
+    bundle = bundles["openvino", "int8"]
+    program = built(bundle, tmp_path / "out")
+    printed = compare(program, bundle, tmp_path, vitedge)
+    image = photograph(tmp_path / "a.png")
+    Image.open(image).save(tmp_path / "a.ppm")
+    ran = subprocess.run([program, tmp_path / "a.ppm"], check=True, capture_output=True, text=True)
+    rows = vitedge("predict", bundle, image, "--json").document["predictions"][0]["top"]
+    lines = [f"  {100 * row['score']:7.2f}%  {row['label']}" for row in rows]
+    assert ran.stdout.splitlines()[1:] == lines
+    assert printed.count(".ppm") == 8
+    timed = subprocess.run(
+        [program, "--bench", "0.2"], check=True, capture_output=True, text=True
+    ).stdout
+    assert re.fullmatch(r"p50 \d+\.\d+ ms, p90 \d+\.\d+ ms, \d+ runs of 1\n", timed)
+    absent = subprocess.run([program, "absent.ppm"], capture_output=True, text=True)
+    assert absent.returncode == 2 and "absent.ppm is no image" in absent.stderr
+
+
+@needs_compiler
+def test_every_file_stays_short(small_bundle, tmp_path):
+    bundle = small_bundle(tmp_path / "b", content.linear().SerializeToString())
+    ve.package(bundle, form="cpp", output=tmp_path / "out")
+    for name in ("main.cpp", "image.h", "config.h", "CMakeLists.txt"):
+        assert len((tmp_path / "out" / name).read_text().splitlines()) < 300

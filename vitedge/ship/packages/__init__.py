@@ -1,0 +1,1 @@
+"""The kinds of package that are ours: one module each, and its templates."""
