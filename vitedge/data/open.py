@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError, nearest
 from vitedge.core.spec import WITH_CLASSES, Preprocess, Task
-from vitedge.data import boxes, masks
+from vitedge.data import boxes, image_list, masks
 from vitedge.data.decode import check_images, listing, read_images
 from vitedge.data.embedded import of_arrays, open_digits, open_random, open_shapes
 from vitedge.data.folder import open_folder
@@ -91,6 +91,10 @@ def open_images(
         return open_tars(path, files, role, preprocess, labels)
     if not truth and (files := parquet_files(path)):
         return open_parquet(path, files, role, preprocess, labels)
+    if location.suffix == image_list.SUFFIX and location.is_file():
+        if truth:
+            raise InputError(f"a list of images has no {truth}", fix=BESIDE[task])
+        return image_list.open_list(path, role, preprocess, labels)
     if location.is_dir():
         if truth == "masks":
             return masks.open_folder(path, preprocess, len(labels))

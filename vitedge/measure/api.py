@@ -101,6 +101,7 @@ def check_data(
     preprocess: AnyPath | Preprocess | None = None,
     classes: Classes | None = None,
     against: Data = "",
+    listing: AnyPath | None = None,
     progress: Steps | None = None,
 ) -> DataCheck:
     """Look at every image of a data set as calibration and evaluation read it.
@@ -109,7 +110,7 @@ def check_data(
     cannot be read. A set with labels or masks must be fit to evaluate on, any other to calibrate.
 
     Args:
-        path: An image folder, an .npz, 'digits' or 'shapes'.
+        path: An image folder, an .npz, .tar or .parquet, a list of images, 'digits' or 'shapes'.
         model: Whose labels and input size: a model as `vitedge export` takes it, or an artifact.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
@@ -117,6 +118,8 @@ def check_data(
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         classes: A text file with one class a line, of a model of images and texts.
         against: Another set, which must share no image with this one.
+        listing: Write a list of an image folder's images to this file, FILE.images, with a digest
+            of each: it stands for the folder, and is read in its place, by shards for example.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -136,6 +139,10 @@ def check_data(
         **{"weights": weights, "arch": arch, "task": task, "preprocess": preprocess},
         "classes": classes,
     }
+    if listing is not None:
+        from vitedge.data.image_list import write_list
+
+        write_list(str(source), Path(listing))
     with steps(progress) as shown:
         return check(source, reader_of(model, source, asked), others or None, shown)
 

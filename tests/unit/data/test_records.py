@@ -10,6 +10,7 @@ from PIL import Image
 
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Preprocess
+from vitedge.data.image_list import write_list
 from vitedge.data.open import has_labels, open_images
 
 SPEC = Preprocess(height=8, width=8)
@@ -70,6 +71,34 @@ def test_tars_are_the_folder(tmp_path):
     images = open_images(str(tars), "calibration", SPEC, LABELS)
     assert sorted(images.strata) == sorted(want.values())
     assert len(list(images.sample(3, seed=0))) == 3
+
+
+def test_a_list_is_the_folder_until_an_image_changes(tmp_path):
+    want, file = seen(in_folder(tmp_path / "folder")), tmp_path / "mine.images"
+    write_list(str(tmp_path / "folder"), file)
+    assert seen(file) == want
+    digest = open_images(str(file), "evaluation", SPEC, LABELS).digest()
+    (tmp_path / "folder/cat/0003.png").write_bytes(png(99))
+    assert open_images(str(file), "evaluation", SPEC, LABELS).digest() == digest
+    with pytest.raises(InputError, match=r"0003.png is not what .* lists"):
+        seen(file)
+    with pytest.raises(InputError, match="does not end in"):
+        write_list(str(tmp_path / "folder"), tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    "line", [b"x\n", b"0 0 0 a\n", b"0" * 64 + b" 1 7 a\n", b"a" * 20_000, b""]
+)
+def test_a_list_that_is_none_is_refused(tmp_path, line):
+    file = tmp_path / "a.images"
+    write_list(str(in_folder(tmp_path / "folder")), file)
+    head, *lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(head + line + b"".join(lines[1:]))
+    with pytest.raises(InputError, match=r"a\.images"):
+        seen(file)
+    file.write_bytes(b"{}\n")
+    with pytest.raises(InputError, match="a\\.images"):
+        seen(file)
 
 
 def test_a_set_that_changes_has_another_digest(tmp_path):
