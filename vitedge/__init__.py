@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vitedge.export.result import Exports as Exports
     from vitedge.export.selftest.api import selftest as selftest
     from vitedge.export.selftest.record import Selftest as Selftest
+    from vitedge.export.sweep.api import sweep as sweep
+    from vitedge.export.sweep.job import SweepResult as SweepResult
     from vitedge.gate.api import compare as compare
     from vitedge.gate.api import gate as gate
     from vitedge.gate.verdict import Verdict as Verdict
@@ -42,7 +44,10 @@ if TYPE_CHECKING:
     from vitedge.models.api import models as models
     from vitedge.models.sources import ReferenceModel as ReferenceModel
     from vitedge.runtimes.doctor import doctor as doctor
+    from vitedge.ship.api import card as card
     from vitedge.ship.api import package as package
+    from vitedge.ship.api import pull as pull
+    from vitedge.ship.api import push as push
     from vitedge.ship.api import sign as sign
     from vitedge.ship.api import verify as verify
 
@@ -57,6 +62,8 @@ _HOMES = {
     "core.spec": "Preprocess Training",
     "export.api": "build demo export qat",
     "export.result": "ExportFailure ExportResult Exports",
+    "export.sweep.api": "sweep",
+    "export.sweep.job": "SweepResult",
     "export.selftest.api": "selftest",
     "export.selftest.record": "Selftest",
     "gate.api": "compare gate",
@@ -67,7 +74,7 @@ _HOMES = {
     "models.api": "load models",
     "models.sources": "ReferenceModel",
     "runtimes.doctor": "doctor",
-    "ship.api": "package sign verify",
+    "ship.api": "card package pull push sign verify",
 }
 """Module -> the public names it holds; they are imported when they are first asked for."""
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -30,8 +30,8 @@ TYPED: dict[str, Any] = {
 }
 """What a user types for a parameter of the API, by the name of its type there."""
 ARGUMENTS = (
-    *("model", "artifact", "artifacts", "images", "path"),
-    *("source", "sources", "first", "second"),
+    *("model", "artifact", "artifacts", "images", "path", "file"),
+    *("source", "sources", "first", "second", "repository"),
 )
 """Parameters that are typed without a flag, unless they are the API's keywords."""
 OTHERWISE = ("precision", "progress")
@@ -48,7 +48,9 @@ PANELS = {
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
         "Trust": "trust accepted allow_host_code",
-        "Output": "output force keep_going quick dry_run csv html junit write form as_json",
+        "Workers": "workers address limit",
+        "Hub": "license private",
+        "Output": "output cache force keep_going quick dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
 }
