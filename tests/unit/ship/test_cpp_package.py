@@ -169,9 +169,9 @@ def compare(program, bundle, folder, vitedge):
         from vitedge.measure.accuracy.validation import run_all
 
         expected = run_all(opened._session, golden)
-    images = [folder / f"{index}.ppm" for index in range(len(golden))]
+    images = [folder / f"{index}.rgb" for index in range(len(golden))]
     for path, pixels in zip(images, golden, strict=True):
-        Image.fromarray(pixels).save(path)
+        path.write_bytes(pixels.tobytes())
     ran = subprocess.run(
         [program, *images, "--outputs", folder / "outputs"],
         check=True,
@@ -195,11 +195,14 @@ def test_it_builds_and_its_outputs_are_python_s(bundles, vitedge, tmp_path):
     rows = vitedge("predict", bundle, image, "--json").document["predictions"][0]["top"]
     lines = [f"  {100 * row['score']:7.2f}%  {row['label']}" for row in rows]
     assert ran.stdout.splitlines()[1:] == lines
-    assert printed.count(".ppm") == 8
+    assert printed.count(".rgb") == 8
     timed = subprocess.run(
         [program, "--bench", "0.2"], check=True, capture_output=True, text=True
     ).stdout
     assert re.fullmatch(r"p50 \d+\.\d+ ms, p90 \d+\.\d+ ms, \d+ runs of 1\n", timed)
+    (tmp_path / "short.rgb").write_bytes(b"123")
+    short = subprocess.run([program, tmp_path / "short.rgb"], capture_output=True, text=True)
+    assert short.returncode == 2 and "is not of the model's size, 3072 bytes" in short.stderr
     absent = subprocess.run([program, "absent.ppm"], capture_output=True, text=True)
     assert absent.returncode == 2 and "absent.ppm is no image" in absent.stderr
 
