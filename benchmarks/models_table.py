@@ -1,6 +1,7 @@
 """The tables of docs/measured, from the files that the sweeps write.
 
-`python -m benchmarks.models_table [transformers.jsonl] [timm.jsonl]`: between the markers of the page of the same name.
+`python -m benchmarks.models_table [transformers.jsonl] [timm.jsonl]`: between the markers of the
+page of the same name.
 """
 
 from __future__ import annotations

@@ -21,13 +21,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import peers
-from benchmarks.int8_ops import OPENVINO_MACS, ORT_INT8_MACS
 from vitedge.core.machine import usable_cores
 from vitedge.core.progress import SILENT
 from vitedge.core.runtime import runtime_of
 from vitedge.measure.latency.clock import measure
 from vitedge.models.zoo import ZOO
 from vitedge.runtimes import open_session
+from vitedge.runtimes.onnxruntime import QUANTIZED_PRODUCTS
+from vitedge.runtimes.openvino import PRODUCTS as OPENVINO_PRODUCTS
 
 SHARE = 0.7
 SQUARE = (2048, 2048, 2048)
@@ -185,7 +186,7 @@ def profile_openvino(model, target, feed):
     for _ in range(PROFILED_RUNS):
         request.infer(feed)
         for layer in request.profiling_info:
-            int8 = layer.node_type in OPENVINO_MACS and (
+            int8 = layer.node_type in OPENVINO_PRODUCTS and (
                 "Quantized" in layer.node_type or layer.exec_type.endswith(("I8", "U8"))
             )
             kind = layer.node_type + (INT8 if int8 else "")
@@ -210,7 +211,7 @@ def profile_onnxruntime(model, target, feed):
     for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
         if event["name"].endswith("_kernel_time"):
             op = event["args"]["op_name"]
-            kind = op + (INT8 if op in ORT_INT8_MACS else "")
+            kind = op + (INT8 if op in QUANTIZED_PRODUCTS else "")
             seen[kind, event["name"]].append(event["dur"] / 1e3)
     return _by_kind(seen)
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from vitedge.export.result import ExportFailure as ExportFailure
     from vitedge.export.result import ExportResult as ExportResult
     from vitedge.export.result import Exports as Exports
+    from vitedge.export.selftest.api import selftest as selftest
+    from vitedge.export.selftest.record import Selftest as Selftest
+    from vitedge.export.sweep.api import sweep as sweep
+    from vitedge.export.sweep.job import SweepResult as SweepResult
     from vitedge.gate.api import compare as compare
     from vitedge.gate.api import gate as gate
     from vitedge.gate.verdict import Verdict as Verdict
@@ -55,6 +59,10 @@ _HOMES = {
     "core.spec": "Preprocess Training",
     "export.api": "build demo export qat",
     "export.result": "ExportFailure ExportResult Exports",
+    "export.sweep.api": "sweep",
+    "export.sweep.job": "SweepResult",
+    "export.selftest.api": "selftest",
+    "export.selftest.record": "Selftest",
     "gate.api": "compare gate",
     "gate.verdict": "Verdict",
     "measure.api": "bench check_data inspect open predict validate",

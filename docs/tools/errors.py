@@ -54,8 +54,9 @@ def pages() -> dict[str, str]:
 
 _INDEX = """# Errors
 
-An error says what is wrong, where, and what to do, in one message; `vitedge --debug COMMAND` adds the traceback. In Python
-it is a `vitedge.VitedgeError` with `what`, `fix` and `exit_code`; `fix` names parameters there, flags on the command line.
+An error says what is wrong, where, and what to do, in one message; `vitedge --debug COMMAND`
+adds the traceback. In Python it is a `vitedge.VitedgeError` with `what`, `fix` and `exit_code`;
+`fix` names parameters there, flags on the command line.
 
 | exit code | is |
 |---|---|

@@ -1,7 +1,7 @@
-"""The support matrix, from the artifacts that tests left behind: `python -m docs.tools.support FOLDER…`.
+"""The support matrix, from the artifacts that tests left behind.
 
-A folder is pytest's own (`--basetemp`). Every artifact in it says what it is of, and its report
-what was done with it.
+`python -m docs.tools.support FOLDER…`: a folder is pytest's own (`--basetemp`). Every artifact in
+it says what it is of, and its report what was done with it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def source(text: str) -> str:
 def page(cells: Cells, count: int) -> str:
     """The page's Markdown: a table for each runtime."""
     machine = describe_machine(threads=0)
-    lines = [HEADER.format(version=vitedge.__version__, count=count, isa=", ".join(machine.isa))]
+    isa = ", ".join(machine.isa)
+    lines = [HEADER.format(version=vitedge.__version__, count=count, isa=isa)]
     runtimes = defaultdict(list)
     for name, target in catalog.targets().items():
         runtimes[target.runtime].append(name)
@@ -108,10 +109,10 @@ def cell(precisions: dict[str, str]) -> str:
 
 HEADER = """# Support matrix
 
-What the tests of vitedge {version} did with each kind of model, on each target, in each precision: read from the
-{count:,} artifacts that they left behind (`python -m docs.tools.support FOLDER`, on a CPU with
-{isa}). Where one cell has several
-kinds of evidence, the strongest is shown.
+What the tests of vitedge {version} did with each kind of model, on each target, in each precision:
+read from the {count:,} artifacts that they left behind (`python -m docs.tools.support FOLDER`) on a
+CPU with {isa}.
+Where one cell has several kinds of evidence, the strongest is shown.
 
 | mark | evidence |
 |---|---|
@@ -121,8 +122,8 @@ kinds of evidence, the strongest is shown.
 | · | built, and no more |
 | (empty) | no test has such a one |
 
-Arm's targets are emulated as well: `make arm` runs `digits` in FP32, FP16 and INT8 by QEMU. **No artifact was ever run on a
-GPU, a Jetson, an NPU or an Arm CPU.**
+Arm's targets are emulated as well: `make arm` runs `digits` in FP32, FP16 and INT8 by QEMU.
+**No artifact was ever run on a GPU, a Jetson, an NPU or an Arm CPU.**
 """
 
 

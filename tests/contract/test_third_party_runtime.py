@@ -15,6 +15,8 @@ from vitedge.core.bundle import open_bundle
 from vitedge.core.runtime import registrations
 
 RUNTIME = """
+import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,7 +77,10 @@ class Opened:
 
     def run(self, feed):
         names = [spec.name for spec in self.outputs]
-        return dict(zip(names, self._session.run(names, dict(feed))))
+        fault = os.environ.get("ABACUS_FAULT", "")
+        time.sleep(0.08 if fault == "slow" else 0)
+        factor = dict(wrong=1.5, nan=float("nan")).get(fault, 1)
+        return dict(zip(names, (v * factor for v in self._session.run(names, dict(feed)))))
 """
 TARGET = """
 name = "desk"
@@ -190,6 +195,49 @@ def test_every_command_takes_its_bundle(int8, installed, processor, vitedge):
 
     checks = {check["name"]: check for check in vitedge("doctor", "--json").document["checks"]}
     assert checks["abacus"]["status"] == "yes"
+
+
+def its_selftest(vitedge, int8, folder, **environment):
+    """The record of its selftest, and what failed in it."""
+    fp32 = int8.with_name(int8.name.replace("int8", "fp32"))
+    code = 1 if environment else 0
+    options = ("--quick", "--output", folder, "--json")
+    ran = vitedge("selftest", fp32, int8, *options, code=code, **environment)
+    failed = [line for line in ran.stderr.splitlines() if line.startswith("failed: ")]
+    return {step["name"]: step for step in ran.document["steps"]}, failed
+
+
+@pytest.mark.usefixtures("abacus")
+def test_it_has_a_selftest_for_nothing(int8, processor, vitedge, tmp_path):
+    steps, failed = its_selftest(vitedge, int8, tmp_path / "evidence")
+    left_out = {name: step["says"] for name, step in steps.items() if step["status"] != "passed"}
+    assert not failed
+    assert left_out.pop("what is executed of model int8") == "Abacus does not tell what it executes"
+    assert "GPU" in left_out.pop("refuse too little device memory model fp32")
+    if processor == "browser":
+        assert "no version" in left_out.pop("refuse another version's model fp32")
+    assert not left_out
+    assert steps["bench model"]["figures"]["int8_p50_ms"] > 0
+
+
+@pytest.mark.usefixtures("abacus")
+@pytest.mark.parametrize(
+    ("fault", "step", "says"),
+    [
+        ("wrong", "parity of model int8", "dB SQNR"),
+        ("nan", "parity of model fp32", "its outputs are not finite"),
+        ("slow", "bench model", "model fp32: slow: "),
+    ],
+)
+def test_a_selftest_of_a_sabotaged_one_says_what_is_wrong(
+    int8, processor, vitedge, tmp_path, fault, step, says
+):
+    if processor == "browser":
+        pytest.skip("once is enough")
+    steps, failed = its_selftest(vitedge, int8, tmp_path / "evidence", ABACUS_FAULT=fault)
+    assert steps[step]["status"] == "failed" and says in steps[step]["says"]
+    assert any(line.startswith(f"failed: {step}: ") and says in line for line in failed)
+    assert "✗ failed</span>" in (tmp_path / "evidence" / "selftest.html").read_text()
 
 
 @pytest.mark.usefixtures("abacus")

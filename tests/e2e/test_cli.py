@@ -92,7 +92,8 @@ def test_help_lists_every_command_in_the_order_of_the_work(vitedge):
     commands = re.findall(r"^│ (\w+) ", listed, re.MULTILINE)
     assert commands == [
         *("demo", "export", "qat", "build", "validate", "predict", "bench", "gate", "compare"),
-        *("sign", "verify", "inspect", "targets", "calibrations", "models", "doctor"),
+        *("selftest", "sign", "verify", "package", "inspect"),
+        *("targets", "calibrations", "models", "doctor"),
     ]
     for command in commands:
         assert "--json" in vitedge(command, "--help").stdout

@@ -30,7 +30,7 @@ TYPED: dict[str, Any] = {
 }
 """What a user types for a parameter of the API, by the name of its type there."""
 ARGUMENTS = (
-    *("model", "artifact", "artifacts", "images", "path"),
+    *("model", "artifact", "artifacts", "images", "path", "file"),
     *("source", "sources", "first", "second"),
 )
 """Parameters that are typed without a flag, unless they are the API's keywords."""
@@ -47,7 +47,8 @@ PANELS = {
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
         "Trust": "trust accepted allow_host_code",
-        "Output": "output force keep_going dry_run csv html junit write form as_json",
+        "Workers": "workers address limit",
+        "Output": "output cache force keep_going quick dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()
 }

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vitedge import __version__
-from vitedge.cli import artifacts, bench, catalogue, data, export, gate, ship
+from vitedge.cli import artifacts, bench, catalogue, data, export, gate, selftest, ship, sweep
 from vitedge.cli.flags import APPS
 from vitedge.cli.output import say_error
 from vitedge.core.errors import VitedgeError
@@ -53,8 +53,9 @@ class _Debug:
 
 for command in (
     *(export.demo, data.check_data, export.export, export.qat, export.build),
-    *(artifacts.validate, artifacts.predict, bench.bench, gate.gate, gate.compare),
-    *(ship.sign, ship.verify, ship.package, artifacts.inspect, *catalogue.COMMANDS),
+    *(artifacts.validate, artifacts.predict, bench.bench, sweep.sweep, gate.gate, gate.compare),
+    *(selftest.selftest, ship.sign, ship.verify, ship.package, artifacts.inspect),
+    *catalogue.COMMANDS,
 ):
     app.command()(command)
 APPS.append(app)

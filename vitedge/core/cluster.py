@@ -39,6 +39,7 @@ class Node:
     id: str
     address: str
     cores: int
+    memory_bytes: int
     times: bool
     """Whether it has the resource that timing takes."""
 
@@ -59,6 +60,7 @@ class Cluster:
                 id=node["NodeID"],
                 address=node["NodeManagerAddress"],
                 cores=int(node["Resources"].get("CPU", 0)),
+                memory_bytes=int(node["Resources"].get("memory", 0)),
                 times=node["Resources"].get(TIMING, 0) >= 1,
             )
             for node in alive

@@ -145,6 +145,33 @@ class Runtime(Protocol):
         ...
 
 
+class Executed(NamedTuple):
+    """What a runtime executes of a graph, after its own fusions."""
+
+    quantized: int
+    """Operators with multiply-accumulates that it runs in INT8 or FP8."""
+    products: int
+    """All of them; attention that is one kernel of floats is not counted by every runtime."""
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A runtime that can tell what it executes. None has to."""
+
+    def executed(self, verified: VerifiedFiles, target: Target) -> Executed:
+        """Load the model in `verified` as `Runtime.open` does, and count."""
+        ...
+
+
+@runtime_checkable
+class Occupiable(Protocol):
+    """A runtime whose processor has memory of its own that can be taken. None has to."""
+
+    def occupied(self) -> AbstractContextManager[None]:
+        """Take all of that memory that is free while the block runs."""
+        ...
+
+
 @runtime_checkable
 class SelfInstalled(Protocol):
     """A runtime of which pip does not bring all."""

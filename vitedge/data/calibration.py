@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice, zip_longest
 
@@ -68,6 +68,10 @@ class CalibrationImages:
                 f"the {len(digests)} calibration images of '{self.images.name}' are all the same",
                 fix="give a few hundred different images that look like the real ones",
             )
+
+    def restore(self, digests: Sequence[str], skipped: Mapping[str, int]) -> None:
+        """Take an earlier pass over the same images for one of this process."""
+        self._digests, self._skipped = tuple(digests), Counter(skipped)
 
     def record(self) -> manifest.CalibrationSet:
         """What the last complete pass held."""

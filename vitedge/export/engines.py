@@ -20,6 +20,7 @@ from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, LimitError
 from vitedge.core.manifest import Bounds
 from vitedge.core.spec import Target
+from vitedge.core.step_cache import Slot
 from vitedge.export.accuracy_control import Probe, control_accuracy
 from vitedge.export.request import Job
 from vitedge.export.stage import Source, stage
@@ -85,7 +86,10 @@ def engine_of(
         train.check(exported, source.golden)
     trained = (lambda ptq: train(ptq, source.golden)) if train else None
     spare = not asked(job.plan.request.bounds)
-    ours = Quantizer(exported, target, images, steps, trained, spare=spare)
+    kept = None
+    if job.cache is not None and job.keys is not None:
+        kept = Slot(job.cache, "statistics", job.keys.statistics(target))
+    ours = Quantizer(exported, target, images, steps, trained, spare=spare, statistics=kept)
     return Engine(ours, partial(control_accuracy, job, target, source, fp32, ours))
 
 

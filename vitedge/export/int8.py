@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from vitedge import runtimes
 from vitedge.core import manifest
-from vitedge.core.bounds import check_tokens, shortfalls
+from vitedge.core.bounds import asked, check_tokens, shortfalls
 from vitedge.core.bundle import Bundle, amend
 from vitedge.core.errors import InputError
 from vitedge.core.spec import Target
@@ -43,14 +44,17 @@ def stage_quantized(
         )
     engine = engine_of(job, target, source, fp32, train)
     quantizer = engine.quantizer
-    int8 = quantizer.write(job.work / f"int8-{target.name}")
+    int8 = _written(job, target, quantizer, train is not None)
     full = Probe(stage(job, target, source, int8, fp32), int8)
     chosen: Probe = full
     control: manifest.Control | None = None
     notes: Sequence[str] = ()
     if shortfalls(bounds, full.losses):
         chosen, control, notes = engine.control(full, bounds)
-    record = msgspec.structs.replace(_examined(quantizer, chosen.int8, target), control=control)
+    record = int8.record
+    if chosen is not full:
+        record = _examined(quantizer, chosen.int8, target).record
+    record = msgspec.structs.replace(record, control=control)
     if control is None and quantizer.trained is not None:
         error = training_parity(chosen.result.bundle, quantizer.trained.outputs)
         training = msgspec.structs.replace(quantizer.trained.record, parity=error)
@@ -71,11 +75,33 @@ def training_parity(bundle: Bundle, outputs: NDArray[Any]) -> float | None:
     return float(np.linalg.norm(predicted - outputs) / np.linalg.norm(outputs))
 
 
-def _examined(quantizer: GraphQuantizer, int8: Int8, target: Target) -> manifest.QuantizationRecord:
-    """The record of `int8`, with what its layers lose and what `target` does not take well."""
+def _written(job: Job, target: Target, quantizer: GraphQuantizer, trained: bool) -> Int8:
+    """All of it in INT8, examined; from the cache unless bounds or training go on from it."""
+    folder = job.work / f"int8-{target.name}"
+
+    def write() -> Int8:
+        int8 = _examined(quantizer, quantizer.write(folder), target)
+        return _placed(int8, lambda path: path.relative_to(folder))
+
+    if job.cache is None or job.keys is None or trained or asked(job.plan.request.bounds):
+        return _examined(quantizer, quantizer.write(folder), target)
+    key = job.keys.qdq(target, job.plan.request.precision)
+    int8 = job.cache.step("qdq", key, folder, Int8, write)
+    return _placed(int8, lambda path: folder / path)
+
+
+def _placed(int8: Int8, place: Callable[[Path], Path]) -> Int8:
+    """`int8` with its files in other places."""
+    rounded = None if int8.rounded is None else place(int8.rounded)
+    return replace(int8, path=place(int8.path), deployed=place(int8.deployed), rounded=rounded)
+
+
+def _examined(quantizer: GraphQuantizer, int8: Int8, target: Target) -> Int8:
+    """`int8` with what its layers lose and what `target` does not take well in its record."""
     import onnx
 
     from vitedge.runtimes.lint import lint
 
     record = quantizer.examine(int8)
-    return msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))
+    record = msgspec.structs.replace(record, lint=lint(onnx.load(int8.deployed), target))
+    return replace(int8, record=record)

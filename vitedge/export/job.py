@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitedge import runtimes
 from vitedge.core.errors import InputError, SharedError
@@ -15,6 +16,7 @@ from vitedge.core.spec import QUANTIZED, Batch, Precision, Target
 from vitedge.export import accuracy_control
 from vitedge.export.failures import Failures
 from vitedge.export.int8 import stage_quantized
+from vitedge.export.kept_results import keep, recall, recalled
 from vitedge.export.request import (
     ExportRequest,
     Job,
@@ -25,6 +27,7 @@ from vitedge.export.request import (
 )
 from vitedge.export.result import ExportResult, Exports
 from vitedge.export.stage import Source, bundle_name, golden_images, stage
+from vitedge.export.step_keys import Keys, data_digest, model_digest
 from vitedge.measure.latency.single_stream import recommend_among, time_bundles
 from vitedge.measure.open_bundle import OpenBundle
 from vitedge.models.api import loaded
@@ -32,6 +35,9 @@ from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel
 from vitedge.quant.bfloat16 import Bf16, to_bfloat16
 from vitedge.quant.half import Fp16, to_float16
 from vitedge.quant.int8 import Train
+
+if TYPE_CHECKING:
+    from vitedge.graph.run import Fp32Graph
 
 _LOWER: dict[Precision, Callable[..., Fp16 | Bf16]] = {"fp16": to_float16, "bf16": to_bfloat16}
 
@@ -52,16 +58,19 @@ def export_model(
 ) -> Exports:
     """Export a loaded model as `export` does; with `train`, INT8 is trained, or nothing written."""
     calibration, evaluation = open_image_sets(plan, model.identity, steps)
+    cache, keys = None if train else plan.request.cache, keys_of(plan, model)
     with workspace(plan.request.output) as work:
-        job = Job(plan, model.identity, calibration, evaluation, work, steps)
+        job = Job(plan, model.identity, calibration, evaluation, work, steps, cache, keys)
         failures = Failures(job, raised=train is not None)
-        sources = _fp32_graphs(job, model, failures)
+        known = {target.name: recalled(job, target) for target in plan.targets}
+        sources = _fp32_graphs(job, model, failures, [t for t in plan.targets if not known[t.name]])
         staged: list[ExportResult] = []
         for target in plan.targets:
             source = sources.get((target.batch, target.opset))
-            if source is not None:
+            results = known[target.name]
+            if not results and source is not None:
                 results = _bundles(job, target, source, train, failures)
-                staged += _recommended(job, target, results)
+            staged += _recommended(job, target, results)
         published = [_published(job, result) for result in staged]
     return Exports(published, failures).checked(keep_going=plan.request.keep_going)
 
@@ -80,6 +89,22 @@ def load_model(plan: Plan, steps: Steps) -> ReferenceModel:
     return model
 
 
+def keys_of(plan: Plan, model: ReferenceModel) -> Keys | None:
+    """What names the steps of `plan` in its cache; None without one, and of a model in memory."""
+    request = plan.request
+    if request.cache is None or isinstance(request.model, ReferenceModel):
+        return None
+    tools = runtimes.tool_versions(plan.targets[0], "onnx-ir")
+    return Keys(
+        model=model_digest(request.model, model, tools),
+        recipe=plan.recipe,
+        calibration=data_digest(plan.calib_data),
+        evaluation=data_digest(plan.eval_data),
+        bounds=request.bounds,
+        allow_overlap=request.allow_overlap,
+    )
+
+
 def artifact_paths(plan: Plan, model: ModelIdentity) -> list[Path]:
     """Where the artifacts of `plan` will lie."""
     return [
@@ -90,29 +115,45 @@ def artifact_paths(plan: Plan, model: ModelIdentity) -> list[Path]:
 
 
 def _fp32_graphs(
-    job: Job, model: ReferenceModel, failures: Failures
+    job: Job, model: ReferenceModel, failures: Failures, wanted: Sequence[Target]
 ) -> dict[tuple[Batch, int], Source]:
-    """The FP32 graph for every batch size and opset that a target needs and can have.
+    """The FP32 graph for every batch size and opset that a `wanted` target needs and can have.
 
     Frees `model`, unless it came loaded.
     """
     from vitedge.export import onnx
 
     groups: dict[tuple[Batch, int], list[Target]] = {}
-    for target in job.plan.targets:
+    for target in wanted:
         groups.setdefault((target.batch, target.opset), []).append(target)
     sources: dict[tuple[Batch, int], Source] = {}
     for (batch, opset), targets in groups.items():
         with failures.of(*targets, precision="fp32"):
             job.steps.say("exporting to ONNX")
             folder = job.work / f"onnx-{batch}-{opset}"
-            folder.mkdir()
             with _named(job.plan.request.model):
-                exported = onnx.export(model, folder, batch, opset)
+                exported = _exported(job, model, targets[0], folder)
             sources[batch, opset] = Source(exported, golden_images(job, exported))
     if model is not job.plan.request.model:  # which its owner may need again
         onnx.release(model)
     return sources
+
+
+def _exported(job: Job, model: ReferenceModel, target: Target, folder: Path) -> Fp32Graph:
+    """The FP32 graph for `target`, exported or from the cache, in the new `folder`."""
+    from vitedge.export import onnx
+    from vitedge.graph.run import Fp32Graph
+
+    def export() -> Fp32Graph:
+        folder.mkdir()
+        graph = onnx.export(model, folder, target.batch, target.opset)
+        return replace(graph, path=Path(graph.path.name))
+
+    if job.cache is None or job.keys is None:
+        graph = export()
+    else:
+        graph = job.cache.step("onnx", job.keys.onnx(target), folder, Fp32Graph, export)
+    return replace(graph, path=folder / graph.path)
 
 
 @contextmanager
@@ -134,7 +175,8 @@ def _bundles(
     precision = job.plan.request.precision
     results: list[ExportResult] = []
     with failures.of(target, precision="fp32"):
-        fp32 = stage(job, target, source)
+        fp32 = recall(job, target, "fp32", None)
+        fp32 = fp32 or keep(job, target, "fp32", stage(job, target, source))
         results.append(fp32)
         notes: list[str] = []
         for kind, lower in _LOWER.items():
@@ -142,17 +184,24 @@ def _bundles(
                 continue
             besides = failures if precision == kind else Failures(job, raised=False)
             with besides.of(target, precision=kind):
-                folder = job.work / f"{kind}-{target.name}"
-                lowered = lower(
-                    source.exported, target, job.calibration, source.golden, folder, job.steps
-                )
-                results.append(stage(job, target, source, lowered, fp32.bundle))
+                result = recall(job, target, kind, fp32.bundle)
+                if result is None:
+                    folder = job.work / f"{kind}-{target.name}"
+                    lowered = lower(
+                        source.exported, target, job.calibration, source.golden, folder, job.steps
+                    )
+                    staged = stage(job, target, source, lowered, fp32.bundle)
+                    result = keep(job, target, kind, staged)
+                results.append(result)
             if besides is not failures:
                 no = f"no {kind.upper()} to compare with"
                 notes += [f"{no}: {failed.error.what}" for failed in besides]
         if precision in QUANTIZED:
             with failures.of(target, precision=precision):
-                quantized = stage_quantized(job, target, source, fp32.bundle, train)
+                quantized = recall(job, target, precision, fp32.bundle)
+                if quantized is None:
+                    staged = stage_quantized(job, target, source, fp32.bundle, train)
+                    quantized = keep(job, target, precision, staged)
                 further_notes = (*notes, *quantized.further_notes)
                 results.append(replace(quantized, further_notes=further_notes))
     return results

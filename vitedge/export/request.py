@@ -17,9 +17,11 @@ from vitedge.core.machine import describe_machine
 from vitedge.core.manifest import Bounds
 from vitedge.core.progress import Steps
 from vitedge.core.spec import QUANTIZED, Batch, Calibration, Precision, Target
+from vitedge.core.step_cache import StepCache
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
 from vitedge.data.open import Role, Source, has_labels, open_images
+from vitedge.export.step_keys import Keys
 from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel, check_name
 from vitedge.models.zoo import OWN_DATA
@@ -36,6 +38,8 @@ class ExportRequest:
     """Whether INT8 or FP8 is compared with FP32 alone, and no other precision is built."""
     calib_data: Source = ""
     calibration: str = "default"
+    recipe: Calibration | None = None
+    """In place of the one of that name."""
     num_samples: int | None = None
     eval_data: Source = ""
     max_drop_pp: float | None = None
@@ -50,6 +54,8 @@ class ExportRequest:
     allow_overlap: bool = False
     keep_going: bool = False
     """Whether what a target cannot do is told and not raised, where others can."""
+    cache: StepCache | None = None
+    """Where steps are kept and taken from; None: nowhere."""
 
     @property
     def bounds(self) -> Bounds:
@@ -100,6 +106,9 @@ class Job:
     work: Path
     """The folder in which everything is built before it is published."""
     steps: Steps
+    cache: StepCache | None = None
+    keys: Keys | None = None
+    """Of its steps in that; None without one."""
 
 
 def plan_export(request: ExportRequest) -> Plan:
@@ -154,7 +163,9 @@ def plan_export(request: ExportRequest) -> Plan:
             "`only` is about what comes beside INT8 or FP8",
             fix="drop it, or pass `precision='int8'`",
         )
-    recipe = catalog.find_calibration(request.calibration) if measuring else None
+    recipe = None
+    if measuring:
+        recipe = request.recipe or catalog.find_calibration(request.calibration)
     if recipe and recipe.engine == "nncf" and quantizing:
         from vitedge.quant import nncf_package
 

@@ -108,10 +108,10 @@ def stage(
         (fp32 or built).path.resolve(): exported,
         built.path.resolve(): lowered.simulated if lowered else exported,
     }
-    return ExportResult(built, _measure(job, built, fp32 or built, graphs))
+    return ExportResult(built, measured(job, built, fp32 or built, graphs))
 
 
-def _measure(job: Job, bundle: Bundle, fp32: Bundle, graphs: Mapping[Path, Path]) -> Report:
+def measured(job: Job, bundle: Bundle, fp32: Bundle, graphs: Mapping[Path, Path]) -> Report:
     """Validate a staged bundle, if only on golden images; returns its report, size included.
 
     Where it does not run, by the `graphs` of its and FP32's path.

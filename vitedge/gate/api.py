@@ -30,7 +30,8 @@ def gate(
     """Pass or fail artifacts by limits, or say that the evidence is too thin (exit 4).
 
     Args:
-        sources: Artifacts or reports; default: those that vitedge.toml or pyproject.toml names.
+        sources: Artifacts, reports, or the folder of a sweep; default: those that vitedge.toml or
+            pyproject.toml names.
         baseline: The last accepted artifacts: compare with them, too.
         accept: Where all passed, write them to `baseline`.
         confidence: One-sided, of each interval; default 0.95.

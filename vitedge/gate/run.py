@@ -12,6 +12,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.trust import Trust
 from vitedge.gate import baseline as baselines
+from vitedge.gate import sweeps
 from vitedge.gate.baseline import Baseline
 from vitedge.gate.config import FILE, Config
 from vitedge.gate.judge import judge
@@ -49,7 +50,7 @@ def run(
     `trust`: None asks for no signature.
     Raises InputError before anything is measured where that cannot be done.
     """
-    tasks = _tasks(sources, limits, data, settings)
+    tasks = _tasks([*sweeps.artifacts(sources)], limits, data, settings)
     confidence = settings.gate.confidence if confidence is None else confidence
     if not 0.5 < confidence < 1:
         raise InputError(f"`confidence={confidence}` is none", fix="give one above 0.5, below 1")

@@ -9,7 +9,7 @@ from pathlib import Path
 from vitedge.core.manifest import Tried
 from vitedge.core.spec import Calibration, Detection, Equalize, Quantization
 from vitedge.graph.run import Progress
-from vitedge.quant.observe import Images, observe
+from vitedge.quant.observe import Images, Keep, observe
 from vitedge.quant.parameters import Calibrated, QuantizerSettings, fit
 from vitedge.quant.qdq import quantize
 from vitedge.quant.quality import quality_db
@@ -27,17 +27,18 @@ def calibrate(
     progress: Progress,
     orders: Sequence[str] = (),
     detection: Detection | None = None,
+    keep: Keep = lambda make: make(),
 ) -> tuple[Calibrated, list[Tried]]:
     """Measure what quantizing the ONNX file `fp32` (uint8 NHWC input) takes.
 
     `batches` are calibration images (B, H, W, 3) of the graph's own batch size. Returns also what
     was tried where the recipe says `auto`, best first; outputs whose `orders` scores choose, as
     the manifest says, are matched with FP32's, and `detection` says how those of a detector are
-    read. Raises InputError when an activation is NaN
+    read; `keep` is as of `observe`. Raises InputError when an activation is NaN
     or infinite, or nothing can be quantized.
     """
     assert recipe.activations != "nncf" and recipe.weights != "nncf" and recipe.equalize != "nncf"
-    observed = observe(fp32, batches, recipe, target, progress, orders, detection)
+    observed = observe(fp32, batches, recipe, target, progress, orders, detection, keep)
     strengths = STRENGTHS if recipe.equalize == "auto" else (recipe.equalize,)
     estimators = tuple(ESTIMATORS) if recipe.activations == "auto" else (recipe.activations,)
     first = QuantizerSettings(strengths[0], estimators[0], recipe.weights, recipe.weight_bits)

@@ -18,12 +18,14 @@ from vitedge.core.bundle import Golden
 from vitedge.core.errors import InputError
 from vitedge.core.progress import Steps
 from vitedge.core.spec import INT4_OPSET, Calibration, NumberFormat, Target
+from vitedge.core.step_cache import Slot
 from vitedge.data.calibration import CalibrationImages, batched
 from vitedge.quant.bfloat16 import int8_rest
 from vitedge.quant.half import lower
 
 if TYPE_CHECKING:
     from vitedge.graph.run import Fp32Graph
+    from vitedge.quant.observe import Keep
     from vitedge.quant.parameters import Calibrated
 
 
@@ -86,11 +88,14 @@ class Quantizer:
         train: Callable[[Calibrated], TrainedGraph] | None = None,
         *,
         spare: bool = True,
+        statistics: Slot | None = None,
     ) -> None:
         """With `train`, what it makes of PTQ's result is what is written, all of it in INT8.
 
-        Without `spare` so is PTQ's: a user's bound decides what stays in float.
+        Without `spare` so is PTQ's: a user's bound decides what stays in float. The pass over the
+        images is kept in `statistics`.
         """
+        self._statistics = statistics
         self._spare = spare and train is None
         self._exported, self._target = exported, target
         self._images, self._steps, self._train = images, steps, train
@@ -217,6 +222,7 @@ class Quantizer:
             self._steps,
             orders,
             exported.detection,
+            *([self._kept(self._statistics)] if self._statistics else []),
         )
         calibrated = spare_values(calibrated)  # before weights make up for what it costs
         if not self._train:  # training finds its own rounding
@@ -224,6 +230,12 @@ class Quantizer:
             calibrated = adapt(calibrated, images.recipe, again, self._steps)
         calibrated = spare_outputs(calibrated)
         return (spare_layers(calibrated, self._steps) if self._spare else calibrated), tried
+
+    def _kept(self, slot: Slot) -> Keep:
+        from vitedge.quant.kept_pass import KeptPass
+
+        folder = self._exported.path.parent / f"statistics-{self._target.name}"
+        return KeptPass(slot, self._images, folder)
 
     def _source(self) -> Path:
         """The FP32 file to quantize: the export, or its attention in the form the target fuses."""

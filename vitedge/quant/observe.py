@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -56,6 +56,21 @@ class Observed:
     """How a detector's logits and boxes are read."""
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over the images has shown."""
+
+    statistics: dict[str, ChannelStatistics]
+    images: list[Images]
+    """The first few batches."""
+    outputs: list[list[NDArray[np.float32]]]
+    """Of each of them the main output and, of a detector, its boxes."""
+
+
+Keep = Callable[[Callable[[], Pass]], Pass]
+"""Makes a pass, or has one that was made before."""
+
+
 def observe(
     fp32: Path,
     batches: Iterator[Images],
@@ -64,32 +79,74 @@ def observe(
     progress: Progress,
     orders: Sequence[str] = (),
     detection: Detection | None = None,
+    keep: Keep = lambda make: make(),
 ) -> Observed:
     """Run the ONNX file `fp32` (uint8 NHWC input) on every batch (B, H, W, 3) of its own size.
 
-    Raises InputError when an activation is NaN or infinite, or nothing can be quantized.
+    With `keep`, images of a pass that was made before are not run again. Raises InputError when an
+    activation is NaN or infinite, or nothing can be quantized.
     """
     model = onnx.load(fp32, load_external_data=False)
     layers = decide(model, target)
     taps = _to_quantize(model.graph, layers, target)
-    first = next(batches)
-    channels = Channels()
-    if recipe.equalize != "off":
-        channels = trace.find(load(fp32), shapes(fp32, first))
-    free = {name: ids for name, ids in channels.read.items() if channels.root[ids].any()}
-    statistics = {name: ChannelStatistics() for name in taps}
     kept = [output.name for output in model.graph.output[: 2 if detection else 1]]
+
+    def traced(first: Images) -> tuple[Channels, dict[str, Ids]]:
+        """Which channels can be rescaled, and those of each activation."""
+        channels = Channels()
+        if recipe.equalize != "off":
+            channels = trace.find(load(fp32), shapes(fp32, first))
+        read = channels.read.items()
+        return channels, {name: ids for name, ids in read if channels.root[ids].any()}
+
+    def run() -> Pass:
+        first = next(batches)
+        _, free = traced(first)
+        makers = {output: node.name for node in model.graph.node for output in node.output}
+        stream = chain([first], batches)
+        return _run(fp32, stream, recipe, taps, kept, free, makers, progress)
+
+    shown = keep(run)
+    channels, free = traced(shown.images[0])
+    return Observed(
+        fp32=fp32,
+        layers=tuple(layers),
+        channels=channels,
+        layout={name: ids.reshape(-1) for name, ids in free.items() if name in shown.statistics},
+        statistics=shown.statistics,
+        images=tuple(shown.images),
+        outputs=tuple(main for main, *_ in shown.outputs),
+        orders=orders,
+        boxes=tuple(boxes for _, *further in shown.outputs for boxes in further),
+        detection=detection,
+    )
+
+
+def _run(
+    fp32: Path,
+    batches: Iterator[Images],
+    recipe: Calibration,
+    taps: Sequence[str],
+    kept: Sequence[str],
+    free: Mapping[str, Ids],
+    makers: Mapping[str, str],
+    progress: Progress,
+) -> Pass:
+    """The pass: `taps` into statistics, by channel where they are `free`, and outputs `kept`.
+
+    `makers` are the nodes of all tensors. Raises InputError where one is NaN or infinite.
+    """
+    statistics = {name: ChannelStatistics() for name in taps}
     names = list(dict.fromkeys([*taps, *kept]))
-    run = tapped(fp32, names, often=True)
+    runner = tapped(fp32, names, often=True)
     images: list[Images] = []
     outputs: list[list[NDArray[np.float32]]] = []
     seen = 0
-    for batch, values in run.stream(chain([first], batches)):
+    for batch, values in runner.stream(batches):
         for name, value in zip(taps, values, strict=False):  # outputs come last
             try:
                 statistics[name].update(_by_channel(value, free.get(name)))
             except FloatingPointError:
-                makers = {output: node.name for node in model.graph.node for output in node.output}
                 raise SharedError(
                     f"'{name}', the output of {makers.get(name, 'no layer')}, is NaN or infinite "
                     "on a calibration image",
@@ -100,18 +157,7 @@ def observe(
             outputs.append([values[names.index(name)] for name in kept])
         seen += len(batch)
         progress("calibrating", seen, recipe.num_samples)
-    return Observed(
-        fp32=fp32,
-        layers=tuple(layers),
-        channels=channels,
-        layout={name: ids.reshape(-1) for name, ids in free.items() if name in statistics},
-        statistics=statistics,
-        images=tuple(images),
-        outputs=tuple(main for main, *_ in outputs),
-        orders=orders,
-        boxes=tuple(boxes for _, *further in outputs for boxes in further),
-        detection=detection,
-    )
+    return Pass(statistics, images, outputs)
 
 
 def activations(node: NodeProto, layer: Layer) -> list[str]:

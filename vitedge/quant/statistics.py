@@ -5,6 +5,7 @@ Channels can be rescaled afterwards, so that one pass over the images serves eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,24 @@ class ChannelStatistics:
             moved[0] += counts[:shift].sum()
             self._counts[channel] = moved
             self._base[channel] += int(beyond[channel]) + _HEADROOM
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All of it, to be kept; counts without the zeros that most of them are."""
+        flat = self._counts.reshape(-1)
+        places = np.flatnonzero(flat)
+        extremes = {"largest": self._largest, "lowest": self._lowest, "highest": self._highest}
+        return {"places": places, "counts": flat[places], "base": self._base, **extremes}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[np.generic]]) -> ChannelStatistics:
+        """From what `arrays` gave."""
+        statistics = cls()
+        for name in ("base", "largest", "lowest", "highest"):
+            setattr(statistics, f"_{name}", arrays[name])
+        counts = np.zeros(len(arrays["base"]) * _BINS, np.int64)
+        counts[arrays["places"].astype(np.int64)] = arrays["counts"]
+        statistics._counts = counts.reshape(-1, _BINS)
+        return statistics
 
     @property
     def amax(self) -> Array:

@@ -20,6 +20,8 @@ from vitedge.core.errors import InputError, UnavailableError, VitedgeError, erro
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.manifest import Build
 from vitedge.core.runtime import (
+    Examinable,
+    Executed,
     Progress,
     Runtime,
     SelfInstalled,
@@ -134,6 +136,23 @@ def open_session(bundle: Bundle, threads: int = 0) -> Iterator[Session]:
             session = stack.enter_context(opened)
         checked = _CheckedTimedSession if isinstance(session, SelfTimed) else _CheckedSession
         yield checked(session, runtime, bundle)
+
+
+def executed(bundle: Bundle) -> Executed | None:
+    """What the runtime of `bundle` executes of it here; None where it does not tell.
+
+    Raises as `open_session` does.
+    """
+    target, runtime = bundle.manifest.target, runtime_of(bundle.manifest.target)
+    if not isinstance(runtime, Examinable):
+        return None
+    if bundle.manifest.computes_bf16 and not without_bf16(bundle):
+        target = msgspec.structs.replace(target, options=target.options | target.bf16_options)
+    verified = VerifiedFiles(
+        bundle.runnable, runtime.files(bundle.manifest), bundle.allows_host_code
+    )
+    with _explained(runtime, f"{runtime.title} cannot load {bundle.path}", _ANOTHER):
+        return runtime.executed(verified, target)
 
 
 def _check_host_code(bundle: Bundle) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core import onnx_outline
 from vitedge.core.builds import build
 from vitedge.core.bundle import MODEL
 from vitedge.core.catalog import in_range
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
-from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
+from vitedge.core.runtime import (
+    Executed,
+    Processor,
+    Progress,
+    Rule,
+    Session,
+    TensorSpec,
+    VerifiedFiles,
+)
 from vitedge.core.spec import Target
 from vitedge.runtimes.package import load
 
@@ -26,6 +37,15 @@ CONTRIB = "model.onnxruntime.onnx"
 """The graph in ONNX Runtime's own operators, whole."""
 CONTRIB_SINCE = "1.20"
 """The first version that has all of them."""
+QUANTIZED_PRODUCTS = (
+    *("QLinearMatMul", "QLinearConv", "MatMulInteger", "ConvInteger"),
+    *("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QGemm", "QAttention"),
+)
+FLOAT_PRODUCTS = (
+    *("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Conv", "FusedConv"),
+    *("Attention", "MultiHeadAttention"),
+)
+"""Operators with multiply-accumulates of a graph that it has optimized."""
 
 
 class ONNXRuntime:
@@ -94,15 +114,36 @@ class ONNXRuntime:
     @contextmanager
     def open_file(self, model: Path, target: Target) -> Iterator[Session]:
         """Load the ONNX file `model` with the target's session options."""
+        yield _ONNXRuntimeSession(self._session(model, target))
+
+    def executed(self, verified: VerifiedFiles, target: Target) -> Executed:
+        """As the graph says that it optimized."""
+        return self.executed_file(verified.path(verified.names[0]), target)
+
+    def executed_file(self, model: Path, target: Target) -> Executed:
+        """Of the ONNX file `model`, with the target's session options."""
+        with tempfile.TemporaryDirectory(prefix="vitedge-") as folder:
+            optimized = Path(folder) / MODEL
+            self._session(model, target, optimized)
+            operators = onnx_outline.read(optimized.read_bytes()).graph.operators
+        names: Counter[str] = Counter()
+        for (_, name, *_), count in operators.items():
+            names[name] += count
+        quantized = sum(names[name] for name in QUANTIZED_PRODUCTS)
+        return Executed(quantized, quantized + sum(names[name] for name in FLOAT_PRODUCTS))
+
+    def _session(self, model: Path, target: Target, optimized: Path | None = None) -> Any:
+        """Its own session of `model`; the graph that it executes goes to `optimized`."""
         ort = load(self.name)
         ort.set_default_logger_severity(4)  # it logs to the terminal itself
         options = ort.SessionOptions()
         options.intra_op_num_threads = target.threads
         options.log_severity_level = 4  # what it raises says as much, and names are made printable
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
         for key, value in target.options.items():
             options.add_session_config_entry(key, value)
-        providers = ["CPUExecutionProvider"]
-        yield _ONNXRuntimeSession(ort.InferenceSession(model, options, providers=providers))
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class _ONNXRuntimeSession:

@@ -34,18 +34,21 @@ def exclusive_timing(
     False after `limit_s` seconds.
     """
     with _threads, contextlib.ExitStack() as stack:
-        alone = _entered[-1] if _entered else stack.enter_context(_locked(path, say, limit_s))
+        alone = _entered[-1] if _entered else stack.enter_context(locked(path, say, limit_s))
         _entered.append(alone)
         stack.callback(_entered.pop)
         yield alone
 
 
 @contextlib.contextmanager
-def _locked(path: Path, say: Callable[[str], None], limit_s: float) -> Iterator[bool]:
+def locked(
+    path: Path, say: Callable[[str], None], limit_s: float, doing: str = "times on this machine"
+) -> Iterator[bool]:
+    """The same of any lock, whose holder is `doing` something; a block within another waits."""
     if sys.platform == "win32" or (descriptor := _open(path)) is None:
         yield True
         return
-    alone = _take(descriptor, say, limit_s)
+    alone = _take(descriptor, say, limit_s, doing)
     try:
         if alone:
             _write(descriptor, str(os.getpid()))
@@ -56,7 +59,7 @@ def _locked(path: Path, say: Callable[[str], None], limit_s: float) -> Iterator[
         os.close(descriptor)
 
 
-def _take(descriptor: int, say: Callable[[str], None], limit_s: float) -> bool:
+def _take(descriptor: int, say: Callable[[str], None], limit_s: float, doing: str) -> bool:
     """Lock an open file; False where another keeps it for `limit_s` seconds."""
     import fcntl
 
@@ -70,9 +73,9 @@ def _take(descriptor: int, say: Callable[[str], None], limit_s: float) -> bool:
                 began_s = time.monotonic()
                 text = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
                 holder = f"pid {text}" if text.isdecimal() else "another user's"
-                say(f"waiting for another vitedge ({holder}) that times on this machine")
+                say(f"waiting for another vitedge ({holder}) that {doing}")
             elif time.monotonic() - began_s > limit_s:
-                say(f"another process has kept the lock for {limit_s:g} s: timing beside it")
+                say(f"another process has kept the lock for {limit_s:g} s")
                 return False
             time.sleep(CHECK_S)
 

@@ -50,7 +50,8 @@ def hello() -> dict[str, Any]:
     """What this machine is; what was left here and not used for long goes."""
     for folder in (CACHE, FILES, JOBS):
         _private(folder)
-    limits_s = {path: KEPT_S for path in (*CACHE.glob("venv-*"), *FILES.glob("*"))}
+    kept = (*CACHE.glob("venv-*"), *CACHE.glob("selftest-*"), *FILES.glob("*"))
+    limits_s = {path: KEPT_S for path in kept}
     limits_s |= {job: PATIENCE_S for job in JOBS.glob("*") if not _locked(job / "lock")}
     for path, limit_s in limits_s.items():
         with contextlib.suppress(OSError):  # another agent removes it, too

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from vitedge.core.errors import InputError, SharedError, UnavailableError, error_line
 from vitedge.core.host import Host
 from vitedge.core.manifest import Manifest
-from vitedge.core.runtime import Processor, Progress, Rule, Session, TensorSpec, VerifiedFiles
+from vitedge.core.runtime import (
+    Executed,
+    Processor,
+    Progress,
+    Rule,
+    Session,
+    TensorSpec,
+    VerifiedFiles,
+)
 from vitedge.core.spec import Target
 from vitedge.runtimes.openvino import attention, convolution
 from vitedge.runtimes.package import load
@@ -37,6 +45,14 @@ _HINTS = frozenset(
     )
 )
 """What every device takes."""
+PRODUCTS = frozenset(
+    (
+        *("FullyConnected", "MatMul", "Convolution", "GroupConvolution"),
+        *("FullyConnectedQuantized", "FullyConnectedQuantizedLegacy"),
+        *("ScaledDotProductAttention", "ScaledDotProductAttentionWithKVCache"),
+    )
+)
+"""Layers of a compiled model with multiply-accumulates."""
 
 
 class OpenVINO:
@@ -109,6 +125,22 @@ class OpenVINO:
         outputs = tuple(_spec(port) for port in model.outputs)
         compiled = core.compile_model(model, self.device, config)
         yield _OpenVINOSession(compiled, outputs, ov.Tensor)
+
+    def executed(self, verified: VerifiedFiles, target: Target) -> Executed:
+        """As the compiled model says."""
+        return self.executed_file(verified.path(XML), target)
+
+    def executed_file(self, model: Path, target: Target) -> Executed:
+        """Of the file `model`, IR or ONNX, compiled with the target's options."""
+        core = load(PACKAGE).Core()
+        compiled = core.compile_model(core.read_model(model), self.device, dict(target.options))
+        layers = [op.rt_info for op in compiled.get_runtime_model().get_ops()]
+        precisions = [
+            info["runtimePrecision"].astype(str)
+            for info in layers
+            if info["layerType"].astype(str) in PRODUCTS
+        ]
+        return Executed(sum(p in ("i8", "u8") for p in precisions), len(precisions))
 
 
 class OpenVINOGPU(OpenVINO):

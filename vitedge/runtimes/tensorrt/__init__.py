@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from vitedge.core.bundle import ENGINE, MODEL
@@ -89,6 +89,22 @@ class TensorRT:
         from vitedge.runtimes.tensorrt.session import open_engine
 
         return open_engine(verified, target)
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Take the memory of this process's first GPU, in ever smaller pieces."""
+        from vitedge.core.errors import UnavailableError
+        from vitedge.runtimes.tensorrt.cuda import Cuda
+
+        with ExitStack() as stack:
+            cuda = Cuda(stack, self.extra)
+            size_bytes = 2**34
+            while size_bytes >= 2**20:
+                try:
+                    cuda.gpu_memory(size_bytes)
+                except UnavailableError:
+                    size_bytes //= 2
+            yield
 
 
 class TensorRTRTX(TensorRT):
