@@ -38,7 +38,10 @@ class Abacus:
         return (FILE,)
 
     def lower(self, model, target, out, progress):
-        (out / FILE).write_bytes(model.read_bytes()[::-1])
+        import onnx
+
+        graph = onnx.load(model)  # with its data, which may lie in a file beside it
+        (out / FILE).write_bytes(graph.SerializeToString()[::-1])
 
     @contextmanager
     def open(self, verified, target):
