@@ -1,9 +1,11 @@
 """A package of kind `cpp`: its pixels are ours, it builds, and its outputs are Python's."""
 
 import itertools
+import json
 import re
 import shutil
 import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -157,3 +159,20 @@ def test_every_file_stays_short(small_bundle, tmp_path):
     ve.package(bundle, form="cpp", output=tmp_path / "out")
     for name in ("main.cpp", "image.h", "config.h", "CMakeLists.txt"):
         assert len((tmp_path / "out" / name).read_text().splitlines()) < 300
+
+
+@needs_compiler
+@pytest.mark.heavy
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "shapes", "shapes-detr"])
+def test_larger_models_and_other_tasks_are_python_s_too(model, openvino, vitedge, tmp_path):
+    further = ("--random-weights",) if model.startswith("vit") else ()
+    vitedge("export", model, "--target", openvino, "--output", tmp_path, "--duration", 0, *further)
+    (bundle,) = tmp_path.glob(f"{model}-*-fp32")
+    compare(built(bundle, tmp_path / "out"), bundle, tmp_path, vitedge)
+    image = photograph(tmp_path / "a.png")
+    ve.package(bundle, form="python", output=tmp_path / "python")
+    words = [sys.executable, tmp_path / "python" / "predict.py", image, "--json"]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    (row,) = json.loads(printed)["predictions"]
+    (expected,) = vitedge("predict", bundle, image, "--json").document["predictions"]
+    assert row == expected

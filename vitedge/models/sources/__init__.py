@@ -18,8 +18,8 @@ ENTRY_POINTS = "vitedge.sources"
 stands after it and the `ModelRequest`, and returns a `ReferenceModel`."""
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 OTHERS = (
-    "Others: timm:NAME, hf:ID-or-directory, torchvision:NAME, FILE.onnx, FILE.safetensors or .pt "
-    "with `arch`"
+    "Others: timm:NAME, hf:ID-or-directory, hf:USER/REPO/FILE.onnx, torchvision:NAME, FILE.onnx, "
+    "FILE.safetensors or .pt with `arch`"
 )
 """What a model may be beside a name of the zoo."""
 
@@ -85,6 +85,11 @@ def _resolve(request: ModelRequest) -> ReferenceModel:
         return module.load(request.model, request)
     refuse(request, "name")
     prefix, colon, name = request.model.partition(":")
+    if prefix == "hf" and name.partition("@")[0].endswith(".onnx"):
+        from vitedge.models.sources import hub_file
+
+        if hub_file.is_hub_file(name):
+            return hub_file.load(name, request)
     if colon and prefix in LIBRARIES:
         refuse(request, "arch", *(["model_output"] if prefix == "timm" else []))
         library = import_module(f"vitedge.models.sources.{prefix}_model")
