@@ -89,7 +89,7 @@ def run(program, *arguments):
         text=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), "RAY_USAGE_STATS_ENABLED": "0"},
-        timeout=900,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
