@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,8 @@ def cluster(address: str = "", workers: int = 0) -> Iterator[Cluster]:
             fix="leave `workers` out: all runs in sequence",
         ) from error
     try:
-        yield Cluster(ray, local=not address)
+        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            yield Cluster(ray, local=not address)
     finally:
         ray.shutdown()
 
