@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from vitedge.models.api import models as models
     from vitedge.models.sources import ReferenceModel as ReferenceModel
     from vitedge.runtimes.doctor import doctor as doctor
+    from vitedge.ship.api import card as card
     from vitedge.ship.api import package as package
+    from vitedge.ship.api import pull as pull
+    from vitedge.ship.api import push as push
     from vitedge.ship.api import sign as sign
     from vitedge.ship.api import verify as verify
 
@@ -71,7 +74,7 @@ _HOMES = {
     "models.api": "load models",
     "models.sources": "ReferenceModel",
     "runtimes.doctor": "doctor",
-    "ship.api": "package sign verify",
+    "ship.api": "card package pull push sign verify",
 }
 """Module -> the public names it holds; they are imported when they are first asked for."""
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -91,8 +91,8 @@ def test_help_lists_every_command_in_the_order_of_the_work(vitedge):
     listed = vitedge("--help").stdout
     commands = re.findall(r"^│ (\w+) ", listed, re.MULTILINE)
     assert commands == [
-        *("demo", "export", "qat", "build", "validate", "predict", "bench", "gate", "compare"),
-        *("selftest", "sign", "verify", "package", "inspect"),
+        *("demo", "export", "qat", "build", "validate", "predict", "bench", "sweep", "gate"),
+        *("compare", "selftest", "sign", "verify", "package", "card", "push", "pull", "inspect"),
         *("targets", "calibrations", "models", "doctor"),
     ]
     for command in commands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ QUICK = ("README.md", "docs/data.md", "docs/tensorrt.md", "docs/python-api.md")
 """Whose blocks run in CI; the others are heavy."""
 LONGEST = {"README.md": 120}
 MOST_LINES = 250
+FRESH_CLONE = "in a fresh clone"
+"""Of blocks that are run there."""
 NOT_RUN = 0.1
 """Of all commands, at most; each block of them says what it needs."""
 
@@ -71,6 +74,15 @@ def yours(tmp_path, held_out, monkeypatch):
 
 
 @pytest.fixture
+def settings(page, yours):
+    """The files of settings that the page shows: blocks of TOML that begin with their name."""
+    for name, text in re.findall(
+        r"^```toml\n# (\S+\.toml)\n(.*?)^```", page.read_text(), re.M | re.S
+    ):
+        (yours / name).write_text(text)
+
+
+@pytest.fixture
 def models(request, page, yours):
     """Folders of Hugging Face's layout, where the page speaks of them."""
     if "./my-vit" in page.read_text():
@@ -84,7 +96,7 @@ def models(request, page, yours):
 
 
 @pytest.mark.parametrize("page", with_blocks("bash"))
-def test_every_bash_block_of_a_page_runs(page, yours, models):
+def test_every_bash_block_of_a_page_runs(page, settings, models):
     script = "\n".join(
         block.text for block in blocks(page) if block.language == "bash" and not block.needs
     )
@@ -95,12 +107,6 @@ def test_every_bash_block_of_a_page_runs(page, yours, models):
     assert done.returncode == 0, done.stderr
     if page.name != "README.md":  # which shows what the demo prints
         assert outputs.missing(page.read_text(), done.stdout) == []
-
-
-@pytest.mark.heavy
-def test_the_table_of_readme_is_what_the_demo_prints(tmp_path, vitedge):
-    ran = vitedge("demo", cwd=tmp_path)
-    assert outputs.missing((ROOT / "README.md").read_text(), ran.stdout) == []
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))
@@ -114,9 +120,19 @@ def test_every_python_block_of_a_page_runs(page, yours, held_out, capsys):
         assert f"Class(label='{held_out.labels[0]}'" in said and "passed" in said
 
 
+@pytest.mark.heavy
+def test_what_is_typed_in_a_fresh_clone_ends_with_the_table_of_readme(tmp_path):
+    run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
+    run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"])
+    for name in ("README.md", "docs/quickstart.md"):
+        (block,) = (block for block in blocks(PAGES[name]) if block.needs == FRESH_CLONE)
+        done = run(["bash", "-c", block.text], cwd=tmp_path / "clone")
+    assert outputs.missing((ROOT / "README.md").read_text(), done.stdout) == []
+
+
 def test_few_commands_are_not_run_and_each_says_what_it_needs():
     bash = [block for page in PAGES.values() for block in blocks(page) if block.language == "bash"]
-    left = sum(block.commands for block in bash if block.needs)
+    left = sum(block.commands for block in bash if block.needs not in ("", FRESH_CLONE))
     assert 0 < left <= NOT_RUN * sum(block.commands for block in bash)
     for name, page in PAGES.items():
         assert not re.search(r"^```(sh|console|shell)?\nvitedge", page.read_text(), re.M), name

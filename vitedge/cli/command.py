@@ -31,7 +31,7 @@ TYPED: dict[str, Any] = {
 """What a user types for a parameter of the API, by the name of its type there."""
 ARGUMENTS = (
     *("model", "artifact", "artifacts", "images", "path", "file"),
-    *("source", "sources", "first", "second"),
+    *("source", "sources", "first", "second", "repository"),
 )
 """Parameters that are typed without a flag, unless they are the API's keywords."""
 OTHERWISE = ("precision", "progress")
@@ -44,10 +44,12 @@ PANELS = {
         "Precision": "int8 fp8 bf16 fp16 fp32 only calibration num_samples max_drop_pp min_sqnr_db "
         "min_token_sqnr_db",
         "Data": "train_data calib_data eval_data data allow_overlap",
+        "Shards": "shard merge",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
         "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
         "Trust": "trust accepted allow_host_code",
         "Workers": "workers address limit",
+        "Hub": "license private",
         "Output": "output cache force keep_going quick dry_run csv html junit write form as_json",
     }.items()
     for name in names.split()

@@ -54,8 +54,8 @@ class _Debug:
 for command in (
     *(export.demo, data.check_data, export.export, export.qat, export.build),
     *(artifacts.validate, artifacts.predict, bench.bench, sweep.sweep, gate.gate, gate.compare),
-    *(selftest.selftest, ship.sign, ship.verify, ship.package, artifacts.inspect),
-    *catalogue.COMMANDS,
+    *(selftest.selftest, ship.sign, ship.verify, ship.package, ship.card, ship.push, ship.pull),
+    *(artifacts.inspect, *catalogue.COMMANDS),
 ):
     app.command()(command)
 APPS.append(app)

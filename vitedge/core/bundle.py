@@ -37,6 +37,11 @@ _LEFT = re.compile(rf"\.({_MADE.pattern})\.\d+")
 BundleT = TypeVar("BundleT", bound="Bundle")
 
 
+def made_anew(name: str) -> bool:
+    """Whether a file of that name is what measuring and signing make, and no manifest lists."""
+    return _MADE.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class Golden:
     """A few inputs and what FP32 made of them: parity with no dataset and no torch."""

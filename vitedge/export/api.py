@@ -61,8 +61,8 @@ def export(
 
     Args:
         model: Empty: the embedded reference. Else a name of 'vitedge models list', timm:NAME,
-            hf:ID-or-directory, torchvision:NAME, FILE.onnx, or FILE.safetensors / .pt / .npz with
-            `arch`.
+            hf:ID-or-directory, hf:USER/REPO/FILE.onnx, torchvision:NAME, FILE.onnx, or
+            FILE.safetensors / .pt / .npz with `arch`.
         targets: A target, or a runtime for the target that fits here.
         precision: 'fp32', 'fp16', guarded against overflow, 'bf16', 'fp8' or 'int8'. With 'fp8' and
             'int8' comes every float that the target computes in, to compare with.

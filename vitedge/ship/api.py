@@ -1,15 +1,17 @@
-"""The API's part on shipping: sign artifacts, verify whose they are, and package them."""
+"""The API's part on shipping: sign, verify, package, push and pull artifacts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitedge.core.api import AnyBundle, AnyPath, folder, verified
+from vitedge.core.api import ARTIFACTS, AnyBundle, AnyPath, folder, verified
 from vitedge.core.errors import InputError
 
 if TYPE_CHECKING:
+    from vitedge.core.bundle import Bundle
     from vitedge.core.signature import Signature
+    from vitedge.ship.hub import Pushed
     from vitedge.ship.package import Package
 
 
@@ -75,7 +77,7 @@ def package(artifact: AnyBundle, *, form: str, output: AnyPath) -> Package:
 
     Args:
         artifact: An artifact's folder.
-        form: The kind of package: python, triton, cpp, or what a plug-in adds.
+        form: The kind of package: python, cpp, triton, web, or what a plug-in adds.
         output: The folder to write, which must not be there.
 
     Raises:
@@ -85,3 +87,70 @@ def package(artifact: AnyBundle, *, form: str, output: AnyPath) -> Package:
     from vitedge.ship.package import write
 
     return write(verified(artifact), form, Path(output))
+
+
+def card(artifact: AnyBundle, *, license: str = "") -> str:
+    """Say what an artifact is as a model card: the README.md of a repository on the Hub.
+
+    Its figures are the report's; of an artifact that was never validated it says so.
+
+    Args:
+        artifact: An artifact's folder.
+        license: The licence that its card states, as the Hub names it, e.g. apache-2.0.
+
+    Raises:
+        InputError: no sound artifact, or a report that cannot be read.
+        UnavailableError: the package `huggingface_hub` is missing.
+    """
+    from vitedge.ship import card
+
+    return card.card(verified(artifact), license)
+
+
+def push(
+    artifact: AnyBundle, repository: str, *, license: str = "", private: bool = False
+) -> Pushed:
+    """Upload an artifact to the Hugging Face Hub, verified first, with its card and reports.
+
+    What names a place on this machine is not uploaded: nothing is, then.
+
+    Args:
+        artifact: An artifact's folder.
+        repository: USER/REPO, which is created where there is none.
+        license: The licence that its card states, as the Hub names it, e.g. apache-2.0.
+        private: Create the repository for you alone.
+
+    Raises:
+        InputError: no sound artifact, local paths in it, or what the Hub refuses.
+        UnavailableError: the Hub cannot be reached, or `huggingface_hub` is missing.
+    """
+    from vitedge.ship import hub
+
+    return hub.push(verified(artifact), repository, license, private=private)
+
+
+def pull(
+    repository: str,
+    *,
+    output: AnyPath = ARTIFACTS,
+    trust: AnyPath | None = None,
+    accepted: AnyPath | None = None,
+    force: bool = False,
+) -> Bundle:
+    """Download an artifact from the Hugging Face Hub: what its manifest lists, verified.
+
+    Args:
+        repository: USER/REPO, or USER/REPO@REV with a branch, tag or commit.
+        output: Folder to put it in, under its own name.
+        trust: Refuse what none of these keys has signed: a public key in PEM, or a folder of them.
+        accepted: A file of what was accepted before: refuse what is older.
+        force: Replace an artifact of that name.
+
+    Raises:
+        InputError: there is none, or it is not what its manifest says, or not to be trusted.
+        UnavailableError: the Hub cannot be reached, or `huggingface_hub` is missing.
+    """
+    from vitedge.core.trust import trust_of
+    from vitedge.ship import hub
+
+    return hub.pull(repository, Path(output), trust_of(trust, accepted), force=force)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from importlib import metadata
 
 import msgspec
 import numpy as np
@@ -194,7 +193,6 @@ def test_a_third_party_adds_a_kind(bundles, tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-kind\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[vitedge.packages]\nbare = my_kind:Bare\n")
     monkeypatch.syspath_prepend(tmp_path)
-    metadata.MetadataPathFinder.invalidate_caches()
     kinds.cache_clear()
     try:
         package = ve.package(bundles["onnxruntime", "fp32"], form="bare", output=tmp_path / "out")

@@ -31,6 +31,12 @@ def inspect(asked: ModelRequest | ReferenceModel, target: str) -> Inspection:
     if not isinstance(asked, ModelRequest) or not isinstance(asked.model, str):
         return inspect_source(asked, requested)
     path = Path(asked.model)
+    prefix, _, name = asked.model.partition(":")
+    if prefix == "hf" and name.partition("@")[0].endswith(".onnx"):
+        from vitedge.models.sources import hub_file
+
+        if hub_file.is_hub_file(name):
+            return inspect_model(hub_file.fetched(name), requested, asked)
     if path.suffix == ".onnx" and not path.is_dir():
         return inspect_model(path, requested, asked)
     if is_model(asked.model) and not (path / MANIFEST).is_file():

@@ -57,6 +57,9 @@ def _program(bundle: Bundle, model: str) -> str:
         "TITLE": _title(manifest),
         "SETTINGS": _settings(bundle, model),
         "SOURCE": "\n\n\n".join(_source(manifest)),
+        "READ": (template / f"read_{manifest.model.task}.py.in")
+        .read_text(encoding="utf-8")
+        .strip(),
         "SESSION": (template / f"session_{runtime}.py.in").read_text(encoding="utf-8").strip(),
     }
     text = (template / "predict.py.in").read_text(encoding="utf-8")
@@ -75,7 +78,6 @@ def _settings(bundle: Bundle, model: str) -> str:
     rule = manifest.model.detection
     constants = {
         "MODEL": model,
-        "TASK": manifest.model.task,
         "OUTPUTS": {output.name: output.shape for output in manifest.outputs},
         "OPTIONS": options(bundle),
         "THREADS": manifest.target.threads,
