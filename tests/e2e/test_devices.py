@@ -384,10 +384,10 @@ def test_a_fleet_is_measured_and_goes_on_where_it_ended(device, user, int8, vite
         "max_p50_ms = 1e6\n" + "".join(f'[[devices]]\naddress = "{u}"\n' for u in units)
     )
     command = ("bench", artifact, "--fleet", fleet, *SHORT, "--json")
-    first = vitedge(*command, code=1)
+    first = vitedge(*command, code=3)
     (over,) = json.loads(first.stdout)["fleet"]
     assert (over["units"], over["within"]) == (2, 2) and NOBODY in first.stderr
     reports = [path.read_bytes() for path in sorted(artifact.glob("report-*.json"))]
-    again = vitedge(*command, code=1)
+    again = vitedge(*command, code=3)
     assert "2 of 3 devices were measured before" in again.stderr
     assert [path.read_bytes() for path in sorted(artifact.glob("report-*.json"))] == reports
