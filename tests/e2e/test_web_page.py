@@ -37,6 +37,7 @@ DROP = f"""async ([text, type]) => {{
   const transfer = new DataTransfer();
   transfer.items.add(new File([{BLOB}], "image", {{ type }}));
   const drop = new DragEvent("drop", {{ dataTransfer: transfer, cancelable: true }});
+  document.getElementById("time").textContent = "";
   document.getElementById("drop").dispatchEvent(drop);
   const of = id => document.getElementById(id).textContent;
   for (let i = 0; i < 600 && !of("time") && !/not work/.test(of("how")); i++)
@@ -45,16 +46,31 @@ DROP = f"""async ([text, type]) => {{
   return [names, of("time"), of("how")];
 }}"""
 
+CAMERA = """async () => {
+  const of = id => document.getElementById(id);
+  const later = ms => new Promise(done => setTimeout(done, ms));
+  const frame = async before => {
+    for (let i = 0; i < 600 && of("time").textContent === before; i++) await later(100);
+    return of("time").textContent;
+  };
+  of("camera").click();
+  const first = await frame(""), second = await frame(first), label = of("camera").textContent;
+  of("camera").click();
+  await later(500);
+  return [first, second, label, of("camera").textContent, of("how").textContent];
+}"""
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
 
 @contextmanager
-def opened(folder, headers):
-    """The page, from a server that sends `headers`."""
+def opened(folder, headers, *arguments):
+    """The page, from a server that sends `headers`, in a browser started with `arguments`."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     files = {path.relative_to(folder).as_posix(): path for path in paths}
     files[""] = folder / "index.html"
     with (
         serve(files, headers) as url,
-        open_page(install.browser(), url, ("--disable-gpu",)) as page,
+        open_page(install.browser(), url, ("--disable-gpu", *arguments)) as page,
     ):
         yield page, page.call(READY, None, 120)
 
@@ -109,6 +125,8 @@ def test_a_dropped_image_gets_its_classes_and_a_time(pages, held_out):
         assert "resize" in took and "model" in took and took.count(" ms") == 2
         said = page.call(DROP, [text_of(b"no image"), "image/png"], 120)[2]
         assert said.startswith("this does not work")
+        names, _, said = page.call(DROP, [text_of(content), "image/png"], 120)
+        assert names[0] == str(held_out.labels[0]) and "single thread" in said
 
 
 def test_a_dropped_photograph_gets_a_mask(pages):
@@ -117,7 +135,7 @@ def test_a_dropped_photograph_gets_a_mask(pages):
     content = image_file(bundle.golden().images[0], "PNG")
     with opened(folder, {}) as (page, _):
         names, took, _ = page.call(DROP, [text_of(content), "image/png"], 120)
-    assert names and set(names) <= set(bundle.labels) and took
+    assert names and set(names) <= set(bundle.labels()) and took
 
 
 def test_what_the_model_sees_is_what_it_sees_elsewhere(pages):
@@ -136,3 +154,10 @@ def test_what_the_model_sees_is_what_it_sees_elsewhere(pages):
             difference = np.reshape(seen, want.shape).astype(int) - want
             print(kind, "decoded", np.abs(decoded).max(), "resized", np.abs(difference).max())
             assert np.abs(difference).max() <= limit, kind
+
+
+def test_the_webcam_is_taken_frame_by_frame_until_it_is_stopped(pages):
+    with opened(pages["digits"][1], {}, *FAKE_CAMERA) as (page, _):
+        first, second, running, stopped, how = page.call(CAMERA, None, 300)
+    assert first and second and first != second, how
+    assert (running, stopped) == ("Stop", "Webcam")
