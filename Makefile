@@ -47,7 +47,8 @@ arm: $(VENV)/installed-dev
 web: $(VENV)/installed-dev
 	$(PIP) -e '.[browser]'
 	$(BIN)/pytest -n 0 -m 'heavy or not heavy' -rs -k 'onnxruntime-web or browser or web' \
-		tests/contract/test_runtimes.py tests/e2e/test_browser.py tests/unit/runtimes/test_onnxruntime_web.py
+		tests/contract/test_runtimes.py tests/e2e/test_browser.py \
+		tests/e2e/test_web_page.py tests/unit/runtimes/test_onnxruntime_web.py tests/unit/ship/test_web_package.py
 
 gate: own
 	$(BIN)/vitedge gate --config .ci/vitedge.toml

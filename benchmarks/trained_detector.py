@@ -83,11 +83,12 @@ def _row(session, reference, identity, truth):
     held_out = open_images(
         *(DATA, "evaluation", identity.preprocess, identity.labels, identity.task)
     )
-    accuracy, numerics, _ = validate(
+    tally = validate(
         *(session, reference, held_out, identity.task),
         calibration=frozenset(),
         detection=identity.detection,
     )
+    accuracy, numerics, _ = tally.result(held_out.name, held_out.skipped)
     return (
         100 * accuracy.artifact,
         accuracy.drop_pp,

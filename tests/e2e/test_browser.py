@@ -32,9 +32,13 @@ RUNTIME = runtimes()["onnxruntime-web"]
 
 @pytest.fixture(scope="module")
 def web(once, vitedge):
-    """`digits` for the browser, by precision."""
-    export = ("export", "--target", "web", "--int8", "--duration", 0)
-    folder = once("web", lambda folder: vitedge(*export, "--output", folder))
+    """`digits` for the browser, by precision; exported without one, which takes less time."""
+
+    def make(folder):
+        export = ("export", "--target", "web", "--int8", "--duration", 0)
+        vitedge(*export, "--output", folder, VITEDGE_ORT_WEB="/nowhere")
+
+    folder = once("web", make)
     return {precision: folder / f"digits-web-{precision}" for precision in ("fp32", "int8")}
 
 
@@ -86,13 +90,13 @@ def test_runs_are_timed_in_the_page(web):
 
 
 def test_what_a_page_cannot_do_in_one_time_limit_is_one_message(tmp_path):
-    target = msgspec.structs.replace(WEB, threads=1, options={"timeout_s": "5"})
+    target = msgspec.structs.replace(WEB, threads=1, options={"timeout_s": "20"})
     endless(tmp_path / "model.onnx")
     with RUNTIME.open(VerifiedFiles(tmp_path, ("model.onnx",)), target) as session:
         start = time.monotonic()
-        with pytest.raises(UnavailableError, match="has not answered for 5 s") as caught:
+        with pytest.raises(UnavailableError, match="has not answered for 20 s") as caught:
             session.run({"x": np.ones((1,), np.float32)})
-        assert "timeout_s" in caught.value.fix and time.monotonic() - start < 60
+        assert "timeout_s" in caught.value.fix and time.monotonic() - start < 120
     assert browsers() == [], "and nothing of it is left"
 
 

@@ -38,10 +38,11 @@ def validate(call: Call[Report], as_json: Json = False) -> None:
     path = call.arguments["artifact"]
     bundle = call.opened(path)
     report = call(artifact=bundle)
-    parity_alone = not call.arguments["data"] and not has_own_images(bundle)
+    parts = [name for name in ("shard", "merge", "workers") if call.arguments.get(name)]
+    parity_alone = not (call.arguments["data"] or parts) and not has_own_images(bundle)
     if as_json:
         print_json(report)
-    else:
+    elif parts != ["shard"]:
         tables.show(tables.reports([report], f"{path}"))
         tables.show_outputs([report])
         accuracy = report.accuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,8 +33,17 @@ def decode(path: str, exif: Exif) -> Image.Image:
     """Read a file as 8-bit RGB. Raises Skip."""
     if not os.path.isfile(path):  # a dangling link, or something that would block
         raise Skip("not a readable file")
+    return _decoded(path, exif)
+
+
+def decode_bytes(content: bytes, exif: Exif) -> Image.Image:
+    """The same of an encoded image in memory. Raises Skip."""
+    return _decoded(io.BytesIO(content), exif)
+
+
+def _decoded(source: str | io.BytesIO, exif: Exif) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             return as_rgb(image, exif)
     except Skip:
         raise

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ Label = NDArray[np.int16] | int | Objects
 Sample = tuple[NDArray[np.uint8], Label]
 """One image (H, W, 3) RGB, and its class index, its mask (H, W) of class indices, or its objects.
 """
+Listing = Callable[[], Iterable[str]]
+"""What a set holds, a line an image or file."""
 _Item = tuple[NDArray[np.uint8], Label, str]
 """The same, and the image's digest."""
 
@@ -54,6 +56,15 @@ class Batch:
     """Class indices, (n,) or, of masks, (n, H, W); -1 where unlabelled. Or (n,) of `Objects`."""
     digests: tuple[str, ...]
     """First 16 hex digits of the SHA-256 of each image's (H, W, 3) bytes."""
+
+
+def unusable(name: str, skipped: Mapping[str, int]) -> SharedError:
+    """That not one image of a set can be read, for these reasons."""
+    reasons = ", ".join(f"{n} {why}" for why, n in Counter(skipped).most_common())
+    return SharedError(
+        f"none of the {sum(skipped.values())} images of '{name}' is usable: {reasons}",
+        fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files, and PNGs for masks",
+    )
 
 
 class ImageSet:
@@ -72,6 +83,7 @@ class ImageSet:
         decodes: bool,
         strata: Sequence[int] = (),
         paths: Sequence[str] = (),
+        listing: Listing = tuple,
     ) -> None:
         self.name = name
         self.strata = strata if any(index != UNLABELLED for index in strata) else ()
@@ -84,6 +96,7 @@ class ImageSet:
         """Each image's file; empty where they are in memory."""
         self._size = size
         self._load = load
+        self._listing = listing
         self._threads = min(4, usable_cores()) if decodes else 0
 
     def __len__(self) -> int:
@@ -98,6 +111,25 @@ class ImageSet:
         indices = range(len(self)) if order is None else order
         lookahead = batch_size + 2 * self._threads  # the next batch decodes during this inference
         return self._batched(self._usable([indices], lookahead), batch_size)
+
+    def aligned(self, batch_size: int, span: range) -> Iterator[Batch]:
+        """Yield the usable images of `span`, cut where multiples of `batch_size` are.
+
+        So that an image has the same company however a set is cut into spans; where images are
+        skipped a batch is shorter. Raises InputError when not one image of the whole set is usable.
+        """
+        numbered = self._numbered([span], batch_size + 2 * self._threads)
+        for _, part in groupby(numbered, lambda image: image[0] // batch_size):
+            yield from self._batched((item for _, item in part), batch_size)
+        if len(span) == len(self) == len(self.unusable) > 0:
+            raise unusable(self.name, self.skipped)
+
+    def digest(self) -> str:
+        """SHA-256 of what the set says it holds; nothing is decoded for it."""
+        content = hashlib.sha256(f"{len(self)} images\n".encode())
+        for line in self._listing():
+            content.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+        return content.hexdigest()
 
     def drawn(self, seed: int) -> list[int]:
         """The index of every image, in an order that is random and the same on every machine."""
@@ -127,22 +159,25 @@ class ImageSet:
             yield Batch(np.stack(images), np.array(labels), digests)
 
     def _usable(self, rounds: Iterable[Sequence[int]], lookahead: int) -> Iterator[_Item]:
-        self.skipped, self.unusable = Counter(), {}
         usable = False
+        for _, item in self._numbered(rounds, lookahead):
+            usable = True
+            yield item
+        if not usable and self.unusable:
+            raise unusable(self.name, self.skipped)
+
+    def _numbered(
+        self, rounds: Iterable[Sequence[int]], lookahead: int
+    ) -> Iterator[tuple[int, _Item]]:
+        """The usable images, by their places."""
+        self.skipped, self.unusable = Counter(), {}
         for indices in rounds:
             for index, result in zip(indices, self._results(indices, lookahead), strict=True):
                 if isinstance(result, Skip):
                     self.skipped[str(result)] += 1
                     self.unusable[index] = str(result)
                 else:
-                    usable = True
-                    yield result
-        if not usable and self.unusable:
-            reasons = ", ".join(f"{n} {reason}" for reason, n in self.skipped.most_common())
-            raise SharedError(
-                f"none of the {len(self.unusable)} images of '{self.name}' is usable: {reasons}",
-                fix="give 8-bit RGB or greyscale PNG, JPEG or WebP files, and PNGs for masks",
-            )
+                    yield index, result
 
     def _results(self, indices: Sequence[int], lookahead: int) -> Iterator[_Item | Skip]:
         """Attempt the images in order, at most `lookahead` of them ahead of the consumer."""

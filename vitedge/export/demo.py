@@ -58,11 +58,12 @@ def run(name: str, output: Path, steps: Steps) -> Demo:
     identity = model.identity
     task = identity.task
     images = open_images(OWN_DATA[name], "evaluation", identity.preprocess, identity.labels, task)
-    accuracy, *_ = validate(
+    tally = validate(
         *(eager, eager, images, task),
         calibration=frozenset(),
         detection=identity.detection,
     )
+    accuracy = tally.result(images.name, images.skipped).accuracy
     reports, others = bench_bundles(
         [result.bundle for result in results], steps, BenchRequest(DURATION_S), {"torch": eager}
     )

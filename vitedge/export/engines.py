@@ -25,7 +25,7 @@ from vitedge.export.accuracy_control import Probe, control_accuracy
 from vitedge.export.request import Job
 from vitedge.export.stage import Source, stage
 from vitedge.measure.accuracy import metrics
-from vitedge.measure.accuracy.validation import CONFIDENCE
+from vitedge.measure.accuracy.tally import CONFIDENCE
 from vitedge.quant.int8 import Int8, Quantizer, Train, TrainedGraph
 
 if TYPE_CHECKING:

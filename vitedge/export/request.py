@@ -20,7 +20,8 @@ from vitedge.core.spec import QUANTIZED, Batch, Calibration, Precision, Target
 from vitedge.core.step_cache import StepCache
 from vitedge.data.calibration import CalibrationImages
 from vitedge.data.imageset import ImageSet
-from vitedge.data.open import Role, Source, has_labels, open_images
+from vitedge.data.open import Source, has_labels, open_images
+from vitedge.data.role import Role
 from vitedge.export.step_keys import Keys
 from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.models.sources import ModelIdentity, ModelRequest, ReferenceModel, check_name

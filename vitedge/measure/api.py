@@ -101,6 +101,7 @@ def check_data(
     preprocess: AnyPath | Preprocess | None = None,
     classes: Classes | None = None,
     against: Data = "",
+    listing: AnyPath | None = None,
     progress: Steps | None = None,
 ) -> DataCheck:
     """Look at every image of a data set as calibration and evaluation read it.
@@ -109,7 +110,7 @@ def check_data(
     cannot be read. A set with labels or masks must be fit to evaluate on, any other to calibrate.
 
     Args:
-        path: An image folder, an .npz, 'digits' or 'shapes'.
+        path: An image folder, an .npz, .tar or .parquet, a list of images, 'digits' or 'shapes'.
         model: Whose labels and input size: a model as `vitedge export` takes it, or an artifact.
         weights: Weights of a named model.
         arch: Architecture of a weights file.
@@ -117,6 +118,8 @@ def check_data(
         preprocess: Preprocessing: a .toml or .json, or a preprocessor_config.json.
         classes: A text file with one class a line, of a model of images and texts.
         against: Another set, which must share no image with this one.
+        listing: Write a list of an image folder's images to this file, FILE.images, with a digest
+            of each: it stands for the folder, and is read in its place, by shards for example.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
@@ -136,6 +139,10 @@ def check_data(
         **{"weights": weights, "arch": arch, "task": task, "preprocess": preprocess},
         "classes": classes,
     }
+    if listing is not None:
+        from vitedge.data.image_list import write_list
+
+        write_list(str(source), Path(listing))
     with steps(progress) as shown:
         return check(source, reader_of(model, source, asked), others or None, shown)
 
@@ -145,21 +152,33 @@ def validate(
     data: Data = "",
     *,
     allow_overlap: bool = False,
+    shard: str = "",
+    output: AnyPath | None = None,
+    merge: Names = (),
+    workers: Threads = 0,
     progress: Steps | None = None,
 ) -> Report:
     """Measure an artifact's accuracy and numerics against FP32; without images, its parity.
 
+    A set too large for one process is cut into shards, whose evidence is merged to the same report.
+
     Args:
         artifact: An artifact's folder.
-        data: Images to measure on: folder, .npz, 'digits' or 'shapes'.
+        data: Images to measure on: folder, .npz, .tar or .parquet, a list of images, 'digits' or
+            'shapes'.
         allow_overlap: Accept calibration images.
+        shard: Measure this share of the images, such as 3/16, and write its evidence.
+        output: Folder for that evidence; default: shards/ARTIFACT.
+        merge: Folder with the evidence of every shard, in place of data; repeatable.
+        workers: Cut the images among so many processes, each with a core and a thread of its own;
+            0: one process with every core.
         progress: Where to show it; None: bars on stderr where that is a terminal.
 
     Returns:
-        The artifact's whole report, as report.json has it.
+        The artifact's whole report, as report.json has it; of a shard, what is known before.
 
     Raises:
-        InputError: no sound artifact, or images that do not fit.
+        InputError: no sound artifact, images that do not fit, or shards that do not.
         LimitError: FP32 does not give its own golden outputs: it is no baseline.
         UnavailableError: this machine lacks what the artifact was built for.
     """
@@ -172,6 +191,17 @@ def validate(
     )
 
     bundle, source = verified(artifact), source_of(data)
+    if shard or merge or workers or output:
+        from vitedge.measure.accuracy import split
+
+        with steps(progress) as shown:
+            return split.validate(
+                bundle,
+                source,
+                split.Split(shard, output, tuple(several(merge)), workers),
+                shown,
+                allow_overlap=allow_overlap,
+            )
     if not source and not has_own_images(bundle):
         if bundle.manifest.reference:  # of FP32 itself, parity says it
             reference.raise_for(reference.fault_here(bundle))

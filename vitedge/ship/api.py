@@ -77,7 +77,7 @@ def package(artifact: AnyBundle, *, form: str, output: AnyPath) -> Package:
 
     Args:
         artifact: An artifact's folder.
-        form: The kind of package: python, triton, cpp, or what a plug-in adds.
+        form: The kind of package: python, cpp, triton, web, or what a plug-in adds.
         output: The folder to write, which must not be there.
 
     Raises:

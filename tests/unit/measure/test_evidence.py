@@ -25,9 +25,10 @@ def seen(tmp_path):
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     size = Preprocess(height=4, width=4)
     opened = open_images(str(tmp_path / "data.npz"), "evaluation", size, LABELS)
-    validation = validate(
+    tally = validate(
         Linear(7, error=10.0), Linear(7), opened, "classification", calibration=frozenset()
     )
+    validation = tally.result("data", {})
     assert validation.accuracy.lost - validation.accuracy.gained == pytest.approx(
         3 * validation.accuracy.drop_pp
     )

@@ -45,7 +45,8 @@ def data(tmp_path):
 
 
 def measured(images, artifact, fp32, calibration=frozenset(), **options):
-    return validate(artifact, fp32, images, "classification", calibration=calibration, **options)
+    tally = validate(artifact, fp32, images, "classification", calibration=calibration, **options)
+    return tally.result("data", {})
 
 
 @pytest.mark.parametrize("batch", [1, 7, None], ids=str)

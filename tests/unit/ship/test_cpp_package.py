@@ -17,6 +17,7 @@ import vitedge as ve
 from tests.support.hostile import content
 from tests.unit.ship.test_package import photograph
 from vitedge.core.spec import Preprocess
+from vitedge.data.decode import decode
 from vitedge.data.geometry import fit
 from vitedge.data.placement import placement
 from vitedge.ship.packages.cpp import rows_first
@@ -57,14 +58,71 @@ RULES = [
 ]
 
 
-@needs_compiler
-def test_its_pixels_are_ours(tmp_path):
-    (tmp_path / "config.h").write_text(CONFIG.format(rows_first=str(rows_first()).lower()))
+STB = next(filter(Path.is_dir, map(Path, ("/usr/include/stb", "/usr/local/include/stb"))), None)
+
+
+@pytest.fixture(scope="module")
+def fit_program(tmp_path_factory):
+    """`image.h` as a program that takes a rule and an image a line."""
+    folder = tmp_path_factory.mktemp("fit")
+    (folder / "config.h").write_text(CONFIG.format(rows_first=str(rows_first()).lower()))
     header = files("vitedge.ship.packages") / "templates" / "image.h.in"
-    (tmp_path / "image.h").write_text(header.read_text())
+    (folder / "image.h").write_text(header.read_text())
     source = Path(__file__).parents[2] / "support" / "fit.cpp"
-    build = ["g++", "-std=c++17", "-O1", "-I", tmp_path, source, "-o", tmp_path / "fit"]
+    with_stb = ["-DWITH_STB", "-I", STB] if STB else []
+    build = ["g++", "-std=c++17", "-O1", "-I", folder, *with_stb, source, "-o", folder / "fit"]
     subprocess.run(build, check=True)
+    return folder / "fit"
+
+
+def line(image, out, spec):
+    """One case of that program."""
+    return (
+        f"{image} {out} {spec.width} {spec.height} {spec.resize} {spec.resize_px} "
+        f"{spec.resize_limit_px} {spec.resize_rounding} {spec.interpolation} {spec.sampling} "
+        f"{spec.pad} {spec.crop_rounding} {spec.crop_share}"
+    )
+
+
+@needs_compiler
+@pytest.mark.skipif(STB is None, reason="no stb_image.h")
+def test_it_reads_photographs_upright(fit_program, tmp_path):
+    spec = Preprocess(height=150, width=221, resize="exact")
+    image = Image.open(photograph(tmp_path / "a.png"))
+    cases = {"a.png": image}
+    image.convert("RGBA").save(tmp_path / "opaque.png")
+    image.convert("L").save(tmp_path / "grey.png")
+    cases |= {"opaque.png": image, "grey.png": image.convert("L").convert("RGB")}
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        smooth = image.resize((60, 40)).resize((221, 150))
+        smooth.save(tmp_path / f"{turn}.jpg", quality=95, subsampling=0, exif=exif)
+        cases[f"{turn}.jpg"] = decode(str(tmp_path / f"{turn}.jpg"), "apply")
+    text = "\n".join(line(name, f"{name}.rgb", spec) for name in cases)
+    subprocess.run([fit_program], input=text, cwd=tmp_path, check=True, text=True)
+    for name, expected in cases.items():
+        pixels = np.fromfile(tmp_path / f"{name}.rgb", np.uint8).reshape(150, 221, 3)
+        apart = np.abs(pixels - fit(expected, spec).astype(int))
+        assert apart.max() <= (4 if name.endswith("jpg") else 0), name
+    glass = image.convert("RGBA")
+    glass.putpixel((3, 3), (1, 2, 3, 100))
+    glass.save(tmp_path / "glass.png")
+    (tmp_path / "cut.ppm").write_bytes(b"P6 2 2 255\n12")
+    cut = subprocess.run([fit_program], input=line("cut.ppm", "x", spec), cwd=tmp_path, text=True)
+    assert cut.returncode, "too short"
+    refused = subprocess.run(
+        [fit_program],
+        input=line("glass.png", "x", spec),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode and "transparent" in refused.stderr
+
+
+@needs_compiler
+def test_its_pixels_are_ours(fit_program, tmp_path):
     words, cases = [], []
     sizes = ((221, 150), (97, 160), (40, 41), (64, 64))
     for (width, height), rule in itertools.product(sizes, RULES):
@@ -74,23 +132,19 @@ def test_its_pixels_are_ours(tmp_path):
         image.save(tmp_path / name)
         out = f"{len(cases)}.rgb"
         cases.append((image, spec, out))
-        words.append(
-            f"{name} {out} {spec.width} {spec.height} {spec.resize} {spec.resize_px} "
-            f"{spec.resize_limit_px} {spec.resize_rounding} {spec.interpolation} {spec.sampling} "
-            f"{spec.pad} {spec.crop_rounding} {spec.crop_share}"
-        )
+        words.append(line(name, out, spec))
     text = "\n".join(words)
     ran = subprocess.run(
-        [tmp_path / "fit"], input=text, cwd=tmp_path, check=True, capture_output=True, text=True
+        [fit_program], input=text, cwd=tmp_path, check=True, capture_output=True, text=True
     )
     equal = 0
-    for (image, spec, out), line in zip(cases, ran.stdout.splitlines(), strict=True):
+    for (image, spec, out), placed in zip(cases, ran.stdout.splitlines(), strict=True):
         expected = fit(image, spec).astype(int)
         pixels = np.fromfile(tmp_path / out, np.uint8).reshape(expected.shape)
         assert np.abs(pixels - expected).max() <= 1, spec
         equal += np.array_equal(pixels, expected)
         place = placement(image.size, spec)
-        scale = np.array(line.split(), float) / ([spec.width, spec.height] * 2)
+        scale = np.array(placed.split(), float) / ([spec.width, spec.height] * 2)
         np.testing.assert_allclose(scale, place.frame, atol=1e-7)
     assert equal > 0.9 * len(cases)
 
@@ -118,9 +172,9 @@ def compare(program, bundle, folder, vitedge):
         from vitedge.measure.accuracy.validation import run_all
 
         expected = run_all(opened._session, golden)
-    images = [folder / f"{index}.ppm" for index in range(len(golden))]
+    images = [folder / f"{index}.rgb" for index in range(len(golden))]
     for path, pixels in zip(images, golden, strict=True):
-        Image.fromarray(pixels).save(path)
+        path.write_bytes(pixels.tobytes())
     ran = subprocess.run(
         [program, *images, "--outputs", folder / "outputs"],
         check=True,
@@ -144,11 +198,14 @@ def test_it_builds_and_its_outputs_are_python_s(bundles, vitedge, tmp_path):
     rows = vitedge("predict", bundle, image, "--json").document["predictions"][0]["top"]
     lines = [f"  {100 * row['score']:7.2f}%  {row['label']}" for row in rows]
     assert ran.stdout.splitlines()[1:] == lines
-    assert printed.count(".ppm") == 8
+    assert printed.count(".rgb") == 8
     timed = subprocess.run(
         [program, "--bench", "0.2"], check=True, capture_output=True, text=True
     ).stdout
     assert re.fullmatch(r"p50 \d+\.\d+ ms, p90 \d+\.\d+ ms, \d+ runs of 1\n", timed)
+    (tmp_path / "short.rgb").write_bytes(b"123")
+    short = subprocess.run([program, tmp_path / "short.rgb"], capture_output=True, text=True)
+    assert short.returncode == 2 and "is not of the model's size, 3072 bytes" in short.stderr
     absent = subprocess.run([program, "absent.ppm"], capture_output=True, text=True)
     assert absent.returncode == 2 and "absent.ppm is no image" in absent.stderr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from vitedge.core import report
 from vitedge.core.bundle import Bundle
 from vitedge.core.errors import InputError, UnavailableError
+from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
 from vitedge.core.report import Accuracy, Numerics, Report, Simulation
@@ -20,9 +21,13 @@ from vitedge.data.open import Source, open_images
 from vitedge.measure.accuracy import evidence, reference
 from vitedge.measure.accuracy.metrics import check_installed
 from vitedge.measure.accuracy.parity import against_golden
-from vitedge.measure.accuracy.validation import compare, run_all, validate
+from vitedge.measure.accuracy.share import WHOLE, Share
+from vitedge.measure.accuracy.tally import Tally
+from vitedge.measure.accuracy.validation import batch_size, compare, run_all, validate
 from vitedge.models.zoo import OWN_DATA
 from vitedge.runtimes import SIMULATOR, open_session, simulate, without_bf16
+
+Load = Callable[[Bundle], AbstractContextManager[Session]]
 
 
 def validate_bundle(
@@ -42,28 +47,41 @@ def validate_bundle(
     CPU lacks its BF16, LimitError where FP32 does not give its own golden outputs.
     """
     report.check_writable(bundle)
+    check_precision(bundle)
+    fp32 = bundle.reference()
+    load = partial(open_session, threads=threads)
+    validation = _compare(bundle, fp32, load, images, steps, allow_overlap, labelled)
+    machine = report.host_of(bundle, describe_machine(usable_cores()))
+    return record(bundle, validation, machine)
+
+
+def record(
+    bundle: Bundle,
+    validation: tuple[Accuracy | None, Numerics, evidence.PerImage | None],
+    machine: Host,
+) -> Report:
+    """Put a validation into the bundle, its evidence beside its report; returns that, merged."""
+    accuracy, numerics, per_image = validation
+    if accuracy and per_image:
+        evidence.write(bundle, accuracy.metric, accuracy.data, per_image)
+    measured = Report(
+        **report.identity(bundle),
+        accuracy=accuracy,
+        numerics=numerics,
+        size=report.size(bundle, bundle.reference()),
+        host=machine,
+    )
+    return report.merge(bundle, measured)
+
+
+def check_precision(bundle: Bundle) -> None:
+    """Raise UnavailableError where this CPU lacks the BF16 that the bundle computes in."""
     if needs := without_bf16(bundle):
         raise UnavailableError(
             f"{bundle.path} computes its floats in FP32 here, for want of {needs}: what is "
             "measured would not be its own",
             fix="validate it on a CPU that has it; its report says what its export simulated",
         )
-    fp32 = bundle.reference()
-    load = partial(open_session, threads=threads)
-    accuracy, numerics, per_image = _compare(
-        bundle, fp32, load, images, steps, allow_overlap, labelled
-    )
-    machine = report.host_of(bundle, describe_machine(usable_cores()))
-    if accuracy and per_image:
-        evidence.write(bundle, accuracy.metric, images.name, per_image)
-    measured = Report(
-        **report.identity(bundle),
-        accuracy=accuracy,
-        numerics=numerics,
-        size=report.size(bundle, fp32),
-        host=machine,
-    )
-    return report.merge(bundle, measured)
 
 
 def simulate_bundle(
@@ -106,7 +124,7 @@ def simulate_bundle(
 def _compare(
     bundle: Bundle,
     fp32: Bundle | None,
-    load: Callable[[Bundle], AbstractContextManager[Session]],
+    load: Load,
     images: ImageSet,
     steps: Steps,
     allow_overlap: bool,
@@ -116,9 +134,66 @@ def _compare(
 
     Of images that are not `labelled`, numerics alone.
     """
+    if labelled:
+        tally, golden = tally_bundle(bundle, fp32, load, images, steps, allow_overlap=allow_overlap)
+        return finished(tally, golden, images.name, images.skipped)
     manifest = bundle.manifest
-    calibration = manifest.quantization.calibration if manifest.quantization else None
-    digests = set(calibration.image_digests) if calibration and not allow_overlap else set()
+    with _sessions(bundle, fp32, load) as (session, baseline):
+        numerics = compare(
+            session,
+            baseline,
+            images,
+            manifest.model.task,
+            calibration=_calibration(bundle, allow_overlap),
+            orders=manifest.orders,
+            detection=manifest.model.detection,
+            on_progress=partial(steps, f"validating {manifest.name}", total=len(images)),
+        )
+    return None, numerics, None
+
+
+def tally_bundle(
+    bundle: Bundle,
+    fp32: Bundle | None,
+    load: Load,
+    images: ImageSet,
+    steps: Steps,
+    *,
+    allow_overlap: bool,
+    share: Share = WHOLE,
+) -> tuple[Tally, Numerics | None]:
+    """What a share of `images` came to; without FP32, the error on the golden ones, too."""
+    manifest = bundle.manifest
+    with _sessions(bundle, fp32, load) as (session, baseline):
+        span = share.span(len(images), batch_size(session))
+        tally = validate(
+            session,
+            None if fp32 is None else baseline,
+            images,
+            manifest.model.task,
+            span=span,
+            calibration=_calibration(bundle, allow_overlap),
+            orders=manifest.orders,
+            detection=manifest.model.detection,
+            on_progress=partial(steps, f"validating {manifest.name}", total=len(span)),
+        )
+        return tally, _against_golden(bundle, session) if fp32 is None else None
+
+
+def finished(
+    tally: Tally, golden: Numerics | None, data: str, skipped: Mapping[str, int]
+) -> tuple[Accuracy, Numerics, evidence.PerImage]:
+    """The figures of images called `data`."""
+    accuracy, numerics, per_image = tally.result(data, skipped)
+    numerics = numerics or golden
+    assert numerics is not None
+    return accuracy, numerics, per_image
+
+
+@contextlib.contextmanager
+def _sessions(bundle: Bundle, fp32: Bundle | None, load: Load) -> Iterator[tuple[Session, Session]]:
+    """The bundle's session and FP32's, which gives its own golden outputs; the same one twice where
+    there is no other."""
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(load(bundle))
         baseline = session
@@ -126,31 +201,14 @@ def _compare(
             if fp32 is not bundle:
                 baseline = stack.enter_context(load(fp32))
             reference.check(bundle, fp32, baseline)
-        progress = partial(steps, f"validating {manifest.name}", total=len(images))
-        task, orders, rule = manifest.model.task, manifest.orders, manifest.model.detection
-        if not labelled:
-            numerics = compare(
-                session,
-                baseline,
-                images,
-                task,
-                calibration=digests,
-                orders=orders,
-                detection=rule,
-                on_progress=progress,
-            )
-            return None, numerics, None
-        accuracy, measured, per_image = validate(
-            session,
-            None if fp32 is None else baseline,
-            images,
-            task,
-            calibration=digests,
-            orders=orders,
-            detection=rule,
-            on_progress=progress,
-        )
-        return accuracy, measured or _against_golden(bundle, session), per_image
+        yield session, baseline
+
+
+def _calibration(bundle: Bundle, allow_overlap: bool) -> frozenset[str]:
+    """Digests of the images that it must not be evaluated on."""
+    quantization = bundle.manifest.quantization
+    calibration = quantization.calibration if quantization else None
+    return frozenset(calibration.image_digests if calibration and not allow_overlap else ())
 
 
 def measure_numerics(bundle: Bundle, fp32: Bundle) -> Report:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vitedge.core.report import Metric
 from vitedge.core.spec import Preprocess
 
 SCHEMA = "vitedge.evidence/1"
+Array = NDArray[Any]
 _ABOUT = "about"
 _ALWAYS = {
     *("height", "width", "resize", "resize_px", "interpolation", "crop_rounding"),
@@ -184,10 +185,21 @@ def load(path: Path, schema: str, fix: str) -> tuple[dict[str, Any], dict[str, N
 
     Raises InputError for a file that cannot be read, or of another schema.
     """
+    return _load(path, schema, fix, lambda name: True)
+
+
+def load_header(path: Path, schema: str, fix: str) -> dict[str, Any]:
+    """The header alone. Raises InputError likewise."""
+    return _load(path, schema, fix, lambda name: name == _ABOUT)[0]
+
+
+def _load(
+    path: Path, schema: str, fix: str, wanted: Callable[[str], bool]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with npz.arrays(path, fix) as stored:
-            named = dict(stored)
-        header = parse(named.pop(_ABOUT).tobytes(), path, fix)
+            named = {name: stored[name] for name in stored if wanted(name)}
+            header = parse(named.pop(_ABOUT).tobytes(), path, fix)
     except InputError:
         raise
     except OSError as error:

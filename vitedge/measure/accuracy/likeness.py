@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitedge.core.errors import InputError, SharedError
+from vitedge.core.exact_sum import ExactSum
+from vitedge.core.named_arrays import prefixed, under
 from vitedge.core.numerics import as_maps, by_position
 from vitedge.core.report import Compared
 from vitedge.measure.accuracy.metric import MetricResult, Outputs, compared
 from vitedge.measure.statistics import resampled_drop_pp
 
 NEIGHBOURS = 10
+_SUMS = ("above", "below", "squares")
+"""Of FP32's values by channel: those above 0, those below it, and the squares of all."""
 TOKENS = 2**14
 """Vectors whose neighbours are looked for, of features with several for each image."""
 
@@ -29,7 +35,7 @@ class PixelError:
 
     def __init__(self) -> None:
         self._errors: list[tuple[float, float, float]] = []  # an image's: sum, pixels lost, p99
-        self._sums: NDArray[np.float64] = np.zeros(())  # (3, C): values, squares, count
+        self._sums = [ExactSum() for _ in _SUMS]  # (C,) each
         self._pixels = 1
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
@@ -44,11 +50,30 @@ class PixelError:
             p99 = float(np.quantile(error, 0.99, method="higher"))
             self._errors.append((float(error[finite].sum()), float((~finite).sum()), p99))
             self._pixels = error.size
-            count = np.full(len(want), error.size, np.float64)
-            self._sums = self._sums + np.stack([want.sum(1), np.square(want).sum(1), count])
+            values = want.sum(axis=1)[None]
+            terms = (
+                np.maximum(values, 0),
+                np.maximum(-values, 0),
+                np.square(want).sum(axis=1)[None],
+            )
+            for total, term in zip(self._sums, terms, strict=True):
+                total.add(term)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        named = {"errors": np.array(self._errors), "pixels": np.array(self._pixels)}
+        for name, total in zip(_SUMS, self._sums, strict=True):
+            named |= prefixed(name, total.arrays())
+        return named
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        self._errors += map(tuple, stored["errors"].tolist())
+        self._pixels = int(stored["pixels"])
+        for name, total in zip(_SUMS, self._sums, strict=True):
+            total.join(under(name, stored))
 
     def result(self, confidence: float) -> MetricResult:
-        values, squares, count = self._sums
+        above, below, squares = (total.values for total in self._sums)
+        values, count = above - below, float(self._pixels * len(self._errors))
         spread = float(np.sqrt(np.maximum(squares / count - np.square(values / count), 0).mean()))
         spread = max(spread, float(np.sqrt((squares / count).mean())) * 1e-6, 1e-30)
         sums, lost, p99 = np.array(self._errors).T
@@ -91,20 +116,36 @@ class Neighbours:
     def __init__(self) -> None:
         self._artifact: list[Outputs] = []
         self._fp32: list[Outputs] = []
-        self._images, self._tokens = 0, TOKENS
+        self._tokens = TOKENS
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         if fp32 is None:
             raise _no_reference()
         for got, want in zip(by_position(artifact), by_position(fp32), strict=True):
-            places = np.random.default_rng(self._images).permutation(len(want))[: self._tokens]
+            lot = np.random.default_rng(zlib.crc32(want.tobytes()))  # the image's own
+            places = lot.permutation(len(want))[: self._tokens]
             self._artifact.append(_unit(got[places]))
             self._fp32.append(_unit(want[places]))
-            self._images += 1
-            if self._images * len(places) > TOKENS and len(places) > 1:
-                self._tokens = len(places) // 2
-                for kept in (self._artifact, self._fp32):
-                    kept[:] = [vectors[: self._tokens].copy() for vectors in kept]
+            self._cut()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"artifact": np.array(self._artifact), "fp32": np.array(self._fp32)}
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        for got, want in zip(stored["artifact"], stored["fp32"], strict=True):
+            self._artifact.append(got[: self._tokens])
+            self._fp32.append(want[: self._tokens])
+            self._cut()
+
+    def _cut(self) -> None:
+        """Halve the vectors of each image until all are few enough."""
+        tokens = min(map(len, (self._fp32[0], self._fp32[-1])))
+        while len(self._fp32) * tokens > TOKENS and tokens > 1:
+            tokens //= 2
+        if tokens < max(map(len, (self._fp32[0], self._fp32[-1]))):
+            self._tokens = tokens
+            for kept in (self._artifact, self._fp32):
+                kept[:] = [vectors[:tokens].copy() for vectors in kept]
 
     def result(self, confidence: float) -> MetricResult:
         artifact, fp32 = np.concatenate(self._artifact), np.concatenate(self._fp32)
@@ -115,7 +156,7 @@ class Neighbours:
         matches = neighbours[:, :, None] == fp32_neighbours[:, None, :]  # (vectors, k, k)
         of_vectors = matches.sum(axis=(1, 2)) / k
         of_vectors[np.isnan(artifact).any(axis=1)] = 0  # it has no neighbours
-        shared = of_vectors.reshape(self._images, -1).mean(axis=1)
+        shared = of_vectors.reshape(len(self._fp32), -1).mean(axis=1)
         return MetricResult(
             metric="knn_agreement",
             value=compared(1.0, float(shared.mean())),

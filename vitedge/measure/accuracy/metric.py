@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,13 +28,26 @@ class MetricResult(NamedTuple):
     """Images that FP32 alone has right, where the metric counts them and FP32 was run."""
     gained: int | None = None
     """Images that the artifact alone has right, likewise."""
+    labels: NDArray[Any] | None = None
+    """What there was to be found, as `evidence.PerImage` has it, of detectors alone."""
 
 
 class Score(Protocol):
-    """Takes outputs as they come and keeps what the metric needs of them."""
+    """Takes outputs as they come and keeps what the metric needs of them.
+
+    What it finds is the same to the bit however the images are cut into batches and parts.
+    """
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         """Take the labels and both models' outputs for the same images."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What was kept, to be joined elsewhere."""
+        ...
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        """Take images that come after those taken, as `arrays` gives them."""
         ...
 
     def result(self, confidence: float) -> MetricResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,24 +42,42 @@ class TopK:
     """Top-1 and top-5 of logits (n, classes) against class indices (n,); ties as `ties` has it."""
 
     def __init__(self) -> None:
-        self._batches: list[tuple[NDArray[Any], ...]] = []
+        self._labels: list[NDArray[np.int32]] = []
+        self._placed: list[tuple[NDArray[np.int32], ...]] = []  # (3, n) of a model
         self._agreement: list[NDArray[np.float64]] = []
-        self._classes = self._seen = 0
+        self._classes = 0
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
         self._classes = artifact.shape[1]
-        ranked: list[NDArray[Any]] = []
-        for logits in (artifact,) if fp32 is None else (artifact, fp32):
-            ranks = ties.ranks(logits, labels, self._seen)
-            ranked += [ranks, ties.choices(logits, labels, ranks)]
+        models = (artifact,) if fp32 is None else (artifact, fp32)
+        self._placed.append(tuple(ties.placed(logits, labels) for logits in models))
+        self._labels.append(labels.astype(np.int32))
         if fp32 is not None:
             self._agreement.append(ties.agreement(fp32, artifact))
-        self._batches.append(tuple(ranked))
-        self._seen += len(labels)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "labels": np.concatenate(self._labels),
+            "models": np.stack(
+                [np.concatenate(m, axis=1) for m in zip(*self._placed, strict=True)]
+            ),
+            "agreement": np.concatenate([np.zeros(0), *self._agreement]),
+            "classes": np.array(self._classes),
+        }
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        self._labels.append(stored["labels"])
+        self._placed.append(tuple(stored["models"]))
+        self._agreement.append(stored["agreement"])
+        self._classes = int(stored["classes"])
 
     def result(self, confidence: float) -> MetricResult:
-        ranks, choices, *of_fp32 = (np.concatenate(p) for p in zip(*self._batches, strict=True))
-        fp32, fp32_choices = of_fp32 or (None, None)
+        labels = np.concatenate(self._labels)
+        models = [np.concatenate(model, axis=1) for model in zip(*self._placed, strict=True)]
+        ranked = [
+            (rank := ties.ranks(model), ties.choices(model, labels, rank)) for model in models
+        ]
+        (ranks, choices), (fp32, fp32_choices) = ranked[0], (*ranked[1:], (None, None))[0]
         agreement = interval = lost = gained = None
         if fp32 is not None:
             agreement = float(np.concatenate(self._agreement).mean())
@@ -97,7 +115,7 @@ class MeanIoU:
     """
 
     def __init__(self) -> None:
-        self._counts: list[tuple[NDArray[np.int64], ...]] = []  # (3, classes), as `mean_iou` says
+        self._counts: list[tuple[NDArray[np.int32], ...]] = []  # (3, classes), as `mean_iou` says
         self._agree = self._pixels = 0
 
     def add(self, labels: NDArray[Any], artifact: Outputs, fp32: Outputs | None) -> None:
@@ -110,6 +128,18 @@ class MeanIoU:
             self._agree += int((choices[0] == choices[-1]).sum())
             self._pixels += labelled.size
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "counts": np.array(self._counts),
+            "pixels": np.array([self._agree, self._pixels]),
+        }
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        self._counts += map(tuple, stored["counts"])
+        agree, pixels = stored["pixels"].tolist()
+        self._agree += agree
+        self._pixels += pixels
+
     def result(self, confidence: float) -> MetricResult:
         counts, *of_fp32 = (np.stack(part) for part in zip(*self._counts, strict=True))
         fp32 = of_fp32[0] if of_fp32 else None
@@ -121,8 +151,8 @@ class MeanIoU:
 
         def over(measure: Callable[[NDArray[Any]], NDArray[Any]]) -> Compared:
             return compared(
-                None if fp32 is None else float(measure(fp32.sum(axis=0))),
-                float(measure(counts.sum(axis=0))),
+                None if fp32 is None else float(measure(fp32.sum(axis=0, dtype=np.int64))),
+                float(measure(counts.sum(axis=0, dtype=np.int64))),
             )
 
         agreement = interval = None
@@ -135,8 +165,8 @@ class MeanIoU:
             drop_ci_pp=interval,
             agreement=agreement,
             also={"pixel_accuracy": over(_pixel_accuracy)},
-            fp32=None if fp32 is None else fp32.astype(np.int32),
-            artifact=counts.astype(np.int32),
+            fp32=fp32,
+            artifact=counts,
         )
 
 
@@ -155,9 +185,9 @@ def _bilinear(size: int, new_size: int) -> Outputs:
     return np.asarray(np.clip(1 - distance, 0, None), np.float32)
 
 
-def _counts(choice: NDArray[Any], labelled: NDArray[Any], classes: int) -> NDArray[np.int64]:
+def _counts(choice: NDArray[Any], labelled: NDArray[Any], classes: int) -> NDArray[np.int32]:
     parts = (labelled[choice == labelled], choice[choice >= 0], labelled)
-    return np.stack([np.bincount(part, minlength=classes) for part in parts])
+    return np.stack([np.bincount(part, minlength=classes) for part in parts]).astype(np.int32)
 
 
 def mean_iou(counts: NDArray[Any]) -> NDArray[Any]:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vitedge.core.exact_sum import ExactSum
 from vitedge.core.matching import in_order
+from vitedge.core.named_arrays import prefixed, under
 from vitedge.core.numerics import as_maps, by_position, cosines, decibels, sqnr_db
 from vitedge.core.report import Numerics, OutputNumerics, TokenSqnr
 from vitedge.core.spec import Detection, Task
@@ -25,14 +28,14 @@ CHUNK_BYTES = 2**24
 
 
 class OutputError:
-    """Error of one output against FP32's, accumulated over batches in float64."""
+    """Error of one output against FP32's: the same for any order and batches of the images."""
 
     def __init__(self, *, matched: bool = False) -> None:
         """`matched`: its positions are queries, which have none of their own."""
         self._matched = matched
-        self._signal: NDArray[np.float64] | float = 0.0  # (positions,)
-        self._noise: NDArray[np.float64] | float = 0.0
-        self._cosines = self._max = 0.0
+        self._signal, self._noise = ExactSum(), ExactSum()  # (positions,)
+        self._cosines: list[NDArray[np.float64]] = []  # an image's, a mean over its positions
+        self._max = 0.0
         self._images, self._dense = 0, False
         self._variation = Variation()
 
@@ -50,21 +53,42 @@ class OutputError:
         """Both (n, positions, channels)."""
         with np.errstate(invalid="ignore"):  # what is not finite makes all of the error so
             difference = want - got
-            self._signal += np.einsum("npc,npc->p", want, want)
-            self._noise += np.einsum("npc,npc->p", difference, difference)
+            self._signal.add(np.einsum("npc,npc->np", want, want))
+            self._noise.add(np.einsum("npc,npc->np", difference, difference))
             self._max = float(np.maximum(self._max, np.abs(difference).max(initial=0.0)))
             if want.shape[2] == 1:  # a vector of one number has but a sign
                 want, got = (x.reshape(len(x), 1, -1) for x in (want, got))
-            self._cosines += float(cosines(want, got).mean(axis=1).sum())
+            self._cosines.append(cosines(want, got).mean(axis=1))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What was seen, to be joined elsewhere."""
+        return {
+            **prefixed("signal", self._signal.arrays()),
+            **prefixed("noise", self._noise.arrays()),
+            **prefixed("variation", self._variation.arrays()),
+            "cosines": np.concatenate([np.zeros(0), *self._cosines]),
+            "max": np.array(self._max),
+            "dense": np.array(self._dense),
+        }
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        """Add what another part of the images came to, as its `arrays` say."""
+        self._signal.join(under("signal", stored))
+        self._noise.join(under("noise", stored))
+        self._variation.join(under("variation", stored))
+        self._cosines.append(stored["cosines"])
+        self._max = float(np.maximum(self._max, stored["max"]))
+        self._images += len(stored["cosines"])
+        self._dense = bool(stored["dense"])
 
     def numerics(self) -> OutputNumerics:
         """The error over everything seen."""
-        signal, noise = (float(np.sum(part)) for part in (self._signal, self._noise))
+        signal, noise = (float(np.sum(part.values)) for part in (self._signal, self._noise))
         finite = math.isfinite(noise)
         return OutputNumerics(
             sqnr_db=sqnr_db(signal, noise),
             max_abs_error=self._max if finite else None,
-            cosine=self._cosines / self._images if finite else None,
+            cosine=math.fsum(np.concatenate(self._cosines)) / self._images if finite else None,
             token_sqnr_db=self._tokens() if finite and self._dense else None,
         )
 
@@ -83,7 +107,7 @@ class OutputError:
 
     def _tokens(self) -> TokenSqnr | None:
         """SQNR of the positions that have a signal; None where none of these has noise."""
-        pairs = zip(*(np.atleast_1d(x).tolist() for x in (self._signal, self._noise)), strict=True)
+        pairs = zip(self._signal.values.tolist(), self._noise.values.tolist(), strict=True)
         levels = sorted(decibels(s / n) if n else math.inf for s, n in pairs if s)
         if not levels or levels[0] == math.inf:
             return None
@@ -133,6 +157,25 @@ class OutputErrors:
         for place, (error, want, got) in enumerate(outputs):
             maps = self._task == "dense" and not place
             error.update(*(as_maps(x) if maps else x for x in (want, got)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What was seen, to be joined elsewhere."""
+        named = {"queries": np.array([self._queries, self._kept])}
+        for place, error in enumerate(self._errors.values()):
+            named |= prefixed(f"output{place}", error.arrays())
+        if self._detections:
+            named |= prefixed("detections", self._detections.arrays())
+        return named
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        """Add what another part of the images came to, as its `arrays` say."""
+        queries, kept = stored["queries"].tolist()
+        self._queries += queries
+        self._kept += kept
+        for place, error in enumerate(self._errors.values()):
+            error.join(under(f"output{place}", stored))
+        if self._detections:
+            self._detections.join(under("detections", stored))
 
     def result(self, data: str, distinct: int | None = None) -> Numerics:
         """The error over everything seen, as `numerics` says."""

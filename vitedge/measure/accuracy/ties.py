@@ -42,25 +42,36 @@ def agreement(want: Scores, got: Scores) -> NDArray[np.float64]:
     return np.asarray(shared / np.maximum(chosen.sum(axis=1), 1))
 
 
-def ranks(logits: Scores, labels: NDArray[Any], place: int) -> NDArray[np.int64]:
-    """How many classes come before the label's, (n,) of logits (n, C) and labels (n,).
+def placed(logits: Scores, labels: NDArray[Any]) -> NDArray[np.int32]:
+    """Where the label comes among the classes, (3, n) of logits (n, C) and labels (n,).
 
-    Classes that tie come in an order by lot, so that each is as likely to be first. The lot is the
-    image's, by its place among all, the first of these being `place`: two models that tie
-    alike rank alike, and the order of the classes has no part in it. Logits with NaN among them
-    rank no class: all come before.
+    How many classes come before it, how many tie with it, itself among them, and the best class
+    that is another, -1: none. Logits with NaN among them rank no class: all come before.
     """
     chosen = np.take_along_axis(logits, labels[:, None], axis=1)
     equal = tied(logits, chosen)
-    above = ((logits > chosen) & ~equal).sum(axis=1)
-    lots = (GOLDEN_RATIO * (place + np.arange(len(labels)) + 0.5)) % 1
-    before = above + (lots * equal.sum(axis=1)).astype(np.int64)
-    return np.asarray(np.where(np.isnan(logits.max(axis=1)), logits.shape[1], before))
-
-
-def choices(logits: Scores, labels: NDArray[Any], ranks: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The class chosen of logits (n, C), (n,), by the lots of `ranks`; -1 beside a NaN."""
+    lost = np.isnan(logits.max(axis=1))
+    above = np.where(lost, logits.shape[1], ((logits > chosen) & ~equal).sum(axis=1))
     others = best(logits)
     others[np.arange(len(labels)), labels] = False
     other = np.where(others.any(axis=1), others.argmax(axis=1), -1)
-    return np.where(ranks == 0, labels, other).astype(np.int32)
+    return np.stack([above, np.where(lost, 0, equal.sum(axis=1)), other]).astype(np.int32)
+
+
+def ranks(places: NDArray[np.int32]) -> NDArray[np.int64]:
+    """How many classes come before the label's, (n,), of all images as `placed` has them, (3, n).
+
+    Classes that tie come in an order by lot, so that each is as likely to be first. The lot is the
+    image's, by its place among all: two models that tie alike rank alike, and the order of the
+    classes has no part in it.
+    """
+    above, equal, _ = places.astype(np.int64)
+    lots = (GOLDEN_RATIO * (np.arange(len(above)) + 0.5)) % 1
+    return np.asarray(above + (lots * equal).astype(np.int64))
+
+
+def choices(
+    places: NDArray[np.int32], labels: NDArray[np.int32], ranks: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """The class chosen, (n,), of `placed`, labels (n,) and `ranks`; -1 beside a NaN."""
+    return np.where(ranks == 0, labels, places[2])

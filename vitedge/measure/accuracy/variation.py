@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,22 @@ class Variation:
         axis = 2 if outputs.ndim == 3 else 1  # classes or features of NC, NLC, NCHW
         if outputs.ndim > 1 and outputs.shape[axis] > 1:
             within = float((outputs.max(axis) - outputs.min(axis)).max()) / 2
+            self._within = max(self._within or 0.0, within)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What was seen, to be joined elsewhere."""
+        within = () if self._within is None else (self._within,)
+        return {"ends": np.array(self._ends or (), np.float32), "within": np.array(within)}
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        """Add what was seen elsewhere, as `arrays` gives it."""
+        if not len(stored["ends"]):
+            return
+        least, most = stored["ends"]
+        if self._ends:
+            least, most = np.minimum(self._ends[0], least), np.maximum(self._ends[1], most)
+        self._ends = least, most
+        for within in stored["within"].tolist():
             self._within = max(self._within or 0.0, within)
 
     def degenerate(self, images: int) -> str:

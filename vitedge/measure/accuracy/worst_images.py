@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,25 @@ class WorstImages:
     ) -> None:
         """Take the images (n, H, W, 3), labels and outputs (n, …) of one run."""
         for offset, badness in enumerate(_difference(self._task, labels, artifact, fp32)):
-            if badness > (self._heap[0][0] if len(self._heap) == WORST_COUNT else 0):
-                entry = (
-                    float(badness),
-                    -self._seen - offset,
-                    _thumbnail(images[offset], self._side_px),
-                )
-                push = heapq.heappushpop if len(self._heap) == WORST_COUNT else heapq.heappush
-                push(self._heap, entry)
+            if badness > self._least:
+                small = _thumbnail(images[offset], self._side_px)
+                self._push(float(badness), self._seen + offset, small)
         self._seen += len(images)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The worst of what was seen, to be joined elsewhere."""
+        badness = sorted((entry[0] for entry in self._heap), reverse=True)
+        places, thumbnails = self.result()
+        worst = {"badness": np.array(badness), "places": places, "thumbnails": thumbnails}
+        return {**worst, "seen": np.array(self._seen)}
+
+    def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
+        """Add images that come after those seen, as `arrays` gives them."""
+        entries = zip(stored["badness"].tolist(), stored["places"].tolist(), strict=True)
+        for (badness, place), small in zip(entries, stored["thumbnails"], strict=True):
+            if badness > self._least:
+                self._push(badness, self._seen + place, small)
+        self._seen += int(stored["seen"])
 
     def result(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Positions (k,) among the images seen, worst first, and thumbnails (k, h, w, 3)."""
@@ -51,6 +62,15 @@ class WorstImages:
         places = np.array([-place for _, place, _ in ranked], np.int64)
         empty = np.zeros((0, 0, 0, 3), np.uint8)
         return places, np.stack([small for *_, small in ranked]) if ranked else empty
+
+    @property
+    def _least(self) -> float:
+        """How bad an image has to be, and more, to be kept."""
+        return self._heap[0][0] if len(self._heap) == WORST_COUNT else 0.0
+
+    def _push(self, badness: float, place: int, thumbnail: NDArray[np.uint8]) -> None:
+        push = heapq.heappushpop if len(self._heap) == WORST_COUNT else heapq.heappush
+        push(self._heap, (badness, -place, thumbnail))
 
 
 def _difference(

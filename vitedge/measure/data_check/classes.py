@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vitedge.core.errors import first_few
 from vitedge.core.spec import WITH_CLASSES
+from vitedge.data.folder import class_indices
 from vitedge.data.imageset import UNLABELLED, ImageSet
-from vitedge.data.open import Source, class_indices
+from vitedge.data.open import Source
 from vitedge.measure.data_check import ClassCount, DataFinding
 from vitedge.measure.data_check.images import EXAMPLES, Seen
 from vitedge.measure.data_check.reader import Reader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,14 +12,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from vitedge.core.bundle import Bundle, sha256
-from vitedge.core.errors import (
-    InconclusiveError,
-    InputError,
-    LimitError,
-    UnavailableError,
-    VitedgeError,
-    error_line,
-)
+from vitedge.core.errors import InputError, VitedgeError, error_line
+from vitedge.core.process_error import ERROR, FIX, process_error
 from vitedge.core.progress import LINES, Steps
 from vitedge.core.runtime import is_ours, runtime_of
 from vitedge.measure.latency.photographs import Photographs
@@ -35,8 +28,6 @@ Word = str | Bundle | Photographs
 """Of a command; a bundle or images stand for where they lie on the device."""
 IMAGES = "images"
 """Where those lie in the job's folder; bundles lie in folders named by numbers."""
-ERROR, FIX = "error: ", "  fix: "
-_SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 @dataclass(frozen=True)
@@ -189,7 +180,7 @@ def _follow(
             device.call("stop", last=True, job=job_id)
         except VitedgeError:
             steps.note(f"{where}: not there to be told to stop; it does so within {lease_s:g} s")
-    error = _error(where, status.exit, messages) if status.exit else None
+    error = process_error(where, status.exit, messages) if status.exit else None
     try:
         value = read(status.result)
     except (ValueError, RecursionError) as wrong:
@@ -199,15 +190,3 @@ def _follow(
         )
         raise error or cut from None
     return Answer(device.address, value, error)
-
-
-def _error(where: str, code: int, messages: Sequence[str]) -> VitedgeError:
-    """The error that a job ended with, of the kind that its exit code says."""
-    what = next((line.removeprefix(ERROR) for line in messages if line.startswith(ERROR)), "")
-    fix = next((line.removeprefix(FIX) for line in messages if line.startswith(FIX)), "")
-    if code < 0:
-        what = what or f"killed by {_SIGNALS.get(-code, -code)}; is there memory enough?"
-    kinds = (LimitError, InputError, UnavailableError, InconclusiveError)
-    kind = next((kind for kind in kinds if what and kind.exit_code == code), VitedgeError)
-    last = next((line for line in reversed(messages) if line.strip()), f"exit code {code}")
-    return kind(f"{where}: {what or last}", fix=fix)

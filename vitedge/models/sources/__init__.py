@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
-from vitedge.core.errors import InputError, nearest
+from vitedge.core.errors import InputError, UnavailableError, error_line, nearest
 from vitedge.models.sources.base import ModelIdentity, ModelRequest, ReferenceModel, refuse
 from vitedge.models.zoo import ZOO
 
@@ -13,6 +13,9 @@ __all__ = ["ModelIdentity", "ModelRequest", "ReferenceModel", "resolve"]
 
 LIBRARIES = ("timm", "hf", "torchvision")
 """What may stand before a colon; `<library>_model` loads what stands after it."""
+ENTRY_POINTS = "vitedge.sources"
+"""A third party's: an entry point's name may stand before a colon, too. It is a function of what
+stands after it and the `ModelRequest`, and returns a `ReferenceModel`."""
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz")
 OTHERS = (
     "Others: timm:NAME, hf:ID-or-directory, hf:USER/REPO/FILE.onnx, torchvision:NAME, FILE.onnx, "
@@ -26,7 +29,7 @@ def is_model(text: str) -> bool:
     suffix = Path(text).suffix
     weights = suffix in WEIGHTS_SUFFIXES and not Path(text).is_dir()
     prefix, colon, _ = text.partition(":")
-    library = bool(colon) and prefix in LIBRARIES
+    library = bool(colon) and (prefix in LIBRARIES or _plugged(prefix) is not None)
     return text in ("", *ZOO) or library or suffix == ".onnx" or weights
 
 
@@ -92,6 +95,8 @@ def _resolve(request: ModelRequest) -> ReferenceModel:
         library = import_module(f"vitedge.models.sources.{prefix}_model")
         loaded: ReferenceModel = library.load(name, request)
         return loaded
+    if colon and (entry := _plugged(prefix)):
+        return _load_plugged(entry, name, request)
     path = Path(request.model)
     if path.suffix == ".onnx":
         from vitedge.models.sources import onnx_file
@@ -108,3 +113,26 @@ def _resolve(request: ModelRequest) -> ReferenceModel:
     refuse(request, "arch", "model_output")
     check_name(known)
     return zoo_model.load(known, request)
+
+
+def _plugged(prefix: str) -> metadata.EntryPoint | None:
+    """The source that a third party registers as `prefix`."""
+    return next(iter(metadata.entry_points(group=ENTRY_POINTS, name=prefix)), None)
+
+
+def _load_plugged(entry: metadata.EntryPoint, name: str, request: ModelRequest) -> ReferenceModel:
+    """Raises UnavailableError where a source does not load, InputError where it gives no model."""
+    try:
+        load = entry.load()
+    except Exception as error:  # whatever a third party's module raises
+        raise UnavailableError(
+            f"the source '{entry.name}' does not load: {error_line(error)}",
+            fix=f"install what '{entry.value}' needs, or take its package away",
+        ) from error
+    model = load(name, request)
+    if not isinstance(model, ReferenceModel):
+        raise InputError(
+            f"the source '{entry.name}' gives {type(model).__name__}, and no ReferenceModel",
+            fix="mend its package: see docs/plugins.md",
+        )
+    return model

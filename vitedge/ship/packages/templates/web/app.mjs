@@ -6,7 +6,7 @@ const [config, labels] = [JSON.parse(await text("config.json")), (await text("la
 const label = index => labels[index] ?? `class ${index}`;
 const shade = index => [0, 2, 4].map(n => 128 + 100 * Math.cos(((index * 137.5) / 60 - n) * (Math.PI / 3)));
 const color = index => `rgb(${shade(index).map(Math.round)})`;
-let session, ort;
+let session, ort, state;
 
 async function load() {
   document.title = of("name").textContent = config.name;
@@ -19,7 +19,7 @@ async function load() {
     executionProviders: [config.provider], logSeverityLevel: 3, extra: config.options,
     externalData: config.data.map(path => ({ path, data: path })),
   });
-  of("how").textContent = `${config.provider === "webgpu" ? "WebGPU" : "WebAssembly"}, ${crossOriginIsolated
+  of("how").textContent = state = `${config.provider === "webgpu" ? "WebGPU" : "WebAssembly"}, ${crossOriginIsolated
     ? `${threads} threads` : "single thread: this server sends no COOP and COEP headers"}`;
   of("file").disabled = of("camera").disabled = false;
 }
@@ -75,6 +75,7 @@ async function predict(image) {
     return row;
   }));
   of("time").textContent = `resize ${(ready - start).toFixed(1)} ms, model ${(done - ready).toFixed(1)} ms`;
+  of("how").textContent = state;
   of("result").hidden = false;
 }
 

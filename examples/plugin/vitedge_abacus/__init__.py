@@ -1,0 +1,1 @@
+"""What vitedge lacks: a runtime, a source of models, a kind of package."""
