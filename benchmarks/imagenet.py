@@ -4,8 +4,8 @@ python -m benchmarks.imagenet --weights DIR --data DIR [--models NAME…] [--tar
 
 DIR of the weights has a folder for each model, as timm, transformers or torchvision leave it; that
 of the data has train/ (to calibrate) and val/, as ImageNet is laid out. What was measured is kept
-in OUTPUT/rows.json: the same command goes on where it stopped. Machines share the work by
---models; docs/proofs.md says more.
+in OUTPUT/rows.json: the same command goes on where it stopped. Machines share the work by --models,
+or by --shard 3/16 each and --merge at the end; docs/proofs.md says more.
 """
 
 from __future__ import annotations
@@ -91,6 +91,10 @@ class Settings:
     output: Path
     calibration: str = "default"
     duration_s: float = 2.0
+    shard: str = ""
+    """The share of images of this process, `3/16`; empty: all."""
+    merge: bool = False
+    """Whether rows are of shards that were measured before."""
 
 
 def source(model: Model, folder: Path) -> dict[str, Any]:
@@ -118,51 +122,75 @@ def bound(model: Model, target: str, precision: str, settings: Settings) -> str:
     return f"{model.name} {target} {precision} {digest}"
 
 
-def measured(model: Model, target: Any, asked: str, precision: str, first: bool, s: Settings):
-    """The rows of one export: its own precision, and the floats that come with the first."""
-    folder = s.output / "artifacts" / precision
+def exported(model: Model, asked: str, precision: str, first: bool, s: Settings) -> Any:
+    """The artifacts of one export; with shards they are validated later."""
     further = {"classes": s.classes} if model.classes else {}
-    images = {} if precision == "fp32" else {"calib_data": str(s.data / "train")}
-    results = ve.export(
+    if precision != "fp32":
+        further["calib_data"] = str(s.data / "train")
+    return ve.export(
         **source(model, s.weights / model.folder),
         **further,
-        **images,
         targets=[asked],
         precision=precision,
         only=not first and precision in QUANTIZED,
         calibration=s.calibration,
-        eval_data=str(s.data / "val"),
+        eval_data="" if s.shard or s.merge else str(s.data / "val"),
         duration_s=s.duration_s,
-        output=folder,
+        output=s.output / "artifacts" / precision,
         force=True,
     )
+
+
+def measured(model: Model, asked: str, precision: str, first: bool, s: Settings) -> list[Row]:
+    """The rows of one export: its own precision, and the floats that come with the first."""
+    results = exported(model, asked, precision, first, s)
+    pairs = [(result.bundle.manifest, result.report) for result in results]
+    return [row(model, *pair) for pair in pairs if first or pair[0].precision != "fp32"]
+
+
+def sharded(
+    model: Model, asked: str, precision: str, first: bool, s: Settings, key: str
+) -> list[Row]:
+    """The same of artifacts in OUTPUT that every process shares: a shard's evidence, and no row, or
+    the rows of all shards. Whoever comes first makes the artifacts."""
+    listed = s.output / f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.made.json"
+    if not listed.exists():
+        results = exported(model, asked, precision, first, s)
+        paths = [
+            str(r.bundle.path) for r in results if first or r.bundle.manifest.precision != "fp32"
+        ]
+        files.write(listed, json.dumps(paths))
     rows = []
-    for result in results:
-        report, manifest = result.report, result.bundle.manifest
-        simulated = report.simulation
-        accuracy = report.accuracy or (simulated.accuracy if simulated else None)
-        numerics = report.numerics or (simulated.numerics if simulated else None)
-        if manifest.precision == "fp32" and not first:
-            continue
-        latency = report.latency
-        rows.append(
-            Row(
-                model=model.name,
-                target=target.name,
-                precision=manifest.precision,
-                n=accuracy.n,
-                top1=accuracy.artifact,
-                fp32_top1=accuracy.fp32,
-                drop_pp=accuracy.drop_pp,
-                drop_ci_pp=accuracy.drop_ci_pp,
-                agreement=accuracy.agreement,
-                sqnr_db=numerics.sqnr_db if numerics else None,
-                p50_ms=latency.p50_ms if latency else None,
-                speedup=latency.speedup if latency else None,
-                published=model.published if manifest.precision == "int8" else "",
-            )
-        )
+    for path in map(Path, json.loads(listed.read_text())):
+        place = s.output / "shards" / precision / path.name
+        if s.merge:
+            report = ve.validate(path, merge=[str(place)])
+            rows.append(row(model, ve.open(path).manifest, report))
+        else:
+            ve.validate(path, str(s.data / "val"), shard=s.shard, output=place)
     return rows
+
+
+def row(model: Model, manifest: Any, report: Any) -> Row:
+    """What was measured of one artifact."""
+    simulated, latency = report.simulation, report.latency
+    accuracy = report.accuracy or (simulated.accuracy if simulated else None)
+    numerics = report.numerics or (simulated.numerics if simulated else None)
+    return Row(
+        model=model.name,
+        target=manifest.target.name,
+        precision=manifest.precision,
+        n=accuracy.n,
+        top1=accuracy.artifact,
+        fp32_top1=accuracy.fp32,
+        drop_pp=accuracy.drop_pp,
+        drop_ci_pp=accuracy.drop_ci_pp,
+        agreement=accuracy.agreement,
+        sqnr_db=numerics.sqnr_db if numerics else None,
+        p50_ms=latency.p50_ms if latency else None,
+        speedup=latency.speedup if latency else None,
+        published=model.published if manifest.precision == "int8" else "",
+    )
 
 
 def run(models: list[Model], targets: list[str], settings: Settings) -> tuple[list[Row], int]:
@@ -181,8 +209,14 @@ def run(models: list[Model], targets: list[str], settings: Settings) -> tuple[li
                     key = bound(model, target.name, precision, settings)
                     if key not in done:
                         start = time.perf_counter()
-                        first = index == 0
-                        done[key] = measured(model, target, asked, precision, first, settings)
+                        work = (model, asked, precision, index == 0, settings)
+                        if settings.shard or settings.merge:
+                            measured_rows = sharded(*work, key)
+                        else:
+                            measured_rows = measured(*work)
+                        if settings.shard:
+                            continue
+                        done[key] = measured_rows
                         text = msgspec.json.format(msgspec.json.encode(done), indent=2)
                         files.replace(kept, text, fix="free some space")
                         print(f"{key}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
@@ -196,7 +230,7 @@ def run(models: list[Model], targets: list[str], settings: Settings) -> tuple[li
 
 HEADER = """\
 | model | target | precision | top-1 % | drop, points (95%, paired) | agree % | SQNR dB | p50 ms \
-| speed-up | images | published |
+| speed-up | images | published, INT8 − FP32, points |
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -225,6 +259,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--classes", type=Path, help="one class a line; default: DATA/classes.txt")
     parser.add_argument("--output", type=Path, default=Path("imagenet"))
+    parser.add_argument("--shard", default="", help="measure this share of images, as 3/16")
+    parser.add_argument("--merge", action="store_true", help="rows of the shards in OUTPUT")
     parser.add_argument("--dry-run", action="store_true", help="on stand-ins that are made here")
     typed = parser.parse_args(arguments)
     models = [model for model in MODELS if model.name in typed.models]
@@ -238,12 +274,16 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         weights, data, more = typed.weights, typed.data, {}
     classes = typed.classes or data / "classes.txt"
+    if typed.shard and typed.merge:
+        parser.error("--shard measures, --merge puts together: give one")
+    more |= {"shard": typed.shard, "merge": typed.merge}
     rows, failures = run(
         models, typed.targets, Settings(weights, data, classes, typed.output, **more)
     )
-    print(HEADER)
-    for row in rows:
-        peers.markdown(cells(row))
+    if not typed.shard:
+        print(HEADER)
+        for measured_row in rows:
+            peers.markdown(cells(measured_row))
     del library
     return 1 if failures else 0
 

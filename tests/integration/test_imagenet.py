@@ -42,6 +42,18 @@ def test_rows_are_filled_from_local_files_once(tmp_path, capsys, monkeypatch):
     assert [row[0] for row in rows(said)] == ["DINOv2-S"] * 2, "one that fails costs no other"
 
 
+@pytest.mark.usefixtures("peers")
+def test_shards_are_merged_to_the_same_rows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(imagenet.peers, "declare_torchvision_ops", lambda: None)
+    words = [*SHORT[:-1], "--output", str(tmp_path)]
+    assert imagenet.main([*words, "--shard", "1/1"]) == 0
+    assert not rows(capsys.readouterr().out) and list(tmp_path.glob("shards/*/*/shard-*.npz"))
+    assert imagenet.main([*words, "--merge"]) == 0
+    table = rows(capsys.readouterr().out)
+    assert [row[2] for row in table] == ["fp32", "int8"]
+    assert all(row[9] == "40" and "to" in row[4] for row in table)
+
+
 def test_weights_are_read_by_the_layout_of_their_folder(tmp_path):
     by_name = {model.name: model for model in imagenet.MODELS}
     swin, deit = by_name["Swin-v2-S"], by_name["DeiT-S"]

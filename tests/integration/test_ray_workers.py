@@ -15,7 +15,8 @@ from tests.support import sweep_files
 pytest.importorskip("ray")
 
 LOCAL = """
-import os, sys
+import functools, os, sys
+print = functools.partial(print, file=sys.stdout)
 from pathlib import Path
 from tests.support.sweep_tasks import alone, square
 from vitedge.export.sweep.spec import Resources
@@ -50,7 +51,8 @@ with workers(2, "", Resources(memory_gb=0.1), folder) as able:
 
 
 CLUSTER = """
-import sys, threading, time
+import functools, sys, threading, time
+print = functools.partial(print, file=sys.stdout)
 from pathlib import Path
 from ray.cluster_utils import Cluster
 import vitedge
@@ -89,7 +91,7 @@ def run(program, *arguments):
         text=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), "RAY_USAGE_STATS_ENABLED": "0"},
-        timeout=900,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

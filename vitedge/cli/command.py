@@ -44,9 +44,10 @@ PANELS = {
         "Precision": "int8 fp8 bf16 fp16 fp32 only calibration num_samples max_drop_pp min_sqnr_db "
         "min_token_sqnr_db",
         "Data": "train_data calib_data eval_data data allow_overlap",
-        "Shards": "shard merge workers",
+        "Shards": "shard merge",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
-        "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
+        "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device "
+        "fleet top",
         "Trust": "trust accepted allow_host_code",
         "Workers": "workers address limit",
         "Hub": "license private",

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Of a local one, whose tasks hand paths and figures about: Ray's least, nearly."""
 START_S = 90
 """For which a local one may take to start, on a machine that is busy."""
+STARTS = 3
+"""Tries to start one."""
 _STARTED_HERE = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: addresses are loopback
@@ -128,14 +130,7 @@ def cluster(address: str = "", workers: int = 0) -> Iterator[Cluster]:
         if address:
             ray.init(address=address, **quiet)
         else:
-            ray.init(
-                num_cpus=workers or usable_cores(),
-                num_gpus=0,
-                resources={TIMING: 1},
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+            _start(ray, workers or usable_cores(), quiet)
     except Exception as error:
         if address:
             raise InputError(
@@ -147,9 +142,29 @@ def cluster(address: str = "", workers: int = 0) -> Iterator[Cluster]:
             fix="leave `workers` out: all runs in sequence",
         ) from error
     try:
-        yield Cluster(ray, local=not address)
+        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            yield Cluster(ray, local=not address)
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, cores: int, quiet: Mapping[str, Any]) -> None:
+    """Start Ray here; again where a busy machine was too slow, as Ray waits for 30 s alone."""
+    for tries in range(1, STARTS + 1):
+        try:
+            ray.init(
+                num_cpus=cores,
+                num_gpus=0,
+                resources={TIMING: 1},
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if tries == STARTS or "timed out" not in str(error):
+                raise
 
 
 def _place(folder: Path | None) -> str:
