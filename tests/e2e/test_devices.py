@@ -372,3 +372,22 @@ def test_a_device_without_a_network_takes_wheels_that_were_carried_there(other, 
 def test_what_is_no_address_is_the_users_mistake(int8, vitedge):
     ran = vitedge("bench", int8, "--device", "orin", code=2)
     assert "--device orin is no address" in ran.stderr
+
+
+@pytest.mark.heavy
+def test_a_fleet_is_measured_and_goes_on_where_it_ended(device, user, int8, vitedge, tmp_path):
+    artifact = tmp_path / int8.name
+    shutil.copytree(int8.parent, tmp_path, dirs_exist_ok=True)
+    fleet = tmp_path / "fleet.toml"
+    units = (device.address, device.other_address, NOBODY)
+    fleet.write_text(
+        "max_p50_ms = 1e6\n" + "".join(f'[[devices]]\naddress = "{u}"\n' for u in units)
+    )
+    command = ("bench", artifact, "--fleet", fleet, *SHORT, "--json")
+    first = vitedge(*command, code=3)
+    (over,) = json.loads(first.stdout)["fleet"]
+    assert (over["units"], over["within"]) == (2, 2) and NOBODY in first.stderr
+    reports = [path.read_bytes() for path in sorted(artifact.glob("report-*.json"))]
+    again = vitedge(*command, code=3)
+    assert "2 of 3 devices were measured before" in again.stderr
+    assert [path.read_bytes() for path in sorted(artifact.glob("report-*.json"))] == reports

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitedge.cli import devices
+from vitedge.cli import fleet as fleets
 from vitedge.cli.command import Call, command
 from vitedge.cli.output import (
     Json,
@@ -17,10 +18,12 @@ from vitedge.cli.output import (
     say_int8_note,
     say_recommendations,
 )
+from vitedge.core.errors import InputError
 from vitedge.measure import api
 
 if TYPE_CHECKING:
     from vitedge.core.report import Report
+    from vitedge.measure.remote.fleet import Units
 
 Devices = Annotated[
     list[str] | None,
@@ -36,6 +39,10 @@ def bench(
     call: Call[list[Report]],
     context: typer.Context,
     device: Devices = None,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(help="The devices of a .toml, [[devices]] with address and labels."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file, too.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots of it all.")] = None,
     as_json: Json = False,
@@ -62,7 +69,13 @@ def bench(
     if html:
         shell.check_writable(html)
     bundles = [call.opened(path) for path in paths]
-    if device:
+    over: list[Units] = []
+    if fleet:
+        if device:
+            raise InputError("--fleet names the devices", fix="drop --device")
+        check(request, bundles)
+        reports, errors, over = fleets.bench(fleet, bundles, against, request.photographs, context)
+    elif device:
         check(request, bundles)
         reports, errors = devices.bench(device, bundles, against, request.photographs, context)
     else:
@@ -70,7 +83,8 @@ def bench(
         errors = [*parity.broken(reports), *parity.degenerate(reports)]
     if not reports:
         raise_first(errors)
-    shown = devices.labelled(reports) if device else reports
+    remote = bool(device or fleet)
+    shown = devices.labelled(reports) if remote else reports
     now = [request.measured(report) for report in shown]
     if csv:
         write(now, csv)
@@ -78,8 +92,8 @@ def bench(
         measured = [request.measured(report) for report in reports]
         shell.write(render(measured, provenance.typed()), html)
     if as_json:
-        if device:
-            print_json(devices.document(reports))
+        if remote:
+            print_json(devices.document(reports) | ({"fleet": over} if fleet else {}))
         else:
             print_json(reports[0] if len(reports) == 1 else {"reports": reports})
         raise_first(errors)
@@ -95,6 +109,8 @@ def bench(
     for warning in bench_tables.warnings(now):
         say(f"warning: {warning}", err=True)
     processors = {runtime_of(bundle.manifest.target).processor for bundle in bundles}
-    if not device and "cpu" in processors:
+    for line in fleets.lines(over):
+        say(line)
+    if not remote and "cpu" in processors:
         say_int8_note()
     raise_first(errors)

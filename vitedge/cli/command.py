@@ -46,7 +46,8 @@ PANELS = {
         "Data": "train_data calib_data eval_data data allow_overlap",
         "Shards": "shard merge",
         "Training": "training epochs batch_size learning_rate seed resume tensorboard",
-        "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device top",
+        "Measurement": "against scenarios sweeps duration_s threads streams end_to_end device "
+        "fleet top",
         "Trust": "trust accepted allow_host_code",
         "Workers": "workers address limit",
         "Hub": "license private",

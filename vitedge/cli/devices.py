@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vitedge.measure.latency.photographs import Photographs
 
 LOCAL = {
-    *("artifacts", "against", "end_to_end", "device"),
+    *("artifacts", "against", "end_to_end", "device", "fleet"),
     *("csv", "html", "as_json", "trust", "accepted"),
 }
 """What concerns this machine alone; every other option given goes to the device as it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -66,5 +66,8 @@ def _key_hint(message: str, kind: type[Spec]) -> str:
     for key in filter(None, (unknown[2] or "").split(".")):  # nested tables, and arrays of them
         types = {field.name: field.type for field in msgspec.structs.fields(table)}
         name, element, _ = key.partition("[")
-        table = get_args(types[name])[0] if element else types[name]
+        declared = types[name]
+        if get_origin(declared) is Annotated:
+            declared = get_args(declared)[0]
+        table = get_args(declared)[0] if element else declared
     return nearest(unknown[1], (field.name for field in msgspec.structs.fields(table)))

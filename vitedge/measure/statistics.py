@@ -258,3 +258,11 @@ def students_t(confidence: float, freedom: float) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return float(np.polynomial.polynomial.polyval(1 / freedom, terms))
+
+
+def share_limits(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Bound the share, 0-1, of which `count` of `n` were drawn (Wilson, JASA 22, 1927)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (count + z * z / 2) / (n + z * z)
+    reach = z / (n + z * z) * sqrt(count * (n - count) / n + z * z / 4)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
