@@ -108,6 +108,9 @@ def test_it_reads_photographs_upright(fit_program, tmp_path):
     glass = image.convert("RGBA")
     glass.putpixel((3, 3), (1, 2, 3, 100))
     glass.save(tmp_path / "glass.png")
+    (tmp_path / "cut.ppm").write_bytes(b"P6 2 2 255\n12")
+    cut = subprocess.run([fit_program], input=line("cut.ppm", "x", spec), cwd=tmp_path, text=True)
+    assert cut.returncode, "too short"
     refused = subprocess.run(
         [fit_program],
         input=line("glass.png", "x", spec),

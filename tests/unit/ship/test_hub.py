@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -14,6 +16,17 @@ from vitedge.core.bundle import open_bundle
 from vitedge.ship import card, local_paths
 
 pytest.importorskip("huggingface_hub")
+
+
+PULLS = """
+import sys
+import vitedge
+for name in sys.argv[2:]:
+    try:
+        vitedge.pull(name, output=sys.argv[1])
+    except vitedge.InputError as error:
+        print(error.what)
+"""
 
 
 @pytest.fixture
@@ -65,16 +78,20 @@ def test_what_is_not_what_it_says_leaves_nothing(bundle, hub, vitedge_process, t
     up = json.dumps({**manifest, "name": "../up"}).encode()
     hub.commit("me/up", {**content, "manifest.json": up})
     hub.commit("me/none", {"README.md": b""})
-    for name, says in {
+    expected = {
         "me/flipped": "model.onnx",
         "me/longer": "which its manifest lists",
         "me/up": "no name of a folder",
         "me/none": "holds no artifact",
         "me/absent": "the Hub refuses",
         "nonsense": "names no repository",
-    }.items():
-        ran = vitedge_process("pull", name, "--output", tmp_path / "out", code=2, **env)
-        assert says in ran.stderr, name
+    }
+    words = [sys.executable, "-c", PULLS, tmp_path / "out", *expected]
+    ran = subprocess.run(
+        words, env={**os.environ, **env}, check=True, capture_output=True, text=True
+    )
+    for (name, says), line in zip(expected.items(), ran.stdout.splitlines(), strict=True):
+        assert says in line, name
     assert not list((tmp_path / "out").glob("*"))
     away = {**env, "HF_ENDPOINT": "http://127.0.0.1:9"}
     said = vitedge_process("pull", "me/none", code=3, cwd=tmp_path, **away).stderr
