@@ -37,7 +37,7 @@ DROP = f"""async ([text, type]) => {{
   const transfer = new DataTransfer();
   transfer.items.add(new File([{BLOB}], "image", {{ type }}));
   const drop = new DragEvent("drop", {{ dataTransfer: transfer, cancelable: true }});
-  document.getElementById("time").textContent = "";
+  for (const id of ["time", "how"]) document.getElementById(id).textContent = "";
   document.getElementById("drop").dispatchEvent(drop);
   const of = id => document.getElementById(id).textContent;
   for (let i = 0; i < 600 && !of("time") && !/not work/.test(of("how")); i++)

@@ -2,14 +2,12 @@
 listens beyond it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import vitedge as package
 from tests.support import sweep_files
 
 pytest.importorskip("ray")
@@ -62,7 +60,7 @@ from vitedge.export.sweep.spec import Resources
 from vitedge.export.sweep.workers import workers
 
 if __name__ == "__main__":
-    file, folder, copy = map(Path, sys.argv[1:])
+    file, folder = map(Path, sys.argv[1:])
     cluster = Cluster()
     node = dict(num_cpus=1, resources={TIMING: 1})
     cluster.add_node(**node)
@@ -74,11 +72,6 @@ if __name__ == "__main__":
         stop.start()
         outcomes = list(able.run(slow, [(n,) for n in range(4)]))
     print("values", sorted(o for _, o, _ in outcomes), max(t for _, _, t in outcomes))
-    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(copy)})
-    try:
-        vitedge.sweep(file, output=folder / "refused", address=cluster.address)
-    except vitedge.InputError as error:
-        print("refused", error.what)
 """
 
 
@@ -108,15 +101,8 @@ def test_workers_that_die_are_tried_again_and_nothing_leaves_the_machine(tmp_pat
 
 
 @pytest.mark.heavy
-def test_two_hosts_share_a_sweep_and_a_third_of_another_version_is_refused(tmp_path, held_out):
+def test_two_hosts_share_a_sweep_and_one_of_them_may_die(tmp_path, held_out):
     two = {"plain": "minmax", "clipped": "mse"}
     file = sweep_files.write(tmp_path, two, ["onnxruntime-cpu"], held_out, duration_s=0.1)
-    copy = tmp_path / "copy"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(package.__file__).parent, copy / "vitedge", ignore=ignored)
-    init = copy / "vitedge" / "__init__.py"
-    init.write_text(init.read_text().replace(f'"{package.__version__}"', '"9.9.9"'))
-    lines = run(CLUSTER, file, tmp_path, copy)
+    lines = run(CLUSTER, file, tmp_path)
     assert "states done" in lines and "values [0, 1, 2, 3] 2" in lines
-    (refused,) = [line for line in lines if line.startswith("refused")]
-    assert "vitedge 9.9.9 and not" in refused and not (tmp_path / "refused" / "artifacts").exists()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -67,14 +68,8 @@ def run(tmp_path, images):
     return run
 
 
-def bare(report):
-    """Without what is of the moment."""
-    return replace_host(report)
-
-
 def replace_host(report):
-    import msgspec
-
+    """Without what is of the moment."""
     return msgspec.structs.replace(report, host=None)
 
 
@@ -95,6 +90,7 @@ def test_only_what_depends_on_a_change_is_made_again(run, recipe):
         assert replace_host(one.report) == replace_host(same.report)
 
 
+@pytest.mark.heavy
 def test_damage_is_made_good(run, recipe, tmp_path, monkeypatch):
     exports, _ = run(recipe("first", "minmax"))
     for path in (tmp_path / "cache").glob("bundle/*/model.onnx"):
@@ -107,6 +103,7 @@ def test_damage_is_made_good(run, recipe, tmp_path, monkeypatch):
     assert sha256(int8.bundle.path / "model.onnx") == before.bundle.model_files["model.onnx"]
 
 
+@pytest.mark.heavy
 def test_a_bound_is_kept_to_whatever_is_cached(run, recipe):
     run(recipe("first", "minmax"))
     with pytest.raises(LimitError):

@@ -66,9 +66,12 @@ def test_a_python_file_gives_what_vitedge_gives(runtime, bundles, vitedge, tmp_p
 def test_a_python_file_of_any_task_has_all_it_names(task, small_bundle, tmp_path):
     rule = Detection(scores="softmax") if task == "detection" else None
     source = Model(name="x", source="", task=task, num_classes=3, weights_sha256="", detection=rule)
-    named = {"model": source, "name": HOSTILE, "outputs": (LOGITS,)}
+    boxes = Tensor(name="boxes", shape=(1, 9, 4), dtype="float32", layout="NQ4")
+    named = {"model": source, "name": HOSTILE, "outputs": (LOGITS, boxes)}
     bundle = small_bundle(tmp_path / "bundle", ONNX, **named)
     ve.package(bundle, form="python", output=tmp_path / "out")
+    program = (tmp_path / "out" / "predict.py").read_text()
+    assert program.index("'logits': ") < program.index("'boxes': "), "the main output comes first"
     check = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F8"]
     subprocess.run([*check, tmp_path / "out" / "predict.py"], check=True)
 

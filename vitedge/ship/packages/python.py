@@ -84,7 +84,10 @@ def _settings(bundle: Bundle, model: str) -> str:
     }
     if _SESSIONS[manifest.target.runtime] == "openvino":
         constants["DEVICE"] = device(manifest.target.runtime)
-    lines = [f"{name} = {pformat(value, width=80)}" for name, value in constants.items()]
+    lines = [
+        f"{name} = {pformat(value, width=80, sort_dicts=False)}"
+        for name, value in constants.items()
+    ]
     lines.append(f"PREPROCESS = SimpleNamespace({_keywords(manifest.preprocessing.host)})")
     if rule:
         lines.append(f"DETECTION = SimpleNamespace({_keywords(rule)})")

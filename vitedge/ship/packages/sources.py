@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import ModuleType
+from typing import NamedTuple
+
+
+class Definition(NamedTuple):
+    """One function, class or constant of a module, as it is written."""
+
+    lines: list[str]
+    names: set[str]
+    """Everything that it names."""
 
 
 def definitions(module: ModuleType, names: Collection[str] = ()) -> str:
-    """The functions, classes and constants of a module, as they are written; of all or of `names`.
+    """The functions, classes and constants of a module, all or `names` and what those name there.
 
-    Imports are not among them, nor `TypeAlias` annotations, which take some.
+    Imports are not among them, nor the annotations of constants, which take some.
     """
-    text = inspect.getsource(module)
+    known = _definitions(inspect.getsource(module))
+    wanted = _reached(known, names or known.keys())
+    return "\n".join(line for name in known if name in wanted for line in known[name].lines).strip(
+        "\n"
+    )
+
+
+def _definitions(text: str) -> dict[str, Definition]:
     lines = text.splitlines()
-    parts = []
+    known = {}
     for node in ast.parse(text).body:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
@@ -27,6 +43,17 @@ def definitions(module: ModuleType, names: Collection[str] = ()) -> str:
                 part = [f"{name} = {ast.unparse(value)}"]
             case _:
                 continue
-        if not names or name in names:
-            parts += part
-    return "\n".join(parts).strip("\n")
+        named = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+        known[name] = Definition(part, named)
+    return known
+
+
+def _reached(known: Mapping[str, Definition], names: Collection[str]) -> set[str]:
+    reached: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name in known and name not in reached:
+            reached.add(name)
+            pending += known[name].names
+    return reached

@@ -53,7 +53,8 @@ function mask({ data, dims: [, count, height, width] }, canvas) {
   }
   const small = new OffscreenCanvas(width, height);
   small.getContext("2d").putImageData(image, 0, 0);
-  canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);
+  const pen = Object.assign(canvas.getContext("2d"), { imageSmoothingEnabled: false });
+  pen.drawImage(small, 0, 0, canvas.width, canvas.height);
   return best(shares).filter(i => shares[i]).map(i => ({ name: label(i), score: shares[i], color: color(i) }));
 }
 
@@ -102,8 +103,7 @@ const open = file => file && session && told(decode(file).then(predict));
 let stream;
 async function camera() {
   if (stream) {
-    stream.getTracks().forEach(track => track.stop());
-    stream = null;
+    stream = stream.getTracks().forEach(track => track.stop());
   } else {
     stream = await navigator.mediaDevices.getUserMedia({ video: true });
     const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
