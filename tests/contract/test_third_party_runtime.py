@@ -226,7 +226,7 @@ def test_it_has_a_selftest_for_nothing(int8, processor, vitedge, tmp_path):
     [
         ("wrong", "parity of model int8", "dB SQNR"),
         ("nan", "parity of model fp32", "its outputs are not finite"),
-        ("slow", "bench model", "model fp32: slow: "),
+        pytest.param("slow", "bench model", "model fp32: slow: ", marks=pytest.mark.heavy),
     ],
 )
 def test_a_selftest_of_a_sabotaged_one_says_what_is_wrong(

@@ -95,7 +95,7 @@ def test_help_lists_every_command_in_the_order_of_the_work(vitedge):
         *("compare", "selftest", "sign", "verify", "package", "card", "push", "pull", "inspect"),
         *("targets", "calibrations", "models", "doctor"),
     ]
-    for command in commands:
+    for command in set(commands) - {"card"}:  # which is a text
         assert "--json" in vitedge(command, "--help").stdout
     for panel, option in (("Model", "--arch"), ("Precision", "--int8"), ("Data", "--calib-data")):
         section = vitedge("export", "--help").stdout.partition(f"─ {panel} ─")[2].partition("╰")[0]

@@ -19,7 +19,7 @@ from tests.support.lineage import photographs
 
 ROOT = DOCS.parent
 PAGES = {str(page.relative_to(ROOT)): page for page in (ROOT / "README.md", *DOCS.rglob("*.md"))}
-QUICK = ("README.md", "docs/data.md", "docs/tensorrt.md", "docs/python-api.md")
+QUICK = ("README.md", "docs/data.md", "docs/python-api.md")
 """Whose blocks run in CI; the others are heavy."""
 LONGEST = {"README.md": 120}
 MOST_LINES = 250

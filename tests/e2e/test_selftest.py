@@ -44,7 +44,10 @@ def killed(bundles, tmp_path_factory):
     return folder, json.loads((folder / "selftest.json").read_text())
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+@pytest.fixture(
+    scope="module",
+    params=["onnxruntime", pytest.param("openvino", marks=pytest.mark.heavy)],
+)
 def evidence(request, bundles, vitedge, killed, tmp_path_factory):
     """A complete selftest of a runtime, its folder, and what was printed."""
     target_of(request.param)

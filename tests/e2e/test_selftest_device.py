@@ -76,6 +76,7 @@ def there(device):
     return [json.loads(path.read_text()) for path in paths]
 
 
+@pytest.mark.heavy
 def test_a_device_that_lost_its_power_goes_on_where_it_stopped(device, begin):
     start, folder = begin
     process = start()

@@ -153,6 +153,7 @@ def _start(ray: Any, cores: int, quiet: Mapping[str, Any]) -> None:
     for tries in range(1, STARTS + 1):
         try:
             ray.init(
+                address="local",  # a cluster that is left here, or in RAY_ADDRESS, is not ours
                 num_cpus=cores,
                 num_gpus=0,
                 resources={TIMING: 1},
