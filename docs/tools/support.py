@@ -51,14 +51,15 @@ def collected(folders: list[Path]) -> tuple[Cells, int]:
     cells: Cells = defaultdict(lambda: defaultdict(dict))
     shipped = catalog.targets()
     count = 0
-    for path in sorted({path for folder in folders for path in folder.rglob("manifest.json")}):
+    manifests = {path for folder in folders for path in folder.rglob("manifest.json")}
+    for path in sorted(path for path in manifests if path.is_file() and path.stat().st_size < 2**24):
         try:
             manifest = json.loads(path.read_text())
             file = path.with_name("report.json")
-            report = json.loads(file.read_text()) if file.exists() else None
+            report = json.loads(file.read_text()) if file.is_file() else None
             model, target = manifest["model"], manifest["target"]["name"]
             precision = manifest["precision"]
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
             continue  # broken on purpose
         if target not in shipped or precision not in PRECISIONS:
             continue
@@ -96,7 +97,7 @@ def page(cells: Cells, count: int) -> str:
             if any(found):
                 lines.append(f"| {SOURCES[kind]} | {task} | {' | '.join(found)} |")
         if lines[-1].startswith("|---"):
-            lines.append(f"| never run | {'| ' * (len(names) + 1)}")
+            lines.append(f"| none | {'| ' * (len(names) + 1)}")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
