@@ -85,7 +85,7 @@ class _Table:
             raise InputError(f"cannot read {path}: {error_line(error)}", fix=_FIX) from error
         metadata = self._file.metadata
         self.size_bytes = os.path.getsize(path)
-        self.rows = metadata.num_rows
+        self.rows: int = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         if any(group.total_byte_size > GROUP_BYTES for group in groups):
             raise InputError(

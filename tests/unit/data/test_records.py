@@ -225,3 +225,9 @@ def test_parquet_that_is_none_is_refused(tmp_path):
         seen(parquet(path, other=[b"x"] * COUNT))
     with pytest.raises(InputError, match="cannot read"):
         seen(parquet(path, names=None, label=np.full(COUNT, 2**64 - 1, np.uint64)))
+
+
+def test_parquet_of_too_many_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitedge.data.parquet.ROWS", COUNT - 1)
+    with pytest.raises(InputError, match="12 rows"):
+        seen(parquet(tmp_path / "a.parquet"))
