@@ -153,6 +153,11 @@ def test_every_figure_of_a_card_is_the_report_s(bundles, vitedge):
     assert record.digest in text and card.NEVER not in text
 
 
+def test_a_licence_stays_on_its_line(small_bundle, tmp_path):
+    text = card.card(open_bundle(small_bundle(tmp_path / "b")), "mit\n\n<script>")
+    assert "- Licence: mit _script_.\n" in text and "<script>" not in text.split("---\n")[2]
+
+
 def test_precisions_that_were_timed_together_are_one_table(bundles):
     bundle = open_bundle(bundles["onnxruntime", "int8"])
     candidates = tuple(
