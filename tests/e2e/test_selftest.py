@@ -87,6 +87,8 @@ def test_the_same_again_repeats_nothing_until_it_is_told_to(evidence, bundles, v
     (tmp_path / "letter.txt").write_text("mine")
     refused = vitedge("selftest", *QUICK, "--output", tmp_path, code=2)
     assert "holds other things than a selftest" in refused.stderr
+    refused = vitedge("selftest", *QUICK, "--output", tmp_path / "letter.txt", code=2)
+    assert "letter.txt is no folder" in refused.stderr
 
 
 def test_one_that_was_killed_goes_on_with_the_step_that_had_not_ended(

@@ -80,6 +80,7 @@ def test_a_sweep_ships_one_and_is_not_run_twice(tmp_path, vitedge, held_out):
     [
         (["missing.toml"], "missing.toml"),
         (["unknown.toml"], "unknown target 'nowhere'"),
+        (["unknown.toml", "--dry-run"], "unknown target 'nowhere'"),
         (["sweep.toml", "--workers", "1", "--address", "h:1"], "--address"),
     ],
 )

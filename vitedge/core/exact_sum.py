@@ -15,6 +15,8 @@ _BITS = 32
 _LOW = 2**_BITS - 1
 _CACHED = 2**14
 """Terms at a time."""
+_PLACES = 2**11 // _BITS + 2
+"""Of any exponent, and the two above."""
 _UNIT = -1023 - 52
 """Power of two that a whole number 1 at the lowest place stands for: exponents are biased by 1023,
 and a mantissa has 52 bits after the first."""
@@ -57,7 +59,9 @@ class ExactSum:
                 self._at(place + offset)[columns] += own.sum(axis=0)
 
     def join(self, stored: Mapping[str, NDArray[Any]]) -> None:
-        """Add the sums of another part, as `arrays` gives them."""
+        """Add the sums of another part, as `arrays` gives them. Raises ValueError for others."""
+        if not all(0 <= place < _PLACES for place in stored["places"].tolist()):
+            raise ValueError("a sum of it is out of range")
         if not len(self._lost):
             self._lost = np.zeros(len(stored["lost"]), bool)
         self._lost |= stored["lost"]

@@ -87,7 +87,10 @@ def open_list(path: str, role: Role, preprocess: Preprocess, labels: Sequence[st
             begins.append(place)
             content.update(line)
             place += len(line)
-    if len(classes) != head.images or max(classes, default=-1) >= max(len(head.classes), 1):
+    most = max(classes, default=UNLABELLED)
+    if most >= len(head.classes):
+        raise InputError(f"{path} has class {most}, of {len(head.classes)} names", fix=_FIX)
+    if len(classes) != head.images:
         raise InputError(f"{path} lists {len(classes):,} images, not {head.images:,}", fix=_FIX)
     digest = content.hexdigest()
 
@@ -126,7 +129,9 @@ def _parts(path: str, line: bytes) -> tuple[str, int, int, str]:
     try:
         digest, size, number, name = line[:-1].split(b" ", 3)
         parts = digest.decode("ascii"), int(size), int(number), os.fsdecode(name)
-        if not (line.endswith(b"\n") and len(digest) == 64 and parts[1] >= 0 and parts[2] >= -1):
+        if not (
+            line.endswith(b"\n") and len(digest) == 64 and parts[1] >= 0 and -1 <= parts[2] < 2**31
+        ):
             raise ValueError
     except ValueError as error:
         raise InputError(

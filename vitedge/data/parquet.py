@@ -11,9 +11,9 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,9 +25,12 @@ from vitedge.data.imageset import UNLABELLED, ImageSet
 from vitedge.data.records import IMAGE_BYTES, Records, open_records
 from vitedge.data.role import Role
 
+T = TypeVar("T")
 SUFFIX = ".parquet"
 GROUP_BYTES = 2**31
 """Of a row group, at most, by what the file says of it."""
+ROWS = 10**8
+"""Of a file, at most."""
 _KEPT = 2
 _FIX = "write it as datasets.Dataset.to_parquet does: a column of images, {bytes, path}, and label"
 
@@ -82,27 +85,37 @@ class _Table:
             raise InputError(f"cannot read {path}: {error_line(error)}", fix=_FIX) from error
         metadata = self._file.metadata
         self.size_bytes = os.path.getsize(path)
-        self.rows = metadata.num_rows
+        self.rows: int = metadata.num_rows
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         if any(group.total_byte_size > GROUP_BYTES for group in groups):
             raise InputError(
                 f"a row group of {path} has more than {GROUP_BYTES // 2**20:,} MiB",
                 fix="write it with row groups of 100 images: to_parquet(path, batch_size=100)",
             )
+        counts = [group.num_rows for group in groups]
+        if min(counts, default=0) < 0 or sum(counts) != self.rows or self.rows > ROWS:
+            raise InputError(
+                f"{path} says that it has {self.rows:,} rows, in groups of {sum(counts):,}",
+                fix=f"write it again, with {ROWS:,} rows or fewer",
+            )
         self._ends = array("Q", [0])
-        for group in groups:
-            self._ends.append(self._ends[-1] + group.num_rows)
+        for count in counts:
+            self._ends.append(self._ends[-1] + count)
         self.columns = self._image, self._label = _columns(path, self._file.schema_arrow)
         self.names = _names(self._file.schema_arrow, self._label)
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, Any] = OrderedDict()
 
-    def classes(self) -> list[int]:
+    def classes(self) -> array[int]:
         """(rows,) -1 where there is none."""
         if not self._label:
-            return [UNLABELLED] * self.rows
-        column = self._column(lambda: self._file.read(columns=[self._label]).column(0))
-        return [UNLABELLED if value is None else int(value) for value in column.to_pylist()]
+            return array("q", [UNLABELLED]) * self.rows
+
+        def read() -> array[int]:
+            column = self._file.read(columns=[self._label]).column(0).to_pylist()
+            return array("q", (UNLABELLED if value is None else value for value in column))
+
+        return self._column(read)
 
     def image(self, row: int) -> bytes:
         """The encoded bytes. Raises Skip."""
@@ -122,7 +135,7 @@ class _Table:
             raise Skip("too large")
         return content
 
-    def _column(self, read: Any) -> Any:
+    def _column(self, read: Callable[[], T]) -> T:
         try:
             return read()
         except Exception as error:  # pyarrow's are of many kinds, and MemoryError

@@ -43,15 +43,16 @@ def open_records(
     if not classes:
         raise InputError(f"there are no images in '{records.name}'", fix="is it the right one?")
     most = max(classes)
-    if role == "evaluation" and most == UNLABELLED:
+    if role == "evaluation" and most <= UNLABELLED:
         raise InputError(
             f"no image of '{records.name}' has a label", fix=f"give each {records.unlabelled}"
         )
+    index_of: Sequence[int]
     if names:
         of_name = class_indices(records.name, names, labels, role)
         index_of = [of_name.get(name, UNLABELLED) for name in names]
     else:
-        index_of = list(range(min(most + 1, len(labels) or most + 1)))
+        index_of = range(min(most + 1, len(labels) or most + 1))
     if role == "evaluation" and most >= len(index_of):
         raise InputError(
             f"'{records.name}' has class {most}, and the model's classes are 0 to "

@@ -29,6 +29,10 @@ FILES = 100_000
 """Of a set, at most."""
 _HEADER_BYTES = 2**20
 _CLASS_BYTES = 32
+_UNREADABLE = (
+    *(tarfile.TarError, OSError, ValueError, EOFError),
+    *(IndexError, OverflowError, RecursionError),  # what tarfile raises at headers that lie
+)
 _BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _FIX = "pack it with 'tar', uncompressed: NAME.jpg, and NAME.cls with its class index"
 
@@ -86,7 +90,7 @@ def _samples(path: str) -> Iterator[tuple[int, int, int]]:
         try:
             with tarfile.open(fileobj=_Careful(file), mode="r:") as archive:
                 yield from _grouped(archive, file, end)
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        except _UNREADABLE as error:
             raise InputError(f"cannot read {path}: {error_line(error)}", fix=_FIX) from error
 
 
@@ -95,6 +99,8 @@ def _grouped(archive: tarfile.TarFile, file: IO[bytes], end: int) -> Iterator[tu
     key, image, label = "", (0, 0), UNLABELLED
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]
+        if member.size < 0:
+            raise ValueError("a member of it has less than no bytes")
         folder, _, name = member.name.rpartition("/")
         stem, _, suffix = name.partition(".")
         if not member.isreg() or member.issparse() or name.startswith("."):

@@ -12,6 +12,7 @@ from vitedge.core.errors import InputError
 from vitedge.core.json_document import read_json
 
 FILE = "sweep.json"
+_AGAIN = "run the sweep again"
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -36,8 +37,12 @@ def artifacts(sources: Sequence[Path]) -> Iterator[Path]:
         try:
             rows = msgspec.convert(read_json(source / FILE), _Sweep).rows
         except msgspec.ValidationError as error:
-            raise InputError(f"{source / FILE} is of no sweep: {error}") from error
+            raise InputError(f"{source / FILE} is of no sweep: {error}", fix=_AGAIN) from error
         kept = [source / row.artifact for row in rows if row.artifact]
+        if outside := [
+            path for path in kept if not path.resolve().is_relative_to(source.resolve())
+        ]:
+            raise InputError(f"{source / FILE} names {outside[0]}, outside it", fix=_AGAIN)
         if not kept:
-            raise InputError(f"the sweep {source} has kept no artifact", fix="run it again")
+            raise InputError(f"the sweep {source} has kept no artifact", fix=_AGAIN)
         yield from kept

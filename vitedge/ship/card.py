@@ -172,7 +172,7 @@ def _origin(bundle: Bundle, licence: str) -> Iterator[str]:
     manifest = bundle.manifest
     model = manifest.model
     yield f"- Model: `{_line(model.source)}`, weights SHA-256 `{model.weights_sha256}`."
-    yield f"- Licence: {licence or 'not stated; that of the model and its weights holds'}."
+    yield f"- Licence: {_line(licence) or 'not stated; that of the model and its weights holds'}."
     record = manifest.quantization
     if record:
         images = record.calibration

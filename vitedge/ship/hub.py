@@ -42,12 +42,12 @@ def push(bundle: Bundle, name: str, licence: str, *, private: bool) -> Pushed:
     if revision:
         raise InputError(f"'{name}' names a revision", fix="push to USER/REPO: it adds a commit")
     text = card(bundle, licence).replace("USER/REPO", repository)
-    made = sorted(path for path in bundle.path.iterdir() if made_anew(path.name))
+    unlisted = sorted(path for path in bundle.path.iterdir() if made_anew(path.name))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         staged = [work / README]
         staged[0].write_text(text, encoding="utf-8")
-        for path in made:
+        for path in unlisted:
             staged.append(work / path.name)
             shutil.copyfile(path, staged[-1], follow_symlinks=False)
         staged += [bundle.checked / listed for listed in (MANIFEST, *bundle.manifest.files)]

@@ -16,9 +16,9 @@ _ROOTS = (
 _PART = rb"[\w.@+ -]{1,120}"
 _PATH = re.compile(
     rb"(?<![\w./:])/(?:" + "|".join(_ROOTS).encode() + rb")/" + _PART + rb"(?:/" + _PART + rb")*"
-    rb"|(?<!\w)[A-Za-z]:\\{1,2}(?:Users|home)\\{1,2}" + _PART
+    rb"|file:///?" + _PART + rb"|(?<!\w)[A-Za-z]:[\\/]{1,2}(?:Users|home)[\\/]{1,2}" + _PART
 )
-_ANY = re.compile(rb'"(/[^"\0\n]{2,400}|~/[^"\0\n]{1,400})"')
+_ANY = re.compile(rb'"(/[^"\0\n]{2,400}|(?:~|[A-Za-z]:)[\\/]{1,2}[^"\0\n]{1,400})"')
 """A text in JSON that may be a path; names of nodes look like one, too, and are nowhere here."""
 _TEXT = (".json", ".txt", ".md", ".xml")
 
@@ -44,5 +44,5 @@ def _mentions(content: bytes, here: list[bytes], *, text: bool) -> Iterable[byte
         yield match[0]
     if text:
         for match in _ANY.finditer(content):
-            if match[1].startswith(b"~") or os.path.lexists(match[1]):
+            if not match[1].startswith(b"/") or os.path.lexists(match[1]):
                 yield match[1]

@@ -72,7 +72,7 @@ def trials(result: SweepResult) -> Table[Row]:
         *section(lambda r: r.size, SIZE),
     )
     shown = (TRIAL, *IDENTITY, PARAMETERS, *lift(_report, *figures), FRONT, *COST, ERROR)
-    return Table("trials", shown, result.rows, keeps_empty=True)
+    return Table("Trials", shown, result.rows, keeps_empty=True)
 
 
 def decisions(result: SweepResult) -> Iterator[str]:
@@ -94,13 +94,14 @@ def planned(plan: SweepPlan) -> Table[PlannedTrial]:
         _Planned("seconds", "about", "s", lambda trial: trial.seconds, ".2g"),
         _Planned("state", "state", "", lambda trial: trial.state, kind="text"),
     )
-    return Table("trials that would be run", shown, plan.trials)
+    return Table("Trials that would be run", shown, plan.trials)
 
 
 def cost(plan: SweepPlan) -> str:
     """How many trials, and what they may take."""
     states = [trial.state for trial in plan.trials]
-    counts = f"{len(states)} trials: {states.count('done')} done, {states.count('cached')} cached"
+    trials = "1 trial" if len(states) == 1 else f"{len(states)} trials"
+    counts = f"{trials}: {states.count('done')} done, {states.count('cached')} cached"
     if plan.seconds is None:
         return f"{counts}; what the others take is not known before one of their model was run"
     return f"{counts}; about {number(plan.seconds, '.2g')} s, one after the other"

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from vitedge.core.exact_sum import ExactSum
 
@@ -36,3 +37,10 @@ def test_order_and_parts_do_not_matter():
 def test_what_is_not_finite_is_lost_and_no_other():
     values = summed(np.array([[np.inf, 1, np.nan]]), np.array([[1.0, 2, 3]])).values
     np.testing.assert_array_equal(values, [np.nan, 3, np.nan])
+
+
+@pytest.mark.parametrize("place", [-1, 10**18])
+def test_places_that_no_number_has_are_refused(place):
+    stored = summed(TERMS).arrays()
+    with pytest.raises(ValueError, match="out of range"):
+        ExactSum().join({**stored, "places": stored["places"] * 0 + place})

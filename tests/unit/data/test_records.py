@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -87,7 +88,15 @@ def test_a_list_is_the_folder_until_an_image_changes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", [b"x\n", b"0 0 0 a\n", b"0" * 64 + b" 1 7 a\n", b"a" * 20_000, b""]
+    "line",
+    [
+        b"x\n",
+        b"0 0 0 a\n",
+        b"0" * 64 + b" 1 7 a\n",
+        b"0" * 64 + b" 1 " + b"9" * 40 + b" a\n",
+        b"a" * 20_000,
+        b"",
+    ],
 )
 def test_a_list_that_is_none_is_refused(tmp_path, line):
     file = tmp_path / "a.images"
@@ -139,6 +148,49 @@ def test_a_header_that_claims_gigabytes_is_not_read(tmp_path):
         seen(tmp_path / "a.tar")
 
 
+def header(name, kind=tarfile.REGTYPE, size=b"0" * 11, extended=b"\0"):
+    """512 bytes that say so much, their sum right."""
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    content = bytearray(member.tobuf(tarfile.USTAR_FORMAT)[:512])
+    content[124 : 124 + len(size)], content[482:483] = size, extended
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+PAX = header("p", tarfile.XHDTYPE, b"%011o" % 11) + b"11 foo=bar\n".ljust(512, b"\0")
+BELOW_ZERO = b"\xff" * 10 + b"\xfc\0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PAX * 3000,
+        header("a.png", size=BELOW_ZERO),
+        header("a", b"Z", BELOW_ZERO),
+        header("a", tarfile.GNUTYPE_SPARSE, extended=b"\1"),
+        header("a", b"Z", b"\x80" + b"\xff" * 11),
+    ],
+    ids=["chain", "negative", "negative and unknown", "sparse", "huge"],
+)
+def test_headers_that_lie_are_refused(tmp_path, content):
+    file = packed(tmp_path, files=1) / "x-000.tar"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="cannot read"):
+        seen(file)
+
+
+def test_a_large_class_takes_no_memory(tmp_path):
+    packed(tmp_path, n3=b"999999999")
+    tracemalloc.start()
+    images = open_images(str(tmp_path), "calibration", SPEC, ())
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert max(images.strata) == 999999999
+    assert peak_bytes < 2**24
+
+
 def parquet(path, *, names=LABELS, group=5, **columns):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet as writer
@@ -171,3 +223,11 @@ def test_parquet_that_is_none_is_refused(tmp_path):
         seen(path)
     with pytest.raises(InputError, match="2 columns of images"):
         seen(parquet(path, other=[b"x"] * COUNT))
+    with pytest.raises(InputError, match="cannot read"):
+        seen(parquet(path, names=None, label=np.full(COUNT, 2**64 - 1, np.uint64)))
+
+
+def test_parquet_of_too_many_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitedge.data.parquet.ROWS", COUNT - 1)
+    with pytest.raises(InputError, match="12 rows"):
+        seen(parquet(tmp_path / "a.parquet"))

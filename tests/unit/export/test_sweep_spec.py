@@ -47,6 +47,15 @@ def test_a_grid_is_every_combination_once(trials):
     assert int8[0].parameters == {"activations": int8[0].recipe.activations}
 
 
+def test_a_name_that_is_there_twice_is_one_trial(trials):
+    once = trials(TWELVE).spread(None)
+    twice = trials(TWELVE.replace('"openvino-cpu"]', '"openvino-cpu", "openvino-cpu"]')).spread(
+        None
+    )
+    assert {trial.name for trial in twice} == {trial.name for trial in once}
+    assert len(twice) == len(once)
+
+
 def test_a_million_trials_ask_for_a_limit(trials):
     hundred = [*range(1, 101)]
     levels = ", ".join(str(level / 200) for level in range(1, 101))

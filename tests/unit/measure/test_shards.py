@@ -149,6 +149,11 @@ def _refuses_what_differs(bundle, folder):
         evidence.save(path, msgspec.structs.replace(shard, **changes), arrays)
         with pytest.raises(InputError, match=said):
             ve.validate(bundle, merge=[folder / name for name in "123"])
+    for lacking in ("digests", "score/labels", "error/queries", "worst/seen"):
+        some = {name: array for name, array in arrays.items() if name != lacking}
+        evidence.save(path, shard, some)
+        with pytest.raises(InputError, match="is not whole"):
+            ve.validate(bundle, merge=[folder / name for name in "123"])
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot"):
         ve.validate(bundle, merge=[folder / name for name in "123"])

@@ -114,6 +114,9 @@ def test_paths_of_this_machine_stay_on_it(bundle, hub, vitedge_process, tmp_path
         ("a.json", b'{"data": "/home/ann/val"}', True),
         ("a.json", b'{"data": "C:\\\\Users\\\\ann\\\\val"}', True),
         ("a.json", b'{"data": "~/val"}', True),
+        ("a.json", b'{"data": "C:/Users/ann/val"}', True),
+        ("a.json", b'{"data": "D:\\\\val"}', True),
+        ("model.onnx", b"\x0a\x05file:///home/ann/x.py\x12", True),
         ("a.json", json.dumps({"data": os.path.abspath(__file__)}).encode(), True),
         ("model.onnx", b"\x0a\x05torch/home/ann/x.py /home/ann/model.py\x12", True),
         ("a.json", b'{"node": "/blocks.0/attn/MatMul", "url": "https://a.b/home/c"}', False),
@@ -148,6 +151,11 @@ def test_every_figure_of_a_card_is_the_report_s(bundles, vitedge):
     assert lines == [f"| INT8 | {lost} | {report.numerics.sqnr_db:.1f} | – | – | {mib:.2f} |"]
     record = open_bundle(bundle).manifest.quantization.calibration
     assert record.digest in text and card.NEVER not in text
+
+
+def test_a_licence_stays_on_its_line(small_bundle, tmp_path):
+    text = card.card(open_bundle(small_bundle(tmp_path / "b")), "mit\n\n<script>")
+    assert "- Licence: mit _script_.\n" in text and "<script>" not in text.split("---\n")[2]
 
 
 def test_precisions_that_were_timed_together_are_one_table(bundles):

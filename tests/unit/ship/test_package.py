@@ -153,6 +153,29 @@ def test_names_that_would_end_a_string_stay_in_it(small_bundle, tmp_path):
     assert quoted('a"\\\né??/') == r'"a\042\134\012\303\251\077\077/"'
 
 
+@pytest.mark.parametrize("name", ["", "n" * 256])
+def test_triton_s_folder_has_a_name_that_a_folder_can_have(name, small_bundle, tmp_path):
+    bundle = small_bundle(tmp_path / "b", ONNX, name=name, inputs=(IMAGE,), outputs=(LOGITS,))
+    with pytest.raises(InputError, match="no name of a folder"):
+        ve.package(bundle, form="triton", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_type_that_triton_has_not_is_refused(small_bundle, tmp_path):
+    outputs = (msgspec.structs.replace(LOGITS, dtype="uint4"),)
+    bundle = small_bundle(tmp_path / "b", ONNX, inputs=(IMAGE,), outputs=outputs)
+    with pytest.raises(InputError, match="'uint4', which Triton does not have"):
+        ve.package(bundle, form="triton", output=tmp_path / "out")
+
+
+def test_a_version_that_says_more_to_pip_is_refused(small_bundle, tmp_path):
+    tools = {"numpy": "2.0\n--index-url http://127.0.0.1/"}
+    bundle = small_bundle(tmp_path / "b", ONNX, inputs=(IMAGE,), outputs=(LOGITS,), tools=tools)
+    with pytest.raises(InputError, match=r"numpy is .* no version"):
+        ve.package(bundle, form="python", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_packaged_is_said_and_nothing_is_written(
     bundles, small_bundle, vitedge, tmp_path
 ):

@@ -23,17 +23,17 @@ def build(work: Work, subjects: Sequence[Subject]) -> Outcome:
     request = request_of(first.model, work.asked, precision, output, only=not floats)
     results = export(request, work.steps)
     work.forget()
-    made = {result.bundle.manifest.precision: result for result in results}
+    by_precision = {result.bundle.manifest.precision: result for result in results}
     notes = [note for result in results for note in result.notes()]
     for note in notes:
         work.steps.note(note)
-    missing = [s.precision for s in subjects if s.precision not in made]
+    missing = [s.precision for s in subjects if s.precision not in by_precision]
     if missing:
         why = next((note for note in notes if f"no {missing[0].upper()}" in note), "see its log")
         raise LimitError(f"{first.model}: no {' and no '.join(missing)} came of it: {why}")
     figures: dict[str, float] = {}
     for subject in subjects:
-        report = made[subject.precision].report
+        report = by_precision[subject.precision].report
         simulation = report.simulation
         numerics = report.numerics or (simulation.numerics if simulation else None)
         if subject.precision != "fp32" and numerics and numerics.sqnr_db is not None:

@@ -112,9 +112,10 @@ def _bound(request: Request, target: Target, machine: str) -> str:
 def _resumed(fresh: Selftest, request: Request, planned: Sequence[Step]) -> Selftest:
     """`fresh` with the steps that passed before, where nothing they depend on has changed."""
     before = records.read(request.folder)
-    if before is None and request.folder.exists() and any(request.folder.iterdir()):
+    folder = request.folder
+    if before is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
-            f"{request.folder} holds other things than a selftest",
+            f"{folder} is no folder, or holds other things than a selftest",
             fix="pass another `output`, a folder that is empty or not there",
         )
     if before is None or request.force or before.bound != fresh.bound:

@@ -125,9 +125,7 @@ def _shipped(key: Group, rows: Sequence[Row], max_drop_pp: float) -> Shipped:
     fastest = min(_latency_ms(row) for row in exact)
     near = [row for row in exact if _latency_ms(row) <= (1 + SAME_SPEED) * fastest]
     best = max(near, key=lambda row: (_quality(row), -_bytes(row)))
-    alike = (
-        f" but for {SAME_SPEED:.0%}, of {len(near)} such the most exact" if len(near) > 1 else ""
-    )
+    alike = f" (of {len(near)} within {SAME_SPEED:.0%} the most exact)" if len(near) > 1 else ""
     speedup = best.report.latency.speedup if best.report and best.report.latency else None
     over = f", {speedup:.2f}× FP32's speed" if speedup and best.precision != "fp32" else ""
     reason = f"the fastest{alike}: {_latency_ms(best):.3g} ms{over}, {_lost(best)}; {others}"

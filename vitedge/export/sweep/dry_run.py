@@ -56,10 +56,10 @@ def dry_run(request: Request, steps: Steps) -> SweepPlan:
     planned: list[PlannedTrial] = []
     for count, trial in enumerate(trials, 1):
         steps("planning", count, len(trials))
-        row = rows.read(trial.name)
+        row, key = rows.read(trial.name), key_of(trial, sweep.duration_s)
         state = "done"
         seconds: float | None = 0.0
-        if not row or row.state != "done" or row.key != key_of(trial, sweep.duration_s):
+        if not row or row.state != "done" or row.key != key:
             with pinned(sweep.trial.cores):  # which keys of what was measured name
                 state = _state(trial, request, cache, models)
             seconds = _estimate(trial, known)

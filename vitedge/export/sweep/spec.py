@@ -133,7 +133,8 @@ class Trials:
                 fix=f"pass `limit={MOST_TRIALS}` to run so many of them, or name fewer values",
             )
         chosen = min(count, limit or count)
-        return [self[place * count // chosen] for place in range(chosen)]
+        spread = (self[place * count // chosen] for place in range(chosen))
+        return list({trial.name: trial for trial in spread}.values())  # a name may be there twice
 
     @cached_property
     def _precisions(self) -> tuple[list[Precision], list[Precision]]:

@@ -15,7 +15,7 @@ import msgspec
 import vitedge
 from vitedge.core import report
 from vitedge.core.bundle import Bundle
-from vitedge.core.errors import InputError, first_few
+from vitedge.core.errors import InputError, error_line, first_few
 from vitedge.core.host import Host
 from vitedge.core.machine import describe_machine, usable_cores
 from vitedge.core.progress import Steps
@@ -149,7 +149,10 @@ def merge_shards(bundle: Bundle, folders: Sequence[Path], *, here: bool = False)
     tally = Tally(model.model.task, first.outputs, model.orders, model.model.detection)
     skipped: dict[str, int] = {}
     for path, shard in sorted(shards.items(), key=lambda item: item[1].index):
-        tally.join(_arrays(path))
+        try:
+            tally.join(_arrays(path))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is not whole: {error_line(error)}", fix=_AGAIN) from error
         for reason, count in shard.skipped.items():
             skipped[reason] = skipped.get(reason, 0) + count
     if not tally.seen:
@@ -197,8 +200,6 @@ def _arrays(path: Path) -> dict[str, evidence.Array]:
 
 def _check(bundle: Bundle, shards: dict[Path, Shard]) -> None:
     """Raise InputError unless the shards are the whole of one validation of the bundle."""
-    if not shards:
-        raise InputError("no shards to merge", fix="pass `merge=FOLDER`")
     first_path, first = next(iter(shards.items()))
     own = (bundle.model_files, evidence.preprocessing_digest(bundle))
     if (first.files, first.preprocessing) != own:

@@ -119,9 +119,9 @@ class Tally:
         if not stored:
             return
         self._score.join(under("score", stored))
-        if "error/queries" in stored:
+        if errors := under("error", stored):
             self._fp32 = True
-            self._error.join(under("error", stored))
+            self._error.join(errors)
             self._worst.join(under("worst", stored))
         self.seen += len(stored["digests"])
         self._digests.append(stored["digests"])

@@ -89,7 +89,7 @@ def _template(name: str) -> str:
 
 def _filled(name: str, comment: str, **parts: str) -> str:
     mark = rf"^{re.escape(comment)}@(\w+)@$"
-    return re.sub(mark, lambda found: parts[found[1]], _template(name), flags=re.MULTILINE)
+    return re.sub(mark, lambda line: parts[line[1]], _template(name), flags=re.MULTILINE)
 
 
 def _config(bundle: Bundle, model: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from vitedge.core import detections
 from vitedge.core.bundle import Bundle
+from vitedge.core.errors import InputError
 from vitedge.core.manifest import Manifest
 from vitedge.data import decode, geometry, placement, samples
 from vitedge.measure.accuracy import metrics
@@ -31,6 +32,8 @@ _SESSIONS = {
 """The template of a runtime, by its name."""
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
 """Distributions that bring it, by template."""
+_VERSION = re.compile(r"\d[\w.+!-]*", re.ASCII)
+"""Nothing that ends the line or says more to pip."""
 
 
 class PythonFile:
@@ -45,7 +48,7 @@ class PythonFile:
         model, *_ = copy_model(bundle, folder)
         copy_labels(bundle, folder)
         (folder / PROGRAM).write_text(_program(bundle, model), encoding="utf-8")
-        (folder / "requirements.txt").write_text(_requirements(bundle.manifest))
+        (folder / "requirements.txt").write_text(_requirements(bundle.manifest), encoding="utf-8")
         return "pip install -r requirements.txt", f"python {PROGRAM} IMAGE…"
 
 
@@ -114,7 +117,14 @@ def _source(manifest: Manifest) -> list[str]:
 
 
 def _requirements(manifest: Manifest) -> str:
-    """The versions that the artifact was made with."""
+    """The versions that the artifact was made with. Raises InputError for what is no version."""
     packages = ("numpy", "pillow", *_PACKAGES[_SESSIONS[manifest.target.runtime]])
     known = [name for name in packages if name in manifest.tools]
+    for name in known:
+        if not _VERSION.fullmatch(manifest.tools[name]):
+            raise InputError(
+                f"{manifest.name!r} says that its {name} is {manifest.tools[name]!r:.80}, which is "
+                "no version",
+                fix="ask who made it, or export it again",
+            )
     return "".join(f"{name}=={manifest.tools[name]}\n" for name in known)

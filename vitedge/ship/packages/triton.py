@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from vitedge.ship.package import copy_labels, copy_model, options
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
+NAME_BYTES = 255
+"""Of a folder, at most."""
 _OPENVINO_PARAMETERS = ("PERFORMANCE_HINT", "NUM_STREAMS")
 """Options of a target that the back end takes, too."""
 _ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
@@ -30,11 +33,12 @@ class TritonRepository:
     runtimes = frozenset(("onnxruntime", "openvino", "tensorrt"))
 
     def write(self, bundle: Bundle, folder: Path) -> tuple[str, ...]:
-        """Raises InputError where the artifact's name cannot be that of a folder."""
+        """Raises InputError where its name cannot be a folder's, or Triton lacks a type of data."""
         name = bundle.manifest.name
-        if Path(name).name != name or name.startswith(".") or "\0" in name:
+        plain = Path(name).name == name and not name.startswith(".") and "\0" not in name
+        if not plain or not 0 < len(os.fsencode(name)) <= NAME_BYTES:
             raise InputError(
-                f"{bundle.path} calls itself {name!r}, which is no name of a folder",
+                f"{bundle.path} calls itself {name!r:.80}, which is no name of a folder",
                 fix="export it again",
             )
         version = folder / name / VERSION
@@ -86,8 +90,13 @@ def _tensor(tensor: Tensor, batch: int) -> str:
     shape = [-1 if size == "batch" else size for size in tensor.shape[1 if batch else 0 :]]
     dims = ", ".join(map(str, shape)) or "1"
     reshape = "" if shape else " reshape { shape: [] }"  # Triton has no tensor without an axis
-    kind = f"TYPE_{_TYPES[tensor.dtype]}"
-    return f"name: {quoted(tensor.name)} data_type: {kind} dims: [{dims}]{reshape}"
+    kind = _TYPES.get(tensor.dtype)
+    if kind is None:
+        raise InputError(
+            f"{tensor.name!r} is of the type {tensor.dtype!r}, which Triton does not have",
+            fix=f"it has {', '.join(_TYPES)}",
+        )
+    return f"name: {quoted(tensor.name)} data_type: TYPE_{kind} dims: [{dims}]{reshape}"
 
 
 def _parameters(bundle: Bundle) -> dict[str, str]:
