@@ -52,7 +52,9 @@ def collected(folders: list[Path]) -> tuple[Cells, int]:
     shipped = catalog.targets()
     count = 0
     manifests = {path for folder in folders for path in folder.rglob("manifest.json")}
-    for path in sorted(path for path in manifests if path.is_file() and path.stat().st_size < 2**24):
+    for path in sorted(
+        path for path in manifests if path.is_file() and path.stat().st_size < 2**24
+    ):
         try:
             manifest = json.loads(path.read_text())
             file = path.with_name("report.json")
@@ -93,10 +95,10 @@ def page(cells: Cells, count: int) -> str:
         lines += [f"## {runtime}", "", f"| models | task | {' | '.join(names)} |"]
         lines.append("|---" * (len(names) + 2) + "|")
         for kind, task in rows:
-            found = [cell(cells[kind, task].get(name, {})) for name in names]
-            if any(found):
-                lines.append(f"| {SOURCES[kind]} | {task} | {' | '.join(found)} |")
-        if lines[-1].startswith("|---"):
+            row = [cell(cells[kind, task].get(name, {})) for name in names]
+            if any(row):
+                lines.append(f"| {SOURCES[kind]} | {task} | {' | '.join(row)} |")
+        if lines[-1].startswith("|---"):  # no test left any
             lines.append(f"| none | {'| ' * (len(names) + 1)}")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
