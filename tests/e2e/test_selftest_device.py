@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -25,8 +26,9 @@ ROOT = Path(__file__).parents[2]
 def device(tmp_path_factory):
     """One that serves; what is installed there is shared with the other tests of devices."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    server = Device(tmp_path_factory.mktemp("sshd"), shared / "device-cache")
+    server = Device(tmp_path_factory.mktemp("sshd"), base / "device-cache")  # each worker's own
+    for folder in server.cache.glob("vitedge/selftest-*"):
+        shutil.rmtree(folder)
     serve(server)
     yield server
     server.lose_power()
