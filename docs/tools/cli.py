@@ -21,14 +21,14 @@ def pages() -> dict[str, str]:
     head, listed = start.split("**Commands**:")
     names = re.findall(r"(?m)^\* `([\w-]+)`:", listed)
     lines = []
-    made = {}
+    markdown = {}
     for name, command in zip(names, commands, strict=True):
         title, body = command.split("\n", 1)
-        made[f"{FOLDER}/{name}.md"] = f"# {title}\n{_level_up(body).rstrip()}\n"
+        markdown[f"{FOLDER}/{name}.md"] = f"# {title}\n{_level_up(body).rstrip()}\n"
         lines.append(f"| [{name}]({name}.md) | {_first_sentence(body)} |")
     table = "\n".join(["| command | does |", "|---|---|", *lines])
-    made[f"{FOLDER}/index.md"] = f"{head.rstrip()}\n\n{table}\n"
-    return made
+    markdown[f"{FOLDER}/index.md"] = f"{head.rstrip()}\n\n{table}\n"
+    return markdown
 
 
 def _level_up(body: str) -> str:

@@ -40,16 +40,16 @@ def pages() -> dict[str, str]:
             row = _row(node)
             if row and room in ROOMS:
                 rows[room].add(row)
-    made = {}
+    markdown = {}
     lines = []
     for room, title in ROOMS.items():
         if not rows[room]:
             continue
         body = "\n".join(sorted(rows[room], key=str.lower))
-        made[f"errors/{room}.md"] = f"# {title}: what errors say\n\n{HEADER}{body}\n"
+        markdown[f"errors/{room}.md"] = f"# {title}: what errors say\n\n{HEADER}{body}\n"
         lines.append(f"- [{title}]({room}.md): {len(rows[room])} messages")
-    made["errors/index.md"] = _INDEX.format(listed="\n".join(lines))
-    return made
+    markdown["errors/index.md"] = _INDEX.format(listed="\n".join(lines))
+    return markdown
 
 
 _INDEX = """# Errors

@@ -1,4 +1,4 @@
-"""Paths of this machine in what is about to leave it: they say who made it, and where."""
+"""Paths of this machine, and addresses of devices, in what is about to leave it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _ROOTS = (
 _PART = rb"[\w.@+ -]{1,120}"
 _PATH = re.compile(
     rb"(?<![\w./:])/(?:" + "|".join(_ROOTS).encode() + rb")/" + _PART + rb"(?:/" + _PART + rb")*"
-    rb"|file:///?" + _PART + rb"|(?<!\w)[A-Za-z]:[\\/]{1,2}(?:Users|home)[\\/]{1,2}" + _PART
+    rb"|ssh://[\w.@:\[\]-]{1,120}|file:///?"
+    + _PART
+    + rb"|(?<!\w)[A-Za-z]:[\\/]{1,2}(?:Users|home)[\\/]{1,2}"
+    + _PART
 )
 _ANY = re.compile(rb'"(/[^"\0\n]{2,400}|(?:~|[A-Za-z]:)[\\/]{1,2}[^"\0\n]{1,400})"')
 """A text in JSON that may be a path; names of nodes look like one, too, and are nowhere here."""
@@ -30,9 +33,10 @@ def refuse(paths: Iterable[Path]) -> None:
         content = path.read_bytes()
         for mention in _mentions(content, here, text=path.suffix in _TEXT):
             raise InputError(
-                f"{path.name} names a place on this machine, {os.fsdecode(mention)!r}: it is not "
-                "uploaded",
-                fix="measure or export it again from the folder of the data, by relative paths",
+                f"{path.name} names a place on this machine or a device, {os.fsdecode(mention)!r}: "
+                "it is not uploaded",
+                fix="measure or export it again from the folder of the data, by relative paths; "
+                "take a device's report out of the bundle",
             )
 
 

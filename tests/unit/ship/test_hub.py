@@ -116,6 +116,7 @@ def test_paths_of_this_machine_stay_on_it(bundle, hub, vitedge_process, tmp_path
         ("a.json", b'{"data": "~/val"}', True),
         ("a.json", b'{"data": "C:/Users/ann/val"}', True),
         ("a.json", b'{"data": "D:\\\\val"}', True),
+        ("report-orin.json", b'{"device": "ssh://ann@10.0.0.7:2222"}', True),
         ("model.onnx", b"\x0a\x05file:///home/ann/x.py\x12", True),
         ("a.json", json.dumps({"data": os.path.abspath(__file__)}).encode(), True),
         ("model.onnx", b"\x0a\x05torch/home/ann/x.py /home/ann/model.py\x12", True),
