@@ -16,7 +16,7 @@ _ROOTS = (
 _PART = rb"[\w.@+ -]{1,120}"
 _PATH = re.compile(
     rb"(?<![\w./:])/(?:" + "|".join(_ROOTS).encode() + rb")/" + _PART + rb"(?:/" + _PART + rb")*"
-    rb"|ssh://[\w.@:\[\]-]{1,120}|file:///?"
+    rb"|ssh://(?!user@host\b)[\w.@:\[\]-]{1,120}|file:///?"
     + _PART
     + rb"|(?<!\w)[A-Za-z]:[\\/]{1,2}(?:Users|home)[\\/]{1,2}"
     + _PART
